@@ -1,0 +1,29 @@
+"""Putting sentences together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_ENDINGS = ("!", "?")
+
+
+def end_sentence(sentence: str) -> str:
+    """Return the sentence without outer spaces and with exactly one final period.
+
+    A final ``!`` or ``?`` stands in place of the period. What holds no more than spaces and
+    periods becomes the empty string.
+    """
+    bare = sentence.strip().rstrip(". \t\r\n")
+    return bare if not bare or bare.endswith(_ENDINGS) else f"{bare}."
+
+
+def join(sentences: Sequence[str]) -> str:
+    """Join captions into one text, ``"t1. t2."`` (CLIC, arXiv 2505.24424).
+
+    Args:
+        sentences: Captions with or without a final period; empty ones are left out.
+
+    Returns:
+        The sentences in the given order, each ended by one period, one space between them.
+    """
+    return " ".join(ended for ended in map(end_sentence, sentences) if ended)

@@ -1,0 +1,124 @@
+"""Checkpoints: an open_clip folder plus the training state, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from clic import models, runs
+from clic.errors import ConfigError, ModelError
+from clic.models import ClipModel
+
+STATE_FILE = "training_state.pt"
+
+
+@dataclass
+class TrainingState:
+    """What continues a run besides the weights.
+
+    Attributes:
+        step: Steps done, which is also the next step's number.
+        optimizer: `state_dict` of the optimizer.
+        scaler: `state_dict` of the gradient scaler, empty without fp16.
+        batch_size: Images on each rank.
+        world_size: Ranks; with `batch_size` it decides which images a step sees.
+    """
+
+    step: int
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    batch_size: int
+    world_size: int
+
+
+def save(run: Path, clip: ClipModel, state: TrainingState, keep: int) -> Path:
+    """Write `RUN/checkpoints/step-NNNNNN` and remove the oldest ones.
+
+    A kill at any moment leaves the earlier checkpoints and, at worst, a hidden folder that the
+    next save removes.
+
+    Args:
+        run: The run's folder.
+        clip: The model.
+        state: The rest.
+        keep: Newest checkpoints to keep, 0 for all.
+
+    Returns:
+        The checkpoint's folder.
+    """
+    parent = run / runs.CHECKPOINTS
+    parent.mkdir(parents=True, exist_ok=True)
+    for leftover in parent.glob(".step-*"):
+        shutil.rmtree(leftover)
+    folder = parent / runs.step_folder(state.step)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent))
+    staging.chmod(0o755)
+    models.write_files(clip, staging)
+    torch.save(asdict(state), staging / STATE_FILE)
+    (staging / runs.COMPLETE).touch()
+    for file in staging.iterdir():
+        _sync(file)  # the rename must not reach the disk before the contents
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(staging, folder)
+    if keep:
+        for old in runs.complete_checkpoints(run)[:-keep]:
+            shutil.rmtree(old)
+    return folder
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load(folder: Path, clip: ClipModel) -> TrainingState:
+    """Load a checkpoint's weights into `clip` and return the training state.
+
+    Args:
+        folder: A complete checkpoint.
+        clip: Model of the same architecture; its weights are replaced.
+
+    Raises:
+        ModelError: The checkpoint is incomplete, or of another architecture.
+    """
+    if not (folder / runs.COMPLETE).is_file():
+        raise ModelError(
+            f"{folder} is no complete checkpoint (no {runs.COMPLETE} in it); name a folder of "
+            f"RUN/{runs.CHECKPOINTS}, or use train.resume=never"
+        )
+    stored = models.resolve(f"local-dir:{folder}").architecture
+    if stored != clip.source.architecture:
+        raise ModelError(
+            f"{folder} holds another architecture than model.name={clip.source.name!r} has; "
+            "start a new run with train.resume=never"
+        )
+    clip.model.load_state_dict(load_file(folder / runs.OPEN_CLIP_WEIGHTS))
+    return TrainingState(**torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True))
+
+
+def check_same_batches(state: TrainingState, batch_size: int, world_size: int) -> None:
+    """Refuse to continue with other batches than the run began with.
+
+    Raises:
+        ConfigError: The number of ranks or the batch size differs.
+    """
+    for setting, then, now in (
+        ("number of ranks", state.world_size, world_size),
+        ("train.batch_size", state.batch_size, batch_size),
+    ):
+        if then != now:
+            raise ConfigError(
+                f"the run was trained with {setting} {then} and cannot be resumed with {now}: every "
+                f"later batch would differ; use {then}, or start anew with train.resume=never"
+            )

@@ -1,0 +1,158 @@
+"""What the four commands share: exit codes, one-line errors and composed settings.
+
+Nothing here imports torch, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, NoReturn, TypeVar
+
+from clic.errors import ClicError, ConfigError, did_you_mean
+
+USER_ERROR = 2
+INTERRUPTED = 130
+Config = TypeVar("Config")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, exit code 2, and which never guesses.
+
+    Options may not be abbreviated; description and epilogue are printed as they are written.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        settings.setdefault("allow_abbrev", False)
+        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(**settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and exit with 2."""
+        self.exit(USER_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+    def parse_with_overrides(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """Return the flags and the remaining ``key=value`` words.
+
+        An unknown flag, or a word that is no ``key=value``, ends the program with 2.
+        """
+        flags, words = self.parse_known_args(list(argv))
+        known = [option for action in self._actions for option in action.option_strings]
+        for word in words:
+            if word.startswith("-"):
+                name = word.split("=")[0]
+                self.error(f"unknown option {name}{did_you_mean(name, known)}")
+            if "=" not in word:
+                self.error(f"{word!r} is neither an option nor a key=value setting")
+        return flags, words
+
+
+def one_line(error: BaseException) -> str:
+    """Return an exception's message on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def run_cli(name: str, body: Callable[[], int | None], debug: bool = False) -> NoReturn:
+    """Run a command and exit as the house does.
+
+    0 when `body` returns None (or the code it returns), 2 with one line on stderr for a mistake
+    that is the user's to mend, 130 with one line for Ctrl-C; anything else is a bug of ours and
+    keeps its traceback.
+
+    Args:
+        name: The command, e.g. ``clic-eval``.
+        body: The command's work.
+        debug: Let the exception through with its traceback.
+    """
+    try:
+        code = body() or 0
+        sys.stdout.flush()
+    except ClicError as error:
+        if debug:
+            raise
+        print(f"{name}: error: {one_line(error)}", file=sys.stderr)
+        code = USER_ERROR
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`| head`) has left. Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+def compose(
+    config_name: str,
+    words: Sequence[str],
+    schema: type[Config],
+    flags: Mapping[str, Any] | None = None,
+) -> Config:
+    """Compose ``configs/<config_name>.yaml`` with overrides into a schema dataclass.
+
+    Args:
+        config_name: Name of the file under ``clic.configs``, without its ending.
+        words: ``key=value`` overrides; for a list setting ``key=a,b`` means ``key=[a,b]``.
+        schema: Dataclass that the settings must fit.
+        flags: Settings that were given as flags, those that are None left out.
+
+    Raises:
+        ConfigError: A setting is unknown, has the wrong type, or was given both ways.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    words = [_as_list(word, schema) for word in words]
+    _check_keys(words, schema, given)
+    try:
+        with initialize_config_module("clic.configs", version_base="1.3"):
+            composed = hydra_compose(config_name, overrides=words)
+        settings = OmegaConf.merge(OmegaConf.structured(schema), composed, given)
+        result = OmegaConf.to_object(settings)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_reason(error)) from error
+    if not isinstance(result, schema):
+        raise TypeError(f"{config_name}: composed {type(result)}, expected {schema}")
+    return result
+
+
+def _key(word: str) -> str:
+    return word.split("=", 1)[0].lstrip("+~")
+
+
+def _as_list(word: str, schema: type) -> str:
+    """Write ``bench=a,b`` as ``bench=[a,b]``, which Hydra would take for a sweep."""
+    key, value = word.split("=", 1)
+    lists = {f.name for f in fields(schema) if "list" in str(f.type)}
+    if key in lists and value and value != "null" and not value.startswith("["):
+        return f"{key}=[{value}]"
+    return word
+
+
+def _check_keys(words: Sequence[str], schema: type, given: Mapping[str, Any]) -> None:
+    known = [f.name for f in fields(schema)]
+    for word in words:
+        key = _key(word)
+        if key.split(".")[0] not in known:
+            choices = ", ".join(known)
+            raise ConfigError(
+                f"setting {key!r} is not known{did_you_mean(key, known)} (settings: {choices})"
+            )
+        if key in given:
+            raise ConfigError(f"{key} is given twice, as a flag and as {word!r}; keep one")
+
+
+def _reason(error: Exception) -> str:
+    """Return the part of a Hydra or OmegaConf message that helps, on one line."""
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    text = re.sub(r"\s+(full_key|object_type|reference_type)[:=]\s*\S*", " ", str(cause))
+    key = getattr(cause, "full_key", None)
+    return " ".join(f"{key}: {text}".split() if key else text.split()) or type(error).__name__

@@ -1,0 +1,199 @@
+"""`clic-patch`: models between a base and a fine-tuned one, and sweeps over them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from clic.cli.common import Parser, compose, run_cli
+from clic.cli.eval import add_world_flags, make_console, refuse_torchrun, settings_of
+from clic.config_eval import PatchConfig, check_precision, parse_alpha, parse_sweep
+from clic.errors import ConfigError
+
+NAME = "clic-patch"
+DESCRIPTION = """\
+Write models between a base (alpha 0) and the one fine-tuned from it (alpha 1):
+(1 - alpha) * base + alpha * tuned, or evaluate a whole sweep of them."""
+EXAMPLES = """\
+examples:
+  clic-patch --alpha 0.5                         of the newest finished run
+  clic-patch --run runs/shapes-1 --alpha 0.25,0.5,0.75
+  clic-patch --sweep 0:1:0.25 --bench shapes     writes RUN/sweep.json and RUN/sweep.png
+  clic-patch --sweep 0,0.5,1 --bench sugarcrepe++ --data ~/data
+  clic-patch --base ViT-B-32:openai --tuned tuned/ --alpha 0.6 --out patched/
+  clic-patch alpha=0.5 run=runs/shapes-1         settings as key=value (configs/patch.yaml)
+
+Without --out, models go to RUN/patched/alpha-0.50/. With --out DIR a single alpha is written to DIR
+itself, several to DIR/alpha-0.50/ and so on.
+exit codes: 0 done, 2 a mistake in the command or in the models, 130 interrupted."""
+
+
+class Pair(NamedTuple):
+    """The two models to go between.
+
+    Attributes:
+        base: Model of alpha 0.
+        tuned: Model of alpha 1.
+        folder: Where sweeps are written.
+        label: What titles call the tuned model.
+    """
+
+    base: str
+    tuned: str
+    folder: Path
+    label: str
+
+
+def make_parser() -> Parser:
+    """Return the command's parser; a flag that is not given is None."""
+    parser = Parser(
+        prog=NAME,
+        usage=f"{NAME} --alpha A[,A] [options] [key=value ...]\n"
+        f"       {NAME} --sweep 0:1:0.25 --bench B [options] [key=value ...]",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+    )
+    add = parser.add_argument
+    add("--alpha", metavar="A", action="append", help="write this model; repeat, or use commas")
+    add("--run", metavar="RUN", help="a finished run (default: the newest under ./runs)")
+    add("--base", metavar="M", help="model of alpha 0, instead of the run's")
+    add("--tuned", metavar="M", help="model of alpha 1, instead of the run's")
+    add("--out", metavar="DIR", help="folder to write to (default: the run's own)")
+    add("--sweep", metavar="S", action="append", help="evaluate alphas: 0:1:0.25, or a list")
+    add("--bench", metavar="A,B", action="append", help="benchmarks of the sweep")
+    add("--data", metavar="DIR", help="the benchmarks' files (default: $CLIC_DATA, then ./data)")
+    add("--batch-size", metavar="N", type=int, help="images, or texts, at a time (64)")
+    add("--workers", metavar="N", type=int, help="threads that decode images (2)")
+    add("--device", metavar="D", help="auto, cpu, cuda or cuda:N (auto)")
+    add("--precision", metavar="P", help="fp32, bf16 or fp16 (fp32)")
+    add_world_flags(parser)
+    add("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    run_cli(NAME, lambda: _body(words), debug="--debug" in words)
+
+
+def _body(words: Sequence[str]) -> None:
+    flags, overrides = make_parser().parse_with_overrides(words)
+    given = settings_of(flags, "alpha", "sweep", "bench")
+    settings = compose("patch", overrides, PatchConfig, given)
+    alphas = [parse_alpha(text) for text in settings.alpha]
+    swept = parse_sweep(settings.sweep)
+    _check(settings)
+    refuse_torchrun()
+    pair = _pair(settings)
+    if swept:
+        _sweep(settings, pair, swept)
+    if alphas:
+        _write_models(settings, pair, alphas)
+
+
+def _check(settings: PatchConfig) -> None:
+    if not settings.alpha and not settings.sweep:
+        raise ConfigError("nothing to do; give --alpha 0.5, or --sweep 0:1:0.25 --bench NAME")
+    if settings.sweep and not settings.bench:
+        raise ConfigError("--sweep needs --bench NAME (clic-eval --bench list shows them)")
+    check_precision(settings.precision)
+    if settings.sweep:
+        return
+    default = asdict(PatchConfig())
+    for name in ("bench", "data", "batch_size", "workers", "device", "precision", "split", "seed"):
+        if getattr(settings, name) != default[name]:
+            raise ConfigError(f"{name} has no effect without --sweep; leave it out")
+
+
+def _pair(settings: PatchConfig) -> Pair:
+    """Return the two models, those of a run where they are not named themselves.
+
+    Raises:
+        ConfigError: Settings contradict each other, or there is no run.
+    """
+    from clic import runs
+
+    if settings.base is not None or settings.tuned is not None:
+        if settings.base is None or settings.tuned is None or settings.out is None:
+            raise ConfigError("--base, --tuned and --out go together; give all three, or --run RUN")
+        if settings.run is not None:
+            raise ConfigError("--run has no effect beside --base and --tuned; leave one out")
+        return Pair(settings.base, settings.tuned, Path(settings.out), settings.tuned)
+    run = Path(settings.run) if settings.run is not None else runs.newest_finished()
+    if run is None:
+        raise ConfigError(
+            f"there is no finished run under ./{runs.RUNS}; make one with clic-train, "
+            "name one with --run, or give --base, --tuned and --out"
+        )
+    if settings.run is None:
+        print(f"{NAME}: run {run}, the newest finished one", file=sys.stderr)
+    tuned = runs.resolve(run)
+    if tuned != run / runs.MODEL:
+        raise ConfigError(
+            f"run={run} is no run but a model; give it as --tuned, with --base, --out"
+        )
+    out = Path(settings.out) if settings.out is not None else run
+    return Pair(runs.base_of(run), str(tuned), out, str(run))
+
+
+def _write_models(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) -> None:
+    from clic import patching, runs
+
+    for alpha in sorted(set(alphas)):
+        if settings.out is None:
+            out = pair.folder / runs.PATCHED / runs.alpha_folder(alpha)
+        elif len(set(alphas)) == 1:
+            out = pair.folder
+        else:
+            out = pair.folder / runs.alpha_folder(alpha)
+        patching.patch(pair.base, pair.tuned, alpha, out)
+        print(f"wrote {out}")
+
+
+def _sweep(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) -> None:
+    from clic import evaluation, inference, patching, runs
+    from clic.evaluation import report, sweeps
+
+    plan = evaluation.prepare(
+        settings.bench, settings.data, split=settings.split, seed=settings.seed
+    )
+    reports: list[evaluation.Report] = []
+
+    def score(model: Path) -> dict[str, Any]:
+        encoder = inference.load(
+            str(model),
+            device=settings.device,
+            precision=settings.precision,
+            batch_size=settings.batch_size,
+        )
+        done = evaluation.run(
+            encoder,
+            plan,
+            batch_size=settings.batch_size,
+            workers=settings.workers,
+            progress=True,
+            name=model.name.replace("-", " "),
+        )
+        reports.append(done)
+        return done.to_dict()
+
+    pair.folder.mkdir(parents=True, exist_ok=True)
+    results = patching.sweep(pair.base, pair.tuned, alphas, score, pair.folder)
+    console = make_console()
+    for table in sweeps.tables(results):
+        console.print(table)
+    for line in report.notes(reports):
+        console.print(f"note: {line}", markup=False, highlight=False)
+    content = {"base": pair.base, "tuned": pair.tuned, "alphas": results}
+    report.write_object(pair.folder / runs.SWEEP_FILE, content)
+    picture = pair.folder / runs.SWEEP_PICTURE
+    sweeps.draw(results, f"{pair.label}: between base and fine-tuned", picture)
+    print(f"wrote {pair.folder / runs.SWEEP_FILE} and {picture}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,276 @@
+"""`clic-train`: compose the settings with Hydra, train, say where the result is."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from clic.cli.common import INTERRUPTED, one_line, run_cli
+from clic.config import Config
+from clic.errors import ClicError, ConfigError, did_you_mean
+
+USAGE = """usage: clic-train [+experiment=NAME] [GROUP=CHOICE ...] [SETTING=VALUE ...] [-m] [--debug]
+
+Fine-tune a CLIP-like model so that it understands composition. Without an experiment it trains
+the small model of the embedded world on the CPU or GPU in about a minute.
+
+examples:
+  clic-train +experiment=shapes
+  clic-train +experiment=vitb32 data.shards=/data/laion train.run_name=first
+  clic-train +experiment=vitb32 data=shapes model.pretrained=null train.max_steps=2
+  clic-train -m +experiment=shapes seed=0,1,2
+  torchrun --nproc-per-node 4 -m clic.cli.train +experiment=vitb32 data.shards=/data/laion
+
+A run that was stopped or killed is continued by the same command.
+"""
+OPTIONS = """options:
+  -h, --help           this page
+  --debug              show the traceback of a mistake
+  -m, --multirun       one run for each combination of comma-separated values
+  --cfg job            print all settings with their values and stop
+  --config-dir DIR     also look for settings and experiments of your own in DIR
+"""
+HYDRA_FLAGS = ("-m", "--multirun", "--cfg", "-c", "--config-dir", "-cd", "--resolve", "--info")
+WITH_VALUE = ("--cfg", "-c", "--config-dir", "-cd")
+CONFIGS = "clic.configs"
+
+
+def main() -> None:
+    """Run `clic-train`."""
+    words = sys.argv[1:]
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if "-h" in words or "--help" in words:
+        print(help_text())
+        return
+    run_cli("clic-train", lambda: _train(words), debug)
+
+
+def help_text() -> str:
+    """Return the page that `--help` prints, the experiments and groups with a line each."""
+    lines = [USAGE, "experiments:"]
+    for name, line in described("experiment"):
+        lines += textwrap.wrap(
+            line, 79, initial_indent=f"  {name:<24} ", subsequent_indent=" " * 27
+        )
+    lines += ["", "groups (clic-train model=vitb16 optim=clove ...):"]
+    for group in groups():
+        if group != "experiment":
+            lines.append(f"  {group + '=':<11}{', '.join(choices(group))}")
+    lines += ["", OPTIONS.rstrip(), "", "settings (clic-train --cfg job prints their values):"]
+    lines += textwrap.wrap(", ".join(settings()), 79, initial_indent="  ", subsequent_indent="  ")
+    return "\n".join(lines)
+
+
+def _config_root() -> Path:
+    from importlib.resources import files
+
+    return Path(str(files(CONFIGS)))
+
+
+def groups() -> list[str]:
+    """Return the config groups that ship."""
+    return sorted(p.name for p in _config_root().iterdir() if p.is_dir() and any(p.glob("*.yaml")))
+
+
+def choices(group: str) -> list[str]:
+    """Return the files of a group."""
+    return sorted(path.stem for path in (_config_root() / group).glob("*.yaml"))
+
+
+def described(group: str) -> list[tuple[str, str]]:
+    """Return each file of a group with its first comment that is not Hydra's."""
+    found = []
+    for name in choices(group):
+        text = (_config_root() / group / f"{name}.yaml").read_text(encoding="utf-8")
+        comments = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
+        found.append((name, next((c for c in comments if not c.startswith("@package")), "")))
+    return found
+
+
+def settings(schema: Any = Config, prefix: str = "") -> list[str]:
+    """Return the dotted names of all settings."""
+    names: list[str] = []
+    instance = schema() if isinstance(schema, type) else schema
+    for f in fields(instance):
+        value = getattr(instance, f.name)
+        name = prefix + f.name
+        names += settings(value, f"{name}.") if is_dataclass(value) else [name]
+    return names
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Find misspelt flags, settings and choices before Hydra sees them.
+
+    Raises:
+        ConfigError: A word is not understood; the nearest right ones are named.
+    """
+    own_configs = any(word.startswith(("--config-dir", "-cd")) for word in words)
+    flags_done = iter(words)
+    for word in flags_done:
+        if word in WITH_VALUE:
+            next(flags_done, None)
+        elif word.startswith("-"):
+            _check_flag(word)
+        elif "=" not in word and not word.startswith("~"):
+            raise ConfigError(
+                f"{word!r} is not SETTING=VALUE{did_you_mean(word, choices('experiment'))} "
+                "(an experiment is chosen as +experiment=NAME)"
+            )
+        elif not own_configs:
+            _check_override(word)
+
+
+def _check_flag(word: str) -> None:
+    name = word.split("=")[0]
+    if name not in HYDRA_FLAGS:
+        known = (*HYDRA_FLAGS, "--help", "--debug")
+        raise ConfigError(
+            f"option {name} is not known{did_you_mean(name, known)}; settings are written without "
+            f"dashes, e.g. train.max_steps=100 (see clic-train --help)"
+        )
+
+
+def _check_override(word: str) -> None:
+    key, _, value = word.partition("=")
+    name = key.lstrip("+~").split("@")[0]
+    if name.startswith("hydra"):
+        return
+    if name == "experiment" and not key.startswith("+"):
+        raise ConfigError(f"write +experiment={value} (with the plus sign)")
+    if name in groups():
+        known = choices(name)
+        for choice in value.split(","):
+            if choice not in known:
+                hint = did_you_mean(choice, known)
+                raise ConfigError(
+                    f"{name}={choice!r} is not known{hint} (choices: {', '.join(known)})"
+                )
+        return
+    known = settings()
+    if name not in known and not any(k.startswith(f"{name}.") for k in known):
+        last = [k for k in known if k.split(".")[-1] == name.split(".")[-1]]
+        hint = did_you_mean(name, known) if not last else f"; did you mean {' or '.join(last)}?"
+        raise ConfigError(f"setting {name!r} is not known{hint} (see clic-train --help)")
+
+
+def _register_schema() -> None:
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+def _train(words: Sequence[str]) -> int | None:
+    check_words(words)
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    _register_schema()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to us instead of printing them
+    codes: list[int] = []
+    mistakes: list[ClicError] = []
+
+    @hydra.main(version_base="1.3", config_path=f"pkg://{CONFIGS}", config_name="train")
+    def job(composed: Any) -> None:
+        if mistakes or any(codes):
+            return  # the rest of a multirun, after a mistake or Ctrl-C
+        try:
+            config = OmegaConf.to_object(composed)
+            assert isinstance(config, Config)
+            codes.append(_run(config))
+        except ClicError as error:  # Hydra would print a line of its own before ours
+            mistakes.append(error)
+
+    sys.argv = ["clic-train", *words]
+    try:
+        job()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_reason(error)) from error
+    if mistakes:
+        raise mistakes[0]
+    return max(codes, default=0)
+
+
+def compose(words: Sequence[str]) -> Config:
+    """Return the settings that `clic-train WORDS` would train with.
+
+    Raises:
+        ConfigError: A word is not understood.
+    """
+    check_words(words)
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    _register_schema()
+    try:
+        with hydra.initialize_config_module(CONFIGS, version_base="1.3"):
+            config = OmegaConf.to_object(hydra.compose("train", overrides=list(words)))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_reason(error)) from error
+    assert isinstance(config, Config)
+    return config
+
+
+def _reason(error: Exception) -> str:
+    """Return what helps of a Hydra message on one line: the setting, and what is wrong with it."""
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    text = str(cause)
+    key = re.search(r"full_key: (\S+)", text)
+    text = re.sub(r"\s+(full_key|object_type|reference_type)[:=].*", "", text)
+    return f"{key.group(1)}: {one_line(ValueError(text))}" if key else one_line(ValueError(text))
+
+
+_BENCH = {"shapes": "shapes++", "shards": "sugarcrepe++"}
+
+
+def _run(config: Config) -> int:
+    from clic import distributed
+    from clic.training import train
+
+    try:
+        run = train(config, _evaluator(config) if config.train.eval_every else None)
+    except KeyboardInterrupt:
+        return INTERRUPTED  # the trainer has said where it stopped
+    if distributed.is_main() and int(os.environ.get("RANK", "0")) == 0:
+        print(f"\nfinished {run}")
+        print(
+            f"  clic-eval --bench {'shapes++' if config.data.source == 'shapes' else 'all'} --model {run}"
+        )
+        print(f"  clic-patch --alpha 0.5 --run {run}")
+    return 0
+
+
+def _evaluator(config: Config) -> Any:
+    """Return what scores the model during training; settings are chosen on validation scenes."""
+    from clic.evaluation import evaluate
+    from clic.inference import Encoder
+    from clic.models import ClipModel
+
+    def score(clip: ClipModel) -> dict[str, float]:
+        report = evaluate(Encoder(clip), list(config.train.eval_bench), split="validation")
+        return _flat(report.to_dict()["benchmarks"])
+
+    return score
+
+
+def _flat(numbers: Any, prefix: str = "") -> dict[str, float]:
+    if not isinstance(numbers, dict):
+        return {prefix: numbers}
+    flat: dict[str, float] = {}
+    for key, value in numbers.items():
+        flat.update(_flat(value, f"{prefix}/{key}" if prefix else key))
+    return flat
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Settings of `clic-eval` and `clic-patch`, for flags and for `key=value` words alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from clic.errors import ConfigError
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+@dataclass
+class EvalConfig:
+    """Settings of `clic-eval`.
+
+    Attributes:
+        bench: Benchmarks and groups of them.
+        model: Models; empty takes the newest finished run, else `ViT-B-32:openai`.
+        data: Folder of the benchmarks' files, default CLIC_DATA, then `./data`.
+        json: File to write the report to.
+        rows: File to write every row's outcome to, as JSON lines.
+        batch_size: Images, or texts, at a time.
+        workers: Threads that decode images.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: `fp32`, or `bf16`/`fp16` to encode under autocast.
+        allow_missing: Leave out rows whose image is missing or broken, and say how many.
+        split: `test` or `validation` of the world's benchmarks (`train` to look at it).
+        seed: Seed of the world's benchmarks.
+    """
+
+    bench: list[str] = field(default_factory=list)
+    model: list[str] = field(default_factory=list)
+    data: str | None = None
+    json: str | None = None
+    rows: str | None = None
+    batch_size: int = 64
+    workers: int = 2
+    device: str = "auto"
+    precision: str = "fp32"
+    allow_missing: bool = False
+    split: str = "test"
+    seed: int = 0
+
+
+@dataclass
+class PatchConfig:
+    """Settings of `clic-patch`.
+
+    Attributes:
+        run: A finished run, whose base and final model are taken; null takes the newest one.
+        base: Model of alpha 0, instead of the run's.
+        tuned: Model of alpha 1, instead of the run's.
+        alpha: Where to write models, each between 0 and 1.
+        sweep: Alphas to evaluate on `bench`: `start:stop:step`, or a list.
+        out: Folder to write to, default the run's own.
+        bench: Benchmarks of the sweep.
+        data: Folder of the benchmarks' files, default CLIC_DATA, then `./data`.
+        batch_size: Images, or texts, at a time.
+        workers: Threads that decode images.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: `fp32`, or `bf16`/`fp16` to encode under autocast.
+        split: Split of the world's benchmarks.
+        seed: Seed of the world's benchmarks.
+    """
+
+    run: str | None = None
+    base: str | None = None
+    tuned: str | None = None
+    alpha: list[str] = field(default_factory=list)
+    sweep: list[str] = field(default_factory=list)
+    out: str | None = None
+    bench: list[str] = field(default_factory=list)
+    data: str | None = None
+    batch_size: int = 64
+    workers: int = 2
+    device: str = "auto"
+    precision: str = "fp32"
+    split: str = "test"
+    seed: int = 0
+
+
+def check_precision(name: str) -> None:
+    """Raise a ConfigError where `name` is no precision."""
+    if name not in PRECISIONS:
+        raise ConfigError(f"precision={name!r} is not known (choices: {', '.join(PRECISIONS)})")
+
+
+def parse_alpha(text: str, setting: str = "alpha") -> float:
+    """Return an alpha, checked to lie between 0 (the base model) and 1 (the tuned one).
+
+    Raises:
+        ConfigError: It is no number, or lies outside.
+    """
+    try:
+        alpha = float(text)
+    except ValueError:
+        raise ConfigError(f"{setting}={text} is no number; give one from 0 to 1") from None
+    if not 0.0 <= alpha <= 1.0:
+        raise ConfigError(
+            f"{setting}={text} lies outside 0..1; 0 is the base model and 1 the tuned one"
+        )
+    return alpha
+
+
+def parse_sweep(parts: list[str]) -> list[float]:
+    """Return the alphas of a sweep: `["0:1:0.25"]` or `["0", "0.5", "1"]`, ascending, each once.
+
+    Raises:
+        ConfigError: A part is no number from 0 to 1, or a range is not start:stop:step.
+    """
+    alphas: set[float] = set()
+    for part in parts:
+        words = str(part).split(":")
+        if len(words) == 1:
+            alphas.add(parse_alpha(words[0], "sweep"))
+            continue
+        if len(words) != 3:
+            raise ConfigError(f"sweep={part} is no start:stop:step, e.g. 0:1:0.25")
+        start, stop = (parse_alpha(word, "sweep") for word in words[:2])
+        step = parse_alpha(words[2], "sweep step")
+        if step == 0 or stop < start:
+            raise ConfigError(f"sweep={part}: stop must not be below start, nor step be 0")
+        # Rounded, so that 3 steps of 0.1 are 0.3; a last step of rounding error still counts.
+        count = int((stop - start) / step + 1e-9)
+        alphas.update(round(start + i * step, 9) for i in range(count + 1))
+    return sorted(alphas)

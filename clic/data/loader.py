@@ -1,0 +1,120 @@
+"""The stream of batches from any step on, with any number of worker processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+
+from torch.utils.data import DataLoader, Dataset
+
+from clic.config import Config
+from clic.data.batches import BatchBuilder
+from clic.data.captioning import Captioner
+from clic.data.sampling import Sampler
+from clic.data.shards import ShardSource
+from clic.data.sources import ShapesSource, Source
+from clic.models import ClipModel
+from clic.types import KINDS, Batch, Kind
+
+
+class _Steps(Dataset[Batch]):
+    """Item t is the batch of step t, so workers share the steps without sharing any state."""
+
+    def __init__(self, builder: BatchBuilder) -> None:
+        self.builder = builder
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.builder.build(step)
+
+
+def make_sources(config: Config) -> dict[Kind, Source]:
+    """Return the source of each kind of step.
+
+    The world gives single-object scenes to composites and two-object scenes to single steps;
+    shards serve both kinds, unless `data.single_shards` names others for the single steps.
+
+    Raises:
+        DataError: Shards are missing or broken.
+    """
+    data = config.data
+    if data.source == "shapes":
+        assert data.split is not None and data.samples is not None  # `validate` saw to that
+        return {
+            kind: ShapesSource(data.split, objects, data.samples, config.seed)
+            for kind, objects in zip(KINDS, (1, 2), strict=True)
+        }
+    shards = ShardSource(data.shards, "data.shards")
+    if data.single_shards:
+        return {
+            "composite": shards,
+            "single": ShardSource(data.single_shards, "data.single_shards"),
+        }
+    return dict.fromkeys(KINDS, shards)
+
+
+def make_builder(
+    config: Config,
+    sources: Mapping[Kind, Source],
+    clip: ClipModel,
+    rank: int = 0,
+    world_size: int = 1,
+) -> BatchBuilder:
+    """Return what builds this rank's batch of any step.
+
+    Args:
+        config: All settings.
+        sources: Made by `make_sources`.
+        clip: For its tokenizer and preprocessing.
+        rank: This rank.
+        world_size: Number of ranks.
+
+    Raises:
+        DataError: There is too little data for one batch.
+    """
+    sampler = Sampler(
+        {
+            kind: source.landscape(config.sampling.square, config.seed)
+            for kind, source in sources.items()
+        },
+        config.sampling.kinds,
+        config.train.batch_size,
+        config.seed,
+        rank,
+        world_size,
+        partner_self=config.sampling.partner_self,
+    )
+    return BatchBuilder(
+        sources,
+        sampler,
+        Captioner(config.captions),
+        clip.tokenizer,
+        clip.preprocess,
+        config.compose,
+        config.seed,
+    )
+
+
+def make_loader(
+    builder: BatchBuilder, start: int, stop: int, workers: int | None, pin_memory: bool
+) -> Iterable[Batch]:
+    """Return the batches of steps `start` to `stop` - 1, in order.
+
+    Args:
+        builder: Builds any step's batch.
+        start: First step, the one integer that resuming needs.
+        stop: Step to end before.
+        workers: Processes; 0 builds batches in this one, None takes up to 4 as the cores allow.
+            The batches do not depend on it.
+        pin_memory: Put tensors into page-locked memory, for copies to a GPU.
+    """
+    if workers is None:
+        local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        workers = min(4, max(0, (os.cpu_count() or 1) // local_ranks - 1))
+    return DataLoader(
+        _Steps(builder),
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=workers,
+        pin_memory=pin_memory,
+        prefetch_factor=2 if workers else None,
+    )

@@ -1,0 +1,224 @@
+"""WebDataset shards: an index beside each tar, and samples read by position."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from webdataset.shardlists import expand_urls
+
+from clic import images
+from clic.data.sources import Source
+from clic.errors import DataError
+from clic.types import Sample, Token
+
+INDEX_SUFFIX = ".index.npz"
+IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+FIELDS = np.dtype(
+    [
+        ("image_offset", "<i8"),
+        ("image_length", "<i4"),
+        ("json_offset", "<i8"),
+        ("json_length", "<i4"),
+        ("text_offset", "<i8"),
+        ("text_length", "<i4"),
+        ("width", "<i4"),
+        ("height", "<i4"),
+    ]
+)
+Member = tuple[str, str, int, int]  # key, extension, offset, length
+
+
+def index_path(shard: Path) -> Path:
+    """Return where the index of a shard lies."""
+    return shard.with_name(shard.name + INDEX_SUFFIX)
+
+
+def write_index(shard: Path) -> Path:
+    """Index a tar in one pass: where each member of a sample lies, and its image's size.
+
+    Raises:
+        DataError: The tar is broken, or holds no sample with an image and a caption.
+    """
+    rows, keys = [], []
+    for key, members in _samples(shard):
+        image = next((members[t] for t in IMAGE_TYPES if t in members), None)
+        meta, text = members.get(".json"), members.get(".txt")
+        if image is None or (meta is None and text is None):
+            continue
+        width, height = images.dimensions(_read(shard, *image))
+        rows.append((*image, *(meta or (0, 0)), *(text or (0, 0)), width, height))
+        keys.append(key)
+    if not rows:
+        raise DataError(
+            f"{shard} holds no sample with an image ({', '.join(IMAGE_TYPES[:3])}...) and a caption "
+            "(.json or .txt) of the same key; it should be a WebDataset tar"
+        )
+    target = index_path(shard)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        np.savez(
+            file,
+            members=np.array(rows, dtype=FIELDS),
+            keys=np.array(keys),
+            tar_size=np.int64(shard.stat().st_size),
+        )
+    os.replace(temporary, target)
+    return target
+
+
+def _samples(shard: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
+    """Yield each key of a tar with (offset, length) by extension."""
+    current = ""
+    members: dict[str, tuple[int, int]] = {}
+    for key, extension, offset, length in _members(shard):
+        if key != current and members:
+            yield current, members
+            members = {}
+        current = key
+        members[extension] = (offset, length)
+    if members:
+        yield current, members
+
+
+def _members(shard: Path) -> Iterator[Member]:
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for info in tar:
+                if info.isfile():
+                    folder, _, name = info.name.rpartition("/")
+                    stem, dot, extension = name.partition(".")
+                    key = f"{folder}/{stem}" if folder else stem
+                    yield key, (dot + extension).lower(), info.offset_data, info.size
+    except (tarfile.TarError, OSError) as error:
+        raise DataError(f"{shard} cannot be read as a tar file: {error}") from error
+
+
+def _read(shard: Path, offset: int, length: int) -> bytes:
+    with open(shard, "rb") as file:
+        file.seek(offset)
+        data = file.read(length)
+    if len(data) != length:
+        raise DataError(
+            f"{shard} ends before byte {offset + length}: it was cut after it was indexed"
+        )
+    return data
+
+
+def find_shards(shards: Any, setting: str) -> list[Path]:
+    """Return the tars that a setting names.
+
+    Args:
+        shards: A folder, a file, a brace pattern, or a list of them.
+        setting: Name of the setting, for messages.
+
+    Raises:
+        DataError: Something named is not there.
+    """
+    names = [shards] if isinstance(shards, str) else list(shards)
+    found: list[Path] = []
+    for name in names:
+        for word in expand_urls(str(name)):
+            path = Path(word).expanduser()
+            if path.is_dir():
+                inside = sorted(path.glob("*.tar"))
+                if not inside:
+                    raise DataError(f"{setting}={name}: no .tar files in {path}")
+                found += inside
+            elif path.is_file():
+                found.append(path)
+            else:
+                raise DataError(f"{setting}={name}: there is no file or folder {path}")
+    return found
+
+
+class ShardSource(Source):
+    """Samples of WebDataset tars (img2dataset's layout), read by position.
+
+    A tar without an index is indexed first, once.
+
+    Args:
+        shards: A folder, a brace pattern, or a list of them.
+        setting: Name of the setting, for messages.
+
+    Raises:
+        DataError: A shard is missing, broken, or differs from its index.
+    """
+
+    def __init__(self, shards: Any, setting: str = "data.shards") -> None:
+        self.paths = find_shards(shards, setting)
+        members, keys, owner = [], [], []
+        for number, path in enumerate(self.paths):
+            shard_members, shard_keys = _load_index(path)
+            members.append(shard_members)
+            keys.append(shard_keys)
+            owner.append(np.full(len(shard_members), number, dtype=np.int32))
+        self._members = np.concatenate(members)
+        self._keys = np.concatenate(keys)
+        self._owner = np.concatenate(owner)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def sizes(self) -> np.ndarray:
+        return np.stack([self._members["width"], self._members["height"]], axis=1)
+
+    def read(self, index: int) -> Sample:
+        shard, row = self.paths[self._owner[index]], self._members[index]
+        key = str(self._keys[index])
+        meta: dict[str, Any] = {}
+        if row["json_length"]:
+            meta = _parse(
+                _read(shard, int(row["json_offset"]), int(row["json_length"])), shard, key
+            )
+        captions = _captions(meta)
+        if not captions and row["text_length"]:
+            text = _read(shard, int(row["text_offset"]), int(row["text_length"]))
+            captions = tuple(filter(None, [text.decode("utf-8", errors="replace").strip()]))
+        image = _read(shard, int(row["image_offset"]), int(row["image_length"]))
+        return Sample(key, image, captions, _tags(meta.get("tags"), shard, key))
+
+
+def _load_index(shard: Path) -> tuple[np.ndarray, np.ndarray]:
+    path = index_path(shard)
+    if not path.is_file():
+        write_index(shard)
+    try:
+        with np.load(path, allow_pickle=False) as index:
+            members, keys, tar_size = index["members"], index["keys"], int(index["tar_size"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} is no index of this version ({error}); delete it") from error
+    if tar_size != shard.stat().st_size:
+        raise DataError(f"{shard} has changed since {path.name} was made; delete the index")
+    return members, keys
+
+
+def _parse(data: bytes, shard: Path, key: str) -> dict[str, Any]:
+    try:
+        meta = json.loads(data)
+    except ValueError as error:
+        raise DataError(f"{shard}: {key}.json is not valid JSON: {error}") from error
+    if not isinstance(meta, dict):
+        raise DataError(f"{shard}: {key}.json should be an object, not {type(meta).__name__}")
+    return meta
+
+
+def _captions(meta: dict[str, Any]) -> tuple[str, ...]:
+    sentences = meta.get("captions") or [meta.get("caption")]
+    return tuple(s.strip() for s in sentences if isinstance(s, str) and s.strip())
+
+
+def _tags(
+    stored: Sequence[Sequence[Sequence[Any]]] | None, shard: Path, key: str
+) -> tuple[tuple[Token, ...], ...] | None:
+    if stored is None:
+        return None
+    try:
+        return tuple(tuple(Token(*token) for token in sentence) for sentence in stored)
+    except TypeError as error:
+        raise DataError(f"{shard}: {key}.json: its 'tags' are malformed ({error})") from error

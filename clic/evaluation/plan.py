@@ -1,0 +1,175 @@
+"""What is to be scored: files found and read before any model is loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clic.errors import ConfigError, DataError, did_you_mean
+from clic.evaluation import registry
+from clic.evaluation.cases import Table, digest
+from clic.evaluation.registry import Benchmark
+
+SPLITS = ("test", "validation", "train")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A benchmark whose files were found and read.
+
+    Attributes:
+        benchmark: What it is.
+        table: Its cases, those of missing images left out.
+        sha256: Hash of the whole table, missing images or not.
+        missing: Names of the images that are not there.
+        rows: Number of rows of the whole table.
+    """
+
+    benchmark: Benchmark
+    table: Table
+    sha256: str
+    missing: tuple[str, ...]
+    rows: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be scored, ready before any model is loaded.
+
+    Attributes:
+        prepared: The benchmarks with their tables.
+        left_out: Reasons by benchmark, for what the model cannot do.
+        with_images: Whether images are encoded.
+        settings: What was asked, for the report.
+    """
+
+    prepared: list[Prepared]
+    left_out: dict[str, str] = field(default_factory=dict)
+    with_images: bool = True
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def default_data_root() -> Path:
+    """Return the environment's CLIC_DATA, else `data` in the current folder."""
+    return Path(os.environ.get("CLIC_DATA") or "data")
+
+
+def prepare(
+    benches: str | Sequence[str],
+    data_root: str | Path | None = None,
+    *,
+    split: str = "test",
+    seed: int = 0,
+    allow_missing: bool = False,
+    with_images: bool = True,
+    with_texts: bool = True,
+) -> Plan:
+    """Find and read the benchmarks' files; everything that can be missing is noticed here.
+
+    Args:
+        benches: Names and groups, see `registry.BENCHMARKS`.
+        data_root: Folder of the benchmarks' files, default CLIC_DATA, then `./data`.
+        split: Split of the benchmarks that are made on the fly: test or validation (or train).
+        seed: Seed of the benchmarks that are made on the fly.
+        allow_missing: Leave out rows whose image is missing or broken, and count the rest.
+        with_images: Whether the model encodes images; without, no image is looked for.
+        with_texts: Whether the model encodes texts; without, nothing can be scored.
+
+    Raises:
+        ConfigError: A name is unknown, or a setting would have no effect.
+        DataError: Files are missing (where they should be, and the command that gets them).
+    """
+    chosen = registry.select([benches] if isinstance(benches, str) else benches)
+    root = Path(data_root) if data_root is not None else default_data_root()
+    _check_settings(chosen, split, seed)
+    left_out = {b.name: r for b in chosen if (r := _unable(b, with_images, with_texts))}
+    able = [benchmark for benchmark in chosen if benchmark.name not in left_out]
+    _check_files(able, root, with_images)
+    prepared = [_read(b, root, split, seed, allow_missing, with_images) for b in able]
+    settings = {
+        "bench": [benchmark.name for benchmark in chosen],
+        "data": str(root.resolve()),
+        "split": split,
+        "seed": seed,
+        "allow_missing": allow_missing,
+    }
+    return Plan(prepared, left_out, with_images, settings)
+
+
+def _check_settings(chosen: Sequence[Benchmark], split: str, seed: int) -> None:
+    if split not in SPLITS:
+        raise ConfigError(
+            f"split={split!r} is not known{did_you_mean(split, SPLITS)} "
+            f"(choices: {', '.join(SPLITS)})"
+        )
+    if any(benchmark.made for benchmark in chosen):
+        return
+    for name, value, default in (("split", split, "test"), ("seed", seed, 0)):
+        if value != default:
+            raise ConfigError(
+                f"{name}={value} has no effect: {', '.join(b.name for b in chosen)} is read from "
+                f"files, and only the shapes benchmarks have a {name}; leave it out"
+            )
+
+
+def _unable(benchmark: Benchmark, with_images: bool, with_texts: bool) -> str | None:
+    if not with_texts:
+        return "the model has no encode_text"
+    if not with_images and not benchmark.text_metrics:
+        return "the model has no encode_image"
+    return None
+
+
+def _check_files(benchmarks: Sequence[Benchmark], root: Path, with_images: bool) -> None:
+    """Raise one error for all files that are missing, with the commands that get them."""
+    lacking = {b.name: m for b in benchmarks if (m := registry.missing(b, root, with_images))}
+    items = [item for needed in lacking.values() for item in needed]
+    if not items:
+        return
+    paths = list(dict.fromkeys(str(root.resolve() / item.path) for item in items))
+    more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
+    commands = " && ".join(dict.fromkeys(item.get(root) for item in items))
+    raise DataError(
+        f"{', '.join(lacking)}: {paths[0]}{more} is missing; get it with: {commands} "
+        "(or name the folder that holds the data with --data)"
+    )
+
+
+def _read(
+    benchmark: Benchmark,
+    root: Path,
+    split: str,
+    seed: int,
+    allow_missing: bool,
+    with_images: bool,
+) -> Prepared:
+    table = benchmark.load(root, split, seed)
+    sha256, rows = digest(table), table.rows
+    lost = _missing_images(table) if with_images else np.zeros(len(table.images), dtype=bool)
+    names = tuple(str(table.images[i]) for i in np.flatnonzero(lost))
+    if names and not allow_missing:
+        listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        command = benchmark.images.get(root) if benchmark.images else ""
+        raise DataError(
+            f"{benchmark.name}: {len(names)} of {len(lost)} images are missing ({listed}); get "
+            f"them with: {command}; or leave their rows out with --allow-missing"
+        )
+    return Prepared(benchmark, table.without(lost), sha256, names, rows)
+
+
+def _missing_images(table: Table) -> np.ndarray:
+    """Return bool [I]: files that are not there. Each folder is listed once."""
+    listed: dict[Path, set[str]] = {}
+    lost = np.zeros(len(table.images), dtype=bool)
+    for index, ref in enumerate(table.images):
+        if isinstance(ref, Path):
+            if ref.parent not in listed:
+                folder = ref.parent
+                listed[folder] = set(os.listdir(folder)) if folder.is_dir() else set()
+            lost[index] = ref.name not in listed[ref.parent]
+    return lost

@@ -1,0 +1,214 @@
+"""From features and a table to numbers: pure, and the same for every model.
+
+Numbers are percentages, unrounded. What a comparison means stands in `clic.metrics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clic import metrics
+from clic.errors import DataError
+from clic.evaluation.cases import (
+    Classification,
+    ClassificationTask,
+    Retrieval,
+    Table,
+    Triplets,
+    image_name,
+    used_images,
+)
+
+KS = (1, 5, 10)
+Numbers = dict[str, Any]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TableFeatures:
+    """What a model makes of one table's items.
+
+    Attributes:
+        image: float32 [I, D], unit norm, None for a model without images.
+        text: float32 [T, D], unit norm.
+    """
+
+    image: Tensor | None
+    text: Tensor
+
+
+def score(table: Table, features: TableFeatures) -> Numbers:
+    """Return a benchmark's numbers in the form of the report.
+
+    Raises:
+        DataError: No row is left to score.
+    """
+    if isinstance(table, Triplets):
+        return _score_triplets(table, features)
+    if features.image is None:
+        raise ValueError("this table needs image features")
+    if isinstance(table, Retrieval):
+        return _score_retrieval(table, features.image, features.text)
+    return _score_classification(table, features.image, features.text)
+
+
+def rows(table: Table, features: TableFeatures) -> Iterator[Row]:
+    """Yield each row's outcome with its scores and captions."""
+    if isinstance(table, Triplets):
+        yield from _triplet_rows(table, features)
+    elif features.image is None:
+        raise ValueError("this table needs image features")
+    elif isinstance(table, Retrieval):
+        yield from _retrieval_rows(table, features.image, features.text)
+    else:
+        yield from _classification_rows(table, features.image, features.text)
+
+
+def _percent(outcome: Tensor) -> float:
+    return 100 * int(outcome.sum()) / len(outcome)
+
+
+# Triplets
+
+
+def _gather(features: Tensor, index: np.ndarray) -> Tensor:
+    return features[torch.from_numpy(index)]
+
+
+def _outcomes(table: Triplets, features: TableFeatures) -> dict[str, Tensor]:
+    """Return bool [N] for each metric; with one positive, `itt` and `p1` are the same number."""
+    image = None if features.image is None else _gather(features.image, table.image)
+    first = _gather(features.text, table.positive1)
+    negative = _gather(features.text, table.negative)
+    if table.positive2 is None:
+        if image is None:
+            raise ValueError("rows with one positive need image features")
+        right = metrics.triplet(image, first, first, negative)["p1"]
+        return {"itt": right, "p1": right}
+    return metrics.triplet(image, first, _gather(features.text, table.positive2), negative)
+
+
+def _score_triplets(table: Triplets, features: TableFeatures) -> Numbers:
+    outcomes = _outcomes(table, features)
+    numbers: Numbers = {}
+    for index, name in enumerate(table.categories):
+        mine = torch.from_numpy(table.category == index)
+        count = int(mine.sum())
+        if not count:
+            raise DataError(f"category {name!r} has no rows left; get the missing images")
+        numbers[name] = {metric: _percent(right[mine]) for metric, right in outcomes.items()}
+        numbers[name]["n"] = count
+    means = {name: macro_mean([numbers[c] for c in of]) for name, of in table.groups.items()}
+    return {**numbers, **means}
+
+
+def macro_mean(entries: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the unweighted mean of each metric over categories; `n` is the sum of their rows."""
+    mean = {
+        metric: sum(entry[metric] for entry in entries) / len(entries)
+        for metric in entries[0]
+        if metric != "n"
+    }
+    return {**mean, "n": sum(entry["n"] for entry in entries)}
+
+
+def _triplet_rows(table: Triplets, features: TableFeatures) -> Iterator[Row]:
+    outcomes = _outcomes(table, features)
+    captions = {"positive1": table.positive1, "negative": table.negative}
+    pairs: list[tuple[str, str]] = []
+    if table.positive2 is not None:
+        captions = {**captions, "positive2": table.positive2}
+        pairs = [("positive1", "positive2"), ("positive1", "negative"), ("positive2", "negative")]
+    parts = {name: _gather(features.text, index) for name, index in captions.items()}
+    if features.image is not None:
+        pairs += [("image", name) for name in captions]
+        parts["image"] = _gather(features.image, table.image)
+    scores = {f"{a}_{b}": (parts[a] * parts[b]).sum(-1).tolist() for a, b in pairs}
+    right = {metric: outcome.tolist() for metric, outcome in outcomes.items()}
+    for n in range(table.rows):
+        image = int(table.image[n])
+        yield {
+            "row": n,
+            "category": table.categories[table.category[n]],
+            "image": image_name(table.images[image], image),
+            "captions": {name: table.texts[index[n]] for name, index in captions.items()},
+            **{metric: values[n] for metric, values in right.items()},
+            "scores": {name: values[n] for name, values in scores.items()},
+        }
+
+
+# Retrieval
+
+
+def _retrieval_scores(table: Retrieval, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    """Return scores [gallery images, captions] and the owner of each caption."""
+    if not table.rows:
+        raise DataError("the gallery has no images left; get the missing images")
+    # One product for each distinct text: equal captions then have equal scores, bit for bit.
+    scores = _gather(image, table.gallery) @ text.T
+    return scores[:, torch.from_numpy(table.caption)], torch.from_numpy(table.owner)
+
+
+def _score_retrieval(table: Retrieval, image: Tensor, text: Tensor) -> Numbers:
+    scores, owner = _retrieval_scores(table, image, text)
+    counts = {"n_images": len(table.gallery), "n_captions": len(table.caption)}
+    return {**metrics.recall(scores, owner, KS), **counts}
+
+
+def _retrieval_rows(table: Retrieval, image: Tensor, text: Tensor) -> Iterator[Row]:
+    """Yield each query with its rank: 1 + the candidates that its best match does not beat."""
+    scores, owner = _retrieval_scores(table, image, text)
+    captions = [table.texts[i] for i in table.caption]
+    names = [image_name(table.images[i], int(i)) for i in table.gallery]
+    for query, name in enumerate(names):
+        mine = owner == query
+        best = scores[query][mine].max()
+        rank = 1 + int((~metrics.beats(best, scores[query][~mine])).sum())
+        top = captions[int(scores[query].argmax())]
+        yield {"direction": "image_to_text", "image": name, "rank": rank, "top": top}
+    for query, caption in enumerate(captions):
+        own, column = int(owner[query]), scores[:, query]
+        # The match is itself among those that it does not beat.
+        rank = int((~metrics.beats(column[own], column)).sum())
+        top = names[int(column.argmax())]
+        row = {"direction": "text_to_image", "caption": caption, "image": names[own]}
+        yield {**row, "rank": rank, "top": top}
+
+
+# Classification
+
+
+def _class_scores(task: ClassificationTask, image: Tensor, text: Tensor) -> Tensor:
+    """Return [N, C]: cosine to the normalised mean of each class's prompt embeddings."""
+    means = torch.stack([_gather(text, prompts).mean(0) for prompts in task.prompts])
+    return _gather(image, task.image) @ torch.nn.functional.normalize(means, dim=1).T
+
+
+def _score_classification(table: Classification, image: Tensor, text: Tensor) -> Numbers:
+    numbers: Numbers = {}
+    for name, task in table.tasks.items():
+        if not len(task.image):
+            raise DataError(f"task {name!r} has no images left; get the missing images")
+        scores = _class_scores(task, image, text)
+        numbers[name] = _percent(metrics.classification(scores, torch.from_numpy(task.target)))
+    return {**numbers, "n_images": int(used_images(table).sum())}
+
+
+def _classification_rows(table: Classification, image: Tensor, text: Tensor) -> Iterator[Row]:
+    for name, task in table.tasks.items():
+        scores = _class_scores(task, image, text)
+        right = metrics.classification(scores, torch.from_numpy(task.target)).tolist()
+        for n, index in enumerate(task.image):
+            yield {
+                "task": name,
+                "image": image_name(table.images[index], int(index)),
+                "target": task.classes[task.target[n]],
+                "predicted": task.classes[int(scores[n].argmax())],
+                "right": right[n],
+            }

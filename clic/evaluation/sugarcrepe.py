@@ -1,0 +1,87 @@
+"""SugarCrepe++ (arXiv 2406.11171) and SugarCrepe (arXiv 2306.14610), over COCO's val2017 images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clic.errors import DataError
+from clic.evaluation.cases import Interner, Triplets
+
+IMAGES = "coco/val2017"
+PLUS_CATEGORIES = ("replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
+CATEGORIES = ("add_att", "add_obj", *PLUS_CATEGORIES)
+
+
+def groups_of(categories: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Return the macro means to report: one per kind of change (its first word), and `mean`."""
+    kinds = dict.fromkeys(name.split("_")[0] for name in categories)
+    groups = {k: tuple(c for c in categories if c.split("_")[0] == k) for k in kinds}
+    return {**groups, "mean": categories}
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of one annotation file: a JSON list, or an object keyed by numbers.
+
+    Numbers may be missing (SugarCrepe's swap_obj has no 108); rows come in the numbers' order.
+
+    Raises:
+        DataError: The file cannot be read or is neither form.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON ({error}); download it again") from error
+    if isinstance(content, list):
+        return content
+    if isinstance(content, dict):
+        try:
+            return [content[key] for key in sorted(content, key=int)]
+        except ValueError:
+            raise DataError(f"{path}: the keys of its object should be numbers") from None
+    raise DataError(f"{path} should hold a JSON list or object; download it again")
+
+
+def _field(row: Any, name: str, path: Path, number: int) -> str:
+    value = row.get(name) if isinstance(row, dict) else None
+    if not isinstance(value, str):
+        raise DataError(f"{path}: row {number} has no text {name!r}; download the file again")
+    return value
+
+
+def _load(data_root: Path, folder: str, categories: tuple[str, ...], two: bool) -> Triplets:
+    images, texts = Interner(), Interner()
+    columns: list[tuple[int, int, int, int, int]] = []
+    for category, name in enumerate(categories):
+        path = data_root / folder / f"{name}.json"
+        for number, row in enumerate(read_rows(path)):
+            file = data_root / IMAGES / _field(row, "filename", path, number)
+            first = texts.add(_field(row, "caption", path, number))
+            second = texts.add(_field(row, "caption2", path, number)) if two else first
+            negative = texts.add(_field(row, "negative_caption", path, number))
+            columns.append((category, images.add(file), first, second, negative))
+    table = np.array(columns, dtype=np.int64).reshape(-1, 5)
+    return Triplets(
+        images=tuple(images.items),
+        texts=tuple(texts.items),
+        categories=categories,
+        category=table[:, 0],
+        image=table[:, 1],
+        positive1=table[:, 2],
+        positive2=table[:, 3] if two else None,
+        negative=table[:, 4],
+        groups=groups_of(categories),
+    )
+
+
+def load_sugarcrepe_pp(data_root: Path) -> Triplets:
+    """Return SugarCrepe++: two true captions and a false one for each row."""
+    return _load(data_root, "sugarcrepe_pp", PLUS_CATEGORIES, two=True)
+
+
+def load_sugarcrepe(data_root: Path) -> Triplets:
+    """Return SugarCrepe: one true caption and a false one for each row."""
+    return _load(data_root, "sugarcrepe", CATEGORIES, two=False)

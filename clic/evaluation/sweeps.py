@@ -1,0 +1,140 @@
+"""An alpha sweep as tables and as a picture: what is won and lost on the way to the tuned model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from clic.evaluation.report import new_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from rich.table import Table
+
+# Okabe and Ito's colours, which the colour-blind tell apart.
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = "osD^vPX"
+DASHES = {"itt": "-", "tot": "--"}
+PANEL = (4.6, 4.2)
+PER_ROW = 3
+
+
+class Line(NamedTuple):
+    """One line of a panel: its label, its values and how it is drawn."""
+
+    label: str
+    values: list[float]
+    colour: str
+    marker: str
+    dash: str
+
+
+def lines_of(forms: Sequence[dict[str, Any]]) -> list[Line]:
+    """Return a benchmark's lines from its numbers at each alpha.
+
+    Triplets: each macro mean's ITT (solid) and TOT (dashed). Retrieval: recall at 1, both ways.
+    Classification: every task.
+    """
+    first = forms[0]
+    means = [name for name, entry in first.items() if isinstance(entry, dict) and "_" not in name]
+    lines = []
+    for index, name in enumerate(reversed(means)):
+        for metric, dash in DASHES.items():
+            if metric in first[name]:
+                values = [form[name][metric] for form in forms]
+                label = f"{name} {metric.upper()}"
+                lines.append(Line(label, values, COLOURS[index], MARKERS[index], dash))
+    if lines:
+        return lines
+    names = [name for name in first if name.endswith("@1")]
+    names = names or [name for name in first if not name.startswith("n_")]
+    return [
+        Line(
+            name.replace("_", " "),
+            [form[name] for form in forms],
+            COLOURS[1 + index % 6],
+            MARKERS[index % 7],
+            "-",
+        )
+        for index, name in enumerate(names)
+    ]
+
+
+def tables(results: Sequence[dict[str, Any]]) -> list[Table]:
+    """Return a rich table for each benchmark: a row for each alpha, a column for each line."""
+    made = []
+    for name in results[0]["benchmarks"]:
+        lines = lines_of([result["benchmarks"][name] for result in results])
+        table = new_table(name, "alpha")
+        for line in lines:
+            table.add_column(line.label, justify="right")
+        for index, result in enumerate(results):
+            cells = (f"{line.values[index]:.1f}" for line in lines)
+            table.add_row(f"{result['alpha']:g}", *cells)
+        made.append(table)
+    return made
+
+
+def draw(results: Sequence[dict[str, Any]], title: str, path: str | Path) -> None:
+    """Draw a sweep, a panel for each benchmark, and write it as a PNG.
+
+    Args:
+        results: For each alpha ``{"alpha": alpha, "benchmarks": {...}}``, alphas ascending.
+        title: What was swept; it should name the model.
+        path: File to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = list(results[0]["benchmarks"])
+    columns = min(PER_ROW, len(names))
+    rows = math.ceil(len(names) / columns)
+    size = (max(PANEL[0] * columns, 5.6), PANEL[1] * rows + 0.4)
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    alphas = [result["alpha"] for result in results]
+    for index, axis in enumerate(axes):
+        if index >= len(names):
+            axis.set_axis_off()
+            continue
+        forms = [result["benchmarks"][names[index]] for result in results]
+        _panel(axis, names[index], alphas, lines_of(forms))
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(path)
+
+
+def _panel(axis: Axes, name: str, alphas: Sequence[float], lines: Sequence[Line]) -> None:
+    for line in lines:
+        hollow = line.dash != "-"
+        axis.plot(
+            alphas,
+            line.values,
+            label=line.label,
+            color=line.colour,
+            linestyle=line.dash,
+            marker=line.marker,
+            markerfacecolor="white" if hollow else line.colour,
+            linewidth=1.8,
+            markersize=5,
+            clip_on=False,
+        )
+    axis.set_title(name, fontsize=10)
+    axis.set_xlabel("alpha (0 = base, 1 = fine-tuned)")
+    axis.set_ylabel("right [%]")
+    axis.set_ylim(0, 100)
+    axis.margins(x=0.03)
+    axis.grid(color="#dddddd", linewidth=0.6)
+    axis.set_axisbelow(True)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+    axis.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.16),
+        ncols=min(3, len(lines)) if len(lines) != 4 else 2,
+        fontsize=8,
+        frameon=False,
+        handlelength=2.6,
+    )

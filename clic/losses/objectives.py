@@ -1,0 +1,250 @@
+"""From a rank's features to the scalar it minimises and its named terms.
+
+Every objective gathers over the W ranks what its losses need as candidates, with gradient, and
+computes its own B rows only. The mean over ranks of `total` is the loss of the whole batch of
+W * B images, so the averaging of data-parallel training gives that loss's gradient.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from clic import distributed
+from clic.errors import ConfigError
+from clic.losses.contrastive import image_to_text, text_to_image
+from clic.losses.hard_negative import hard_negative_loss
+from clic.losses.sigmoid import sigmoid_loss
+from clic.losses.softmax_negatives import image_to_text_with_negatives
+from clic.losses.unimodal import unimodal_loss
+from clic.types import Features, LossOutput
+
+Terms = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Objective(ABC):
+    """What every objective does: at least fp32 (float64 stays), autocast off, terms detached.
+
+    Args:
+        group: Process group to gather over, None for the default one.
+    """
+
+    group: ProcessGroup | None = field(default=None, kw_only=True)
+
+    def __call__(self, features: Features) -> LossOutput:
+        """Return this rank's loss of `features`, whose shapes are the same on every rank.
+
+        Raises:
+            ConfigError: The objective cannot be computed from such features.
+        """
+        with torch.autocast(features.image_features.device.type, enabled=False):
+            total, terms = self._compute(_at_least_fp32(features))
+        return LossOutput(total, {name: term.detach() for name, term in terms.items()})
+
+    @abstractmethod
+    def _compute(self, features: Features) -> tuple[Tensor, Terms]:
+        """Return the total and its terms."""
+
+
+@dataclass(frozen=True)
+class ClipObjective(Objective):
+    """Plain CLIP on every positive slot; with a logit_bias, SigLIP.
+
+    total = contrastive (terms: contrastive, and without a logit_bias image_to_text and
+    text_to_image). Hard negatives are not looked at.
+    """
+
+    def _compute(self, features: Features) -> tuple[Tensor, Terms]:
+        terms = _contrastive(features, self.group)
+        return terms["contrastive"], terms
+
+
+@dataclass(frozen=True)
+class ClicObjective(Objective):
+    """CLIC, arXiv 2505.24424 Eq. 7: a weighted sum of Eq. 4, Eq. 5 and Eq. 6.
+
+    A term whose weight is 0, or whose data is not there (no hard negatives; a single positive),
+    is not computed and is absent from the terms.
+
+    Args:
+        contrastive_weight: Weight of Eq. 4 (with a logit_bias, of the sigmoid loss).
+        hard_negative_weight: Weight of Eq. 5.
+        unimodal_weight: Weight of Eq. 6.
+        hard_negative_positives: Only this many first positives are held against the hard
+            negatives; None means all of them, as published.
+        group: Process group to gather over, None for the default one.
+
+    Raises:
+        ConfigError: A weight is negative, all are 0, or `hard_negative_positives` cannot work.
+    """
+
+    contrastive_weight: float = 0.5
+    hard_negative_weight: float = 0.5
+    unimodal_weight: float = 1.0
+    hard_negative_positives: int | None = None
+
+    def __post_init__(self) -> None:
+        weights = {
+            name: getattr(self, name)
+            for name in ("contrastive_weight", "hard_negative_weight", "unimodal_weight")
+        }
+        for name, weight in weights.items():
+            if not 0 <= weight < float("inf"):
+                raise ConfigError(f"loss.{name}={weight} must be 0 (term off) or positive")
+        if not any(weights.values()):
+            raise ConfigError(f"{', '.join(f'loss.{n}=0' for n in weights)}: set one above 0")
+        count = self.hard_negative_positives
+        if count is None:
+            return
+        if count < 1:
+            raise ConfigError(
+                f"loss.hard_negative_positives={count} must be at least 1 (null means all)"
+            )
+        if not self.hard_negative_weight:
+            raise ConfigError(
+                f"loss.hard_negative_positives={count} has no effect with "
+                "loss.hard_negative_weight=0; set it to null"
+            )
+
+    def _compute(self, features: Features) -> tuple[Tensor, Terms]:
+        terms: Terms = {}
+        if self.contrastive_weight:
+            terms |= _contrastive(features, self.group)
+        if self.hard_negative_weight and features.negative_features is not None:
+            terms["hard_negative"] = self._hard_negative(features, features.negative_features)
+        if self.unimodal_weight and features.positive_features.shape[1] > 1:
+            first, second = features.positive_features[:, :2].unbind(1)
+            terms["unimodal"] = unimodal_loss(first, second)
+        weights = {
+            "contrastive": self.contrastive_weight,
+            "hard_negative": self.hard_negative_weight,
+            "unimodal": self.unimodal_weight,
+        }
+        parts = [weight * terms[name] for name, weight in weights.items() if name in terms]
+        if not parts:
+            raise ConfigError(
+                "loss.contrastive_weight=0 leaves nothing to minimise on a batch without hard "
+                "negatives and second positives; set it above 0"
+            )
+        return torch.stack(parts).sum(), terms
+
+    def _hard_negative(self, features: Features, negatives: Tensor) -> Tensor:
+        positives = features.positive_features
+        count = self.hard_negative_positives
+        if count is not None and count > positives.shape[1]:
+            raise ConfigError(
+                f"loss.hard_negative_positives={count} is more than the {positives.shape[1]} "
+                "positives of the batch; lower it, or set it to null for all"
+            )
+        mask = _mask(features, negatives)
+        valid = distributed.all_reduce_sum(mask.sum(), self.group).clamp(min=1)
+        valid_per_rank = valid.to(positives.dtype) / distributed.world_size(self.group)
+        return hard_negative_loss(
+            features.image_features,
+            positives[:, :count],
+            negatives,
+            mask,
+            features.logit_scale,
+            valid_per_rank,
+        )
+
+
+@dataclass(frozen=True)
+class SoftmaxNegativesObjective(Objective):
+    """NegCLIP and CLoVe: plain CLIP, all ranks' hard negatives among the images' candidates.
+
+    total = contrastive (terms: contrastive, image_to_text, text_to_image).
+    """
+
+    def _compute(self, features: Features) -> tuple[Tensor, Terms]:
+        if features.logit_bias is not None:
+            raise ConfigError(
+                "the objective softmax_negatives needs a softmax, and this model has a logit_bias "
+                "(sigmoid loss); set loss.composite and loss.single to clic or clip"
+            )
+        negatives = features.negative_features
+        if negatives is None:
+            terms = _contrastive(features, self.group)
+            return terms["contrastive"], terms
+        first = _first_row(features, self.group)
+        # As bytes: gloo does not gather booleans on every supported version of torch.
+        mask = distributed.all_gather(_mask(features, negatives).byte(), self.group).bool()
+        to_text = image_to_text_with_negatives(
+            features.image_features,
+            distributed.all_gather(features.positive_features, self.group),
+            distributed.all_gather(negatives, self.group),
+            mask,
+            features.logit_scale,
+            first,
+        )
+        terms = _with_text_to_image(to_text, features, first, self.group)
+        return terms["contrastive"], terms
+
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "clip": ClipObjective,
+    "clic": ClicObjective,
+    "softmax_negatives": SoftmaxNegativesObjective,
+}
+
+
+def _contrastive(features: Features, group: ProcessGroup | None) -> Terms:
+    """Return CLIC Eq. 4 with its two directions, or the sigmoid loss of a model with a bias."""
+    captions = distributed.all_gather(features.positive_features, group)
+    first = _first_row(features, group)
+    images, scale, bias = features.image_features, features.logit_scale, features.logit_bias
+    if bias is not None:
+        return {"contrastive": sigmoid_loss(images, captions, scale, bias, first)}
+    return _with_text_to_image(
+        image_to_text(images, captions, scale, first), features, first, group
+    )
+
+
+def _with_text_to_image(
+    to_text: Tensor, features: Features, first: int, group: ProcessGroup | None
+) -> Terms:
+    """Return the symmetric loss whose image-to-text half is `to_text`, and both halves."""
+    images = distributed.all_gather(features.image_features, group)
+    to_image = text_to_image(features.positive_features, images, features.logit_scale, first)
+    return {
+        "contrastive": (to_text + to_image) / 2,
+        "image_to_text": to_text,
+        "text_to_image": to_image,
+    }
+
+
+def _first_row(features: Features, group: ProcessGroup | None) -> int:
+    """Return where this rank's rows begin among the rows of all ranks."""
+    return distributed.rank(group) * features.image_features.shape[0]
+
+
+def _mask(features: Features, negatives: Tensor) -> Tensor:
+    """Return which negatives are valid, bool [B, K]: all of them where no mask is given."""
+    if features.negative_mask is not None:
+        return features.negative_mask.bool()
+    return torch.ones(negatives.shape[:2], dtype=torch.bool, device=negatives.device)
+
+
+def _at_least_fp32(features: Features) -> Features:
+    """Return the features in one dtype, the widest of theirs and fp32, missing negatives zeroed.
+
+    What stands in place of a missing negative may be anything: zero times a NaN would be a NaN
+    in the gradients, though the mask keeps it out of the losses.
+    """
+    given = {f.name: getattr(features, f.name) for f in fields(features)}
+    floats = {n: v for n, v in given.items() if isinstance(v, Tensor) and v.is_floating_point()}
+    dtype = torch.float32
+    for value in floats.values():
+        dtype = torch.promote_types(dtype, value.dtype)
+    cast = replace(features, **{name: value.to(dtype) for name, value in floats.items()})
+    if cast.negative_features is None or cast.negative_mask is None:
+        return cast
+    missing = ~cast.negative_mask.bool()
+    return replace(
+        cast, negative_features=cast.negative_features.masked_fill(missing.unsqueeze(-1), 0.0)
+    )

@@ -1,0 +1,34 @@
+"""open_clip's models in and out: sources, building, saving, freezing, features."""
+
+from clic.models.clip_model import ClipModel, Preprocess, build, create, save, write_files
+from clic.models.features import FeatureExtractor
+from clic.models.identity import identity, weights_sha256
+from clic.models.source import INCLUDED, PACKAGED, Source, resolve
+from clic.models.towers import (
+    TextEncoder,
+    Trained,
+    enable_grad_checkpointing,
+    set_mode,
+    set_trainable,
+)
+
+__all__ = [
+    "INCLUDED",
+    "PACKAGED",
+    "ClipModel",
+    "FeatureExtractor",
+    "Preprocess",
+    "Source",
+    "TextEncoder",
+    "Trained",
+    "build",
+    "create",
+    "enable_grad_checkpointing",
+    "identity",
+    "resolve",
+    "save",
+    "set_mode",
+    "set_trainable",
+    "weights_sha256",
+    "write_files",
+]

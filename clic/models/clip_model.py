@@ -1,0 +1,208 @@
+"""A CLIP-like model with what belongs to it, made by open_clip and saved as open_clip reads it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clic.errors import ModelError
+from clic.models.source import CONFIG_FILE, INCLUDED, WEIGHTS_FILE, Source, resolve
+from clic.models.towers import OpenClip
+
+Tokenizer = Callable[[list[str]], Tensor]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How an image becomes the vision tower's input.
+
+    Attributes:
+        size: Side S of the square input in pixels.
+        mean: Mean of each channel, of pixels in 0 to 1.
+        std: Standard deviation of each channel.
+        interpolation: `bicubic` or `bilinear`.
+        resize_mode: `shortest` (then centre crop), `squash` or `longest` (then fill).
+        fill_color: Grey level of the padding of `longest`, 0 to 255.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
+    fill_color: int = 0
+
+
+@dataclass
+class ClipModel:
+    """An open_clip model together with its tokenizer, preprocessing and architecture.
+
+    Attributes:
+        model: open_clip's module (CLIP or CustomTextCLIP).
+        tokenizer: list of N captions -> int64 [N, L].
+        preprocess: What its vision tower expects.
+        source: Where it came from.
+    """
+
+    model: OpenClip
+    tokenizer: Tokenizer
+    preprocess: Preprocess
+    source: Source
+
+    @property
+    def context_length(self) -> int:
+        """Number L of tokens of the text tower's input."""
+        return int(getattr(self.tokenizer, "context_length", 77))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+
+def create(
+    name: str,
+    pretrained: str | None = INCLUDED,
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+) -> ClipModel:
+    """Build a model and load its weights.
+
+    Args:
+        name: See `resolve`.
+        pretrained: See `resolve`; None leaves the weights random (torch's global seed).
+        device: Where the weights go.
+        precision: open_clip's: `fp32`, `bf16`, `fp16`.
+
+    Raises:
+        ModelError: The model cannot be found, or its weights do not fit the architecture.
+    """
+    return build(resolve(name, pretrained), device, precision)
+
+
+def build(source: Source, device: torch.device | str = "cpu", precision: str = "fp32") -> ClipModel:
+    """Build the model that `resolve` found; see `create`."""
+    import open_clip
+
+    is_architecture = not source.open_clip_name.startswith(("local-dir:", "hf-hub:"))
+    with quiet():
+        try:
+            model = open_clip.create_model(
+                source.open_clip_name,
+                pretrained=source.pretrained if is_architecture else None,
+                load_weights=source.pretrained is not None,
+                pretrained_text=source.pretrained is not None,
+                force_quick_gelu=bool(source.architecture.get("quick_gelu", False)),
+                precision=precision,
+                device=device,
+            )
+            tokenizer = open_clip.get_tokenizer(source.open_clip_name)
+        except ImportError as error:
+            raise ModelError(
+                f"model {source.name!r} needs the package {error.name!r}; pip install {error.name}"
+            ) from error
+        except (RuntimeError, ValueError, OSError) as error:
+            raise _not_built(source, error) from error
+    return ClipModel(model, tokenizer, _preprocess_of(model), source)
+
+
+def _not_built(source: Source, error: Exception) -> ModelError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    remedy = ""
+    if "download" in reason:
+        remedy = (
+            "; check the network, or fetch the weights elsewhere and give the file as "
+            "model.pretrained=FILE (a folder as local-dir:PATH)"
+        )
+    weights = source.pretrained or "random weights"
+    return ModelError(f"model {source.name!r} ({weights}) could not be built: {reason}{remedy}")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the notes of open_clip and the hub's client: errors say what matters of them."""
+    loggers = [logging.root, logging.getLogger("huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _preprocess_of(model: OpenClip) -> Preprocess:
+    config = model.visual.preprocess_cfg
+    size = config["size"]
+    side = size if isinstance(size, int) else size[0]
+    if not isinstance(size, int) and len(set(size)) > 1:
+        raise ModelError(
+            f"the vision tower's input of {size} pixels is not square, which is needed"
+        )
+    return Preprocess(
+        size=side,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config.get("interpolation", "bicubic"),
+        resize_mode=config.get("resize_mode", "shortest"),
+        fill_color=config.get("fill_color", 0),
+    )
+
+
+def save(clip: ClipModel, folder: Path) -> Path:
+    """Write a model as an open_clip folder, which `local-dir:PATH` and a hub push understand.
+
+    The weights' file holds nothing but the tensors, so equal weights give equal files. The folder
+    appears whole or not at all.
+
+    Args:
+        clip: The model.
+        folder: Where to; replaced where it exists.
+
+    Returns:
+        `folder`.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        write_files(clip, staging)
+        staging.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return folder
+
+
+def write_files(clip: ClipModel, folder: Path) -> None:
+    """Write the open_clip files of a model into an existing folder."""
+    from safetensors.torch import save_file
+
+    tensors = {
+        name: value.detach().cpu().contiguous() for name, value in clip.model.state_dict().items()
+    }
+    save_file(tensors, folder / WEIGHTS_FILE)
+    config = {"model_cfg": clip.source.architecture, "preprocess_cfg": _preprocess_config(clip)}
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if hasattr(clip.tokenizer, "save_pretrained"):
+        # A Hugging Face tokenizer is read from the folder; CLIP's own needs no files.
+        clip.tokenizer.save_pretrained(str(folder))
+
+
+def _preprocess_config(clip: ClipModel) -> dict[str, Any]:
+    config = deepcopy(dict(clip.model.visual.preprocess_cfg))
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}

@@ -1,0 +1,39 @@
+"""What a model is, told from its weights."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import nn
+
+from clic.models.clip_model import ClipModel
+from clic.models.towers import VISION_PREFIX
+
+
+def weights_sha256(model: nn.Module, prefix: str = "") -> str:
+    """Return the SHA-256 of the tensors whose names start with `prefix`: names, types and values."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if name.startswith(prefix):
+            value = value.detach().cpu().contiguous()
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(value.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def identity(clip: ClipModel) -> dict[str, Any]:
+    """Return name, source, architecture, sizes and the hashes of the weights."""
+    source = clip.source
+    return {
+        "name": source.name,
+        "source": source.open_clip_name,
+        "pretrained": source.pretrained,
+        "architecture": source.architecture,
+        "parameters": sum(p.numel() for p in clip.model.parameters()),
+        "image_size": clip.preprocess.size,
+        "context_length": clip.context_length,
+        "weights_sha256": weights_sha256(clip.model),
+        "vision_sha256": weights_sha256(clip.model, VISION_PREFIX),
+    }

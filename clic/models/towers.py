@@ -1,0 +1,158 @@
+"""The two towers of a CLIP-like model: which one trains, and text without padding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from clic.errors import ConfigError, pick
+
+OpenClip = Any
+"""An open_clip module, whose attributes its own classes do not type."""
+
+VISION_PREFIX = "visual."
+SCALARS = ("logit_scale", "logit_bias")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Which towers are trained."""
+
+    vision: bool
+    text: bool
+
+
+PARTS = {
+    "text": Trained(vision=False, text=True),
+    "vision": Trained(vision=True, text=False),
+    "both": Trained(vision=True, text=True),
+}
+
+
+def set_trainable(model: nn.Module, train: str, train_logit_scale: bool) -> Trained:
+    """Freeze what is not trained.
+
+    Everything outside the vision tower counts as text, logit_scale and logit_bias included.
+
+    Args:
+        model: open_clip's module; `requires_grad` of its parameters is set.
+        train: `text`, `vision` or `both`.
+        train_logit_scale: Whether logit_scale and logit_bias train with the text tower.
+
+    Returns:
+        Which towers train.
+
+    Raises:
+        ConfigError: `train` is unknown.
+    """
+    trained = pick(PARTS, train, "model.train")
+    for name, parameter in model.named_parameters():
+        if name.startswith(VISION_PREFIX):
+            parameter.requires_grad_(trained.vision)
+        elif name in SCALARS:
+            parameter.requires_grad_(trained.text and train_logit_scale)
+        else:
+            parameter.requires_grad_(trained.text)
+    return trained
+
+
+def set_mode(model: nn.Module, trained: Trained) -> None:
+    """Put trained towers into training mode and frozen ones into evaluation mode.
+
+    A frozen tower in training mode would still move BatchNorm's statistics and drop activations.
+    """
+    model.train()
+    for name, child in model.named_children():
+        child.train(trained.vision if name == "visual" else trained.text)
+
+
+def enable_grad_checkpointing(model: OpenClip) -> None:
+    """Recompute activations in the backward pass.
+
+    Raises:
+        ConfigError: A tower of this model cannot.
+    """
+    try:
+        model.set_grad_checkpointing(True)
+    except (AssertionError, NotImplementedError, AttributeError) as error:
+        raise ConfigError(
+            "model.grad_checkpointing=true: a tower of this model does not support it; set false"
+        ) from error
+
+
+class TextEncoder(nn.Module):
+    """Encodes token ids, leaving out the padding past the longest text where that is exact.
+
+    Behind a causal mask a token never sees what follows it, so when the feature is read at the
+    end-of-text token, everything after the longest text's end can be cut. Other towers
+    (bidirectional, or pooled elsewhere) get the full context.
+    """
+
+    def __init__(self, model: OpenClip) -> None:
+        super().__init__()
+        self.model: OpenClip = model
+        tower = getattr(model, "text", model)
+        self._prefix = "model.text." if tower is not model else "model."
+        pool = getattr(tower, "pool_type", getattr(tower, "text_pool_type", None))
+        self.can_trim = (
+            getattr(tower, "attn_mask", None) is not None
+            and pool in ("argmax", "eos")
+            and getattr(tower, "cls_emb", None) is None
+            and not getattr(tower, "use_pad_mask", False)
+        )
+        self._eos_id = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
+        self._pool = pool
+        self._tower = [tower]  # in a list, so that it is not registered a second time
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the text features, not normalised.
+
+        Args:
+            tokens: int64 [N, L].
+
+        Returns:
+            [N, D].
+        """
+        if not self.can_trim:
+            return self._encode(tokens)
+        length = self._length(tokens)
+        if length == tokens.shape[-1]:
+            return self._encode(tokens)
+        tower = self._tower[0]
+        trimmed = {
+            f"{self._prefix}positional_embedding": tower.positional_embedding[:length],
+            f"{self._prefix}attn_mask": tower.attn_mask[:length, :length],
+        }
+        return functional_call(_Encode(self.model), trimmed, (tokens[:, :length],))
+
+    def _length(self, tokens: Tensor) -> int:
+        """Return the number of tokens up to the last end-of-text token of all.
+
+        The end is found as the tower finds it. Counting what is not padding would be wrong:
+        the padding's id 0 is also that of "!" in CLIP's vocabulary.
+        """
+        ends = tokens if self._pool == "argmax" else tokens.eq(self._eos_id).int()
+        return int(ends.argmax(dim=-1).max()) + 1
+
+    def _encode(self, tokens: Tensor) -> Tensor:
+        return self.model.encode_text(tokens)
+
+
+class _Encode(nn.Module):
+    """`encode_text` as a forward, which is what `functional_call` calls."""
+
+    def __init__(self, model: OpenClip) -> None:
+        super().__init__()
+        self.model: OpenClip = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.model.encode_text(tokens)
+
+
+def frozen(is_frozen: bool) -> torch.autograd.grad_mode.set_grad_enabled:
+    """Return a context in which a frozen tower keeps nothing for the backward pass."""
+    return torch.set_grad_enabled(torch.is_grad_enabled() and not is_frozen)

@@ -1,0 +1,186 @@
+"""The optimiser, its parameter groups, and learning rates as pure functions of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from clic.errors import ConfigError, pick
+
+Schedule = Callable[[int], float]
+
+# Where torch runs AdamW as one kernel: the whole step is then a single pass over the weights.
+FUSED_DEVICES = ("cpu", "cuda")
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """Return whether weight decay acts on a parameter: on matrices, not biases, norms, scalars."""
+    last = name.rpartition(".")[2]
+    return parameter.ndim >= 2 and "bias" not in last
+
+
+def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the trained parameters as groups with and without weight decay.
+
+    Args:
+        model: Parameters that do not require a gradient are left out.
+        weight_decay: Decay of matrices; biases, norms and scalars (logit_scale) have none.
+
+    Returns:
+        At most two groups for a torch optimiser, each in the model's order.
+
+    Raises:
+        ConfigError: Nothing in the model is trained.
+    """
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    if not named:
+        raise ConfigError("model.train leaves no parameter to train; name a part of the model")
+    groups: list[dict[str, Any]] = [
+        {"params": [p for n, p in named if decays(n, p)], "weight_decay": weight_decay},
+        {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def adamw(
+    model: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.98),
+    eps: float = 1e-8,
+) -> AdamW:
+    """Return AdamW (arXiv 1711.05101) over the trained parameters, in one kernel where possible.
+
+    Args:
+        model: Already on its device.
+        lr: Learning rate, replaced at each step by `set_lr`.
+        weight_decay: Decay of matrices, multiplied by the learning rate.
+        betas: Decay rates of the two moments.
+        eps: Added to the root of the second moment.
+
+    Raises:
+        ConfigError: Nothing in the model is trained.
+    """
+    groups = param_groups(model, weight_decay)
+    fused = all(p.device.type in FUSED_DEVICES for group in groups for p in group["params"])
+    return AdamW(groups, lr=lr, betas=betas, eps=eps, fused=fused)
+
+
+def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """Give every group the learning rate `lr`."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def clic_schedule(
+    *, lr: float, steps: int, warmup_steps: int, lr_start: float, lr_end: float
+) -> Schedule:
+    """Return CLIC's learning rates: a linear warm-up with both ends, then half a cosine.
+
+    For t < warmup: lr_start + (lr - lr_start) t / (warmup - 1); then with i = t - warmup and
+    n = steps - warmup: lr_end + (lr - lr_end) / 2 (1 + cos(pi i / n)). So the peak is met twice
+    and lr_end is never quite reached, as in the code of arXiv 2505.24424.
+    """
+
+    def at(step: int) -> float:
+        if step < warmup_steps:
+            # A warm-up of one step is its lower end, as numpy.linspace has it.
+            return lr_start + (lr - lr_start) * step / max(1, warmup_steps - 1)
+        done = (step - warmup_steps) / (steps - warmup_steps)
+        return lr_end + (lr - lr_end) / 2 * (1 + math.cos(math.pi * done))
+
+    return at
+
+
+def warmup_cosine(*, lr: float, steps: int, warmup_steps: int) -> Schedule:
+    """Return open_clip's learning rates: a warm-up from lr / warmup, then a cosine to 0.
+
+    For t < warmup: lr (t + 1) / warmup; then
+    lr / 2 (1 + cos(pi (t - warmup) / (steps - warmup))).
+    """
+
+    def at(step: int) -> float:
+        if step < warmup_steps:
+            return lr * (step + 1) / warmup_steps
+        return lr / 2 * (1 + math.cos(math.pi * (step - warmup_steps) / (steps - warmup_steps)))
+
+    return at
+
+
+def constant(*, lr: float, steps: int, warmup_steps: int) -> Schedule:
+    """Return learning rates that stay at `lr` after a warm-up of lr (t + 1) / warmup."""
+
+    def at(step: int) -> float:
+        return lr * min(1.0, (step + 1) / warmup_steps) if warmup_steps else lr
+
+    return at
+
+
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "clic": clic_schedule,
+    "warmup_cosine": warmup_cosine,
+    "constant": constant,
+}
+
+
+def make_schedule(
+    name: str,
+    *,
+    lr: float,
+    steps: int,
+    warmup_steps: int = 0,
+    lr_start: float | None = None,
+    lr_end: float | None = None,
+) -> Schedule:
+    """Return the learning rate as a function of the step.
+
+    Args:
+        name: A key of `SCHEDULES`.
+        lr: Peak.
+        steps: Length of the run; the function is defined on 0..steps - 1.
+        warmup_steps: Steps of warm-up; a run that is shorter ends within it.
+        lr_start: Where the warm-up of ``"clic"`` starts; None means 0.
+        lr_end: Where the cosine of ``"clic"`` leads; None means 0.
+
+    Returns:
+        A function that raises ValueError outside the run.
+
+    Raises:
+        ConfigError: A name or value that cannot be, or a setting that the schedule does not use.
+    """
+    factory = pick(SCHEDULES, name, "optim.schedule")
+    ends = {"lr_start": lr_start, "lr_end": lr_end}
+    if steps < 1:
+        raise ConfigError(f"train.max_steps={steps} must be at least 1")
+    if warmup_steps < 0:
+        raise ConfigError(f"optim.warmup_steps={warmup_steps} must not be negative")
+    for setting, value in {"lr": lr, **ends}.items():
+        if value is not None and not 0 <= value < math.inf:
+            raise ConfigError(f"optim.{setting}={value} must be a finite number, 0 or above")
+    if factory is clic_schedule:
+        at = factory(
+            lr=lr,
+            steps=steps,
+            warmup_steps=warmup_steps,
+            **{setting: value or 0.0 for setting, value in ends.items()},
+        )
+    else:
+        for setting, value in ends.items():
+            if value is not None:
+                raise ConfigError(
+                    f"optim.{setting}={value} has no effect with optim.schedule={name}; "
+                    "set it to null, or use optim.schedule=clic"
+                )
+        at = factory(lr=lr, steps=steps, warmup_steps=warmup_steps)
+
+    def checked(step: int) -> float:
+        if not 0 <= step < steps:
+            raise ValueError(f"step {step} is outside the schedule's 0..{steps - 1}")
+        return at(step)
+
+    return checked

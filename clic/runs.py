@@ -1,0 +1,145 @@
+"""The layout of a run's folder, and how runs are found again.
+
+A run is a folder under ``runs/``:
+
+- ``config.yaml``, ``provenance.json``, ``metrics.jsonl``: what was asked, where it ran, what came;
+- ``base/``: the model it started from, kept only where nothing else could make it again;
+- ``checkpoints/step-000020/``: an open_clip folder, the training state and a ``COMPLETE`` marker;
+- ``model/``: the final open_clip folder, written last, so that its weights mean "finished";
+- ``patched/alpha-0.50/``: open_clip folders between base and model;
+- ``sweep.json``, ``sweep.png``: numbers of a sweep over alpha, and their picture.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from clic.errors import DataError, ModelError, did_you_mean
+
+RUNS = "runs"
+CONFIG_FILE = "config.yaml"
+PROVENANCE_FILE = "provenance.json"
+METRICS_FILE = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+COMPLETE = "COMPLETE"
+MODEL = "model"
+BASE = "base"
+PATCHED = "patched"
+SWEEP_FILE = "sweep.json"
+SWEEP_PICTURE = "sweep.png"
+
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
+
+
+def step_folder(step: int) -> str:
+    """Return the name of a checkpoint's folder, e.g. ``step-000020``."""
+    return f"step-{step:06d}"
+
+
+def alpha_folder(alpha: float) -> str:
+    """Return the name of a patched model's folder, e.g. ``alpha-0.50``, further digits if any."""
+    two_digits = f"{alpha:.2f}"
+    return f"alpha-{two_digits if float(two_digits) == alpha else repr(float(alpha))}"
+
+
+def is_open_clip_folder(path: Path) -> bool:
+    """Return whether `path` holds a model in open_clip's folder format."""
+    return (path / OPEN_CLIP_CONFIG).is_file() and (path / OPEN_CLIP_WEIGHTS).is_file()
+
+
+def is_finished(run: Path) -> bool:
+    """Return whether a run has written its final model."""
+    return is_open_clip_folder(run / MODEL)
+
+
+def is_run(path: Path) -> bool:
+    """Return whether `path` looks like a run's folder, finished or not."""
+    return (path / CONFIG_FILE).is_file() or is_finished(path)
+
+
+def _runs_below(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+
+
+def newest_finished(root: str | Path = RUNS) -> Path | None:
+    """Return the run under `root` whose final model was written last, None where there is none."""
+    finished = [run for run in _runs_below(Path(root)) if is_finished(run)]
+    if not finished:
+        return None
+    return max(finished, key=lambda r: ((r / MODEL / OPEN_CLIP_WEIGHTS).stat().st_mtime, r.name))
+
+
+def complete_checkpoints(run: str | Path) -> list[Path]:
+    """Return the complete checkpoints of a run, oldest first."""
+    folders = _runs_below(Path(run) / CHECKPOINTS)
+    return [folder for folder in folders if (folder / COMPLETE).is_file()]
+
+
+def resolve(path: str | Path) -> Path:
+    """Return the open_clip folder that a path means.
+
+    Args:
+        path: A finished run, a complete checkpoint or any open_clip folder.
+
+    Raises:
+        ModelError: There is no model at `path`.
+    """
+    path = Path(path)
+    if path.parent.name == CHECKPOINTS and not (path / COMPLETE).is_file() and path.is_dir():
+        raise ModelError(f"{path} is a checkpoint that was not written to its end; take another")
+    if is_open_clip_folder(path):
+        return path
+    if is_finished(path):
+        return path / MODEL
+    if is_run(path):
+        checkpoints = complete_checkpoints(path)
+        remedy = f"name its newest checkpoint {checkpoints[-1]}" if checkpoints else "finish it"
+        raise ModelError(f"run {path} has not finished (no {MODEL}/{OPEN_CLIP_WEIGHTS}); {remedy}")
+    if path.is_dir():
+        raise ModelError(
+            f"{path} holds no model: neither {OPEN_CLIP_CONFIG} with {OPEN_CLIP_WEIGHTS}, "
+            f"nor a run's {MODEL}/"
+        )
+    near = did_you_mean(path.name, [p.name for p in _runs_below(path.parent)])
+    raise ModelError(f"there is no folder {path}{near}")
+
+
+def read_provenance(run: str | Path) -> dict[str, Any]:
+    """Return a run's provenance.
+
+    Raises:
+        DataError: The file is missing or is no JSON object.
+    """
+    path = Path(run) / PROVENANCE_FILE
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); is {run} a run?") from error
+    except ValueError as error:
+        raise DataError(f"{path} is no valid JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise DataError(f"{path} should hold a JSON object, not a {type(record).__name__}")
+    return record
+
+
+def base_of(run: str | Path) -> str:
+    """Return the model a run started from, in a form that ``clic.load`` takes.
+
+    ``base/`` inside the run wins; otherwise it is the entry ``base`` of its provenance.
+
+    Raises:
+        DataError: The run does not say what it started from.
+    """
+    run = Path(run)
+    if is_open_clip_folder(run / BASE):
+        return str(run / BASE)
+    base = read_provenance(run).get("base")
+    if not isinstance(base, str) or not base:
+        raise DataError(
+            f"{run / PROVENANCE_FILE} does not name the run's base model (entry 'base'); "
+            "name it with --base"
+        )
+    return base

@@ -1,0 +1,38 @@
+"""Every random choice of the library comes from a generator made here.
+
+A generator is a pure function of the run's seed and of *what* is being drawn, never of how many
+draws came before it. That is what makes a batch depend on (seed, step) alone, whatever the number
+of loader workers and wherever the run was resumed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+
+
+def generator(seed: int, purpose: str, step: int = 0, slot: int = 0) -> np.random.Generator:
+    """Return the counter-based (Philox) generator of one random decision.
+
+    Args:
+        seed: The run's seed.
+        purpose: What is drawn, e.g. ``"permutation"``; different purposes never share numbers.
+        step: Global step or epoch, whatever the purpose counts.
+        slot: Position within the step, e.g. the row of a batch over all ranks.
+
+    Returns:
+        A generator that is the same in any process and for any ``PYTHONHASHSEED``.
+    """
+    digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=16).digest()
+    # Philox's state is a 128-bit key and a 256-bit counter. Step and slot fill the counter's
+    # upper words, so streams cannot overlap before 2**128 draws.
+    return np.random.Generator(
+        np.random.Philox(key=np.frombuffer(digest, dtype=np.uint64), counter=[0, 0, slot, step])
+    )
+
+
+def seed_torch(seed: int) -> None:
+    """Seed torch's global generators, which only weight initialisation uses."""
+    torch.manual_seed(seed)

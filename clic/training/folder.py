@@ -1,0 +1,169 @@
+"""Which folder a run writes to, and whether it continues what is there."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+from omegaconf import OmegaConf
+
+from clic import runs
+from clic.config import Config
+from clic.errors import ConfigError, ModelError
+
+LOCK_FILE = ".lock"
+FREE_TO_CHANGE = (
+    "train.resume",
+    "train.run_name",
+    "train.runs_dir",
+    "train.device",
+    "train.save_every",
+    "train.keep_checkpoints",
+    "train.log_every",
+    "train.eval_every",
+    "train.eval_bench",
+    "data.workers",
+    "wandb",
+)
+"""Settings that do not change what is trained, so a run may be continued with other values."""
+
+
+@dataclass
+class RunFolder:
+    """Where a run writes.
+
+    Attributes:
+        path: The folder.
+        checkpoint: Checkpoint to continue from, None to start from the base model.
+        continued: Whether the folder belongs to an earlier, unfinished start of this run.
+    """
+
+    path: Path
+    checkpoint: Path | None = None
+    continued: bool = False
+
+
+def choose(config: Config) -> RunFolder:
+    """Find the run to continue, or name a new one; makes nothing.
+
+    Raises:
+        ConfigError: The named run is finished, or was started with other settings.
+        ModelError: `train.resume` names no complete checkpoint.
+    """
+    train = config.train
+    root = Path(train.runs_dir).expanduser()
+    if train.resume not in ("auto", "never"):
+        checkpoint = Path(train.resume).expanduser()
+        if not (checkpoint / runs.COMPLETE).is_file():
+            raise ModelError(
+                f"train.resume={train.resume} is no complete checkpoint; name a folder such as "
+                f"{root}/RUN/{runs.CHECKPOINTS}/{runs.step_folder(100)}, or auto, or never"
+            )
+        return RunFolder(_new(root, config), checkpoint)
+    if train.run_name is not None:
+        return _named(root / train.run_name, config)
+    if train.resume == "auto":
+        for path in _by_age(root, config.name):
+            if (
+                not runs.is_finished(path)
+                and not _is_locked(path)
+                and not differences(path, config)
+            ):
+                return _continued(path)
+    return RunFolder(_new(root, config))
+
+
+def _named(path: Path, config: Config) -> RunFolder:
+    if not path.exists():
+        return RunFolder(path)
+    if config.train.resume == "never" or runs.is_finished(path) or not runs.is_run(path):
+        state = "is a finished run" if runs.is_finished(path) else "exists"
+        raise ConfigError(
+            f"train.run_name={path.name}: {path} {state}; choose another name, or remove the folder"
+        )
+    changed = differences(path, config)
+    if changed:
+        raise ConfigError(
+            f"{path} was started with other settings ({'; '.join(changed[:3])}); "
+            "restore them, or choose another train.run_name"
+        )
+    return _continued(path)
+
+
+def _new(root: Path, config: Config) -> Path:
+    if config.train.run_name is not None:
+        path = root / config.train.run_name
+        if path.exists():
+            raise ConfigError(f"train.run_name={path.name}: {path} exists; choose another name")
+        return path
+    stem = f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    path, number = root / stem, 2
+    while path.exists():
+        path, number = root / f"{stem}-{number}", number + 1
+    return path
+
+
+def _by_age(root: Path, name: str) -> list[Path]:
+    """Return the runs of an experiment, newest first."""
+    found = [path for path in root.glob(f"{name}-*") if (path / runs.CONFIG_FILE).is_file()]
+    return sorted(found, key=lambda p: (p / runs.CONFIG_FILE).stat().st_mtime, reverse=True)
+
+
+def _continued(path: Path) -> RunFolder:
+    checkpoints = runs.complete_checkpoints(path)
+    return RunFolder(path, checkpoints[-1] if checkpoints else None, continued=True)
+
+
+def differences(run: Path, config: Config) -> list[str]:
+    """Return the settings of a run that differ from `config` and matter, as `name: then -> now`."""
+    then = _flat(OmegaConf.to_container(OmegaConf.load(run / runs.CONFIG_FILE)))
+    now = _flat(asdict(config))
+    return [
+        f"{key}: {then.get(key)} -> {now.get(key)}"
+        for key in sorted(then.keys() | now.keys())
+        if not key.startswith(FREE_TO_CHANGE) and then.get(key) != now.get(key)
+    ]
+
+
+def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(settings, dict):
+        return {prefix: settings}
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat.update(_flat(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def _is_locked(run: Path) -> bool:
+    lock = lock_run(run)
+    if lock is None:
+        return True
+    lock.close()
+    return False
+
+
+def lock_run(run: Path) -> IO[str] | None:
+    """Take a run for this process, or return None where another process holds it.
+
+    The kernel drops the lock with the process, so a killed run is free at once.
+    """
+    file = open(run / LOCK_FILE, "w", encoding="utf-8")  # noqa: SIM115, it is held until the end
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def write_config(run: Path, config: Config) -> None:
+    """Write the resolved settings, whole or not at all."""
+    temporary = run / f".{runs.CONFIG_FILE}.tmp"
+    temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
+    os.replace(temporary, run / runs.CONFIG_FILE)

@@ -1,0 +1,150 @@
+"""What a run reports while it trains: one line per interval to file, console and W&B."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clic import distributed
+from clic.config import WandbConfig
+from clic.errors import ConfigError
+
+SHOWN = {
+    "loss": "loss",
+    "composite/hard_negative": "hard",
+    "lr": "lr",
+    "images_per_second": "images/s",
+    "peak_memory_gb": "GB",
+}
+"""Entries of a record that the console shows, with their labels."""
+
+
+class Averages:
+    """Means of named scalars since the last reading, kept on their device.
+
+    Reading them is the only moment that waits for the GPU and talks to other ranks.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Add one step's scalars."""
+        for name, value in values.items():
+            total = self._sums.get(name)
+            self._sums[name] = value.detach() if total is None else total + value.detach()
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def read(self) -> dict[str, float]:
+        """Return the means over steps and ranks, and start anew."""
+        names = sorted(self._sums)
+        if not names:
+            return {}
+        means = torch.stack([self._sums[n].double() / self._counts[n] for n in names])
+        means = distributed.all_reduce_sum(means) / distributed.world_size()
+        self._sums.clear()
+        self._counts.clear()
+        return dict(zip(names, means.tolist(), strict=True))
+
+
+class MetricsLog:
+    """Appends records to `metrics.jsonl` and prints them; only rank 0 does either.
+
+    Args:
+        path: The file.
+        start: Step the run starts from; records of later steps, left by a start that was killed
+            after its last checkpoint, are removed.
+        stop: Last step, for the console.
+        wandb: The group `wandb`.
+        run_name: Name of the run there.
+        settings: Resolved settings, kept there.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        start: int,
+        stop: int,
+        wandb: WandbConfig,
+        run_name: str,
+        settings: dict[str, Any],
+    ) -> None:
+        self.active = distributed.is_main()
+        self.stop = stop
+        self._wandb: Any = None
+        if not self.active:
+            return
+        kept = [record for record in read(path) if record["step"] <= start]
+        self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115, closed in `close`
+        for record in kept:
+            self._write(record)
+        if wandb.enabled:
+            self._wandb = _start_wandb(wandb, run_name, path.parent, settings)
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Keep and print one record, which names its `step`."""
+        if not self.active:
+            return
+        self._write({**record, "time": round(time.time(), 3)})
+        if self._wandb is not None:
+            self._wandb.log(record, step=record["step"])
+        print(self._line(record), flush=True)
+
+    def _line(self, record: Mapping[str, Any]) -> str:
+        """Return what fits a terminal: the file holds every term."""
+        head = f"step {record['step']:>{len(str(self.stop))}}/{self.stop}"
+        parts = [f"{label} {record[key]:.4g}" for key, label in SHOWN.items() if key in record]
+        return "  ".join([head, *(parts or _scores(record))])
+
+    def close(self) -> None:
+        """Close the file and end the W&B run."""
+        if self.active:
+            self._file.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a `metrics.jsonl`; a last line cut by a kill is left out."""
+    records = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+    return records
+
+
+def _scores(record: Mapping[str, Any]) -> list[str]:
+    return [f"{key} {value:.4g}" for key, value in record.items() if key != "step"]
+
+
+def _start_wandb(config: WandbConfig, name: str, folder: Path, settings: dict[str, Any]) -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise ConfigError(
+            "wandb.enabled=true needs the package wandb; pip install 'clic[wandb]'"
+        ) from error
+    return wandb.init(
+        project=config.project,
+        entity=config.entity,
+        mode=config.mode,
+        name=name,
+        id=name,
+        resume="allow",
+        dir=str(folder),
+        config=settings,
+    )

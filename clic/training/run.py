@@ -1,0 +1,192 @@
+"""A whole training run, from settings to the final model in its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clic import checkpoint, data, distributed, models, provenance, runs
+from clic.config import Config, validate
+from clic.data import BatchBuilder
+from clic.errors import ConfigError
+from clic.models import ClipModel
+from clic.seeding import seed_torch
+from clic.training.folder import RunFolder, choose, lock_run, write_config
+from clic.training.metrics_log import MetricsLog
+from clic.training.trainer import Trainer
+
+Evaluate = Callable[[ClipModel], dict[str, float]]
+
+
+def train(config: Config, evaluate: Evaluate | None = None) -> Path:
+    """Train as the settings say and return the run's folder, whose `model/` is the result.
+
+    Args:
+        config: All settings.
+        evaluate: Called every `train.eval_every` steps on rank 0 with the model.
+
+    Raises:
+        ClicError: A mistake of the user's; nothing half-written is left.
+        KeyboardInterrupt: The run was stopped after writing a checkpoint.
+    """
+    validate(config)
+    device = distributed.choose_device(config.train.device)
+    with distributed.process_group(device):
+        place = distributed.broadcast_object(choose(config) if distributed.is_main() else None)
+        assert place is not None
+        sources = data.make_sources(config)  # a missing file is told before a model is fetched
+        clip = _load_model(config, device)
+        builder = data.make_builder(
+            config, sources, clip, distributed.rank(), distributed.world_size()
+        )
+        steps = count_steps(config, builder)
+        trainer = Trainer(config, clip, steps)
+        if place.checkpoint is not None:
+            state = checkpoint.load(place.checkpoint, clip)
+            checkpoint.check_same_batches(state, config.train.batch_size, distributed.world_size())
+            trainer.restore(state)
+        lock = _open_folder(config, place, clip, trainer.done, steps)
+        try:
+            _fit(config, place.path, trainer, builder, evaluate)
+        finally:
+            if lock is not None:
+                lock.close()
+    return place.path
+
+
+def count_steps(config: Config, builder: BatchBuilder) -> int:
+    """Return the run's length: `train.epochs` over the data, or `train.max_steps` of that.
+
+    Raises:
+        ConfigError: `train.max_steps` asks for more than the epochs hold.
+    """
+    whole = config.train.epochs * builder.sampler.steps_per_epoch()
+    asked = config.train.max_steps
+    if asked is not None and asked > whole:
+        raise ConfigError(
+            f"train.max_steps={asked} is more than the {whole} steps that "
+            f"train.epochs={config.train.epochs} holds; raise train.epochs"
+        )
+    return asked or whole
+
+
+def resolve_model(name: str) -> str:
+    """Return `local-dir:PATH` where `name` is the path of a run, checkpoint or open_clip folder."""
+    path = Path(name).expanduser()
+    return f"local-dir:{runs.resolve(path)}" if path.is_dir() else name
+
+
+def _load_model(config: Config, device: torch.device) -> ClipModel:
+    """Return the base model; a random one is the same on every rank and after every restart."""
+    name, pretrained = resolve_model(config.model.name), config.model.pretrained
+    if pretrained is None:
+        if distributed.is_main():
+            print(
+                f"WARNING: model.pretrained=null: {name} starts from RANDOM weights; "
+                "its results say nothing about a pretrained model",
+                file=sys.stderr,
+            )
+        seed_torch(config.seed)
+    return models.create(name, pretrained, device)
+
+
+def _open_folder(config: Config, place: RunFolder, clip: ClipModel, done: int, steps: int) -> Any:
+    """Make the run's folder and take it for this process, on rank 0."""
+    if not distributed.is_main():
+        return None
+    place.path.mkdir(parents=True, exist_ok=True)
+    lock = lock_run(place.path)
+    if lock is None:
+        raise ConfigError(f"{place.path} is being trained by another process; wait for it")
+    if place.continued:
+        print(f"resuming {place.path} from step {done}", flush=True)
+    else:
+        print(f"run {place.path}: {steps} steps of {config.train.batch_size}", flush=True)
+        if place.checkpoint is not None:
+            print(f"resuming {place.checkpoint} from step {done}", flush=True)
+    if not place.continued or not (place.path / runs.PROVENANCE_FILE).is_file():
+        if config.model.pretrained is None and place.checkpoint is None:
+            models.save(clip, place.path / runs.BASE)
+        _write_provenance(config, place, clip)
+        write_config(place.path, config)  # last: a folder with it is a run
+    return lock
+
+
+def _write_provenance(config: Config, place: RunFolder, clip: ClipModel) -> None:
+    record = {
+        "base": _base(config, place),
+        "experiment": config.name,
+        "seed": config.seed,
+        **provenance.code(),
+        "command": sys.argv,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "device": str(clip.device),
+        "world_size": distributed.world_size(),
+        "started_from": models.identity(clip),
+    }
+    temporary = place.path / f".{runs.PROVENANCE_FILE}.tmp"
+    temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, place.path / runs.PROVENANCE_FILE)
+
+
+def _base(config: Config, place: RunFolder) -> str:
+    """Return the model that the run starts from in a form that `clic.load` takes."""
+    if place.checkpoint is not None and not place.continued:
+        return runs.base_of(place.checkpoint.parent.parent)
+    if config.model.pretrained is None:
+        return str((place.path / runs.BASE).resolve())
+    name = config.model.name
+    if Path(name).expanduser().is_dir():
+        return str(Path(name).expanduser().resolve())
+    carries_weights = config.model.pretrained == models.INCLUDED
+    return name if carries_weights else f"{name}:{config.model.pretrained}"
+
+
+def _fit(
+    config: Config, run: Path, trainer: Trainer, builder: BatchBuilder, evaluate: Evaluate | None
+) -> None:
+    log = MetricsLog(
+        run / runs.METRICS_FILE,
+        trainer.done,
+        trainer.steps,
+        config.wandb,
+        run.name,
+        asdict(config),
+    )
+    loader = data.make_loader(
+        builder,
+        trainer.done,
+        trainer.steps,
+        config.data.workers,
+        pin_memory=trainer.device.type == "cuda",
+    )
+
+    def save(state: checkpoint.TrainingState) -> None:
+        if distributed.is_main():
+            checkpoint.save(run, trainer.clip, state, config.train.keep_checkpoints)
+
+    def evaluate_now() -> dict[str, float]:
+        assert evaluate is not None
+        numbers = evaluate(trainer.clip) if distributed.is_main() else {}
+        distributed.barrier()
+        return numbers
+
+    try:
+        trainer.fit(loader, log, save, evaluate_now if config.train.eval_every else None)
+    except KeyboardInterrupt:
+        if distributed.is_main():
+            print(f"stopped after step {trainer.done}; the same command continues {run}")
+        raise
+    finally:
+        log.close()
+    if distributed.is_main():
+        models.save(trainer.clip, run / runs.MODEL)
+    distributed.barrier()

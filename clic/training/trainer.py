@@ -1,0 +1,253 @@
+"""The training loop: a step, and what is done around it."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from clic import distributed, models, optim
+from clic.checkpoint import TrainingState
+from clic.config import Config, LossConfig
+from clic.errors import ClicError, ConfigError, pick
+from clic.losses import ClicObjective, ClipObjective, SoftmaxNegativesObjective
+from clic.losses.objectives import Objective
+from clic.models import ClipModel
+from clic.seeding import generator, seed_torch
+from clic.training.metrics_log import Averages, MetricsLog
+from clic.types import KINDS, Batch, Kind
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MAX_LOGIT_SCALE = math.log(100)
+
+
+class TrainingError(ClicError):
+    """The numbers of the run went wrong, e.g. the loss is no longer finite."""
+
+
+def make_objectives(loss: LossConfig) -> dict[Kind, Objective]:
+    """Return the objective of each kind of batch."""
+    table: dict[str, Callable[[], Objective]] = {
+        "clip": ClipObjective,
+        "softmax_negatives": SoftmaxNegativesObjective,
+        "clic": lambda: ClicObjective(
+            contrastive_weight=loss.contrastive_weight,
+            hard_negative_weight=loss.hard_negative_weight,
+            unimodal_weight=loss.unimodal_weight,
+            hard_negative_positives=loss.hard_negative_positives,
+        ),
+    }
+    return {kind: pick(table, getattr(loss, kind), f"loss.{kind}")() for kind in KINDS}
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return the dtype of the forward pass.
+
+    Raises:
+        ConfigError: The device cannot do it.
+    """
+    if precision == "auto":
+        if device.type == "cpu":
+            return torch.float32
+        precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    dtype = pick(DTYPES, precision, "train.precision")
+    if dtype is torch.float16 and device.type == "cpu":
+        raise ConfigError("train.precision=fp16 needs a GPU; use fp32 or bf16 on the CPU")
+    return dtype
+
+
+class Trainer:
+    """Everything that changes from step to step: weights, optimizer, scaler, number of the step.
+
+    Args:
+        config: The run's settings, validated.
+        clip: The model, on its device; its trained part is set here.
+        steps: Length of the run.
+    """
+
+    def __init__(self, config: Config, clip: ClipModel, steps: int) -> None:
+        self.config, self.clip, self.steps = config, clip, steps
+        self.device = clip.device
+        self.trained = models.set_trainable(
+            clip.model, config.model.train, config.model.train_logit_scale
+        )
+        if config.model.grad_checkpointing:
+            models.enable_grad_checkpointing(clip.model)
+        self.dtype = autocast_dtype(config.train.precision, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+        self.objectives = make_objectives(config.loss)
+        self.optimizer = optim.adamw(
+            clip.model,
+            lr=config.optim.lr,
+            weight_decay=config.optim.weight_decay,
+            betas=(config.optim.betas[0], config.optim.betas[1]),
+            eps=config.optim.eps,
+        )
+        self.lr_at = optim.make_schedule(
+            config.optim.schedule,
+            lr=config.optim.lr,
+            steps=steps,
+            warmup_steps=_warmup_steps(config, steps),
+            lr_start=config.optim.lr_start,
+            lr_end=config.optim.lr_end,
+        )
+        self.features: torch.nn.Module = models.FeatureExtractor(clip.model, self.trained)
+        if distributed.world_size() > 1:
+            ids = [self.device.index] if self.device.type == "cuda" else None
+            self.features = DistributedDataParallel(self.features, device_ids=ids)
+        self.done = 0
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """Train on one batch; return the loss and its terms, named by the batch's kind."""
+        lr = self.lr_at(batch.step)
+        optim.set_lr(self.optimizer, lr)
+        # Dropout is then a function of (seed, step, rank) too, and resuming needs no stored state.
+        seed_torch(int(self._step_generator(batch.step).integers(2**63)))
+        batch = batch.to(self.device)
+        with torch.autocast(
+            self.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32
+        ):
+            features = self.features(
+                batch.images, batch.positives, batch.negatives, batch.negative_mask
+            )
+        output = self.objectives[batch.kind](features)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(output.total).backward()
+        report = {
+            "loss": output.total.detach(),
+            **{f"{batch.kind}/{name}": value for name, value in output.terms.items()},
+        }
+        if self.config.optim.grad_clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            report["grad_norm"] = torch.nn.utils.clip_grad_norm_(
+                self.clip.model.parameters(), self.config.optim.grad_clip
+            )
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.config.train.clamp_logit_scale:
+            with torch.no_grad():
+                self.clip.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+        if batch.negative_mask is not None:
+            report[f"{batch.kind}/no_negative"] = 1 - batch.negative_mask.float().mean()
+        self.done = batch.step + 1
+        return report
+
+    def _step_generator(self, step: int) -> Any:
+        return generator(self.config.seed, "dropout", step, distributed.rank())
+
+    def fit(
+        self,
+        batches: Iterable[Batch],
+        log: MetricsLog,
+        save: Callable[[TrainingState], None],
+        evaluate: Callable[[], dict[str, float]] | None = None,
+    ) -> None:
+        """Train to the end, or to the end of the step in which the process is told to stop.
+
+        Args:
+            batches: Batches of the steps from `done` on.
+            log: Where records go.
+            save: Writes a checkpoint.
+            evaluate: Called every `train.eval_every` steps.
+
+        Raises:
+            TrainingError: The loss is not finite.
+            KeyboardInterrupt: The process was told to stop; a checkpoint was written.
+        """
+        train, averages, clock = self.config.train, Averages(), time.perf_counter()
+        first = self.done
+        models.set_mode(self.clip.model, self.trained)
+        with _stop_requests() as stop:
+            for batch in batches:
+                averages.add(self.step(batch))
+                last = self.done == self.steps
+                if self.done % train.log_every == 0 or last:
+                    seconds, clock = time.perf_counter() - clock, time.perf_counter()
+                    log.log(self._record(averages.read(), self.done - first, seconds))
+                    first = self.done
+                if evaluate and (self.done % train.eval_every == 0 or last):
+                    log.log({"step": self.done, **evaluate()})
+                    models.set_mode(self.clip.model, self.trained)
+                stopping = self._agreed(stop)
+                due = train.save_every and self.done % train.save_every == 0
+                if (stopping or due) and not last:
+                    save(self.state())
+                if stopping and not last:
+                    raise KeyboardInterrupt
+
+    def _agreed(self, stop: list[int]) -> bool:
+        """Return whether to stop now; several ranks ask each other when they log."""
+        if distributed.world_size() == 1:
+            return bool(stop)
+        if self.done % self.config.train.log_every:
+            return False
+        wanted = torch.tensor(float(bool(stop)), device=self.device)
+        return bool(distributed.all_reduce_sum(wanted))
+
+    def _record(self, means: dict[str, float], steps: int, seconds: float) -> dict[str, Any]:
+        if not math.isfinite(means["loss"]):
+            raise TrainingError(
+                f"the loss is {means['loss']} by step {self.done}; lower optim.lr, or use "
+                "train.precision=fp32 to see whether the precision is at fault"
+            )
+        images = steps * self.config.train.batch_size * distributed.world_size()
+        record: dict[str, Any] = {
+            "step": self.done,
+            **means,
+            "lr": self.lr_at(self.done - 1),
+            "logit_scale": self.clip.model.logit_scale.exp().item(),
+            "images_per_second": images / seconds,
+        }
+        if self.device.type == "cuda":
+            record["peak_memory_gb"] = torch.cuda.max_memory_allocated(self.device) / 1e9
+        return record
+
+    def state(self) -> TrainingState:
+        """Return what a checkpoint keeps besides the weights."""
+        return TrainingState(
+            step=self.done,
+            optimizer=self.optimizer.state_dict(),
+            scaler=self.scaler.state_dict(),
+            batch_size=self.config.train.batch_size,
+            world_size=distributed.world_size(),
+        )
+
+    def restore(self, state: TrainingState) -> None:
+        """Continue from a checkpoint whose weights are already in the model."""
+        self.optimizer.load_state_dict(state.optimizer)
+        self.scaler.load_state_dict(state.scaler)
+        self.done = state.step
+
+
+def _warmup_steps(config: Config, steps: int) -> int:
+    if config.optim.warmup_fraction is not None:
+        return math.floor(config.optim.warmup_fraction * steps)
+    return config.optim.warmup_steps or 0
+
+
+@contextmanager
+def _stop_requests() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; a second SIGINT kills at once."""
+    received: list[int] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        if received and number == signal.SIGINT:
+            signal.default_int_handler(number, frame)
+        received.append(number)
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in handlers:
+            signal.signal(number, receive)
+        yield received
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# The whole job, end to end, on a laptop's CPU and without any data: fine-tunes the small CLIP that
+# ships with the package, evaluates it beside its base, and interpolates between the two.
+#   bash scripts/demo.sh
+# Needs Python >= 3.10 with pip, and takes some minutes, most of them for installing torch. The
+# environment is .venv in the checkout, or the one of CLIC_PYTHON (see scripts/environment.sh).
+# Whatever directory it is called from, results go to runs/ in the checkout. Calling it again reuses
+# the environment, continues a training that was interrupted, and otherwise starts a new run.
+set -euo pipefail
+# shellcheck source=scripts/environment.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
+
+# A title, then the command as one would type it, then its output.
+show() {
+    printf '\n== %s\n$ %s\n' "$1" "${*:2}"
+    "$BIN/$2" "${@:3}"
+}
+
+use_environment
+cd -- "$CHECKOUT"
+
+show "1/4 Fine-tune: learn which colour belongs to which shape" clic-train +experiment=shapes
+run=$("$PYTHON" -c 'from clic.runs import newest_finished; print(newest_finished())')
+
+show "2/4 Evaluate: the base and the fine-tuned model side by side" \
+    clic-eval --bench shapes --model shapes-base --model "$run" --json "$run/eval.json"
+
+show "3/4 Patch: the model half-way between the two" clic-patch --alpha 0.5 --run "$run"
+
+show "4/4 Sweep: what is gained and what is lost on the way" \
+    clic-patch --sweep 0:1:0.25 --bench shapes --run "$run"
+
+cat <<DONE
+
+== Done in $((SECONDS / 60)) min $((SECONDS % 60)) s
+run            $CHECKOUT/$run
+settings       $run/config.yaml
+fine-tuned     $run/model
+half-way       $run/patched/alpha-0.50
+numbers        $run/eval.json
+sweep          $run/sweep.json, $run/sweep.png
+commands       $BIN/clic-train, clic-eval, clic-patch, clic-data
+DONE

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Sets up the environment (see scripts/environment.sh) and runs the tests; arguments go to pytest:
+#   bash scripts/test.sh
+#   bash scripts/test.sh tests/unit -k loss
+#   bash scripts/test.sh -m "not slow"
+set -euo pipefail
+# shellcheck source=scripts/environment.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
+
+use_environment dev
+cd -- "$CHECKOUT"
+exec "$PYTHON" -m pytest "$@"

@@ -1,0 +1,146 @@
+"""Any text in gives a negative or nothing; what changed is reported; nothing depends on hashes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from itertools import pairwise, permutations
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clic.captions import composite_positives, cross_swap, join, make_tagger, replace, swap
+from clic.captions.edits import apply_edits
+from clic.seeding import generator
+from clic.types import HardNegative
+
+TAG = make_tagger("hanta")
+WORDS = re.findall(
+    r"\S+",
+    "a an the A An The red blue orange old young small circle square arrow dog cats man woman hat "
+    "apple is are above below left right of to next and , . ! ' \" ( ) [ * \\ two three riding "
+    "sitting quickly with in on 8 11 é 猫 😀 \0 n't aren't man's t-shirt hour university",
+)
+CAPTIONS = st.lists(st.sampled_from(WORDS), max_size=25).map(" ".join)
+TEXTS = st.one_of(CAPTIONS, CAPTIONS, st.text(max_size=200), st.text("a .'-😀İ\0", max_size=40))
+LONG = [
+    "red dog " * 1_250,
+    "x" * 10_000,
+    "." * 10_000,
+    "".join(chr(97 + i * i % 26) + " " * (i % 3 == 0) for i in range(9_000)),
+    "😀" * 5_000,
+    "and a big red " * 700 + "dog",
+]
+
+
+def rebuilt(caption: str, made: HardNegative, index: int = 0) -> str:
+    edits = [edit for edit in made.edits if edit.caption == index]
+    assert edits == sorted(edits, key=lambda edit: edit.span)
+    for edit in edits:
+        assert caption[slice(*edit.span)] == edit.old
+    return apply_edits(caption, edits)
+
+
+def check_one(caption: str, seed: int) -> None:
+    for make in (swap, replace):
+        made = make(caption, TAG(caption), generator(seed, "test"))
+        if made is not None:
+            assert made.kind == make.__name__
+            assert made.edits and rebuilt(caption, made) == made.text
+            assert made.text.lower() != caption.lower()
+
+
+def check_two(captions: tuple[str, str], seed: int) -> None:
+    tokens = tuple(TAG(caption) for caption in captions)
+    made = cross_swap(captions, tokens, generator(seed, "test"))
+    if made is None:
+        return
+    texts = [rebuilt(caption, made, i) for i, caption in enumerate(captions)]
+    assert made.text in {join(order) for order in permutations(texts)}
+    true = {
+        text.lower() for text in composite_positives([[c] for c in captions], 2, generator(0, ""))
+    }
+    assert made.text.lower() not in true
+
+
+@settings(max_examples=150)
+@given(TEXTS, st.integers(0, 3))
+def test_one_caption(caption: str, seed: int) -> None:
+    check_one(caption, seed)
+
+
+@settings(max_examples=150)
+@given(TEXTS, TEXTS, st.integers(0, 3))
+def test_two_captions(first: str, second: str, seed: int) -> None:
+    check_two((first, second), seed)
+
+
+@pytest.mark.parametrize("number", range(len(LONG)))
+def test_long_texts(number: int) -> None:
+    check_one(LONG[number], 0)
+    check_two((LONG[number], LONG[number - 1]), 0)
+
+
+@given(TEXTS)
+def test_tokens_lie_in_order(text: str) -> None:
+    tokens = TAG(text)
+    assert all(text[t.start : t.end] == t.text and t.pos for t in tokens)
+    assert all(a.end <= b.start for a, b in pairwise(tokens))
+    # Nothing but white space lies outside of the tokens.
+    outside, position = "", 0
+    for token in tokens:
+        outside += text[position : token.start]
+        position = token.end
+    assert not (outside + text[position:]).strip()
+
+
+@given(st.lists(TEXTS, max_size=4))
+def test_join_is_stable(sentences: list[str]) -> None:
+    joined = join(sentences)
+    assert join([joined]) == joined
+    assert joined == "" or joined[-1] in ".!?"
+
+
+SCRIPT = """
+import json, sys
+from clic.captions import cross_swap, hard_negatives, make_tagger
+from clic.seeding import generator
+tag = make_tagger("hanta")
+captions = json.loads(sys.argv[1])
+out = [[h.text for h in hard_negatives(c, n=6)] for c in captions]
+for a, b in zip(captions, captions[1:]):
+    out.append(repr(cross_swap((a, b), (tag(a), tag(b)), generator(0, "x"))))
+print(json.dumps(out))
+"""
+
+
+def test_the_result_depends_on_no_hash_seed() -> None:
+    captions = [
+        "a young man in a red hat holding two small dogs next to an old car",
+        "three birds quickly flying above a green field and a blue lake",
+        "an orange circle is to the left of a purple star",
+    ]
+    root = Path(__file__).resolve().parents[2]
+    outputs = set()
+    for hash_seed in ("1", "2024"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(root)}
+        command = [sys.executable, "-c", SCRIPT, json.dumps(captions)]
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        outputs.add(run.stdout)
+    assert len(outputs) == 1 and len(json.loads(outputs.pop())) == 5
+
+
+def test_yield_on_real_captions() -> None:
+    folder = os.environ.get("CLIC_TEST_DATA")
+    if not folder:
+        pytest.skip("CLIC_TEST_DATA is unset: no real annotations")
+    rows = json.loads((Path(folder) / "sugarcrepe_pp/replace_rel.json").read_text("utf-8"))
+    captions = [row["caption"] for row in rows[:400]]
+    for make, least in ((swap, 0.9), (replace, 0.98)):
+        made = [make(c, TAG(c), generator(0, "test", slot=i)) for i, c in enumerate(captions)]
+        assert sum(m is not None for m in made) >= least * len(captions)

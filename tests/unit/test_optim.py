@@ -1,0 +1,213 @@
+"""Parameter groups, the optimiser, and the ends of every schedule."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from clic.errors import ConfigError
+from clic.optim import SCHEDULES, adamw, make_schedule, param_groups, set_lr
+
+
+class Tower(nn.Module):
+    """One of each kind of parameter that CLIP models have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logit_scale = nn.Parameter(torch.tensor(2.0))
+        self.logit_bias = nn.Parameter(torch.tensor([-10.0]))
+        self.class_embedding = nn.Parameter(torch.randn(4))
+        self.positional_embedding = nn.Parameter(torch.randn(3, 4))
+        self.relative_position_bias_table = nn.Parameter(torch.randn(3, 4))
+        self.conv1 = nn.Conv2d(3, 4, 2, bias=False)
+        self.ln_pre = nn.LayerNorm(4)
+        self.bn = nn.BatchNorm2d(4)
+        self.attention = nn.MultiheadAttention(4, 2)
+        self.frozen = nn.Linear(4, 4).requires_grad_(False)
+        self.again = self.ln_pre
+
+
+def names(model: nn.Module, parameters: list[nn.Parameter]) -> list[str]:
+    known = {id(p): n for n, p in model.named_parameters()}
+    return [known[id(p)] for p in parameters]
+
+
+def test_weight_decay_acts_on_trained_matrices_only() -> None:
+    model = Tower()
+    decayed, kept = param_groups(model, 0.1)
+    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.1, 0.0)
+    assert names(model, decayed["params"]) == [
+        "positional_embedding",
+        "conv1.weight",
+        "attention.in_proj_weight",
+        "attention.out_proj.weight",
+    ]
+    assert names(model, kept["params"]) == [
+        "logit_scale",
+        "logit_bias",
+        "class_embedding",
+        "relative_position_bias_table",
+        "ln_pre.weight",
+        "ln_pre.bias",
+        "bn.weight",
+        "bn.bias",
+        "attention.in_proj_bias",
+        "attention.out_proj.bias",
+    ]
+
+
+def test_no_empty_group() -> None:
+    assert len(param_groups(nn.LayerNorm(3), 0.1)) == 1
+    assert len(param_groups(nn.Linear(3, 3, bias=False), 0.1)) == 1
+
+
+def test_nothing_to_train() -> None:
+    with pytest.raises(ConfigError, match=r"model\.train"):
+        adamw(nn.Linear(2, 2).requires_grad_(False), lr=1e-3, weight_decay=0.1)
+
+
+def test_adamw_first_step_by_hand() -> None:
+    model = nn.Linear(1, 1)
+    with torch.no_grad():
+        model.weight.fill_(2.0)
+        model.bias.fill_(1.0)
+    optimizer = adamw(model, lr=0.1, weight_decay=0.5)
+    set_lr(optimizer, 0.01)
+    model.weight.grad, model.bias.grad = torch.full((1, 1), 3.0), torch.full((1,), -3.0)
+    optimizer.step()
+    # The first step is lr * sign(gradient), after a decay of lr * weight_decay of the matrix.
+    assert model.weight.item() == pytest.approx(2.0 * (1 - 0.01 * 0.5) - 0.01, rel=1e-6)
+    assert model.bias.item() == pytest.approx(1.0 + 0.01, rel=1e-6)
+
+
+def test_fused_steps_are_those_of_the_plain_loop() -> None:
+    def run(fused: bool) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 2))
+        if fused:
+            optimizer = adamw(model, lr=1e-2, weight_decay=0.1, eps=1e-6)
+            assert optimizer.defaults["fused"]
+        else:
+            groups = param_groups(model, 0.1)
+            optimizer = torch.optim.AdamW(
+                groups, lr=1e-2, betas=(0.9, 0.98), eps=1e-6, fused=False, foreach=False
+            )
+        for step in range(20):
+            set_lr(optimizer, 1e-2 / (step + 1))
+            optimizer.zero_grad()
+            model(torch.randn(8, 6)).square().mean().backward()
+            optimizer.step()
+        return [p.detach() for p in model.parameters()]
+
+    for left, right in zip(run(True), run(False), strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.gpu
+def test_fused_on_cuda_skips_a_step_with_infinite_gradients() -> None:
+    model = nn.Linear(4, 4).cuda()
+    optimizer = adamw(model, lr=1e-2, weight_decay=0.1)
+    assert optimizer.defaults["fused"]
+    scaler = torch.amp.GradScaler("cuda")
+    before = model.weight.detach().clone()
+    scaler.scale(model(torch.full((1, 4), float("inf"), device="cuda")).sum()).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    assert torch.equal(model.weight, before)
+    scaler.scale(model(torch.ones(1, 4, device="cuda")).sum()).backward()
+    scaler.step(optimizer)
+    assert not torch.equal(model.weight, before)
+
+
+# Schedules
+
+
+def rates(name: str, steps: int, **settings: float | int) -> list[float]:
+    at = make_schedule(name, steps=steps, **settings)
+    return [at(step) for step in range(steps)]
+
+
+def test_clic_by_hand() -> None:
+    found = rates("clic", 7, lr=3.0, warmup_steps=3, lr_start=1.0, lr_end=0.5)
+    half = math.sqrt(0.5)
+    assert found == pytest.approx(
+        [1.0, 2.0, 3.0, 3.0, 0.5 + 1.25 * (1 + half), 1.75, 0.5 + 1.25 * (1 - half)]
+    )
+
+
+def test_warmup_cosine_by_hand() -> None:
+    half = math.sqrt(0.5)
+    found = rates("warmup_cosine", 6, lr=2.0, warmup_steps=2)
+    assert found == pytest.approx([1.0, 2.0, 2.0, 1 + half, 1.0, 1 - half])
+
+
+def test_constant_by_hand() -> None:
+    assert rates("constant", 5, lr=3.0, warmup_steps=3) == pytest.approx([1, 2, 3, 3, 3])
+    assert rates("constant", 2, lr=3.0, warmup_steps=0) == [3.0, 3.0]
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+def test_no_warmup_starts_at_the_peak(name: str) -> None:
+    assert rates(name, 1, lr=2.0, warmup_steps=0) == [2.0]
+    assert rates(name, 10, lr=2.0, warmup_steps=0)[0] == 2.0
+
+
+def test_run_that_ends_within_its_warmup() -> None:
+    # A shortened run keeps the warm-up of the long one: it never meets its peak.
+    assert rates("warmup_cosine", 2, lr=4.0, warmup_steps=4) == [1.0, 2.0]
+    assert rates("constant", 2, lr=4.0, warmup_steps=4) == [1.0, 2.0]
+    assert rates("clic", 2, lr=4.0, warmup_steps=5, lr_start=2.0) == [2.0, 2.5]
+
+
+def test_run_that_is_all_warmup() -> None:
+    assert rates("warmup_cosine", 4, lr=4.0, warmup_steps=4) == [1.0, 2.0, 3.0, 4.0]
+    assert rates("clic", 3, lr=4.0, warmup_steps=3, lr_start=2.0) == [2.0, 3.0, 4.0]
+
+
+def test_clic_warmup_of_one_step_is_its_lower_end() -> None:
+    assert rates("clic", 3, lr=4.0, warmup_steps=1, lr_start=2.0) == pytest.approx([2, 4, 2])
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+@pytest.mark.parametrize("warmup_steps", [0, 1, 2, 7, 8, 9, 100])
+def test_rates_stay_between_zero_and_the_peak(name: str, warmup_steps: int) -> None:
+    found = rates(name, 8, lr=1.0, warmup_steps=warmup_steps)
+    assert all(0.0 <= rate <= 1.0 for rate in found)
+
+
+@pytest.mark.parametrize("step", [-1, 5])
+def test_step_outside_the_run(step: int) -> None:
+    at = make_schedule("clic", lr=1.0, steps=5)
+    with pytest.raises(ValueError, match=rf"step {step} is outside .* 0\.\.4"):
+        at(step)
+
+
+@pytest.mark.parametrize("name", ["warmup_cosine", "constant"])
+@pytest.mark.parametrize("setting", ["lr_start", "lr_end"])
+def test_setting_that_the_schedule_does_not_use(name: str, setting: str) -> None:
+    with pytest.raises(ConfigError, match=rf"optim\.{setting}=0\.0 has no effect .*{name}"):
+        make_schedule(name, lr=1.0, steps=5, **{setting: 0.0})
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"steps": 0}, r"train\.max_steps=0"),
+        ({"warmup_steps": -1}, r"optim\.warmup_steps=-1"),
+        ({"lr": -1.0}, r"optim\.lr=-1"),
+        ({"lr": math.nan}, r"optim\.lr=nan"),
+        ({"lr_end": math.inf}, r"optim\.lr_end=inf"),
+        ({"lr_start": -1e-3}, r"optim\.lr_start=-0\.001"),
+    ],
+)
+def test_value_that_cannot_be(settings: dict[str, float], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        make_schedule("clic", **{"lr": 1.0, "steps": 5, **settings})
+
+
+def test_misspelt_name() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'warmup_cosine'"):
+        make_schedule("warmup_cosin", lr=1.0, steps=5)
