@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,8 @@ def save(run: Path, clip: ClipModel, state: TrainingState, keep: int) -> Path:
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent))
     staging.chmod(0o755)
     models.write_files(clip, staging)
-    torch.save(asdict(state), staging / STATE_FILE)
+    # Not `asdict`, which copies every tensor of the optimizer first.
+    torch.save({f.name: getattr(state, f.name) for f in fields(state)}, staging / STATE_FILE)
     (staging / runs.COMPLETE).touch()
     for file in staging.iterdir():
         _sync(file)  # the rename must not reach the disk before the contents
@@ -119,6 +120,6 @@ def check_same_batches(state: TrainingState, batch_size: int, world_size: int) -
     ):
         if then != now:
             raise ConfigError(
-                f"the run was trained with {setting} {then} and cannot be resumed with {now}: every "
-                f"later batch would differ; use {then}, or start anew with train.resume=never"
+                f"the run was trained with {setting} {then} and cannot be resumed with {now}: "
+                f"every later batch would differ; use {then}, or start anew with train.resume=never"
             )

@@ -79,10 +79,18 @@ class PatchConfig:
     seed: int = 0
 
 
-def check_precision(name: str) -> None:
-    """Raise a ConfigError where `name` is no precision."""
-    if name not in PRECISIONS:
-        raise ConfigError(f"precision={name!r} is not known (choices: {', '.join(PRECISIONS)})")
+def check(settings: EvalConfig | PatchConfig) -> None:
+    """Check what types cannot say, before any work.
+
+    Raises:
+        ConfigError: A precision is not known, or a number is below 1.
+    """
+    if settings.precision not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise ConfigError(f"precision={settings.precision!r} is not known (choices: {known})")
+    for name in ("batch_size", "workers"):
+        if getattr(settings, name) < 1:
+            raise ConfigError(f"{name}={getattr(settings, name)} must be at least 1")
 
 
 def parse_alpha(text: str, setting: str = "alpha") -> float:

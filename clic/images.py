@@ -65,7 +65,7 @@ def decode(data: bytes | np.ndarray) -> np.ndarray:
     try:
         turn = _EXIF_TURNS.get(_exif_orientation(image))
         image.load()
-        rgb = _to_rgb(image)
+        rgb = to_rgb(image)
     except _BROKEN as error:
         raise DataError(
             f"image of {len(data)} bytes ({image.format}) cannot be decoded ({error}); "
@@ -111,7 +111,8 @@ def _exif_orientation(image: Image.Image) -> int:
     return value if value in _EXIF_TURNS else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an image as 8-bit RGB, transparency laid over white; raises ValueError for floats."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):  # 16 bits, in any byte order, or a 16-bit PNG of older PILs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -39,10 +40,22 @@ class Encoder:
         self.precision = precision
         self._encode_text = models.TextEncoder(clip.model)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return self.clip.device
+
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What the model is: name, architecture, hash of the weights, sizes."""
         return models.identity(self.clip)
+
+    @cached_property
+    def image_key(self) -> tuple[Any, ...]:
+        """What decides the image features: models of equal keys encode images alike."""
+        identity = self.identity
+        vision = json.dumps(identity["architecture"], sort_keys=True)
+        return identity["vision_sha256"], vision, self.clip.preprocess, self.precision
 
     def text_key(self, caption: str) -> tuple[int, ...]:
         """Return what the text tower sees of a caption: captions of equal keys are one text."""
@@ -72,7 +85,7 @@ class Encoder:
                 )
                 for image in images[start : start + self.batch_size]
             ]
-            batch = torch.from_numpy(np.stack(pixels)).to(self.clip.device)
+            batch = torch.from_numpy(np.stack(pixels)).to(self.device)
             batch = image_ops.normalise(batch, preprocess.mean, preprocess.std)
             with self._inference():
                 parts.append(_unit(self.clip.model.encode_image(batch)))
@@ -91,7 +104,7 @@ class Encoder:
         for start in range(0, len(captions), self.batch_size):
             tokens = self.clip.tokenizer(list(captions[start : start + self.batch_size]))
             with self._inference():
-                parts.append(_unit(self._encode_text(tokens.to(self.clip.device))))
+                parts.append(_unit(self._encode_text(tokens.to(self.device))))
         return self._joined(parts)
 
     def similarity(self, images: Sequence[ImageLike], captions: Sequence[str]) -> Tensor:
@@ -111,7 +124,7 @@ class Encoder:
         try:
             with (
                 torch.inference_mode(),
-                torch.autocast(self.clip.device.type, dtype=dtype, enabled=dtype is not None),
+                torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None),
             ):
                 yield
         finally:
@@ -142,7 +155,7 @@ def load(
 
 def _decode(image: ImageLike) -> np.ndarray:
     if isinstance(image, Image.Image):
-        return image_ops.to_rgb(image)
+        return np.asarray(image_ops.to_rgb(image))
     if isinstance(image, (str, Path)):
         try:
             data = Path(image).read_bytes()

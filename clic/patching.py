@@ -5,6 +5,7 @@ CLoVe (arXiv 2402.15021, section 3.3) patches its models with alpha = 0.6.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clic import models, runs
+from clic import models, provenance, runs
 from clic.errors import ConfigError, ModelError
 
 RECORD_FILE = "patch.json"
@@ -87,7 +88,14 @@ def patch(base: str | Path, tuned: str | Path, alpha: float, out: str | Path) ->
         _check_architecture(first, second)
         _check_names(first.names, second.names)
         state = {n: _blend(n, first.read(n), second.read(n), alpha) for n in first.names}
-        record = {"base": str(base), "tuned": str(tuned), "alpha": alpha}
+        record = {
+            "alpha": alpha,
+            "base": str(base),
+            "base_file_sha256": _file_sha256(first.file),
+            "tuned": str(tuned),
+            "tuned_file_sha256": _file_sha256(second.file),
+            **provenance.code(),
+        }
         _write(out, state, second, record)
     return out
 
@@ -125,6 +133,7 @@ class _Weights:
 
     Attributes:
         label: The model as the user named it.
+        file: Where the tensors are.
         names: Names of its tensors.
         read: Name -> tensor.
         config: open_clip's `model_cfg` and `preprocess_cfg`.
@@ -132,6 +141,7 @@ class _Weights:
     """
 
     label: str
+    file: Path
     names: list[str]
     read: Callable[[str], Tensor]
     config: dict[str, Any]
@@ -164,7 +174,7 @@ def _open_folder(label: str, folder: Path) -> Iterator[_Weights]:
         raise ModelError(f"{folder} cannot be read as an open_clip folder ({error})") from error
     files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
     with handle as tensors:
-        yield _Weights(label, list(tensors.keys()), tensors.get_tensor, config, files)
+        yield _Weights(label, path, list(tensors.keys()), tensors.get_tensor, config, files)
 
 
 def _check_alpha(alpha: float) -> None:
@@ -235,6 +245,14 @@ def _blend(name: str, base: Tensor, tuned: Tensor, alpha: float) -> Tensor:
         return base.to(dtype, copy=True)
     mixed = (1.0 - alpha) * first + alpha * second
     return torch.where(infinite, first, mixed).to(dtype)
+
+
+def _file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _check_replaceable(out: Path) -> None:

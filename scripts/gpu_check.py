@@ -82,6 +82,7 @@ def time_training(scratch: Path) -> dict[str, Any]:
         "+experiment=vitb32",
         "data=shapes",
         "model.pretrained=null",
+        "captions.tagger=stored",  # tagging inline would time the loader
         f"train.max_steps={STEPS}",
         f"train.batch_size={BATCH_SIZE}",
         "train.log_every=1",

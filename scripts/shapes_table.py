@@ -134,13 +134,12 @@ def parse() -> argparse.Namespace:
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
     add("--split", default="test", choices=["validation", "test"], help="what is reported: test")
     add("--jobs", type=int, default=1, help="runs at a time (default 1)")
-    add("--threads", type=int, help="threads of each run (default: the cores, shared out)")
+    add("--threads", type=int, default=1, help="threads of each run (default 1)")
     add("--runs", type=Path, default=CHECKOUT / "runs" / "shapes_table", help="where runs are kept")
     add("--out", type=Path, help="path of the two files, without ending (default: RUNS/table)")
     options = parser.parse_args()
-    if options.jobs < 1:
-        parser.error("--jobs must be 1 or more")
-    options.threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
+    if options.jobs < 1 or options.threads < 1:
+        parser.error("--jobs and --threads must be 1 or more")
     options.runs = options.runs.resolve()
     options.out = (options.out or options.runs / "table").resolve()
     return options

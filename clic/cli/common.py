@@ -114,18 +114,17 @@ def compose(
     _check_keys(words, schema, given)
     try:
         with initialize_config_module("clic.configs", version_base="1.3"):
-            composed = hydra_compose(config_name, overrides=words)
+            # The file's settings lie in a node of its own name, because a bare `model=M` would
+            # choose from the group configs/model.
+            overrides = [f"{config_name}.{word}" for word in words]
+            composed = hydra_compose(config_name, overrides=overrides)[config_name]
         settings = OmegaConf.merge(OmegaConf.structured(schema), composed, given)
         result = OmegaConf.to_object(settings)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_reason(error)) from error
+        raise ConfigError(_reason(error, f"{config_name}.")) from error
     if not isinstance(result, schema):
         raise TypeError(f"{config_name}: composed {type(result)}, expected {schema}")
     return result
-
-
-def _key(word: str) -> str:
-    return word.split("=", 1)[0].lstrip("+~")
 
 
 def _as_list(word: str, schema: type) -> str:
@@ -140,7 +139,7 @@ def _as_list(word: str, schema: type) -> str:
 def _check_keys(words: Sequence[str], schema: type, given: Mapping[str, Any]) -> None:
     known = [f.name for f in fields(schema)]
     for word in words:
-        key = _key(word)
+        key = word.split("=", 1)[0]
         if key.split(".")[0] not in known:
             choices = ", ".join(known)
             raise ConfigError(
@@ -150,9 +149,13 @@ def _check_keys(words: Sequence[str], schema: type, given: Mapping[str, Any]) ->
             raise ConfigError(f"{key} is given twice, as a flag and as {word!r}; keep one")
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, prefix: str) -> str:
     """Return the part of a Hydra or OmegaConf message that helps, on one line."""
+    override = getattr(error, "override", None)
+    if override is not None:
+        word = str(override).removeprefix(prefix)
+        return f"{word!r} cannot be read as a key=value setting; check quotes and brackets"
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
     text = re.sub(r"\s+(full_key|object_type|reference_type)[:=]\s*\S*", " ", str(cause))
-    key = getattr(cause, "full_key", None)
-    return " ".join(f"{key}: {text}".split() if key else text.split()) or type(error).__name__
+    key = str(getattr(cause, "full_key", None) or "").removeprefix(prefix)
+    return " ".join((f"{key}: {text}" if key else text).split()) or type(error).__name__

@@ -52,7 +52,7 @@ def _parser() -> Parser:
     )
     preview.add_argument("--out", type=Path, default=Path("preview.png"), help="PNG to write")
     preview.add_argument("--step", type=int, default=0, help="step of the run (default 0)")
-    preview.add_argument("--rows", type=int, default=12, help="rows of the batch (default 12)")
+    preview.add_argument("--rows", type=int, default=12, help="first rows of it (default 12)")
 
     shapes = commands.add_parser(
         "shapes", parents=[common], help="write scenes of the embedded world to shards"
@@ -84,16 +84,15 @@ def _preview(flags: argparse.Namespace, words: Sequence[str]) -> None:
 
     _positive(rows=flags.rows, step=flags.step + 1)
     config = compose(words)
-    config.train.batch_size = flags.rows
     validate(config)
     sources = data.make_sources(config)
     clip = models.create(resolve_model(config.model.name), config.model.pretrained)
     builder = data.make_builder(config, sources, clip)
-    sheet = draw_sheet(builder.preview(flags.step))
+    rows = builder.preview(flags.step, flags.rows)
     flags.out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(flags.out, format="PNG")
+    draw_sheet(rows).save(flags.out, format="PNG")
     kind = builder.sampler.kind(flags.step)
-    print(f"{flags.out}: {flags.rows} {kind} rows of step {flags.step} ({config.name})")
+    print(f"{flags.out}: {len(rows)} {kind} rows of step {flags.step} ({config.name})")
     print(f"  {asdict(config.compose if kind == 'composite' else config.captions)}")
 
 

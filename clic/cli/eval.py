@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clic.cli.common import Parser, compose, run_cli
-from clic.config_eval import EvalConfig, check_precision
+from clic.config_eval import EvalConfig, check
 from clic.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _body(words: Sequence[str]) -> None:
         return
     if not settings.bench:
         raise ConfigError("no benchmark named; give --bench NAME (--bench list shows them)")
-    check_precision(settings.precision)
+    check(settings)
     refuse_torchrun()
     check_writable(settings.json, settings.rows)
     reports = _evaluate(settings)
@@ -108,8 +108,10 @@ def _evaluate(settings: EvalConfig) -> list[Report]:
         seed=settings.seed,
         allow_missing=settings.allow_missing,
     )
+    names = settings.model or [_default_model()]
+    _check_names(names[1:])
     reports: list[Report] = []
-    for name in settings.model or [_default_model()]:
+    for name in names:
         model = inference.load(
             name,
             device=settings.device,
@@ -127,6 +129,18 @@ def _evaluate(settings: EvalConfig) -> list[Report]:
         )
         reports.append(report)
     return reports
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Find models whose turn comes later, so that a misspelt one does not waste the first one."""
+    from clic import models, runs
+
+    for name in names:
+        folder = Path(name).expanduser()
+        if folder.is_dir():
+            runs.resolve(folder)
+        else:
+            models.resolve(name)
 
 
 def _default_model() -> str:

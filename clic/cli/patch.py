@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from clic.cli.common import Parser, compose, run_cli
 from clic.cli.eval import add_world_flags, make_console, refuse_torchrun, settings_of
-from clic.config_eval import PatchConfig, check_precision, parse_alpha, parse_sweep
+from clic.config_eval import PatchConfig, check, parse_alpha, parse_sweep
 from clic.errors import ConfigError
 
 NAME = "clic-patch"
@@ -100,7 +100,7 @@ def _check(settings: PatchConfig) -> None:
         raise ConfigError("nothing to do; give --alpha 0.5, or --sweep 0:1:0.25 --bench NAME")
     if settings.sweep and not settings.bench:
         raise ConfigError("--sweep needs --bench NAME (clic-eval --bench list shows them)")
-    check_precision(settings.precision)
+    check(settings)
     if settings.sweep:
         return
     default = asdict(PatchConfig())
@@ -179,7 +179,9 @@ def _sweep(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) -> None:
             name=model.name.replace("-", " "),
         )
         reports.append(done)
-        return done.to_dict()
+        # The folder it was loaded from does not last.
+        source = f"between {pair.base} and {pair.tuned}"
+        return {**done.to_dict(), "model": {**done.model, "name": done.name, "source": source}}
 
     pair.folder.mkdir(parents=True, exist_ok=True)
     results = patching.sweep(pair.base, pair.tuned, alphas, score, pair.folder)

@@ -15,17 +15,21 @@ from clic.cli.common import INTERRUPTED, one_line, run_cli
 from clic.config import Config
 from clic.errors import ClicError, ConfigError, did_you_mean
 
-USAGE = """usage: clic-train [+experiment=NAME] [GROUP=CHOICE ...] [SETTING=VALUE ...] [-m] [--debug]
+USAGE = """usage: clic-train [+experiment=NAME] [GROUP=CHOICE ...] [SETTING=VALUE ...]
+                  [-m] [--debug]
 
-Fine-tune a CLIP-like model so that it understands composition. Without an experiment it trains
-the small model of the embedded world on the CPU or GPU in about a minute.
+Fine-tune a CLIP-like model so that it understands composition. Without an
+experiment it trains the small model of the embedded world, in about a minute
+on a laptop's CPU.
 
 examples:
   clic-train +experiment=shapes
   clic-train +experiment=vitb32 data.shards=/data/laion train.run_name=first
-  clic-train +experiment=vitb32 data=shapes model.pretrained=null train.max_steps=2
+  clic-train +experiment=vitb32 data=shapes model.pretrained=null \\
+      train.max_steps=2 train.batch_size=8
   clic-train -m +experiment=shapes seed=0,1,2
-  torchrun --nproc-per-node 4 -m clic.cli.train +experiment=vitb32 data.shards=/data/laion
+  torchrun --nproc-per-node 4 -m clic.cli.train +experiment=vitb32 \\
+      data.shards=/data/laion
 
 A run that was stopped or killed is continued by the same command.
 """
@@ -39,6 +43,8 @@ OPTIONS = """options:
 HYDRA_FLAGS = ("-m", "--multirun", "--cfg", "-c", "--config-dir", "-cd", "--resolve", "--info")
 WITH_VALUE = ("--cfg", "-c", "--config-dir", "-cd")
 CONFIGS = "clic.configs"
+BENCHES = {"shapes": "shapes++", "shards": "sugarcrepe++"}
+"""Benchmark that is suggested after training on a source of data."""
 
 
 def main() -> None:
@@ -57,7 +63,11 @@ def help_text() -> str:
     lines = [USAGE, "experiments:"]
     for name, line in described("experiment"):
         lines += textwrap.wrap(
-            line, 79, initial_indent=f"  {name:<24} ", subsequent_indent=" " * 27
+            line,
+            79,
+            initial_indent=f"  {name:<24} ",
+            subsequent_indent=" " * 27,
+            break_on_hyphens=False,
         )
     lines += ["", "groups (clic-train model=vitb16 optim=clove ...):"]
     for group in groups():
@@ -230,9 +240,6 @@ def _reason(error: Exception) -> str:
     return f"{key.group(1)}: {one_line(ValueError(text))}" if key else one_line(ValueError(text))
 
 
-_BENCH = {"shapes": "shapes++", "shards": "sugarcrepe++"}
-
-
 def _run(config: Config) -> int:
     from clic import distributed
     from clic.training import train
@@ -243,21 +250,25 @@ def _run(config: Config) -> int:
         return INTERRUPTED  # the trainer has said where it stopped
     if distributed.is_main() and int(os.environ.get("RANK", "0")) == 0:
         print(f"\nfinished {run}")
-        print(
-            f"  clic-eval --bench {'shapes++' if config.data.source == 'shapes' else 'all'} --model {run}"
-        )
+        print(f"  clic-eval --bench {BENCHES[config.data.source]} --model {run}")
         print(f"  clic-patch --alpha 0.5 --run {run}")
     return 0
 
 
 def _evaluator(config: Config) -> Any:
     """Return what scores the model during training; settings are chosen on validation scenes."""
-    from clic.evaluation import evaluate
+    from clic import evaluation
+    from clic.evaluation.registry import select
     from clic.inference import Encoder
     from clic.models import ClipModel
 
+    # Before training, so that a misspelt name or a missing file does not end the run half-way.
+    benches = list(config.train.eval_bench)
+    made = any(benchmark.made for benchmark in select(benches))
+    plan = evaluation.prepare(benches, split="validation" if made else "test")
+
     def score(clip: ClipModel) -> dict[str, float]:
-        report = evaluate(Encoder(clip), list(config.train.eval_bench), split="validation")
+        report = evaluation.run(Encoder(clip), plan)
         return _flat(report.to_dict()["benchmarks"])
 
     return score

@@ -12,6 +12,7 @@ from clic.config import ComposeConfig
 from clic.data.captioning import Captioner, RowCaptions
 from clic.data.sampling import Plan, Row, Sampler
 from clic.data.sources import Source
+from clic.errors import DataError
 from clic.models import Preprocess
 from clic.models.clip_model import Tokenizer
 from clic.seeding import generator
@@ -52,17 +53,17 @@ class BatchBuilder:
         """Return this rank's batch of a step; a pure function of (seed, step)."""
         return self._collate(self.sampler.plan(step))
 
-    def preview(self, step: int) -> list[tuple[np.ndarray, RowCaptions]]:
-        """Return each row's image, uint8 [S, S, 3], with its captions as text."""
+    def preview(self, step: int, rows: int) -> list[tuple[np.ndarray, RowCaptions]]:
+        """Return the image, uint8 [S, S, 3], and the captions of a step's first rows."""
         plan = self.sampler.plan(step)
         return [
             (self._pixels(plan, row, samples), self._captions(plan, row, samples))
-            for row, samples in self._read(plan)
+            for row, samples in self._read(plan, rows)
         ]
 
-    def _read(self, plan: Plan) -> list[tuple[Row, list[Sample]]]:
+    def _read(self, plan: Plan, rows: int | None = None) -> list[tuple[Row, list[Sample]]]:
         source = self.sources[plan.kind]
-        return [(row, [source.read(index) for index in row.indices]) for row in plan.rows]
+        return [(row, [source.read(index) for index in row.indices]) for row in plan.rows[:rows]]
 
     def _collate(self, plan: Plan) -> Batch:
         rows = self._read(plan)
@@ -80,7 +81,7 @@ class BatchBuilder:
         )
 
     def _pixels(self, plan: Plan, row: Row, samples: Sequence[Sample]) -> np.ndarray:
-        decoded = [images.decode(sample.image) for sample in samples]
+        decoded = [_decode(sample) for sample in samples]
         size = self.preprocess.size
         if plan.kind == "single":
             return images.single(
@@ -116,3 +117,10 @@ class BatchBuilder:
     def _tokens(self, texts: Sequence[tuple[str, ...]]) -> torch.Tensor:
         flat = self.tokenizer([text for row in texts for text in row])
         return flat.view(len(texts), len(texts[0]), -1)
+
+
+def _decode(sample: Sample) -> np.ndarray:
+    try:
+        return images.decode(sample.image)
+    except DataError as error:
+        raise DataError(f"sample {sample.key!r}: {error}") from error

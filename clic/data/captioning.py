@@ -85,16 +85,17 @@ class Captioner:
 
 
 def _stored(sample: Sample, caption: str) -> tuple[Token, ...]:
-    if sample.tags is None:
+    if not sample.tags:
         raise DataError(
             f"sample {sample.key!r} carries no tags and captions.tagger=stored; "
             "use captions.tagger=hanta"
         )
-    tokens = tuple(
-        token._replace(text=caption[token.start : token.end]) for token in sample.tags[0]
-    )
-    if tokens and tokens[-1].end > len(caption):
-        raise DataError(
-            f"sample {sample.key!r}: its stored tags do not fit its caption {caption!r}"
-        )
+    # The tags are those of the caption as it was stored, maybe not yet lower-cased.
+    tokens = tuple(t._replace(text=caption[t.start : t.end]) for t in sample.tags[0])
+    for token, stored in zip(tokens, sample.tags[0], strict=True):
+        if token.text not in (stored.text, stored.text.lower()):
+            raise DataError(
+                f"sample {sample.key!r}: its stored tag of {stored.text!r} does not fit its "
+                f"caption {caption!r}; use captions.tagger=hanta"
+            )
     return tokens

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import signal
+from collections.abc import Iterator, Mapping
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -13,18 +14,25 @@ from clic.data.captioning import Captioner
 from clic.data.sampling import Sampler
 from clic.data.shards import ShardSource
 from clic.data.sources import ShapesSource, Source
+from clic.errors import ClicError
 from clic.models import ClipModel
 from clic.types import KINDS, Batch, Kind
 
 
-class _Steps(Dataset[Batch]):
-    """Item t is the batch of step t, so workers share the steps without sharing any state."""
+class _Steps(Dataset[Batch | ClicError]):
+    """Item t is the batch of step t, so workers share the steps without sharing any state.
+
+    The user's mistakes come back as items: torch would bury their line in a worker's traceback.
+    """
 
     def __init__(self, builder: BatchBuilder) -> None:
         self.builder = builder
 
-    def __getitem__(self, step: int) -> Batch:
-        return self.builder.build(step)
+    def __getitem__(self, step: int) -> Batch | ClicError:
+        try:
+            return self.builder.build(step)
+        except ClicError as error:
+            return error
 
 
 def make_sources(config: Config) -> dict[Kind, Source]:
@@ -96,8 +104,8 @@ def make_builder(
 
 def make_loader(
     builder: BatchBuilder, start: int, stop: int, workers: int | None, pin_memory: bool
-) -> Iterable[Batch]:
-    """Return the batches of steps `start` to `stop` - 1, in order.
+) -> Iterator[Batch]:
+    """Yield the batches of steps `start` to `stop` - 1, in order.
 
     Args:
         builder: Builds any step's batch.
@@ -106,15 +114,28 @@ def make_loader(
         workers: Processes; 0 builds batches in this one, None takes up to 4 as the cores allow.
             The batches do not depend on it.
         pin_memory: Put tensors into page-locked memory, for copies to a GPU.
+
+    Raises:
+        DataError: A sample is broken.
     """
     if workers is None:
         local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         workers = min(4, max(0, (os.cpu_count() or 1) // local_ranks - 1))
-    return DataLoader(
+    loader = DataLoader(
         _Steps(builder),
         batch_size=None,
         sampler=range(start, stop),
         num_workers=workers,
         pin_memory=pin_memory,
         prefetch_factor=2 if workers else None,
+        worker_init_fn=_ignore_interrupts,
     )
+    for item in loader:
+        if isinstance(item, ClicError):
+            raise item
+        yield item
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Leave Ctrl-C, which a terminal sends to every process, to the training process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -13,7 +13,7 @@ import webdataset
 from PIL import Image
 
 from clic import images
-from clic.data.shards import write_index
+from clic.data.shards import IMAGE_TYPES, write_index
 from clic.errors import DataError
 from clic.types import Sample
 
@@ -58,7 +58,15 @@ def _parts(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
 
 
 def record(sample: Sample) -> dict[str, Any]:
-    """Return the members of a sample: image, `.json` (captions, size, tags) and `.txt`."""
+    """Return the members of a sample: image, `.json` (captions, size, tagged tokens) and `.txt`.
+
+    Raises:
+        DataError: The key or the image cannot stand in a tar, or there is no caption.
+    """
+    if not sample.key or "." in sample.key:  # readers take what follows the first dot for the type
+        raise DataError(f"key {sample.key!r} must not be empty or hold a dot; rename the sample")
+    if not sample.captions:
+        raise DataError(f"sample {sample.key!r} has no caption; drop it")
     width, height = images.dimensions(sample.image)
     extension, data = _encoded(sample)
     meta: dict[str, Any] = {
@@ -69,14 +77,21 @@ def record(sample: Sample) -> dict[str, Any]:
         "height": height,
     }
     if sample.tags is not None:
-        meta["tags"] = [[list(token) for token in sentence] for sentence in sample.tags]
+        meta["tokens"] = [[list(token) for token in sentence] for sentence in sample.tags]
     return {"__key__": sample.key, extension: data, "json": meta, "txt": sample.captions[0]}
 
 
 def _encoded(sample: Sample) -> tuple[str, bytes]:
     if isinstance(sample.image, bytes):
         kind = Image.open(io.BytesIO(sample.image)).format or ""
-        return {"JPEG": "jpg"}.get(kind, kind.lower()), sample.image
+        # MPO is what cameras call a JPEG with a second picture behind it.
+        extension = {"JPEG": "jpg", "MPO": "jpg"}.get(kind, kind.lower())
+        if f".{extension}" not in IMAGE_TYPES:
+            raise DataError(
+                f"sample {sample.key!r}: images of type {kind} are not read from shards; "
+                "store it as JPEG, PNG or WebP"
+            )
+        return extension, sample.image
     buffer = io.BytesIO()
     Image.fromarray(sample.image).save(buffer, format="PNG")
     return "png", buffer.getvalue()

@@ -42,8 +42,9 @@ class Sampler:
     """Plans every step of a run on one rank.
 
     An epoch is floor(N / (W * B)) steps; its primary images are a seeded permutation, of which
-    rank r takes places r * B to (r + 1) * B of each step. A composite's partners are drawn, in
-    addition, from all images of its orientation. Nothing depends on what was planned before.
+    rank r takes places r * B to (r + 1) * B of each step, whatever the step's kind. A composite's
+    partners are drawn, in addition, from all images of its orientation. Nothing depends on what
+    was planned before.
 
     Args:
         landscape: For each kind that is used, bool [N]: whether an image counts as landscape.
@@ -112,7 +113,7 @@ class Sampler:
         kind = self.kind(step)
         wide = self.landscape[kind]
         epoch, place = divmod(step, len(wide) // self.global_batch)
-        order = self._order(kind, epoch)
+        order = self._order(len(wide), epoch)
         first = self.rank * self.batch_size
         rows = []
         for slot in range(first, first + self.batch_size):
@@ -122,9 +123,9 @@ class Sampler:
             rows.append(Row((primary, *partners), orientation, slot))
         return Plan(step, kind, tuple(rows))
 
-    def _permutation(self, kind: Kind, epoch: int) -> np.ndarray:
-        count = len(self.landscape[kind])
-        return generator(self.seed, f"epoch/{kind}", step=epoch).permutation(count)
+    def _permutation(self, count: int, epoch: int) -> np.ndarray:
+        # The same for both kinds: where they share their samples, a pass sees each one once.
+        return generator(self.seed, "epoch", step=epoch).permutation(count)
 
     def _partners(self, primary: int, step: int, slot: int) -> tuple[int, ...]:
         wide = bool(self.landscape["composite"][primary])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tarfile
+import tempfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,7 @@ FIELDS = np.dtype(
         ("text_length", "<i4"),
         ("width", "<i4"),
         ("height", "<i4"),
+        ("sentences", "<i4"),
     ]
 )
 Member = tuple[str, str, int, int]  # key, extension, offset, length
@@ -42,34 +46,67 @@ def index_path(shard: Path) -> Path:
 def write_index(shard: Path) -> Path:
     """Index a tar in one pass: where each member of a sample lies, and its image's size.
 
+    Keys without an image or without a caption are left out, and their number is printed.
+
     Raises:
         DataError: The tar is broken, or holds no sample with an image and a caption.
     """
-    rows, keys = [], []
+    rows, keys, left_out = [], [], []
     for key, members in _samples(shard):
-        image = next((members[t] for t in IMAGE_TYPES if t in members), None)
-        meta, text = members.get(".json"), members.get(".txt")
-        if image is None or (meta is None and text is None):
-            continue
-        width, height = images.dimensions(_read(shard, *image))
-        rows.append((*image, *(meta or (0, 0)), *(text or (0, 0)), width, height))
-        keys.append(key)
+        row = _row(shard, key, members)
+        if row is None:
+            left_out.append(key)
+        else:
+            rows.append(row)
+            keys.append(key)
     if not rows:
         raise DataError(
-            f"{shard} holds no sample with an image ({', '.join(IMAGE_TYPES[:3])}...) and a caption "
-            "(.json or .txt) of the same key; it should be a WebDataset tar"
+            f"{shard} holds no sample with an image ({', '.join(IMAGE_TYPES[:3])}...) and a "
+            "caption (.json or .txt) of the same key; it should be a WebDataset tar"
         )
-    target = index_path(shard)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        np.savez(
-            file,
-            members=np.array(rows, dtype=FIELDS),
-            keys=np.array(keys),
-            tar_size=np.int64(shard.stat().st_size),
+    if left_out:
+        print(
+            f"{shard}: {len(left_out)} of {len(left_out) + len(rows)} keys have no image or no "
+            f"caption and are left out ({', '.join(left_out[:3])}, ...)",
+            file=sys.stderr,
         )
-    os.replace(temporary, target)
-    return target
+    _write_whole(
+        index_path(shard),
+        members=np.array(rows, dtype=FIELDS),
+        keys=np.array(keys),
+        tar_size=np.int64(shard.stat().st_size),
+    )
+    return index_path(shard)
+
+
+def _row(shard: Path, key: str, members: dict[str, tuple[int, int]]) -> tuple[int, ...] | None:
+    """Return a sample's entry of `FIELDS`, None where it has no image or no caption."""
+    image = next((members[t] for t in IMAGE_TYPES if t in members), None)
+    if image is None:
+        return None
+    meta, text = members.get(".json", (0, 0)), members.get(".txt", (0, 0))
+    _, captions = _texts(shard, key, meta, text)
+    if not captions:
+        return None
+    try:
+        size = images.dimensions(_read(shard, *image))
+    except DataError as error:
+        raise DataError(f"{shard}: image of {key}: {error}") from error
+    return (*image, *meta, *text, *size, len(captions))
+
+
+def _write_whole(target: Path, **arrays: np.ndarray | np.generic) -> None:
+    try:
+        with tempfile.NamedTemporaryFile(
+            dir=target.parent, prefix=f".{target.name}.", delete=False
+        ) as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, target)
+    except OSError as error:
+        raise DataError(
+            f"{target} cannot be written ({error.strerror}); index the shards where you may write"
+        ) from error
 
 
 def _samples(shard: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
@@ -95,8 +132,14 @@ def _members(shard: Path) -> Iterator[Member]:
                     stem, dot, extension = name.partition(".")
                     key = f"{folder}/{stem}" if folder else stem
                     yield key, (dot + extension).lower(), info.offset_data, info.size
+            end = tar.offset
     except (tarfile.TarError, OSError) as error:
-        raise DataError(f"{shard} cannot be read as a tar file: {error}") from error
+        raise DataError(
+            f"{shard} cannot be read as a tar file: {error}; fetch or pack it again"
+        ) from error
+    # tarfile takes a cut or broken header for the end; the real end is a block of zeros.
+    if _read(shard, end, tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise DataError(f"{shard} is broken at byte {end}; fetch or pack it again")
 
 
 def _read(shard: Path, offset: int, length: int) -> bytes:
@@ -105,7 +148,7 @@ def _read(shard: Path, offset: int, length: int) -> bytes:
         data = file.read(length)
     if len(data) != length:
         raise DataError(
-            f"{shard} ends before byte {offset + length}: it was cut after it was indexed"
+            f"{shard} ends before byte {offset + length}: it was cut short; fetch or pack it again"
         )
     return data
 
@@ -171,17 +214,13 @@ class ShardSource(Source):
     def read(self, index: int) -> Sample:
         shard, row = self.paths[self._owner[index]], self._members[index]
         key = str(self._keys[index])
-        meta: dict[str, Any] = {}
-        if row["json_length"]:
-            meta = _parse(
-                _read(shard, int(row["json_offset"]), int(row["json_length"])), shard, key
-            )
-        captions = _captions(meta)
-        if not captions and row["text_length"]:
-            text = _read(shard, int(row["text_offset"]), int(row["text_length"]))
-            captions = tuple(filter(None, [text.decode("utf-8", errors="replace").strip()]))
-        image = _read(shard, int(row["image_offset"]), int(row["image_length"]))
-        return Sample(key, image, captions, _tags(meta.get("tags"), shard, key))
+        image, meta, text = (
+            (int(row[f"{member}_offset"]), int(row[f"{member}_length"]))
+            for member in ("image", "json", "text")
+        )
+        record, captions = _texts(shard, key, meta, text)
+        tags = _tags(record.get("tokens"), shard, key)
+        return Sample(key, _read(shard, *image), captions, tags)
 
 
 def _load_index(shard: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -191,11 +230,25 @@ def _load_index(shard: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as index:
             members, keys, tar_size = index["members"], index["keys"], int(index["tar_size"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is no index of this version ({error}); delete it") from error
+    if members.dtype != FIELDS:
+        raise DataError(f"{path} is of another version of clic; delete it")
     if tar_size != shard.stat().st_size:
         raise DataError(f"{shard} has changed since {path.name} was made; delete the index")
     return members, keys
+
+
+def _texts(
+    shard: Path, key: str, meta: tuple[int, int], text: tuple[int, int]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return a sample's `.json` and its captions, those of the `.txt` where it has none."""
+    record = _parse(_read(shard, *meta), shard, key) if meta[1] else {}
+    captions = _captions(record)
+    if not captions and text[1]:
+        caption = _read(shard, *text).decode("utf-8", errors="replace").strip()
+        captions = (caption,) if caption else ()
+    return record, captions
 
 
 def _parse(data: bytes, shard: Path, key: str) -> dict[str, Any]:
@@ -209,7 +262,9 @@ def _parse(data: bytes, shard: Path, key: str) -> dict[str, Any]:
 
 
 def _captions(meta: dict[str, Any]) -> tuple[str, ...]:
-    sentences = meta.get("captions") or [meta.get("caption")]
+    sentences = meta.get("captions") or meta.get("caption")
+    if not isinstance(sentences, list):
+        sentences = [sentences]
     return tuple(s.strip() for s in sentences if isinstance(s, str) and s.strip())
 
 
@@ -221,4 +276,6 @@ def _tags(
     try:
         return tuple(tuple(Token(*token) for token in sentence) for sentence in stored)
     except TypeError as error:
-        raise DataError(f"{shard}: {key}.json: its 'tags' are malformed ({error})") from error
+        raise DataError(
+            f"{shard}: {key}.json: its 'tokens' are not lists of [text, start, end, pos, lemma]"
+        ) from error

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Interner:
     """Gives each distinct text or image the number of its first appearance."""
 
     def __init__(self) -> None:
-        self.items: list = []
+        self.items: list[Any] = []
         self._numbers: dict[Hashable, int] = {}
 
     def add(self, item: str | ImageRef, key: Hashable | None = None) -> int:

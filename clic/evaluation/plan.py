@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,15 @@ class Plan:
         left_out: Reasons by benchmark, for what the model cannot do.
         with_images: Whether images are encoded.
         settings: What was asked, for the report.
+        seen: Image features by the model's `image_key`, so that models which share a frozen vision
+            tower encode the images once.
     """
 
     prepared: list[Prepared]
     left_out: dict[str, str] = field(default_factory=dict)
     with_images: bool = True
     settings: dict[str, Any] = field(default_factory=dict)
+    seen: dict[Hashable, Any] = field(default_factory=dict)
 
 
 def default_data_root() -> Path:

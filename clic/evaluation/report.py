@@ -129,6 +129,7 @@ def new_table(title: str, first: str) -> Table:
     from rich.table import Table as RichTable
 
     table = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.collapse_padding = True
     table.add_column(first, no_wrap=True)
     return table
 

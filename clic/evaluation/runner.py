@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from clic import distributed
-from clic.errors import ConfigError
-from clic.evaluation import encode, provenance, scoring
+from clic import distributed, provenance
+from clic.errors import ConfigError, ModelError
+from clic.evaluation import encode, scoring
 from clic.evaluation.cases import Table, used_images
 from clic.evaluation.plan import Plan, Prepared, prepare
 from clic.evaluation.report import Report
@@ -38,7 +38,8 @@ def evaluate(
     Args:
         model: Anything with `encode_image(list of PIL images) -> [N, D]` and
             `encode_text(list of str) -> [N, D]`; where one is missing, what needs it is left out
-            and the report says so. `identity`, `device` and `text_key` are used where they exist.
+            and the report says so. Used where they exist: `identity`, `device`, `text_key` (a
+            text's token ids) and `image_key` (equal for models that encode images alike).
         benches: Names and groups of benchmarks.
         data_root: Folder of the benchmarks' files, default CLIC_DATA, then `./data`.
         split: Split of the benchmarks that are made on the fly.
@@ -155,6 +156,29 @@ def _encode(
     own_text = [text[torch.from_numpy(position)] for position in texts.positions]
     if not plan.with_images:
         return [scoring.TableFeatures(None, own) for own in own_text], [{} for _ in tables]
+    key = getattr(model, "image_key", None)
+    if key is None or key not in plan.seen:
+        found = _encode_images(model, plan, batch_size, workers, progress)
+        plan.seen.clear()  # one tower's features at a time, so that memory does not grow
+        if key is not None:
+            plan.seen[key] = found
+    else:
+        found = plan.seen[key]
+    for image, _ in found:
+        if image.shape[1] != text.shape[1]:
+            raise ModelError(
+                f"the image features are {image.shape[1]} wide and the text features "
+                f"{text.shape[1]}; they must be of one space"
+            )
+    pairs = zip(found, own_text, strict=True)
+    return [scoring.TableFeatures(image, own) for (image, _), own in pairs], [b for _, b in found]
+
+
+def _encode_images(
+    model: Any, plan: Plan, batch_size: int, workers: int, progress: bool
+) -> list[tuple[torch.Tensor, dict[int, str]]]:
+    """Return each table's image features and broken images; lost images have rows of zeros."""
+    tables = [item.table for item in plan.prepared]
     union = encode.unique_images(tables)
     used = np.zeros(len(union.items), dtype=bool)
     for table, position in zip(tables, union.positions, strict=True):
@@ -165,19 +189,16 @@ def _encode(
         encoded, bad = encode.encode_images(
             model, [union.items[i] for i in wanted], batch_size, workers, allow, advance
         )
-    if encoded.shape[1] != text.shape[1]:
-        raise ConfigError(
-            f"the model's image features are {encoded.shape[1]} wide and its text features "
-            f"{text.shape[1]}; they must be of one space"
-        )
     image = encoded.new_zeros(len(union.items), encoded.shape[1])
     image[torch.from_numpy(wanted)] = encoded
     reasons = {int(wanted[i]): reason for i, reason in bad.items()}
-    features, broken = [], []
-    for own, position in zip(own_text, union.positions, strict=True):
-        features.append(scoring.TableFeatures(image[torch.from_numpy(position)], own))
-        broken.append({i: reasons[p] for i, p in enumerate(position.tolist()) if p in reasons})
-    return features, broken
+    return [
+        (
+            image[torch.from_numpy(position)],
+            {i: reasons[p] for i, p in enumerate(position.tolist()) if p in reasons},
+        )
+        for position in union.positions
+    ]
 
 
 def _source(item: Prepared, table: Table, broken: list[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -33,8 +34,7 @@ class Preprocess:
         mean: Mean of each channel, of pixels in 0 to 1.
         std: Standard deviation of each channel.
         interpolation: `bicubic` or `bilinear`.
-        resize_mode: `shortest` (then centre crop), `squash` or `longest` (then fill).
-        fill_color: Grey level of the padding of `longest`, 0 to 255.
+        resize_mode: `shortest` (then centre crop), `squash` or `longest` (then black bars).
     """
 
     size: int
@@ -42,7 +42,6 @@ class Preprocess:
     std: tuple[float, float, float]
     interpolation: str = "bicubic"
     resize_mode: str = "shortest"
-    fill_color: int = 0
 
 
 @dataclass
@@ -76,23 +75,21 @@ def create(
     name: str,
     pretrained: str | None = INCLUDED,
     device: torch.device | str = "cpu",
-    precision: str = "fp32",
 ) -> ClipModel:
-    """Build a model and load its weights.
+    """Build a model and load its weights, in fp32.
 
     Args:
         name: See `resolve`.
         pretrained: See `resolve`; None leaves the weights random (torch's global seed).
         device: Where the weights go.
-        precision: open_clip's: `fp32`, `bf16`, `fp16`.
 
     Raises:
         ModelError: The model cannot be found, or its weights do not fit the architecture.
     """
-    return build(resolve(name, pretrained), device, precision)
+    return build(resolve(name, pretrained), device)
 
 
-def build(source: Source, device: torch.device | str = "cpu", precision: str = "fp32") -> ClipModel:
+def build(source: Source, device: torch.device | str = "cpu") -> ClipModel:
     """Build the model that `resolve` found; see `create`."""
     import open_clip
 
@@ -105,7 +102,6 @@ def build(source: Source, device: torch.device | str = "cpu", precision: str = "
                 load_weights=source.pretrained is not None,
                 pretrained_text=source.pretrained is not None,
                 force_quick_gelu=bool(source.architecture.get("quick_gelu", False)),
-                precision=precision,
                 device=device,
             )
             tokenizer = open_clip.get_tokenizer(source.open_clip_name)
@@ -119,7 +115,8 @@ def build(source: Source, device: torch.device | str = "cpu", precision: str = "
 
 
 def _not_built(source: Source, error: Exception) -> ModelError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    # A state dict that does not fit lists every tensor: the first few say enough.
+    reason = textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" ...")
     remedy = ""
     if "download" in reason:
         remedy = (
@@ -149,8 +146,11 @@ def _preprocess_of(model: OpenClip) -> Preprocess:
     size = config["size"]
     side = size if isinstance(size, int) else size[0]
     if not isinstance(size, int) and len(set(size)) > 1:
+        raise ModelError(f"the vision tower's input of {size} pixels is not square; take another")
+    if config.get("resize_mode") == "longest" and config.get("fill_color", 0):
         raise ModelError(
-            f"the vision tower's input of {size} pixels is not square, which is needed"
+            f"the model's preprocess_cfg asks for fill_color={config['fill_color']} around images; "
+            "only black bars (0) are supported"
         )
     return Preprocess(
         size=side,
@@ -158,7 +158,6 @@ def _preprocess_of(model: OpenClip) -> Preprocess:
         std=tuple(config["std"]),
         interpolation=config.get("interpolation", "bicubic"),
         resize_mode=config.get("resize_mode", "shortest"),
-        fill_color=config.get("fill_color", 0),
     )
 
 
@@ -198,6 +197,7 @@ def write_files(clip: ClipModel, folder: Path) -> None:
     save_file(tensors, folder / WEIGHTS_FILE)
     config = {"model_cfg": clip.source.architecture, "preprocess_cfg": _preprocess_config(clip)}
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    shutil.copymode(folder / CONFIG_FILE, folder / WEIGHTS_FILE)  # safetensors makes it private
     if hasattr(clip.tokenizer, "save_pretrained"):
         # A Hugging Face tokenizer is read from the folder; CLIP's own needs no files.
         clip.tokenizer.save_pretrained(str(folder))

@@ -13,7 +13,7 @@ from clic.models.towers import VISION_PREFIX
 
 
 def weights_sha256(model: nn.Module, prefix: str = "") -> str:
-    """Return the SHA-256 of the tensors whose names start with `prefix`: names, types and values."""
+    """Return the SHA-256 of the tensors' names, types and values, of names with `prefix` alone."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         if name.startswith(prefix):

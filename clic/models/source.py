@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +28,12 @@ class Source:
         open_clip_name: What open_clip's factory is given.
         pretrained: open_clip tag, weights file, `included`, or None for random weights.
         architecture: open_clip's `model_cfg`, resolved (QuickGELU included).
-        preprocess: Fields of open_clip's `preprocess_cfg` that differ from its defaults.
     """
 
     name: str
     open_clip_name: str
     pretrained: str | None
     architecture: dict[str, Any]
-    preprocess: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def folder(self) -> Path | None:
-        """The local open_clip folder, where the name stands for one."""
-        prefix, _, path = self.open_clip_name.partition(":")
-        return Path(path) if prefix == "local-dir" else None
 
 
 def resolve(name: str, pretrained: str | None = INCLUDED) -> Source:
@@ -59,7 +51,7 @@ def resolve(name: str, pretrained: str | None = INCLUDED) -> Source:
     if name in PACKAGED:
         return _from_folder(name, PACKAGED[name], pretrained)
     if name.startswith("local-dir:"):
-        return _from_folder(name, Path(name.removeprefix("local-dir:")), pretrained)
+        return _from_folder(name, Path(name.removeprefix("local-dir:")).expanduser(), pretrained)
     if name.startswith("hf-hub:"):
         return _from_hub(name, pretrained)
     path = Path(name).expanduser()
@@ -71,8 +63,8 @@ def resolve(name: str, pretrained: str | None = INCLUDED) -> Source:
 def _only_included(name: str, pretrained: str | None) -> None:
     if pretrained not in (INCLUDED, None):
         raise ModelError(
-            f"model.pretrained={pretrained!r} does not go with model.name={name!r}, which carries its "
-            f"own weights; use model.pretrained={INCLUDED} (or null for random weights)"
+            f"model.pretrained={pretrained!r} does not go with model.name={name!r}, which carries "
+            f"its own weights; use model.pretrained={INCLUDED} (or null for random weights)"
         )
 
 
@@ -83,14 +75,8 @@ def _from_folder(name: str, folder: Path, pretrained: str | None) -> Source:
         raise ModelError(f"{folder} holds no {CONFIG_FILE}; give an open_clip folder")
     if pretrained and not (folder / WEIGHTS_FILE).is_file():
         raise ModelError(f"{folder} holds no {WEIGHTS_FILE}; save the model as safetensors there")
-    config = _read_config(config_path)
-    return Source(
-        name,
-        f"local-dir:{folder.resolve()}",
-        pretrained,
-        config["model_cfg"],
-        config.get("preprocess_cfg", {}),
-    )
+    architecture = _read_config(config_path)["model_cfg"]
+    return Source(name, f"local-dir:{folder.resolve()}", pretrained, architecture)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -115,8 +101,7 @@ def _from_hub(name: str, pretrained: str | None) -> Source:
             f"{name}: its {CONFIG_FILE} could not be fetched "
             f"({str(error).splitlines()[0]}); check the name and the network"
         ) from error
-    config = _read_config(Path(path))
-    return Source(name, name, pretrained, config["model_cfg"], config.get("preprocess_cfg", {}))
+    return Source(name, name, pretrained, _read_config(Path(path))["model_cfg"])
 
 
 def _from_architecture(name: str, pretrained: str | None) -> Source:
@@ -148,22 +133,9 @@ def _from_architecture(name: str, pretrained: str | None) -> Source:
             f"model.pretrained={pretrained!r} is neither a tag of {architecture_name} nor a file"
             f"{did_you_mean(pretrained, tags)} (tags: {_some(tags)})"
         )
-    _settle_quick_gelu(architecture, architecture_name, pretrained, tag_config)
-    return Source(name, architecture_name, pretrained, architecture)
-
-
-def _settle_quick_gelu(
-    architecture: dict[str, Any], name: str, tag: str, tag_config: dict[str, Any]
-) -> None:
-    """Give the architecture the activation that its weights were trained with."""
-    trained_with = bool(tag_config.get("quick_gelu", False))
-    if trained_with:
+    if tag_config.get("quick_gelu", False):  # the activation that these weights were trained with
         architecture["quick_gelu"] = True
-    elif architecture.get("quick_gelu", False):
-        raise ModelError(
-            f"{name} uses QuickGELU and the weights {tag!r} were trained with GELU; "
-            f"name the architecture without '-quickgelu'"
-        )
+    return Source(name, architecture_name, pretrained, architecture)
 
 
 def _some(tags: list[str], count: int = 8) -> str:

@@ -95,7 +95,7 @@ class TextEncoder(nn.Module):
     def __init__(self, model: OpenClip) -> None:
         super().__init__()
         self.model: OpenClip = model
-        tower = getattr(model, "text", model)
+        tower: OpenClip = getattr(model, "text", model)
         self._prefix = "model.text." if tower is not model else "model."
         pool = getattr(tower, "pool_type", getattr(tower, "text_pool_type", None))
         self.can_trim = (
@@ -104,9 +104,9 @@ class TextEncoder(nn.Module):
             and getattr(tower, "cls_emb", None) is None
             and not getattr(tower, "use_pad_mask", False)
         )
-        self._eos_id = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
+        self._eos_id: Any = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
         self._pool = pool
-        self._tower = [tower]  # in a list, so that it is not registered a second time
+        self._tower: list[OpenClip] = [tower]  # a list, so that it is not registered twice
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the text features, not normalised.

@@ -57,7 +57,7 @@ def choose(config: Config) -> RunFolder:
     train = config.train
     root = Path(train.runs_dir).expanduser()
     if train.resume not in ("auto", "never"):
-        checkpoint = Path(train.resume).expanduser()
+        checkpoint = Path(train.resume).expanduser().resolve()
         if not (checkpoint / runs.COMPLETE).is_file():
             raise ModelError(
                 f"train.resume={train.resume} is no complete checkpoint; name a folder such as "
@@ -151,15 +151,34 @@ def lock_run(run: Path) -> IO[str] | None:
 
     The kernel drops the lock with the process, so a killed run is free at once.
     """
-    file = open(run / LOCK_FILE, "w", encoding="utf-8")  # noqa: SIM115, it is held until the end
+    file = open(run / LOCK_FILE, "a", encoding="utf-8")  # noqa: SIM115, it is held until the end
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
         return None
-    file.write(f"{os.getpid()}\n")
-    file.flush()
     return file
+
+
+def claim(place: RunFolder, config: Config) -> IO[str]:
+    """Make the run's folder where it is new, and take it for this process.
+
+    Raises:
+        ConfigError: Another process trains it.
+    """
+    while not place.continued:
+        try:
+            place.path.mkdir(parents=True)
+            break
+        except FileExistsError:  # a run that started in the same second
+            place.path = _new(place.path.parent, config)
+    lock = lock_run(place.path)
+    if lock is None:
+        raise ConfigError(
+            f"{place.path} is being trained by another process; wait for it, or choose another "
+            "train.run_name"
+        )
+    return lock
 
 
 def write_config(run: Path, config: Config) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,16 +43,19 @@ class Averages:
             self._sums[name] = value.detach() if total is None else total + value.detach()
             self._counts[name] = self._counts.get(name, 0) + 1
 
-    def read(self) -> dict[str, float]:
-        """Return the means over steps and ranks, and start anew."""
+    def means(self) -> dict[str, float]:
+        """Return the means over steps and ranks."""
         names = sorted(self._sums)
         if not names:
             return {}
         means = torch.stack([self._sums[n].double() / self._counts[n] for n in names])
         means = distributed.all_reduce_sum(means) / distributed.world_size()
+        return dict(zip(names, means.tolist(), strict=True))
+
+    def clear(self) -> None:
+        """Start anew."""
         self._sums.clear()
         self._counts.clear()
-        return dict(zip(names, means.tolist(), strict=True))
 
 
 class MetricsLog:
@@ -81,22 +85,17 @@ class MetricsLog:
         self._wandb: Any = None
         if not self.active:
             return
-        kept = [record for record in read(path) if record["step"] <= start]
-        self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115, closed in `close`
-        for record in kept:
-            self._write(record)
+        _cut(path, start)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115, closed in `close`
         if wandb.enabled:
             self._wandb = _start_wandb(wandb, run_name, path.parent, settings)
-
-    def _write(self, record: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
 
     def log(self, record: dict[str, Any]) -> None:
         """Keep and print one record, which names its `step`."""
         if not self.active:
             return
-        self._write({**record, "time": round(time.time(), 3)})
+        self._file.write(json.dumps({**record, "time": round(time.time(), 3)}) + "\n")
+        self._file.flush()
         if self._wandb is not None:
             self._wandb.log(record, step=record["step"])
         print(self._line(record), flush=True)
@@ -125,6 +124,14 @@ def read(path: Path) -> list[dict[str, Any]]:
             except ValueError:
                 break
     return records
+
+
+def _cut(path: Path, last: int) -> None:
+    """Remove the records of later steps, so that a kill meanwhile loses none of the others."""
+    lines = [json.dumps(record) + "\n" for record in read(path) if record["step"] <= last]
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("".join(lines), encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def _scores(record: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import torch
 
@@ -19,7 +19,7 @@ from clic.data import BatchBuilder
 from clic.errors import ConfigError
 from clic.models import ClipModel
 from clic.seeding import seed_torch
-from clic.training.folder import RunFolder, choose, lock_run, write_config
+from clic.training.folder import RunFolder, choose, claim, write_config
 from clic.training.metrics_log import MetricsLog
 from clic.training.trainer import Trainer
 
@@ -53,13 +53,13 @@ def train(config: Config, evaluate: Evaluate | None = None) -> Path:
             state = checkpoint.load(place.checkpoint, clip)
             checkpoint.check_same_batches(state, config.train.batch_size, distributed.world_size())
             trainer.restore(state)
-        lock = _open_folder(config, place, clip, trainer.done, steps)
+        lock = _open_folder(config, place, trainer) if distributed.is_main() else None
         try:
             _fit(config, place.path, trainer, builder, evaluate)
         finally:
             if lock is not None:
                 lock.close()
-    return place.path
+        return distributed.broadcast_object(place.path)
 
 
 def count_steps(config: Config, builder: BatchBuilder) -> int:
@@ -98,25 +98,23 @@ def _load_model(config: Config, device: torch.device) -> ClipModel:
     return models.create(name, pretrained, device)
 
 
-def _open_folder(config: Config, place: RunFolder, clip: ClipModel, done: int, steps: int) -> Any:
-    """Make the run's folder and take it for this process, on rank 0."""
-    if not distributed.is_main():
-        return None
-    place.path.mkdir(parents=True, exist_ok=True)
-    lock = lock_run(place.path)
-    if lock is None:
-        raise ConfigError(f"{place.path} is being trained by another process; wait for it")
+def _open_folder(config: Config, place: RunFolder, trainer: Trainer) -> IO[str]:
+    """Make the run's folder and take it for this process; return its lock."""
+    lock = claim(place, config)
     if place.continued:
-        print(f"resuming {place.path} from step {done}", flush=True)
+        print(f"resuming {place.path} from step {trainer.done}", flush=True)
     else:
-        print(f"run {place.path}: {steps} steps of {config.train.batch_size}", flush=True)
+        size = config.train.batch_size * distributed.world_size()
+        print(f"run {place.path}: {trainer.steps} steps of {size} images", flush=True)
         if place.checkpoint is not None:
-            print(f"resuming {place.checkpoint} from step {done}", flush=True)
+            print(f"resuming {place.checkpoint} from step {trainer.done}", flush=True)
     if not place.continued or not (place.path / runs.PROVENANCE_FILE).is_file():
-        if config.model.pretrained is None and place.checkpoint is None:
-            models.save(clip, place.path / runs.BASE)
-        _write_provenance(config, place, clip)
-        write_config(place.path, config)  # last: a folder with it is a run
+        write_config(place.path, config)  # first: a folder with it is continued after a kill
+        if place.checkpoint is not None:  # the run's own start, for when it is continued
+            checkpoint.save(place.path, trainer.clip, trainer.state(), keep=0)
+        elif config.model.pretrained is None:
+            models.save(trainer.clip, place.path / runs.BASE)
+        _write_provenance(config, place, trainer.clip)  # last: the folder is complete
     return lock
 
 

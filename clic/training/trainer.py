@@ -103,6 +103,12 @@ class Trainer:
         if distributed.world_size() > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
             self.features = DistributedDataParallel(self.features, device_ids=ids)
+        # What is frozen stays as it is; and sigmoid models (logit_bias) may start above 100.
+        self.clamps = (
+            config.train.clamp_logit_scale
+            and clip.model.logit_scale.requires_grad
+            and getattr(clip.model, "logit_bias", None) is None
+        )
         self.done = 0
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
@@ -132,7 +138,7 @@ class Trainer:
             )
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.config.train.clamp_logit_scale:
+        if self.clamps:
             with torch.no_grad():
                 self.clip.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         if batch.negative_mask is not None:
@@ -169,35 +175,44 @@ class Trainer:
             for batch in batches:
                 averages.add(self.step(batch))
                 last = self.done == self.steps
-                if self.done % train.log_every == 0 or last:
+                stopping = self._agreed(stop)
+                saving = not last and (stopping or self._due(train.save_every))
+                logging = last or self._due(train.log_every)
+                means = averages.means() if saving or logging else {}
+                self._check_finite(means)  # before a checkpoint is made of it
+                if logging:
                     seconds, clock = time.perf_counter() - clock, time.perf_counter()
-                    log.log(self._record(averages.read(), self.done - first, seconds))
+                    log.log(self._record(means, self.done - first, seconds))
                     first = self.done
-                if evaluate and (self.done % train.eval_every == 0 or last):
+                    averages.clear()
+                if evaluate and (last or self._due(train.eval_every)):
                     log.log({"step": self.done, **evaluate()})
                     models.set_mode(self.clip.model, self.trained)
-                stopping = self._agreed(stop)
-                due = train.save_every and self.done % train.save_every == 0
-                if (stopping or due) and not last:
+                if saving:
                     save(self.state())
                 if stopping and not last:
                     raise KeyboardInterrupt
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and self.done % every == 0
 
     def _agreed(self, stop: list[int]) -> bool:
         """Return whether to stop now; several ranks ask each other when they log."""
         if distributed.world_size() == 1:
             return bool(stop)
-        if self.done % self.config.train.log_every:
+        if not self._due(self.config.train.log_every):
             return False
         wanted = torch.tensor(float(bool(stop)), device=self.device)
         return bool(distributed.all_reduce_sum(wanted))
 
-    def _record(self, means: dict[str, float], steps: int, seconds: float) -> dict[str, Any]:
-        if not math.isfinite(means["loss"]):
+    def _check_finite(self, means: dict[str, float]) -> None:
+        if not math.isfinite(means.get("loss", 0.0)):
             raise TrainingError(
                 f"the loss is {means['loss']} by step {self.done}; lower optim.lr, or use "
                 "train.precision=fp32 to see whether the precision is at fault"
             )
+
+    def _record(self, means: dict[str, float], steps: int, seconds: float) -> dict[str, Any]:
         images = steps * self.config.train.batch_size * distributed.world_size()
         record: dict[str, Any] = {
             "step": self.done,
@@ -221,10 +236,32 @@ class Trainer:
         )
 
     def restore(self, state: TrainingState) -> None:
-        """Continue from a checkpoint whose weights are already in the model."""
-        self.optimizer.load_state_dict(state.optimizer)
+        """Continue from a checkpoint whose weights are already in the model.
+
+        Raises:
+            ConfigError: The checkpoint trained other parameters, or this run ends before it.
+        """
+        if state.step >= self.steps:
+            raise ConfigError(
+                f"the checkpoint has done {state.step} steps and this run has {self.steps}; raise "
+                "train.max_steps or train.epochs, or use train.resume=never"
+            )
+        settings = [{k: g[k] for k in ("weight_decay", "betas", "eps")} for g in self._groups()]
+        try:
+            self.optimizer.load_state_dict(state.optimizer)
+        except ValueError as error:
+            raise ConfigError(
+                f"the checkpoint was trained with another model.train than "
+                f"{self.config.model.train} (or model.train_logit_scale); use the same, or "
+                "start from its weights: model.name=CHECKPOINT train.resume=never"
+            ) from error
+        for group, own in zip(self._groups(), settings, strict=True):
+            group.update(own)  # this run's settings, not those it was saved with
         self.scaler.load_state_dict(state.scaler)
         self.done = state.step
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return self.optimizer.param_groups
 
 
 def _warmup_steps(config: Config, steps: int) -> int:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+import clic
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -37,5 +39,4 @@ def test_commands_exist() -> None:
 
 
 def test_version_has_a_changelog_entry() -> None:
-    version = pyproject()["project"]["version"]
-    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert f"## [{clic.__version__}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")

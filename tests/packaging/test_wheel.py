@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+import clic
+
 # Looked for, not imported: setuptools puts its own distutils in place of Python's.
 for tool in ("pip", "setuptools"):
     if importlib.util.find_spec(tool) is None:
@@ -103,6 +105,10 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in info)
     for needed in ("clic/py.typed", "clic/configs/train.yaml", "clic/shapes/base/"):
         assert any(name.startswith(needed) for name in names), needed
+
+
+def test_wheel_is_named_after_the_version(wheel: Path) -> None:
+    assert wheel.name == f"clic-{clic.__version__}-py3-none-any.whl"
 
 
 def test_wheel_is_small(wheel: Path) -> None:

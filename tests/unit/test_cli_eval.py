@@ -1,0 +1,240 @@
+"""`clic-eval` as a user types it: outputs, defaults, mistakes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clic import inference, models, runs
+from clic.cli import common
+from clic.cli.eval import main
+from clic.config_eval import EvalConfig, PatchConfig
+from clic.errors import ConfigError, ModelError
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+class Noise:
+    """A model whose features depend on its name and the input's bytes."""
+
+    def __init__(self, name: str) -> None:
+        self.identity = {"name": name, "weights_sha256": "0" * 64}
+        self.seed = zlib.crc32(name.encode())
+
+    def encode_image(self, images: Sequence[Image.Image]) -> np.ndarray:
+        return np.stack([self._feature(image.tobytes()) for image in images])
+
+    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
+        return np.stack([self._feature(text.encode()) for text in texts])
+
+    def _feature(self, data: bytes) -> np.ndarray:
+        return np.random.default_rng([self.seed, zlib.crc32(data)]).normal(size=8)
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Stand-in models, the names that were loaded, and an empty current folder."""
+    names: list[str] = []
+
+    def load(name: str, **settings: object) -> Noise:
+        names.append(name)
+        return Noise(name)
+
+    monkeypatch.setattr(inference, "load", load)
+    monkeypatch.setattr(models, "resolve", lambda name: None)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CLIC_DATA", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    return names
+
+
+@pytest.fixture
+def clic_eval(loaded: list[str], capsys: pytest.CaptureFixture[str]) -> Command:
+    def call(*words: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main(words)
+        captured = capsys.readouterr()
+        assert isinstance(stopped.value.code, int)
+        return stopped.value.code, captured.out, captured.err
+
+    return call
+
+
+def test_help_is_quick_and_has_examples() -> None:
+    start = time.perf_counter()
+    words = [sys.executable, "-m", "clic.cli.eval", "--help"]
+    shown = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert time.perf_counter() - start < 5
+    assert "examples:" in shown.stdout
+    assert "--allow-missing" in shown.stdout
+    script = "import sys, clic.cli.eval, clic.cli.patch; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_one_model(clic_eval: Command, tmp_path: Path) -> None:
+    code, out, err = clic_eval(
+        "--bench", "shapes-retrieval,shapes-zero-shot", "--model", "m",
+        "--json", "out.json", "--rows", "rows.jsonl", "--batch-size", "100",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert "image_to_text@1" in out
+    assert max(map(len, out.splitlines())) <= 80
+    form = json.loads((tmp_path / "out.json").read_text())
+    assert set(form) == {"model", "provenance", "benchmarks"}
+    assert form["model"]["weights_sha256"] == "0" * 64
+    assert form["benchmarks"]["shapes-retrieval"]["n_images"] == 500
+    assert form["provenance"]["settings"]["batch_size"] == 100
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert len(rows) == 1000 + 3000
+    assert {row["model"] for row in rows} == {"m"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "rows.jsonl"]
+
+
+def test_models_side_by_side(clic_eval: Command, tmp_path: Path) -> None:
+    code, out, _ = clic_eval(
+        "--bench", "shapes++", "--model", "first", "--model", "second", "--json", "two.json"
+    )
+    assert code == 0
+    assert "A  first" in out and "B  second" in out and "B - A" in out
+    assert max(map(len, out.splitlines())) <= 80
+    first, second = json.loads((tmp_path / "two.json").read_text())["reports"]
+    assert [form["model"]["name"] for form in (first, second)] == ["first", "second"]
+    difference = (
+        second["benchmarks"]["shapes++"]["mean"]["itt"]
+        - first["benchmarks"]["shapes++"]["mean"]["itt"]
+    )
+    assert f"{difference:+.1f}" in out
+
+
+@pytest.mark.parametrize(("name", "schema"), [("eval", EvalConfig), ("patch", PatchConfig)])
+def test_the_file_and_the_schema_have_the_same_defaults(name: str, schema: type) -> None:
+    assert common.compose(name, [], schema) == schema()
+
+
+def test_flags_and_words_are_the_same_settings(clic_eval: Command, tmp_path: Path) -> None:
+    clic_eval("--bench", "shapes-retrieval", "--model", "m", "--seed", "5", "--json", "a.json")
+    clic_eval("bench=shapes-retrieval", "model=[m]", "seed=5", "json=b.json")
+    first, second = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
+    assert first["benchmarks"] == second["benchmarks"]
+    assert first["provenance"]["settings"] == second["provenance"]["settings"]
+
+
+def test_without_a_model_the_newest_finished_run_is_taken(
+    clic_eval: Command, loaded: list[str], tmp_path: Path
+) -> None:
+    _, _, err = clic_eval("--bench", "shapes-retrieval")
+    assert loaded == ["ViT-B-32:openai"]
+    assert "no finished run" in err
+    model = tmp_path / "runs" / "shapes-1" / runs.MODEL
+    model.mkdir(parents=True)
+    for name in (runs.OPEN_CLIP_CONFIG, runs.OPEN_CLIP_WEIGHTS):
+        (model / name).touch()
+    _, _, err = clic_eval("--bench", "shapes-retrieval")
+    assert loaded[1:] == ["runs/shapes-1"]
+    assert "runs/shapes-1" in err
+
+
+def test_a_later_model_is_looked_for_before_the_first_is_scored(
+    clic_eval: Command, loaded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolve(name: str) -> None:
+        raise ModelError(f"no model {name}")
+
+    monkeypatch.setattr(models, "resolve", resolve)
+    code, _, err = clic_eval("--bench", "shapes", "--model", "a", "--model", "b")
+    assert (code, loaded) == (2, [])
+    assert "no model b" in err
+
+
+def test_missing_data_ends_before_the_model_is_loaded(
+    clic_eval: Command, loaded: list[str], tmp_path: Path
+) -> None:
+    code, out, err = clic_eval("--bench", "sugarcrepe++", "--model", "m", "--data", "here")
+    assert (code, out, loaded) == (2, "", [])
+    assert err.startswith("clic-eval: error: sugarcrepe++: ")
+    assert str(tmp_path / "here" / "sugarcrepe_pp" / "replace_att.json") in err
+    assert "http://images.cocodataset.org/zips/val2017.zip" in err
+    assert err.count("\n") == 1
+
+
+def test_the_data_folder_is_taken_from_the_environment(
+    clic_eval: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLIC_DATA", str(tmp_path / "elsewhere"))
+    assert str(tmp_path / "elsewhere" / "coco") in clic_eval("--bench", "coco2017-retrieval")[2]
+
+
+def test_list(clic_eval: Command, loaded: list[str]) -> None:
+    code, out, _ = clic_eval("--bench", "list")
+    assert (code, loaded) == (0, [])
+    for name in ("shapes++", "sugarcrepe++", "coco2017-retrieval", "built in", "missing"):
+        assert name in out
+    assert "arXiv" in out and "curl -fL" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no benchmark named"),
+        (["--bench", "sugarcrep"], "did you mean 'sugarcrepe'"),
+        (["--benhc", "shapes"], "unknown option --benhc; did you mean '--bench'"),
+        (["--bench"], "expected one argument"),
+        (["shapes"], "'shapes' is neither an option nor a key=value"),
+        (["bench=shapes", "batchsize=3"], "did you mean 'batch_size'"),
+        (["bench=shapes", "batch_size=x"], "batch_size"),
+        (["bench=shapes", "batch_size=0"], "batch_size=0"),
+        (["--bench", "shapes", "bench=all"], "given twice"),
+        (["--bench", "shapes", "--split", "tset"], "did you mean 'test'"),
+        (["--bench", "shapes", "--precision", "fp8"], "precision='fp8'"),
+        (["--bench", "shapes", "--json", "no/such/folder.json"], "there is no folder no/such"),
+        (["--bench", "shapes", "--json", "."], "is a folder"),
+        (["bench=[shapes", "seed=1"], "bench"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(
+    clic_eval: Command, loaded: list[str], words: list[str], message: str
+) -> None:
+    code, out, err = clic_eval(*words)
+    assert (code, out, loaded) == (2, "", [])
+    assert err.startswith("clic-eval: error: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_debug_shows_the_traceback(loaded: list[str]) -> None:
+    with pytest.raises(ConfigError):
+        main(["--bench", "nothing", "--debug"])
+
+
+def test_torchrun_is_refused(clic_eval: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    code, _, err = clic_eval("--bench", "shapes")
+    assert code == 2
+    assert "WORLD_SIZE=4" in err
+
+
+def test_ctrl_c_is_one_line_and_130(capsys: pytest.CaptureFixture[str]) -> None:
+    def body() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stopped:
+        common.run_cli("clic-x", body)
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "clic-x: interrupted\n"
+
+
+def test_bugs_keep_their_traceback() -> None:
+    def body() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        common.run_cli("clic-x", body)

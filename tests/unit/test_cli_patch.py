@@ -1,0 +1,187 @@
+"""`clic-patch` as a user types it: folders, sweeps with their plot, mistakes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from clic import runs, shapes
+from clic.cli.patch import main
+from clic.config_eval import parse_sweep
+from clic.errors import ConfigError
+from clic.evaluation import sweeps
+
+Command = Callable[..., tuple[int, str, str]]
+MODEL = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 16, "head_width": 8, "patch_size": 16},
+    "text_cfg": {"context_length": 24, "width": 16, "heads": 2, "layers": 1},
+}
+PREPROCESS = {"size": 32, "mean": [0.5] * 3, "std": [0.5] * 3}
+
+
+def write_model(folder: Path, seed: int) -> None:
+    """Write a tiny open_clip model; all seeds share the vision tower."""
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    model = open_clip.model.CLIP(**MODEL)
+    generator = torch.Generator().manual_seed(seed)
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    for name in ("token_embedding.weight", "text_projection"):
+        state[name] = torch.randn(state[name].shape, generator=generator) / 4
+    save_file(state, folder / runs.OPEN_CLIP_WEIGHTS)
+    config = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
+    (folder / runs.OPEN_CLIP_CONFIG).write_text(json.dumps(config))
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished run that keeps its own base, in the current folder's runs/."""
+    folder = tmp_path / "runs" / "shapes-1"
+    write_model(folder / runs.BASE, seed=1)
+    write_model(folder / runs.MODEL, seed=2)
+    (folder / runs.CONFIG_FILE).write_text("name: shapes\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    return folder
+
+
+@pytest.fixture
+def clic_patch(capsys: pytest.CaptureFixture[str]) -> Command:
+    def call(*words: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main(words)
+        captured = capsys.readouterr()
+        assert isinstance(stopped.value.code, int)
+        return stopped.value.code, captured.out, captured.err
+
+    return call
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / runs.OPEN_CLIP_WEIGHTS)
+
+
+def test_the_newest_run_is_patched(clic_patch: Command, run: Path) -> None:
+    code, out, err = clic_patch("--alpha", "0.5")
+    assert code == 0
+    assert "wrote runs/shapes-1/patched/alpha-0.50" in out
+    assert "runs/shapes-1, the newest finished one" in err
+    base, tuned, mixed = (
+        weights(run / name)["text_projection"] for name in ("base", "model", "patched/alpha-0.50")
+    )
+    assert torch.equal(mixed, 0.5 * base + 0.5 * tuned)
+
+
+def test_ends_are_the_models_themselves(clic_patch: Command, run: Path) -> None:
+    code, _, _ = clic_patch("--run", "runs/shapes-1", "--alpha", "0,1")
+    assert code == 0
+    for alpha, name in ((0, runs.BASE), (1, runs.MODEL)):
+        mixed = run / runs.PATCHED / runs.alpha_folder(alpha) / runs.OPEN_CLIP_WEIGHTS
+        assert mixed.read_bytes() == (run / name / runs.OPEN_CLIP_WEIGHTS).read_bytes()
+
+
+def test_two_models_and_a_folder(clic_patch: Command, run: Path, tmp_path: Path) -> None:
+    pair = ("--base", str(run / runs.BASE), "--tuned", "runs/shapes-1")
+    assert clic_patch(*pair, "--out", "one", "--alpha", "0.5")[0] == 0
+    assert clic_patch(*pair, "--out", "two", "--alpha", "0.5", "--alpha", "0.75")[0] == 0
+    half = weights(tmp_path / "one")
+    assert torch.equal(
+        half["text_projection"], weights(tmp_path / "two/alpha-0.50")["text_projection"]
+    )
+    assert (tmp_path / "two" / "alpha-0.75" / runs.OPEN_CLIP_CONFIG).is_file()
+
+
+def test_sweep(clic_patch: Command, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shapes, "triplets", partial(shapes.triplets, per_category=20))
+    code, out, _ = clic_patch("--sweep", "0:1:0.5", "--bench", "shapes", "--batch-size", "200")
+    assert code == 0
+    assert "swap ITT" in out and "alpha" in out
+    assert max(map(len, out.splitlines())) <= 80
+    content = json.loads((run / runs.SWEEP_FILE).read_text())
+    assert [entry["alpha"] for entry in content["alphas"]] == [0, 0.5, 1]
+    assert content["base"] == str(Path("runs/shapes-1") / runs.BASE)
+    hashes = {entry["model"]["weights_sha256"] for entry in content["alphas"]}
+    assert len(hashes) == 3
+    assert all(entry["benchmarks"]["shapes++"]["mean"]["n"] == 120 for entry in content["alphas"])
+    with Image.open(run / runs.SWEEP_PICTURE) as picture:
+        assert picture.width > 600 and picture.height > 400
+    assert not list(run.glob(".sweep-*"))
+
+
+def test_lines_of_a_picture() -> None:
+    triplets = {"a_b": {"itt": 1.0, "tot": 2.0, "n": 5}, "mean": {"itt": 3.0, "tot": 4.0, "n": 5}}
+    lines = sweeps.lines_of([triplets, triplets])
+    assert [(line.label, line.values) for line in lines] == [
+        ("mean ITT", [3.0, 3.0]),
+        ("mean TOT", [4.0, 4.0]),
+    ]
+    retrieval = {"image_to_text@1": 5.0, "image_to_text@5": 6.0, "n_images": 7}
+    assert [line.label for line in sweeps.lines_of([retrieval])] == ["image to text@1"]
+    zero_shot = {"shape": 5.0, "pair": 6.0, "n_images": 7}
+    assert [line.label for line in sweeps.lines_of([zero_shot])] == ["shape", "pair"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "alphas"),
+    [
+        (["0:1:0.25"], [0, 0.25, 0.5, 0.75, 1]),
+        (["0:0.3:0.1"], [0, 0.1, 0.2, 0.3]),
+        (["1", "0", "0.5", "0.5"], [0, 0.5, 1]),
+        (["0.2:0.9:0.5", "1"], [0.2, 0.7, 1]),
+    ],
+)
+def test_alphas_of_a_sweep(parts: list[str], alphas: list[float]) -> None:
+    assert parse_sweep(parts) == alphas
+
+
+@pytest.mark.parametrize("part", ["0:1", "0:1:0", "1:0:0.5", "0:2:0.5", "a", "0:1:0.1:2"])
+def test_wrong_sweeps(part: str) -> None:
+    with pytest.raises(ConfigError, match="sweep"):
+        parse_sweep([part])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "nothing to do"),
+        (["--alpha", "1.5"], "alpha=1.5 lies outside 0..1"),
+        (["--alpha", "-0.1"], "alpha=-0.1 lies outside 0..1"),
+        (["--alpha", "nan"], "outside 0..1"),
+        (["--alpha", "half"], "alpha=half is no number"),
+        (["alpha=2"], "alpha=2 lies outside"),
+        (["--sweep", "0:1:0.5"], "--sweep needs --bench"),
+        (["--alpha", "0.5", "--bench", "shapes"], "bench has no effect without --sweep"),
+        (["--alpha", "0.5", "--base", "x"], "--base, --tuned and --out go together"),
+        (["--alpha", "0.5", "--run", "runs/shapes-2"], "did you mean 'shapes-1'"),
+        (["--alpha", "0.5", "--run", "runs/shapes-1/model"], "is no run but a model"),
+        (["--sweep", "0:1:0.5", "--bench", "shape"], "did you mean 'shapes'"),
+        (["--alhpa", "0.5"], "did you mean '--alpha'"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(
+    clic_patch: Command, run: Path, words: list[str], message: str
+) -> None:
+    code, out, err = clic_patch(*words)
+    assert (code, out) == (2, "")
+    last = err.splitlines()[-1]
+    assert last.startswith("clic-patch: error: ")
+    assert message in last
+    assert not (run / runs.PATCHED).exists()
+
+
+def test_without_a_run_it_says_what_to_do(
+    clic_patch: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = clic_patch("--alpha", "0.5")
+    assert code == 2
+    assert "no finished run" in err and "clic-train" in err and "--base" in err

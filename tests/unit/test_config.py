@@ -1,0 +1,202 @@
+"""Settings: every mistake that `validate` knows is told with its setting, value and remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import pytest
+
+from clic.config import CHOICES, MINIMUM, Config, lookup, validate
+from clic.errors import ConfigError
+
+
+def put(config: Config, setting: str, value: Any) -> None:
+    """Set a dotted setting."""
+    *groups, last = setting.split(".")
+    target: Any = config
+    for group in groups:
+        target = getattr(target, group)
+    setattr(target, last, value)
+
+
+def valid() -> Config:
+    """Return settings that validate."""
+    config = Config()
+    config.data.samples, config.data.split = 64, "train"
+    return config
+
+
+def message_of(**settings: Any) -> str:
+    """Return the error's text for the valid settings with changes (`__` stands for the dot)."""
+    config = valid()
+    for setting, value in settings.items():
+        put(config, setting.replace("__", "."), value)
+    with pytest.raises(ConfigError) as error:
+        validate(config)
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_valid_settings_pass() -> None:
+    validate(valid())
+
+
+@pytest.mark.parametrize("setting", sorted(CHOICES))
+def test_unknown_choice_names_setting_value_and_choices(setting: str) -> None:
+    right = CHOICES[setting][-1]
+    text = message_of(**{setting.replace(".", "__"): right + "x"})
+    assert f"{setting}='{right}x'" in text
+    assert f"did you mean '{right}'" in text
+    assert all(choice in text for choice in CHOICES[setting])
+
+
+@pytest.mark.parametrize("setting", sorted(MINIMUM))
+def test_too_small_names_setting_value_and_least(setting: str) -> None:
+    text = message_of(**{setting.replace(".", "__"): MINIMUM[setting] - 1})
+    assert f"{setting}={MINIMUM[setting] - 1}" in text
+    assert f"{MINIMUM[setting]} or more" in text
+
+
+def test_nan_is_out_of_range() -> None:
+    assert "optim.lr=nan" in message_of(optim__lr=float("nan"))
+
+
+def test_every_checked_setting_exists() -> None:
+    for setting in (*CHOICES, *MINIMUM):
+        lookup(Config(), setting)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        # data
+        (
+            {"data__source": "shards", "data__samples": None, "data__split": None},
+            ["data.shards", "data.shards=/data", "data=shapes"],
+        ),
+        (
+            {"data__source": "shards", "data__shards": "x", "data__split": None},
+            ["data.samples=64", "no effect", "leave it out"],
+        ),
+        (
+            {"data__source": "shards", "data__shards": "x", "data__samples": None},
+            ["data.split=train", "no effect", "leave it out"],
+        ),
+        ({"data__shards": "x"}, ["data.shards=x", "no effect", "data=shards"]),
+        ({"data__samples": None}, ["data.samples", "data.split"]),
+        ({"data__split": None}, ["data.samples", "data.split"]),
+        (
+            {
+                "data__source": "shards",
+                "data__shards": "x",
+                "data__single_shards": "y",
+                "data__samples": None,
+                "data__split": None,
+                "sampling__kinds": "composite",
+            },
+            ["data.single_shards=y", "sampling.kinds=composite", "data.shards alone"],
+        ),
+        # captions and losses
+        (
+            {"captions__composite_negative": "none"},
+            ["loss.composite=clic", "captions.composite_negative=none", "hard_negative_weight=0"],
+        ),
+        (
+            {"loss__hard_negative_weight": 0.0},
+            ["captions.composite_negative=cross_swap", "no effect", "composite_negative=none"],
+        ),
+        (
+            {"loss__composite": "clip"},
+            ["captions.composite_negative=cross_swap", "loss.composite=clip"],
+        ),
+        (
+            {"captions__single_negative": "swap"},
+            ["captions.single_negative=swap", "loss.single=clip", "single_negative=none"],
+        ),
+        (
+            {"loss__single": "softmax_negatives"},
+            ["loss.single=softmax_negatives", "captions.single_negative=none"],
+        ),
+        (
+            {
+                "loss__contrastive_weight": 0.0,
+                "loss__hard_negative_weight": 0.0,
+                "loss__unimodal_weight": 0.0,
+                "captions__composite_negative": "none",
+            },
+            ["loss.*_weight", "nothing to train on"],
+        ),
+        (
+            {"captions__composite_positives": 1},
+            ["loss.unimodal_weight=1.0", "captions.composite_positives=1", "2 or more"],
+        ),
+        (
+            {"loss__hard_negative_positives": 5},
+            ["loss.hard_negative_positives=5", "captions.composite_positives=4"],
+        ),
+        (
+            {
+                "loss__hard_negative_positives": 2,
+                "loss__hard_negative_weight": 0.0,
+                "captions__composite_negative": "none",
+            },
+            ["loss.hard_negative_positives=2", "no effect", "null"],
+        ),
+        (
+            {
+                "loss__hard_negative_positives": 2,
+                "loss__composite": "clip",
+                "captions__composite_negative": "none",
+            },
+            ["loss.hard_negative_positives=2", "no effect", "loss.composite=clip", "null"],
+        ),
+        # optimiser
+        (
+            {"optim__warmup_steps": 3, "optim__warmup_fraction": 0.1},
+            ["optim.warmup_steps=3", "optim.warmup_fraction=0.1", "null"],
+        ),
+        ({"optim__warmup_fraction": 1.5}, ["optim.warmup_fraction=1.5", "0 to 1"]),
+        ({"optim__betas": [0.9]}, ["optim.betas=[0.9]", "two numbers"]),
+        ({"optim__betas": [0.9, 1.0]}, ["optim.betas=[0.9, 1.0]", "below 1"]),
+        ({"optim__eps": 0.0}, ["optim.eps=0.0", "above 0"]),
+        # run
+        ({"train__eval_every": 5}, ["train.eval_every=5", "train.eval_bench=[]", "or neither"]),
+        ({"train__eval_bench": ["shapes++"]}, ["train.eval_every=0", "shapes++"]),
+        ({"train__run_name": "a/b"}, ["train.run_name='a/b'", "train.runs_dir"]),
+        ({"train__run_name": ".."}, ["train.run_name='..'", "train.runs_dir"]),
+        ({"train__run_name": " x"}, ["train.run_name=' x'", "plain name"]),
+        ({"train__run_name": ""}, ["train.run_name=''", "plain name"]),
+    ],
+)
+def test_settings_that_cannot_go_together(changes: dict[str, Any], parts: list[str]) -> None:
+    text = message_of(**changes)
+    for part in parts:
+        assert part in text
+
+
+def test_negatives_are_not_asked_of_kinds_that_do_not_occur() -> None:
+    config = valid()
+    config.sampling.kinds = "single"
+    config.captions.composite_negative = "none"
+    validate(config)
+
+
+def documented(schema: type) -> set[str]:
+    """Return the settings that a schema's docstring describes."""
+    lines = (schema.__doc__ or "").splitlines()
+    return {line.split(":")[0].strip() for line in lines if line.startswith(" " * 8)}
+
+
+@pytest.mark.parametrize(
+    "schema", [Config, *(f.default_factory for f in fields(Config) if is_dataclass(f.default_factory))]
+)
+def test_every_setting_is_documented(schema: type) -> None:
+    groups = {f.name for f in fields(schema) if is_dataclass(f.default_factory)}
+    assert {f.name for f in fields(schema)} - groups <= documented(schema)
+
+
+def test_shipped_default_run_validates(settings: Callable[..., Config]) -> None:
+    validate(settings())

@@ -1,0 +1,132 @@
+"""Captions of a row: lower case, stored and inline tags, positives and negatives as set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clic import shapes
+from clic.config import CaptionsConfig
+from clic.data.captioning import Captioner
+from clic.errors import DataError
+from clic.types import Sample, Token
+
+RNG = np.random.default_rng
+IMAGE = np.zeros((4, 4, 3), dtype=np.uint8)
+
+
+def token(text: str, start: int, pos: str) -> Token:
+    return Token(text, start, start + len(text), pos, text.lower())
+
+
+DOG = Sample(
+    "dog",
+    IMAGE,
+    ("A Brown dog", "It barks"),
+    ((token("A", 0, "DET"), token("Brown", 2, "ADJ"), token("dog", 8, "NOUN")), ()),
+)
+CAT = Sample(
+    "cat",
+    IMAGE,
+    ("A Black cat.", "It sleeps"),
+    ((token("A", 0, "DET"), token("Black", 2, "ADJ"), token("cat", 8, "NOUN")), ()),
+)
+
+
+def captioner(**settings: object) -> Captioner:
+    return Captioner(CaptionsConfig(**{"tagger": "stored", **settings}))  # type: ignore[arg-type]
+
+
+def test_composite_captions_in_lower_case() -> None:
+    row = captioner().make("composite", [DOG, CAT], RNG(0))
+    assert row.positives[:2] == ("a brown dog. a black cat.", "a black cat. a brown dog.")
+    assert row.negative is not None
+    text = row.negative.text
+    assert text == text.lower()
+    assert "a black dog." in text or "a brown cat." in text
+
+
+def test_case_is_kept_where_that_is_asked() -> None:
+    row = captioner(lowercase=False).make("composite", [DOG, CAT], RNG(0))
+    assert row.positives[:2] == ("A Brown dog. A Black cat.", "A Black cat. A Brown dog.")
+    assert row.negative is not None and "A " in row.negative.text
+
+
+def test_further_positives_join_other_sentences() -> None:
+    row = captioner().make("composite", [DOG, CAT], RNG(0))
+    assert len(row.positives) == 4
+    for text in row.positives[2:]:
+        assert sorted(text.rstrip(".").split(". ")) == ["it barks", "it sleeps"]
+
+
+def test_single_rows_have_the_first_caption_as_it_stands() -> None:
+    row = captioner().make("single", [CAT], RNG(0))
+    assert row.positives == ("a black cat.",) and row.negative is None
+
+
+@pytest.mark.parametrize("kind", ["swap", "replace"])
+def test_single_negatives(kind: str) -> None:
+    sample = shapes.sample("train", 0, objects=2)
+    maker = captioner(single_negative=kind)
+    assert maker.negatives("single") == 1
+    row = maker.make("single", [sample], RNG(1))
+    assert row.negative is not None
+    assert row.negative.text != row.positives[0]
+    assert row.negative.kind == kind
+
+
+def test_number_of_negatives() -> None:
+    assert captioner().negatives("composite") == 1
+    assert captioner().negatives("single") == 0
+    assert captioner(composite_negative="none").negatives("composite") == 0
+
+
+def test_no_negative_is_made_where_none_is_asked() -> None:
+    untagged = Sample("x", IMAGE, ("a dog",))
+    row = captioner(composite_negative="none").make("composite", [untagged, untagged], RNG(0))
+    assert row.negative is None
+
+
+def test_hanta_tags_need_no_stored_ones() -> None:
+    bare = [Sample(s.key, s.image, s.captions) for s in (DOG, CAT)]
+    row = captioner(tagger="hanta").make("composite", bare, RNG(0))
+    assert row.negative is not None and row.negative.text != row.positives[0]
+
+
+def test_equal_generators_give_equal_captions() -> None:
+    maker = captioner()
+    first, second = (maker.make("composite", [DOG, CAT], RNG(7)) for _ in range(2))
+    assert first == second
+    assert len({maker.make("composite", [DOG, CAT], RNG(i)).negative for i in range(20)}) > 1
+
+
+def test_a_sample_without_caption_is_named() -> None:
+    with pytest.raises(DataError, match="'x' has no caption"):
+        captioner().make("single", [Sample("x", IMAGE, ())], RNG(0))
+
+
+@pytest.mark.parametrize("tags", [None, ()])
+def test_missing_tags_are_named_with_the_remedy(tags: tuple | None) -> None:
+    sample = Sample("x", IMAGE, ("a dog",), tags)
+    with pytest.raises(DataError, match=r"'x' carries no tags.*captions\.tagger=hanta"):
+        captioner().make("composite", [sample, sample], RNG(0))
+
+
+@pytest.mark.parametrize(
+    "caption",
+    ["a dog", "The brown dog"],
+    ids=["too short", "other words"],
+)
+def test_tags_of_another_caption_are_noticed(caption: str) -> None:
+    sample = Sample("x", IMAGE, (caption,), DOG.tags)
+    with pytest.raises(DataError, match=r"'x': its stored tag of .* does not fit"):
+        captioner().make("composite", [sample, sample], RNG(0))
+
+
+def test_tags_that_lower_case_moves_are_noticed() -> None:
+    caption = "İ dog"  # its lower case has one character more
+    tags = ((token("İ", 0, "NOUN"), token("dog", 2, "NOUN")),)
+    sample = Sample("x", IMAGE, (caption,), tags)
+    with pytest.raises(DataError, match="'x': its stored tag"):
+        captioner().make("composite", [sample, sample], RNG(0))
+    captioner(lowercase=False).make("composite", [sample, sample], RNG(0))

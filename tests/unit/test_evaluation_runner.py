@@ -1,0 +1,220 @@
+"""`evaluate` on the embedded world: the report's form, what is left out, wrong settings."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clic import distributed, evaluation, shapes
+from clic.errors import ConfigError, DataError
+from clic.evaluation import plan, registry
+from clic.evaluation.listing import lines, state
+
+TRIPLET = {"itt", "tot", "p1", "n"}
+RECALL = {f"{way}@{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)}
+
+
+def noise(data: bytes) -> np.ndarray:
+    return np.random.default_rng(zlib.crc32(data)).normal(size=12)
+
+
+class Images:
+    def encode_image(self, images: Sequence[Image.Image]) -> np.ndarray:
+        return np.stack([noise(image.tobytes()) for image in images])
+
+
+class Texts:
+    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
+        return np.stack([noise(text.encode()) for text in texts])
+
+
+class Both(Images, Texts):
+    identity = {"name": "noise", "weights_sha256": "00"}  # noqa: RUF012
+    device = "cpu"
+    precision = "fp32"
+
+
+@pytest.fixture(scope="module")
+def report() -> evaluation.Report:
+    return evaluation.evaluate(Both(), ["shapes"], keep_rows=True, seed=3)
+
+
+def test_the_form_of_the_report(report: evaluation.Report) -> None:
+    form = report.to_dict()
+    assert set(form) == {"model", "provenance", "benchmarks"}
+    assert set(form["benchmarks"]) == {"shapes++", "shapes-retrieval", "shapes-zero-shot"}
+    triplets = form["benchmarks"]["shapes++"]
+    assert list(triplets) == [*shapes.CATEGORIES, "replace", "swap", "mean"]
+    assert all(set(entry) == TRIPLET for entry in triplets.values())
+    assert [entry["n"] for entry in triplets.values()] == [500] * 6 + [1500, 1500, 3000]
+    retrieval = form["benchmarks"]["shapes-retrieval"]
+    assert set(retrieval) == {*RECALL, "n_images", "n_captions"}
+    assert (retrieval["n_images"], retrieval["n_captions"]) == (500, 500)
+    zero_shot = form["benchmarks"]["shapes-zero-shot"]
+    assert set(zero_shot) == {"shape", "colour", "pair", "n_images"}
+    assert json.loads(json.dumps(form, allow_nan=False)) == form
+
+
+def test_groups_are_means_of_their_categories(report: evaluation.Report) -> None:
+    triplets = report.benchmarks["shapes++"]
+    for group, start in (("replace", "replace_"), ("swap", "swap_"), ("mean", "")):
+        members = [triplets[name] for name in shapes.CATEGORIES if name.startswith(start)]
+        for metric in ("itt", "tot", "p1"):
+            mean = sum(entry[metric] for entry in members) / len(members)
+            assert triplets[group][metric] == pytest.approx(mean)
+
+
+def test_provenance_says_what_was_done(report: evaluation.Report) -> None:
+    record = report.provenance
+    assert record["settings"]["split"] == "test"
+    assert record["seed"] == 3
+    assert record["device"] == "cpu"
+    assert record["dtype"] == "fp32"
+    assert record["seconds"] > 0
+    assert record["versions"]["torch"]
+    assert "commit" in record
+    assert len(record["benchmarks"]["shapes++"]["sha256"]) == 64
+    assert report.model == {"name": "noise", "source": "a Python object", "weights_sha256": "00"}
+
+
+def test_the_hash_follows_the_content() -> None:
+    def hashes(**settings: Any) -> list[str]:
+        return [item.sha256 for item in plan.prepare(["shapes-zero-shot"], **settings).prepared]
+
+    assert hashes() == hashes()
+    assert hashes() != hashes(seed=1)
+    assert hashes() != hashes(split="validation")
+
+
+def test_rows_recompute_the_numbers(report: evaluation.Report) -> None:
+    rows = [row for row in report.rows if row["benchmark"] == "shapes++"]
+    assert len(rows) == 3000
+    for name in shapes.CATEGORIES:
+        mine = [row for row in rows if row["category"] == name]
+        for metric in ("itt", "tot", "p1"):
+            right = sum(row[metric] for row in mine)
+            assert report.benchmarks["shapes++"][name][metric] == 100 * right / len(mine)
+    for row in rows[:50]:
+        score = row["scores"]
+        assert row["p1"] == (score["image_positive1"] > score["image_negative"])
+    world = shapes.triplets("test", seed=3).rows[7]
+    assert rows[7]["captions"] == {
+        "positive1": world.positive1,
+        "positive2": world.positive2,
+        "negative": world.negative,
+    }
+    zero_shot = [row for row in report.rows if row.get("task") == "pair"]
+    right = sum(row["right"] for row in zero_shot)
+    assert report.benchmarks["shapes-zero-shot"]["pair"] == 100 * right / len(zero_shot)
+    assert all(row["right"] == (row["predicted"] == row["target"]) for row in zero_shot)
+
+
+def test_what_a_model_cannot_do_is_left_out_and_said() -> None:
+    texts = evaluation.evaluate(Texts(), ["shapes"])
+    assert set(texts.benchmarks) == {"shapes++"}
+    assert set(texts.benchmarks["shapes++"]["swap_att"]) == {"tot", "n"}
+    assert set(texts.provenance["left_out"]) == set(registry.GROUPS["shapes"])
+    images = evaluation.evaluate(Images(), ["shapes"])
+    assert images.benchmarks == {}
+    assert "no encode_text" in images.provenance["left_out"]["shapes++"]
+
+
+def test_a_thing_without_either_method_is_no_model() -> None:
+    with pytest.raises(ConfigError, match="neither encode_image nor encode_text"):
+        evaluation.evaluate(object(), ["shapes++"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"split": "tset"}, "did you mean 'test'"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"workers": 0}, "workers=0"),
+        ({"benches": ["shapes+"]}, r"did you mean 'shapes\+\+'"),
+        ({"benches": []}, "bench is empty"),
+    ],
+)
+def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        evaluation.evaluate(Both(), settings.pop("benches", ["shapes-retrieval"]), **settings)
+
+
+@pytest.mark.parametrize("setting", [{"split": "validation"}, {"seed": 1}])
+def test_world_settings_have_no_effect_on_files(setting: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no effect"):
+        plan.prepare(["sugarcrepe++"], tmp_path, **setting)
+
+
+@pytest.mark.parametrize(
+    "name", ["SugarCrepe++", "sugar-crepe++", "SUGAR_CREPE++", "sugarcrepe-pp"]
+)
+def test_names_as_people_write_them(name: str) -> None:
+    assert [benchmark.name for benchmark in registry.select([name])] == ["sugarcrepe++"]
+
+
+def test_groups_and_repeats_name_each_benchmark_once() -> None:
+    chosen = registry.select(["shapes-retrieval", "shapes", "Shapes++"])
+    assert [b.name for b in chosen] == ["shapes-retrieval", "shapes++", "shapes-zero-shot"]
+    assert len(registry.select(["all"])) == len(registry.BENCHMARKS)
+
+
+def test_one_message_for_all_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        plan.prepare(["shapes++", "sugarcrepe++", "coco2017-retrieval"], tmp_path)
+    message = str(caught.value)
+    assert "sugarcrepe++, coco2017-retrieval" in message
+    assert str(tmp_path / "sugarcrepe_pp" / "replace_att.json") in message
+    assert message.count("zips/val2017.zip ") == 1
+    assert "annotations_trainval2017.zip" in message
+    assert "Sri-Harsha/scpp/main/data/{replace_att,replace_obj" in message
+
+
+def test_text_only_models_need_annotations_alone(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        plan.prepare(["sugarcrepe++"], tmp_path, with_images=False)
+    assert "val2017" not in str(caught.value)
+
+
+def test_the_data_root_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIC_DATA", "/somewhere")
+    assert plan.default_data_root() == Path("/somewhere")
+    monkeypatch.delenv("CLIC_DATA")
+    assert plan.default_data_root() == Path("data")
+
+
+def test_listing_says_what_is_here(tmp_path: Path) -> None:
+    bench = registry.BENCHMARKS["sugarcrepe++"]
+    assert state(registry.BENCHMARKS["shapes++"], tmp_path) == "built in"
+    assert state(bench, tmp_path) == "missing"
+    for item in bench.annotations:
+        file = tmp_path / item.path
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("[]")
+    assert state(bench, tmp_path) == "text only"
+    (tmp_path / "coco" / "val2017").mkdir(parents=True)
+    assert state(bench, tmp_path) == "installed"
+    assert not any("scpp" in line for line in lines(tmp_path))
+    assert any("sugar-crepe" in line for line in lines(tmp_path))
+
+
+def test_every_benchmark_says_where_it_is_from() -> None:
+    for name, bench in registry.BENCHMARKS.items():
+        assert bench.name == name
+        assert bench.version and bench.citation and bench.licence and bench.about
+        assert bench.made == (not bench.annotations)
+    for members in registry.GROUPS.values():
+        assert set(members) <= set(registry.BENCHMARKS)
+
+
+def test_ranks_beyond_the_first_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "world_size", lambda group=None: 2)
+    monkeypatch.setattr(distributed, "rank", lambda group=None: 1)
+    with pytest.raises(ConfigError, match="rank 0 only"):
+        evaluation.evaluate(Both(), ["shapes-retrieval"])

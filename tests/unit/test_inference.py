@@ -1,0 +1,141 @@
+"""A model ready for use: forms of images, order, modes and keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clic import inference, models
+from clic.errors import ClicError, DataError, ModelError
+from clic.inference import Encoder
+
+
+@pytest.fixture
+def encoder(tiny: Path) -> Encoder:
+    return inference.load(str(tiny), device="cpu", batch_size=2)
+
+
+def pixels(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+
+
+def test_every_form_of_an_image_gives_the_same_features(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    array, path = pixels(), tmp_path / "image.png"
+    image = Image.fromarray(array)
+    image.save(path)
+    features = encoder.encode_image([image, path, str(path), path.read_bytes(), array])
+    assert features.shape == (5, 16) and features.dtype == torch.float32
+    torch.testing.assert_close(features, features[:1].expand(5, -1), rtol=0, atol=1e-6)
+
+
+def test_pil_images_of_every_mode(encoder: Encoder) -> None:
+    image = Image.fromarray(pixels())
+    modes = [image.convert(mode) for mode in ("L", "RGBA", "P", "CMYK")]
+    assert encoder.encode_image(modes).isfinite().all()
+    torch.testing.assert_close(*encoder.encode_image([image, image.convert("RGBA")]))
+
+
+def test_open_clips_own_preprocessing_agrees(encoder: Encoder) -> None:
+    import open_clip
+
+    _, transform = open_clip.create_model_from_pretrained(encoder.clip.source.open_clip_name)
+    image = Image.fromarray(pixels())
+    encoder.clip.model.eval()
+    with torch.no_grad():
+        expected = encoder.clip.model.encode_image(transform(image)[None], normalize=True)
+    torch.testing.assert_close(encoder.encode_image([image]), expected)
+
+
+def test_features_are_unit_and_in_order(encoder: Encoder) -> None:
+    images = [pixels(seed) for seed in range(5)]
+    captions = ["a dog", "a cat", "a red circle", "", "a " * 60]
+    for encode, items in ((encoder.encode_image, images), (encoder.encode_text, captions)):
+        together = encode(items)
+        torch.testing.assert_close(together.norm(dim=-1), torch.ones(5))
+        alone = torch.cat([encode([item]) for item in items])
+        torch.testing.assert_close(together, alone)
+
+
+def test_similarity_is_the_cosine(encoder: Encoder) -> None:
+    images, captions = [pixels(0), pixels(1)], ["a", "b", "c"]
+    scores = encoder.similarity(images, captions)
+    assert scores.shape == (2, 3)
+    expected = encoder.encode_image(images) @ encoder.encode_text(captions).T
+    assert torch.equal(scores, expected)
+
+
+def test_nothing_gives_no_rows(encoder: Encoder) -> None:
+    assert encoder.encode_image([]).shape == encoder.encode_text([]).shape == (0, 16)
+
+
+def test_the_model_keeps_its_modes(encoder: Encoder) -> None:
+    model = encoder.clip.model
+    model.train()
+    model.visual.eval()
+    before = model.visual.bn1.running_mean.clone()
+    encoder.encode_image([pixels()])
+    encoder.encode_text(["a"])
+    assert model.training and model.transformer.training and not model.visual.training
+    assert torch.equal(before, model.visual.bn1.running_mean)
+
+
+def test_the_model_can_be_trained_afterwards(encoder: Encoder) -> None:
+    encoder.encode_text(["a dog"])
+    encoder.clip.model.encode_text(encoder.clip.tokenizer(["a dog"])).sum().backward()
+
+
+def test_autocast(tiny: Path, encoder: Encoder) -> None:
+    half = inference.load(str(tiny), device="cpu", precision="bf16")
+    exact, rounded = (e.encode_text(["a dog"]) for e in (encoder, half))
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(exact, rounded)
+    torch.testing.assert_close(exact, rounded, atol=0.02, rtol=0)
+
+
+def test_keys(tiny: Path, encoder: Encoder, build_tiny: Callable[..., Any], tmp_path: Path) -> None:
+    assert encoder.text_key("a dog") == encoder.text_key("A  dog ") != encoder.text_key("a cat")
+    assert encoder.image_key == inference.load(str(tiny), device="cpu").image_key
+    hash(encoder.image_key)
+    text_only = models.create(str(tiny))
+    with torch.no_grad():
+        text_only.model.ln_final.weight.mul_(2)
+    assert Encoder(text_only).image_key == encoder.image_key
+    assert Encoder(build_tiny(tmp_path, seed=1)).image_key != encoder.image_key
+    assert Encoder(text_only, precision="bf16").image_key != encoder.image_key
+
+
+def test_device_and_identity(encoder: Encoder) -> None:
+    assert encoder.device == torch.device("cpu")
+    assert encoder.identity["image_size"] == 32
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (Path("nowhere.jpg"), "nowhere.jpg cannot be read: No such file"),
+        (b"no image", "no image"),
+        (np.zeros((4, 4)), "give uint8"),
+    ],
+)
+def test_images_that_cannot_be_read(encoder: Encoder, image: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        encoder.encode_image([image])
+
+
+@pytest.mark.parametrize("name", ["nowhere", "local-dir:/nowhere"])
+def test_models_that_are_not_there(name: str) -> None:
+    with pytest.raises(ModelError, match="nowhere"):
+        inference.load(name, device="cpu")
+
+
+def test_a_folder_without_model(tmp_path: Path) -> None:
+    with pytest.raises(ClicError, match=f"{tmp_path} holds no model"):
+        inference.load(str(tmp_path), device="cpu")

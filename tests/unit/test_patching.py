@@ -1,0 +1,219 @@
+"""Models between models: folders, names, refusals, atomic writes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from clic import patching, runs, shapes
+from clic.errors import ConfigError, ModelError
+
+CONFIG = {"model_cfg": {"embed_dim": 4, "text_cfg": {"width": 4}}, "preprocess_cfg": {"mean": [0]}}
+
+
+def state(seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "logit_scale": torch.tensor(1.0 + seed),
+        "visual.frozen": torch.arange(6.0).reshape(2, 3) / 7,
+        "text.weight": torch.randn(3, 4, generator=generator),
+        "attn_mask": torch.full((3, 3), float("-inf")).triu(1),
+        "steps": torch.tensor(17),
+    }
+
+
+def folder(path: Path, tensors: dict[str, Tensor], config: dict[str, Any] = CONFIG) -> Path:
+    path.mkdir(parents=True)
+    save_file(tensors, path / runs.OPEN_CLIP_WEIGHTS)
+    (path / runs.OPEN_CLIP_CONFIG).write_text(json.dumps(config))
+    return path
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    return folder(tmp_path / "base", state(0)), folder(tmp_path / "tuned", state(1))
+
+
+def test_hand_worked_half_way() -> None:
+    half = patching.interpolate(
+        {"w": torch.tensor([0.0, 2.0])}, {"w": torch.tensor([1.0, 4.0])}, 0.25
+    )
+    assert half["w"].tolist() == [0.25, 2.5]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_ends_are_equal_files(pair: tuple[Path, Path], tmp_path: Path, alpha: float) -> None:
+    out = patching.patch(*pair, alpha, tmp_path / "out")
+    weights = (out / runs.OPEN_CLIP_WEIGHTS).read_bytes()
+    assert weights == (pair[int(alpha)] / runs.OPEN_CLIP_WEIGHTS).read_bytes()
+
+
+def test_a_patched_folder_is_complete(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    (pair[1] / "tokenizer.json").write_text("{}")
+    (pair[1] / "training.pt").write_text("not copied")
+    out = patching.patch(*pair, 0.5, tmp_path / "new" / "out")
+    assert {file.name for file in out.iterdir()} == {
+        runs.OPEN_CLIP_WEIGHTS, runs.OPEN_CLIP_CONFIG, patching.RECORD_FILE, "tokenizer.json",
+    }  # fmt: skip
+    assert json.loads((out / runs.OPEN_CLIP_CONFIG).read_text()) == CONFIG
+    record = json.loads((out / patching.RECORD_FILE).read_text())
+    tuned = (pair[1] / runs.OPEN_CLIP_WEIGHTS).read_bytes()
+    assert (record["alpha"], record["tuned"]) == (0.5, str(pair[1]))
+    assert record["tuned_file_sha256"] == hashlib.sha256(tuned).hexdigest()
+    expected = patching.interpolate(state(0), state(1), 0.5)
+    found = load_file(out / runs.OPEN_CLIP_WEIGHTS)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_frozen_tensors_keep_their_bits() -> None:
+    weights = torch.randn(1000, generator=torch.Generator().manual_seed(1))
+    mixed = patching.interpolate({"w": weights}, {"w": weights.clone()}, 0.3)
+    assert torch.equal(mixed["w"], weights)
+
+
+def test_infinite_entries_are_copied_and_must_agree() -> None:
+    mask = torch.full((3, 3), float("-inf")).triu(1)
+    for alpha in (0.0, 0.4, 1.0):
+        assert torch.equal(patching.interpolate({"m": mask}, {"m": mask}, alpha)["m"], mask)
+    other = mask + torch.eye(3)
+    mixed = patching.interpolate({"m": mask}, {"m": other}, 0.5)["m"]
+    assert torch.equal(mixed.isinf(), mask.isinf())
+    assert torch.equal(mixed.diagonal(), torch.full((3,), 0.5))
+    with pytest.raises(ModelError, match="'m' is infinite in different places"):
+        patching.interpolate({"m": mask}, {"m": mask.T}, 0.5)
+    with pytest.raises(ModelError, match="'m' is infinite"):
+        patching.interpolate({"m": mask}, {"m": -mask}, 0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_integers_and_booleans_must_agree(dtype: torch.dtype) -> None:
+    same = torch.tensor([1, 0, 1]).to(dtype)
+    assert torch.equal(patching.interpolate({"i": same}, {"i": same}, 0.5)["i"], same)
+    with pytest.raises(ModelError, match="'i' holds no weights, yet differs"):
+        patching.interpolate({"i": same}, {"i": torch.tensor([1, 1, 1]).to(dtype)}, 0.5)
+    with pytest.raises(ModelError, match="'i'"):
+        patching.interpolate({"i": same}, {"i": same.float()}, 0.5)
+
+
+def test_half_precision_is_computed_in_full() -> None:
+    base = torch.tensor([1.0], dtype=torch.float16)
+    tuned = torch.tensor([1.0 + 2**-10], dtype=torch.float16)
+    mixed = patching.interpolate({"w": base}, {"w": tuned.float()}, 0.5)["w"]
+    assert mixed.dtype == torch.float32
+    assert mixed.item() == 1.0 + 2**-11
+    assert patching.interpolate({"w": base}, {"w": tuned}, 0.5)["w"].dtype == torch.float16
+
+
+def test_different_models_are_refused(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    wide = {**CONFIG, "model_cfg": {"embed_dim": 4, "text_cfg": {"width": 8}}}
+    other = folder(tmp_path / "wide", state(1), wide)
+    with pytest.raises(ModelError, match=r"text_cfg\.width \(4 against 8\)"):
+        patching.patch(pair[0], other, 0.5, tmp_path / "out")
+    fewer = state(1)
+    del fewer["text.weight"]
+    other = folder(tmp_path / "fewer", {**fewer, "extra": torch.ones(1)})
+    with pytest.raises(ModelError, match=r"only in the base text\.weight; only in the tuned extra"):
+        patching.patch(pair[0], other, 0.5, tmp_path / "out")
+    other = folder(tmp_path / "shape", {**state(1), "text.weight": torch.ones(4, 3)})
+    with pytest.raises(ModelError, match=r"'text\.weight' has shape \[3, 4\].*\[4, 3\]"):
+        patching.patch(pair[0], other, 0.5, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
+def test_alpha_stays_between_the_models(alpha: float, pair: tuple[Path, Path]) -> None:
+    with pytest.raises(ConfigError, match=r"outside 0\.\.1"):
+        patching.patch(*pair, alpha, "out")
+    with pytest.raises(ConfigError, match=r"outside 0\.\.1"):
+        patching.interpolate({}, {}, alpha)
+
+
+def test_only_patched_models_are_replaced(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    out = patching.patch(*pair, 0.5, tmp_path / "out")
+    patching.patch(*pair, 1.0, out)
+    assert json.loads((out / patching.RECORD_FILE).read_text())["alpha"] == 1.0
+    before = (pair[0] / runs.OPEN_CLIP_WEIGHTS).read_bytes()
+    with pytest.raises(ConfigError, match="is no patched model"):
+        patching.patch(*pair, 0.5, pair[0])
+    assert (pair[0] / runs.OPEN_CLIP_WEIGHTS).read_bytes() == before
+
+
+def test_a_failed_write_leaves_nothing(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        patching.patch(*pair, 0.5, tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"base", "tuned"}
+
+
+def test_broken_weights_are_named(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    (pair[1] / runs.OPEN_CLIP_WEIGHTS).write_bytes(b"broken")
+    with pytest.raises(ModelError, match="tuned cannot be read"):
+        patching.patch(*pair, 0.5, tmp_path / "out")
+
+
+def test_runs_stand_for_their_final_model(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "first"
+    run.mkdir(parents=True)
+    pair[1].rename(run / runs.MODEL)
+    out = patching.patch(pair[0], run, 1.0, tmp_path / "out")
+    found = load_file(out / runs.OPEN_CLIP_WEIGHTS)
+    assert torch.equal(found["text.weight"], state(1)["text.weight"])
+
+
+def test_weights_are_read_one_at_a_time(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[tuple[float, str]] = []
+    blend = patching._blend
+
+    def spy(name: str, base: Tensor, tuned: Tensor, alpha: float) -> Tensor:
+        order.append((alpha, name))
+        return blend(name, base, tuned, alpha)
+
+    monkeypatch.setattr(patching, "_blend", spy)
+    monkeypatch.setattr("safetensors.torch.load_file", lambda *a, **k: pytest.fail("read whole"))
+    patching.patch(*pair, 0.5, tmp_path / "out")
+    assert sorted(name for _, name in order) == sorted(state(0))
+
+
+def test_sweep_scores_each_alpha_and_keeps_no_model(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+
+    def score(model: Path) -> dict[str, float]:
+        return {"scale": load_file(model / runs.OPEN_CLIP_WEIGHTS)["logit_scale"].item()}
+
+    results = patching.sweep(*pair, [0.0, 0.5, 1.0], score, work)
+    assert results == [
+        {"alpha": 0.0, "scale": 1.0},
+        {"alpha": 0.5, "scale": 1.5},
+        {"alpha": 1.0, "scale": 2.0},
+    ]
+    assert list(work.iterdir()) == []
+
+
+def test_models_may_be_named(tmp_path: Path) -> None:
+    out = patching.patch(
+        "shapes-base", "local-dir:" + str(shapes.base_folder()), 0.5, tmp_path / "o"
+    )
+    expected = load_file(shapes.base_folder() / runs.OPEN_CLIP_WEIGHTS)
+    found = load_file(out / runs.OPEN_CLIP_WEIGHTS)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name].to(found[name].dtype)) for name in expected)
+    with pytest.raises(ModelError, match="shape-base"):
+        patching.patch("shape-base", out, 0.5, tmp_path / "p")
