@@ -55,10 +55,11 @@ def save(run: Path, clip: ClipModel, state: TrainingState, keep: int) -> Path:
     """
     parent = run / runs.CHECKPOINTS
     parent.mkdir(parents=True, exist_ok=True)
-    for leftover in parent.glob(".step-*"):
+    for leftover in run.glob(".step-*"):
         shutil.rmtree(leftover)
     folder = parent / runs.step_folder(state.step)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=parent))
+    # Beside the checkpoints' folder, so that nobody takes it for one before it is whole.
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=run))
     staging.chmod(0o755)
     models.write_files(clip, staging)
     # Not `asdict`, which copies every tensor of the optimizer first.

@@ -49,7 +49,7 @@ class PatchConfig:
     Attributes:
         run: A finished run, whose base and final model are taken; null takes the newest one.
         base: Model of alpha 0, instead of the run's.
-        tuned: Model of alpha 1, instead of the run's.
+        tuned: Model of alpha 1, with `base` and `out`, where there is no run.
         alpha: Where to write models, each between 0 and 1.
         sweep: Alphas to evaluate on `bench`: `start:stop:step`, or a list.
         out: Folder to write to, default the run's own.

@@ -85,7 +85,7 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
         timeout_minutes: How long a collective waits for a missing rank before it fails, so that
             a lost rank ends the run instead of hanging it.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if int(os.environ.get("WORLD_SIZE") or "1") == 1:
         yield
         return
     if device.type == "cuda":

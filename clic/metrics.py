@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-# Scores compared at once by `recall`: bounds its extra memory to some tens of megabytes.
+# Scores compared at once by `ranks`: bounds its memory to some tens of megabytes.
 BLOCK = 1 << 22
+# The rank of a match that no number of candidates would reach.
+NEVER = 1 << 62
 
 
 def beats(score: Tensor, rival: Tensor) -> Tensor:
@@ -107,52 +110,93 @@ def recall(
     Raises:
         ValueError: `owner` does not fit `scores`, there is nothing to score, or a k is below 1.
     """
-    images, captions = scores.shape
-    scores = scores if scores.is_floating_point() else scores.double()
-    owner = torch.as_tensor(owner, device=scores.device).long()
-    if not images or owner.shape != (captions,) or not captions:
-        raise ValueError(f"owner {tuple(owner.shape)} does not fit scores {tuple(scores.shape)}")
-    if int(owner.min()) < 0 or int(owner.max()) >= images:
-        raise ValueError(f"owner names an image outside 0..{images - 1}")
+    if len(owner) != scores.shape[1]:
+        raise ValueError(
+            f"owner of {len(owner)} captions does not fit scores {tuple(scores.shape)}"
+        )
+    return recall_at(ranks(lambda start, stop: scores[start:stop], len(scores), owner), ks)
+
+
+def recall_at(found: Mapping[str, Tensor], ks: Sequence[int]) -> dict[str, float]:
+    """Return the percentage of ranks up to k, for each direction of `ranks` and each k."""
     if not ks or min(ks) < 1:
         raise ValueError(f"ks={tuple(ks)} must each be at least 1")
-
-    own = scores[owner, torch.arange(captions, device=scores.device)]
-    best, valid = _best_match(own, owner, images)
-    per_image, per_caption = _unbeaten(scores, best, own)
-    # Among the unbeaten are the matches themselves, which are no rivals.
-    matches = torch.zeros_like(per_image).index_add_(0, owner, (~beats(best[owner], own)).long())
-    rivals = {
-        "image_to_text": (per_image - matches, valid),
-        "text_to_image": (per_caption - 1, ~own.isnan()),
-    }
     return {
-        f"{way}@{k}": 100.0 * ((count < k) & possible).double().mean().item()
-        for way, (count, possible) in rivals.items()
+        f"{way}@{k}": 100.0 * (rank <= k).double().mean().item()
+        for way, rank in found.items()
         for k in ks
     }
 
 
-def _best_match(own: Tensor, owner: Tensor, images: int) -> tuple[Tensor, Tensor]:
-    """Return each image's best matching score, and whether it has one that is a number."""
-    best = own.new_full((images,), float("-inf"))
-    best = best.scatter_reduce(0, owner, own, reduce="amax")
-    valid = torch.zeros(images, dtype=torch.bool, device=own.device)
-    valid[owner] = True
-    valid[owner[own.isnan()]] = False
-    return best, valid
+def ranks(
+    block: Callable[[int, int], Tensor], images: int, owner: Tensor | Sequence[int]
+) -> dict[str, Tensor]:
+    """Return each query's rank: 1 + the non-matching candidates that its best match does not beat.
+
+    Args:
+        block: (start, stop) -> scores of these images, [stop - start, captions]. It is asked for
+            every block twice, so that the whole matrix need never exist; both answers must be
+            equal, bit for bit.
+        images: Number of images.
+        owner: int [captions], the image of each caption.
+
+    Returns:
+        int [images] as `image_to_text` and int [captions] as `text_to_image`; `NEVER` for an image
+        that owns no caption, and for a query with a NaN match.
+
+    Raises:
+        ValueError: There is nothing to rank, or an owner is no image.
+    """
+    owner = torch.as_tensor(owner).long()
+    if not images or not len(owner):
+        raise ValueError(f"{images} images and {len(owner)} captions leave nothing to rank")
+    if int(owner.min()) < 0 or int(owner.max()) >= images:
+        raise ValueError(f"owner names an image outside 0..{images - 1}")
+    image_parts, own_parts = [], []
+    order = owner.argsort(stable=True)  # a block's own captions stand together
+    for start, stop in _spans(images, len(owner)):
+        scores = _floating(block(start, stop))
+        mine = order[(owner[order] >= start) & (owner[order] < stop)].to(scores.device)
+        row = owner.to(scores.device)[mine] - start
+        image_part, own_part = _image_ranks(scores, row, mine)
+        image_parts.append(image_part)
+        own_parts.append(own_part)
+    own = torch.empty_like(torch.cat(own_parts))
+    own[order.to(own.device)] = torch.cat(own_parts)
+    # The match is itself among those that it does not beat.
+    caption_ranks = torch.zeros(len(owner), dtype=torch.long, device=own.device)
+    for start, stop in _spans(images, len(owner)):
+        caption_ranks += (~beats(own, _floating(block(start, stop)))).sum(0)
+    caption_ranks[own.isnan()] = NEVER
+    return {"image_to_text": torch.cat(image_parts), "text_to_image": caption_ranks}
 
 
-def _unbeaten(scores: Tensor, best: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how many scores of its row `best` does not beat, and of its column `own`."""
-    per_image = torch.empty(scores.shape[0], dtype=torch.long, device=scores.device)
-    per_caption = torch.zeros(scores.shape[1], dtype=torch.long, device=scores.device)
-    rows = max(1, BLOCK // scores.shape[1])
-    for start in range(0, scores.shape[0], rows):
-        block = scores[start : start + rows]
-        per_image[start : start + rows] = (~beats(best[start : start + rows, None], block)).sum(1)
-        per_caption += (~beats(own, block)).sum(0)
-    return per_image, per_caption
+def _spans(images: int, captions: int) -> list[tuple[int, int]]:
+    """Return (start, stop) of blocks of nearly equal height that hold about `BLOCK` scores.
+
+    Nearly equal, because a product with a single row may round otherwise than one with many.
+    """
+    count = min(images, -(-images * captions // BLOCK))
+    edges = [images * i // count for i in range(count + 1)]
+    return list(pairwise(edges))
+
+
+def _floating(scores: Tensor) -> Tensor:
+    return scores if scores.is_floating_point() else scores.double()
+
+
+def _image_ranks(scores: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rank of each row's best match, and the scores of the matches (row, column)."""
+    own = scores[row, column]
+    best = own.new_full((len(scores),), float("-inf"))
+    best = best.scatter_reduce(0, row, own, reduce="amax")
+    unbeaten = (~beats(best[:, None], scores)).sum(1)
+    # Among the unbeaten are the matches themselves, which are no rivals.
+    matches = torch.zeros_like(unbeaten).index_add_(0, row, (~beats(best[row], own)).long())
+    possible = torch.zeros_like(unbeaten, dtype=torch.bool)
+    possible[row] = True
+    possible[row[own.isnan()]] = False
+    return torch.where(possible, 1 + unbeaten - matches, NEVER), own
 
 
 def _cosine(first: Tensor, second: Tensor) -> Tensor:

@@ -78,16 +78,14 @@ def patch(base: str | Path, tuned: str | Path, alpha: float, out: str | Path) ->
         `out` as a path.
 
     Raises:
-        ConfigError: `alpha` lies outside 0..1, or `out` holds something else.
+        ConfigError: `alpha` lies outside 0..1, or `out` holds something else or cannot be written.
         ModelError: A model is missing, or the two do not fit.
     """
     _check_alpha(alpha)
-    out = Path(out)
+    out = Path(out).expanduser()
     _check_replaceable(out)
     with _open(base) as first, _open(tuned) as second:
-        _check_architecture(first, second)
-        _check_names(first.names, second.names)
-        state = {n: _blend(n, first.read(n), second.read(n), alpha) for n in first.names}
+        state = _blend_all(first, second, alpha)
         record = {
             "alpha": alpha,
             "base": str(base),
@@ -109,6 +107,8 @@ def sweep(
 ) -> list[dict[str, Any]]:
     """Score the model of each alpha; the models themselves are not kept.
 
+    The two models are opened once, however many alphas there are.
+
     Args:
         base: Model of alpha 0, as `patch` takes it.
         tuned: Model of alpha 1.
@@ -118,12 +118,25 @@ def sweep(
 
     Returns:
         For each alpha ``{"alpha": alpha, **score(model)}``.
+
+    Raises:
+        ConfigError: An alpha lies outside 0..1, or `folder` cannot be written to.
+        ModelError: A model is missing, or the two do not fit.
     """
-    results = []
     for alpha in alphas:
-        with tempfile.TemporaryDirectory(prefix=".sweep-", dir=folder) as work:
-            model = patch(base, tuned, alpha, Path(work) / runs.alpha_folder(alpha))
-            results.append({"alpha": alpha, **score(model)})
+        _check_alpha(alpha)
+    results = []
+    with _open(base) as first, _open(tuned) as second:
+        for alpha in alphas:
+            state = _blend_all(first, second, alpha)
+            with _writing(Path(folder)):
+                work = tempfile.TemporaryDirectory(prefix=".sweep-", dir=folder)
+            with work:
+                model = Path(work.name) / runs.alpha_folder(alpha)
+                with _writing(Path(folder)):
+                    _save(model, state, second)
+                del state  # scoring loads the model once more
+                results.append({"alpha": alpha, **score(model)})
     return results
 
 
@@ -169,9 +182,13 @@ def _open_folder(label: str, folder: Path) -> Iterator[_Weights]:
     path = folder / runs.OPEN_CLIP_WEIGHTS
     try:
         config = json.loads((folder / runs.OPEN_CLIP_CONFIG).read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"{runs.OPEN_CLIP_CONFIG} should hold a JSON object")
         handle = safe_open(str(path), framework="pt")
     except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"{folder} cannot be read as an open_clip folder ({error})") from error
+        raise ModelError(
+            f"{folder} cannot be read as an open_clip folder ({error}); copy or make it again"
+        ) from error
     files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
     with handle as tensors:
         yield _Weights(label, path, list(tensors.keys()), tensors.get_tensor, config, files)
@@ -213,6 +230,13 @@ def _differences(first: Any, second: Any, name: str = "") -> Iterator[str]:
 def _some(names: Sequence[str], count: int = 3) -> str:
     shown = ", ".join(names[:count]) or "none"
     return f"{shown} and {len(names) - count} more" if len(names) > count else shown
+
+
+def _blend_all(base: _Weights, tuned: _Weights, alpha: float) -> dict[str, Tensor]:
+    """Return theta(alpha) of two open models, read tensor by tensor."""
+    _check_architecture(base, tuned)
+    _check_names(base.names, tuned.names)
+    return {name: _blend(name, base.read(name), tuned.read(name), alpha) for name in base.names}
 
 
 def _blend(name: str, base: Tensor, tuned: Tensor, alpha: float) -> Tensor:
@@ -264,20 +288,39 @@ def _check_replaceable(out: Path) -> None:
 
 
 def _write(out: Path, state: dict[str, Tensor], tuned: _Weights, record: dict[str, Any]) -> None:
+    """Write a patched model as a whole or not at all, in the place of an earlier one."""
+    with _writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as work:
+            new = Path(work) / "new"
+            _save(new, state, tuned)
+            (new / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            if out.exists():
+                os.replace(out, Path(work) / "old")  # deleted with `work`, when the new one stands
+            os.replace(new, out)
+
+
+def _save(folder: Path, state: dict[str, Tensor], tuned: _Weights) -> None:
+    """Make an open_clip folder; all but the weights are the tuned model's."""
     from safetensors.torch import save_file
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    folder.mkdir()
+    weights, config = folder / runs.OPEN_CLIP_WEIGHTS, folder / runs.OPEN_CLIP_CONFIG
+    save_file(state, weights)
+    config.write_text(json.dumps(tuned.config, indent=2) + "\n", encoding="utf-8")
+    shutil.copymode(config, weights)  # safetensors makes it readable for its owner alone
+    for file in tuned.tokenizer_files:
+        shutil.copyfile(file, folder / file.name)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what a full disk or a missing permission raises into one line that names `path`."""
+    from safetensors import SafetensorError
+
     try:
-        save_file(state, staging / runs.OPEN_CLIP_WEIGHTS)
-        texts = {runs.OPEN_CLIP_CONFIG: tuned.config, RECORD_FILE: record}
-        for name, content in texts.items():
-            (staging / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        for file in tuned.tokenizer_files:
-            shutil.copyfile(file, staging / file.name)
-        staging.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(staging, out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        yield
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(
+            f"cannot write {path} ({error}); free space, or choose another folder"
+        ) from error

@@ -131,7 +131,7 @@ def base_of(run: str | Path) -> str:
     ``base/`` inside the run wins; otherwise it is the entry ``base`` of its provenance.
 
     Raises:
-        DataError: The run does not say what it started from.
+        DataError: The run does not say what it started from, or that is not on this machine.
     """
     run = Path(run)
     if is_open_clip_folder(run / BASE):
@@ -141,5 +141,11 @@ def base_of(run: str | Path) -> str:
         raise DataError(
             f"{run / PROVENANCE_FILE} does not name the run's base model (entry 'base'); "
             "name it with --base"
+        )
+    folder = Path(base.removeprefix("local-dir:"))
+    if folder.is_absolute() and not folder.is_dir():
+        raise DataError(
+            f"run {run} started from {folder}, which is not there any more; "
+            "name the base model with --base"
         )
     return base

@@ -35,9 +35,16 @@ find_python() {
 }
 
 make_venv() {
-    local python site
+    local python site unfinished=$CHECKOUT/.venv.unfinished
+    # A .venv that somebody else made (uv's have no pip) is not ours to clear.
+    if [[ -e $CHECKOUT/.venv && ! -e $unfinished ]] &&
+        ! compgen -G "$CHECKOUT/.venv/clic-installed*" >/dev/null; then
+        fail "$CHECKOUT/.venv has no working pip and was not made by this script; remove it," \
+            "or name an interpreter: CLIC_PYTHON=/path/to/python"
+    fi
     python=$(find_python)
     echo "making $CHECKOUT/.venv with $python ($("$python" -V))"
+    touch "$unfinished"
     if "$python" -c 'import ensurepip' 2>/dev/null; then
         "$python" -m venv --clear "$CHECKOUT/.venv"
     else
@@ -47,6 +54,7 @@ make_venv() {
         site=$("$CHECKOUT/.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
         "$python" -m pip install --quiet --target "$site" pip
     fi
+    rm "$unfinished"
 }
 
 # use_environment [EXTRAS]: installs the checkout, editable, with the extras (e.g. "dev") unless

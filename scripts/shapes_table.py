@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
@@ -66,7 +66,9 @@ TABLES: dict[str, dict[str, str]] = {
 # What training cannot depend on, since it imports nothing of it; a change there asks for evaluating
 # again, and not for training again.
 EVALUATION_ONLY = (
-    "clic/cli",
+    "clic/cli/data.py",
+    "clic/cli/eval.py",
+    "clic/cli/patch.py",
     "clic/config_eval.py",
     "clic/evaluation",
     "clic/patching.py",
@@ -110,10 +112,18 @@ def main() -> int:
     options = parse()
     options.runs.mkdir(parents=True, exist_ok=True)
     jobs = [Job(BASE, None)]
-    jobs += [Job(name, seed) for seed in options.seeds for name in options.experiments]
+    # Each once: two equal jobs at a time would train into one folder.
+    pairs = ((name, seed) for seed in options.seeds for name in options.experiments)
+    jobs += [Job(name, seed) for name, seed in dict.fromkeys(pairs)]
     sources = Sources(hash_source(EVALUATION_ONLY), hash_source())
     with ThreadPoolExecutor(options.jobs) as pool:
         futures = [pool.submit(run_job, job, options, sources) for job in jobs]
+        try:
+            wait(futures)
+        except KeyboardInterrupt:  # the running commands got it too; the waiting ones never start
+            pool.shutdown(wait=False, cancel_futures=True)
+            print("shapes_table: interrupted; call it again to go on", file=sys.stderr)
+            return 130
     results = []
     for future in futures:
         try:

@@ -11,12 +11,17 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, NoReturn, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from clic.errors import ClicError, ConfigError, did_you_mean
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 USER_ERROR = 2
 INTERRUPTED = 130
+WIDTH = 80
 Config = TypeVar("Config")
 
 
@@ -49,6 +54,31 @@ class Parser(argparse.ArgumentParser):
             if "=" not in word:
                 self.error(f"{word!r} is neither an option nor a key=value setting")
         return flags, words
+
+
+def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of whatever scores models on benchmarks."""
+    add = parser.add_argument
+    add("--data", metavar="DIR", help="the benchmarks' files (default: $CLIC_DATA, then ./data)")
+    add("--batch-size", metavar="N", type=int, help="images, or texts, at a time (64)")
+    add("--workers", metavar="N", type=int, help="threads that decode images (2)")
+    add("--device", metavar="D", help="auto, cpu, cuda or cuda:N (auto)")
+    add("--precision", metavar="P", help="fp32, bf16 or fp16 (fp32)")
+    add("--split", metavar="S", help="shapes benchmarks: test or validation (test)")
+    add("--seed", metavar="N", type=int, help="shapes benchmarks: their seed (0)")
+
+
+def split_commas(values: Sequence[str] | None) -> list[str] | None:
+    """Return the comma-separated words of a repeatable flag, None where it was not given."""
+    if values is None:
+        return None
+    return [word.strip() for value in values for word in value.split(",") if word.strip()]
+
+
+def settings_of(flags: argparse.Namespace, *lists: str) -> dict[str, Any]:
+    """Return the flags that are settings, those named in `lists` split at commas."""
+    given = {key: value for key, value in vars(flags).items() if key != "debug"}
+    return {**given, **{key: split_commas(given[key]) for key in lists}}
 
 
 def one_line(error: BaseException) -> str:
@@ -159,3 +189,44 @@ def _reason(error: Exception, prefix: str) -> str:
     text = re.sub(r"\s+(full_key|object_type|reference_type)[:=]\s*\S*", " ", str(cause))
     key = str(getattr(cause, "full_key", None) or "").removeprefix(prefix)
     return " ".join((f"{key}: {text}" if key else text).split()) or type(error).__name__
+
+
+def make_console() -> Console:
+    """Return a console on stdout that is at most 80 columns wide."""
+    from rich.console import Console
+
+    console = Console()
+    console.width = min(console.width, WIDTH)
+    return console
+
+
+def refuse_torchrun() -> None:
+    """Fail under torchrun, where each process would do the whole work again.
+
+    Raises:
+        ConfigError: WORLD_SIZE is above 1.
+    """
+    world = os.environ.get("WORLD_SIZE", "1")
+    if world not in ("", "1"):
+        raise ConfigError(
+            f"WORLD_SIZE={world}: evaluation runs on one process; start it without torchrun"
+        )
+
+
+def check_writable(*paths: str | None) -> None:
+    """Fail before the work where a file could not be written after it.
+
+    Raises:
+        ConfigError: A file's folder does not exist, or the path is a folder.
+    """
+    files = [Path(path).expanduser() for path in paths if path is not None]
+    for file in files:
+        if file.is_dir():
+            raise ConfigError(f"{file} is a folder; name a file in it")
+        if files.count(file) > 1:
+            raise ConfigError(f"{file} is named twice; give each output a file of its own")
+        if not file.parent.is_dir():
+            raise ConfigError(f"cannot write {file}: there is no folder {file.parent}; make it")
+        special = file.exists() and not file.is_file()  # written into, where files are replaced
+        if not os.access(file if special else file.parent, os.W_OK):
+            raise ConfigError(f"cannot write {file}: no permission; choose another file")

@@ -69,10 +69,10 @@ def _parser() -> Parser:
     return parser
 
 
-def _positive(**numbers: int) -> None:
+def _check_least(least: int, **numbers: int) -> None:
     for name, value in numbers.items():
-        if value < 1:
-            raise ClicError(f"--{name.replace('_', '-')} {value} must be 1 or more")
+        if value < least:
+            raise ClicError(f"--{name.replace('_', '-')} {value} must be {least} or more")
 
 
 def _preview(flags: argparse.Namespace, words: Sequence[str]) -> None:
@@ -82,7 +82,8 @@ def _preview(flags: argparse.Namespace, words: Sequence[str]) -> None:
     from clic.data.preview import draw_sheet
     from clic.training.run import resolve_model
 
-    _positive(rows=flags.rows, step=flags.step + 1)
+    _check_least(1, rows=flags.rows)
+    _check_least(0, step=flags.step)
     config = compose(words)
     validate(config)
     sources = data.make_sources(config)
@@ -101,7 +102,8 @@ def _shapes(flags: argparse.Namespace) -> None:
 
     from clic import data
 
-    _positive(count=flags.count, shard_size=flags.shard_size)
+    _check_least(1, count=flags.count, shard_size=flags.shard_size)
+    _check_least(0, seed=flags.seed)
     source = data.ShapesSource(flags.split, flags.objects, flags.count, flags.seed)
     numbers = track(range(flags.count), description="scenes", disable=not sys.stdout.isatty())
     shards = data.pack((source.read(i) for i in numbers), flags.out, flags.shard_size)

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from clic.cli.common import Parser, compose, run_cli
+from clic.cli.common import (
+    Parser,
+    add_scoring_flags,
+    check_writable,
+    compose,
+    make_console,
+    refuse_torchrun,
+    run_cli,
+    settings_of,
+)
 from clic.config_eval import EvalConfig, check
 from clic.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from clic.evaluation.report import Report
 
 NAME = "clic-eval"
 FALLBACK_MODEL = "ViT-B-32:openai"
-WIDTH = 80
 DESCRIPTION = """\
 Score models on compositional benchmarks, retrieval and zero-shot classification.
 Each distinct image and caption is encoded once, whatever the number of benchmarks."""
@@ -50,37 +54,19 @@ def make_parser() -> Parser:
     add = parser.add_argument
     add("--bench", metavar="A,B", action="append", help="benchmarks, groups of them, or 'list'")
     add("--model", metavar="M", action="append", help="model to score; repeat for side by side")
-    add("--data", metavar="DIR", help="the benchmarks' files (default: $CLIC_DATA, then ./data)")
     add("--json", metavar="FILE", help="write the numbers with their provenance")
     add("--rows", metavar="FILE", help="write every row: outcome, scores, captions (JSON lines)")
-    add("--batch-size", metavar="N", type=int, help="images, or texts, at a time (64)")
-    add("--workers", metavar="N", type=int, help="threads that decode images (2)")
-    add("--device", metavar="D", help="auto, cpu, cuda or cuda:N (auto)")
-    add("--precision", metavar="P", help="fp32, bf16 or fp16 (fp32)")
-    add_world_flags(parser)
+    add_scoring_flags(parser)
     add("--allow-missing", action="store_const", const=True,
         help="leave out rows whose image is missing or broken, and count the rest")  # fmt: skip
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
-def add_world_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of the benchmarks that are made on the fly."""
-    parser.add_argument("--split", metavar="S", help="shapes benchmarks: test or validation (test)")
-    parser.add_argument("--seed", metavar="N", type=int, help="shapes benchmarks: their seed (0)")
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     words = list(sys.argv[1:] if argv is None else argv)
     run_cli(NAME, lambda: _body(words), debug="--debug" in words)
-
-
-def split_commas(values: Sequence[str] | None) -> list[str] | None:
-    """Return the comma-separated words of a repeatable flag, None where it was not given."""
-    if values is None:
-        return None
-    return [word.strip() for value in values for word in value.split(",") if word.strip()]
 
 
 def _body(words: Sequence[str]) -> None:
@@ -95,7 +81,11 @@ def _body(words: Sequence[str]) -> None:
     refuse_torchrun()
     check_writable(settings.json, settings.rows)
     reports = _evaluate(settings)
-    _write(settings, reports)
+    # Files first: whatever happens to the terminal, the numbers are kept.
+    written = _write(settings, reports)
+    _print(reports)
+    for file in written:
+        print(f"wrote {file}")
 
 
 def _evaluate(settings: EvalConfig) -> list[Report]:
@@ -155,7 +145,18 @@ def _default_model() -> str:
     return str(newest)
 
 
-def _write(settings: EvalConfig, reports: Sequence[Report]) -> None:
+def _write(settings: EvalConfig, reports: Sequence[Report]) -> list[str]:
+    """Write the files that were asked for; return their names."""
+    from clic.evaluation import report
+
+    if settings.json is not None:
+        report.write_json(settings.json, reports)
+    if settings.rows is not None:
+        report.write_rows(settings.rows, reports)
+    return [file for file in (settings.json, settings.rows) if file is not None]
+
+
+def _print(reports: Sequence[Report]) -> None:
     from clic.evaluation import report
 
     console = make_console()
@@ -165,67 +166,17 @@ def _write(settings: EvalConfig, reports: Sequence[Report]) -> None:
         console.print(table)
     for line in report.notes(reports):
         console.print(f"note: {line}", markup=False, highlight=False)
-    if settings.json is not None:
-        report.write_json(settings.json, reports)
-        print(f"wrote {settings.json}")
-    if settings.rows is not None:
-        report.write_rows(settings.rows, reports)
-        print(f"wrote {settings.rows}")
 
 
 def _print_list(data: str | None) -> None:
     """Print every benchmark with what of it is installed."""
     from clic.evaluation import listing, plan
 
-    root = Path(data) if data is not None else plan.default_data_root()
+    root = Path(data).expanduser() if data is not None else plan.default_data_root()
     console = make_console()
     console.print(listing.table(root))
     for line in listing.lines(root):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def make_console() -> Console:
-    """Return a console on stdout that is at most 80 columns wide."""
-    from rich.console import Console
-
-    console = Console()
-    console.width = min(console.width, WIDTH)
-    return console
-
-
-def refuse_torchrun() -> None:
-    """Fail under torchrun, where each process would do the whole work again.
-
-    Raises:
-        ConfigError: WORLD_SIZE is above 1.
-    """
-    world = os.environ.get("WORLD_SIZE", "1")
-    if world not in ("", "1"):
-        raise ConfigError(
-            f"WORLD_SIZE={world}: evaluation runs on one process; start it without torchrun"
-        )
-
-
-def check_writable(*paths: str | None) -> None:
-    """Fail before the work where a file could not be written after it.
-
-    Raises:
-        ConfigError: A file's folder does not exist, or the path is a folder.
-    """
-    for path in filter(None, paths):
-        file = Path(path)
-        if file.is_dir():
-            raise ConfigError(f"{path} is a folder; name a file in it")
-        if not file.parent.is_dir():
-            raise ConfigError(f"cannot write {path}: there is no folder {file.parent}; make it")
-        if not os.access(file.parent, os.W_OK):
-            raise ConfigError(f"cannot write {path}: no permission to write in {file.parent}")
-
-
-def settings_of(flags: argparse.Namespace, *lists: str) -> dict[str, Any]:
-    """Return the flags that are settings, those named in `lists` split at commas."""
-    given = {key: value for key, value in vars(flags).items() if key != "debug"}
-    return {**given, **{key: split_commas(given[key]) for key in lists}}
 
 
 if __name__ == "__main__":

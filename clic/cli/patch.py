@@ -8,8 +8,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clic.cli.common import Parser, compose, run_cli
-from clic.cli.eval import add_world_flags, make_console, refuse_torchrun, settings_of
+from clic.cli.common import (
+    Parser,
+    add_scoring_flags,
+    check_writable,
+    compose,
+    make_console,
+    refuse_torchrun,
+    run_cli,
+    settings_of,
+)
 from clic.config_eval import PatchConfig, check, parse_alpha, parse_sweep
 from clic.errors import ConfigError
 
@@ -60,16 +68,11 @@ def make_parser() -> Parser:
     add("--alpha", metavar="A", action="append", help="write this model; repeat, or use commas")
     add("--run", metavar="RUN", help="a finished run (default: the newest under ./runs)")
     add("--base", metavar="M", help="model of alpha 0, instead of the run's")
-    add("--tuned", metavar="M", help="model of alpha 1, instead of the run's")
+    add("--tuned", metavar="M", help="model of alpha 1, with --base and --out: no run at all")
     add("--out", metavar="DIR", help="folder to write to (default: the run's own)")
     add("--sweep", metavar="S", action="append", help="evaluate alphas: 0:1:0.25, or a list")
     add("--bench", metavar="A,B", action="append", help="benchmarks of the sweep")
-    add("--data", metavar="DIR", help="the benchmarks' files (default: $CLIC_DATA, then ./data)")
-    add("--batch-size", metavar="N", type=int, help="images, or texts, at a time (64)")
-    add("--workers", metavar="N", type=int, help="threads that decode images (2)")
-    add("--device", metavar="D", help="auto, cpu, cuda or cuda:N (auto)")
-    add("--precision", metavar="P", help="fp32, bf16 or fp16 (fp32)")
-    add_world_flags(parser)
+    add_scoring_flags(parser)
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -117,13 +120,15 @@ def _pair(settings: PatchConfig) -> Pair:
     """
     from clic import runs
 
-    if settings.base is not None or settings.tuned is not None:
-        if settings.base is None or settings.tuned is None or settings.out is None:
-            raise ConfigError("--base, --tuned and --out go together; give all three, or --run RUN")
+    out = None if settings.out is None else Path(settings.out).expanduser()
+    if settings.tuned is not None:
+        if settings.base is None or out is None:
+            raise ConfigError("--tuned needs --base and --out; give all three, or --run RUN")
         if settings.run is not None:
             raise ConfigError("--run has no effect beside --base and --tuned; leave one out")
-        return Pair(settings.base, settings.tuned, Path(settings.out), settings.tuned)
-    run = Path(settings.run) if settings.run is not None else runs.newest_finished()
+        return Pair(settings.base, settings.tuned, out, settings.tuned)
+    given = None if settings.run is None else Path(settings.run).expanduser()
+    run = given or runs.newest_finished()
     if run is None:
         raise ConfigError(
             f"there is no finished run under ./{runs.RUNS}; make one with clic-train, "
@@ -136,8 +141,7 @@ def _pair(settings: PatchConfig) -> Pair:
         raise ConfigError(
             f"run={run} is no run but a model; give it as --tuned, with --base, --out"
         )
-    out = Path(settings.out) if settings.out is not None else run
-    return Pair(runs.base_of(run), str(tuned), out, str(run))
+    return Pair(settings.base or runs.base_of(run), str(tuned), out or run, str(run))
 
 
 def _write_models(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) -> None:
@@ -183,18 +187,32 @@ def _sweep(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) -> None:
         source = f"between {pair.base} and {pair.tuned}"
         return {**done.to_dict(), "model": {**done.model, "name": done.name, "source": source}}
 
-    pair.folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(pair.folder)
     results = patching.sweep(pair.base, pair.tuned, alphas, score, pair.folder)
+    # Files first: whatever happens to the terminal, the numbers are kept.
+    content = {"base": pair.base, "tuned": pair.tuned, "alphas": results}
+    report.write_object(pair.folder / runs.SWEEP_FILE, content)
+    picture = pair.folder / runs.SWEEP_PICTURE
+    sweeps.draw(results, f"{pair.label}: between base and fine-tuned", picture)
     console = make_console()
     for table in sweeps.tables(results):
         console.print(table)
     for line in report.notes(reports):
         console.print(f"note: {line}", markup=False, highlight=False)
-    content = {"base": pair.base, "tuned": pair.tuned, "alphas": results}
-    report.write_object(pair.folder / runs.SWEEP_FILE, content)
-    picture = pair.folder / runs.SWEEP_PICTURE
-    sweeps.draw(results, f"{pair.label}: between base and fine-tuned", picture)
     print(f"wrote {pair.folder / runs.SWEEP_FILE} and {picture}")
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder of a sweep's files, before hours of evaluation rather than after them."""
+    from clic import runs
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot make {folder} ({error.strerror}); choose another --out"
+        ) from None
+    check_writable(str(folder / runs.SWEEP_FILE))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import tempfile
 import textwrap
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
@@ -192,6 +193,7 @@ def _train(words: Sequence[str]) -> int | None:
     def job(composed: Any) -> None:
         if mistakes or any(codes):
             return  # the rest of a multirun, after a mistake or Ctrl-C
+        sys.argv = ["clic-train", *words]  # as the run's provenance shall have it
         try:
             config = OmegaConf.to_object(composed)
             assert isinstance(config, Config)
@@ -199,11 +201,13 @@ def _train(words: Sequence[str]) -> int | None:
         except ClicError as error:  # Hydra would print a line of its own before ours
             mistakes.append(error)
 
-    sys.argv = ["clic-train", *words]
-    try:
-        job()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_reason(error)) from error
+    with tempfile.TemporaryDirectory() as scratch:  # for the multirun.yaml that Hydra insists on
+        sweep = [f"hydra.sweep.dir={scratch}"] if "-m" in words or "--multirun" in words else []
+        sys.argv = ["clic-train", *words, *sweep]
+        try:
+            job()
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(_reason(error)) from error
     if mistakes:
         raise mistakes[0]
     return max(codes, default=0)
@@ -233,8 +237,12 @@ def compose(words: Sequence[str]) -> Config:
 
 def _reason(error: Exception) -> str:
     """Return what helps of a Hydra message on one line: the setting, and what is wrong with it."""
+    from hydra.errors import OverrideParseException
+
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
     text = str(cause)
+    if isinstance(error, OverrideParseException):  # its cause does not say which word it is
+        text = f"{error.override!r} cannot be read: {error.message}".split("See https://")[0]
     key = re.search(r"full_key: (\S+)", text)
     text = re.sub(r"\s+(full_key|object_type|reference_type)[:=].*", "", text)
     return f"{key.group(1)}: {one_line(ValueError(text))}" if key else one_line(ValueError(text))

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from clic import shapes
+from clic.errors import pick
 from clic.seeding import generator
 from clic.types import Sample
 
@@ -50,9 +51,13 @@ class ShapesSource(Source):
         objects: Things in each scene, 1 or 2.
         count: Number of scenes N.
         seed: Seed of the world.
+
+    Raises:
+        ConfigError: There is no such split.
     """
 
     def __init__(self, split: str, objects: int, count: int, seed: int = 0) -> None:
+        pick(dict.fromkeys(shapes.SPLITS), split, "split")
         self.split, self.objects, self.count, self.seed = split, objects, count, seed
 
     def __len__(self) -> int:

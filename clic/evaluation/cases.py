@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+
+from clic.errors import DataError
 
 ImageRef = Path | np.ndarray
 """Where an image is: a file, or its pixels, uint8 [H, W, 3] RGB."""
@@ -23,6 +25,18 @@ def image_key(image: ImageRef) -> Hashable:
     if isinstance(image, Path):
         return str(image)
     return (image.shape, hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+
+
+def image_file(folder: Path, name: str, source: Path) -> Path:
+    """Return the file in `folder` that an annotation names, which may lead nowhere else.
+
+    Raises:
+        DataError: `name` is empty, absolute or climbs out of the folder.
+    """
+    parts = PurePath(name).parts
+    if not parts or ".." in parts or PurePath(name).is_absolute():
+        raise DataError(f"{source}: {name!r} is no image in {folder}; download the file again")
+    return folder / name
 
 
 def image_name(image: ImageRef, index: int) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from clic.errors import DataError
-from clic.evaluation.cases import Interner, Retrieval
+from clic.evaluation.cases import Interner, Retrieval, image_file
 
 CAPTIONS = "coco/annotations/captions_val2017.json"
 IMAGES = "coco/val2017"
@@ -27,7 +27,7 @@ def load_coco2017(data_root: Path) -> Retrieval:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         files = {entry["id"]: str(entry["file_name"]) for entry in content["images"]}
-        notes = sorted((a["id"], a["image_id"], a["caption"]) for a in content["annotations"])
+        notes = sorted((a["id"], a["image_id"], str(a["caption"])) for a in content["annotations"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not COCO's caption file ({error!r}); download it") from error
     captions: dict[int, list[str]] = {number: [] for number in files}
@@ -45,7 +45,7 @@ def load_coco2017(data_root: Path) -> Retrieval:
         caption_index += [texts.add(caption) for caption in chosen]
         owner += [position] * len(chosen)
     return Retrieval(
-        images=tuple(data_root / IMAGES / name for name in files.values()),
+        images=tuple(image_file(data_root / IMAGES, name, path) for name in files.values()),
         texts=tuple(texts.items),
         gallery=np.arange(len(files)),
         caption=np.array(caption_index, dtype=np.int64),

@@ -59,7 +59,7 @@ class Plan:
 
 def default_data_root() -> Path:
     """Return the environment's CLIC_DATA, else `data` in the current folder."""
-    return Path(os.environ.get("CLIC_DATA") or "data")
+    return Path(os.environ.get("CLIC_DATA") or "data").expanduser()
 
 
 def prepare(
@@ -88,7 +88,7 @@ def prepare(
         DataError: Files are missing (where they should be, and the command that gets them).
     """
     chosen = registry.select([benches] if isinstance(benches, str) else benches)
-    root = Path(data_root) if data_root is not None else default_data_root()
+    root = Path(data_root).expanduser() if data_root is not None else default_data_root()
     _check_settings(chosen, split, seed)
     left_out = {b.name: r for b in chosen if (r := _unable(b, with_images, with_texts))}
     able = [benchmark for benchmark in chosen if benchmark.name not in left_out]

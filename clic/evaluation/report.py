@@ -50,19 +50,32 @@ class Report:
 def write_text(path: str | Path, lines: Iterable[str]) -> None:
     """Write a file as a whole or not at all.
 
+    A link, a pipe or a device (``/dev/stdout``) is written into: replacing it would remove it.
+
     Raises:
         ConfigError: The folder does not exist or cannot be written to.
     """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    path = Path(path).expanduser()
     try:
-        with part.open("w", encoding="utf-8") as file:
-            file.writelines(lines)
-        part.replace(path)
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            with path.open("w", encoding="utf-8") as file:
+                file.writelines(lines)
+        else:
+            _replace(path, lines)
     except OSError as error:
         raise ConfigError(f"cannot write {path} ({error.strerror}); choose another file") from error
-    finally:
-        part.unlink(missing_ok=True)
+
+
+def _replace(path: Path, lines: Iterable[str]) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with part.open("w", encoding="utf-8") as file:
+        try:
+            file.writelines(lines)
+            file.flush()  # where a disk is full, before the name is taken
+            part.replace(path)
+        except BaseException:
+            part.unlink()
+            raise
 
 
 def write_object(path: str | Path, content: Any) -> None:
@@ -120,7 +133,12 @@ def legend(reports: Sequence[Report]) -> list[str]:
     """Return which letter stands for which model, nothing for a single one."""
     if len(reports) == 1:
         return []
-    return [f"{LETTERS[i]}  {report.name}" for i, report in enumerate(reports)]
+    return [f"{letter(i)}  {report.name}" for i, report in enumerate(reports)]
+
+
+def letter(index: int) -> str:
+    """Return the letter that stands for a model: A to Z, then AA, BB and so on."""
+    return LETTERS[index % len(LETTERS)] * (1 + index // len(LETTERS))
 
 
 def new_table(title: str, first: str) -> Table:
@@ -171,9 +189,9 @@ def _comparison_table(name: str, forms: Sequence[dict[str, Any]]) -> Table:
     with_differences = 1 < len(forms) <= MAX_WITH_DIFFERENCES
     table = new_table(name, "measure")
     for index in range(len(forms)):
-        table.add_column(LETTERS[index] if len(forms) > 1 else "value", justify="right")
+        table.add_column(letter(index) if len(forms) > 1 else "value", justify="right")
         if index and with_differences:
-            table.add_column(f"{LETTERS[index]} - A", justify="right")
+            table.add_column(f"{letter(index)} - A", justify="right")
     flats = [_flat(form) for form in forms]
     counts = {key: entry["n"] for key, entry in forms[0].items() if isinstance(entry, dict)}
     if counts:

@@ -146,37 +146,36 @@ def _triplet_rows(table: Triplets, features: TableFeatures) -> Iterator[Row]:
 # Retrieval
 
 
-def _retrieval_scores(table: Retrieval, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-    """Return scores [gallery images, captions] and the owner of each caption."""
+def _retrieval_ranks(table: Retrieval, image: Tensor, text: Tensor) -> dict[str, Tensor]:
+    """Return the rank of each gallery image's and of each caption's best match."""
     if not table.rows:
         raise DataError("the gallery has no images left; get the missing images")
-    # One product for each distinct text: equal captions then have equal scores, bit for bit.
-    scores = _gather(image, table.gallery) @ text.T
-    return scores[:, torch.from_numpy(table.caption)], torch.from_numpy(table.owner)
+    gallery, caption = _gather(image, table.gallery), torch.from_numpy(table.caption)
+
+    def block(start: int, stop: int) -> Tensor:
+        # One product for each distinct text: equal captions then have equal scores, bit for bit.
+        return (gallery[start:stop] @ text.T)[:, caption]
+
+    return metrics.ranks(block, len(gallery), torch.from_numpy(table.owner))
 
 
 def _score_retrieval(table: Retrieval, image: Tensor, text: Tensor) -> Numbers:
-    scores, owner = _retrieval_scores(table, image, text)
     counts = {"n_images": len(table.gallery), "n_captions": len(table.caption)}
-    return {**metrics.recall(scores, owner, KS), **counts}
+    return {**metrics.recall_at(_retrieval_ranks(table, image, text), KS), **counts}
 
 
 def _retrieval_rows(table: Retrieval, image: Tensor, text: Tensor) -> Iterator[Row]:
-    """Yield each query with its rank: 1 + the candidates that its best match does not beat."""
-    scores, owner = _retrieval_scores(table, image, text)
+    """Yield each query with its rank and with the candidate that scores highest."""
+    ranks = {way: rank.tolist() for way, rank in _retrieval_ranks(table, image, text).items()}
     captions = [table.texts[i] for i in table.caption]
     names = [image_name(table.images[i], int(i)) for i in table.gallery]
-    for query, name in enumerate(names):
-        mine = owner == query
-        best = scores[query][mine].max()
-        rank = 1 + int((~metrics.beats(best, scores[query][~mine])).sum())
-        top = captions[int(scores[query].argmax())]
+    gallery, candidates = _gather(image, table.gallery), _gather(text, table.caption)
+    for name, feature, rank in zip(names, gallery, ranks["image_to_text"], strict=True):
+        top = captions[int((candidates @ feature).argmax())]
         yield {"direction": "image_to_text", "image": name, "rank": rank, "top": top}
-    for query, caption in enumerate(captions):
-        own, column = int(owner[query]), scores[:, query]
-        # The match is itself among those that it does not beat.
-        rank = int((~metrics.beats(column[own], column)).sum())
-        top = names[int(column.argmax())]
+    queries = zip(captions, table.owner, candidates, ranks["text_to_image"], strict=True)
+    for caption, own, feature, rank in queries:
+        top = names[int((gallery @ feature).argmax())]
         row = {"direction": "text_to_image", "caption": caption, "image": names[own]}
         yield {**row, "rank": rank, "top": top}
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from clic.errors import DataError
-from clic.evaluation.cases import Interner, Triplets
+from clic.evaluation.cases import Interner, Triplets, image_file
 
 IMAGES = "coco/val2017"
 PLUS_CATEGORIES = ("replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
@@ -53,12 +53,13 @@ def _field(row: Any, name: str, path: Path, number: int) -> str:
 
 
 def _load(data_root: Path, folder: str, categories: tuple[str, ...], two: bool) -> Triplets:
+    folder_of_images = data_root / IMAGES
     images, texts = Interner(), Interner()
     columns: list[tuple[int, int, int, int, int]] = []
     for category, name in enumerate(categories):
         path = data_root / folder / f"{name}.json"
         for number, row in enumerate(read_rows(path)):
-            file = data_root / IMAGES / _field(row, "filename", path, number)
+            file = image_file(folder_of_images, _field(row, "filename", path, number), path)
             first = texts.add(_field(row, "caption", path, number))
             second = texts.add(_field(row, "caption2", path, number)) if two else first
             negative = texts.add(_field(row, "negative_caption", path, number))

@@ -82,7 +82,9 @@ def _draw(canvas: np.ndarray, thing: Thing, brightness: float) -> None:
     mask = _mask(thing.shape, thing.radius, thing.x - column, thing.y - row)
     half = mask.shape[0] // 2
     patch = canvas[row - half : row + half, column - half : column + half]
-    patch += mask * (np.float32(brightness) * np.float32(COLOURS[thing.colour]) - patch)
+    patch += mask * (
+        np.float32(brightness) * np.array(COLOURS[thing.colour], dtype=np.float32) - patch
+    )
 
 
 def render_scene(scene: Scene, rng: np.random.Generator) -> np.ndarray:

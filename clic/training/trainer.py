@@ -185,11 +185,13 @@ class Trainer:
                     log.log(self._record(means, self.done - first, seconds))
                     first = self.done
                     averages.clear()
+                paused = time.perf_counter()
                 if evaluate and (last or self._due(train.eval_every)):
                     log.log({"step": self.done, **evaluate()})
                     models.set_mode(self.clip.model, self.trained)
                 if saving:
                     save(self.state())
+                clock += time.perf_counter() - paused  # the rate is that of training alone
                 if stopping and not last:
                     raise KeyboardInterrupt
 

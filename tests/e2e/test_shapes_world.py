@@ -81,7 +81,9 @@ def test_retrieval_and_recognition_are_kept(numbers: dict[str, dict]) -> None:
 
 @pytest.mark.slow
 def test_half_way_lies_between(numbers: dict[str, dict]) -> None:
-    base, half, tuned = (numbers[m]["shapes++"]["swap_att"]["itt"] for m in ("base", "half", "tuned"))
+    base, half, tuned = (
+        numbers[m]["shapes++"]["swap_att"]["itt"] for m in ("base", "half", "tuned")
+    )
     assert base - 5 < half < tuned + 5
 
 
@@ -90,7 +92,9 @@ def test_the_ends_of_patching_are_the_models_themselves(workplace: Path) -> None
     command("clic-patch", "--alpha", "0,1", cwd=workplace)
     run = workplace / "runs/run"
     weights = "open_clip_model.safetensors"
-    assert (run / "patched/alpha-1.00" / weights).read_bytes() == (run / "model" / weights).read_bytes()
+    assert (run / "patched/alpha-1.00" / weights).read_bytes() == (
+        run / "model" / weights
+    ).read_bytes()
 
 
 @pytest.mark.slow

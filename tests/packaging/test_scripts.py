@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -69,6 +70,21 @@ def test_an_old_python_is_refused(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_an_environment_of_somebody_else_is_not_cleared(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "environment.sh", tmp_path / "scripts")
+    theirs = tmp_path / ".venv" / "pyvenv.cfg"
+    theirs.parent.mkdir()
+    theirs.write_text("uv = 0.9", "utf-8")
+    command = 'set -euo pipefail; source "$0/scripts/environment.sh"; use_environment'
+    done = subprocess.run(
+        [BASH, "-c", command, str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "was not made by this script" in done.stderr
+    assert theirs.read_text("utf-8") == "uv = 0.9"
+
+
 def test_table_finds_every_number(table: ModuleType) -> None:
     benchmarks = {"a": {"x": {"itt": 1, "n": 5}, "y": 2.5, "n_images": 7}, "b": {"name@1": 3}}
     assert dict(table.numbers(benchmarks)) == {"a/x/itt": 1.0, "a/y": 2.5, "b/name@1": 3.0}
@@ -102,6 +118,25 @@ def test_table_knows_what_decides_a_result(
     assert hashes("x = 1", "y = 2")[0] == first[0], "training does not depend on the commands"
     assert hashes("x = 1", "y = 2")[1] != first[1]
     assert hashes("x = 2", "y = 1")[0] != first[0]
+
+
+def test_an_interrupted_table_starts_no_further_job(
+    table: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+
+    def interrupted(job: object, options: object, sources: object) -> None:
+        started.append(job)
+        time.sleep(0.2)
+
+    def wait(futures: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(table, "run_job", interrupted)
+    monkeypatch.setattr(table, "wait", wait)
+    monkeypatch.setattr(sys, "argv", ["shapes_table", "--runs", str(tmp_path)])
+    assert table.main() == 130
+    assert len(started) <= 1
 
 
 def test_what_training_ignores_exists(table: ModuleType) -> None:

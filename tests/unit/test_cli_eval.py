@@ -99,6 +99,18 @@ def test_one_model(clic_eval: Command, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "rows.jsonl"]
 
 
+def test_the_numbers_are_kept_when_the_reader_of_the_table_has_left(
+    clic_eval: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(reports: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("clic.cli.eval._print", leave)
+    with pytest.raises(ZeroDivisionError):
+        main(["--bench", "shapes-retrieval", "--model", "m", "--json", "out.json"])
+    assert json.loads((tmp_path / "out.json").read_text())["benchmarks"]
+
+
 def test_models_side_by_side(clic_eval: Command, tmp_path: Path) -> None:
     code, out, _ = clic_eval(
         "--bench", "shapes++", "--model", "first", "--model", "second", "--json", "two.json"
@@ -197,6 +209,7 @@ def test_list(clic_eval: Command, loaded: list[str]) -> None:
         (["--bench", "shapes", "--precision", "fp8"], "precision='fp8'"),
         (["--bench", "shapes", "--json", "no/such/folder.json"], "there is no folder no/such"),
         (["--bench", "shapes", "--json", "."], "is a folder"),
+        (["--bench", "shapes", "--json", "a", "--rows", "a"], "a is named twice"),
         (["bench=[shapes", "seed=1"], "bench"),
     ],
 )

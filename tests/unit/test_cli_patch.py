@@ -100,6 +100,26 @@ def test_two_models_and_a_folder(clic_patch: Command, run: Path, tmp_path: Path)
     assert (tmp_path / "two" / "alpha-0.75" / runs.OPEN_CLIP_CONFIG).is_file()
 
 
+def test_a_run_whose_base_is_elsewhere_takes_a_named_one(
+    clic_patch: Command, run: Path, tmp_path: Path
+) -> None:
+    (run / runs.BASE).rename(tmp_path / "base")
+    (run / runs.PROVENANCE_FILE).write_text(json.dumps({"base": str(tmp_path / "gone")}))
+    code, _, err = clic_patch("--alpha", "0")
+    assert code == 2
+    assert "gone, which is not there any more" in err and "--base" in err
+    assert clic_patch("--alpha", "0", "--base", "base")[0] == 0
+    written = run / runs.PATCHED / runs.alpha_folder(0) / runs.OPEN_CLIP_WEIGHTS
+    assert written.read_bytes() == (tmp_path / "base" / runs.OPEN_CLIP_WEIGHTS).read_bytes()
+
+
+def test_a_sweeps_folder_is_tried_before_the_evaluation(clic_patch: Command, run: Path) -> None:
+    (run / "file").touch()
+    code, _, err = clic_patch("--sweep", "0,1", "--bench", "shapes++", "--out", f"{run}/file/out")
+    assert code == 2
+    assert "cannot make" in err.splitlines()[-1]
+
+
 def test_sweep(clic_patch: Command, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "triplets", partial(shapes.triplets, per_category=20))
     code, out, _ = clic_patch("--sweep", "0:1:0.5", "--bench", "shapes", "--batch-size", "200")
@@ -160,7 +180,7 @@ def test_wrong_sweeps(part: str) -> None:
         (["alpha=2"], "alpha=2 lies outside"),
         (["--sweep", "0:1:0.5"], "--sweep needs --bench"),
         (["--alpha", "0.5", "--bench", "shapes"], "bench has no effect without --sweep"),
-        (["--alpha", "0.5", "--base", "x"], "--base, --tuned and --out go together"),
+        (["--alpha", "0.5", "--tuned", "x"], "--tuned needs --base and --out"),
         (["--alpha", "0.5", "--run", "runs/shapes-2"], "did you mean 'shapes-1'"),
         (["--alpha", "0.5", "--run", "runs/shapes-1/model"], "is no run but a model"),
         (["--sweep", "0:1:0.5", "--bench", "shape"], "did you mean 'shapes'"),

@@ -191,7 +191,8 @@ def documented(schema: type) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "schema", [Config, *(f.default_factory for f in fields(Config) if is_dataclass(f.default_factory))]
+    "schema",
+    [Config, *(f.default_factory for f in fields(Config) if is_dataclass(f.default_factory))],
 )
 def test_every_setting_is_documented(schema: type) -> None:
     groups = {f.name for f in fields(schema) if is_dataclass(f.default_factory)}

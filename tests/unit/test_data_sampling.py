@@ -14,7 +14,9 @@ def wide(count: int, portrait: int = 0) -> np.ndarray:
     return np.arange(count) < count - portrait
 
 
-def sampler(count: int = 20, batch: int = 4, kinds: str = "alternate", **settings: object) -> Sampler:
+def sampler(
+    count: int = 20, batch: int = 4, kinds: str = "alternate", **settings: object
+) -> Sampler:
     both = {"composite": wide(count), "single": wide(count)}
     return Sampler(both, kinds, batch, seed=settings.pop("seed", 0), **settings)  # type: ignore[arg-type]
 
@@ -31,7 +33,8 @@ def test_kinds_alternate_composite_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "batch", "ranks", "steps"), [(20, 4, 1, 5), (23, 4, 1, 5), (23, 4, 2, 2), (8, 4, 2, 1)]
+    ("count", "batch", "ranks", "steps"),
+    [(20, 4, 1, 5), (23, 4, 1, 5), (23, 4, 2, 2), (8, 4, 2, 1)],
 )
 def test_steps_of_an_epoch(count: int, batch: int, ranks: int, steps: int) -> None:
     assert sampler(count, batch, world_size=ranks).steps_per_epoch() == steps

@@ -163,7 +163,12 @@ def test_size_after_exif_rotation(tmp_path: Path) -> None:
 
 
 def test_members_in_folders_and_capital_endings(tmp_path: Path) -> None:
-    members = {"in/a.JPG": jpeg(), "in/a.txt": b"x", "in/b.png": jpeg(format="PNG"), "in/b.txt": b"y"}
+    members = {
+        "in/a.JPG": jpeg(),
+        "in/a.txt": b"x",
+        "in/b.png": jpeg(format="PNG"),
+        "in/b.txt": b"y",
+    }
     source = ShardSource(str(tar(tmp_path / "x.tar", members)))
     assert [source.read(i).key for i in range(2)] == ["in/a", "in/b"]
 
@@ -235,9 +240,7 @@ def members_with(**changes: bytes) -> dict[str, bytes]:
         (members_with(**{"a.jpg": b"no image"}), "image of a: .*no image"),
     ],
 )
-def test_broken_members_are_named(
-    tmp_path: Path, members: dict[str, bytes], message: str
-) -> None:
+def test_broken_members_are_named(tmp_path: Path, members: dict[str, bytes], message: str) -> None:
     shard = tar(tmp_path / "x.tar", members)
     with pytest.raises(DataError, match=message) as error:
         ShardSource(str(shard))

@@ -99,3 +99,14 @@ def test_broken_annotations_are_named(tmp_path: Path) -> None:
     file.write_text('{"images": []}')
     with pytest.raises(DataError, match=r"captions_val2017\.json is not COCO's"):
         load_coco2017(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../000000000000.jpg", "/etc/passwd"])
+def test_an_image_outside_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    write_coco(tmp_path, {0: [0] * 5})
+    file = tmp_path / "coco" / "annotations" / "captions_val2017.json"
+    content = json.loads(file.read_text())
+    content["images"][0]["file_name"] = name
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"captions_val2017\.json: .*is no image in"):
+        load_coco2017(tmp_path)

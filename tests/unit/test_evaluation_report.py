@@ -108,6 +108,23 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_devices_and_links_are_written_into(tmp_path: Path) -> None:
+    target, link, null = (tmp_path / name for name in ("target", "link", "null"))
+    target.write_text("old")
+    link.symlink_to(target)
+    null.symlink_to("/dev/null")
+    for path in (link, null):
+        report.write_text(path, ["new"])
+        assert path.is_symlink()
+    assert target.read_text() == "new"
+
+
+def test_any_number_of_models_has_letters() -> None:
+    many = [made(f"model-{i}") for i in range(30)]
+    assert report.legend(many)[25:28] == ["Z  model-25", "AA  model-26", "BB  model-27"]
+    assert len(report.tables(many)) == 2
+
+
 def test_a_folder_that_is_not_there_is_a_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot write"):
         report.write_text(tmp_path / "no" / "out.txt", ["x"])

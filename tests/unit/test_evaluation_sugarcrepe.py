@@ -165,6 +165,13 @@ def test_a_broken_file_is_named(coco: Path, content: str) -> None:
         evaluation.evaluate(AngleModel(), ["sugarcrepe++"], data_root=coco)
 
 
+@pytest.mark.parametrize("name", ["../../secret.jpg", "/etc/passwd", ""])
+def test_an_image_outside_the_folder_is_refused(coco: Path, name: str) -> None:
+    (coco / "sugarcrepe_pp" / "swap_att.json").write_text(json.dumps([row(name, 1, 2, 3)]))
+    with pytest.raises(DataError, match=r"swap_att\.json: .*is no image in .*val2017"):
+        load_sugarcrepe_pp(coco)
+
+
 def test_missing_images_fail_before_the_model_is_used(coco: Path) -> None:
     (coco / "coco" / "val2017" / "000000000002.jpg").unlink()
     with pytest.raises(DataError, match=r"1 of 2 images.*000000000002\.jpg.*curl .*val2017\.zip"):

@@ -25,9 +25,7 @@ def pixels(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 
 
-def test_every_form_of_an_image_gives_the_same_features(
-    encoder: Encoder, tmp_path: Path
-) -> None:
+def test_every_form_of_an_image_gives_the_same_features(encoder: Encoder, tmp_path: Path) -> None:
     array, path = pixels(), tmp_path / "image.png"
     image = Image.fromarray(array)
     image.save(path)

@@ -158,6 +158,29 @@ def test_recall_does_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) ->
         assert recall(scores, owner) == expected
 
 
+def test_ranks_never_ask_for_more_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "BLOCK", 40)
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(23, 9, generator=generator).round(decimals=1)
+    owner = torch.randint(23, (9,), generator=generator)
+    asked: list[tuple[int, int]] = []
+
+    def block(start: int, stop: int) -> torch.Tensor:
+        asked.append((start, stop))
+        return scores[start:stop]
+
+    found = metrics.ranks(block, 23, owner)
+    assert len(asked) == 12  # each block twice, and blocks of nearly equal height
+    assert {stop - start for start, stop in asked} == {3, 4}
+    for image in range(23):
+        mine = owner == image
+        rivals = int((scores[image][~mine] >= scores[image][mine].max()).sum()) if any(mine) else -1
+        assert found["image_to_text"][image] == (rivals + 1 if rivals >= 0 else metrics.NEVER)
+    for caption in range(9):
+        rank = int((scores[:, caption] >= scores[owner[caption], caption]).sum())
+        assert found["text_to_image"][caption] == rank
+
+
 def test_recall_of_one_value_everywhere_is_zero_until_all_rivals_fit() -> None:
     found = recall(torch.zeros(3, 6), torch.tensor([0, 0, 1, 1, 2, 2]), ks=(1, 2, 3, 4, 5))
     # Four rivals for an image, two for a caption.
@@ -196,7 +219,7 @@ def test_recall_takes_any_dtype_and_a_list(dtype: torch.dtype) -> None:
 def test_recall_refuses_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match="does not fit"):
         recall(SCORES, OWNER[:3])
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match="nothing to rank"):
         recall(torch.zeros(0, 0), torch.zeros(0))
     for outside in (3, -1):
         with pytest.raises(ValueError, match=r"outside 0\.\.2"):

@@ -249,8 +249,10 @@ def test_preprocessing_is_kept(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / WEIGHTS).write_bytes((tiny / WEIGHTS).read_bytes())
     clip = create(str(tmp_path))
     again = create(str(save(clip, tmp_path / "again")))
-    assert clip.preprocess == again.preprocess == models.Preprocess(
-        32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear", "squash"
+    assert (
+        clip.preprocess
+        == again.preprocess
+        == models.Preprocess(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear", "squash")
     )
 
 

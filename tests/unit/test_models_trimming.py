@@ -135,9 +135,7 @@ def test_the_model_is_as_before(make: Callable[..., ClipModel]) -> None:
 
 
 @pytest.mark.parametrize("custom", [False, True])
-def test_trimming_with_recomputed_activations(
-    make: Callable[..., ClipModel], custom: bool
-) -> None:
+def test_trimming_with_recomputed_activations(make: Callable[..., ClipModel], custom: bool) -> None:
     clip = make(text_cfg=TEXT, custom_text=custom)
     tokens = clip.tokenizer(["a dog", "a red circle"])
     encoder, found = TextEncoder(clip.model), []

@@ -153,14 +153,33 @@ def test_a_failed_write_leaves_nothing(
         raise OSError("disk full")
 
     monkeypatch.setattr("safetensors.torch.save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(ConfigError, match=r"cannot write .*out \(disk full\)"):
         patching.patch(*pair, 0.5, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"cannot write .*disk full"):
+        patching.sweep(*pair, [0.5], lambda model: {}, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"base", "tuned"}
+
+
+def test_a_patched_model_is_as_readable_as_its_configuration(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = patching.patch(*pair, 0.5, tmp_path / "out")
+    modes = {file.stat().st_mode for file in out.iterdir()}
+    assert len(modes) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_named(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"cannot write .*file/out"):
+        patching.patch(*pair, 0.5, tmp_path / "file" / "out")
 
 
 def test_broken_weights_are_named(pair: tuple[Path, Path], tmp_path: Path) -> None:
     (pair[1] / runs.OPEN_CLIP_WEIGHTS).write_bytes(b"broken")
     with pytest.raises(ModelError, match="tuned cannot be read"):
+        patching.patch(*pair, 0.5, tmp_path / "out")
+    (pair[0] / runs.OPEN_CLIP_CONFIG).write_text("[]")
+    with pytest.raises(ModelError, match="should hold a JSON object"):
         patching.patch(*pair, 0.5, tmp_path / "out")
 
 

@@ -81,6 +81,9 @@ def test_the_base_of_a_run(tmp_path: Path) -> None:
         runs.base_of(tmp_path)
     file.write_text(json.dumps({"base": "ViT-B-32:openai"}))
     assert runs.base_of(tmp_path) == "ViT-B-32:openai"
+    file.write_text(json.dumps({"base": str(tmp_path / "elsewhere")}))
+    with pytest.raises(DataError, match=r"elsewhere, which is not there.*--base"):
+        runs.base_of(tmp_path)
     model(tmp_path / runs.BASE)
     assert runs.base_of(tmp_path) == str(tmp_path / runs.BASE)
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,9 @@ def test_what_is_frozen_stays_bit_for_bit(setup: Callable[..., Setup], train: st
     run = setup(f"model.train={train}", "model.train_logit_scale=true")
     before = run.weights()
     run.fit()
-    changed = {name for name, value in run.weights().items() if not torch.equal(before[name], value)}
+    changed = {
+        name for name, value in run.weights().items() if not torch.equal(before[name], value)
+    }
     vision = {name for name in before if name.startswith("visual.")}
     statistics = {name for name in vision if "running" in name or "num_batches" in name}
     assert bool(changed & vision) == (train != "text")
@@ -123,7 +126,6 @@ def test_only_matrices_decay(setup: Callable[..., Setup]) -> None:
 def test_decay_moves_a_matrix_without_gradient(setup: Callable[..., Setup]) -> None:
     """Token rows that no caption holds get no gradient: what moves them is the decay alone."""
     run = setup("optim.weight_decay=0.5", "optim.lr=0.1", "optim.schedule=constant")
-    run.trainer.config.optim.warmup_fraction = None
     before = run.clip.model.token_embedding.weight[40000].clone()
     run.trainer.step(run.builder.build(0))
     lr = run.trainer.optimizer.param_groups[0]["lr"]
@@ -342,9 +344,7 @@ def test_a_console_line_is_short(tmp_path: Path, capsys: pytest.CaptureFixture[s
     ]
 
 
-def test_wandb_is_imported_only_when_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wandb_is_imported_only_when_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "wandb", None)
@@ -368,3 +368,14 @@ def test_what_wandb_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     log.log({"step": 3, "loss": 0.5})
     log.close()
     assert told == ["the-run", (0.5, 3), "end"]
+
+
+def test_evaluation_does_not_count_as_training_time(setup: Callable[..., Setup]) -> None:
+    run = setup("train.eval_every=1", "train.eval_bench=[x]", steps=3)
+
+    def slow() -> dict[str, float]:
+        time.sleep(0.5)
+        return {"x": 0.0}
+
+    rates = [r["images_per_second"] for r in run.fit(evaluate=slow) if "loss" in r]
+    assert min(rates[1:]) > 4 / 0.5

@@ -1,0 +1,1 @@
+"""The command lines: parse, compose the settings, call, print."""

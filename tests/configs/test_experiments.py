@@ -1,0 +1,242 @@
+"""Every shipped setting file composes, validates and trains; the command line explains itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clic import models, runs
+from clic.cli import train as command
+from clic.config import Config, validate
+from clic.training import train
+from clic.training.metrics_log import read
+
+ROOT = Path(str(files("clic.configs")))
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiment").glob("*.yaml"))
+CHOICES = sorted(
+    f"{path.parent.name}={path.stem}"
+    for path in ROOT.glob("*/*.yaml")
+    if path.parent.name != "experiment"
+)
+
+
+def composed(*words: str) -> Config:
+    """Return settings as the command composes them, with shards named where they must be."""
+    config = command.compose(list(words))
+    if config.data.source == "shards":
+        config.data.shards = "/data/shards"
+    return config
+
+
+def test_there_are_experiments_and_choices() -> None:
+    assert {"shapes", "shapes_clip", "vitb32"} <= set(EXPERIMENTS)
+    assert len(CHOICES) >= 10
+
+
+# --- every file ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_composes_and_validates(experiment: str) -> None:
+    config = composed(f"+experiment={experiment}")
+    validate(config)
+    assert config.name == experiment
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_trains(settings: Callable[..., Config], experiment: str) -> None:
+    extra = ["data.split=train"]
+    config = settings(f"+experiment={experiment}", "train.max_steps=2", *extra)
+    run = train(config)
+    assert run.name.startswith(f"{experiment}-20")
+    assert runs.is_finished(run)
+    assert [r["step"] for r in read(run / runs.METRICS_FILE)] == [1, 2]
+
+
+@pytest.mark.parametrize("word", CHOICES)
+def test_a_choice_of_a_group_composes(word: str) -> None:
+    composed(word)
+
+
+def test_an_experiment_is_the_default_where_it_says_so() -> None:
+    assert composed() == composed("+experiment=shapes")
+
+
+def test_words_win_over_the_experiment() -> None:
+    config = composed("+experiment=vitb32", "train.batch_size=7", "data=shapes")
+    assert (config.train.batch_size, config.data.source) == (7, "shapes")
+    validate(config)
+
+
+def test_the_defaults_hold_no_experiment() -> None:
+    """With one, even null, `+experiment=` fails with "multiple values"."""
+    entries = yaml.safe_load((ROOT / "train.yaml").read_text())["defaults"]
+    groups = [next(iter(e)) if isinstance(e, dict) else e for e in entries]
+    assert not any("experiment" in group for group in groups)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}"
+)
+def test_every_file_says_what_it_is(path: Path) -> None:
+    described = dict(command.described(path.parent.name))
+    assert len(described[path.stem]) > 10
+
+
+# --- the help page -------------------------------------------------------------------------------
+
+
+def test_help_lists_everything_and_fits_a_terminal() -> None:
+    page = command.help_text()
+    assert all(len(line) <= 80 for line in page.splitlines())
+    for experiment in EXPERIMENTS:
+        (line,) = [li for li in page.splitlines() if li.split()[:1] == [experiment]]
+        assert len(line.split()) > 3
+    for word in CHOICES:
+        assert word.split("=")[1] in page
+    for name in command.settings():
+        assert name in page
+    for part in ("examples:", "--multirun", "--cfg", "torchrun"):
+        assert part in page
+
+
+# --- mistakes ------------------------------------------------------------------------------------
+
+
+def run_main(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["clic-train", *words])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    captured = capsys.readouterr()
+    return int(ended.value.code or 0), captured.out, captured.err
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["+experiment=shape"], ["experiment='shape'", "did you mean 'shapes'", "choices:"]),
+        (["+experiment=vitb23"], ["did you mean 'vitb32'"]),
+        (["experiment=shapes"], ["+experiment=shapes", "plus"]),
+        (["shapes"], ["'shapes' is not SETTING=VALUE", "+experiment=NAME"]),
+        (["model=vitb23"], ["model='vitb23'", "did you mean 'vitb32'"]),
+        (["train.max_step=3"], ["'train.max_step'", "did you mean 'train.max_steps'"]),
+        (["max_steps=3"], ["'max_steps'", "did you mean train.max_steps"]),
+        (["--max-steps", "3"], ["--max-steps", "without dashes"]),
+        (["--multirn"], ["--multirn", "did you mean '--multirun'"]),
+        (["--bench=x"], ["--bench is not known"]),
+        (["train.max_steps=many"], ["train.max_steps", "many"]),
+        (["train.batch_size=1.5"], ["train.batch_size", "1.5"]),
+        (["model.train=txt"], ["model.train='txt'", "did you mean 'text'"]),
+        (["optim.lr=-1"], ["optim.lr=-1", "0 or more"]),
+        (["data=shards"], ["data.shards is not set"]),
+        (["train.max_steps=[1"], ["train.max_steps"]),
+        (["seed"], ["'seed' is not SETTING=VALUE"]),
+        (["+seed=1", "seed=2"], ["seed"]),
+        (["train.eval_every=1", "train.eval_bench=[shapess++]"], ["did you mean 'shapes++'"]),
+        (["train.eval_every=1", "train.eval_bench=[sugarcrepe]"], ["sugarcrepe: ", "val2017"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_mistake_is_one_line_and_exit_2(
+    words: list[str],
+    parts: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CLIC_DATA", raising=False)
+    code, out, err = run_main(words, monkeypatch, capsys)
+    assert code == 2 and out == ""
+    assert err.startswith("clic-train: error: ") and err.count("\n") == 1, err
+    for part in parts:
+        assert part in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    from clic.errors import ConfigError
+
+    monkeypatch.setattr(sys, "argv", ["clic-train", "--debug", "model=vitb23"])
+    with pytest.raises(ConfigError):
+        command.main()
+
+
+def test_help_exits_well(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["clic-train", "+experiment=nonsense", "--help"])
+    command.main()
+    assert capsys.readouterr().out.startswith("usage: clic-train")
+
+
+# --- runs ----------------------------------------------------------------------------------------
+
+
+def process(folder: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "clic.cli.train", *words],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def test_one_run_leaves_one_folder_and_says_what_comes_next(
+    tmp_path: Path, tiny_words: list[str]
+) -> None:
+    words = [*tiny_words, "train.max_steps=2", "train.run_name=first"]
+    result = process(tmp_path, words)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [p.name for p in tmp_path.iterdir()] == ["runs"]
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["first"]
+    assert result.stdout.splitlines()[-3:] == [
+        "finished runs/first",
+        "  clic-eval --bench shapes++ --model runs/first",
+        "  clic-patch --alpha 0.5 --run runs/first",
+    ]
+
+
+def test_a_multirun_makes_a_run_of_each(tmp_path: Path, tiny_words: list[str]) -> None:
+    result = process(tmp_path, ["-m", *tiny_words, "train.max_steps=2", "seed=0,1"])
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [p.name for p in tmp_path.iterdir()] == ["runs"]
+    found = sorted(p for p in (tmp_path / "runs").iterdir())
+    assert len(found) == 2 and all(runs.is_finished(p) for p in found)
+    records = [runs.read_provenance(path) for path in found]
+    assert sorted(record["seed"] for record in records) == [0, 1]
+    assert not any("hydra" in word for record in records for word in record["command"])
+
+
+def test_a_mistake_ends_a_multirun(tmp_path: Path, tiny_words: list[str]) -> None:
+    result = process(tmp_path, ["-m", *tiny_words, "train.max_steps=2", "model.train=x,text"])
+    assert result.returncode == 2
+    assert result.stderr.startswith("clic-train: error: model.train='x'")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_scores_the_model_during_training(settings: Callable[..., Config], tiny: Path) -> None:
+    config = settings("train.eval_every=1", "train.eval_bench=[shapes-zero-shot]")
+    numbers = command._evaluator(config)(models.create(str(tiny)))
+    assert {"shapes-zero-shot/shape", "shapes-zero-shot/pair"} <= numbers.keys()
+    assert all(isinstance(value, (int, float)) for value in numbers.values())
+
+
+def test_all_settings_can_be_printed(tmp_path: Path) -> None:
+    result = process(tmp_path, ["--cfg", "job", "+experiment=vitb32"])
+    assert result.returncode == 0
+    assert yaml.safe_load(result.stdout)["train"]["batch_size"] == 200
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,98 @@
+"""Checkpoints: whole or not at all, and no copy of the optimizer on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from clic import checkpoint, models, runs
+from clic.checkpoint import TrainingState
+from clic.errors import ConfigError, ModelError
+from clic.models import ClipModel
+
+
+@pytest.fixture
+def clip(tiny: Path) -> ClipModel:
+    return models.create(str(tiny))
+
+
+def state(step: int = 5, **changes: Any) -> TrainingState:
+    optimizer = {"state": {0: {"exp_avg": torch.arange(3.0)}}, "param_groups": []}
+    return TrainingState(
+        **{
+            "step": step,
+            "optimizer": optimizer,
+            "scaler": {},
+            "batch_size": 4,
+            "world_size": 1,
+            **changes,
+        }
+    )
+
+
+def test_what_is_saved_comes_back(clip: ClipModel, tmp_path: Path, tiny: Path) -> None:
+    with torch.no_grad():
+        clip.model.ln_final.weight.normal_()
+    folder = checkpoint.save(tmp_path, clip, state(), keep=0)
+    assert folder == tmp_path / "checkpoints" / "step-000005"
+    fresh = models.create(str(tiny))
+    again = checkpoint.load(folder, fresh)
+    assert again.step == 5 and again.batch_size == 4 and again.world_size == 1
+    assert torch.equal(again.optimizer["state"][0]["exp_avg"], torch.arange(3.0))
+    assert models.weights_sha256(fresh.model) == models.weights_sha256(clip.model)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoints"]
+
+
+def test_the_optimizer_is_not_copied(
+    clip: ClipModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy would take the optimizer's memory a second time, on the GPU."""
+    saved: list[dict[str, Any]] = []
+    original = torch.save
+    monkeypatch.setattr(torch, "save", lambda o, path: saved.append(o) or original(o, path))
+    mine = state()
+    checkpoint.save(tmp_path, clip, mine, keep=0)
+    assert saved[0]["optimizer"] is mine.optimizer
+
+
+def test_saving_a_step_again_replaces_it(clip: ClipModel, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, clip, state(), keep=0)
+    folder = checkpoint.save(tmp_path, clip, state(batch_size=8), keep=0)
+    assert checkpoint.load(folder, clip).batch_size == 8
+    assert runs.complete_checkpoints(tmp_path) == [folder]
+
+
+@pytest.mark.parametrize(("keep", "left"), [(0, [1, 2, 3]), (1, [3]), (2, [2, 3])])
+def test_how_many_are_kept(clip: ClipModel, tmp_path: Path, keep: int, left: list[int]) -> None:
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, clip, state(step), keep)
+    names = [runs.step_folder(step) for step in left]
+    assert [p.name for p in runs.complete_checkpoints(tmp_path)] == names
+
+
+def test_a_checkpoint_is_an_open_clip_folder(clip: ClipModel, tmp_path: Path) -> None:
+    folder = checkpoint.save(tmp_path, clip, state(), keep=0)
+    assert models.create(f"local-dir:{folder}").source.architecture == clip.source.architecture
+
+
+def test_another_architecture_is_refused(clip: ClipModel, tmp_path: Path) -> None:
+    folder = checkpoint.save(tmp_path, clip, state(), keep=0)
+    with pytest.raises(ModelError, match=r"another architecture than model\.name='shapes-base'"):
+        checkpoint.load(folder, models.create("shapes-base"))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "world_size", "message"),
+    [
+        (8, 1, r"train\.batch_size 4 and cannot be resumed with 8"),
+        (4, 2, "number of ranks 1 and cannot be resumed with 2"),
+        (2, 2, "number of ranks 1"),
+    ],
+)
+def test_other_batches_are_refused(batch_size: int, world_size: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        checkpoint.check_same_batches(state(), batch_size, world_size)
+    checkpoint.check_same_batches(state(), 4, 1)

@@ -1,0 +1,354 @@
+"""A whole run in this process: its folder, its length, its continuations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from clic import checkpoint, inference, models, runs
+from clic.config import Config
+from clic.errors import ClicError, ConfigError, DataError, ModelError
+from clic.training import train
+from clic.training.folder import lock_run
+from clic.training.metrics_log import read
+
+WEIGHTS = Path(runs.MODEL) / runs.OPEN_CLIP_WEIGHTS
+
+
+@pytest.fixture
+def run(settings: Callable[..., Config]) -> Callable[..., Path]:
+    """Return what trains with overrides and returns the run's folder."""
+    return lambda *words: train(settings(*words))
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Let the next runs die before their step `step`, as a kill would."""
+    from clic.training import Trainer
+
+    original = Trainer.step
+
+    def dying(self: Trainer, batch: Any) -> Any:
+        if batch.step == step:
+            raise RuntimeError("killed")
+        return original(self, batch)
+
+    monkeypatch.setattr(Trainer, "step", dying)
+
+
+def die(run: Callable[..., Path], step: int, *words: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, step)
+        with pytest.raises(RuntimeError, match="killed"):
+            run(*words)
+
+
+def test_what_a_run_leaves(
+    run: Callable[..., Path], tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run("train.max_steps=5", "train.save_every=2", "train.run_name=first")
+    assert sorted(p.name for p in path.iterdir() if not p.name.startswith(".")) == [
+        "checkpoints",
+        "config.yaml",
+        "metrics.jsonl",
+        "model",
+        "provenance.json",
+    ]
+    assert [p.name for p in runs.complete_checkpoints(path)] == ["step-000002", "step-000004"]
+    assert sorted(p.name for p in (path / "checkpoints" / "step-000004").iterdir()) == [
+        "COMPLETE",
+        "open_clip_config.json",
+        "open_clip_model.safetensors",
+        "training_state.pt",
+    ]
+    assert [r["step"] for r in read(path / "metrics.jsonl")] == [1, 2, 3, 4, 5]
+    record = runs.read_provenance(path)
+    assert record["base"] == str(tiny) == runs.base_of(path)
+    assert record["experiment"] == "shapes" and record["seed"] == 0
+    assert record["started_from"]["weights_sha256"] == models.weights_sha256(
+        models.create(str(tiny)).model
+    )
+    assert runs.is_finished(path)
+    assert f"run {path}: 5 steps of 4 images" in capsys.readouterr().out
+
+
+def test_the_result_and_its_checkpoints_load(run: Callable[..., Path]) -> None:
+    path = run("train.max_steps=3", "train.save_every=2")
+    for name in (path, path / "model", path / "checkpoints" / "step-000002"):
+        assert inference.load(str(name), device="cpu").encode_text(["a"]).shape == (1, 16)
+
+
+def test_equal_runs_are_equal_files(run: Callable[..., Path]) -> None:
+    files = [
+        (run("train.max_steps=4", f"train.run_name={name}") / WEIGHTS).read_bytes()
+        for name in ("a", "b")
+    ]
+    assert files[0] == files[1]
+    assert (run("train.max_steps=4", "seed=1") / WEIGHTS).read_bytes() != files[0]
+
+
+def test_loader_workers_do_not_change_the_weights(run: Callable[..., Path]) -> None:
+    alone, helped = (
+        run("train.max_steps=3", f"data.workers={n}", f"train.run_name=w{n}") for n in (0, 2)
+    )
+    assert (alone / WEIGHTS).read_bytes() == (helped / WEIGHTS).read_bytes()
+
+
+def test_old_checkpoints_are_removed(run: Callable[..., Path]) -> None:
+    words = ("train.max_steps=7", "train.save_every=1")
+    path = run(*words, "train.keep_checkpoints=3")
+    assert [p.name for p in runs.complete_checkpoints(path)] == [
+        "step-000004",
+        "step-000005",
+        "step-000006",
+    ]
+    assert len(runs.complete_checkpoints(run(*words, "train.keep_checkpoints=0"))) == 6
+
+
+# --- length --------------------------------------------------------------------------------------
+
+
+def steps_of(path: Path) -> int:
+    return read(path / runs.METRICS_FILE)[-1]["step"]
+
+
+def test_length_is_the_epochs(run: Callable[..., Path]) -> None:
+    assert steps_of(run("data.samples=11", "train.epochs=2")) == 2 * (11 // 4)
+
+
+def test_max_steps_shortens_the_run_and_the_schedule(run: Callable[..., Path]) -> None:
+    path = run("train.max_steps=4", "optim.warmup_fraction=0.0")
+    rates = [r["lr"] for r in read(path / runs.METRICS_FILE)]
+    assert len(rates) == 4 and rates[0] == 1e-3 and rates[-1] < 2e-4
+
+
+def test_max_steps_beyond_the_epochs_is_refused(run: Callable[..., Path]) -> None:
+    with pytest.raises(ConfigError, match=r"max_steps=17 is more than the 16.*raise train\.epochs"):
+        run("train.max_steps=17")
+
+
+# --- mistakes leave nothing ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["model.name=ViT-B-23"], ModelError),
+        (["data.samples=3"], DataError),
+        (["optim.lr_start=0.1"], ConfigError),
+        (["train.precision=fp16"], ConfigError),
+        (["train.device=tpu"], ConfigError),
+        (["data.split=tset"], ClicError),
+        (
+            ["data.source=shards", "data.shards=x", "data.samples=null", "data.split=null"],
+            DataError,
+        ),
+        (["captions.tagger=x"], ConfigError),
+    ],
+)
+def test_a_mistake_leaves_no_folder(
+    run: Callable[..., Path], tmp_path: Path, words: list[str], error: type[ClicError]
+) -> None:
+    with pytest.raises(error) as raised:
+        run(*words)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "runs").exists()
+
+
+# --- random weights ------------------------------------------------------------------------------
+
+
+def test_random_weights_are_said_and_kept(
+    run: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("model.pretrained=null", "train.max_steps=2", "model.train=text")
+    path = run(*words, "train.run_name=a")
+    assert "RANDOM weights" in capsys.readouterr().err
+    base = load_file(path / runs.BASE / runs.OPEN_CLIP_WEIGHTS)
+    tuned = load_file(path / WEIGHTS)
+    assert torch.equal(base["visual.conv1.weight"], tuned["visual.conv1.weight"])
+    assert not torch.equal(base["ln_final.weight"], tuned["ln_final.weight"])
+    assert runs.base_of(path) == str(path / runs.BASE)
+    again = load_file(run(*words, "train.run_name=b") / runs.BASE / runs.OPEN_CLIP_WEIGHTS)
+    other = load_file(run(*words, "seed=1") / runs.BASE / runs.OPEN_CLIP_WEIGHTS)
+    assert torch.equal(base["visual.conv1.weight"], again["visual.conv1.weight"])
+    assert not torch.equal(base["visual.conv1.weight"], other["visual.conv1.weight"])
+
+
+# --- continuing ----------------------------------------------------------------------------------
+
+LENGTH = ("train.max_steps=8", "train.save_every=3")
+
+
+@pytest.mark.parametrize("step", [0, 2, 3, 7])
+def test_a_run_that_died_is_continued_to_the_same_weights(
+    run: Callable[..., Path], step: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = run(*LENGTH, "train.run_name=whole")
+    die(run, step, *LENGTH)
+    capsys.readouterr()
+    path = run(*LENGTH)
+    assert f"resuming {path} from step {step - step % 3}" in capsys.readouterr().out
+    assert (path / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    records = read(path / runs.METRICS_FILE)
+    assert [r["step"] for r in records] == list(range(1, 9))
+    losses = [r["loss"] for r in read(whole / runs.METRICS_FILE)]
+    assert [r["loss"] for r in records] == losses
+
+
+def test_random_weights_are_continued_too(run: Callable[..., Path]) -> None:
+    words = (*LENGTH, "model.pretrained=null", "model.train=both")
+    whole = run(*words, "train.run_name=whole")
+    for step in (0, 4):
+        die(run, step, *words, f"train.run_name=r{step}")
+        path = run(*words, f"train.run_name=r{step}")
+        assert (path / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+
+
+def test_a_kill_while_the_folder_is_made_is_continued(
+    run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (*LENGTH, "model.pretrained=null", "train.run_name=first")
+    with monkeypatch.context() as patch:
+        patch.setattr("clic.training.run._write_provenance", lambda *a: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(*words)
+    path = run(*words)
+    assert (path / runs.PROVENANCE_FILE).is_file() and runs.is_finished(path)
+
+
+def test_a_finished_run_is_not_continued(run: Callable[..., Path]) -> None:
+    assert run(*LENGTH) != run(*LENGTH)
+
+
+def test_other_settings_are_a_run_of_their_own(run: Callable[..., Path]) -> None:
+    die(run, 4, *LENGTH)
+    path = run(*LENGTH, "seed=5")
+    assert [r["step"] for r in read(path / runs.METRICS_FILE)] == list(range(1, 9))
+
+
+def test_another_number_of_ranks_is_refused(
+    run: Callable[..., Path], settings: Callable[..., Config]
+) -> None:
+    die(run, 4, *LENGTH, "train.run_name=first")
+    folder = Path(settings().train.runs_dir) / "first" / "checkpoints" / "step-000003"
+    state = torch.load(folder / checkpoint.STATE_FILE)
+    torch.save({**state, "world_size": 2}, folder / checkpoint.STATE_FILE)
+    with pytest.raises(ConfigError, match="number of ranks 2 and cannot be resumed with 1"):
+        run(*LENGTH, "train.run_name=first")
+
+
+def test_a_run_that_is_being_trained_is_left_alone(
+    run: Callable[..., Path], settings: Callable[..., Config]
+) -> None:
+    die(run, 4, *LENGTH, "train.run_name=first")
+    lock = lock_run(Path(settings().train.runs_dir) / "first")
+    assert lock is not None
+    with pytest.raises(ConfigError, match=r"first is being trained by another process"):
+        run(*LENGTH, "train.run_name=first")
+    lock.close()
+
+
+# --- from a checkpoint ---------------------------------------------------------------------------
+
+
+def test_a_checkpoint_continues_in_a_new_run(run: Callable[..., Path], tiny: Path) -> None:
+    whole = run(*LENGTH, "train.run_name=whole")
+    start = whole / "checkpoints" / "step-000003"
+    path = run(*LENGTH, f"train.resume={start}")
+    assert path != whole
+    assert (path / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    assert runs.base_of(path) == str(tiny)
+    assert [r["step"] for r in read(path / runs.METRICS_FILE)] == [4, 5, 6, 7, 8]
+
+
+def test_that_run_is_continued_from_there(run: Callable[..., Path]) -> None:
+    whole = run(*LENGTH, "train.run_name=whole")
+    words = (*LENGTH, "train.run_name=second")
+    die(run, 4, *words, f"train.resume={whole}/checkpoints/step-000003")
+    path = run(*words)
+    assert (path / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+
+
+def test_its_base_is_an_absolute_path(
+    run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(*LENGTH, "model.pretrained=null", "train.run_name=whole")
+    monkeypatch.chdir(whole)
+    path = run(*LENGTH, "model.pretrained=null", "train.resume=checkpoints/step-000003")
+    assert runs.base_of(path) == str(whole / runs.BASE)
+
+
+def test_own_settings_of_the_optimiser_hold(
+    run: Callable[..., Path], settings: Callable[..., Config]
+) -> None:
+    whole = run(*LENGTH, "train.run_name=whole")
+    start = f"train.resume={whole}/checkpoints/step-000003"
+    path = run(*LENGTH, start, "optim.weight_decay=0.7", "optim.betas=[0.5,0.6]")
+    newest = runs.complete_checkpoints(path)[-1] / checkpoint.STATE_FILE
+    group = torch.load(newest)["optimizer"]["param_groups"][0]
+    assert group["weight_decay"] == 0.7 and tuple(group["betas"]) == (0.5, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model.train=both"], r"another model\.train than both"),
+        (["train.batch_size=2"], r"train\.batch_size 4 and cannot be resumed with 2"),
+        (["train.max_steps=3"], r"has done 3 steps and this run has 3"),
+        (["train.max_steps=2"], r"has done 3 steps and this run has 2"),
+        (["model.name=shapes-base"], "another architecture than model.name='shapes-base'"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit(
+    run: Callable[..., Path], tmp_path: Path, words: list[str], message: str
+) -> None:
+    whole = run(*LENGTH, "train.run_name=whole")
+    with pytest.raises(ClicError, match=message):
+        run(*LENGTH, f"train.resume={whole}/checkpoints/step-000003", *words)
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["whole"]
+
+
+def test_an_incomplete_checkpoint_is_not_loaded(run: Callable[..., Path], tiny: Path) -> None:
+    path = run(*LENGTH)
+    folder = path / "checkpoints" / "step-000006"
+    (folder / runs.COMPLETE).unlink()
+    with pytest.raises(ModelError, match=f"{folder} is no complete checkpoint"):
+        checkpoint.load(folder, models.create(str(tiny)))
+
+
+def test_a_checkpoint_cut_off_in_writing_is_cleared_away(
+    run: Callable[..., Path], settings: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("clic.checkpoint._sync", lambda path: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(*LENGTH, "train.run_name=first")
+    path = Path(settings().train.runs_dir) / "first"
+    assert not runs.complete_checkpoints(path) and list(path.glob(".step-*"))
+    run(*LENGTH, "train.run_name=first")
+    assert not list(path.glob(".step-*"))
+    names = sorted(p.name for p in (path / runs.CHECKPOINTS).iterdir())
+    assert names == ["step-000003", "step-000006"]
+
+
+# --- evaluation ----------------------------------------------------------------------------------
+
+
+def test_evaluation_during_training(settings: Callable[..., Config]) -> None:
+    seen = []
+
+    def evaluate(clip: models.ClipModel) -> dict[str, float]:
+        seen.append(models.weights_sha256(clip.model))
+        return {"score": float(len(seen))}
+
+    config = settings("train.max_steps=4", "train.eval_every=2", "train.eval_bench=[shapes++]")
+    records = read(train(config, evaluate) / runs.METRICS_FILE)
+    assert [(r["step"], r["score"]) for r in records if "score" in r] == [(2, 1.0), (4, 2.0)]
+    assert seen[0] != seen[1]
+    json.dumps(records)
