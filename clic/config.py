@@ -174,8 +174,9 @@ class TrainConfig:
         resume: `auto`, `never`, or the path of a checkpoint.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: `auto` (bf16 on CUDA, fp32 on the CPU), `fp32`, `bf16` or `fp16`.
-        clamp_logit_scale: Keep the exponentiated logit_scale in [1, 100]; the published code
-            clamps a copy, which has no effect (`false` reproduces that).
+        clamp_logit_scale: Keep the exponentiated logit_scale in [1, 100] where it is trained (but
+            in sigmoid models, whose own is above 100); the published code clamps a copy, which
+            has no effect (`false` reproduces that).
     """
 
     batch_size: int = 48
@@ -236,6 +237,7 @@ class Config:
 CHOICES: dict[str, tuple[str, ...]] = {
     "model.train": ("text", "vision", "both"),
     "data.source": ("shards", "shapes"),
+    "data.split": ("train", "validation", "test"),
     "sampling.kinds": ("alternate", "composite", "single"),
     "sampling.square": ("landscape", "either"),
     "compose.layout": ("pair",),
@@ -293,7 +295,7 @@ def validate(config: Config) -> None:
     """
     for setting, choices in CHOICES.items():
         value = lookup(config, setting)
-        if value not in choices:
+        if value is not None and value not in choices:
             hint = did_you_mean(str(value), choices)
             raise ConfigError(
                 f"{setting}={value!r} is not known{hint} (choices: {', '.join(choices)})"
