@@ -147,9 +147,7 @@ def load(
     Raises:
         ModelError: There is no such model.
     """
-    if Path(name).expanduser().is_dir():
-        name = f"local-dir:{runs.resolve(Path(name).expanduser())}"
-    clip = models.create(name, device=choose_device(device))
+    clip = models.create(runs.source_of(name), device=choose_device(device))
     return Encoder(clip, batch_size, precision)
 
 

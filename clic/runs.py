@@ -107,6 +107,25 @@ def resolve(path: str | Path) -> Path:
     raise ModelError(f"there is no folder {path}{near}")
 
 
+def source_of(name: str) -> str:
+    """Return a model's name with the paths of runs and folders made plain.
+
+    Args:
+        name: Anything that `clic.load` takes.
+
+    Returns:
+        `local-dir:` and the absolute path of an open_clip folder where `name` is the path of one,
+        of a run or of a checkpoint, with or without that prefix; any other name as it is.
+
+    Raises:
+        ModelError: The path holds no model.
+    """
+    path = Path(name.removeprefix("local-dir:")).expanduser()
+    if not name.startswith("local-dir:") and not path.is_dir():
+        return name
+    return f"local-dir:{resolve(path).resolve()}"
+
+
 def read_provenance(run: str | Path) -> dict[str, Any]:
     """Return a run's provenance.
 

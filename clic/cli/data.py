@@ -76,18 +76,17 @@ def _check_least(least: int, **numbers: int) -> None:
 
 
 def _preview(flags: argparse.Namespace, words: Sequence[str]) -> None:
-    from clic import data, models
+    from clic import data, models, runs
     from clic.cli.train import compose
     from clic.config import validate
     from clic.data.preview import draw_sheet
-    from clic.training.run import resolve_model
 
     _check_least(1, rows=flags.rows)
     _check_least(0, step=flags.step)
     config = compose(words)
     validate(config)
     sources = data.make_sources(config)
-    clip = models.create(resolve_model(config.model.name), config.model.pretrained)
+    clip = models.create(runs.source_of(config.model.name), config.model.pretrained)
     builder = data.make_builder(config, sources, clip)
     rows = builder.preview(flags.step, flags.rows)
     flags.out.parent.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ from clic.evaluation.cases import (
 )
 
 KS = (1, 5, 10)
+QUERIES = 256  # at a time, where only the highest score of each is wanted
 Numbers = dict[str, Any]
 Row = dict[str, Any]
 
@@ -169,15 +170,21 @@ def _retrieval_rows(table: Retrieval, image: Tensor, text: Tensor) -> Iterator[R
     ranks = {way: rank.tolist() for way, rank in _retrieval_ranks(table, image, text).items()}
     captions = [table.texts[i] for i in table.caption]
     names = [image_name(table.images[i], int(i)) for i in table.gallery]
-    gallery, candidates = _gather(image, table.gallery), _gather(text, table.caption)
-    for name, feature, rank in zip(names, gallery, ranks["image_to_text"], strict=True):
-        top = captions[int((candidates @ feature).argmax())]
-        yield {"direction": "image_to_text", "image": name, "rank": rank, "top": top}
-    queries = zip(captions, table.owner, candidates, ranks["text_to_image"], strict=True)
-    for caption, own, feature, rank in queries:
-        top = names[int((gallery @ feature).argmax())]
+    of_images, of_captions = _gather(image, table.gallery), _gather(text, table.caption)
+    tops = _highest(of_images, of_captions)
+    for name, rank, top in zip(names, ranks["image_to_text"], tops, strict=True):
+        yield {"direction": "image_to_text", "image": name, "rank": rank, "top": captions[top]}
+    tops = _highest(of_captions, of_images)
+    queries = zip(captions, table.owner, ranks["text_to_image"], tops, strict=True)
+    for caption, own, rank, top in queries:
         row = {"direction": "text_to_image", "caption": caption, "image": names[own]}
-        yield {**row, "rank": rank, "top": top}
+        yield {**row, "rank": rank, "top": names[top]}
+
+
+def _highest(queries: Tensor, candidates: Tensor) -> list[int]:
+    """Return the number of the candidate that scores highest for each query."""
+    parts = queries.split(QUERIES)
+    return [int(top) for part in parts for top in (part @ candidates.T).argmax(1)]
 
 
 # Classification

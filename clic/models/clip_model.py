@@ -92,6 +92,7 @@ def create(
 def build(source: Source, device: torch.device | str = "cpu") -> ClipModel:
     """Build the model that `resolve` found; see `create`."""
     import open_clip
+    from safetensors import SafetensorError
 
     is_architecture = not source.open_clip_name.startswith(("local-dir:", "hf-hub:"))
     with quiet():
@@ -109,7 +110,7 @@ def build(source: Source, device: torch.device | str = "cpu") -> ClipModel:
             raise ModelError(
                 f"model {source.name!r} needs the package {error.name!r}; pip install {error.name}"
             ) from error
-        except (RuntimeError, ValueError, OSError) as error:
+        except (RuntimeError, ValueError, OSError, SafetensorError) as error:
             raise _not_built(source, error) from error
     return ClipModel(model, tokenizer, _preprocess_of(model), source)
 
@@ -179,12 +180,22 @@ def save(clip: ClipModel, folder: Path) -> Path:
     try:
         write_files(clip, staging)
         staging.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(staging, folder)
+        replace_folder(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return folder
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Put the folder `new` in the place of `folder`; an earlier one is moved aside before it goes.
+
+    At no moment is half a folder under the name.
+    """
+    aside = Path(f"{new}.old")
+    if folder.exists():
+        os.replace(folder, aside)
+    os.replace(new, folder)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_files(clip: ClipModel, folder: Path) -> None:

@@ -24,6 +24,8 @@ from clic.training.metrics_log import MetricsLog
 from clic.training.trainer import Trainer
 
 Evaluate = Callable[[ClipModel], dict[str, float]]
+COLLECTIVE_MINUTES = 10.0
+EVALUATION_MINUTES = 180.0
 
 
 def train(config: Config, evaluate: Evaluate | None = None) -> Path:
@@ -39,7 +41,9 @@ def train(config: Config, evaluate: Evaluate | None = None) -> Path:
     """
     validate(config)
     device = distributed.choose_device(config.train.device)
-    with distributed.process_group(device):
+    # While rank 0 evaluates the others wait for it, which must not look like a lost rank.
+    patience = EVALUATION_MINUTES if config.train.eval_every else COLLECTIVE_MINUTES
+    with distributed.process_group(device, patience):
         place = distributed.broadcast_object(choose(config) if distributed.is_main() else None)
         assert place is not None
         sources = data.make_sources(config)  # a missing file is told before a model is fetched
@@ -78,15 +82,9 @@ def count_steps(config: Config, builder: BatchBuilder) -> int:
     return asked or whole
 
 
-def resolve_model(name: str) -> str:
-    """Return `local-dir:PATH` where `name` is the path of a run, checkpoint or open_clip folder."""
-    path = Path(name).expanduser()
-    return f"local-dir:{runs.resolve(path)}" if path.is_dir() else name
-
-
 def _load_model(config: Config, device: torch.device) -> ClipModel:
     """Return the base model; a random one is the same on every rank and after every restart."""
-    name, pretrained = resolve_model(config.model.name), config.model.pretrained
+    name, pretrained = runs.source_of(config.model.name), config.model.pretrained
     if pretrained is None:
         if distributed.is_main():
             print(
@@ -141,11 +139,11 @@ def _base(config: Config, place: RunFolder) -> str:
         return runs.base_of(place.checkpoint.parent.parent)
     if config.model.pretrained is None:
         return str((place.path / runs.BASE).resolve())
-    name = config.model.name
-    if Path(name).expanduser().is_dir():
-        return str(Path(name).expanduser().resolve())
-    carries_weights = config.model.pretrained == models.INCLUDED
-    return name if carries_weights else f"{name}:{config.model.pretrained}"
+    name, pretrained = runs.source_of(config.model.name), config.model.pretrained
+    if pretrained == models.INCLUDED:
+        return name.removeprefix("local-dir:")
+    weights = Path(pretrained).expanduser()
+    return f"{name}:{weights.resolve() if weights.is_file() else pretrained}"
 
 
 def _fit(

@@ -309,3 +309,12 @@ def test_the_hash_sees_names_types_and_shapes() -> None:
     ]
     assert len(set(different)) == len(different)
     assert hashed(a=zeros) == hashed(a=torch.zeros(8)[::2])  # strides are no part of it
+
+
+def test_truncated_weights_are_told_in_one_line(tiny: Path, tmp_path: Path) -> None:
+    for file in tiny.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / "open_clip_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    with pytest.raises(ModelError, match="could not be built"):
+        create(f"local-dir:{tmp_path}")

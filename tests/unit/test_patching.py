@@ -226,6 +226,19 @@ def test_sweep_scores_each_alpha_and_keeps_no_model(
     assert list(work.iterdir()) == []
 
 
+def test_a_sweep_builds_a_named_model_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+    create = patching.models.create
+
+    def spy(name: str) -> patching.models.ClipModel:
+        built.append(name)
+        return create(name)
+
+    monkeypatch.setattr(patching.models, "create", spy)
+    patching.sweep("shapes-base", shapes.base_folder(), [0.0, 0.5, 1.0], lambda m: {}, tmp_path)
+    assert built == ["shapes-base"]
+
+
 def test_models_may_be_named(tmp_path: Path) -> None:
     out = patching.patch(
         "shapes-base", "local-dir:" + str(shapes.base_folder()), 0.5, tmp_path / "o"

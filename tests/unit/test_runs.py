@@ -94,3 +94,16 @@ def test_the_base_of_a_run(tmp_path: Path) -> None:
 )
 def test_names_of_patched_folders_never_collide(alpha: float, name: str) -> None:
     assert runs.alpha_folder(alpha) == name
+
+
+def test_a_models_name_is_made_plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "tuned"
+    folder.mkdir()
+    (folder / runs.OPEN_CLIP_CONFIG).write_text("{}")
+    (folder / runs.OPEN_CLIP_WEIGHTS).write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    for name in ("tuned", "tuned/", "local-dir:tuned", str(folder)):
+        assert runs.source_of(name) == f"local-dir:{folder}"
+    assert runs.source_of("ViT-B-32:openai") == "ViT-B-32:openai"
+    with pytest.raises(ModelError, match="nowhere"):
+        runs.source_of("local-dir:nowhere")
