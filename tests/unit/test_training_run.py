@@ -122,9 +122,10 @@ def test_length_is_the_epochs(run: Callable[..., Path]) -> None:
 
 
 def test_max_steps_shortens_the_run_and_the_schedule(run: Callable[..., Path]) -> None:
-    path = run("train.max_steps=4", "optim.warmup_fraction=0.0")
+    path = run("train.max_steps=4", "optim.warmup_fraction=0.0", "optim.lr=1e-3")
     rates = [r["lr"] for r in read(path / runs.METRICS_FILE)]
-    assert len(rates) == 4 and rates[0] == 1e-3 and rates[-1] < 2e-4
+    assert len(rates) == 4 and rates[0] == 1e-3
+    assert rates[-1] < rates[0] / 5
 
 
 def test_max_steps_beyond_the_epochs_is_refused(run: Callable[..., Path]) -> None:
