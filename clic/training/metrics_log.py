@@ -143,7 +143,7 @@ def _start_wandb(config: WandbConfig, name: str, folder: Path, settings: dict[st
         import wandb
     except ImportError as error:
         raise ConfigError(
-            "wandb.enabled=true needs the package wandb; pip install 'clic[wandb]'"
+            "wandb.enabled=true needs the package wandb; pip install wandb"
         ) from error
     return wandb.init(
         project=config.project,
