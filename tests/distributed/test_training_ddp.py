@@ -83,7 +83,7 @@ def test_two_ranks_train_what_one_trains(
     one, two = (load_file(tmp_path / "runs" / name / WEIGHTS) for name in ("one", "two"))
     assert one.keys() == two.keys()
     for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=name)
     moved = max(
         (one[name] - value).abs().max()
         for name, value in load_file(tiny / runs.OPEN_CLIP_WEIGHTS).items()

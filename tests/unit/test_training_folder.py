@@ -140,7 +140,7 @@ def test_a_named_run_of_other_settings_is_refused_with_their_names(
     make_run(settings("train.run_name=first"), "first")
     with pytest.raises(ConfigError, match=r"first was started with other settings") as error:
         choose(settings("train.run_name=first", "seed=3", "optim.lr=0.5"))
-    assert "optim.lr: 0.001 -> 0.5" in str(error.value) and "seed: 0 -> 3" in str(error.value)
+    assert "optim.lr: 0.0015 -> 0.5" in str(error.value) and "seed: 0 -> 3" in str(error.value)
 
 
 def test_resume_never_does_not_write_into_a_named_run(settings: Callable[..., Config]) -> None:
