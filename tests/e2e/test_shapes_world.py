@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-# A third of the real run's steps: enough to see the direction, with wide margins.
-STEPS = 100
-PER_CATEGORY = 200
+# Two thirds of the real run's steps: enough to see the direction, with wide margins.
+STEPS = 200
 
 
 def command(name: str, *words: str, cwd: Path) -> str:
@@ -31,7 +30,7 @@ def command(name: str, *words: str, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the default experiment was trained for a third of its steps."""
+    """A folder in which the default experiment was trained for two thirds of its steps."""
     folder = tmp_path_factory.mktemp("workplace")
     command(
         "clic-train", "+experiment=shapes", f"train.max_steps={STEPS}", "train.run_name=run",
