@@ -78,8 +78,8 @@ def _check_least(least: int, **numbers: int) -> None:
 def _preview(flags: argparse.Namespace, words: Sequence[str]) -> None:
     from clic import data, models, runs
     from clic.cli.train import compose
-    from clic.config import validate
     from clic.data.preview import draw_sheet
+    from clic.validation import validate
 
     _check_least(1, rows=flags.rows)
     _check_least(0, step=flags.step)

@@ -14,7 +14,7 @@ from typing import IO
 import torch
 
 from clic import checkpoint, data, distributed, models, provenance, runs
-from clic.config import Config, validate
+from clic.config import Config
 from clic.data import BatchBuilder
 from clic.errors import ConfigError
 from clic.models import ClipModel
@@ -22,6 +22,7 @@ from clic.seeding import seed_torch
 from clic.training.folder import RunFolder, choose, claim, write_config
 from clic.training.metrics_log import MetricsLog
 from clic.training.trainer import Trainer
+from clic.validation import validate
 
 Evaluate = Callable[[ClipModel], dict[str, float]]
 COLLECTIVE_MINUTES = 10.0

@@ -14,9 +14,10 @@ import yaml
 
 from clic import models, runs
 from clic.cli import train as command
-from clic.config import Config, validate
+from clic.config import Config
 from clic.training import train
 from clic.training.metrics_log import read
+from clic.validation import validate
 
 ROOT = Path(str(files("clic.configs")))
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiment").glob("*.yaml"))

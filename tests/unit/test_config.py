@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from clic.config import CHOICES, MINIMUM, Config, lookup, validate
+from clic.config import Config
 from clic.errors import ConfigError
+from clic.validation import CHOICES, MINIMUM, lookup, validate
 
 
 def put(config: Config, setting: str, value: Any) -> None:

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = {
     # L0: records, settings and process groups.
     "config": 0,
+    "validation": 0,
     "config_eval": 0,
     "distributed": 0,
     "errors": 0,
@@ -45,7 +46,7 @@ LAYERS = {
 # Common ground that the rest of L2 may use: a run's layout, and what a result records.
 SHARED = {"runs", "provenance"}
 # L1 takes plain arguments; settings are unpacked above it.
-SETTINGS = {"config", "config_eval"}
+SETTINGS = {"config", "config_eval", "validation"}
 
 
 class Import(NamedTuple):

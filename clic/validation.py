@@ -1,0 +1,207 @@
+"""What the settings' types cannot say: ranges, choices, and settings without effect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clic.config import Config, OptimConfig, TrainConfig
+from clic.errors import ConfigError, did_you_mean
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "model.train": ("text", "vision", "both"),
+    "data.source": ("shards", "shapes"),
+    "data.split": ("train", "validation", "test"),
+    "sampling.kinds": ("alternate", "composite", "single"),
+    "sampling.square": ("landscape", "either"),
+    "compose.layout": ("pair",),
+    "compose.fit": ("squash", "crop"),
+    "compose.statistics": ("model", "imagenet"),
+    "captions.tagger": ("hanta", "stored"),
+    "captions.composite_negative": ("cross_swap", "none"),
+    "captions.single_negative": ("swap", "replace", "none"),
+    "loss.composite": ("clic", "clip", "softmax_negatives"),
+    "loss.single": ("clip", "softmax_negatives"),
+    "optim.schedule": ("clic", "warmup_cosine", "constant"),
+    "train.precision": ("auto", "fp32", "bf16", "fp16"),
+    "wandb.mode": ("online", "offline"),
+}
+
+MINIMUM: dict[str, float] = {
+    "seed": 0,
+    "data.workers": 0,
+    "data.samples": 1,
+    "captions.composite_positives": 1,
+    "loss.contrastive_weight": 0,
+    "loss.hard_negative_weight": 0,
+    "loss.unimodal_weight": 0,
+    "loss.hard_negative_positives": 1,
+    "optim.lr": 0,
+    "optim.warmup_steps": 0,
+    "optim.warmup_fraction": 0,
+    "optim.lr_start": 0,
+    "optim.lr_end": 0,
+    "optim.weight_decay": 0,
+    "optim.grad_clip": 0,
+    "train.batch_size": 1,
+    "train.epochs": 1,
+    "train.max_steps": 1,
+    "train.save_every": 0,
+    "train.keep_checkpoints": 0,
+    "train.log_every": 1,
+    "train.eval_every": 0,
+}
+
+
+def lookup(config: Config, setting: str) -> Any:
+    """Return the value of a dotted setting such as ``"optim.lr"``."""
+    value: Any = config
+    for part in setting.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def validate(config: Config) -> None:
+    """Check what the types cannot say, before anything is read or written.
+
+    Raises:
+        ConfigError: A value is out of its range or choices, or a setting would have no effect.
+    """
+    for setting, choices in CHOICES.items():
+        value = lookup(config, setting)
+        if value is not None and value not in choices:
+            hint = did_you_mean(str(value), choices)
+            raise ConfigError(
+                f"{setting}={value!r} is not known{hint} (choices: {', '.join(choices)})"
+            )
+    for setting, least in MINIMUM.items():
+        value = lookup(config, setting)
+        if value is not None and not value >= least:  # also true for NaN
+            raise ConfigError(f"{setting}={value} is too small; it must be {least} or more")
+    _validate_data(config)
+    _validate_method(config)
+    _validate_optim(config.optim)
+    _validate_train(config.train)
+
+
+def _no_effect(setting: str, value: object, because: str, remedy: str) -> ConfigError:
+    return ConfigError(f"{setting}={value} has no effect with {because}; {remedy}")
+
+
+def _validate_data(config: Config) -> None:
+    data = config.data
+    if data.source == "shards":
+        if not data.shards:
+            raise ConfigError(
+                "data.shards is not set; give the folder or pattern of your WebDataset shards, "
+                "e.g. data.shards=/data/laion, or use data=shapes"
+            )
+        for setting in ("samples", "split"):
+            if getattr(data, setting) is not None:
+                raise _no_effect(
+                    f"data.{setting}", getattr(data, setting), "data=shards", "leave it out"
+                )
+    else:
+        if data.shards or data.single_shards:
+            raise _no_effect("data.shards", data.shards, "data=shapes", "add data=shards")
+        if data.samples is None or data.split is None:
+            raise ConfigError("data=shapes needs data.samples and data.split")
+    if data.single_shards and config.sampling.kinds != "alternate":
+        raise _no_effect(
+            "data.single_shards",
+            data.single_shards,
+            f"sampling.kinds={config.sampling.kinds}",
+            "use data.shards alone",
+        )
+
+
+def _validate_method(config: Config) -> None:
+    """Check that objectives get the captions they need, and that none are made for nothing."""
+    kinds, captions, loss = config.sampling.kinds, config.captions, config.loss
+    if kinds != "single":
+        needs = loss.composite == "softmax_negatives" or (
+            loss.composite == "clic" and loss.hard_negative_weight > 0
+        )
+        _check_negatives("composite", loss.composite, captions.composite_negative, needs)
+    if kinds != "composite":
+        needs = loss.single == "softmax_negatives"
+        _check_negatives("single", loss.single, captions.single_negative, needs)
+    if kinds != "single" and loss.composite == "clic":
+        _validate_clic(config)
+    elif loss.hard_negative_positives is not None:
+        raise _no_effect(
+            "loss.hard_negative_positives",
+            loss.hard_negative_positives,
+            f"sampling.kinds={kinds} and loss.composite={loss.composite}",
+            "set it to null",
+        )
+
+
+def _check_negatives(kind: str, objective: str, negative: str, needs: bool) -> None:
+    if needs and negative == "none":
+        raise ConfigError(
+            f"loss.{kind}={objective} needs false captions and captions.{kind}_negative=none makes "
+            f"none; choose a generator, or set loss.hard_negative_weight=0"
+        )
+    if not needs and negative != "none":
+        raise _no_effect(
+            f"captions.{kind}_negative",
+            negative,
+            f"loss.{kind}={objective} that uses no false captions",
+            f"set captions.{kind}_negative=none",
+        )
+
+
+def _validate_clic(config: Config) -> None:
+    loss, slots = config.loss, config.captions.composite_positives
+    if loss.contrastive_weight == loss.hard_negative_weight == loss.unimodal_weight == 0:
+        raise ConfigError("loss.*_weight are all 0: there is nothing to train on")
+    if loss.unimodal_weight > 0 and slots < 2:
+        raise ConfigError(
+            f"loss.unimodal_weight={loss.unimodal_weight} compares p1 with p2, and "
+            f"captions.composite_positives={slots}; use 2 or more, or weight 0"
+        )
+    if loss.hard_negative_positives is not None:
+        if loss.hard_negative_positives > slots:
+            raise ConfigError(
+                f"loss.hard_negative_positives={loss.hard_negative_positives} is more than "
+                f"captions.composite_positives={slots}"
+            )
+        if loss.hard_negative_weight == 0:
+            raise _no_effect(
+                "loss.hard_negative_positives",
+                loss.hard_negative_positives,
+                "loss.hard_negative_weight=0",
+                "set it to null",
+            )
+
+
+def _validate_optim(optim: OptimConfig) -> None:
+    if optim.warmup_steps is not None and optim.warmup_fraction is not None:
+        raise ConfigError(
+            f"optim.warmup_steps={optim.warmup_steps} and "
+            f"optim.warmup_fraction={optim.warmup_fraction} exclude each other; set one to null"
+        )
+    if optim.warmup_fraction is not None and optim.warmup_fraction > 1:
+        raise ConfigError(f"optim.warmup_fraction={optim.warmup_fraction} is a share from 0 to 1")
+    if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas):
+        raise ConfigError(f"optim.betas={list(optim.betas)} must be two numbers from 0 to below 1")
+    if not optim.eps > 0:
+        raise ConfigError(f"optim.eps={optim.eps} must be above 0")
+
+
+def _validate_train(train: TrainConfig) -> None:
+    if bool(train.eval_every) != bool(train.eval_bench):
+        raise ConfigError(
+            f"train.eval_every={train.eval_every} and train.eval_bench={list(train.eval_bench)} go "
+            "together: name benchmarks and a number of steps, or neither"
+        )
+    if train.run_name is not None and (
+        not train.run_name
+        or train.run_name != train.run_name.strip()
+        or "/" in train.run_name
+        or train.run_name in (".", "..")
+    ):
+        raise ConfigError(
+            f"train.run_name={train.run_name!r} must be the plain name of a folder; "
+            "where it lies is train.runs_dir"
+        )
