@@ -93,6 +93,8 @@ class CaptionsConfig:
         tagger: `hanta` tags inline; `stored` takes the tags kept with each sample.
         composite_positives: P of a composite: p1, p2 and further joined sentences.
         composite_negative: `cross_swap` (CLIC) or `none`.
+        repair_negatives: In a cross swap, let "a" and "an" follow the new words and draw anew where
+            the result is true; the published code does neither (`false` reproduces that).
         single_negative: False caption of a single image: `swap`, `replace` or `none`.
     """
 
@@ -100,6 +102,7 @@ class CaptionsConfig:
     tagger: str = "hanta"
     composite_positives: int = 4
     composite_negative: str = "cross_swap"
+    repair_negatives: bool = True
     single_negative: str = "none"
 
 

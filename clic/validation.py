@@ -125,6 +125,10 @@ def _validate_method(config: Config) -> None:
     if kinds != "composite":
         needs = loss.single == "softmax_negatives"
         _check_negatives("single", loss.single, captions.single_negative, needs)
+    if not captions.repair_negatives and captions.composite_negative == "none":
+        raise _no_effect(
+            "captions.repair_negatives", "false", "captions.composite_negative=none", "leave it out"
+        )
     if kinds != "single" and loss.composite == "clic":
         _validate_clic(config)
     elif loss.hard_negative_positives is not None:

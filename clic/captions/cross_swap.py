@@ -22,21 +22,24 @@ class _Word(NamedTuple):
 
 
 def cross_swap(
-    captions: Sequence[str], tokens: Sequence[tuple[Token, ...]], rng: np.random.Generator
+    captions: Sequence[str],
+    tokens: Sequence[tuple[Token, ...]],
+    rng: np.random.Generator,
+    repair: bool = True,
 ) -> HardNegative | None:
     """Swap one word of t1 with one of t2 and join the two (CLIC, arXiv 2505.24424, section 3).
 
     The two words have the same universal POS, outside `EXCLUDED_TAGS`; a word that occurs in
     both captions under that POS never swaps. Without such a pair any two words may that only
     one of the captions has. Every occurrence is replaced as a whole word, and the captions are
-    joined in random order. Each POS is equally likely, then each pair of words. Unlike the
-    published rule, "a" and "an" follow the new word, and a result that is true (the captions
-    merely exchanged) is drawn anew.
+    joined in random order. Each POS is equally likely, then each pair of words.
 
     Args:
         captions: t1 and t2.
         tokens: Their tokens.
         rng: Draws the words and the order.
+        repair: Let "a" and "an" follow the new words, and draw anew where the result is true (the
+            captions merely exchanged). The published code does neither.
 
     Returns:
         The false joined caption, with each edit's span in its own original caption; None where
@@ -60,9 +63,9 @@ def cross_swap(
 
     def build(pair: tuple[_Word, _Word]) -> HardNegative | None:
         new = [{pair[i].lower: pair[1 - i].lower} for i in (0, 1)]
-        if sorted(_content(tokens[i], new[i]) for i in (0, 1)) == truth:
+        if repair and sorted(_content(tokens[i], new[i]) for i in (0, 1)) == truth:
             return None
-        edits = [_replace_all(captions, tokens, pair, i) for i in (0, 1)]
+        edits = [_replace_all(captions, tokens, pair, i, repair) for i in (0, 1)]
         texts = [apply_edits(captions[i], edits[i]) for i in (0, 1)]
         return HardNegative(
             join([texts[first], texts[1 - first]]), "cross_swap", edits[0] + edits[1]
@@ -101,10 +104,11 @@ def _replace_all(
     tokens: Sequence[tuple[Token, ...]],
     pair: tuple[_Word, _Word],
     index: int,
+    articles: bool,
 ) -> tuple[Edit, ...]:
     """Return the edits that put the other caption's word in the place of this one's."""
     source = pair[1 - index].token
     text = plain(captions[1 - index], tokens[1 - index], source, source + 1)
     old = pair[index].lower
     changes = [Change(i, i + 1, text) for i, t in enumerate(tokens[index]) if t.text.lower() == old]
-    return make_edits(captions[index], tokens[index], changes, index)
+    return make_edits(captions[index], tokens[index], changes, index, articles)

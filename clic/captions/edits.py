@@ -48,7 +48,11 @@ def plain(caption: str, tokens: Sequence[Token], first: int, last: int) -> str:
 
 
 def make_edits(
-    caption: str, tokens: Sequence[Token], changes: Iterable[Change], index: int = 0
+    caption: str,
+    tokens: Sequence[Token],
+    changes: Iterable[Change],
+    index: int = 0,
+    articles: bool = True,
 ) -> tuple[Edit, ...]:
     """Turn changes of words into edits of the text, with case and articles repaired.
 
@@ -57,6 +61,7 @@ def make_edits(
         tokens: Its tokens.
         changes: New texts for ranges of tokens that do not overlap.
         index: Number of the caption, for the records.
+        articles: Whether "a" and "an" follow the new words.
 
     Returns:
         The edits in the order of their spans, repaired articles among them.
@@ -69,7 +74,7 @@ def make_edits(
         if starts_sentence(tokens, first) and caption[start].isupper():
             text = text[:1].upper() + text[1:]
         edits.append(Edit(index, (start, end), caption[start:end], text))
-        if first > 0 and first - 1 not in changed:
+        if articles and first > 0 and first - 1 not in changed:
             edits += _article_edits(tokens[first - 1], text, index)
     return tuple(sorted(edits, key=lambda edit: edit.span))
 

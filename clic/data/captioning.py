@@ -62,7 +62,8 @@ class Captioner:
         negative = None
         if generator == "cross_swap":
             tokens = [self._tokens(sample) for sample in samples]
-            negative = cross_swap([sentences[0] for sentences in captions], tokens, rng)
+            first = [sentences[0] for sentences in captions]
+            negative = cross_swap(first, tokens, rng, self.config.repair_negatives)
         elif generator != "none":
             negative = GENERATORS[generator](captions[0][0], self._tokens(samples[0]), rng)
         return RowCaptions(tuple(positives), negative)

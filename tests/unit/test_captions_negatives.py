@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,23 @@ def swapped(caption: str) -> set[str]:
     return draws(swap, caption, TAG(caption))
 
 
+def crossed_as_published(first: str, second: str) -> set[str]:
+    def make(*arguments: Any) -> HardNegative | None:
+        return cross_swap(*arguments, repair=False)
+
+    return draws(make, (first, second), (TAG(first), TAG(second)))
+
+
 class TestCrossSwap:
+    def test_repair_can_be_left_out_as_in_the_published_code(self) -> None:
+        articles = ("a red circle", "an orange circle")
+        # The only difference is the colour, so each result is true: the captions exchanged.
+        assert crossed(*articles) == {"None"}
+        assert crossed_as_published(*articles) == {
+            "a orange circle. an red circle.",
+            "an red circle. a orange circle.",
+        }
+
     def test_one_word_of_equal_tag_changes_places_in_random_order(self) -> None:
         assert crossed("a red circle", "a blue square") == {
             "a blue circle. a red square.",

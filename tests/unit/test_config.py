@@ -110,6 +110,14 @@ def test_every_checked_setting_exists() -> None:
             ["captions.composite_negative=cross_swap", "no effect", "composite_negative=none"],
         ),
         (
+            {
+                "captions__repair_negatives": False,
+                "captions__composite_negative": "none",
+                "loss__hard_negative_weight": 0.0,
+            },
+            ["captions.repair_negatives=false", "no effect", "captions.composite_negative=none"],
+        ),
+        (
             {"loss__composite": "clip"},
             ["captions.composite_negative=cross_swap", "loss.composite=clip"],
         ),

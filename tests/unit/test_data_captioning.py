@@ -46,6 +46,16 @@ def test_composite_captions_in_lower_case() -> None:
     assert "a black dog." in text or "a brown cat." in text
 
 
+def test_a_true_cross_swap_is_kept_only_where_repair_is_off() -> None:
+    row = captioner().make("composite", [DOG, DOG], RNG(0))
+    assert row.negative is None
+    tags = (token("a", 0, "DET"), token("black", 2, "ADJ"), token("dog", 8, "NOUN"))
+    black = Sample("black", IMAGE, ("a black dog",), (tags,))
+    assert captioner().make("composite", [DOG, black], RNG(0)).negative is None
+    published = captioner(repair_negatives=False).make("composite", [DOG, black], RNG(0))
+    assert published.negative is not None
+
+
 def test_case_is_kept_where_that_is_asked() -> None:
     row = captioner(lowercase=False).make("composite", [DOG, CAT], RNG(0))
     assert row.positives[:2] == ("A Brown dog. A Black cat.", "A Black cat. A Brown dog.")
