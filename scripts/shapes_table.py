@@ -24,6 +24,7 @@ from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 import torch
+from shapes_report import markdown
 
 from clic import provenance, runs
 
@@ -41,27 +42,6 @@ EXPERIMENTS = (
 BENCH = "shapes++,shapes-retrieval,shapes-zero-shot"
 BASE = "base"
 BASE_MODEL = "shapes-base"
-CATEGORIES = ("swap_att", "swap_noun", "swap_phrase", "replace_att", "replace_obj", "replace_rel")
-# Title of each part of the Markdown file, and its columns: heading -> path in clic-eval's JSON.
-TABLES: dict[str, dict[str, str]] = {
-    "ITT: both true captions beat the false one for the image": {
-        name: f"shapes++/{name}/itt" for name in CATEGORIES
-    },
-    "TOT: the true captions are nearer to each other than to the false one": {
-        name: f"shapes++/{name}/tot" for name in CATEGORIES
-    },
-    "Positive 1 alone beats the false caption for the image": {
-        name: f"shapes++/{name}/p1" for name in CATEGORIES
-    },
-    "Retrieval (500 scenes) and zero-shot classification": {
-        "image to text R@1": "shapes-retrieval/image_to_text@1",
-        "text to image R@1": "shapes-retrieval/text_to_image@1",
-        "shape": "shapes-zero-shot/shape",
-        "colour": "shapes-zero-shot/colour",
-        "pair": "shapes-zero-shot/pair",
-    },
-}
-
 
 # What training cannot depend on, since it imports nothing of it; a change there asks for evaluating
 # again, and not for training again.
@@ -292,34 +272,6 @@ def cpu_name() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-def markdown(table: Mapping[str, Any]) -> str:
-    """Return the Markdown file: one part for each of `TABLES`, a row for each model."""
-    about = table["about"]
-    commit, _, changes = (about["commit"] or "unknown").partition("+")
-    commit = f"commit {commit[:12]}{' with changes' if changes else ''}"
-    lines = [
-        f"Percent on the {about['split']} split: mean ± sample standard deviation over seeds "
-        f"{', '.join(map(str, about['seeds']))}; the base model is one model.",
-        "",
-        f"{about['device']}, {about['threads']} thread(s) a run, "
-        f"torch {about['versions']['torch']}, {about['date']}, {commit}.",
-    ]
-    for title, columns in TABLES.items():
-        lines += ["", f"### {title}", "", f"| model | n | {' | '.join(columns)} |"]
-        lines += ["|---|--:|" + "--:|" * len(columns)]
-        for name, model in table["models"].items():
-            cells = [cell(model["measures"][path]) for path in columns.values()]
-            lines.append(f"| {name} | {model['n']} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def cell(measure: Mapping[str, Any]) -> str:
-    """Return one measure as it is printed."""
-    if measure["std"] is None:
-        return f"{measure['mean']:.1f}"
-    return f"{measure['mean']:.1f} ± {measure['std']:.1f}"
 
 
 if __name__ == "__main__":
