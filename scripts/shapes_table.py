@@ -23,8 +23,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
+import shapes_report
 import torch
-from shapes_report import markdown
 
 from clic import provenance, runs
 
@@ -247,7 +247,7 @@ def write(results: Sequence[Result], options: argparse.Namespace) -> None:
     as_json = options.out.with_name(options.out.name + ".json")
     as_markdown = options.out.with_name(options.out.name + ".md")
     as_json.write_text(json.dumps(table, indent=2) + "\n", "utf-8")
-    as_markdown.write_text(markdown(table), "utf-8")
+    as_markdown.write_text(shapes_report.markdown(table), "utf-8")
     print(f"\n{as_markdown.read_text('utf-8')}\nwritten: {as_markdown} and {as_json}")
 
 

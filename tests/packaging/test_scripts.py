@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -31,14 +32,16 @@ def run(script: str, *words: str, **env: str) -> subprocess.CompletedProcess[str
 
 
 @pytest.fixture(scope="module")
-def table() -> ModuleType:
+def table() -> Iterator[ModuleType]:
     """scripts/shapes_table.py as a module."""
     path = ROOT / "scripts" / "shapes_table.py"
     spec = importlib.util.spec_from_file_location("shapes_table", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(path.parent)  # as when the script itself is run
+        spec.loader.exec_module(module)
+        yield module
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "scripts").glob("*.sh")), ids=lambda p: p.name)
@@ -97,8 +100,16 @@ def test_table_gives_mean_and_sample_deviation(table: ModuleType) -> None:
     assert summary["n"] == 3
     assert summary["measures"]["m"]["mean"] == 3.0
     assert summary["measures"]["m"]["std"] == pytest.approx(7**0.5)
-    assert table.cell(summary["measures"]["m"]) == "3.0 ± 2.6"
-    assert table.cell(table.summarise(three[:1])["measures"]["m"]) == "1.0"
+    assert table.shapes_report.cell(summary["measures"]["m"]) == "3.0 ± 2.6"
+    assert table.shapes_report.cell(table.summarise(three[:1])["measures"]["m"]) == "1.0"
+
+
+def test_table_in_short_gives_the_largest_deviation(table: ModuleType) -> None:
+    values = {"itt": (90.0, 1.0), "tot": (80.0, 3.0), "p1": (95.0, 2.0)}
+    measures = {f"shapes++/c/{k}": {"mean": m, "std": s} for k, (m, s) in values.items()}
+    assert table.shapes_report.triplet(measures, "c") == "90.0 / 80.0 / 95.0 (≤ ±3.0)"
+    single = {path: {**measure, "std": None} for path, measure in measures.items()}
+    assert table.shapes_report.triplet(single, "c") == "90.0 / 80.0 / 95.0"
 
 
 def test_table_knows_what_decides_a_result(
