@@ -24,6 +24,7 @@ class EvalConfig:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: `fp32`, or `bf16`/`fp16` to encode under autocast.
         allow_missing: Leave out rows whose image is missing or broken, and say how many.
+        text_only: Score the captions alone; no image is looked for.
         split: `test` or `validation` of the world's benchmarks (`train` to look at it).
         seed: Seed of the world's benchmarks.
     """
@@ -38,6 +39,7 @@ class EvalConfig:
     device: str = "auto"
     precision: str = "fp32"
     allow_missing: bool = False
+    text_only: bool = False
     split: str = "test"
     seed: int = 0
 
@@ -59,6 +61,7 @@ class PatchConfig:
         workers: Threads that decode images.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: `fp32`, or `bf16`/`fp16` to encode under autocast.
+        allow_missing: Leave out rows whose image is missing or broken, and say how many.
         split: Split of the world's benchmarks.
         seed: Seed of the world's benchmarks.
     """
@@ -75,6 +78,7 @@ class PatchConfig:
     workers: int = 2
     device: str = "auto"
     precision: str = "fp32"
+    allow_missing: bool = False
     split: str = "test"
     seed: int = 0
 

@@ -31,7 +31,7 @@ class ModelError(ClicError):
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Return `"; did you mean 'x' or 'y'?"`, or the empty string where nothing is near."""
-    near = difflib.get_close_matches(name, list(choices), n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, list(choices), n=2, cutoff=0.7)
     return f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
 
 

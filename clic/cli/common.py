@@ -6,10 +6,12 @@ Nothing here imports torch, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -21,6 +23,18 @@ if TYPE_CHECKING:
 
 USER_ERROR = 2
 INTERRUPTED = 130
+DISK_ERRORS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.EIO,
+)
+"""What a place can answer to a file: no permission, read-only, full, no folder, broken."""
 WIDTH = 80
 Config = TypeVar("Config")
 
@@ -39,6 +53,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with 2."""
         self.exit(USER_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End the program quietly where the reader of `--help | head` has left."""
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            drop_output()
+        super().exit(status, message)
 
     def parse_with_overrides(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         """Return the flags and the remaining ``key=value`` words.
@@ -86,12 +108,39 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def drop_output() -> None:
+    """Print nowhere from now on; Python would complain again when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def disk_reason(error: OSError, path: str | Path | None = None) -> str:
+    """Return what the disk refused to do, and why, on one line."""
+    place = path or error.filename
+    return (
+        f"cannot read or write {place if place is not None else 'a file'}: {error.strerror}; "
+        "choose another place, or mend its permissions or space"
+    )
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn whatever keeps a file from being written into a mistake that is the user's to mend.
+
+    Raises:
+        ConfigError: The block raised an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(disk_reason(error, path)) from error
+
+
 def run_cli(name: str, body: Callable[[], int | None], debug: bool = False) -> NoReturn:
     """Run a command and exit as the house does.
 
     0 when `body` returns None (or the code it returns), 2 with one line on stderr for a mistake
-    that is the user's to mend, 130 with one line for Ctrl-C; anything else is a bug of ours and
-    keeps its traceback.
+    that is the user's to mend or a disk that refuses, 130 with one line for Ctrl-C; anything else
+    is a bug of ours and keeps its traceback.
 
     Args:
         name: The command, e.g. ``clic-eval``.
@@ -110,9 +159,13 @@ def run_cli(name: str, body: Callable[[], int | None], debug: bool = False) -> N
         print(f"{name}: interrupted", file=sys.stderr)
         code = INTERRUPTED
     except BrokenPipeError:
-        # The reader (`| head`) has left. Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()  # the reader (`| head`) has left
         code = 1
+    except OSError as error:
+        if debug or error.errno not in DISK_ERRORS:
+            raise
+        print(f"{name}: error: {disk_reason(error)}", file=sys.stderr)
+        code = USER_ERROR
     sys.exit(code)
 
 
@@ -170,7 +223,7 @@ def _check_keys(words: Sequence[str], schema: type, given: Mapping[str, Any]) ->
     known = [f.name for f in fields(schema)]
     for word in words:
         key = word.split("=", 1)[0]
-        if key.split(".")[0] not in known:
+        if key not in known:
             choices = ", ".join(known)
             raise ConfigError(
                 f"setting {key!r} is not known{did_you_mean(key, known)} (settings: {choices})"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from clic.cli.common import Parser, run_cli
+from clic.cli.common import Parser, run_cli, writing
 from clic.errors import ClicError, DataError
 
 EXAMPLES = """examples:
@@ -26,8 +26,7 @@ def main() -> None:
     argv = sys.argv[1:]
     flags, words = parser.parse_known_args(argv)
     if flags.command is None:
-        parser.print_help()
-        return
+        run_cli("clic-data", parser.print_help)
     if words and flags.command != "preview":
         parser.error(f"{words[0]!r} is not understood by clic-data {flags.command}")
     commands = {
@@ -77,6 +76,7 @@ def _check_least(least: int, **numbers: int) -> None:
 
 def _preview(flags: argparse.Namespace, words: Sequence[str]) -> None:
     from clic import data, models, runs
+    from clic.cli.overrides import check_repeats
     from clic.cli.train import compose
     from clic.data.preview import draw_sheet
     from clic.validation import validate
@@ -84,13 +84,15 @@ def _preview(flags: argparse.Namespace, words: Sequence[str]) -> None:
     _check_least(1, rows=flags.rows)
     _check_least(0, step=flags.step)
     config = compose(words)
+    check_repeats(words)
     validate(config)
     sources = data.make_sources(config)
     clip = models.create(runs.source_of(config.model.name), config.model.pretrained)
     builder = data.make_builder(config, sources, clip)
     rows = builder.preview(flags.step, flags.rows)
-    flags.out.parent.mkdir(parents=True, exist_ok=True)
-    draw_sheet(rows).save(flags.out, format="PNG")
+    with writing(flags.out):
+        flags.out.parent.mkdir(parents=True, exist_ok=True)
+        draw_sheet(rows).save(flags.out, format="PNG")
     kind = builder.sampler.kind(flags.step)
     print(f"{flags.out}: {len(rows)} {kind} rows of step {flags.step} ({config.name})")
     print(f"  {asdict(config.compose if kind == 'composite' else config.captions)}")

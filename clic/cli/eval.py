@@ -35,6 +35,8 @@ examples:
   clic-eval --bench shapes++ --model shapes-base --model runs/shapes-1
                                                 two models side by side
   clic-eval --bench sugarcrepe++ --model ViT-B-32:openai --data ~/data
+  clic-eval --bench sugarcrepe++ --text-only --data ~/data
+                                                the captions alone, without COCO's images
   clic-eval --bench all --model hf-hub:ORG/NAME --json all.json --rows all.jsonl
   clic-eval bench=shapes batch_size=128         settings as key=value (configs/eval.yaml)
 
@@ -59,6 +61,8 @@ def make_parser() -> Parser:
     add_scoring_flags(parser)
     add("--allow-missing", action="store_const", const=True,
         help="leave out rows whose image is missing or broken, and count the rest")  # fmt: skip
+    add("--text-only", action="store_const", const=True,
+        help="score the captions alone (TOT); no image is looked for")  # fmt: skip
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -97,6 +101,7 @@ def _evaluate(settings: EvalConfig) -> list[Report]:
         split=settings.split,
         seed=settings.seed,
         allow_missing=settings.allow_missing,
+        text_only=settings.text_only,
     )
     names = settings.model or [_default_model()]
     _check_names(names[1:])

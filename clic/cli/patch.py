@@ -22,6 +22,17 @@ from clic.config_eval import PatchConfig, check, parse_alpha, parse_sweep
 from clic.errors import ConfigError
 
 NAME = "clic-patch"
+SWEEP_SETTINGS = (
+    "bench",
+    "data",
+    "batch_size",
+    "workers",
+    "device",
+    "precision",
+    "allow_missing",
+    "split",
+    "seed",
+)
 DESCRIPTION = """\
 Write models between a base (alpha 0) and the one fine-tuned from it (alpha 1):
 (1 - alpha) * base + alpha * tuned, or evaluate a whole sweep of them."""
@@ -73,6 +84,8 @@ def make_parser() -> Parser:
     add("--sweep", metavar="S", action="append", help="evaluate alphas: 0:1:0.25, or a list")
     add("--bench", metavar="A,B", action="append", help="benchmarks of the sweep")
     add_scoring_flags(parser)
+    add("--allow-missing", action="store_const", const=True,
+        help="leave out rows whose image is missing or broken, and count the rest")  # fmt: skip
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -107,7 +120,7 @@ def _check(settings: PatchConfig) -> None:
     if settings.sweep:
         return
     default = asdict(PatchConfig())
-    for name in ("bench", "data", "batch_size", "workers", "device", "precision", "split", "seed"):
+    for name in SWEEP_SETTINGS:
         if getattr(settings, name) != default[name]:
             raise ConfigError(f"{name} has no effect without --sweep; leave it out")
 
@@ -163,7 +176,11 @@ def _sweep(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) -> None:
     from clic.evaluation import report, sweeps
 
     plan = evaluation.prepare(
-        settings.bench, settings.data, split=settings.split, seed=settings.seed
+        settings.bench,
+        settings.data,
+        split=settings.split,
+        seed=settings.seed,
+        allow_missing=settings.allow_missing,
     )
     reports: list[evaluation.Report] = []
 

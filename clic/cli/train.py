@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clic.cli.common import INTERRUPTED, one_line, run_cli
+from clic.cli.overrides import check_repeats, quote_braces
 from clic.config import Config
 from clic.errors import ClicError, ConfigError, did_you_mean
 
@@ -54,8 +55,7 @@ def main() -> None:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     if "-h" in words or "--help" in words:
-        print(help_text())
-        return
+        run_cli("clic-train", lambda: print(help_text()))
     run_cli("clic-train", lambda: _train(words), debug)
 
 
@@ -179,6 +179,7 @@ def _register_schema() -> None:
 
 def _train(words: Sequence[str]) -> int | None:
     check_words(words)
+    check_repeats(words)
     import hydra
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -187,7 +188,7 @@ def _train(words: Sequence[str]) -> int | None:
     _register_schema()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to us instead of printing them
     codes: list[int] = []
-    mistakes: list[ClicError] = []
+    mistakes: list[ClicError | OSError] = []
 
     @hydra.main(version_base="1.3", config_path=f"pkg://{CONFIGS}", config_name="train")
     def job(composed: Any) -> None:
@@ -198,12 +199,12 @@ def _train(words: Sequence[str]) -> int | None:
             config = OmegaConf.to_object(composed)
             assert isinstance(config, Config)
             codes.append(_run(config))
-        except ClicError as error:  # Hydra would print a line of its own before ours
+        except (ClicError, OSError) as error:  # Hydra would print a line of its own before ours
             mistakes.append(error)
 
     with tempfile.TemporaryDirectory() as scratch:  # for the multirun.yaml that Hydra insists on
         sweep = [f"hydra.sweep.dir={scratch}"] if "-m" in words or "--multirun" in words else []
-        sys.argv = ["clic-train", *words, *sweep]
+        sys.argv = ["clic-train", *map(quote_braces, words), *sweep]
         try:
             job()
         except (HydraException, OmegaConfBaseException) as error:
@@ -228,7 +229,8 @@ def compose(words: Sequence[str]) -> Config:
     _register_schema()
     try:
         with hydra.initialize_config_module(CONFIGS, version_base="1.3"):
-            config = OmegaConf.to_object(hydra.compose("train", overrides=list(words)))
+            composed = hydra.compose("train", overrides=[quote_braces(word) for word in words])
+            config = OmegaConf.to_object(composed)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_reason(error)) from error
     assert isinstance(config, Config)
@@ -251,15 +253,16 @@ def _reason(error: Exception) -> str:
 def _run(config: Config) -> int:
     from clic import distributed
     from clic.training import train
+    from clic.training.console import say
 
     try:
         run = train(config, _evaluator(config) if config.train.eval_every else None)
     except KeyboardInterrupt:
         return INTERRUPTED  # the trainer has said where it stopped
     if distributed.is_main() and int(os.environ.get("RANK", "0")) == 0:
-        print(f"\nfinished {run}")
-        print(f"  clic-eval --bench {BENCHES[config.data.source]} --model {run}")
-        print(f"  clic-patch --alpha 0.5 --run {run}")
+        say(f"\nfinished {run}")
+        say(f"  clic-eval --bench {BENCHES[config.data.source]} --model {run}")
+        say(f"  clic-patch --alpha 0.5 --run {run}")
     return 0
 
 

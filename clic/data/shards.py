@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from webdataset.shardlists import expand_urls
 
 from clic import images
+from clic.data.naming import find_shards
 from clic.data.sources import Source
 from clic.errors import DataError
 from clic.types import Sample, Token
@@ -60,6 +60,7 @@ def write_index(shard: Path) -> Path:
             rows.append(row)
             keys.append(key)
     if not rows:
+        _check_captions(shard)
         raise DataError(
             f"{shard} holds no sample with an image ({', '.join(IMAGE_TYPES[:3])}...) and a "
             "caption (.json or .txt) of the same key; it should be a WebDataset tar"
@@ -93,6 +94,22 @@ def _row(shard: Path, key: str, members: dict[str, tuple[int, int]]) -> tuple[in
     except DataError as error:
         raise DataError(f"{shard}: image of {key}: {error}") from error
     return (*image, *meta, *text, *size, len(captions))
+
+
+def _check_captions(shard: Path) -> None:
+    """Say what the first JSON file beside an image holds, where captions were not found in it.
+
+    Raises:
+        DataError: There is such a file.
+    """
+    for key, members in _samples(shard):
+        if ".json" in members and any(t in members for t in IMAGE_TYPES):
+            found = ", ".join(map(repr, _parse(_read(shard, *members[".json"]), shard, key)))
+            raise DataError(
+                f"{shard} holds images and JSON files but no captions; put each image's into its "
+                "JSON's 'captions' (a list) or 'caption', or into a .txt "
+                f"({key}.json has {found or 'no keys'})"
+            )
 
 
 def _write_whole(target: Path, **arrays: np.ndarray | np.generic) -> None:
@@ -151,33 +168,6 @@ def _read(shard: Path, offset: int, length: int) -> bytes:
             f"{shard} ends before byte {offset + length}: it was cut short; fetch or pack it again"
         )
     return data
-
-
-def find_shards(shards: Any, setting: str) -> list[Path]:
-    """Return the tars that a setting names.
-
-    Args:
-        shards: A folder, a file, a brace pattern, or a list of them.
-        setting: Name of the setting, for messages.
-
-    Raises:
-        DataError: Something named is not there.
-    """
-    names = [shards] if isinstance(shards, str) else list(shards)
-    found: list[Path] = []
-    for name in names:
-        for word in expand_urls(str(name)):
-            path = Path(word).expanduser()
-            if path.is_dir():
-                inside = sorted(path.glob("*.tar"))
-                if not inside:
-                    raise DataError(f"{setting}={name}: no .tar files in {path}")
-                found += inside
-            elif path.is_file():
-                found.append(path)
-            else:
-                raise DataError(f"{setting}={name}: there is no file or folder {path}")
-    return found
 
 
 class ShardSource(Source):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clic.evaluation.registry import BENCHMARKS, GROUPS, Benchmark, missing
+from clic.evaluation.registry import BENCHMARKS, GROUPS, Benchmark, missing, text_only
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,9 +18,9 @@ def state(benchmark: Benchmark, data_root: Path) -> str:
     lacking = missing(benchmark, data_root)
     if not lacking:
         return "installed"
-    if lacking == [benchmark.images]:
-        return "text only" if benchmark.text_metrics else "no images"
-    return "missing"
+    if text_only(benchmark, data_root):
+        return "text only"
+    return "no images" if lacking == [benchmark.images] else "missing"
 
 
 def table(data_root: Path) -> Table:
@@ -44,6 +44,9 @@ def lines(data_root: Path) -> list[str]:
     """Return the groups, and for what is missing the command that gets it."""
     listed = [f"group {name}: {', '.join(members)}" for name, members in GROUPS.items()]
     listed.append(f"data folder: {data_root.resolve()} (--data, else $CLIC_DATA, else ./data)")
+    texts = [b.name for b in BENCHMARKS.values() if text_only(b, data_root)]
+    if texts:
+        listed.append(f"text only: --text-only scores the captions of {', '.join(texts)} alone")
     commands: dict[str, list[str]] = {}
     for benchmark in BENCHMARKS.values():
         for item in missing(benchmark, data_root):

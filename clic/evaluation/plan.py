@@ -16,6 +16,8 @@ from clic.evaluation.cases import Table, digest
 from clic.evaluation.registry import Benchmark
 
 SPLITS = ("test", "validation", "train")
+# Names the command, because sweeps of clic-patch read the same message.
+TEXT_ONLY_HINT = ", or score the captions alone with clic-eval --text-only"
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,11 @@ class Plan:
     settings: dict[str, Any] = field(default_factory=dict)
     seen: dict[Hashable, Any] = field(default_factory=dict)
 
+    @property
+    def why_no_images(self) -> str:
+        """Return the reason for which images are not encoded."""
+        return _why_no_images(bool(self.settings.get("text_only")))
+
 
 def default_data_root() -> Path:
     """Return the environment's CLIC_DATA, else `data` in the current folder."""
@@ -69,6 +76,7 @@ def prepare(
     split: str = "test",
     seed: int = 0,
     allow_missing: bool = False,
+    text_only: bool = False,
     with_images: bool = True,
     with_texts: bool = True,
 ) -> Plan:
@@ -80,6 +88,7 @@ def prepare(
         split: Split of the benchmarks that are made on the fly: test or validation (or train).
         seed: Seed of the benchmarks that are made on the fly.
         allow_missing: Leave out rows whose image is missing or broken, and count the rest.
+        text_only: Score the captions alone, whatever the model can do; no image is looked for.
         with_images: Whether the model encodes images; without, no image is looked for.
         with_texts: Whether the model encodes texts; without, nothing can be scored.
 
@@ -90,7 +99,11 @@ def prepare(
     chosen = registry.select([benches] if isinstance(benches, str) else benches)
     root = Path(data_root).expanduser() if data_root is not None else default_data_root()
     _check_settings(chosen, split, seed)
-    left_out = {b.name: r for b in chosen if (r := _unable(b, with_images, with_texts))}
+    if text_only:
+        _check_text_only(chosen, allow_missing)
+        with_images = False
+    no_images = None if with_images else _why_no_images(text_only)
+    left_out = {b.name: r for b in chosen if (r := _unable(b, no_images, with_texts))}
     able = [benchmark for benchmark in chosen if benchmark.name not in left_out]
     _check_files(able, root, with_images)
     prepared = [_read(b, root, split, seed, allow_missing, with_images) for b in able]
@@ -100,6 +113,7 @@ def prepare(
         "split": split,
         "seed": seed,
         "allow_missing": allow_missing,
+        "text_only": text_only,
     }
     return Plan(prepared, left_out, with_images, settings)
 
@@ -120,12 +134,26 @@ def _check_settings(chosen: Sequence[Benchmark], split: str, seed: int) -> None:
             )
 
 
-def _unable(benchmark: Benchmark, with_images: bool, with_texts: bool) -> str | None:
+def _check_text_only(chosen: Sequence[Benchmark], allow_missing: bool) -> None:
+    if allow_missing:
+        raise ConfigError("allow_missing has no effect with text_only; leave one out")
+    if not any(benchmark.text_metrics for benchmark in chosen):
+        able = ", ".join(b.name for b in registry.BENCHMARKS.values() if b.text_metrics)
+        raise ConfigError(
+            f"text_only: {', '.join(b.name for b in chosen)} cannot be scored by captions alone; "
+            f"name {able}, or leave text_only out"
+        )
+
+
+def _why_no_images(text_only: bool) -> str:
+    return "text_only leaves images out" if text_only else "the model has no encode_image"
+
+
+def _unable(benchmark: Benchmark, no_images: str | None, with_texts: bool) -> str | None:
+    """Return why a benchmark cannot be scored; `no_images` is the reason for having none."""
     if not with_texts:
         return "the model has no encode_text"
-    if not with_images and not benchmark.text_metrics:
-        return "the model has no encode_image"
-    return None
+    return None if benchmark.text_metrics else no_images
 
 
 def _check_files(benchmarks: Sequence[Benchmark], root: Path, with_images: bool) -> None:
@@ -137,9 +165,11 @@ def _check_files(benchmarks: Sequence[Benchmark], root: Path, with_images: bool)
     paths = list(dict.fromkeys(str(root.resolve() / item.path) for item in items))
     more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
     commands = " && ".join(dict.fromkeys(item.get(root) for item in items))
+    only_images = all(registry.text_only(b, root) for b in benchmarks if b.name in lacking)
     raise DataError(
         f"{', '.join(lacking)}: {paths[0]}{more} is missing; get it with: {commands} "
-        "(or name the folder that holds the data with --data)"
+        "(or name the folder that holds the data with --data"
+        f"{TEXT_ONLY_HINT if only_images else ''})"
     )
 
 
@@ -161,6 +191,7 @@ def _read(
         raise DataError(
             f"{benchmark.name}: {len(names)} of {len(lost)} images are missing ({listed}); get "
             f"them with: {command}; or leave their rows out with --allow-missing"
+            f"{TEXT_ONLY_HINT if benchmark.text_metrics else ''}"
         )
     return Prepared(benchmark, table.without(lost), sha256, names, rows)
 

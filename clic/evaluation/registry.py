@@ -183,3 +183,8 @@ def missing(benchmark: Benchmark, data_root: Path, with_images: bool = True) -> 
     if benchmark.images is not None and with_images:
         needed.append(benchmark.images)
     return [item for item in needed if not (data_root / item.path).exists()]
+
+
+def text_only(benchmark: Benchmark, data_root: Path) -> bool:
+    """Return whether captions can be scored alone here, because nothing but images is missing."""
+    return benchmark.text_metrics and missing(benchmark, data_root) == [benchmark.images]

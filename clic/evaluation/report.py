@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 METRICS = ("itt", "tot", "p1")
-COUNTS = ("n", "n_images", "n_captions")
+COUNTS = {"n_images": "images", "n_captions": "captions"}
 MAX_WITH_DIFFERENCES = 4
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -145,8 +145,11 @@ def new_table(title: str, first: str) -> Table:
     """Return an empty table in the house's style, with its first column."""
     from rich import box
     from rich.table import Table as RichTable
+    from rich.text import Text
 
-    table = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    # A narrow table would break its title into short lines.
+    heading = Text(title, style="table.title", no_wrap=True, overflow="ignore")
+    table = RichTable(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.collapse_padding = True
     table.add_column(first, no_wrap=True)
     return table
@@ -171,15 +174,22 @@ def _triplet_table(name: str, form: dict[str, Any]) -> Table:
     return table
 
 
-def _flat(form: dict[str, Any]) -> dict[tuple[str, str], Any]:
+def _title(name: str, forms: Sequence[dict[str, Any]]) -> str:
+    """Return a benchmark's name with how many images and captions were scored."""
+    counts = next(filter(None, forms))
+    shown = [f"{counts[key]:,} {what}" for key, what in COUNTS.items() if key in counts]
+    return f"{name} ({', '.join(shown)})" if shown else name
+
+
+def _flat(form: dict[str, Any]) -> dict[tuple[str, str], float]:
     """Return percentages by (section, line); for triplets the sections are the metrics."""
-    flat: dict[tuple[str, str], Any] = {}
+    flat: dict[tuple[str, str], float] = {}
     for metric in METRICS:
         for category, entry in form.items():
             if isinstance(entry, dict) and metric in entry:
                 flat[(metric.upper(), category)] = entry[metric]
     for key, value in form.items():
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) and key not in COUNTS:
             flat[("", key)] = value
     return flat
 
@@ -187,7 +197,7 @@ def _flat(form: dict[str, Any]) -> dict[tuple[str, str], Any]:
 def _comparison_table(name: str, forms: Sequence[dict[str, Any]]) -> Table:
     """Return a line for each number, a column for each model, and differences to the first."""
     with_differences = 1 < len(forms) <= MAX_WITH_DIFFERENCES
-    table = new_table(name, "measure")
+    table = new_table(_title(name, forms), "measure")
     for index in range(len(forms)):
         table.add_column(letter(index) if len(forms) > 1 else "value", justify="right")
         if index and with_differences:
@@ -203,22 +213,18 @@ def _comparison_table(name: str, forms: Sequence[dict[str, Any]]) -> Table:
         section = key[0]
         cells: list[str] = []
         for index, flat in enumerate(flats):
-            cells.append(_cell(key[1], flat.get(key)))
+            cells.append(_cell(flat.get(key)))
             if index and with_differences:
-                cells.append(_difference(key[1], flat.get(key), flats[0].get(key)))
+                cells.append(_difference(flat.get(key), flats[0].get(key)))
         if counts:
             cells.append(f"{counts[key[1]]:,}")
         table.add_row(" ".join(filter(None, key)), *cells)
     return table
 
 
-def _cell(name: str, value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,}" if name in COUNTS else f"{value:.1f}"
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
 
 
-def _difference(name: str, value: float | None, first: float | None) -> str:
-    if value is None or first is None or name in COUNTS:
-        return ""
-    return f"{value - first:+.1f}"
+def _difference(value: float | None, first: float | None) -> str:
+    return "" if value is None or first is None else f"{value - first:+.1f}"

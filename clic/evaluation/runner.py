@@ -30,6 +30,7 @@ def evaluate(
     batch_size: int = 64,
     workers: int = 2,
     allow_missing: bool = False,
+    text_only: bool = False,
     keep_rows: bool = False,
     progress: bool = False,
 ) -> Report:
@@ -47,6 +48,7 @@ def evaluate(
         batch_size: Images, or texts, at a time.
         workers: Threads that decode images.
         allow_missing: Leave out rows whose image is missing or broken.
+        text_only: Score the captions alone, whatever the model can do; no image is looked for.
         keep_rows: Keep each row's outcome in `Report.rows`.
         progress: Show progress bars where stderr is a terminal.
 
@@ -61,6 +63,7 @@ def evaluate(
         split=split,
         seed=seed,
         allow_missing=allow_missing,
+        text_only=text_only,
         with_images=callable(getattr(model, "encode_image", None)),
         with_texts=callable(getattr(model, "encode_text", None)),
     )
@@ -138,7 +141,7 @@ def _left_out(plan: Plan) -> dict[str, str]:
     """Return what was not scored, and why: whole benchmarks, and metrics of the others."""
     partial = {}
     if not plan.with_images:
-        reason = "itt and p1: the model has no encode_image"
+        reason = f"ITT and P1: {plan.why_no_images}"
         partial = {item.benchmark.name: reason for item in plan.prepared}
     return {**plan.left_out, **partial}
 

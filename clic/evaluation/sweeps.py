@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from clic.evaluation.report import new_table
+from clic.evaluation.report import COUNTS, new_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,11 +19,13 @@ MARKERS = "osD^vPX"
 DASHES = {"itt": "-", "tot": "--"}
 PANEL = (4.6, 4.2)
 PER_ROW = 3
+TOP = 104  # markers at 100 % need head room
 
 
 class Line(NamedTuple):
-    """One line of a panel: its label, its values and how it is drawn."""
+    """One line of a panel: its measure as tables name it, its label, its values and its look."""
 
+    name: str
     label: str
     values: list[float]
     colour: str
@@ -45,13 +47,15 @@ def lines_of(forms: Sequence[dict[str, Any]]) -> list[Line]:
             if metric in first[name]:
                 values = [form[name][metric] for form in forms]
                 label = f"{name} {metric.upper()}"
-                lines.append(Line(label, values, COLOURS[index], MARKERS[index], dash))
+                measure = f"{metric.upper()} {name}"
+                lines.append(Line(measure, label, values, COLOURS[index], MARKERS[index], dash))
     if lines:
         return lines
     names = [name for name in first if name.endswith("@1")]
-    names = names or [name for name in first if not name.startswith("n_")]
+    names = names or [name for name in first if name not in COUNTS]
     return [
         Line(
+            name,
             name.replace("_", " "),
             [form[name] for form in forms],
             COLOURS[1 + index % 6],
@@ -63,15 +67,22 @@ def lines_of(forms: Sequence[dict[str, Any]]) -> list[Line]:
 
 
 def tables(results: Sequence[dict[str, Any]]) -> list[Table]:
-    """Return a rich table for each benchmark: a row for each alpha, a column for each line."""
+    """Return a rich table for each benchmark: a row for each alpha, a column for each line.
+
+    Triplets have the mean P1 too, which bounds ITT from above.
+    """
     made = []
     for name in results[0]["benchmarks"]:
-        lines = lines_of([result["benchmarks"][name] for result in results])
+        forms = [result["benchmarks"][name] for result in results]
+        columns = {line.name: line.values for line in lines_of(forms)}
+        if "p1" in forms[0].get("mean", {}):
+            columns["P1 mean"] = [form["mean"]["p1"] for form in forms]
         table = new_table(name, "alpha")
-        for line in lines:
-            table.add_column(line.label, justify="right")
+        for measure in columns:
+            # On two lines, or the columns of SugarCrepe++ would not fit.
+            table.add_column(measure.replace(" ", "\n"), justify="right")
         for index, result in enumerate(results):
-            cells = (f"{line.values[index]:.1f}" for line in lines)
+            cells = (f"{values[index]:.1f}" for values in columns.values())
             table.add_row(f"{result['alpha']:g}", *cells)
         made.append(table)
     return made
@@ -124,7 +135,8 @@ def _panel(axis: Axes, name: str, alphas: Sequence[float], lines: Sequence[Line]
     axis.set_title(name, fontsize=10)
     axis.set_xlabel("alpha (0 = base, 1 = fine-tuned)")
     axis.set_ylabel("right [%]")
-    axis.set_ylim(0, 100)
+    axis.set_ylim(0, TOP)
+    axis.set_yticks(range(0, 101, 20))
     axis.margins(x=0.03)
     axis.grid(color="#dddddd", linewidth=0.6)
     axis.set_axisbelow(True)

@@ -121,7 +121,8 @@ def _from_architecture(name: str, pretrained: str | None) -> Source:
         raise ModelError(
             f"model {name!r} is an architecture without weights; name a tag, "
             f"e.g. {architecture_name}:{tags[0] if tags else 'FILE'} "
-            f"(known: {_some(tags)}), or model.pretrained=null for random weights"
+            f"(known: {_some(tags)}) "
+            "(clic-train: model.pretrained=null starts from random weights)"
         )
     architecture = deepcopy(architecture)
     if pretrained is None or Path(pretrained).is_file():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
+from weakref import WeakSet
 
 from omegaconf import OmegaConf
 
@@ -16,6 +18,9 @@ from clic.config import Config
 from clic.errors import ConfigError, ModelError
 
 LOCK_FILE = ".lock"
+PATIENCE = 10.0
+"""Seconds that a killed process is given to end, before its run counts as being trained."""
+POLL = 0.1
 FREE_TO_CHANGE = (
     "train.resume",
     "train.run_name",
@@ -51,7 +56,8 @@ def choose(config: Config) -> RunFolder:
     """Find the run to continue, or name a new one; makes nothing.
 
     Raises:
-        ConfigError: The named run is finished, or was started with other settings.
+        ConfigError: The named run is finished, is being trained by another process, or was
+            started with other settings.
         ModelError: `train.resume` names no complete checkpoint.
     """
     train = config.train
@@ -67,11 +73,13 @@ def choose(config: Config) -> RunFolder:
     if train.run_name is not None:
         return _named(root / train.run_name, config)
     if train.resume == "auto":
+        deadline = time.monotonic() + PATIENCE
         for path in _by_age(root, config.name):
             if (
                 not runs.is_finished(path)
-                and not _is_locked(path)
                 and not differences(path, config)
+                and _is_free(path, deadline)
+                and not runs.is_finished(path)  # meanwhile
             ):
                 return _continued(path)
     return RunFolder(_new(root, config))
@@ -80,18 +88,25 @@ def choose(config: Config) -> RunFolder:
 def _named(path: Path, config: Config) -> RunFolder:
     if not path.exists():
         return RunFolder(path)
-    if config.train.resume == "never" or runs.is_finished(path) or not runs.is_run(path):
-        state = "is a finished run" if runs.is_finished(path) else "exists"
-        raise ConfigError(
-            f"train.run_name={path.name}: {path} {state}; choose another name, or remove the folder"
-        )
+    _check_unfinished(path, config)
     changed = differences(path, config)
     if changed:
         raise ConfigError(
             f"{path} was started with other settings ({'; '.join(changed[:3])}); "
             "restore them, or choose another train.run_name"
         )
+    if not _is_free(path, time.monotonic() + PATIENCE):
+        raise _taken(path)
+    _check_unfinished(path, config)  # who held it may have ended well
     return _continued(path)
+
+
+def _check_unfinished(path: Path, config: Config) -> None:
+    if config.train.resume == "never" or runs.is_finished(path) or not runs.is_run(path):
+        state = "is a finished run" if runs.is_finished(path) else "exists"
+        raise ConfigError(
+            f"train.run_name={path.name}: {path} {state}; choose another name, or remove the folder"
+        )
 
 
 def _new(root: Path, config: Config) -> Path:
@@ -138,18 +153,26 @@ def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _is_locked(run: Path) -> bool:
-    lock = lock_run(run)
-    if lock is None:
-        return True
+def _is_free(run: Path, deadline: float) -> bool:
+    """Return whether no process trains a run, or stops doing so before the deadline."""
+    while (lock := lock_run(run)) is None:
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(POLL)
     lock.close()
-    return False
+    return True
+
+
+def _taken(run: Path) -> ConfigError:
+    return ConfigError(
+        f"{run} is being trained by another process; wait for it, or choose another train.run_name"
+    )
 
 
 def lock_run(run: Path) -> IO[str] | None:
     """Take a run for this process, or return None where another process holds it.
 
-    The kernel drops the lock with the process, so a killed run is free at once.
+    The kernel drops the lock with the process, so a killed run is free once that has ended.
     """
     file = open(run / LOCK_FILE, "a", encoding="utf-8")  # noqa: SIM115, it is held until the end
     try:
@@ -157,14 +180,25 @@ def lock_run(run: Path) -> IO[str] | None:
     except OSError:
         file.close()
         return None
+    _held.add(file)
     return file
+
+
+def _leave_to_parent() -> None:
+    """Close a forked child's copies, so that orphaned loader workers do not keep a run."""
+    for file in list(_held):
+        file.close()
+
+
+_held: WeakSet[IO[str]] = WeakSet()
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def claim(place: RunFolder, config: Config) -> IO[str]:
     """Make the run's folder where it is new, and take it for this process.
 
     Raises:
-        ConfigError: Another process trains it.
+        ConfigError: Another process trains it, or the folder cannot be made.
     """
     while not place.continued:
         try:
@@ -172,12 +206,14 @@ def claim(place: RunFolder, config: Config) -> IO[str]:
             break
         except FileExistsError:  # a run that started in the same second
             place.path = _new(place.path.parent, config)
+        except OSError as error:
+            raise ConfigError(
+                f"train.runs_dir={config.train.runs_dir}: cannot make {place.path}: "
+                f"{error.strerror}; choose another folder"
+            ) from error
     lock = lock_run(place.path)
     if lock is None:
-        raise ConfigError(
-            f"{place.path} is being trained by another process; wait for it, or choose another "
-            "train.run_name"
-        )
+        raise _taken(place.path)
     return lock
 
 

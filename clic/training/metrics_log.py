@@ -15,6 +15,7 @@ from torch import Tensor
 from clic import distributed
 from clic.config import WandbConfig
 from clic.errors import ConfigError
+from clic.training.console import say
 
 SHOWN = {
     "loss": "loss",
@@ -98,7 +99,7 @@ class MetricsLog:
         self._file.flush()
         if self._wandb is not None:
             self._wandb.log(record, step=record["step"])
-        print(self._line(record), flush=True)
+        say(self._line(record))
 
     def _line(self, record: Mapping[str, Any]) -> str:
         """Return what fits a terminal: the file holds every term."""

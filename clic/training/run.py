@@ -19,6 +19,7 @@ from clic.data import BatchBuilder
 from clic.errors import ConfigError
 from clic.models import ClipModel
 from clic.seeding import seed_torch
+from clic.training.console import say
 from clic.training.folder import RunFolder, choose, claim, write_config
 from clic.training.metrics_log import MetricsLog
 from clic.training.trainer import Trainer
@@ -101,12 +102,12 @@ def _open_folder(config: Config, place: RunFolder, trainer: Trainer) -> IO[str]:
     """Make the run's folder and take it for this process; return its lock."""
     lock = claim(place, config)
     if place.continued:
-        print(f"resuming {place.path} from step {trainer.done}", flush=True)
+        say(f"resuming {place.path} from step {trainer.done}")
     else:
         size = config.train.batch_size * distributed.world_size()
-        print(f"run {place.path}: {trainer.steps} steps of {size} images", flush=True)
+        say(f"run {place.path}: {trainer.steps} steps of {size} images")
         if place.checkpoint is not None:
-            print(f"resuming {place.checkpoint} from step {trainer.done}", flush=True)
+            say(f"resuming {place.checkpoint} from step {trainer.done}")
     if not place.continued or not (place.path / runs.PROVENANCE_FILE).is_file():
         write_config(place.path, config)  # first: a folder with it is continued after a kill
         if place.checkpoint is not None:  # the run's own start, for when it is continued
@@ -180,7 +181,7 @@ def _fit(
         trainer.fit(loader, log, save, evaluate_now if config.train.eval_every else None)
     except KeyboardInterrupt:
         if distributed.is_main():
-            print(f"stopped after step {trainer.done}; the same command continues {run}")
+            say(f"stopped after step {trainer.done}; the same command continues {run}")
         raise
     finally:
         log.close()

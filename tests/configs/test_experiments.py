@@ -14,6 +14,7 @@ import yaml
 
 from clic import models, runs
 from clic.cli import train as command
+from clic.cli.overrides import quote_braces
 from clic.config import Config
 from clic.training import train
 from clic.training.metrics_log import read
@@ -142,7 +143,16 @@ def run_main(
         (["data=shards"], ["data.shards is not set"]),
         (["train.max_steps=[1"], ["train.max_steps"]),
         (["seed"], ["'seed' is not SETTING=VALUE"]),
-        (["+seed=1", "seed=2"], ["seed"]),
+        (["+seed=1", "seed=2"], ["seed is given 2 times", "keep one"]),
+        (
+            ["data.shards=s/0.tar", "data.shards=s/1.tar", "data.shards=s/2.tar"],
+            ["data.shards is given 3 times", "'data.shards=DIR/{000..999}.tar'"],
+        ),
+        (
+            ["data=shards", "data.shards=s/{00..02}.tar", "model.pretrained=included"],
+            ["s/00.tar"],
+        ),
+        (["train.runs_dir=/proc/x", "train.max_steps=1"], ["train.runs_dir=/proc/x: cannot make"]),
         (["train.eval_every=1", "train.eval_bench=[shapess++]"], ["did you mean 'shapes++'"]),
         (["train.eval_every=1", "train.eval_bench=[sugarcrepe]"], ["sugarcrepe: ", "val2017"]),
     ],
@@ -177,8 +187,35 @@ def test_help_exits_well(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["clic-train", "+experiment=nonsense", "--help"])
-    command.main()
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert not ended.value.code
     assert capsys.readouterr().out.startswith("usage: clic-train")
+
+
+# --- braces --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "shards"),
+    [
+        ("s/{00..02}.tar", "s/{00..02}.tar"),
+        ("{a,b}/{00..02}.tar", "{a,b}/{00..02}.tar"),
+        ("'s/{00..02}.tar'", "s/{00..02}.tar"),
+        ("it's/{0..2}.tar", "it's/{0..2}.tar"),
+        ("[a/{0..2}.tar,b/1.tar,'c/{0,1}.tar']", ["a/{0..2}.tar", "b/1.tar", "c/{0,1}.tar"]),
+        ("${name}/1.tar", "shapes/1.tar"),
+        ("${name}/{0..2}.tar", "shapes/{0..2}.tar"),
+        ("{a: 1}", {"a": 1}),
+    ],
+)
+def test_a_pattern_needs_no_quotes_of_hydras(word: str, shards: object) -> None:
+    assert command.compose([f"data.shards={word}"]).data.shards == shards
+
+
+def test_a_sweep_of_patterns_is_of_each() -> None:
+    words = quote_braces("data.shards=a/{0,1}.tar,b/{0..2}.tar")
+    assert words == "data.shards='a/{0,1}.tar','b/{0..2}.tar'"
 
 
 # --- runs ----------------------------------------------------------------------------------------
@@ -208,6 +245,39 @@ def test_one_run_leaves_one_folder_and_says_what_comes_next(
         "  clic-eval --bench shapes++ --model runs/first",
         "  clic-patch --alpha 0.5 --run runs/first",
     ]
+
+
+def test_training_goes_on_when_its_reader_leaves(tmp_path: Path, tiny_words: list[str]) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    words = [*tiny_words, "train.max_steps=3", "train.run_name=first"]
+    result = subprocess.run(
+        [sys.executable, "-m", "clic.cli.train", *words],
+        cwd=tmp_path,
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=240,
+    )
+    os.close(write_end)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert runs.is_finished(tmp_path / "runs" / "first")
+    assert len((tmp_path / "runs" / "first" / runs.METRICS_FILE).read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("module", ["train", "data", "eval", "patch"])
+def test_help_whose_reader_has_left_is_quiet(module: str) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    result = subprocess.run(
+        [sys.executable, "-m", f"clic.cli.{module}", "--help"],
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    os.close(write_end)
+    assert result.stderr == ""
 
 
 def test_a_multirun_makes_a_run_of_each(tmp_path: Path, tiny_words: list[str]) -> None:

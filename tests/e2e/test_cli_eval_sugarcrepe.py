@@ -81,3 +81,13 @@ def test_without_images(clic_eval: Command, data: Path) -> None:
     assert str(data / "coco" / "val2017") in done.stderr
     assert "curl -fL --create-dirs" in done.stderr and "val2017.zip" in done.stderr
     assert done.stderr.count("\n") == 1
+    assert "score the captions alone with clic-eval --text-only" in done.stderr
+
+
+def test_the_captions_alone(clic_eval: Command, data: Path, tmp_path: Path) -> None:
+    done = clic_eval("--bench", "sugarcrepe++", "--text-only", "--json", "out.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "note: sugarcrepe++: left out, ITT and P1: text_only leaves images out" in done.stdout
+    numbers = json.loads((tmp_path / "out.json").read_text())["benchmarks"]["sugarcrepe++"]
+    assert set(numbers["mean"]) == {"tot", "n"}
+    assert numbers["mean"]["n"] == 5 * ROWS

@@ -23,11 +23,12 @@ class Command:
     def __init__(self, folder: Path, words: list[str]) -> None:
         self.folder = folder
         lines = [*words, f"train.max_steps={STEPS}", "train.save_every=3", "train.log_every=2"]
-        self.words = [sys.executable, "-m", "clic.cli.train", *lines]
+        self.words = lines
 
     def start(self, *words: str) -> subprocess.Popen[str]:
+        given = dict(word.split("=", 1) for word in [*self.words, *words])  # the last one holds
         return subprocess.Popen(
-            [*self.words, *words],
+            [sys.executable, "-m", "clic.cli.train", *map("=".join, given.items())],
             cwd=self.folder,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
@@ -113,3 +114,18 @@ def test_a_checkpoint_that_was_cut_off_is_ignored(command: Command, unbroken: by
     assert f"resuming {run.relative_to(command.folder)} from step" in command.run()
     assert only_run(command.folder) == run
     assert_whole(run, unbroken)
+
+
+def test_a_killed_run_with_loader_workers_is_continued_at_once(
+    command: Command, unbroken: bytes
+) -> None:
+    """The main process alone is killed, as `kill -9 PID` does."""
+    process = command.start("data.workers=2")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step "):
+            process.kill()
+            break
+    process.wait(timeout=60)
+    assert "resuming" in command.run("data.workers=2")
+    assert_whole(only_run(command.folder), unbroken)

@@ -34,12 +34,9 @@ def clic_data(
     return run
 
 
-def test_help_shows_examples(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["clic-data"])
-    command.main()
-    page = capsys.readouterr().out
+def test_help_shows_examples(clic_data: Clic) -> None:
+    code, page, _ = clic_data()
+    assert code == 0
     assert "examples:" in page and "clic-data preview" in page
     assert all(name in page for name in ("preview", "shapes", "index"))
 
@@ -88,6 +85,8 @@ def test_preview_shows_the_runs_own_batch(
         (["preview", "--rows", "0"], ["--rows 0", "1 or more"]),
         (["preview", "--step", "-1"], ["--step", "-1", "0 or more"]),
         (["preview", "+experiment=shape"], ["did you mean 'shapes'"]),
+        (["preview", "seed=1", "seed=2"], ["seed is given 2 times"]),
+        (["preview", "--out", "/proc/x.png"], ["cannot read or write /proc/x.png: "]),
         (["preview", "model.nam=x"], ["did you mean 'model.name'"]),
         (["preview", "--ste", "1"], ["--ste"]),
         (["preview", "data=shards"], ["data.shards is not set"]),

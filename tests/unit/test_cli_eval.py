@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import time
@@ -127,6 +129,16 @@ def test_models_side_by_side(clic_eval: Command, tmp_path: Path) -> None:
     assert f"{difference:+.1f}" in out
 
 
+def test_text_only(clic_eval: Command, tmp_path: Path) -> None:
+    code, out, err = clic_eval("--bench", "shapes", "--model", "m", "--text-only", "--json", "a")
+    assert (code, err) == (0, "")
+    assert "TOT" in out and "shapes-retrieval: left out, text_only leaves images out" in out
+    assert max(map(len, out.splitlines())) <= 80
+    numbers = json.loads((tmp_path / "a").read_text())["benchmarks"]
+    assert set(numbers) == {"shapes++"}
+    assert set(numbers["shapes++"]["mean"]) == {"tot", "n"}
+
+
 @pytest.mark.parametrize(("name", "schema"), [("eval", EvalConfig), ("patch", PatchConfig)])
 def test_the_file_and_the_schema_have_the_same_defaults(name: str, schema: type) -> None:
     assert common.compose(name, [], schema) == schema()
@@ -202,6 +214,8 @@ def test_list(clic_eval: Command, loaded: list[str]) -> None:
         (["--bench"], "expected one argument"),
         (["shapes"], "'shapes' is neither an option nor a key=value"),
         (["bench=shapes", "batchsize=3"], "did you mean 'batch_size'"),
+        (["bench=shapes", "model.pretrained=null"], "setting 'model.pretrained' is not known"),
+        (["--modle", "x"], "unknown option --modle; did you mean '--model'? ("),
         (["bench=shapes", "batch_size=x"], "batch_size"),
         (["bench=shapes", "batch_size=0"], "batch_size=0"),
         (["--bench", "shapes", "bench=all"], "given twice"),
@@ -243,6 +257,19 @@ def test_ctrl_c_is_one_line_and_130(capsys: pytest.CaptureFixture[str]) -> None:
         common.run_cli("clic-x", body)
     assert stopped.value.code == 130
     assert capsys.readouterr().err == "clic-x: interrupted\n"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_refuses_is_one_line(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    def body() -> None:
+        raise OSError(number, os.strerror(number), "some/file")
+
+    with pytest.raises(SystemExit) as stopped:
+        common.run_cli("clic-x", body)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"clic-x: error: cannot read or write some/file: {os.strerror(number)}")
+    assert error.count("\n") == 1
 
 
 def test_bugs_keep_their_traceback() -> None:

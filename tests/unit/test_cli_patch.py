@@ -10,6 +10,7 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -18,6 +19,7 @@ from clic.cli.patch import main
 from clic.config_eval import parse_sweep
 from clic.errors import ConfigError
 from clic.evaluation import sweeps
+from clic.evaluation.sugarcrepe import PLUS_CATEGORIES
 
 Command = Callable[..., tuple[int, str, str]]
 MODEL = {
@@ -124,7 +126,8 @@ def test_sweep(clic_patch: Command, run: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(shapes, "triplets", partial(shapes.triplets, per_category=20))
     code, out, _ = clic_patch("--sweep", "0:1:0.5", "--bench", "shapes", "--batch-size", "200")
     assert code == 0
-    assert "swap ITT" in out and "alpha" in out
+    assert "ITT" in out and "P1" in out and "alpha" in out
+    assert "image_to_text@1" in out
     assert max(map(len, out.splitlines())) <= 80
     content = json.loads((run / runs.SWEEP_FILE).read_text())
     assert [entry["alpha"] for entry in content["alphas"]] == [0, 0.5, 1]
@@ -146,8 +149,47 @@ def test_lines_of_a_picture() -> None:
     ]
     retrieval = {"image_to_text@1": 5.0, "image_to_text@5": 6.0, "n_images": 7}
     assert [line.label for line in sweeps.lines_of([retrieval])] == ["image to text@1"]
+    assert [line.name for line in sweeps.lines_of([retrieval])] == ["image_to_text@1"]
     zero_shot = {"shape": 5.0, "pair": 6.0, "n_images": 7}
     assert [line.label for line in sweeps.lines_of([zero_shot])] == ["shape", "pair"]
+
+
+def test_tables_of_a_sweep_name_measures_as_the_evaluation_does() -> None:
+    entry = {"itt": 3.0, "tot": 4.0, "p1": 5.0, "n": 5}
+    numbers = {"a++": {"a_b": entry, "swap": entry, "mean": entry}, "r": {"text_to_image@1": 6.0}}
+    triplets, retrieval = sweeps.tables([{"alpha": 0.5, "benchmarks": numbers}])
+    headers = ["alpha", "ITT mean", "TOT mean", "ITT swap", "TOT swap", "P1 mean"]
+    assert [str(column.header).replace("\n", " ") for column in triplets.columns] == headers
+    assert list(triplets.columns[-1].cells) == ["5.0"]
+    assert [column.header for column in retrieval.columns] == ["alpha", "text_to_image@1"]
+
+
+def test_markers_at_100_percent_have_head_room() -> None:
+    axis = Figure().subplots()
+    numbers = {"shape": 100.0, "n_images": 7}
+    sweeps._panel(axis, "zero-shot", [0.0], sweeps.lines_of([numbers]))
+    assert axis.get_ylim()[1] > 100
+    assert max(axis.get_yticks()) == 100
+
+
+def test_a_sweep_leaves_out_rows_of_missing_images(
+    clic_patch: Command, run: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    (data / "coco" / "val2017").mkdir(parents=True)
+    (data / "sugarcrepe_pp").mkdir()
+    Image.new("RGB", (8, 8)).save(data / "coco" / "val2017" / "here.jpg")
+    captions = {"caption": "a cat", "caption2": "one cat", "negative_caption": "a dog"}
+    rows = [{"filename": f"{name}.jpg", **captions} for name in ("here", "gone")]
+    for category in PLUS_CATEGORIES:
+        (data / "sugarcrepe_pp" / f"{category}.json").write_text(json.dumps(rows))
+    words = ("--sweep", "0,1", "--bench", "sugarcrepe++", "--data", str(data))
+    code, _, err = clic_patch(*words)
+    assert code == 2
+    assert "--allow-missing" in err and "clic-eval --text-only" in err
+    code, out, _ = clic_patch(*words, "--allow-missing")
+    assert code == 0
+    assert "1 images missing or broken, 5 of 10 rows scored" in out
 
 
 @pytest.mark.parametrize(
@@ -180,6 +222,7 @@ def test_wrong_sweeps(part: str) -> None:
         (["alpha=2"], "alpha=2 lies outside"),
         (["--sweep", "0:1:0.5"], "--sweep needs --bench"),
         (["--alpha", "0.5", "--bench", "shapes"], "bench has no effect without --sweep"),
+        (["--alpha", "0.5", "--allow-missing"], "allow_missing has no effect without --sweep"),
         (["--alpha", "0.5", "--tuned", "x"], "--tuned needs --base and --out"),
         (["--alpha", "0.5", "--run", "runs/shapes-2"], "did you mean 'shapes-1'"),
         (["--alpha", "0.5", "--run", "runs/shapes-1/model"], "is no run but a model"),

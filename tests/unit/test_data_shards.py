@@ -222,6 +222,21 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         ShardSource(str(tmp_path / "nowhere"), "data.single_shards")
 
 
+@pytest.mark.parametrize(
+    "name", ["http://x.org/a.tar", "s3://bucket/{0..9}.tar", "pipe:curl http://x.org/a.tar"]
+)
+def test_shards_that_are_not_on_disk(name: str) -> None:
+    with pytest.raises(DataError, match="read from disk only for now; download") as error:
+        find_shards([name], "data.shards")
+    assert f"data.shards={name}:" in str(error.value)
+
+
+def test_a_file_that_is_no_tar(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("image,caption")
+    with pytest.raises(DataError, match=r"x\.csv is no \.tar file.*WebDataset \.tar.*img2dataset"):
+        ShardSource(str(tmp_path / "x.csv"))
+
+
 # --- broken ones ---------------------------------------------------------------------------------
 
 
@@ -234,6 +249,11 @@ def members_with(**changes: bytes) -> dict[str, bytes]:
     [
         ({}, "holds no sample"),
         ({"a.jpg": jpeg()}, "holds no sample.*WebDataset"),
+        (
+            members_with(**{"a.json": b'{"url": 1, "alt": "x"}'}),
+            r"'caption'.*a\.json has 'url', 'alt'",
+        ),
+        (members_with(**{"a.json": b"{}"}), r"no captions.*\.txt \(a\.json has no keys\)"),
         (members_with(**{"a.json": b"{"}), r"a\.json is not valid JSON"),
         (members_with(**{"a.json": b"[1]"}), r"a\.json should be an object, not list"),
         (members_with(**{"a.json": b"\xff\xfe{"}), r"a\.json is not valid JSON"),

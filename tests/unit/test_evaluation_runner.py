@@ -182,6 +182,46 @@ def test_text_only_models_need_annotations_alone(tmp_path: Path) -> None:
     assert "val2017" not in str(caught.value)
 
 
+def test_text_only_hides_the_images_of_a_model_that_has_them() -> None:
+    report = evaluation.evaluate(Both(), ["shapes"], text_only=True)
+    assert report.benchmarks == evaluation.evaluate(Texts(), ["shapes"]).benchmarks
+    assert report.provenance["settings"]["text_only"] is True
+    assert report.provenance["left_out"] == {
+        "shapes++": "ITT and P1: text_only leaves images out",
+        "shapes-retrieval": "text_only leaves images out",
+        "shapes-zero-shot": "text_only leaves images out",
+    }
+
+
+@pytest.mark.parametrize(
+    ("bench", "setting", "message"),
+    [
+        ("shapes++", {"allow_missing": True}, "allow_missing has no effect with text_only"),
+        ("shapes-retrieval", {}, r"shapes-retrieval cannot be scored.*name shapes\+\+, sugarcrepe"),
+    ],
+)
+def test_text_only_without_effect(bench: str, setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan.prepare([bench], text_only=True, **setting)
+
+
+@pytest.mark.parametrize(
+    ("benches", "hinted"),
+    [(["sugarcrepe++", "shapes"], True), (["sugarcrepe"], False), (["coco2017-retrieval"], False)],
+)
+def test_where_only_images_are_missing_text_only_is_the_other_way_out(
+    benches: list[str], hinted: bool, tmp_path: Path
+) -> None:
+    for item in registry.select(benches)[0].annotations:
+        file = tmp_path / item.path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("[]")
+    with pytest.raises(DataError) as caught:
+        plan.prepare(benches, tmp_path)
+    hint = "score the captions alone with clic-eval --text-only"
+    assert (hint in str(caught.value)) == hinted
+
+
 def test_the_data_root_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLIC_DATA", "/somewhere")
     assert plan.default_data_root() == Path("/somewhere")
@@ -198,6 +238,7 @@ def test_listing_says_what_is_here(tmp_path: Path) -> None:
         file.parent.mkdir(exist_ok=True)
         file.write_text("[]")
     assert state(bench, tmp_path) == "text only"
+    assert any("--text-only scores the captions of sugarcrepe++" in ln for ln in lines(tmp_path))
     (tmp_path / "coco" / "val2017").mkdir(parents=True)
     assert state(bench, tmp_path) == "installed"
     assert not any("scpp" in line for line in lines(tmp_path))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ import pytest
 from clic import runs
 from clic.config import Config
 from clic.errors import ConfigError, ModelError
+from clic.training import folder
 from clic.training.folder import RunFolder, choose, claim, differences, lock_run, write_config
 
 
@@ -75,21 +79,99 @@ def test_a_checkpoint_cut_off_is_ignored(settings: Callable[..., Config]) -> Non
     assert choose(settings()).checkpoint == path / "checkpoints" / "step-000005"
 
 
-def test_a_run_that_another_process_trains_is_skipped(settings: Callable[..., Config]) -> None:
-    path = make_run(settings(), "shapes-1")
-    hold = (
-        "import sys; from pathlib import Path; from clic.training.folder import lock_run;"
-        "lock = lock_run(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
-    )
+HOLD = """
+import os, sys
+from pathlib import Path
+from clic.training.folder import lock_run
+
+lock = lock_run(Path(sys.argv[1]))
+if sys.argv[2:] == ["fork"] and not os.fork():
+    sys.stdin.read()
+    os._exit(0)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def other_process(run: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a process that holds a run until its stdin is closed."""
     with subprocess.Popen(
-        [sys.executable, "-c", hold, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", HOLD, str(run), *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as other:
         assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        yield other
+
+
+def test_a_run_that_another_process_trains_is_skipped(
+    settings: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "PATIENCE", 0.3)
+    path = make_run(settings(), "shapes-1")
+    with other_process(path) as other:
         assert not choose(settings()).continued
         with pytest.raises(ConfigError, match=f"{path} is being trained by another process"):
             claim(RunFolder(path, continued=True), settings())
         other.communicate()
     assert choose(settings()).continued  # the lock went with the process
+
+
+@pytest.mark.parametrize("words", [(), ("train.run_name=shapes-1",)], ids=["auto", "named"])
+def test_a_run_whose_process_is_about_to_end_is_waited_for(
+    settings: Callable[..., Config], words: tuple[str, ...]
+) -> None:
+    path = make_run(settings(*words), "shapes-1", steps=(5,))
+    with other_process(path) as other:
+        assert other.stdin is not None
+        timer = threading.Timer(0.5, other.stdin.close)
+        timer.start()
+        assert choose(settings(*words)).path == path
+        timer.join()
+
+
+@pytest.mark.parametrize("words", [(), ("train.run_name=shapes-1",)], ids=["auto", "named"])
+def test_a_run_that_ends_well_meanwhile_is_not_continued(
+    settings: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    config = settings(*words)
+    path = make_run(config, "shapes-1")
+
+    def end_well(run: Path, deadline: float) -> bool:
+        (run / runs.MODEL).mkdir()
+        for file in (runs.OPEN_CLIP_CONFIG, runs.OPEN_CLIP_WEIGHTS):
+            (run / runs.MODEL / file).touch()
+        return True
+
+    monkeypatch.setattr(folder, "_is_free", end_well)
+    if words:
+        with pytest.raises(ConfigError, match="is a finished run"):
+            choose(config)
+    else:
+        assert choose(config).path != path
+
+
+def test_runs_of_other_settings_are_not_waited_for(
+    settings: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_run(settings("seed=1"), "shapes-1")
+    monkeypatch.setattr(folder.time, "sleep", lambda seconds: pytest.fail("it waits"))
+    lock = lock_run(path)
+    assert lock is not None
+    assert not choose(settings()).continued
+    lock.close()
+
+
+def test_forked_children_do_not_keep_a_run(settings: Callable[..., Config]) -> None:
+    """Loader workers outlive a killed run by seconds."""
+    path = make_run(settings(), "shapes-1")
+    with other_process(path, "fork") as other:
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+        lock = lock_run(path)
+        assert lock is not None  # the child still waits for its stdin
+        lock.close()
 
 
 def test_resume_never_begins_anew(settings: Callable[..., Config]) -> None:
@@ -148,6 +230,19 @@ def test_resume_never_does_not_write_into_a_named_run(settings: Callable[..., Co
     assert not choose(config).continued
     make_run(config, "first")
     with pytest.raises(ConfigError, match=r"train\.run_name=first: .* exists; choose another"):
+        choose(config)
+
+
+def test_a_named_run_that_another_process_trains_is_told_before_its_checkpoints(
+    settings: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "PATIENCE", 0.3)
+    config = settings("train.run_name=first")
+    path = make_run(config, "first", steps=(5,))
+    with (
+        other_process(path),
+        pytest.raises(ConfigError, match=f"{path} is being trained by another process"),
+    ):
         choose(config)
 
 
@@ -211,6 +306,12 @@ def test_a_named_folder_that_appears_meanwhile_is_refused(
     place.path.mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"train\.run_name=first: .* exists"):
         claim(place, config)
+
+
+def test_runs_that_cannot_be_made(settings: Callable[..., Config], tmp_path: Path) -> None:
+    config = settings("train.runs_dir=/proc/nowhere")
+    with pytest.raises(ConfigError, match=r"^train\.runs_dir=/proc/nowhere: cannot make .*choose"):
+        claim(choose(config), config)
 
 
 def test_a_lock_is_held_once(tmp_path: Path) -> None:

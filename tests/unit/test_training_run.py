@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from clic import checkpoint, inference, models, runs
 from clic.config import Config
 from clic.errors import ClicError, ConfigError, DataError, ModelError
-from clic.training import train
+from clic.training import folder, train
 from clic.training.folder import lock_run
 from clic.training.metrics_log import read
 
@@ -245,8 +245,9 @@ def test_another_number_of_ranks_is_refused(
 
 
 def test_a_run_that_is_being_trained_is_left_alone(
-    run: Callable[..., Path], settings: Callable[..., Config]
+    run: Callable[..., Path], settings: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(folder, "PATIENCE", 0.0)
     die(run, 4, *LENGTH, "train.run_name=first")
     lock = lock_run(Path(settings().train.runs_dir) / "first")
     assert lock is not None
