@@ -53,7 +53,7 @@ def test_data_parallel_training_is_that_of_the_whole_batch(
 ) -> None:
     total, terms, grads = alone(name, WORLD * B)
     ranks: list[dict[str, Any]] = [
-        torch.load(folder / f"{name}-{shift}-{rank}.pt") for rank in range(WORLD)
+        torch.load(folder / f"{name}-{shift}-{rank}.pt", weights_only=True) for rank in range(WORLD)
     ]
     torch.testing.assert_close(mean([r["total"] for r in ranks]), total, rtol=1e-12, atol=0)
     for rank in ranks:
@@ -74,7 +74,11 @@ def test_data_parallel_training_is_that_of_the_whole_batch(
 def test_objective_keeps_to_its_group(name: str, saved: str, folder: Path) -> None:
     total, _, grads = alone(name, 2 * B)
     totals, parts = zip(
-        *(torch.load(folder / f"subgroup-{saved}-{place}.pt") for place in range(2)), strict=True
+        *(
+            torch.load(folder / f"subgroup-{saved}-{place}.pt", weights_only=True)
+            for place in range(2)
+        ),
+        strict=True,
     )
     torch.testing.assert_close(mean(list(totals)), total, rtol=1e-12, atol=0)
     for found, wanted in zip(zip(*parts, strict=True), grads.values(), strict=True):

@@ -44,7 +44,7 @@ def test_precisions_train_and_resume(gpu: Callable[..., Config], precision: str,
 
 def test_the_scaler_is_kept(gpu: Callable[..., Config]) -> None:
     run = train(gpu("train.precision=fp16"))
-    state = torch.load(runs.complete_checkpoints(run)[0] / checkpoint.STATE_FILE)
+    state = torch.load(runs.complete_checkpoints(run)[0] / checkpoint.STATE_FILE, weights_only=True)
     assert state["scaler"]["scale"] > 0
 
 

@@ -28,7 +28,7 @@ def objective(case: dict[str, Any]) -> Objective:
     return ClicObjective(**weights)
 
 
-def evaluate(case: dict[str, Any]) -> dict[str, float | np.ndarray]:
+def evaluate(case: dict[str, Any]) -> dict[str, float | torch.Tensor]:
     """Return this rank's terms and its share of the gradient of the mean over ranks."""
     rank, world = distributed.rank(), distributed.world_size()
     assert world == case["world"]
@@ -49,13 +49,13 @@ def evaluate(case: dict[str, Any]) -> dict[str, float | np.ndarray]:
         Features(image, positives, scale, negatives, array("negative_mask"), bias)
     )
     out.total.backward()
-    found: dict[str, float | np.ndarray] = {n: t.item() for n, t in out.terms.items()}
+    found: dict[str, float | torch.Tensor] = {n: t.item() for n, t in out.terms.items()}
     found["total"] = out.total.item()
     for name, leaf in leaves.items():
         if leaf is not None:
             # None where a loss does not touch it (hard negatives of a masked term): zero.
             grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-            found[f"grad_{name}"] = (grad / world).numpy()
+            found[f"grad_{name}"] = grad / world
     return found
 
 

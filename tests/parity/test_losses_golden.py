@@ -36,7 +36,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Any:
                 timeout=300,
             )
             paths = [folder / f"rank{rank}.pt" for rank in range(world)]
-            known[world] = [torch.load(path, weights_only=False) for path in paths]
+            known[world] = [torch.load(path, weights_only=True) for path in paths]
         return known[world]
 
     return of

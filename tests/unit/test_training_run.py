@@ -238,7 +238,7 @@ def test_another_number_of_ranks_is_refused(
 ) -> None:
     die(run, 4, *LENGTH, "train.run_name=first")
     folder = Path(settings().train.runs_dir) / "first" / "checkpoints" / "step-000003"
-    state = torch.load(folder / checkpoint.STATE_FILE)
+    state = torch.load(folder / checkpoint.STATE_FILE, weights_only=True)
     torch.save({**state, "world_size": 2}, folder / checkpoint.STATE_FILE)
     with pytest.raises(ConfigError, match="number of ranks 2 and cannot be resumed with 1"):
         run(*LENGTH, "train.run_name=first")
@@ -293,7 +293,7 @@ def test_own_settings_of_the_optimiser_hold(
     start = f"train.resume={whole}/checkpoints/step-000003"
     path = run(*LENGTH, start, "optim.weight_decay=0.7", "optim.betas=[0.5,0.6]")
     newest = runs.complete_checkpoints(path)[-1] / checkpoint.STATE_FILE
-    group = torch.load(newest)["optimizer"]["param_groups"][0]
+    group = torch.load(newest, weights_only=True)["optimizer"]["param_groups"][0]
     assert group["weight_decay"] == 0.7 and tuple(group["betas"]) == (0.5, 0.6)
 
 
