@@ -246,7 +246,9 @@ def write(results: Sequence[Result], options: argparse.Namespace) -> None:
     # Not with_suffix: a dot in the name is no ending.
     as_json = options.out.with_name(options.out.name + ".json")
     as_markdown = options.out.with_name(options.out.name + ".md")
-    as_json.write_text(json.dumps(table, indent=2) + "\n", "utf-8")
+    # Paths are given from the checkout: where that lies says nothing elsewhere.
+    content = json.dumps(table, indent=2).replace(f"{CHECKOUT}/", "")
+    as_json.write_text(content + "\n", "utf-8")
     as_markdown.write_text(shapes_report.markdown(table), "utf-8")
     print(f"\n{as_markdown.read_text('utf-8')}\nwritten: {as_markdown} and {as_json}")
 
