@@ -88,6 +88,8 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
     add("--precision", metavar="P", help="fp32, bf16 or fp16 (fp32)")
     add("--split", metavar="S", help="shapes benchmarks: test or validation (test)")
     add("--seed", metavar="N", type=int, help="shapes benchmarks: their seed (0)")
+    add("--allow-missing", action="store_const", const=True,
+        help="leave out rows whose image is missing or broken, and count the rest")  # fmt: skip
 
 
 def split_commas(values: Sequence[str] | None) -> list[str] | None:

@@ -59,8 +59,6 @@ def make_parser() -> Parser:
     add("--json", metavar="FILE", help="write the numbers with their provenance")
     add("--rows", metavar="FILE", help="write every row: outcome, scores, captions (JSON lines)")
     add_scoring_flags(parser)
-    add("--allow-missing", action="store_const", const=True,
-        help="leave out rows whose image is missing or broken, and count the rest")  # fmt: skip
     add("--text-only", action="store_const", const=True,
         help="score the captions alone (TOT); no image is looked for")  # fmt: skip
     add("--debug", action="store_true", help="show the traceback of an error")

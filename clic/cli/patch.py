@@ -84,8 +84,6 @@ def make_parser() -> Parser:
     add("--sweep", metavar="S", action="append", help="evaluate alphas: 0:1:0.25, or a list")
     add("--bench", metavar="A,B", action="append", help="benchmarks of the sweep")
     add_scoring_flags(parser)
-    add("--allow-missing", action="store_const", const=True,
-        help="leave out rows whose image is missing or broken, and count the rest")  # fmt: skip
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
