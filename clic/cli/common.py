@@ -110,6 +110,13 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def check_least(least: int, **numbers: int) -> None:
+    """Refuse a flag, named like the argument, whose number is below `least`."""
+    for name, value in numbers.items():
+        if value < least:
+            raise ClicError(f"--{name.replace('_', '-')} {value} must be {least} or more")
+
+
 def drop_output() -> None:
     """Print nowhere from now on; Python would complain again when it flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -34,7 +34,9 @@ def test_commands_exist() -> None:
     assert sorted(commands) == ["clic-data", "clic-eval", "clic-patch", "clic-train"]
     for target in commands.values():
         module, function = target.split(":")
-        tree = ast.parse((ROOT / (module.replace(".", "/") + ".py")).read_text("utf-8"))
+        path = ROOT / module.replace(".", "/")
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        tree = ast.parse(path.read_text("utf-8"))
         assert function in {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}, target
 
 

@@ -44,7 +44,7 @@ LAYERS = {
     "cli": 4,
 }
 # Common ground that the rest of L2 may use: a run's layout, and what a result records.
-SHARED = {"runs", "provenance"}
+SHARED = {"provenance", "runs"}
 # L1 takes plain arguments; settings are unpacked above it.
 SETTINGS = {"config", "config_eval", "validation"}
 

@@ -1,0 +1,54 @@
+"""`clic-data`: tools for image-text data, before, beside and after a run."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+from clic.cli.common import Parser, run_cli
+from clic.cli.data import index, preview, shapes
+
+# Each module of this package is one command: its docstring is the help, `EXAMPLES` its examples,
+# `add_arguments(parser)` its arguments and `run(flags, words)` the work. `TAKES_SETTINGS` says that
+# words such as data.shards=DIR are left for it to understand.
+COMMANDS: dict[str, ModuleType] = {
+    "preview": preview,
+    "shapes": shapes,
+    "index": index,
+}
+
+
+def main() -> None:
+    """Run `clic-data`."""
+    parser = _parser()
+    flags, words = parser.parse_known_args(sys.argv[1:])
+    if flags.command is None:
+        run_cli("clic-data", parser.print_help)
+    command = COMMANDS[flags.command]
+    if words and not getattr(command, "TAKES_SETTINGS", False):
+        parser.error(f"{words[0]!r} is not understood by clic-data {flags.command}")
+    run_cli("clic-data", lambda: command.run(flags, words), flags.debug)
+
+
+def _parser() -> Parser:
+    examples = "".join(f"  {line}\n" for c in COMMANDS.values() for line in c.EXAMPLES)
+    parser = Parser(prog="clic-data", description=__doc__, epilog=f"examples:\n{examples}")
+    common = Parser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of a mistake")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    for name, command in COMMANDS.items():
+        doc = str(command.__doc__)
+        command.add_arguments(
+            commands.add_parser(
+                name,
+                parents=[common],
+                help=doc.split("\n", 1)[0].rstrip("."),
+                description=doc,
+                epilog="examples:\n" + "".join(f"  {line}\n" for line in command.EXAMPLES),
+            )
+        )
+    return parser
+
+
+if __name__ == "__main__":
+    main()

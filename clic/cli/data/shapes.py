@@ -1,0 +1,36 @@
+"""Write scenes of the embedded world to shards."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from clic.cli.common import Parser, check_least
+
+EXAMPLES = ("clic-data shapes data/world --objects 1 --count 14400",)
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument("out", type=Path, help="folder for the shards")
+    parser.add_argument("--objects", type=int, choices=(1, 2), default=1, help="things in a scene")
+    parser.add_argument("--count", type=int, default=14400, help="number of scenes")
+    parser.add_argument("--split", default="train", help="train, validation or test")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the world")
+    parser.add_argument("--shard-size", type=int, default=1000, help="scenes in a shard")
+
+
+def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
+    """Write the shards."""
+    from rich.progress import track
+
+    from clic import data
+
+    check_least(1, count=flags.count, shard_size=flags.shard_size)
+    check_least(0, seed=flags.seed)
+    source = data.ShapesSource(flags.split, flags.objects, flags.count, flags.seed)
+    numbers = track(range(flags.count), description="scenes", disable=not sys.stdout.isatty())
+    shards = data.pack((source.read(i) for i in numbers), flags.out, flags.shard_size)
+    print(f"{flags.out}: {flags.count} scenes in {len(shards)} shards")
