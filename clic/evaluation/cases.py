@@ -9,39 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
-from clic.errors import DataError
-
-ImageRef = Path | np.ndarray
-"""Where an image is: a file, or its pixels, uint8 [H, W, 3] RGB."""
-
-
-def image_key(image: ImageRef) -> Hashable:
-    """Return what makes two references the same image: the path, or the pixels' hash."""
-    if isinstance(image, Path):
-        return str(image)
-    return (image.shape, hashlib.blake2b(image.tobytes(), digest_size=16).digest())
-
-
-def image_file(folder: Path, name: str, source: Path) -> Path:
-    """Return the file in `folder` that an annotation names, which may lead nowhere else.
-
-    Raises:
-        DataError: `name` is empty, absolute or climbs out of the folder.
-    """
-    parts = PurePath(name).parts
-    if not parts or ".." in parts or PurePath(name).is_absolute():
-        raise DataError(f"{source}: {name!r} is no image in {folder}; download the file again")
-    return folder / name
-
-
-def image_name(image: ImageRef, index: int) -> str:
-    """Return a short name for listings: the file's name, or the number of a made image."""
-    return image.name if isinstance(image, Path) else f"image-{index:05d}"
+from clic.evaluation.refs import ImageRef, image_key, image_name, image_path
 
 
 class Interner:
@@ -164,11 +136,19 @@ class ClassificationTask:
 
 @dataclass(frozen=True, eq=False)
 class Classification:
-    """Zero-shot classification: tasks by name over shared images and prompts."""
+    """Zero-shot classification: tasks by name over shared images and prompts.
+
+    Attributes:
+        images: The I unique images.
+        texts: The T unique prompts.
+        tasks: By name.
+        per_class: Whether the mean of the classes' accuracies is reported beside the accuracy.
+    """
 
     images: tuple[ImageRef, ...]
     texts: tuple[str, ...]
     tasks: Mapping[str, ClassificationTask]
+    per_class: bool = False
 
     @property
     def rows(self) -> int:
@@ -184,13 +164,62 @@ class Classification:
         return replace(self, tasks=tasks)
 
 
-Table = Triplets | Retrieval | Classification
+@dataclass(frozen=True, eq=False)
+class Grids:
+    """Rows of A images and B captions, scored all against all by a rule of `clic.evaluation.rules`.
+
+    A = 1: which of B captions is the image's. B = 1: which of A images is the caption's. In both
+    the first is the right one. A = B = 2: two images, each with the caption of its own number.
+
+    Attributes:
+        images: The I unique images.
+        texts: The T unique texts.
+        rule: Name in `clic.evaluation.rules.RULES`.
+        categories: Names, in the order they are reported in.
+        category: int64 [N], index into `categories`.
+        image: int64 [N, A], index into `images`.
+        caption: int64 [N, B], index into `texts`; -1 where a row has fewer options than others.
+        groups: Macro means to report by name, each over some of the categories.
+        overall: Name under which all rows are reported as one, or None.
+        sets: Further metrics: for each name int64 [N], the number of the set that a row belongs
+            to, -1 for none; a set is right if all its rows are.
+    """
+
+    images: tuple[ImageRef, ...]
+    texts: tuple[str, ...]
+    rule: str
+    categories: tuple[str, ...]
+    category: np.ndarray
+    image: np.ndarray
+    caption: np.ndarray
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    overall: str | None = None
+    sets: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows N."""
+        return len(self.category)
+
+    def without(self, lost: np.ndarray) -> Grids:
+        """Return the table without the rows of lost images (bool [I]), nor sets that lost rows."""
+        keep = ~lost[self.image].any(axis=1)
+        return replace(
+            self,
+            category=self.category[keep],
+            image=self.image[keep],
+            caption=self.caption[keep],
+            sets={k: np.where(np.isin(v, v[~keep]), -1, v)[keep] for k, v in self.sets.items()},
+        )
+
+
+Table = Triplets | Retrieval | Classification | Grids
 
 
 def used_images(table: Table) -> np.ndarray:
     """Return bool [I]: the images that some row of the table looks at."""
     used = np.zeros(len(table.images), dtype=bool)
-    if isinstance(table, Triplets):
+    if isinstance(table, Triplets | Grids):
         used[table.image] = True
     elif isinstance(table, Retrieval):
         used[table.gallery] = True
@@ -216,12 +245,15 @@ def digest(table: Table) -> str:
                 hashed.update(f"{part!r}\n".encode())
 
     add(type(table).__name__, *table.texts)
-    add(*(ref.name if isinstance(ref, Path) else ref for ref in table.images))
+    add(*(ref if image_path(ref) is None else image_name(ref, 0) for ref in table.images))
     if isinstance(table, Triplets):
         add(*table.categories, table.category, table.image)
         add(table.positive1, table.positive2, table.negative)
     elif isinstance(table, Retrieval):
         add(table.gallery, table.caption, table.owner)
+    elif isinstance(table, Grids):
+        add(table.rule, *table.categories, table.category, table.image, table.caption)
+        add(*table.sets, *table.sets.values())
     else:
         for name, task in table.tasks.items():
             add(name, *task.classes, task.image, task.target, *task.prompts)

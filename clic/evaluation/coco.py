@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from clic.errors import DataError
-from clic.evaluation.cases import Interner, Retrieval, image_file
+from clic.evaluation.cases import Interner, Retrieval
+from clic.evaluation.refs import image_file
 
 CAPTIONS = "coco/annotations/captions_val2017.json"
 IMAGES = "coco/val2017"

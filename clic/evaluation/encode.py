@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clic import images
 from clic.errors import ClicError, DataError, ModelError
-from clic.evaluation.cases import ImageRef, Interner, Table
+from clic.evaluation.cases import Interner, Table
+from clic.evaluation.refs import ImageRef, image_path, image_pixels
 
 # Rows whose norm is this near to 1 stay as they are, bit for bit.
 UNIT_TOLERANCE = 1e-6
@@ -189,14 +188,14 @@ def _stack(rows: list[Tensor], method: str) -> Tensor:
 
 def _decode(ref: ImageRef) -> Image.Image | str:
     """Return an RGB image that knows its file's name, or what is wrong with it."""
-    if isinstance(ref, Path):
-        try:
-            picture = Image.fromarray(images.decode(ref.read_bytes()))
-        except (OSError, ValueError, SyntaxError, ClicError) as error:
-            return f"image {ref} cannot be decoded ({' '.join(str(error).split())})"
-        picture.filename = str(ref)  # type: ignore[attr-defined]
-        return picture
-    return Image.fromarray(ref)
+    path = image_path(ref)
+    try:
+        picture = Image.fromarray(image_pixels(ref))
+    except (OSError, ValueError, SyntaxError, ClicError) as error:
+        return f"image {path} cannot be decoded ({' '.join(str(error).split())})"
+    if path is not None:
+        picture.filename = str(path)  # type: ignore[attr-defined]
+    return picture
 
 
 def _decoded(

@@ -13,6 +13,7 @@ import numpy as np
 from clic.errors import ConfigError, DataError, did_you_mean
 from clic.evaluation import registry
 from clic.evaluation.cases import Table, digest
+from clic.evaluation.refs import image_path
 from clic.evaluation.registry import Benchmark
 
 SPLITS = ("test", "validation", "train")
@@ -184,7 +185,7 @@ def _read(
     table = benchmark.load(root, split, seed)
     sha256, rows = digest(table), table.rows
     lost = _missing_images(table) if with_images else np.zeros(len(table.images), dtype=bool)
-    names = tuple(str(table.images[i]) for i in np.flatnonzero(lost))
+    names = tuple(dict.fromkeys(str(image_path(table.images[i])) for i in np.flatnonzero(lost)))
     if names and not allow_missing:
         listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         command = benchmark.images.get(root) if benchmark.images else ""
@@ -201,9 +202,10 @@ def _missing_images(table: Table) -> np.ndarray:
     listed: dict[Path, set[str]] = {}
     lost = np.zeros(len(table.images), dtype=bool)
     for index, ref in enumerate(table.images):
-        if isinstance(ref, Path):
-            if ref.parent not in listed:
-                folder = ref.parent
+        path = image_path(ref)
+        if path is not None:
+            if path.parent not in listed:
+                folder = path.parent
                 listed[folder] = set(os.listdir(folder)) if folder.is_dir() else set()
-            lost[index] = ref.name not in listed[ref.parent]
+            lost[index] = path.name not in listed[path.parent]
     return lost

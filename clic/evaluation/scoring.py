@@ -21,9 +21,9 @@ from clic.evaluation.cases import (
     Retrieval,
     Table,
     Triplets,
-    image_name,
     used_images,
 )
+from clic.evaluation.refs import image_name
 
 KS = (1, 5, 10)
 QUERIES = 256  # at a time, where only the highest score of each is wanted

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from clic.errors import DataError
-from clic.evaluation.cases import Interner, Triplets, image_file
+from clic.evaluation.cases import Interner, Triplets
+from clic.evaluation.refs import image_file
 
 IMAGES = "coco/val2017"
 PLUS_CATEGORIES = ("replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
