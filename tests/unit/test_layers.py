@@ -32,6 +32,7 @@ LAYERS = {
     # L2: files.
     "checkpoint": 2,
     "data": 2,
+    "download": 2,
     "evaluation": 2,
     "inference": 2,
     "optim": 2,
@@ -44,7 +45,7 @@ LAYERS = {
     "cli": 4,
 }
 # Common ground that the rest of L2 may use: a run's layout, and what a result records.
-SHARED = {"provenance", "runs"}
+SHARED = {"download", "provenance", "runs"}
 # L1 takes plain arguments; settings are unpacked above it.
 SETTINGS = {"config", "config_eval", "validation"}
 

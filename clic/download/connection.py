@@ -1,0 +1,92 @@
+"""One http(s) connection, and which of its failures may pass."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import ssl
+import urllib.error
+import urllib.request
+from urllib.parse import quote, urlsplit
+
+from clic.download.partial import Origin
+from clic.errors import DataError
+
+TIMEOUT = 60.0
+PASSING = (408, 416, 425, 429, 500, 502, 503, 504)
+"""Answers of a server that may answer otherwise to the next request."""
+URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"
+
+
+class PassingError(Exception):
+    """A failure that another try may mend.
+
+    Attributes:
+        wait: Seconds that the server asks for.
+        status: Its answer, 0 where there was none.
+    """
+
+    def __init__(self, reason: object, wait: float = 0.0, status: int = 0) -> None:
+        super().__init__(reason)
+        self.wait, self.status = wait, status
+
+
+def connect(url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+    """Return the server's answer to a GET, its body not yet read.
+
+    Raises:
+        PassingError: Another try may help.
+        DataError: None will.
+    """
+    headers = {"User-Agent": "clic", "Accept-Encoding": "identity", **headers}
+    try:
+        request = urllib.request.Request(quote(url, safe=URL_CHARACTERS), headers=headers)
+        return _opener().open(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        with error:
+            said = f"the server says {error.code} {error.reason}"
+            if error.code in PASSING:
+                after = error.headers.get("Retry-After", "")
+                wait = float(after) if after.isdecimal() else 0.0
+                raise PassingError(said, wait, error.code) from error
+            raise DataError(f"{shown(url)}: {said}; check the address") from error
+    except (http.client.InvalidURL, UnicodeError) as error:
+        raise DataError(f"{shown(url)} is no address ({error}); check it") from error
+    except (http.client.HTTPException, OSError) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLCertVerificationError | str):
+            raise DataError(f"{shown(url)} cannot be fetched ({reason}); check it") from error
+        raise PassingError(getattr(reason, "strerror", None) or reason) from error
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Return an opener of http and https alone, so that no redirect leads to a file or ftp."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPErrorProcessor,
+        urllib.request.UnknownHandler,
+    ):
+        opener.add_handler(handler())
+    return opener
+
+
+def describe(response: http.client.HTTPResponse, url: str) -> Origin:
+    """Return what an answer is (part) of."""
+    etag, modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
+    # A weak ETag (W/"...") means "about the same", which is not enough to join two pieces.
+    validator = etag if etag and not etag.startswith("W/") else modified
+    if response.status == 206:
+        total = re.search(r"/(\d+)$", response.headers.get("Content-Range", ""))
+        return Origin(url, validator, int(total[1]) if total else None)
+    return Origin(url, validator, response.length)
+
+
+def shown(url: str) -> str:
+    """Return a URL without what may be secret: user, password and query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -1,0 +1,114 @@
+"""A file on its way: what has arrived of it, what it is part of, and who fetches it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a partial file is part of.
+
+    Attributes:
+        url: Where it comes from.
+        validator: Strong ETag or Last-Modified, by which the server knows the file again.
+        total: Bytes of the whole, None where the server did not say.
+    """
+
+    url: str
+    validator: str | None
+    total: int | None
+
+
+class Partial:
+    """`<target>.part`, and its `Origin` in `<target>.part.json`; one process has it at a time.
+
+    Args:
+        target: What the file will be once it is whole.
+        file: The open partial file.
+    """
+
+    def __init__(self, target: Path, file: BinaryIO) -> None:
+        self.target, self.path, self._file = target, _part(target), file
+        self._note = target.with_name(f"{target.name}.part.json")
+
+    def size(self) -> int:
+        """Return the bytes that have arrived."""
+        return self._file.seek(0, os.SEEK_END)
+
+    def origin(self) -> Origin | None:
+        """Return what the bytes are part of, None where that is not known."""
+        try:
+            return Origin(**json.loads(self._note.read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+
+    def start(self, origin: Origin) -> None:
+        """Drop what is there and begin a file of `origin`."""
+        self.clear()
+        self._note.write_text(json.dumps(asdict(origin)), encoding="utf-8")
+
+    def clear(self) -> None:
+        """Drop what is there."""
+        self._file.truncate(0)
+
+    def write(self, chunk: bytes) -> None:
+        """Add bytes at the end."""
+        self._file.write(chunk)
+
+    def flush(self) -> None:
+        """Put what was added on disk, so that a reader sees it and a kill keeps it."""
+        self._file.flush()
+
+    def finish(self) -> None:
+        """Give the whole file its name."""
+        self.flush()
+        os.fsync(self._file.fileno())
+        os.replace(self.path, self.target)
+        self._note.unlink(missing_ok=True)
+
+    def leave(self) -> None:
+        """Remove the files where nothing has arrived."""
+        if self.path.exists() and not self.path.stat().st_size:
+            self.path.unlink()
+            self._note.unlink(missing_ok=True)
+
+
+def _part(target: Path) -> Path:
+    return target.with_name(f"{target.name}.part")
+
+
+@contextmanager
+def partial_file(target: Path) -> Iterator[Partial | None]:
+    """Open what there is of a file for this process alone, waiting for others that fetch it.
+
+    Yields:
+        The partial file, or None where the target is there (by then).
+    """
+    path = _part(target)
+    while not target.exists():
+        with open(path, "ab+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # the kernel drops it with the process
+            if target.exists() or not _is_at(file, path):
+                continue  # who held it has moved or removed the file meanwhile
+            partial = Partial(target, file)
+            try:
+                yield partial
+            finally:
+                partial.leave()
+            return
+    yield None
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,245 @@
+"""Downloads from a server that drops, changes and lies."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clic.download import download, file_sha256
+from clic.download.partial import Partial
+from clic.errors import DataError
+
+DATA = bytes(range(256)) * 400
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    waits: list[float] = []
+    monkeypatch.setattr("clic.download.fetching.time.sleep", waits.append)
+    return waits
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_arrives_whole_under_its_name(site: Any, tmp_path: Path) -> None:
+    site.files["/a.bin"] = DATA
+    seen: list[tuple[int, int | None]] = []
+    target = tmp_path / "new" / "b.bin"
+    sha = hashlib.sha256(DATA).hexdigest()
+    got = download(
+        f"{site.url}/a.bin", target, sha256=sha.upper(), size=len(DATA),
+        progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    assert got == target and target.read_bytes() == DATA and file_sha256(target) == sha
+    assert seen[0] == (0, len(DATA)) and seen[-1] == (len(DATA), len(DATA))
+    assert names(target.parent) == ["b.bin"]
+
+
+def test_an_empty_file(site: Any, tmp_path: Path) -> None:
+    site.files["/a"] = b""
+    assert download(f"{site.url}/a", tmp_path / "a").read_bytes() == b""
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_file_that_is_there_is_left_alone_but_checked(site: Any, tmp_path: Path) -> None:
+    target = tmp_path / "a"
+    target.write_bytes(b"mine")
+    assert download(f"{site.url}/a", target, size=4).read_bytes() == b"mine"
+    assert site.requests == []
+    for expected in ({"size": 5}, {"sha256": "0" * 64}):
+        with pytest.raises(DataError, match=rf"{target} has .*another file"):
+            download(f"{site.url}/a", target, **expected)  # type: ignore[arg-type]
+    assert target.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    "validators",
+    [
+        {"ETag": '"{hash}"'},
+        {"Last-Modified": "Sat, 01 Jan 2022 00:00:00 GMT"},
+        {"ETag": 'W/"{hash}"', "Last-Modified": "Sat, 01 Jan 2022 00:00:00 GMT"},
+    ],
+)
+def test_dropped_connections_are_resumed(site: Any, tmp_path: Path, validators: dict) -> None:
+    site.files["/a"], site.validators = DATA, validators
+    site.drops = [30_000, 1, 40_000]
+    assert download(f"{site.url}/a", tmp_path / "a").read_bytes() == DATA
+    assert [asked for _, asked in site.requests] == [
+        None, "bytes=30000-", "bytes=30001-", "bytes=70001-",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("validators", [{}, {"ETag": 'W/"{hash}"'}])
+def test_what_cannot_be_known_again_is_fetched_anew(
+    site: Any, tmp_path: Path, validators: dict
+) -> None:
+    site.files["/a"], site.validators, site.drops = DATA, validators, [30_000]
+    assert download(f"{site.url}/a", tmp_path / "a").read_bytes() == DATA
+    assert site.requests == [("/a", None), ("/a", None)]
+
+
+def test_a_server_without_ranges(site: Any, tmp_path: Path) -> None:
+    site.files["/a"], site.ranges, site.drops = DATA, False, [30_000, 50_000]
+    assert download(f"{site.url}/a", tmp_path / "a").read_bytes() == DATA
+
+
+def test_a_part_of_an_earlier_call_is_continued(site: Any, tmp_path: Path) -> None:
+    site.files["/a"], site.drops = DATA, [1000]
+
+    def stop(done: int, total: int | None) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        download(f"{site.url}/a", tmp_path / "a", progress=stop)
+    assert names(tmp_path) == ["a.part", "a.part.json"]
+    download(f"{site.url}/a", tmp_path / "a")
+    assert site.requests[1] == ("/a", "bytes=1000-")
+    assert (tmp_path / "a").read_bytes() == DATA and names(tmp_path) == ["a"]
+
+
+def test_a_file_that_changed_in_between_is_fetched_anew(site: Any, tmp_path: Path) -> None:
+    site.files["/a"], site.drops = DATA, [1000]
+
+    def change(done: int, total: int | None) -> None:
+        if done == 1000:
+            site.files["/a"] = b"x" * len(DATA)
+
+    download(f"{site.url}/a", tmp_path / "a", progress=change)
+    assert (tmp_path / "a").read_bytes() == b"x" * len(DATA)
+
+
+def test_a_server_that_ignores_if_range_is_found_out(site: Any, tmp_path: Path) -> None:
+    """It answers with the end of another file than the one we have the start of."""
+    site.files["/a"], site.drops = DATA, [1000]
+
+    def change(done: int, total: int | None) -> None:
+        if done == 1000 and site.files["/a"] is DATA:
+            site.files["/a"] = b"x" * 5000
+            headers = {"Content-Range": "bytes 1000-4999/5000", "ETag": '"other"'}
+            site.answers = [(206, headers)]
+
+    download(f"{site.url}/a", tmp_path / "a", progress=change)
+    assert (tmp_path / "a").read_bytes() == b"x" * 5000
+
+
+def test_a_file_that_shrank(site: Any, tmp_path: Path) -> None:
+    site.files["/a"], site.drops, site.validators = DATA, [5000], {"ETag": '"same"'}
+
+    def change(done: int, total: int | None) -> None:
+        if done == 5000:
+            site.files["/a"] = b"short"
+
+    download(f"{site.url}/a", tmp_path / "a", progress=change)
+    assert (tmp_path / "a").read_bytes() == b"short"
+
+
+def test_a_part_without_its_note_or_of_another_address(site: Any, tmp_path: Path) -> None:
+    site.files["/a"] = site.files["/b"] = DATA
+    for note in (None, "cut {", '{"url": "http://elsewhere/a", "validator": "x", "total": 9}'):
+        (tmp_path / "a.part").write_bytes(b"junk")
+        if note is not None:
+            (tmp_path / "a.part.json").write_text(note)
+        download(f"{site.url}/a", tmp_path / "a")
+        assert (tmp_path / "a").read_bytes() == DATA
+        (tmp_path / "a").unlink()
+
+
+def test_busy_servers_are_asked_again(site: Any, tmp_path: Path, no_waiting: list[float]) -> None:
+    site.files["/a"] = DATA
+    site.answers = [(503, {"Retry-After": "3"}), (500, {}), (429, {"Retry-After": "9999"})]
+    download(f"{site.url}/a", tmp_path / "a")
+    assert no_waiting == [3.0, 1.0, 30.0]
+
+
+def test_giving_up_keeps_what_has_arrived(site: Any, tmp_path: Path) -> None:
+    site.files["/a"], site.drops = DATA, [1000] + [0] * 20
+    with pytest.raises(DataError, match=r"/a cannot be fetched .*1000 of 102400.*1000 bytes are"):
+        download(f"{site.url}/a", tmp_path / "a")
+    assert len(site.requests) == 7
+    site.drops = []
+    assert download(f"{site.url}/a", tmp_path / "a").read_bytes() == DATA
+
+
+def test_no_server(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(DataError, match=r"cannot be fetched \(Connection refused; 6 tries"):
+        download(f"http://127.0.0.1:{port}/a", tmp_path / "a")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [((404, {}), "404"), ((403, {}), "403"), ((302, {"Location": "file:///etc/hosts"}), "302")],
+)
+def test_a_refusal_is_final(site: Any, tmp_path: Path, answer: Any, message: str) -> None:
+    site.answers = [answer]
+    with pytest.raises(DataError, match=f"/a: the server says {message}") as error:
+        download(f"{site.url}/a?token=secret", tmp_path / "a")
+    assert "secret" not in str(error.value)
+    assert len(site.requests) == 1 and names(tmp_path) == []
+
+
+def test_redirects_are_followed(site: Any, tmp_path: Path) -> None:
+    site.files["/b"] = DATA
+    site.answers = [(302, {"Location": "/b"})]
+    assert download(f"{site.url}/a", tmp_path / "a").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("url", ["ftp://x/a", "file:///etc/hosts", "a.tar", "http://", "http://["])
+def test_other_addresses(url: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is no http or https address"):
+        download(url, tmp_path / "a")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:port/a", "http://a b/"])
+def test_broken_addresses(url: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is no address|cannot be fetched"):
+        download(url, tmp_path / "a")
+
+
+def test_another_file_than_expected_does_not_stay(site: Any, tmp_path: Path) -> None:
+    site.files["/a"] = DATA
+    with pytest.raises(DataError, match=r"has the SHA-256 \w+ where 0000"):
+        download(f"{site.url}/a", tmp_path / "a", sha256="0" * 64)
+    with pytest.raises(DataError, match="has 102400 bytes where 7 were expected"):
+        download(f"{site.url}/a", tmp_path / "a", size=7)
+    site.lengths = False
+    with pytest.raises(DataError, match="has 102400 bytes where 7 were expected"):
+        download(f"{site.url}/a", tmp_path / "a", size=7)
+    assert names(tmp_path) == []
+    assert download(f"{site.url}/a", tmp_path / "a").read_bytes() == DATA
+
+
+def test_a_full_disk(site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Partial, chunk: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    site.files["/a"] = DATA
+    monkeypatch.setattr(Partial, "write", full)
+    with pytest.raises(DataError, match=rf"{tmp_path / 'a'} cannot be written \(the disk is full"):
+        download(f"{site.url}/a", tmp_path / "a")
+    assert names(tmp_path) == []
+
+
+def test_several_at_once_fetch_once(site: Any, tmp_path: Path) -> None:
+    site.files["/a"] = DATA
+    threads = [
+        threading.Thread(target=download, args=(f"{site.url}/a", tmp_path / "a")) for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert (tmp_path / "a").read_bytes() == DATA
+    assert len(site.requests) == 1 and names(tmp_path) == ["a"]
