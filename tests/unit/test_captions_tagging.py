@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+from importlib.metadata import version
+from pathlib import Path
+
 import pytest
 
-from clic.captions.tagging import TAGGERS, make_tagger, tokenize, universal
+from clic.captions.hanta import _model, best_tags, tokenize, universal
+from clic.captions.tagging import TAGGERS, lower, make_tagger
 from clic.errors import ConfigError
 
 TAG = make_tagger("hanta")
@@ -79,7 +85,38 @@ def test_hard_texts_give_tokens(text: str) -> None:
     assert all(text[t.start : t.end] == t.text for t in TAG(text))
 
 
+def test_the_search_is_that_of_hanta() -> None:
+    """Our search over HanTa's model gives the tags that HanTa's own gives."""
+    texts = [
+        "a young man in a red hat riding an orange bicycle past two parked cars .",
+        "the left of what is left is next to the right , isn't it ?",
+        "time flies like an arrow ; fruit flies like a banana",
+        "zxqv 猫 q 1,000 - - o' n't \u2019s ü _ 😀",
+        "down near up close by the well well",
+        "dog",
+    ]
+    folder = os.environ.get("CLIC_TEST_DATA")
+    if folder:
+        rows = json.loads((Path(folder) / "sugarcrepe_pp/swap_obj.json").read_text("utf-8"))
+        texts += [row["negative_caption"].lower() for row in rows]
+    for text in texts:
+        words = text.split()
+        assert best_tags(words) == _model().tag_sent_viterbi(words, False), text
+    assert best_tags([]) == []
+
+
+def test_lower_case_keeps_every_place() -> None:
+    assert lower("A DOG") == "a dog"
+    assert lower("İ ÉA") == "İ éa"  # "İ".lower() has two characters
+    assert [t.text for t in TAG("İstanbul DOG")] == ["İstanbul", "DOG"]
+
+
+def test_the_version_names_hanta() -> None:
+    assert TAG.name == "hanta"
+    assert TAG.version.startswith(f"{version('HanTa')}+")
+
+
 def test_an_unknown_tagger_is_named() -> None:
-    assert set(TAGGERS) == {"hanta"}
+    assert set(TAGGERS) == {"hanta", "spacy"}
     with pytest.raises(ConfigError, match="did you mean 'hanta'"):
         make_tagger("hant")

@@ -1,0 +1,221 @@
+"""Tags of HanTa (Wartena 2019), the default: an HMM over morphemes that pip installs with clic."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+from clic.captions.tagging import lower
+from clic.captions.words import COLOUR_WORDS
+from clic.types import Token
+
+# Raised with whatever changes a tag or a lemma: stored tags keep it beside HanTa's own version.
+_RULES = 2
+
+# One token: a number, a word (hyphens inside, its clitic cut off), a clitic, or one other mark.
+_TOKEN = re.compile(
+    r"\d+(?:[.,:/]\d+)*(?:st|nd|rd|th|s)?(?![^\W_])"
+    r"|n['\u2019]t(?![^\W_])"
+    r"|['\u2019](?:s|re|ve|ll|d|m)(?![^\W_])"
+    r"|[^\W_]+?(?=n['\u2019]t(?![^\W_]))"
+    r"|[^\W_]+(?:-[^\W_]+)*"
+    r"|\S",
+    re.IGNORECASE,
+)
+
+# BNC C5 tags, as HanTa's English model gives them, to universal POS.
+_UNIVERSAL = {
+    "AJ0": "ADJ", "AJC": "ADJ", "AJS": "ADJ", "ORD": "ADJ",
+    "AT0": "DET", "DT0": "DET",
+    "AV0": "ADV", "AVP": "ADP", "AVQ": "SCONJ",
+    "CJC": "CCONJ", "CJS": "SCONJ", "CJT": "SCONJ",
+    "CRD": "NUM",
+    "DPS": "PRON", "DTQ": "PRON", "EX0": "PRON",
+    "PNI": "PRON", "PNP": "PRON", "PNQ": "PRON", "PNX": "PRON",
+    "ITJ": "INTJ",
+    "NN": "NOUN", "NN0": "NOUN", "NN1": "NOUN", "NN2": "NOUN", "NP0": "PROPN",
+    "POS": "PART", "TO0": "PART", "XX0": "PART",
+    "PRF": "ADP", "PRP": "ADP",
+    "VVB": "VERB", "VVD": "VERB", "VVG": "VERB", "VVI": "VERB", "VVN": "VERB", "VVZ": "VERB",
+    "VM0": "AUX",
+}  # fmt: skip
+_AUXILIARY = ("VB", "VD", "VH")
+
+# HanTa's effort grows with the cube of a word's length and its scores run out on long texts;
+# beyond these limits the end of the word decides, and the text is tagged in pieces.
+_LONGEST_WORD = 32
+_LONGEST_TEXT = 64
+
+# HanTa's own numbers: the tag before a text, its two ends, and where its search stops.
+_EMPTY, _START, _END = 0, 1, 2
+_FLOOR = -1e6
+_BEAM = 5
+
+State = tuple[int, int]
+
+
+def tokenize(text: str) -> list[tuple[int, int]]:
+    """Return the (start, end) offsets of the words, clitics and marks of a text."""
+    return [match.span() for match in _TOKEN.finditer(text)]
+
+
+def universal(tag: str) -> str:
+    """Return the universal POS of a BNC C5 tag, ``X`` for what it does not know."""
+    return "AUX" if tag[:2] in _AUXILIARY else _UNIVERSAL.get(tag, "X")
+
+
+class HantaTagger:
+    """Tags with HanTa; a pure function of the text, whatever its case.
+
+    The model (2 MB, inside the pip package) is loaded once per process, at the first call.
+    """
+
+    name = "hanta"
+
+    @property
+    def version(self) -> str:
+        """Version of HanTa and of the rules on top of it."""
+        return f"{version('HanTa')}+{_RULES}"
+
+    def __call__(self, text: str) -> tuple[Token, ...]:
+        """Return the tokens of `text`; any text is fine, the empty one has none."""
+        spans = tokenize(text)
+        low = lower(text)
+        words = [low[start:end][-_LONGEST_WORD:] for start, end in spans]
+        tagged: list[tuple[str, str]] = []
+        for i in range(0, len(words), _LONGEST_TEXT):
+            tagged += _tag(words[i : i + _LONGEST_TEXT])
+        tokens = [
+            Token(text[start:end], start, end, pos, lemma)
+            for (start, end), (pos, lemma) in zip(spans, tagged, strict=True)
+        ]
+        return tuple(_correct(tokens))
+
+
+class _Tables(NamedTuple):
+    """What the search needs of HanTa's model."""
+
+    transitions: dict[State, dict[int, float]]
+    order: dict[int, int]  # of the tags; it decides between equal scores
+
+
+def _tag(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Return (universal POS, lemma) for each of at most `_LONGEST_TEXT` lower-case words."""
+    return [_describe(word, tag) for word, tag in zip(words, best_tags(words), strict=True)]
+
+
+def best_tags(words: Sequence[str]) -> list[int]:
+    """Return the tag numbers of the likeliest tags of a text (Viterbi, second order).
+
+    The same as HanTa's ``tag_sent_viterbi(words, casesensitive=False)``, an order of magnitude
+    faster: a word is looked up once, and only its own tags are tried.
+
+    Args:
+        words: Lower-case words.
+    """
+    transitions = _tables().transitions
+    row: dict[State, float] = {(_EMPTY, _START): 0.0}
+    steps: list[dict[State, State]] = []
+    for word in words:
+        candidates = _candidates(word)
+        bound = sorted(row.values(), reverse=True)[_BEAM] - 1 if len(row) > _BEAM else _FLOOR
+        new: dict[State, float] = {}
+        back: dict[State, State] = {}
+        for state, score in row.items():
+            if score < bound:
+                continue
+            following = transitions[state]
+            middle = state[1]
+            for tag, own in candidates:
+                total = score + following[tag] + own
+                if total > _FLOOR:
+                    reached = (middle, tag)
+                    if reached not in new or total > new[reached]:
+                        new[reached] = total
+                        back[reached] = state
+        steps.append(back)
+        row = new
+    return _trace(row, steps)
+
+
+def _trace(row: dict[State, float], steps: list[dict[State, State]]) -> list[int]:
+    """Return the tags on the way to the best state of the last row."""
+    if not steps:
+        return []
+    transitions = _tables().transitions
+    state = max(row, key=lambda state: row[state] + transitions[state][_END])
+    tags = []
+    for back in reversed(steps):
+        tags.append(state[1])
+        state = back[state]
+    return tags[::-1]
+
+
+@lru_cache(maxsize=1)
+def _model() -> Any:
+    from HanTa.HanoverTagger import HanoverTagger  # 0.1 s, so only where a caption is tagged
+
+    return HanoverTagger("morphmodel_en.pgz")
+
+
+@lru_cache(maxsize=1)
+def _tables() -> _Tables:
+    transitions = _model().LP_trans_word
+    tags = [tag for tag in transitions[_EMPTY, _START] if tag != _END]
+    return _Tables(transitions, {tag: number for number, tag in enumerate(tags)})
+
+
+@lru_cache(maxsize=65536)
+def _candidates(word: str) -> tuple[tuple[int, float], ...]:
+    """Return the tags that a word may have with HanTa's log p(word | tag), up to a constant."""
+    order = _tables().order
+    scores = dict(_model()._tag_word(word, cutoff=5, casesensitive=False, conditional=True))
+    known = [(tag, score) for tag, score in scores.items() if tag in order]
+    # Of a word that the model cannot spell any tag is as likely as any other.
+    return tuple(sorted(known, key=lambda pair: order[pair[0]])) or tuple((t, 0.0) for t in order)
+
+
+@lru_cache(maxsize=65536)
+def _describe(word: str, tag: int) -> tuple[str, str]:
+    """Return (universal POS, lemma) of a word under HanTa's tag number."""
+    if mark := _mark(word):
+        return mark, word
+    model = _model()
+    pos = universal(model.int2tag[tag])
+    if pos not in ("NOUN", "VERB", "ADJ", "ADV", "AUX"):
+        return pos, word
+    return pos, model._analyze(word, tag, taglevel=1)[0] or word
+
+
+def _mark(word: str) -> str:
+    """Return ``PUNCT`` or ``SYM`` where the token is no word, else the empty string."""
+    if len(word) > 1:
+        return ""
+    category = unicodedata.category(word)
+    if category[0] == "P":
+        return "PUNCT"
+    return "" if category[0] in "LN" else "SYM"
+
+
+def _correct(tokens: list[Token]) -> list[Token]:
+    """Mend what the tagger often gets wrong in captions: colours and directions.
+
+    A colour in front of what it colours is an adjective ("an orange cat"), "left" in
+    "the left of" is a noun, in "a circle left of", like "next" in "next to", a preposition.
+    """
+    for i in range(len(tokens) - 2, -1, -1):
+        token, following = tokens[i], tokens[i + 1]
+        word, after = token.text.lower(), following.text.lower()
+        if word in COLOUR_WORDS and token.pos in ("NOUN", "PROPN", "VERB"):
+            if following.pos in ("NOUN", "ADJ"):
+                tokens[i] = token._replace(pos="ADJ", lemma=word)
+        elif word in ("left", "right") and after == "of":
+            named = i > 0 and tokens[i - 1].pos in ("DET", "ADJ", "PRON")
+            tokens[i] = token._replace(pos="NOUN" if named else "ADP", lemma=word)
+        elif word == "next" and after == "to":
+            tokens[i] = token._replace(pos="ADP", lemma=word)
+    return tokens

@@ -1,0 +1,77 @@
+"""Stored annotation: what is written comes back, and only for the captions it was made of."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clic import shapes
+from clic.captions.annotation import annotate, record, stored_tokens
+from clic.captions.tagging import lower, make_tagger
+from clic.errors import DataError
+
+TAG = make_tagger("hanta")
+CAPTIONS = ("Two Dogs sit.", "A man's cat isn't  here")
+
+
+def through_json(captions: tuple[str, ...]) -> dict:
+    return json.loads(json.dumps(annotate(captions, TAG)))
+
+
+def test_what_is_stored_comes_back() -> None:
+    stored = through_json(CAPTIONS)
+    assert set(stored) == {"tokens", "tagger", "caption_hash"}
+    assert stored["tagger"] == {"name": "hanta", "version": TAG.version}
+    assert stored["tokens"][0] == [[0, 3, 1, 4, 1, 3, 0, 1], "MNV.", ["", "dog", "", ""]]
+    assert stored_tokens(stored, CAPTIONS) == tuple(TAG(c) for c in CAPTIONS)
+
+
+def test_tokens_follow_the_case_of_the_captions() -> None:
+    lowered = tuple(c.lower() for c in CAPTIONS)
+    assert stored_tokens(through_json(CAPTIONS), lowered) == tuple(TAG(c) for c in lowered)
+
+
+def test_tokens_of_other_captions_are_not_taken() -> None:
+    stored = through_json(CAPTIONS)
+    for captions in [CAPTIONS[:1], CAPTIONS[::-1], ("Two Dogs sat.", CAPTIONS[1]), ()]:
+        assert stored_tokens(stored, captions) is None
+    assert stored_tokens({}, CAPTIONS) is None
+    assert stored_tokens({**stored, "caption_hash": 5}, CAPTIONS) is None
+    # Another program's tokens have no hash of ours.
+    assert stored_tokens({"tokens": stored["tokens"]}, CAPTIONS) is None
+
+
+def test_a_lower_case_that_moves_characters_is_not_taken() -> None:
+    stored = through_json(("İ dog",))
+    assert stored_tokens(stored, ("İ dog",)) == (TAG("İ dog"),)
+    assert stored_tokens(stored, ("İ dog".lower(),)) is None
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [None, 5, [], [5], [[[0, 3], "N"]], [[[0, 3], "?", [""]]], [[[0], "N", [""]]],
+     [[["0", 3], "N", [""]]], [[[0, 3], "N", ["", ""]]]],
+)  # fmt: skip
+def test_broken_tokens_are_named(tokens: object) -> None:
+    stored = {**through_json(("dog",)), "tokens": tokens}
+    with pytest.raises(DataError, match=r"'dog' are broken .* clic-data annotate --force"):
+        stored_tokens(stored, ("dog",))
+
+
+def test_tags_that_are_known_already() -> None:
+    sample = shapes.sample("train", 3, objects=2)
+    assert sample.tags is not None
+    stored = json.loads(json.dumps(record(sample.captions, sample.tags, "shapes", "1")))
+    assert stored_tokens(stored, sample.captions) == sample.tags
+
+
+@given(st.lists(st.text(max_size=40), max_size=3))
+def test_any_captions(captions: list[str]) -> None:
+    stored = json.loads(json.dumps(annotate(captions, TAG)))
+    assert stored_tokens(stored, captions) == tuple(TAG(c) for c in captions)
+    assert stored_tokens(stored, list(map(lower, captions))) == tuple(
+        TAG(lower(c)) for c in captions
+    )
