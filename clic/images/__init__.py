@@ -1,0 +1,39 @@
+"""Pixels: decoding, the evaluation transform, and several images joined on one canvas."""
+
+from clic.images.canvas import (
+    FITS,
+    LAYOUTS,
+    Cell,
+    Fit,
+    Orientation,
+    compose,
+    compose_pair,
+    largest_cell,
+    orientation,
+    pair_cells,
+)
+from clic.images.decoding import MAX_PIXELS, decode, dimensions, to_rgb
+from clic.images.resizing import INTERPOLATIONS, METHODS
+from clic.images.transform import RESIZE_MODES, normalise, single
+
+__all__ = [
+    "FITS",
+    "INTERPOLATIONS",
+    "LAYOUTS",
+    "MAX_PIXELS",
+    "METHODS",
+    "RESIZE_MODES",
+    "Cell",
+    "Fit",
+    "Orientation",
+    "compose",
+    "compose_pair",
+    "decode",
+    "dimensions",
+    "largest_cell",
+    "normalise",
+    "orientation",
+    "pair_cells",
+    "single",
+    "to_rgb",
+]
