@@ -16,9 +16,13 @@ from clic.types import Edit, HardNegative, Token
 EXCLUDED_TAGS = word_set("AUX DET INTJ PART PUNCT SYM X SCONJ CCONJ")
 
 
-class _Word(NamedTuple):
-    lower: str
-    token: int  # where it first occurs
+class _Caption(NamedTuple):
+    """A caption with what the draw and the check look at, made once."""
+
+    text: str
+    tokens: Sequence[Token]
+    words: list[str]  # of each token, in lower case
+    tagged: dict[tuple[str, str], None]  # tags and words, each pair where it first occurs
 
 
 def cross_swap(
@@ -45,70 +49,94 @@ def cross_swap(
         The false joined caption, with each edit's span in its own original caption; None where
         no two words give one.
     """
-    words = [_words_by_tag(t) for t in tokens]
-    present = [{token.text.lower() for token in t} for t in tokens]
-    groups = [
-        Pairs(
-            [w for k, w in words[0][tag].items() if k not in words[1][tag]],
-            [w for k, w in words[1][tag].items() if k not in words[0][tag]],
-        )
-        for tag in words[0]
-        if tag in words[1]
-    ]
-    if not any(groups):
-        some = [_any_words(table, t) for table, t in zip(words, tokens, strict=True)]
-        groups = [Pairs(*([w for w in some[i] if w.lower not in present[1 - i]] for i in (0, 1)))]
-    truth = sorted(_content(t, {}) for t in tokens)
-    first = int(rng.integers(2))
+    one, two = _analyse(captions[0], tokens[0]), _analyse(captions[1], tokens[1])
+    left, right = _own_words(one, two), _own_words(two, one)
+    groups = [Pairs(left[tag], right[tag]) for tag in left if tag in right]
+    if not groups:
+        groups = [Pairs(_any_words(one, two), _any_words(two, one))]
+    ordered = rng.random() < 0.5
 
-    def build(pair: tuple[_Word, _Word]) -> HardNegative | None:
-        new = [{pair[i].lower: pair[1 - i].lower} for i in (0, 1)]
-        if repair and sorted(_content(tokens[i], new[i]) for i in (0, 1)) == truth:
+    def build(pair: tuple[str, str]) -> HardNegative | None:
+        if repair and _merely_exchanged(one, two, *pair):
             return None
-        edits = [_replace_all(captions, tokens, pair, i, repair) for i in (0, 1)]
-        texts = [apply_edits(captions[i], edits[i]) for i in (0, 1)]
-        return HardNegative(
-            join([texts[first], texts[1 - first]]), "cross_swap", edits[0] + edits[1]
+        edits = (
+            _replace_all(one, pair[0], two, pair[1], 0, repair),
+            _replace_all(two, pair[1], one, pair[0], 1, repair),
         )
+        texts = [apply_edits(captions[0], edits[0]), apply_edits(captions[1], edits[1])]
+        joined = join(texts if ordered else texts[::-1])
+        return HardNegative(joined, "cross_swap", edits[0] + edits[1])
 
     return first_valid(groups, build, rng)
 
 
-def _words_by_tag(tokens: Sequence[Token]) -> dict[str, dict[str, _Word]]:
-    table: dict[str, dict[str, _Word]] = {}
-    for i, token in enumerate(tokens):
-        if token.pos not in EXCLUDED_TAGS:
-            word = token.text.lower()
-            table.setdefault(token.pos, {}).setdefault(word, _Word(word, i))
-    return table
+def _analyse(text: str, tokens: Sequence[Token]) -> _Caption:
+    words = [token.text.lower() for token in tokens]
+    tagged = dict.fromkeys(zip([token.pos for token in tokens], words, strict=True))
+    return _Caption(text, tokens, words, tagged)
 
 
-def _any_words(table: dict[str, dict[str, _Word]], tokens: Sequence[Token]) -> list[_Word]:
-    """Return the words whatever their tag, of excluded tags only where there is no other."""
-    words = {word.lower: word for group in table.values() for word in group.values()}
+def _own_words(caption: _Caption, other: _Caption) -> dict[str, list[str]]:
+    """Return, by tag, the words that may swap and that `other` has not under the same tag."""
+    found: dict[str, list[str]] = {}
+    for pair in caption.tagged:
+        if pair not in other.tagged:
+            tag, word = pair
+            if tag in found:
+                found[tag].append(word)
+            elif tag not in EXCLUDED_TAGS:
+                found[tag] = [word]
+    return found
+
+
+def _any_words(caption: _Caption, other: _Caption) -> list[str]:
+    """Return the words that only `caption` has, whatever their tag.
+
+    Those of excluded tags only where there is no other word.
+    """
+    words = [word for tag, word in caption.tagged if tag not in EXCLUDED_TAGS]
     if not words:
-        for i, token in enumerate(tokens):
-            if token.pos not in ("PUNCT", "SYM"):
-                words.setdefault(token.text.lower(), _Word(token.text.lower(), i))
-    return list(words.values())
+        pairs = zip(caption.words, caption.tokens, strict=True)
+        words = [word for word, token in pairs if token.pos not in ("PUNCT", "SYM")]
+    present = set(other.words)
+    return [word for word in dict.fromkeys(words) if word not in present]
 
 
-def _content(tokens: Sequence[Token], new: dict[str, str]) -> list[str]:
-    """Return the lower-case words after replacement, without articles and marks."""
-    words = (token.text.lower() for token in tokens if token.pos != "PUNCT")
-    return [new.get(word, word) for word in words if word not in ARTICLES]
+def _merely_exchanged(one: _Caption, two: _Caption, first: str, second: str) -> bool:
+    """Return whether the swap of two words leaves the captions as they are, or trades them.
+
+    Articles and marks make no difference.
+    """
+    if first not in ARTICLES and second not in ARTICLES:
+        # Where a third word tells the captions apart, the longer comparison can be left out.
+        theirs = set(two.words)
+        for word in one.words:
+            if word not in theirs and word != first and word.isalnum() and word not in ARTICLES:
+                return False
+    truth = (_content(one), _content(two))
+    swapped = (_content(one, first, second), _content(two, second, first))
+    return swapped in (truth, truth[::-1])
+
+
+def _content(caption: _Caption, old: str = "", new: str = "") -> list[str]:
+    """Return the words after one is replaced, without articles and marks."""
+    pairs = zip(caption.words, caption.tokens, strict=True)
+    return [
+        new if word == old else word
+        for word, token in pairs
+        if token.pos != "PUNCT" and word not in ARTICLES
+    ]
 
 
 def _replace_all(
-    captions: Sequence[str],
-    tokens: Sequence[tuple[Token, ...]],
-    pair: tuple[_Word, _Word],
-    index: int,
-    articles: bool,
+    caption: _Caption, old: str, other: _Caption, new: str, index: int, articles: bool
 ) -> tuple[Edit, ...]:
-    """Return the edits that put the other caption's word in the place of this one's."""
-    source = pair[1 - index].token
-    text = plain(captions[1 - index], tokens[1 - index], source, source + 1)
-    old = pair[index].lower
-    changes = [Change(i, i + 1, text) for i, t in enumerate(tokens[index]) if t.text.lower() == old]
-    return make_edits(captions[index], tokens[index], changes, index, articles)
+    """Return the edits that put a word of the other caption in the place of one of this."""
+    source = other.words.index(new)
+    text = plain(other.text, other.tokens, source, source + 1)
+    first = caption.words.index(old)
+    changes = [Change(first, first + 1, text)]
+    if caption.words.count(old) > 1:
+        words = enumerate(caption.words[first + 1 :], first + 1)
+        changes += [Change(i, i + 1, text) for i, word in words if word == old]
+    return make_edits(caption.text, caption.tokens, changes, index, articles)

@@ -14,6 +14,14 @@ R = TypeVar("R")
 T_co = TypeVar("T_co", covariant=True)
 
 
+def below(count: int, rng: np.random.Generator) -> int:
+    """Return a number from 0 to `count` - 1, each equally likely.
+
+    A third of the time of ``rng.integers``; the bias is below `count` / 2**53.
+    """
+    return int(rng.random() * count)
+
+
 class Candidates(Protocol[T_co]):
     """What has a length and elements by number: a list, or `Pairs`."""
 
@@ -41,9 +49,9 @@ def shuffled(groups: Sequence[Candidates[T]], rng: np.random.Generator) -> Itera
     left = [group for group in groups if len(group)]
     drawn: list[set[int]] = [set() for _ in left]
     while left:
-        g = int(rng.integers(len(left)))
+        g = below(len(left), rng)
         group, seen = left[g], drawn[g]
-        i = int(rng.integers(len(group)))
+        i = below(len(group), rng)
         while i in seen:
             i = (i + 1) % len(group)
         seen.add(i)
@@ -56,4 +64,16 @@ def first_valid(
     groups: Sequence[Candidates[T]], build: Callable[[T], R | None], rng: np.random.Generator
 ) -> R | None:
     """Return what `build` makes of the first drawn candidate that it accepts, or None."""
-    return next((made for c in shuffled(groups, rng) if (made := build(c)) is not None), None)
+    left = [group for group in groups if len(group)]
+    if not left:
+        return None
+    # Most first draws are good, so that nothing need be remembered of them.
+    group = left[below(len(left), rng)]
+    made = build(group[below(len(group), rng)])
+    if made is not None:
+        return made
+    for candidate in shuffled(left, rng):
+        made = build(candidate)
+        if made is not None:
+            return made
+    return None

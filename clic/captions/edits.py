@@ -12,6 +12,7 @@ _CONSONANT_SOUND = ("uni", "use", "usual", "util", "eu", "ewe", "one", "once", "
 _CONSONANT_SOUND_BUT = ("unim", "unin")  # "an unimportant", "an uninvited"
 _VOWEL_SOUND = ("hour", "honest", "honour", "honor", "heir", "x-ray", "8", "11", "18")
 _SENTENCE_ENDS = frozenset(".!?")
+_INDEFINITE = frozenset(("a", "an", "A", "An", "AN", "aN"))
 
 
 class Change(NamedTuple):
@@ -40,6 +41,8 @@ def starts_sentence(tokens: Sequence[Token], index: int) -> bool:
 def plain(caption: str, tokens: Sequence[Token], first: int, last: int) -> str:
     """Return the text of some tokens without the capital that only their place gave them."""
     text = caption[tokens[first].start : tokens[last - 1].end]
+    if not text[:1].isupper():
+        return text
     token = tokens[first]
     placed = starts_sentence(tokens, first) and token.pos != "PROPN" and token.text[1:].islower()
     if placed or token.text == "A":
@@ -67,22 +70,22 @@ def make_edits(
         The edits in the order of their spans, repaired articles among them.
     """
     changes = list(changes)
-    changed = {i for change in changes for i in range(change.first, change.last)}
+    ends = {change.last for change in changes}
     edits = []
     for first, last, text in changes:
         start, end = tokens[first].start, tokens[last - 1].end
-        if starts_sentence(tokens, first) and caption[start].isupper():
+        if caption[start].isupper() and starts_sentence(tokens, first):
             text = text[:1].upper() + text[1:]
+        if articles and first > 0 and first not in ends:
+            before = tokens[first - 1]
+            if before.text in _INDEFINITE:
+                edits += _article_edits(before, text, index)
         edits.append(Edit(index, (start, end), caption[start:end], text))
-        if articles and first > 0 and first - 1 not in changed:
-            edits += _article_edits(tokens[first - 1], text, index)
-    return tuple(sorted(edits, key=lambda edit: edit.span))
+    return tuple(edits) if len(changes) == 1 else tuple(sorted(edits, key=_span))
 
 
 def _article_edits(before: Token, text: str, index: int) -> list[Edit]:
-    """Return the edit of an "a" or "an" that does not fit the new word after it, if it is one."""
-    if before.text.lower() not in ("a", "an"):
-        return []
+    """Return the edit of an "a" or "an" that does not fit the new word after it, if any."""
     article = indefinite_article(text)
     if article == before.text.lower():
         return []
@@ -93,7 +96,11 @@ def _article_edits(before: Token, text: str, index: int) -> list[Edit]:
 def apply_edits(caption: str, edits: Iterable[Edit]) -> str:
     """Return the caption with each edit's span replaced by its new text."""
     parts, position = [], 0
-    for edit in sorted(edits, key=lambda edit: edit.span):
-        parts += [caption[position : edit.span[0]], edit.new]
-        position = edit.span[1]
+    for _, (start, end), _, new in sorted(edits, key=_span):
+        parts += [caption[position:start], new]
+        position = end
     return "".join(parts) + caption[position:]
+
+
+def _span(edit: Edit) -> tuple[int, int]:
+    return edit.span
