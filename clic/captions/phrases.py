@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from clic.captions.words import ARTICLES, LIST_LINKS, PLURALS, POSTURES, SYMMETRIC_LINKS, word_set
+from clic.captions.words import ARTICLES, LIST_LINKS, PLURALS, POSTURES, SYMMETRIC_LINKS
 from clic.types import Token
 
-# One letter a token, so that phrases are found by a regular expression over the letters.
-_LETTERS = {"DET": "D", "ADJ": "A", "NOUN": "N", "PROPN": "N", "NUM": "M", "ADV": "R", "CCONJ": "C"}
-_POSSESSIVE = word_set("my your his her its our their whose")
+# One letter a token, so that phrases are found by a regular expression over the letters. What
+# depends on the word too has a small letter, which `_letters` decides.
+_LETTERS = {
+    "DET": "D", "ADJ": "A", "NOUN": "N", "PROPN": "N", "NUM": "M", "ADV": "R", "CCONJ": "C",
+    "PUNCT": "p", "PART": "p", "PRON": "p",
+}  # fmt: skip
+_POSSESSIVE = ("my", "your", "his", "her", "its", "our", "their", "whose")
+_WORD_LETTERS = {
+    ("PUNCT", ","): "K",
+    **{("PART", mark): "S" for mark in ("'s", "\u2019s", "'")},
+    **{("PRON", word): "D" for word in _POSSESSIVE},
+}
 _MODIFIERS = r"(?:R?[AM](?:(?:K|C|KC)?R?[AM])*)?"
 _NOUN_PHRASE = re.compile(rf"(?:D*{_MODIFIERS}N+S)*D*{_MODIFIERS}N+")
 _COORDINABLE = frozenset(("NP", "VERB", "ADJ", "ADV"))
+# Kinds of links with the words of which at least one stands in a caption that has such a link.
+_LINKS = tuple(
+    (links, frozenset(link[0] for link in links)) for links in (LIST_LINKS, SYMMETRIC_LINKS)
+)
 
 
 class NounPhrase(NamedTuple):
@@ -25,29 +38,23 @@ class NounPhrase(NamedTuple):
     head: int
 
 
-class _Item(NamedTuple):
-    """A noun phrase or a word outside of one, reduced to what its meaning hangs on."""
-
-    kind: str
-    key: tuple
-    lemma: str
+# A noun phrase or a word outside of one, reduced to what its meaning hangs on: kind, key, lemma.
+_Item = tuple[str, tuple, str]
 
 
 def noun_phrases(tokens: Sequence[Token]) -> list[NounPhrase]:
     """Return the noun phrases: determiner, modifiers, nouns, possessors in front."""
-    letters = "".join(map(_letter, tokens))
+    letters = _letters(tokens)
     return [NounPhrase(*m.span(), m.end() - 1) for m in _NOUN_PHRASE.finditer(letters)]
 
 
-def _letter(token: Token) -> str:
-    if token.text == ",":
-        return "K"
-    word = token.text.lower()
-    if word in ("'s", "\u2019s", "'") and token.pos == "PART":
-        return "S"
-    if token.pos == "PRON" and word in _POSSESSIVE:
-        return "D"
-    return _LETTERS.get(token.pos, "o")
+def _letters(tokens: Sequence[Token]) -> str:
+    letters = [_LETTERS.get(token.pos, "o") for token in tokens]
+    for i, letter in enumerate(letters):
+        if letter == "p":
+            token = tokens[i]
+            letters[i] = _WORD_LETTERS.get((token.pos, token.text.lower()), "o")
+    return "".join(letters)
 
 
 def is_plural(token: Token) -> bool:
@@ -66,31 +73,40 @@ def meaning(tokens: Sequence[Token], phrases: Sequence[NounPhrase]) -> tuple:
         tokens: The caption's tokens, possibly with words exchanged.
         phrases: Its noun phrases, as token ranges.
     """
-    items = list(_items(tokens, phrases))
-    items = _merge(items, LIST_LINKS)
-    return tuple(item.key for item in _merge(items, SYMMETRIC_LINKS))
+    items = _items(tokens, phrases)
+    lemmas = {item[2] for item in items}
+    for links, starts in _LINKS:
+        if not starts.isdisjoint(lemmas):
+            items = _merge(items, links)
+    return tuple([item[1] for item in items])
 
 
-def _items(tokens: Sequence[Token], phrases: Sequence[NounPhrase]) -> Iterator[_Item]:
+def _items(tokens: Sequence[Token], phrases: Sequence[NounPhrase]) -> list[_Item]:
+    items: list[_Item] = []
     position = 0
-    for phrase in phrases:
-        yield from map(_word_item, tokens[position : phrase.first])
-        content = [
-            token
-            for token in tokens[phrase.first : phrase.last]
-            if token.pos not in ("CCONJ", "PUNCT") and token.text.lower() not in ARTICLES
-        ]
-        key = [token.text.lower() for token in content]
-        if sum(token.pos in ("NOUN", "PROPN") for token in content) == 1:
-            # The order of one noun's modifiers is free; that of "the man's dog" is not.
-            key = [*sorted(key[:-1]), key[-1]]
-        yield _Item("NP", tuple(key), "")
-        position = phrase.last
-    yield from map(_word_item, (t for t in tokens[position:] if t.text != "."))
+    for first, last, _ in phrases:
+        items += map(_word_item, tokens[position:first])
+        items.append(("NP", _phrase_key(tokens[first:last]), ""))
+        position = last
+    items += [_word_item(token) for token in tokens[position:] if token.text != "."]
+    return items
 
 
 def _word_item(token: Token) -> _Item:
-    return _Item(token.pos, (token.text.lower(),), token.lemma.lower())
+    return token.pos, (token.text.lower(),), token.lemma.lower()
+
+
+def _phrase_key(tokens: Sequence[Token]) -> tuple[str, ...]:
+    words, nouns = [], 0
+    for text, _, _, pos, _ in tokens:
+        word = text.lower()
+        if word not in ARTICLES and pos != "CCONJ" and pos != "PUNCT":
+            words.append(word)
+            nouns += pos in ("NOUN", "PROPN")
+    if nouns == 1 and len(words) > 2:
+        # The order of one noun's modifiers is free; that of "the man's dog" is not.
+        words[:-1] = sorted(words[:-1])
+    return tuple(words)
 
 
 def _merge(items: list[_Item], links: frozenset[tuple[str, ...]]) -> list[_Item]:
@@ -98,19 +114,19 @@ def _merge(items: list[_Item], links: frozenset[tuple[str, ...]]) -> list[_Item]
     merged: list[_Item] = []
     i = 0
     while i < len(items):
-        chain, link, j = [items[i]], None, i + 1
-        while items[i].kind in _COORDINABLE:
-            found = _link(items, j, items[i].kind, links)
+        kind = items[i][0]
+        chain, link, j = [items[i][1]], None, i + 1
+        while kind in _COORDINABLE:
+            found = _link(items, j, kind, links)
             if found is None or (link is not None and found[0] != link):
                 break
             link, position = found
-            chain.append(items[position])
+            chain.append(items[position][1])
             j = position + 1
         if link is None:
             merged.append(items[i])
         else:
-            key = (link, *sorted((item.key for item in chain), key=repr))  # keys may be nested
-            merged.append(_Item(items[i].kind, key, ""))
+            merged.append((kind, (link, *sorted(chain, key=repr)), ""))  # keys may be nested
         i = j
     return merged
 
@@ -121,11 +137,11 @@ def _link(
     """Return the link that starts here and where its right side stands, or None."""
     words: list[str] = []
     for position in range(start, min(start + 6, len(items))):
-        item = items[position]
-        if item.kind == kind and tuple(words) in links:
+        found, _, lemma = items[position]
+        if found == kind and tuple(words) in links:
             return ("and",) if links is LIST_LINKS else tuple(words), position
-        if item.kind == "NP":
+        if found == "NP":
             return None
-        if not (links is SYMMETRIC_LINKS and (item.kind == "AUX" or item.lemma in POSTURES)):
-            words.append(item.lemma)
+        if not (links is SYMMETRIC_LINKS and (found == "AUX" or lemma in POSTURES)):
+            words.append(lemma)
     return None
