@@ -12,6 +12,7 @@ from PIL import Image
 
 from clic import images
 from clic.errors import DataError
+from clic.evaluation.parquet import StoredImage, read_stored
 
 
 @dataclass(frozen=True)
@@ -27,32 +28,40 @@ class Crop:
     box: tuple[int, int, int, int]
 
 
-ImageRef = Path | Crop | np.ndarray
-"""Where an image is: a file, a part of one, or its pixels, uint8 [H, W, 3] RGB."""
+ImageRef = Path | Crop | StoredImage | np.ndarray
+"""Where an image is: a file, a part of one, a cell of a table, or its pixels, uint8 [H, W, 3]."""
 
 
 def image_path(image: ImageRef) -> Path | None:
     """Return the file that a reference reads, None for pixels."""
-    if isinstance(image, Crop):
+    if isinstance(image, Crop | StoredImage):
         return image.path
     return image if isinstance(image, Path) else None
 
 
-def image_key(image: ImageRef) -> Hashable:
-    """Return what makes two references the same image: path and box, or the pixels' hash."""
-    if isinstance(image, Path):
-        return str(image)
+def image_part(image: ImageRef) -> str:
+    """Return which part of its file a reference means, empty for the whole of it and for pixels."""
     if isinstance(image, Crop):
-        return (str(image.path), image.box)
-    return (image.shape, hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+        return ",".join(map(str, image.box))
+    if isinstance(image, StoredImage):
+        return f"{image.column}/{image.group}/{image.row}"
+    return ""
+
+
+def image_key(image: ImageRef) -> Hashable:
+    """Return what makes two references the same image: file and part, or the pixels' hash."""
+    if isinstance(image, np.ndarray):
+        return (image.shape, hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+    part = image_part(image)
+    return (str(image_path(image)), part) if part else str(image)
 
 
 def image_name(image: ImageRef, index: int) -> str:
     """Return a short name for listings: the file's name, or the number of a made image."""
-    path = image_path(image)
+    path, part = image_path(image), image_part(image)
     if path is None:
         return f"image-{index:05d}"
-    return f"{path.name}[{','.join(map(str, image.box))}]" if isinstance(image, Crop) else path.name
+    return f"{path.name}[{part}]" if part else path.name
 
 
 def image_pixels(image: ImageRef) -> np.ndarray:
@@ -62,6 +71,8 @@ def image_pixels(image: ImageRef) -> np.ndarray:
         DataError: The file is no image, or is broken.
         OSError: The file cannot be read.
     """
+    if isinstance(image, StoredImage):
+        return images.decode(read_stored(image))
     if isinstance(image, Crop):
         whole = Image.fromarray(images.decode(image.path.read_bytes()))
         return np.asarray(whole.crop(image.box))

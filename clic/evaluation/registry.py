@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clic.errors import ConfigError, did_you_mean
-from clic.evaluation import coco, shapes, sugarcrepe
+from clic.evaluation.benchmarks import retrieval as coco
+from clic.evaluation.benchmarks import shapes, sugarcrepe
 from clic.evaluation.cases import Table
 
 

@@ -19,7 +19,7 @@ from clic.cli.patch import main
 from clic.config_eval import parse_sweep
 from clic.errors import ConfigError
 from clic.evaluation import sweeps
-from clic.evaluation.sugarcrepe import PLUS_CATEGORIES
+from clic.evaluation.benchmarks.sugarcrepe import PLUS_CATEGORIES
 
 Command = Callable[..., tuple[int, str, str]]
 MODEL = {

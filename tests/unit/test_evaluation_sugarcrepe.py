@@ -18,7 +18,7 @@ from torch import Tensor
 from clic import evaluation
 from clic.errors import DataError
 from clic.evaluation import encode, plan
-from clic.evaluation.sugarcrepe import load_sugarcrepe, load_sugarcrepe_pp
+from clic.evaluation.benchmarks.sugarcrepe import load_sugarcrepe, load_sugarcrepe_pp
 
 PLUS = ("replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 SEVEN = ("add_att", "add_obj", *PLUS)

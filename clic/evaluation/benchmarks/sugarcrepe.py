@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from clic.errors import DataError
+from clic.evaluation.benchmarks.reading import read_json, text_field
 from clic.evaluation.cases import Interner, Triplets
 from clic.evaluation.refs import image_file
 
@@ -32,10 +32,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: The file cannot be read or is neither form.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON ({error}); download it again") from error
+    content = read_json(path)
     if isinstance(content, list):
         return content
     if isinstance(content, dict):
@@ -46,13 +43,6 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     raise DataError(f"{path} should hold a JSON list or object; download it again")
 
 
-def _field(row: Any, name: str, path: Path, number: int) -> str:
-    value = row.get(name) if isinstance(row, dict) else None
-    if not isinstance(value, str):
-        raise DataError(f"{path}: row {number} has no text {name!r}; download the file again")
-    return value
-
-
 def _load(data_root: Path, folder: str, categories: tuple[str, ...], two: bool) -> Triplets:
     folder_of_images = data_root / IMAGES
     images, texts = Interner(), Interner()
@@ -60,10 +50,10 @@ def _load(data_root: Path, folder: str, categories: tuple[str, ...], two: bool) 
     for category, name in enumerate(categories):
         path = data_root / folder / f"{name}.json"
         for number, row in enumerate(read_rows(path)):
-            file = image_file(folder_of_images, _field(row, "filename", path, number), path)
-            first = texts.add(_field(row, "caption", path, number))
-            second = texts.add(_field(row, "caption2", path, number)) if two else first
-            negative = texts.add(_field(row, "negative_caption", path, number))
+            file = image_file(folder_of_images, text_field(row, "filename", path, number), path)
+            first = texts.add(text_field(row, "caption", path, number))
+            second = texts.add(text_field(row, "caption2", path, number)) if two else first
+            negative = texts.add(text_field(row, "negative_caption", path, number))
             columns.append((category, images.add(file), first, second, negative))
     table = np.array(columns, dtype=np.int64).reshape(-1, 5)
     return Triplets(

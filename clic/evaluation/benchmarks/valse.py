@@ -1,0 +1,75 @@
+"""VALSE (arXiv 2112.07566): captions and foils of six linguistic phenomena in eleven files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from clic.errors import DataError
+from clic.evaluation.benchmarks.reading import GridBuilder, read_json, text_field
+from clic.evaluation.cases import Grids
+from clic.evaluation.refs import image_file
+
+FOLDER = "valse"
+PIECES = (
+    "existence",
+    "plurals",
+    "counting-hard",
+    "counting-small-quant",
+    "counting-adversarial",
+    "relations",
+    "action-replacement",
+    "actant-swap",
+    "coreference-standard",
+    "coreference-hard",
+    "foil-it",
+)
+FOLDERS = {
+    "visual7w": f"{FOLDER}/visual7w",
+    "SWiG": f"{FOLDER}/SWiG",
+    "VisDial_v1.0": f"{FOLDER}/VisDial_v1.0",
+    "FOIL dataset": "coco/val2014",
+    "coco_2017": "coco/val2017",
+}
+"""Where the images of each of the files' `dataset` lie."""
+LEAST_VOTES = 2
+"""Of three annotators, those who took the caption and not the foil."""
+
+
+def load_valse(data_root: Path) -> Grids:
+    """Return VALSE's valid rows; the accuracy is the paper's pairwise one, `mean` over files."""
+    names = [f"piece_{piece.replace('-', '_')}" for piece in PIECES]
+    builder = GridBuilder(names)
+    for piece, category in zip(PIECES, names, strict=True):
+        path = data_root / FOLDER / f"{piece}.json"
+        content = read_json(path)
+        if not isinstance(content, dict):
+            raise DataError(f"{path} should hold a JSON object; download it again")
+        for key, row in content.items():
+            if _votes(row, path, key) < LEAST_VOTES:
+                continue
+            captions = [_text(row, name, path, key) for name in ("caption", "foil")]
+            builder.add(category, [_image(data_root, row, path, key)], captions)
+    return builder.table("choice", groups={"mean": names})
+
+
+def _votes(row: Any, path: Path, key: str) -> int:
+    votes = row.get("mturk") if isinstance(row, dict) else None
+    count = votes.get("caption") if isinstance(votes, dict) else None
+    if not isinstance(count, int):
+        raise DataError(f"{path}: row {key} has no votes (mturk.caption); download the file again")
+    return count
+
+
+def _text(row: dict[str, Any], name: str, path: Path, key: str) -> str:
+    """Return a text; some files have a list whose first entry it is."""
+    value = row.get(name)
+    first = value[0] if isinstance(value, list) and value else value
+    return text_field({name: first}, name, path, key)
+
+
+def _image(data_root: Path, row: dict[str, Any], path: Path, key: str) -> Path:
+    dataset = text_field(row, "dataset", path, key)
+    if dataset not in FOLDERS:
+        raise DataError(f"{path}: row {key} is of {dataset!r} (known: {', '.join(FOLDERS)})")
+    return image_file(data_root / FOLDERS[dataset], text_field(row, "image_file", path, key), path)
