@@ -1,4 +1,4 @@
-"""Writing samples as WebDataset shards with an index beside each."""
+"""Writing samples that are at hand, such as scenes of the embedded world."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import webdataset
 from PIL import Image
 
 from clic import images
-from clic.data.shards import IMAGE_TYPES, write_index
+from clic.data.packing.encoding import ENDINGS, kind_of
+from clic.data.packing.items import RejectedError
+from clic.data.packing.tars import ShardWriter, members_of
+from clic.data.shards import write_index
 from clic.errors import DataError
 from clic.types import Sample
 
@@ -30,7 +32,7 @@ def pack(samples: Iterable[Sample], folder: Path, shard_size: int = 1000) -> lis
         The shards. Each appears whole or not at all.
 
     Raises:
-        DataError: `folder` already holds shards.
+        DataError: `folder` already holds shards, or a sample cannot stand in one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.glob("*.tar")):
@@ -40,9 +42,9 @@ def pack(samples: Iterable[Sample], folder: Path, shard_size: int = 1000) -> lis
         shard = folder / f"{number:05d}.tar"
         temporary = folder / f".{shard.name}.{os.getpid()}.tmp"
         try:
-            with open(temporary, "wb") as file, webdataset.TarWriter(file, mtime=0.0) as writer:
+            with ShardWriter(temporary) as writer:
                 for sample in part:
-                    writer.write(record(sample))
+                    writer.write(_members(sample))
             os.replace(temporary, shard)
         finally:
             temporary.unlink(missing_ok=True)
@@ -57,41 +59,36 @@ def _parts(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
         yield part
 
 
-def record(sample: Sample) -> dict[str, Any]:
-    """Return the members of a sample: image, `.json` (captions, size, tagged tokens) and `.txt`.
-
-    Raises:
-        DataError: The key or the image cannot stand in a tar, or there is no caption.
-    """
+def _members(sample: Sample) -> dict[str, Any]:
     if not sample.key or "." in sample.key:  # readers take what follows the first dot for the type
         raise DataError(f"key {sample.key!r} must not be empty or hold a dot; rename the sample")
     if not sample.captions:
         raise DataError(f"sample {sample.key!r} has no caption; drop it")
     width, height = images.dimensions(sample.image)
-    extension, data = _encoded(sample)
-    meta: dict[str, Any] = {
-        "key": sample.key,
+    ending, data = _encoded(sample)
+    record: dict[str, Any] = {
         "caption": sample.captions[0],
         "captions": list(sample.captions),
         "width": width,
         "height": height,
     }
     if sample.tags is not None:
-        meta["tokens"] = [[list(token) for token in sentence] for sentence in sample.tags]
-    return {"__key__": sample.key, extension: data, "json": meta, "txt": sample.captions[0]}
+        record["tokens"] = [[list(token) for token in sentence] for sentence in sample.tags]
+    try:
+        return members_of(sample.key, ending, data, record)
+    except RejectedError as error:
+        raise DataError(f"sample {sample.key!r}: {error}") from error
 
 
 def _encoded(sample: Sample) -> tuple[str, bytes]:
     if isinstance(sample.image, bytes):
-        kind = Image.open(io.BytesIO(sample.image)).format or ""
-        # MPO is what cameras call a JPEG with a second picture behind it.
-        extension = {"JPEG": "jpg", "MPO": "jpg"}.get(kind, kind.lower())
-        if f".{extension}" not in IMAGE_TYPES:
+        kind = kind_of(sample.image)
+        if kind not in ENDINGS:
             raise DataError(
                 f"sample {sample.key!r}: images of type {kind} are not read from shards; "
                 "store it as JPEG, PNG or WebP"
             )
-        return extension, sample.image
+        return ENDINGS[kind], sample.image
     buffer = io.BytesIO()
     Image.fromarray(sample.image).save(buffer, format="PNG")
     return "png", buffer.getvalue()

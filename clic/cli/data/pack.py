@@ -1,0 +1,167 @@
+"""Pack images and captions of any form into shards.
+
+SOURCE is a CSV or TSV, a parquet file, COCO's or Karpathy's JSON, a folder of images with .txt or
+.json beside them, tars as img2dataset writes them, or a Hugging Face dataset (hf:NAME). What it is,
+is detected and printed. A run that was stopped is continued by the same command. docs/data.md
+shows every format.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clic.cli.common import Parser, check_least, make_console
+from clic.errors import ConfigError
+
+if TYPE_CHECKING:
+    from clic.data.packing import Outcome, Reader
+
+EXAMPLES = (
+    "clic-data pack captions.csv shards",
+    "clic-data pack train.tsv shards --image-column file --caption-column text",
+    "clic-data pack dense.csv shards --prepare-sentences --tags hanta",
+    "clic-data pack dataset_coco.json shards --image-root coco --split train",
+)
+RESIZE_SHORT, QUALITY = 288, 90
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add this command's arguments."""
+    add = parser.add_argument
+    add("source", metavar="SOURCE", help="file, folder, brace pattern of tars, or hf:NAME")
+    add("out", metavar="OUT", type=Path, help="folder for the shards")
+    read = parser.add_argument_group("reading")
+    add = read.add_argument
+    add("--format", metavar="F", help="clic-csv, table, negclip, parquet, folder, img2dataset, "
+        "coco, karpathy or datasets (default: detected)")  # fmt: skip
+    add("--image-root", metavar="DIR", type=Path, help="where relative image paths start")
+    add("--image-column", metavar="C", help="column with the image's path or bytes")
+    add("--caption-column", metavar="C", action="append", help="column with captions; repeatable")
+    add("--separator", metavar="S", help="comma, tab, semicolon, pipe or a character")
+    add("--split", metavar="S", help="split of a dataset, or several: train,restval")
+    store = parser.add_argument_group("storing")
+    add = store.add_argument
+    add("--shard-size", metavar="N", type=int, default=1000, help="samples in a shard (1000)")
+    add("--shard-mb", metavar="N", type=int, default=256, help="MB that it stays below (256)")
+    add("--resize-short", metavar="N", type=int, help="shorter side of larger images (288)")
+    add("--quality", metavar="N", type=int, help="of the JPEGs, 1 to 95 (90)")
+    add("--keep-original", action="store_true", help="keep the bytes of the images")
+    add("--prepare-sentences", action="store_true",
+        help='make sentences of dense captions: 4 to 34 words, no "The image shows"')  # fmt: skip
+    add("--tags", metavar="TAGGER", help="store the tags of captions: hanta or spacy")
+    add("--workers", metavar="N", type=int, help="processes (default: one for each core)")
+
+
+def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
+    """Pack the source."""
+    _check(flags)
+    from clic.captions.tagging import TAGGERS
+    from clic.data import packing
+    from clic.data.pool import default_workers
+    from clic.errors import pick
+
+    if flags.tags is not None:
+        pick(TAGGERS, flags.tags, "--tags")
+    columns = flags.caption_column and tuple(flags.caption_column)
+    request = packing.Request(
+        flags.image_root, flags.image_column, columns, flags.separator, flags.split
+    )
+    reader = packing.open_source(flags.source, request, flags.format)
+    _describe(reader)
+    options = packing.Options(
+        shard_size=flags.shard_size,
+        shard_mb=flags.shard_mb,
+        resize_short=None if flags.keep_original else flags.resize_short or RESIZE_SHORT,
+        quality=None if flags.keep_original else flags.quality or QUALITY,
+        prepare_sentences=flags.prepare_sentences,
+        tags=flags.tags,
+    )
+    with _Bar() as bar:
+        outcome = packing.pack_source(
+            reader, flags.out, options, flags.workers or default_workers(), bar
+        )
+    _summarise(outcome, flags.out)
+
+
+def _check(flags: argparse.Namespace) -> None:
+    check_least(1, shard_size=flags.shard_size, shard_mb=flags.shard_mb)
+    for name, low, high in (("resize_short", 1, 8192), ("quality", 1, 95), ("workers", 1, 1024)):
+        value, flag = getattr(flags, name), f"--{name.replace('_', '-')}"
+        if value is None:
+            continue
+        if not low <= value <= high:
+            raise ConfigError(f"{flag} {value} must lie between {low} and {high}")
+        if flags.keep_original and name != "workers":
+            raise ConfigError(f"{flag} {value} has no effect with --keep-original; leave one out")
+    if Path(flags.source).is_dir() and flags.out.resolve() == Path(flags.source).resolve():
+        raise ConfigError(f"OUT {flags.out} is SOURCE itself; name another folder for the shards")
+    if flags.out.exists() and not flags.out.is_dir():
+        raise ConfigError(f"OUT {flags.out} is a file; name a folder for the shards")
+
+
+def _describe(reader: Reader) -> None:
+    print(f"{reader.source}: {reader.NAME}")
+    for line in reader.found:
+        print(f"  {line}")
+
+
+class _Bar:
+    """A progress bar on a terminal, and silence elsewhere."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import TimeRemainingColumn as Remaining
+
+        console = make_console()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            Remaining(),
+        )
+        hidden = not console.is_terminal
+        self._bar = Progress(*columns, console=console, disable=hidden, expand=True)
+
+    def __enter__(self) -> _Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def listing(self) -> Callable[[int], None]:
+        """Show how many items were listed."""
+        task = self._bar.add_task("listing", total=None, rate="")
+        return lambda items: self._bar.advance(task, items)
+
+    def packing(self, total: int, done: int) -> Callable[[int], None]:
+        """Show how many items were packed."""
+        for listing in self._bar.task_ids:
+            self._bar.remove_task(listing)
+        task = self._bar.add_task("packing", total=total, completed=done, rate="")
+
+        def advance(items: int) -> None:
+            speed = self._bar.tasks[0].speed
+            self._bar.update(task, advance=items, rate=f"{speed:.0f}/s" if speed else "")
+
+        if done:
+            self._bar.console.print(f"going on: {done:,} of {total:,} are packed already")
+        return advance
+
+
+def _summarise(outcome: Outcome, out: Path) -> None:
+    from clic.data.packing.plan import REJECTED
+
+    if outcome.continued == outcome.shards:
+        print(f"{out} had been packed already")
+    shards = "1 shard" if outcome.shards == 1 else f"{outcome.shards:,} shards"
+    print(f"{out}: {outcome.samples:,} samples in {shards}, {outcome.bytes / 1e6:,.1f} MB")
+    left_out = outcome.items - outcome.samples
+    if left_out:
+        print(f"  {left_out:,} of {outcome.items:,} were left out: {out / REJECTED}")
+        for reason, count in outcome.reasons.most_common(5):
+            print(f"  {count:>7,} x {reason[:66]}")

@@ -1,0 +1,136 @@
+"""Getting an image's bytes from wherever a source keeps them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any
+
+from clic.data.packing.items import Place, RejectedError
+from clic.errors import DataError, pick
+
+MAX_BYTES = 512 << 20  # no image, and more than memory should be asked for
+BATCH = 32  # images of a parquet file in memory at once
+
+
+def fetch(place: Place) -> bytes:
+    """Return the encoded image at a place.
+
+    Raises:
+        RejectedError: There is none.
+    """
+    return pick(FETCHERS, place[0], "place")(*place[1:])
+
+
+def _file(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size > MAX_BYTES:
+                raise RejectedError(f"{path} is larger than {MAX_BYTES >> 20} MB")
+            return file.read()
+    except OSError as error:
+        raise RejectedError(f"{path}: {error.strerror}") from error
+
+
+def _slice(path: str, offset: int, length: int) -> bytes:
+    """Read a member of a tar."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            data = file.read(min(length, MAX_BYTES))
+    except OSError as error:
+        raise RejectedError(f"{path}: {error.strerror}") from error
+    if len(data) != length:
+        raise RejectedError(f"{path} ends in the middle of the image, or it is too large")
+    return data
+
+
+def _parquet(path: str, column: str, group: int, row: int) -> bytes:
+    return _bytes_in(_open_column(path, column, group).at(row))
+
+
+class _Column:
+    """One column of a row group, whose values are asked for in rising order.
+
+    Row groups can be larger than memory, so a few values are held at a time.
+    """
+
+    def __init__(self, path: str, column: str, group: int) -> None:
+        self._make = lambda: _values(path, column, group)
+        self._values, self._next = self._make(), 0
+
+    def at(self, row: int) -> Any:
+        if row < self._next:
+            self._values, self._next = self._make(), 0
+        for value in self._values:
+            self._next += 1
+            if self._next == row + 1:
+                return value
+        raise RejectedError(f"the parquet file has no row {row} in this group any more")
+
+
+def _values(path: str, column: str, group: int) -> Iterator[Any]:
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(path) as file:
+            for batch in file.iter_batches(BATCH, row_groups=[group], columns=[column]):
+                for value in batch.column(0):
+                    yield value.as_py()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise RejectedError(f"{path} cannot be read: {error}") from error
+
+
+@lru_cache(maxsize=1)
+def _open_column(path: str, column: str, group: int) -> _Column:
+    return _Column(path, column, group)
+
+
+def _dataset(name: str, split: str | None, column: str, index: int) -> bytes:
+    return _bytes_in(_open_dataset(name, split, column)[index][column])
+
+
+@lru_cache(maxsize=1)
+def _open_dataset(name: str, split: str | None, column: str) -> Any:
+    import datasets
+
+    from clic.data.packing.readers.hub import open_dataset
+
+    data = open_dataset(name, split).select_columns([column])
+    if isinstance(data.features[column], datasets.Image):
+        data = data.cast_column(column, datasets.Image(decode=False))
+    return data
+
+
+def _bytes_in(value: Any) -> bytes:
+    """Return the bytes of a cell: themselves, or in Hugging Face's form {bytes, path}."""
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(data, bytes) or not data:
+        raise RejectedError("the cell holds no image bytes")
+    return data
+
+
+FETCHERS: dict[str, Callable[..., bytes]] = {
+    "file": _file,
+    "slice": _slice,
+    "parquet": _parquet,
+    "dataset": _dataset,
+}
+
+
+def need(module: str, extra: str) -> Any:
+    """Return an optional library.
+
+    Raises:
+        DataError: It is not installed.
+    """
+    from importlib import import_module
+
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise DataError(
+            f"this source needs {module}, which is not installed; pip install 'clic[{extra}]'"
+        ) from error

@@ -1,0 +1,199 @@
+"""A source packed from its detection to the last shard."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from clic.data.packing.part import pack_part
+from clic.data.packing.plan import (
+    RECORD,
+    REJECTED,
+    WORK,
+    Options,
+    Plan,
+    check_same,
+    claim,
+    discard,
+    finished,
+    identity,
+    make_plan,
+    write_whole,
+)
+from clic.data.packing.readers import Reader
+from clic.data.pool import run_tasks
+from clic.errors import DataError
+
+SHARD_NAME = re.compile(r"(\d{5,})(?:_\d+)?\.tar")
+
+
+@dataclass
+class Outcome:
+    """What a packing came to.
+
+    Attributes:
+        samples: In all shards.
+        shards: Number of tars.
+        bytes: Of all tars.
+        items: Of the source.
+        reasons: How often each reason led to a rejection.
+        continued: Parts that an earlier run had finished.
+    """
+
+    samples: int = 0
+    shards: int = 0
+    bytes: int = 0
+    items: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    continued: int = 0
+
+
+class Progress(Protocol):
+    """Is told how far a packing is."""
+
+    def listing(self) -> Callable[[int], None]:
+        """Return what is called with the number of items that were listed since the last call."""
+
+    def packing(self, total: int, done: int) -> Callable[[int], None]:
+        """Return what is called with the number of items that were packed since the last call.
+
+        Args:
+            total: Items of the source.
+            done: Those of them that an earlier run has packed.
+        """
+
+
+class Silent:
+    """A `Progress` that tells nobody."""
+
+    def listing(self) -> Callable[[int], None]:
+        """Return what ignores a number of items."""
+        return lambda items: None
+
+    def packing(self, total: int, done: int) -> Callable[[int], None]:
+        """Return what ignores a number of items."""
+        return lambda items: None
+
+
+SILENT = Silent()
+
+
+def pack_source(
+    reader: Reader, out: Path, options: Options, workers: int = 1, progress: Progress = SILENT
+) -> Outcome:
+    """Pack a source into `out`, from where an earlier run of the same was stopped.
+
+    A part of the source is a task and becomes a shard, so the shards are the same whatever the
+    number of workers.
+
+    Args:
+        reader: Of the source.
+        out: Folder for the shards.
+        options: How samples are stored.
+        workers: Processes.
+        progress: Told how far it is.
+
+    Raises:
+        ConfigError: `out` holds something else, or is in use.
+        DataError: Nothing of the source was left.
+    """
+    if (record := finished(out)) is not None:
+        check_same(out, record["identity"], identity(reader, options))
+        discard(out / WORK)
+        return _outcome(record, continued=record["shards"])
+    with _claimed(out):
+        plan, resumed = make_plan(reader, out, options, progress.listing())
+        todo = [p for p in range(len(plan.offsets)) if not plan.part_file(p).is_file()]
+        if resumed:
+            _remove_unfinished(plan, set(todo))
+        packed = plan.items - sum(_size(plan, part) for part in todo)
+        tick = progress.packing(plan.items, packed)
+        deque(run_tasks(partial(pack_part, plan), todo, workers, tick, pack_part.__module__), 0)
+        continued = len(plan.offsets) - len(todo)
+        return _finish(plan, identity(reader, options), continued)
+
+
+@contextmanager
+def _claimed(out: Path) -> Iterator[None]:
+    """Claim the folder; where nothing was planned, what was made for it goes again."""
+    new = not out.exists()
+    with claim(out):
+        try:
+            yield
+        except BaseException:
+            if not (out / WORK / "plan.json").is_file():
+                discard(out / WORK)
+                if new and not any(out.iterdir()):
+                    out.rmdir()
+            raise
+
+
+def _size(plan: Plan, part: int) -> int:
+    size = plan.options.shard_size
+    return min(size, plan.items - part * size)
+
+
+def _remove_unfinished(plan: Plan, parts: set[int]) -> None:
+    """Remove what a killed run has left of parts that are not done."""
+    for path in [*plan.out.iterdir(), *plan.work.iterdir()]:
+        found = SHARD_NAME.match(path.name.lstrip("."))
+        if found and int(found[1]) in parts:
+            path.unlink()
+
+
+def _finish(plan: Plan, wanted: dict[str, Any], continued: int) -> Outcome:
+    """Merge what became of the parts, in their order, and remove the work folder."""
+    reasons: Counter[str] = Counter()
+    samples = shards = size = 0
+    lines = []
+    for part in range(len(plan.offsets)):
+        result = json.loads(plan.part_file(part).read_text(encoding="utf-8"))
+        samples += result["samples"]
+        shards += len(result["shards"])
+        size += result["bytes"]
+        lines += [json.dumps(line, ensure_ascii=True) for line in result["rejected"]]
+        reasons.update(_kind(line["reason"]) for line in result["rejected"])
+    write_whole(plan.out / REJECTED, "".join(f"{line}\n" for line in lines))
+    if not samples:
+        discard(plan.work)
+        raise DataError(
+            f"nothing of {plan.items} was left ({_shown(reasons)}); see {plan.out / REJECTED}"
+        )
+    record = {
+        "identity": wanted,
+        "samples": samples,
+        "shards": shards,
+        "bytes": size,
+        "items": plan.items,
+        "reasons": dict(reasons.most_common()),
+    }
+    write_whole(plan.out / RECORD, json.dumps(record, indent=1))
+    discard(plan.work)
+    return _outcome(record, continued)
+
+
+def _outcome(record: dict[str, Any], continued: int) -> Outcome:
+    return Outcome(
+        samples=record["samples"],
+        shards=record["shards"],
+        bytes=record["bytes"],
+        items=record["items"],
+        reasons=Counter(record["reasons"]),
+        continued=continued,
+    )
+
+
+def _kind(reason: str) -> str:
+    """Return a reason without what is particular to one sample."""
+    return reason.rsplit(": ", 1)[-1].split(" (")[0].split(";")[0]
+
+
+def _shown(reasons: Counter[str], count: int = 3) -> str:
+    return ", ".join(f"{number} x {reason}" for reason, number in reasons.most_common(count))

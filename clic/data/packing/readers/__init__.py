@@ -1,0 +1,104 @@
+"""The formats that can be packed, each with its reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from clic.data.packing.readers.base import IMAGE_ENDINGS, Reader, Request
+from clic.data.packing.readers.columns import Parquet
+from clic.data.packing.readers.folders import Folder, Tars
+from clic.data.packing.readers.hub import MARKS, PREFIX, HubDataset
+from clic.data.packing.readers.lists import Coco, Karpathy, detect_list
+from clic.data.packing.readers.tables import ClicCsv, NegClip, Table, detect_table
+from clic.errors import DataError, did_you_mean, pick
+
+FORMATS: dict[str, Callable[[str, Request], Reader]] = {
+    reader.NAME: reader
+    for reader in (
+        ClicCsv,
+        Table,
+        NegClip,
+        Parquet,
+        Folder,
+        Tars,
+        Coco,
+        Karpathy,
+        HubDataset,
+    )
+}
+TABLE_ENDINGS = (".csv", ".tsv", ".txt", ".tab")
+
+
+def open_source(source: str, request: Request, format: str | None = None) -> Reader:
+    """Return the reader of a source.
+
+    Args:
+        source: A file, a folder, a brace pattern of tars, or `hf:NAME`.
+        request: What the user said about it.
+        format: A name of `FORMATS`, None to detect it.
+
+    Raises:
+        ConfigError: The format is unknown, or an option has no effect on it.
+        DataError: The source is missing or of no known format.
+    """
+    if format is not None:
+        pick(FORMATS, format, "--format")
+    _check_there(source)
+    reader = FORMATS[format] if format else detect(source, request)
+    return reader(source, request)
+
+
+def _check_there(source: str) -> None:
+    path = Path(source)
+    if source.startswith(PREFIX) or "{" in source or path.exists():
+        return
+    near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    hint = did_you_mean(path.name, near)
+    raise DataError(f"SOURCE {source}: there is no such file or folder{hint}")
+
+
+def detect(source: str, request: Request) -> Callable[[str, Request], Reader]:
+    """Return the reader that a source looks made for.
+
+    Raises:
+        DataError: It looks made for none.
+    """
+    path, ending = Path(source), Path(source).suffix.lower()
+    if source.startswith(PREFIX):
+        return HubDataset
+    if path.is_dir():
+        return _detect_folder(path)
+    if ending == ".tar":
+        return Tars
+    if ending == ".parquet":
+        return Parquet
+    if ending == ".json":
+        return detect_list(path)
+    if ending in TABLE_ENDINGS:
+        return detect_table(path, request.separator)
+    raise DataError(
+        f"SOURCE {source}: the format of a {ending or 'file without ending'} is not known; "
+        f"name it with --format ({', '.join(FORMATS)})"
+    )
+
+
+def _detect_folder(path: Path) -> Callable[[str, Request], Reader]:
+    names = [p.name for p in path.iterdir()]
+    endings = {Path(name).suffix.lower() for name in names}
+    if any(mark in names for mark in MARKS):
+        return HubDataset
+    if ".tar" in endings:
+        return Tars
+    if _has_images(path):
+        return Folder
+    if any(path.rglob("*.parquet")):
+        return Parquet
+    raise DataError(
+        f"SOURCE {path}: the folder holds neither images, nor tars, nor parquet files; "
+        "name the CSV, TSV or JSON that lists the images"
+    )
+
+
+def _has_images(path: Path) -> bool:
+    return any(p.suffix.lower() in IMAGE_ENDINGS for p in path.rglob("*"))

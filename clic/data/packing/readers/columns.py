@@ -1,0 +1,85 @@
+"""Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from clic.data.packing.fetch import need
+from clic.data.packing.items import Item, Place, RejectedError, file_place, texts
+from clic.data.packing.readers.base import Reader, choose_columns
+from clic.errors import DataError
+
+
+class Parquet(Reader):
+    """Parquet: a file or a folder of them, images by path or as bytes."""
+
+    NAME = "parquet"
+    TAKES = ("image_root", "image_column", "caption_column")
+
+    def open(self) -> None:
+        arrow = need("pyarrow", "parquet")
+        need("pyarrow.parquet", "parquet")
+        path = Path(self.source).absolute()
+        self.paths = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+        schema = self._schema(self.paths[0])
+        self.image, self.captions, self.found = choose_columns(
+            self.request, schema.names, str(self.paths[0])
+        )
+        kind = schema.field(self.image).type
+        self.by_path = bool(arrow.types.is_string(kind) or arrow.types.is_large_string(kind))
+        self.found.append(f"images below {self.root()}" if self.by_path else "images in the file")
+        for other in self.paths[1:]:
+            if not {self.image, *self.captions} <= set(self._schema(other).names):
+                raise DataError(f"{other} lacks a column of {self.paths[0]}; pack it by itself")
+
+    def root(self) -> Path:
+        """Return the folder that relative image paths start from."""
+        inside = Path(self.source).is_dir() and self.request.image_root is None
+        return Path(self.source).absolute() if inside else super().root()
+
+    def files(self) -> list[Path]:
+        return self.paths
+
+    def _schema(self, path: Path) -> Any:
+        import pyarrow
+        from pyarrow.parquet import read_schema
+
+        try:
+            return read_schema(path)
+        except (OSError, pyarrow.ArrowException) as error:
+            raise DataError(f"{path} cannot be read as parquet ({error})") from error
+
+    def items(self) -> Iterator[Item]:
+        for path in self.paths:
+            yield from self._file(path)
+
+    def _file(self, path: Path) -> Iterator[Item]:
+        import pyarrow
+        from pyarrow.parquet import ParquetFile
+
+        names = [*([self.image] if self.by_path else []), *self.captions]
+        number = 0
+        try:
+            with ParquetFile(path) as file:
+                for group in range(file.num_row_groups):
+                    at = 0
+                    for batch in file.iter_batches(1024, row_groups=[group], columns=names):
+                        for row in batch.to_pylist():
+                            yield self._item(path, row, number, group, at)
+                            at, number = at + 1, number + 1
+        except (OSError, pyarrow.ArrowException) as error:
+            yield Item(path.name, reason=f"it cannot be read on ({error})")
+
+    def _item(self, path: Path, row: dict[str, Any], number: int, group: int, at: int) -> Item:
+        where = f"{path.name}:{number}"
+        source = str(row[self.image] or "") if self.by_path else where
+        captions = tuple(c for name in self.captions for c in texts(row[name]))
+        place: Place = ("parquet", str(path), self.image, group, at)
+        try:
+            if self.by_path:
+                place = file_place(source, self.root(), absolute=True)
+        except RejectedError as error:
+            return Item(source, where, reason=str(error))
+        return Item(source, where if self.by_path else "", place, captions)

@@ -1,0 +1,141 @@
+"""JSON lists of COCO: captions as COCO publishes them, and Karpathy's splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from clic.data.packing.items import Item, RejectedError, file_place, load_json, texts
+from clic.data.packing.readers.base import Reader
+from clic.errors import ConfigError, DataError, did_you_mean
+
+TRAINING_SPLITS = "train,restval"
+
+
+class _JsonList(Reader):
+    def open(self) -> None:
+        self.path = Path(self.source)
+        value = load_json(self.path)
+        images = value.get("images") if isinstance(value, dict) else None
+        if not isinstance(images, list) or not all(isinstance(i, dict) for i in images):
+            raise DataError(f"{self.path} holds no list 'images' of objects; it is no {self.NAME}")
+        self.value: dict[str, Any] = value
+        self.images: list[dict[str, Any]] = images
+
+    def item(self, name: str, place_of: str, captions: tuple[str, ...], reason: str = "") -> Item:
+        """Return the item of an image that the list names."""
+        try:
+            if reason:
+                raise RejectedError(reason)
+            return Item(name, "", file_place(place_of, self.root(), absolute=True), captions)
+        except RejectedError as error:
+            return Item(name, self.path.name, reason=str(error))
+
+
+class Coco(_JsonList):
+    """COCO captions: `images` (id, file_name) and `annotations` (image_id, caption)."""
+
+    NAME = "coco"
+    TAKES = ("image_root",)
+
+    def open(self) -> None:
+        super().open()
+        if not isinstance(self.value.get("annotations"), list):
+            raise DataError(f"{self.path} has no list 'annotations'; it is no {self.NAME}")
+        self.found = [f"images below {self.root()}"]
+
+    def root(self) -> Path:
+        """Return the folder of images: beside annotations/, by the name that COCO gives it."""
+        beside = self.path.parent.parent / self.path.stem.removeprefix("captions_")
+        if self.request.image_root is None and beside.is_dir():
+            return beside.absolute()
+        return super().root()
+
+    def items(self) -> Iterator[Item]:
+        captions, strays = self._captions()
+        seen = set()
+        for image in self.images:
+            name = str(image.get("file_name", ""))
+            number = image["id"] if _has_id(image) else None
+            reason = "" if number is not None else "it has no id"
+            if number in seen:
+                reason = f"image id {number} stands there twice"
+            seen.add(number)
+            yield self.item(name, name, tuple(captions.get(number, ())), reason)
+        for text, owner in strays:
+            yield Item(text[:80], self.path.name, reason=f"caption of an unknown image id {owner}")
+
+    def _captions(self) -> tuple[dict[Any, list[str]], list[tuple[str, Any]]]:
+        """Return the captions by image id, and those whose image is not listed."""
+        captions: dict[Any, list[str]] = {i["id"]: [] for i in self.images if _has_id(i)}
+        strays = []
+        for note in self.value["annotations"]:
+            owner = note.get("image_id") if isinstance(note, dict) else None
+            found = texts(note.get("caption")) if isinstance(note, dict) else ()
+            if isinstance(owner, int | str) and owner in captions:
+                captions[owner] += found
+            else:
+                strays.append((found[0] if found else "", owner))
+        return captions, strays
+
+
+def _has_id(image: dict[str, Any]) -> bool:
+    return isinstance(image.get("id"), int | str)
+
+
+class Karpathy(_JsonList):
+    """Karpathy's dataset_coco.json and dataset_flickr30k.json."""
+
+    NAME = "karpathy"
+    TAKES = ("image_root", "split")
+
+    def open(self) -> None:
+        super().open()
+        there = sorted({str(image.get("split")) for image in self.images})
+        wanted = (self.request.split or TRAINING_SPLITS).split(",")
+        missing = [name for name in wanted if name not in there]
+        if missing and self.request.split:
+            raise ConfigError(
+                f"--split {missing[0]}: there is no such split{did_you_mean(missing[0], there)} "
+                f"(splits: {', '.join(there)})"
+            )
+        self.splits = [name for name in wanted if name in there]
+        if not self.splits:
+            raise DataError(
+                f"{self.path} has no split {TRAINING_SPLITS}; name one with --split "
+                f"({', '.join(there)})"
+            )
+        default = "" if self.request.split else " (the default)"
+        self.found = [f"splits: {', '.join(self.splits)}{default}", f"images below {self.root()}"]
+
+    def items(self) -> Iterator[Item]:
+        for image in self.images:
+            if str(image.get("split")) not in self.splits:
+                continue
+            folder, name = str(image.get("filepath") or ""), str(image.get("filename") or "")
+            path = f"{folder}/{name}" if folder else name
+            sentences = image.get("sentences")
+            if not isinstance(sentences, list):
+                yield self.item(path, path, (), "it has no list 'sentences'")
+                continue
+            raws = [s.get("raw") if isinstance(s, dict) else None for s in sentences]
+            yield self.item(path, path, texts(raws))
+
+
+def detect_list(path: Path) -> type[Reader]:
+    """Return the reader for a JSON file.
+
+    Raises:
+        DataError: It is neither of the two.
+    """
+    value = load_json(path)
+    images = value.get("images") if isinstance(value, dict) else None
+    if isinstance(images, list) and isinstance(value.get("annotations"), list):
+        return Coco
+    if isinstance(images, list) and any("sentences" in i for i in images if isinstance(i, dict)):
+        return Karpathy
+    raise DataError(
+        f"{path} is neither COCO captions ('images' and 'annotations') nor a Karpathy split "
+        "('images' with 'sentences'); write a CSV with an image and a caption column"
+    )
