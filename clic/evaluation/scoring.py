@@ -18,12 +18,14 @@ from clic.errors import DataError
 from clic.evaluation.cases import (
     Classification,
     ClassificationTask,
+    Grids,
     Retrieval,
     Table,
     Triplets,
     used_images,
 )
 from clic.evaluation.refs import image_name
+from clic.evaluation.rules import grid_rows, score_grids
 
 KS = (1, 5, 10)
 QUERIES = 256  # at a time, where only the highest score of each is wanted
@@ -56,6 +58,8 @@ def score(table: Table, features: TableFeatures) -> Numbers:
         raise ValueError("this table needs image features")
     if isinstance(table, Retrieval):
         return _score_retrieval(table, features.image, features.text)
+    if isinstance(table, Grids):
+        return score_grids(table, features.image, features.text)
     return _score_classification(table, features.image, features.text)
 
 
@@ -67,6 +71,8 @@ def rows(table: Table, features: TableFeatures) -> Iterator[Row]:
         raise ValueError("this table needs image features")
     elif isinstance(table, Retrieval):
         yield from _retrieval_rows(table, features.image, features.text)
+    elif isinstance(table, Grids):
+        yield from grid_rows(table, features.image, features.text)
     else:
         yield from _classification_rows(table, features.image, features.text)
 
@@ -171,20 +177,28 @@ def _retrieval_rows(table: Retrieval, image: Tensor, text: Tensor) -> Iterator[R
     captions = [table.texts[i] for i in table.caption]
     names = [image_name(table.images[i], int(i)) for i in table.gallery]
     of_images, of_captions = _gather(image, table.gallery), _gather(text, table.caption)
+    own = (of_captions * of_images[torch.from_numpy(table.owner)]).sum(-1)
+    best = own.new_full([len(of_images)], float("-inf"))
+    best = best.scatter_reduce(0, torch.from_numpy(table.owner), own, "amax")
     tops = _highest(of_images, of_captions)
-    for name, rank, top in zip(names, ranks["image_to_text"], tops, strict=True):
-        yield {"direction": "image_to_text", "image": name, "rank": rank, "top": captions[top]}
+    queries = zip(names, ranks["image_to_text"], tops, best.tolist(), strict=True)
+    for name, rank, (top, score), match in queries:
+        row = {"direction": "image_to_text", "image": name, "rank": rank, "top": captions[top]}
+        yield {**row, "scores": {"match": match, "top": score}}
     tops = _highest(of_captions, of_images)
-    queries = zip(captions, table.owner, ranks["text_to_image"], tops, strict=True)
-    for caption, own, rank, top in queries:
-        row = {"direction": "text_to_image", "caption": caption, "image": names[own]}
-        yield {**row, "rank": rank, "top": names[top]}
+    asked = zip(captions, table.owner, ranks["text_to_image"], tops, own.tolist(), strict=True)
+    for caption, owner, rank, (top, score), match in asked:
+        row = {"direction": "text_to_image", "caption": caption, "image": names[owner]}
+        yield {**row, "rank": rank, "top": names[top], "scores": {"match": match, "top": score}}
 
 
-def _highest(queries: Tensor, candidates: Tensor) -> list[int]:
-    """Return the number of the candidate that scores highest for each query."""
-    parts = queries.split(QUERIES)
-    return [int(top) for part in parts for top in (part @ candidates.T).argmax(1)]
+def _highest(queries: Tensor, candidates: Tensor) -> list[tuple[int, float]]:
+    """Return the number and the score of the candidate that scores highest for each query."""
+    found: list[tuple[int, float]] = []
+    for part in queries.split(QUERIES):
+        scores, tops = (part @ candidates.T).max(1)
+        found += zip(tops.tolist(), scores.tolist(), strict=True)
+    return found
 
 
 # Classification
@@ -202,19 +216,33 @@ def _score_classification(table: Classification, image: Tensor, text: Tensor) ->
         if not len(task.image):
             raise DataError(f"task {name!r} has no images left; get the missing images")
         scores = _class_scores(task, image, text)
-        numbers[name] = _percent(metrics.classification(scores, torch.from_numpy(task.target)))
+        right = metrics.classification(scores, torch.from_numpy(task.target))
+        numbers[name] = _percent(right)
+        if table.per_class:
+            key = "mean_per_class" if len(table.tasks) == 1 else f"{name}_mean_per_class"
+            numbers[key] = _per_class(right, task.target)
     return {**numbers, "n_images": int(used_images(table).sum())}
+
+
+def _per_class(right: Tensor, target: np.ndarray) -> float:
+    """Return the unweighted mean of the accuracies of the classes that have images, percent."""
+    total = np.bincount(target)
+    hits = np.bincount(target, weights=right.numpy(), minlength=len(total))
+    return 100 * float((hits[total > 0] / total[total > 0]).mean())
 
 
 def _classification_rows(table: Classification, image: Tensor, text: Tensor) -> Iterator[Row]:
     for name, task in table.tasks.items():
         scores = _class_scores(task, image, text)
         right = metrics.classification(scores, torch.from_numpy(task.target)).tolist()
+        of_target = scores.gather(1, torch.from_numpy(task.target).long()[:, None])[:, 0].tolist()
         for n, index in enumerate(task.image):
+            predicted = int(scores[n].argmax())
             yield {
                 "task": name,
                 "image": image_name(table.images[index], int(index)),
                 "target": task.classes[task.target[n]],
-                "predicted": task.classes[int(scores[n].argmax())],
+                "predicted": task.classes[predicted],
                 "right": right[n],
+                "scores": {"target": of_target[n], "predicted": scores[n, predicted].item()},
             }
