@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class TrainingState:
         scaler: `state_dict` of the gradient scaler, empty without fp16.
         batch_size: Images on each rank.
         world_size: Ranks; with `batch_size` it decides which images a step sees.
+        tally: Counts of the data so far, over all ranks.
     """
 
     step: int
@@ -36,6 +37,7 @@ class TrainingState:
     scaler: dict[str, Any]
     batch_size: int
     world_size: int
+    tally: dict[str, int] = field(default_factory=dict)
 
 
 def save(run: Path, clip: ClipModel, state: TrainingState, keep: int) -> Path:

@@ -39,18 +39,37 @@ class DataConfig:
         source: `shards` (WebDataset tars) or `shapes` (the embedded world, rendered on the fly).
         shards: A folder, a brace pattern (`/data/{00000..00099}.tar`) or a list of them.
         single_shards: Shards for the single-image steps, where they differ from the others.
-        samples: Number of scenes of the world that make an epoch; `shapes` only.
+        mix: Several sources in place of `shards`: a list of `{shards: ..., weight: ...}`, whose
+            weights are their shares of an epoch.
+        samples: Samples that make an epoch: the number of scenes of the world; with `mix` or
+            `sampling.replacement` how many are drawn, null for as many as there are.
         split: `train`, `validation` or `test` of the world; `shapes` only.
+        cache_dir: Folder for remote shards and large indexes; null takes the environment's
+            CLIC_CACHE, else ~/.cache/clic.
+        cache_gb: GB of remote shards that are kept there.
+        allow_reorder: Let a run be continued with another number of ranks or batch size, although
+            every later batch differs from what it would have been.
         workers: Loader processes on each rank; 0 loads in the training process, null takes up
             to 4, as the cores allow.
+        decode: `fast` (libjpeg-turbo and an integer resize, at most 1/255 off the exact pixels of
+            a photograph), `exact` (PIL, bit for bit the published pixels) or `scaled` (JPEGs at
+            reduced size where that is enough; visibly close, the fastest).
+        max_broken: Share of samples, 0 to 1, that may be broken; each is replaced by another,
+            and above this share, judged from the first 1,000 on, the run stops.
     """
 
     source: str = "shapes"
     shards: Any = None
     single_shards: Any = None
+    mix: Any = None
     samples: int | None = None
     split: str | None = None
+    cache_dir: str | None = None
+    cache_gb: float = 100.0
+    allow_reorder: bool = False
     workers: int | None = 0
+    decode: str = "fast"
+    max_broken: float = 0.01
 
 
 @dataclass
@@ -62,11 +81,17 @@ class SamplingConfig:
         square: Orientation of square images: `landscape` (the published rule) or `either`
             (a fair coin for each image, from its number).
         partner_self: Let an image be its own partner, as the published code does.
+        replacement: Draw each batch anew from all images, so that an epoch misses some and has
+            others twice.
+        hard_images: File that `clic-data neighbours` wrote; half of each batch are then images
+            near to the other half (NegCLIP). Needs `kinds=single` and an even train.batch_size.
     """
 
     kinds: str = "alternate"
     square: str = "landscape"
     partner_self: bool = False
+    replacement: bool = False
+    hard_images: str | None = None
 
 
 @dataclass

@@ -54,7 +54,8 @@ class Sample:
         key: Name that is unique within the source, for messages and for `neighbours`.
         image: Encoded image bytes (JPEG, PNG, ...) or decoded pixels, uint8 [H, W, 3] RGB.
         captions: True sentences, the first one being the caption of plain CLIP training.
-        tags: For each caption the tokens that were stored with it, or None where none were.
+        tags: For each caption the tokens that were stored with it; None where none were, and empty
+            where those that were are of other captions.
     """
 
     key: str
@@ -63,27 +64,67 @@ class Sample:
     tags: tuple[tuple[Token, ...], ...] | None = None
 
 
+@dataclass(frozen=True)
+class Tally:
+    """What was met while batches were built; sums over steps and ranks have a meaning.
+
+    Attributes:
+        samples: Samples that were read, substitutes included.
+        broken: Of these, those that could not be used.
+        captions: True and false captions.
+        cut: Of these, those that the text tower's context cuts.
+        no_negative: Rows whose captions gave no false one.
+        retagged: Captions whose stored tags were those of others, tagged anew.
+    """
+
+    samples: int = 0
+    broken: int = 0
+    captions: int = 0
+    cut: int = 0
+    no_negative: int = 0
+    retagged: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        """Return the sums."""
+        return Tally(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+class Fault(NamedTuple):
+    """A sample that could not be used, by its number in the source; `reason` names its key."""
+
+    number: int
+    reason: str
+
+
 @dataclass
 class Batch:
     """What a rank trains on in one step.
 
     Attributes:
-        images: float32 [B, 3, S, S], normalised.
+        images: uint8 [B, S, S, 3], RGB; `clic.images.normalise` makes them the tower's input.
+        mean: Of each channel, of pixels in 0 to 1, to normalise with.
+        std: Likewise the standard deviation.
         positives: int64 [B, P, L] token ids of the true captions.
         negatives: int64 [B, K, L] token ids of the false captions, None where K = 0.
         negative_mask: bool [B, K], True where there is a negative, None where K = 0.
         kind: How the images were made.
         step: Global step, from 0.
         keys: For each row the keys of the samples it was made from.
+        tally: What was met while it was built.
+        faults: The samples that were replaced.
     """
 
     images: Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     positives: Tensor
     negatives: Tensor | None
     negative_mask: Tensor | None
     kind: Kind
     step: int
     keys: list[tuple[str, ...]] = field(default_factory=list)
+    tally: Tally = Tally()
+    faults: tuple[Fault, ...] = ()
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors by name, those that are None left out."""

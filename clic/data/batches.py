@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from clic import images
 from clic.config import ComposeConfig
-from clic.data.captioning import Captioner, RowCaptions
+from clic.data.captioning import Captioner, RowCaptions, check_captions
+from clic.data.faults import first_usable, substitutes
 from clic.data.sampling import Plan, Row, Sampler
 from clic.data.sources import Source
+from clic.data.tokens import CaptionTokenizer
 from clic.errors import DataError
 from clic.models import Preprocess
 from clic.models.clip_model import Tokenizer
 from clic.seeding import generator
-from clic.types import Batch, Kind, Sample
+from clic.types import Batch, Fault, Kind, Sample, Tally
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class _Loaded(NamedTuple):
+    """A sample with its pixels, at the model's size where its row is a single image."""
+
+    sample: Sample
+    pixels: np.ndarray
+
+
+class _Row(NamedTuple):
+    """A row of a batch: its samples in their order, its captions and what was broken."""
+
+    samples: list[Sample]
+    captions: RowCaptions
+    faults: list[Fault]
 
 
 class BatchBuilder:
@@ -33,6 +52,7 @@ class BatchBuilder:
         preprocess: What the vision tower expects.
         compose: The group `compose`.
         seed: The run's seed.
+        decode: How pixels are loaded, a name of `clic.images.METHODS`.
     """
 
     def __init__(
@@ -44,61 +64,116 @@ class BatchBuilder:
         preprocess: Preprocess,
         compose: ComposeConfig,
         seed: int,
+        decode: str = "exact",
     ) -> None:
         self.sources, self.sampler, self.captioner = sources, sampler, captioner
-        self.tokenizer, self.preprocess, self.compose = tokenizer, preprocess, compose
-        self.seed = seed
+        self.tokens, self.preprocess, self.compose = (
+            CaptionTokenizer(tokenizer),
+            preprocess,
+            compose,
+        )
+        self.seed, self.decode = seed, decode
 
     def build(self, step: int) -> Batch:
-        """Return this rank's batch of a step; a pure function of (seed, step)."""
-        return self._collate(self.sampler.plan(step))
+        """Return this rank's batch of a step; a pure function of (seed, step).
 
-    def preview(self, step: int, rows: int) -> list[tuple[np.ndarray, RowCaptions]]:
-        """Return the image, uint8 [S, S, 3], and the captions of a step's first rows."""
+        Raises:
+            DataError: A hundred samples in a row are broken.
+        """
         plan = self.sampler.plan(step)
-        return [
-            (self._pixels(plan, row, samples), self._captions(plan, row, samples))
-            for row, samples in self._read(plan, rows)
-        ]
-
-    def _read(self, plan: Plan, rows: int | None = None) -> list[tuple[Row, list[Sample]]]:
-        source = self.sources[plan.kind]
-        return [(row, [source.read(index) for index in row.indices]) for row in plan.rows[:rows]]
-
-    def _collate(self, plan: Plan) -> Batch:
-        rows = self._read(plan)
-        pixels = np.stack([self._pixels(plan, row, samples) for row, samples in rows])
-        captions = [self._captions(plan, row, samples) for row, samples in rows]
-        negatives, mask = self._negatives(plan.kind, captions)
+        pixels, rows = self._rows(plan, len(plan.rows))
+        positives, cut = self._tokens([row.captions.positives for row in rows])
+        negatives, mask, cut_negatives = self._negatives(plan.kind, rows)
+        mean, std = self._statistics(plan.kind)
+        faults = tuple(fault for row in rows for fault in row.faults)
+        tally = Tally(
+            samples=sum(len(row.samples) for row in rows) + len(faults),
+            broken=len(faults),
+            captions=positives[..., 0].numel() + (0 if mask is None else int(mask.sum())),
+            cut=cut + cut_negatives,
+            no_negative=0 if mask is None else int((~mask).sum()),
+            retagged=sum(row.captions.retagged for row in rows),
+        )
         return Batch(
-            images=images.normalise(torch.from_numpy(pixels), *self._statistics(plan.kind)),
-            positives=self._tokens([row.positives for row in captions]),
+            images=torch.from_numpy(pixels),
+            mean=mean,
+            std=std,
+            positives=positives,
             negatives=negatives,
             negative_mask=mask,
             kind=plan.kind,
             step=plan.step,
-            keys=[tuple(sample.key for sample in samples) for _, samples in rows],
+            keys=[tuple(sample.key for sample in row.samples) for row in rows],
+            tally=tally,
+            faults=faults,
         )
 
-    def _pixels(self, plan: Plan, row: Row, samples: Sequence[Sample]) -> np.ndarray:
-        decoded = [_decode(sample) for sample in samples]
+    def preview(self, step: int, rows: int) -> list[tuple[np.ndarray, RowCaptions]]:
+        """Return the image, uint8 [S, S, 3], and the captions of a step's first rows."""
+        pixels, built = self._rows(self.sampler.plan(step), rows)
+        return [(image, row.captions) for image, row in zip(pixels, built, strict=True)]
+
+    def _rows(self, plan: Plan, count: int) -> tuple[np.ndarray, list[_Row]]:
+        """Return the images, uint8 [count, S, S, 3], and the rest of a plan's first rows."""
         size = self.preprocess.size
-        if plan.kind == "single":
-            return images.single(
-                decoded[0], size, self.preprocess.resize_mode, self.preprocess.interpolation
-            )
-        order = generator(self.seed, "order", plan.step, row.slot).permutation(len(decoded))
-        return images.compose(
-            [decoded[i] for i in order],
-            self.compose.layout,
-            row.orientation,
-            size,
-            self.compose.fit,  # type: ignore[arg-type]
-        )
+        pixels = np.empty((min(count, len(plan.rows)), size, size, 3), dtype=np.uint8)
+        rows = [self._row(plan, row, out) for row, out in zip(plan.rows, pixels, strict=False)]
+        return pixels, rows
 
-    def _captions(self, plan: Plan, row: Row, samples: Sequence[Sample]) -> RowCaptions:
+    def _row(self, plan: Plan, row: Row, out: np.ndarray) -> _Row:
+        """Build one row, its image into `out`."""
+        loaded: list[_Loaded] = []
+        faults: list[Fault] = []
+        for place, index in enumerate(row.indices):
+            found, broken = first_usable(
+                partial(self._load, plan.kind, row), index, self._substitutes(plan, row, place)
+            )
+            loaded.append(found)
+            faults += broken
+        samples = [part.sample for part in loaded]
+        if plan.kind == "single":
+            out[:] = loaded[0].pixels
+        else:
+            order = generator(self.seed, "order", plan.step, row.slot).permutation(len(loaded))
+            images.compose(
+                [loaded[i].pixels for i in order],
+                self.compose.layout,
+                row.orientation,
+                self.preprocess.size,
+                self.compose.fit,  # type: ignore[arg-type]
+                self.decode,
+                out,
+            )
         rng = generator(self.seed, "captions", plan.step, row.slot)
-        return self.captioner.make(plan.kind, samples, rng)
+        return _Row(samples, self.captioner.make(plan.kind, samples, rng), faults)
+
+    def _substitutes(self, plan: Plan, row: Row, place: int) -> Iterator[int]:
+        landscape = None if plan.kind == "single" else row.orientation == "landscape"
+        wide = self.sampler.landscape[plan.kind]
+        return substitutes(wide, landscape, row.indices, self.seed, plan.step, row.slot, place)
+
+    def _load(self, kind: Kind, row: Row, index: int) -> _Loaded:
+        """Read and decode a sample; raises `DataError` where any part of it is broken."""
+        sample = self.sources[kind].read(index)
+        check_captions(sample)
+        size, preprocess = self.preprocess.size, self.preprocess
+        least = (size, size)
+        if kind == "composite":
+            least = images.largest_cell(
+                self.compose.layout,
+                row.orientation,
+                size,
+                self.compose.fit,  # type: ignore[arg-type]
+            )
+        try:
+            pixels = images.decode(sample.image, self.decode, least)
+            if kind == "single":
+                pixels = images.single(
+                    pixels, size, preprocess.resize_mode, preprocess.interpolation, self.decode
+                )
+        except DataError as error:
+            raise DataError(f"sample {sample.key!r}: {error}") from error
+        return _Loaded(sample, pixels)
 
     def _statistics(self, kind: Kind) -> tuple[tuple[float, ...], tuple[float, ...]]:
         if kind == "composite" and self.compose.statistics == "imagenet":
@@ -106,21 +181,14 @@ class BatchBuilder:
         return self.preprocess.mean, self.preprocess.std
 
     def _negatives(
-        self, kind: Kind, captions: Sequence[RowCaptions]
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        self, kind: Kind, rows: Sequence[_Row]
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, int]:
         if not self.captioner.negatives(kind):
-            return None, None
-        texts = [(row.negative.text if row.negative else "",) for row in captions]
-        mask = torch.tensor([[row.negative is not None] for row in captions])
-        return self._tokens(texts), mask
+            return None, None, 0
+        negatives = [row.captions.negative for row in rows]
+        tokens, cut = self._tokens([(n.text if n else "",) for n in negatives])
+        return tokens, torch.tensor([[n is not None] for n in negatives]), cut
 
-    def _tokens(self, texts: Sequence[tuple[str, ...]]) -> torch.Tensor:
-        flat = self.tokenizer([text for row in texts for text in row])
-        return flat.view(len(texts), len(texts[0]), -1)
-
-
-def _decode(sample: Sample) -> np.ndarray:
-    try:
-        return images.decode(sample.image)
-    except DataError as error:
-        raise DataError(f"sample {sample.key!r}: {error}") from error
+    def _tokens(self, texts: Sequence[tuple[str, ...]]) -> tuple[torch.Tensor, int]:
+        flat, cut = self.tokens([text for row in texts for text in row])
+        return flat.view(len(texts), len(texts[0]), -1), cut

@@ -9,18 +9,39 @@ import numpy as np
 
 from clic.captions.negatives import GENERATORS, cross_swap
 from clic.captions.positives import composite_positives
-from clic.captions.tagging import Tagger, make_tagger
+from clic.captions.sentences import end_sentence
+from clic.captions.tagging import Tagger, lower, make_tagger
 from clic.config import CaptionsConfig
-from clic.errors import DataError
+from clic.errors import ConfigError, DataError
 from clic.types import HardNegative, Kind, Sample, Token
+
+FALLBACK = "hanta"
+"""Tagger of captions whose stored tags are those of others."""
 
 
 @dataclass(frozen=True)
 class RowCaptions:
-    """The captions of one row: P true ones, and a false one where one could be made."""
+    """The captions of one row: P true ones, and a false one where one could be made.
+
+    Attributes:
+        retagged: Captions whose stored tags were those of others, and that were tagged anew.
+    """
 
     positives: tuple[str, ...]
     negative: HardNegative | None
+    retagged: int = 0
+
+
+def check_captions(sample: Sample) -> None:
+    """Raise `DataError` where a sample has no first caption, or one that is no text."""
+    if not sample.captions or not end_sentence(sample.captions[0]):
+        raise DataError(f"sample {sample.key!r} has no caption; drop it from the data")
+    try:
+        "".join(sample.captions).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"sample {sample.key!r}: a caption holds half a character ({error.reason}); mend it"
+        ) from error
 
 
 class Captioner:
@@ -47,11 +68,11 @@ class Captioner:
 
         Args:
             kind: Of the row.
-            samples: Its samples, the primary one first.
+            samples: Its samples, the primary one first; each has passed `check_captions`.
             rng: Draws sentences, orders and negatives.
 
         Raises:
-            DataError: A sample has no caption.
+            ConfigError: The tags are to be the stored ones, and a sample has none.
         """
         captions = [self._sentences(sample) for sample in samples]
         generator = self._generator(kind)
@@ -59,44 +80,51 @@ class Captioner:
             positives = composite_positives(captions, self.config.composite_positives, rng)
         else:
             positives = [captions[0][0]]
-        negative = None
+        if generator == "none":
+            return RowCaptions(tuple(positives), None)
+        used = len(samples) if generator == "cross_swap" else 1
+        first = [sentences[0] for sentences in captions[:used]]
+        tokens, retagged = self._tokens(samples[:used], first)
         if generator == "cross_swap":
-            tokens = [self._tokens(sample) for sample in samples]
-            first = [sentences[0] for sentences in captions]
             negative = cross_swap(first, tokens, rng, self.config.repair_negatives)
-        elif generator != "none":
-            negative = GENERATORS[generator](captions[0][0], self._tokens(samples[0]), rng)
-        return RowCaptions(tuple(positives), negative)
+        else:
+            negative = GENERATORS[generator](first[0], tokens[0], rng)
+        return RowCaptions(tuple(positives), negative, retagged)
 
     def _sentences(self, sample: Sample) -> tuple[str, ...]:
-        if not sample.captions:
-            raise DataError(f"sample {sample.key!r} has no caption; drop it from the data")
         if not self.config.lowercase:
             return sample.captions
-        return tuple(caption.lower() for caption in sample.captions)
+        return tuple(map(lower, sample.captions))
 
-    def _tokens(self, sample: Sample) -> tuple[Token, ...]:
-        """Return the tagged first caption."""
-        caption = self._sentences(sample)[0]
-        if self.config.tagger == "stored":
-            return _stored(sample, caption)
+    def _tokens(
+        self, samples: Sequence[Sample], captions: Sequence[str]
+    ) -> tuple[list[tuple[Token, ...]], int]:
+        """Return the tokens of each first caption, and how many had those of others stored."""
+        if self.config.tagger != "stored":
+            return [self._tagged(self.config.tagger, caption) for caption in captions], 0
+        found = [_stored(s, caption) for s, caption in zip(samples, captions, strict=True)]
+        tokens = [
+            self._tagged(FALLBACK, caption) if stored is None else stored
+            for stored, caption in zip(found, captions, strict=True)
+        ]
+        return tokens, found.count(None)
+
+    def _tagged(self, name: str, caption: str) -> tuple[Token, ...]:
         if self._tagger is None:  # made in the process that uses it, so that workers can be spawned
-            self._tagger = make_tagger(self.config.tagger)
+            self._tagger = make_tagger(name)
         return self._tagger(caption)
 
 
-def _stored(sample: Sample, caption: str) -> tuple[Token, ...]:
-    if not sample.tags:
-        raise DataError(
-            f"sample {sample.key!r} carries no tags and captions.tagger=stored; "
-            "use captions.tagger=hanta"
+def _stored(sample: Sample, caption: str) -> tuple[Token, ...] | None:
+    """Return the stored tokens of the first caption, None where they are those of another."""
+    if sample.tags is None:
+        raise ConfigError(
+            f"captions.tagger=stored, and sample {sample.key!r} carries no tags; use "
+            f"captions.tagger={FALLBACK}, or store tags (clic-data annotate)"
         )
+    if not sample.tags:
+        return None
     # The tags are those of the caption as it was stored, maybe not yet lower-cased.
     tokens = tuple(t._replace(text=caption[t.start : t.end]) for t in sample.tags[0])
-    for token, stored in zip(tokens, sample.tags[0], strict=True):
-        if token.text not in (stored.text, stored.text.lower()):
-            raise DataError(
-                f"sample {sample.key!r}: its stored tag of {stored.text!r} does not fit its "
-                f"caption {caption!r}; use captions.tagger=hanta"
-            )
-    return tokens
+    pairs = zip(tokens, sample.tags[0], strict=True)
+    return tokens if all(new.text in (old.text, lower(old.text)) for new, old in pairs) else None

@@ -23,8 +23,12 @@ SHOWN = {
     "lr": "lr",
     "images_per_second": "images/s",
     "peak_memory_gb": "GB",
+    "data/broken": "broken",
 }
 """Entries of a record that the console shows, with their labels."""
+
+QUIET_AT_ZERO = ("data/broken",)
+"""Of these, those that are shown only where there is something to show."""
 
 
 class Averages:
@@ -104,7 +108,12 @@ class MetricsLog:
     def _line(self, record: Mapping[str, Any]) -> str:
         """Return what fits a terminal: the file holds every term."""
         head = f"step {record['step']:>{len(str(self.stop))}}/{self.stop}"
-        parts = [f"{label} {record[key]:.4g}" for key, label in SHOWN.items() if key in record]
+        shown = {key: record[key] for key in SHOWN if key in record}
+        parts = [
+            f"{SHOWN[key]} {value:.4g}"
+            for key, value in shown.items()
+            if value or key not in QUIET_AT_ZERO
+        ]
         return "  ".join([head, *(parts or _scores(record))])
 
     def close(self) -> None:

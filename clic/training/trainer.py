@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from types import FrameType
 from typing import Any
 
@@ -14,16 +15,17 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from clic import distributed, models, optim
+from clic import distributed, images, models, optim
 from clic.checkpoint import TrainingState
 from clic.config import Config, LossConfig
+from clic.data.faults import FaultLog
 from clic.errors import ClicError, ConfigError, pick
 from clic.losses import ClicObjective, ClipObjective, SoftmaxNegativesObjective
 from clic.losses.objectives import Objective
 from clic.models import ClipModel
 from clic.seeding import generator, seed_torch
 from clic.training.metrics_log import Averages, MetricsLog
-from clic.types import KINDS, Batch, Kind
+from clic.types import KINDS, Batch, Kind, Tally
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_LOGIT_SCALE = math.log(100)
@@ -109,6 +111,7 @@ class Trainer:
             and clip.model.logit_scale.requires_grad
             and getattr(clip.model, "logit_bias", None) is None
         )
+        self.faults = FaultLog(config.data.max_broken, self.device)
         self.done = 0
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
@@ -118,12 +121,11 @@ class Trainer:
         # Dropout is then a function of (seed, step, rank) too, and resuming needs no stored state.
         seed_torch(int(self._step_generator(batch.step).integers(2**63)))
         batch = batch.to(self.device)
+        pixels = images.normalise(batch.images, batch.mean, batch.std)
         with torch.autocast(
             self.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32
         ):
-            features = self.features(
-                batch.images, batch.positives, batch.negatives, batch.negative_mask
-            )
+            features = self.features(pixels, batch.positives, batch.negatives, batch.negative_mask)
         output = self.objectives[batch.kind](features)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(output.total).backward()
@@ -166,6 +168,7 @@ class Trainer:
 
         Raises:
             TrainingError: The loss is not finite.
+            DataError: Too many samples are broken.
             KeyboardInterrupt: The process was told to stop; a checkpoint was written.
         """
         train, averages, clock = self.config.train, Averages(), time.perf_counter()
@@ -173,6 +176,7 @@ class Trainer:
         models.set_mode(self.clip.model, self.trained)
         with _stop_requests() as stop:
             for batch in batches:
+                self.faults.add(batch)
                 averages.add(self.step(batch))
                 last = self.done == self.steps
                 stopping = self._agreed(stop)
@@ -180,6 +184,8 @@ class Trainer:
                 logging = last or self._due(train.log_every)
                 means = averages.means() if saving or logging else {}
                 self._check_finite(means)  # before a checkpoint is made of it
+                if saving or logging:
+                    self.faults.gather()
                 if logging:
                     seconds, clock = time.perf_counter() - clock, time.perf_counter()
                     log.log(self._record(means, self.done - first, seconds))
@@ -215,13 +221,14 @@ class Trainer:
             )
 
     def _record(self, means: dict[str, float], steps: int, seconds: float) -> dict[str, Any]:
-        images = steps * self.config.train.batch_size * distributed.world_size()
+        count = steps * self.config.train.batch_size * distributed.world_size()
         record: dict[str, Any] = {
             "step": self.done,
             **means,
+            **self.faults.record(),
             "lr": self.lr_at(self.done - 1),
             "logit_scale": self.clip.model.logit_scale.exp().item(),
-            "images_per_second": images / seconds,
+            "images_per_second": count / seconds,
         }
         if self.device.type == "cuda":
             record["peak_memory_gb"] = torch.cuda.max_memory_allocated(self.device) / 1e9
@@ -235,6 +242,7 @@ class Trainer:
             scaler=self.scaler.state_dict(),
             batch_size=self.config.train.batch_size,
             world_size=distributed.world_size(),
+            tally=asdict(self.faults.total),
         )
 
     def restore(self, state: TrainingState) -> None:
@@ -260,6 +268,7 @@ class Trainer:
         for group, own in zip(self._groups(), settings, strict=True):
             group.update(own)  # this run's settings, not those it was saved with
         self.scaler.load_state_dict(state.scaler)
+        self.faults.total = Tally(**state.tally)
         self.done = state.step
 
     def _groups(self) -> list[dict[str, Any]]:

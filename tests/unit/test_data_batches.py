@@ -43,16 +43,10 @@ def assert_same(first: Batch, second: Batch) -> None:
         assert torch.equal(value, second.tensors()[name]), name
 
 
-def pixels_of(batch: Batch, mean: Any, std: Any) -> np.ndarray:
-    """Undo the normalisation, to uint8 [B, S, S, 3]."""
-    scale, offset = (torch.tensor(v).view(1, 3, 1, 1) for v in (std, mean))
-    return ((batch.images * scale + offset) * 255).round().permute(0, 2, 3, 1).byte().numpy()
-
-
 def test_shapes_of_a_composite_batch(builder: Callable[..., BatchBuilder]) -> None:
     batch = builder("captions.composite_positives=3").build(0)
     assert batch.kind == "composite"
-    assert batch.images.shape == (4, 3, 32, 32) and batch.images.dtype == torch.float32
+    assert batch.images.shape == (4, 32, 32, 3) and batch.images.dtype == torch.uint8
     assert batch.positives.shape == (4, 3, 34) and batch.positives.dtype == torch.int64
     assert batch.negatives is not None and batch.negatives.shape == (4, 1, 34)
     assert batch.negative_mask is not None and batch.negative_mask.dtype == torch.bool
@@ -72,15 +66,16 @@ def test_shapes_of_a_single_batch(builder: Callable[..., BatchBuilder]) -> None:
 def test_composite_pixels(
     builder: Callable[..., BatchBuilder], clip: ClipModel, statistics: str, fit: str
 ) -> None:
-    build = builder(f"compose.statistics={statistics}", f"compose.fit={fit}", "seed=3")
+    words = (f"compose.statistics={statistics}", f"compose.fit={fit}", "seed=3")
+    build = builder(*words, "data.decode=exact")
     batch, plan = build.build(0), build.sampler.plan(0)
-    mean, std = (
+    assert (batch.mean, batch.std) == (
         (IMAGENET_MEAN, IMAGENET_STD)
         if statistics == "imagenet"
         else (clip.preprocess.mean, clip.preprocess.std)
     )
     orders = set()
-    for pixels, row in zip(pixels_of(batch, mean, std), plan.rows, strict=True):
+    for pixels, row in zip(batch.images.numpy(), plan.rows, strict=True):
         first, second = (shapes.sample("train", i, 1, seed=3).image for i in row.indices)
         expected = [
             images.compose_pair(first, second, row.orientation, 32, fit, swapped)  # type: ignore[arg-type]
@@ -96,10 +91,10 @@ def test_composite_pixels(
 def test_single_pixels_use_the_models_statistics(
     builder: Callable[..., BatchBuilder], clip: ClipModel
 ) -> None:
-    build = builder("compose.statistics=imagenet")
+    build = builder("compose.statistics=imagenet", "data.decode=exact")
     batch, plan = build.build(1), build.sampler.plan(1)
-    pixels = pixels_of(batch, clip.preprocess.mean, clip.preprocess.std)
-    for found, row in zip(pixels, plan.rows, strict=True):
+    assert (batch.mean, batch.std) == (clip.preprocess.mean, clip.preprocess.std)
+    for found, row in zip(batch.images.numpy(), plan.rows, strict=True):
         image = shapes.sample("train", row.indices[0], 2).image
         np.testing.assert_array_equal(found, images.single(image, 32))  # type: ignore[arg-type]
 
@@ -130,7 +125,8 @@ def test_a_missing_negative_is_masked(
     batch = build.build(0)
     assert batch.negative_mask is not None and batch.negatives is not None
     assert batch.negative_mask.tolist() == [[True], [False], [True], [False]]
-    assert torch.equal(batch.negatives[1], build.tokenizer([""]))
+    assert batch.tally.no_negative == 2 and batch.tally.captions == 4 * 2 + 2
+    assert torch.equal(batch.negatives[1], build.tokens.tokenizer([""]))
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from clic import shapes
 from clic.config import CaptionsConfig
-from clic.data.captioning import Captioner
-from clic.errors import DataError
+from clic.data.captioning import Captioner, check_captions
+from clic.errors import ConfigError, DataError
 from clic.types import Sample, Token
 
 RNG = np.random.default_rng
@@ -110,33 +112,40 @@ def test_equal_generators_give_equal_captions() -> None:
     assert len({maker.make("composite", [DOG, CAT], RNG(i)).negative for i in range(20)}) > 1
 
 
-def test_a_sample_without_caption_is_named() -> None:
+@pytest.mark.parametrize("captions", [(), ("",), (" . ",), ("..", "a dog")])
+def test_a_sample_without_caption_is_named(captions: tuple[str, ...]) -> None:
     with pytest.raises(DataError, match="'x' has no caption"):
-        captioner().make("single", [Sample("x", IMAGE, ())], RNG(0))
+        check_captions(Sample("x", IMAGE, captions))
 
 
-@pytest.mark.parametrize("tags", [None, ()])
-def test_missing_tags_are_named_with_the_remedy(tags: tuple | None) -> None:
-    sample = Sample("x", IMAGE, ("a dog",), tags)
-    with pytest.raises(DataError, match=r"'x' carries no tags.*captions\.tagger=hanta"):
+def test_a_caption_that_is_no_text_is_named() -> None:
+    with pytest.raises(DataError, match="'x': a caption holds half a character"):
+        check_captions(Sample("x", IMAGE, ("a dog", "half \ud83d")))
+
+
+def test_a_setting_that_wants_tags_that_are_not_there_is_named() -> None:
+    sample = Sample("x", IMAGE, ("a dog",))
+    with pytest.raises(ConfigError, match=r"'x' carries no tags.*captions\.tagger=hanta"):
         captioner().make("composite", [sample, sample], RNG(0))
 
 
 @pytest.mark.parametrize(
-    "caption",
-    ["a dog", "The brown dog"],
-    ids=["too short", "other words"],
+    ("caption", "tags"),
+    [("a dog", DOG.tags), ("The brown dog", DOG.tags), ("a dog", ())],
+    ids=["too short", "other words", "known to be of another"],
 )
-def test_tags_of_another_caption_are_noticed(caption: str) -> None:
-    sample = Sample("x", IMAGE, (caption,), DOG.tags)
-    with pytest.raises(DataError, match=r"'x': its stored tag of .* does not fit"):
-        captioner().make("composite", [sample, sample], RNG(0))
+def test_tags_of_another_caption_are_made_anew_and_counted(caption: str, tags: Any) -> None:
+    sample = Sample("x", IMAGE, (caption,), tags)
+    row = captioner().make("composite", [sample, CAT], RNG(0))
+    assert row.retagged == 1
+    bare = [Sample(s.key, s.image, s.captions) for s in (sample, CAT)]
+    assert row.negative is not None
+    assert captioner().make("composite", [sample, sample], RNG(0)).retagged == 2
+    assert captioner(tagger="hanta").make("composite", bare, RNG(0)).retagged == 0
 
 
-def test_tags_that_lower_case_moves_are_noticed() -> None:
-    caption = "İ dog"  # its lower case has one character more
+def test_lower_case_leaves_every_character_in_its_place() -> None:
+    caption = "İ dog"  # str.lower makes two characters of the first
     tags = ((token("İ", 0, "NOUN"), token("dog", 2, "NOUN")),)
     sample = Sample("x", IMAGE, (caption,), tags)
-    with pytest.raises(DataError, match="'x': its stored tag"):
-        captioner().make("composite", [sample, sample], RNG(0))
-    captioner(lowercase=False).make("composite", [sample, sample], RNG(0))
+    assert captioner().make("composite", [sample, CAT], RNG(0)).retagged == 0

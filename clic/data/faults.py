@@ -1,0 +1,152 @@
+"""Samples that cannot be used: another takes their place, they are counted, too many end the run.
+
+A substitute is a function of (seed, step, slot, place), so batches stay one whatever the number of
+workers and wherever the run was resumed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import astuple
+from itertools import chain, islice
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from clic import distributed
+from clic.errors import DataError
+from clic.seeding import generator
+from clic.types import Batch, Fault, Tally
+
+T = TypeVar("T")
+
+MOST_IN_A_ROW = 100  # broken samples for one place, before the data are taken for broken as a whole
+JUDGED_FROM = 1000  # samples
+SHOWN = 10  # faults that are printed
+WARN_CUT = 0.05  # share of captions that the context cuts
+
+
+def substitutes(
+    wide: np.ndarray,
+    landscape: bool | None,
+    taken: Collection[int],
+    seed: int,
+    step: int,
+    slot: int,
+    place: int,
+) -> Iterator[int]:
+    """Yield samples that may stand in for a broken one, without end.
+
+    Args:
+        wide: bool [N], whether each image counts as landscape.
+        landscape: Orientation that the others of the row have; None takes any.
+        taken: Samples of the row, which are not drawn again where there are others.
+        seed: The run's seed.
+        step: Global step.
+        slot: Row of the global batch.
+        place: Place of the sample in its row.
+    """
+    rng = generator(seed, f"substitute/{place}", step, slot)
+    pool = len(wide) if landscape is None else int((wide == landscape).sum())
+    alone = pool <= len(taken)
+    while True:
+        for index in rng.integers(len(wide), size=64).tolist():
+            if landscape is not None and bool(wide[index]) != landscape:
+                continue
+            if alone or index not in taken:
+                yield index
+
+
+def first_usable(
+    load: Callable[[int], T], index: int, others: Iterator[int]
+) -> tuple[T, list[Fault]]:
+    """Return what `load` makes of a sample, or of the first substitute that is whole.
+
+    Args:
+        load: Reads and decodes a sample, raises `DataError` or `OSError` where it is broken.
+        index: The sample asked for.
+        others: Its substitutes.
+
+    Returns:
+        The sample and the faults of those before it.
+
+    Raises:
+        DataError: So many in a row are broken that it can be no chance.
+    """
+    faults: list[Fault] = []
+    for candidate in chain([index], islice(others, MOST_IN_A_ROW)):
+        try:
+            return load(candidate), faults
+        except (DataError, OSError) as error:
+            faults.append(Fault(candidate, " ".join(str(error).split())))
+    raise DataError(f"{len(faults)} samples in a row are broken: {_listed(faults)}; mend the data")
+
+
+def _listed(faults: list[Fault]) -> str:
+    return "; ".join(f"number {number}: {reason}" for number, reason in faults[:SHOWN])
+
+
+class FaultLog:
+    """Counts over a whole run and all ranks what its batches met, and says when it is too much.
+
+    Args:
+        max_broken: Share of samples that may be broken.
+        device: Where the ranks' counts are added.
+
+    Attributes:
+        total: Counts from the run's first step on, as of the last `gather`.
+    """
+
+    def __init__(self, max_broken: float, device: torch.device) -> None:
+        self.max_broken, self.device, self.total = max_broken, device, Tally()
+        self._since = Tally()
+        self._shown: list[Fault] = []
+        self._warned = False
+
+    def add(self, batch: Batch) -> None:
+        """Take up a batch of this rank; its faults are printed, the first few of the run."""
+        self._since += batch.tally
+        for fault in batch.faults[: SHOWN - len(self._shown)]:
+            print(
+                f"WARNING: sample number {fault.number} replaced: {fault.reason}", file=sys.stderr
+            )
+            self._shown.append(fault)
+
+    def gather(self) -> None:
+        """Add up what every rank has met; each has to call it at the same step.
+
+        Raises:
+            DataError: Too many samples are broken.
+        """
+        counts = torch.tensor(astuple(self._since), dtype=torch.int64, device=self.device)
+        self.total += Tally(*distributed.all_reduce_sum(counts).tolist())
+        self._since = Tally()
+        total = self.total
+        if total.samples >= JUDGED_FROM and total.broken > self.max_broken * total.samples:
+            raise DataError(
+                f"{total.broken} of {total.samples} samples are broken, more than "
+                f"data.max_broken={self.max_broken} allows; mend or drop them, or raise it: "
+                f"{_listed(self._shown) or 'see the other ranks'}"
+            )
+        share = total.cut / max(total.captions, 1)
+        if total.captions >= JUDGED_FROM and share > WARN_CUT and not self._warned:
+            self._warned = True
+            if distributed.is_main():
+                print(
+                    f"WARNING: {share:.0%} of the captions are longer than the text tower's "
+                    "context and are cut",
+                    file=sys.stderr,
+                )
+
+    def record(self) -> dict[str, float]:
+        """Return the counts since the run began, for the metrics."""
+        total = self.total
+        return {
+            "data/samples": total.samples,
+            "data/broken": total.broken,
+            "data/no_negative": total.no_negative,
+            "data/retagged": total.retagged,
+            "data/cut_captions": total.cut / max(total.captions, 1),
+        }

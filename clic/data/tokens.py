@@ -1,0 +1,102 @@
+"""Token ids of captions: those of each word are kept and put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clic.models.clip_model import Tokenizer
+
+MOST_WORDS = 200_000  # that are kept; a corpus's vocabulary is smaller, its misspellings are not
+_PROBES = (
+    "a dog. two cats!",
+    "The man's T-shirt (blue, size 40); it's near http://a.b/c?d=1 <end_of_text> ... ",
+    "a long caption, " * 60,
+    "",
+)
+
+
+class CaptionTokenizer:
+    """Token ids exactly as the model's tokenizer gives them, and how many captions it cuts.
+
+    CLIP's byte-pair encoding never crosses a space, so the ids of "a. b." are those of its words
+    in a row. For printable ASCII without "&" (an HTML entity) the cleaning before it, too, sees
+    one word at a time; such texts are put together from kept words, and any other text is encoded
+    whole. A tokenizer that is not of this kind, or whose ids of some probes differ from what is
+    put together here, gets every text whole.
+
+    Args:
+        tokenizer: list of N captions -> int64 [N, L].
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer: Any = tokenizer
+        self._words: dict[str, tuple[int, ...]] = {}
+        self.joins = self._is_clip() and self._agrees()
+
+    def _is_clip(self) -> bool:
+        from open_clip.tokenizer import SimpleTokenizer
+
+        return isinstance(self.tokenizer, SimpleTokenizer) and self.tokenizer.reduction_fn is None
+
+    def _agrees(self) -> bool:
+        """Return whether the words' ids, in a row, are those of the whole text."""
+        return torch.equal(self._joined(_PROBES)[0], self.tokenizer(list(_PROBES)))
+
+    def __call__(self, texts: Sequence[str]) -> tuple[Tensor, int]:
+        """Return the token ids and how many of the texts are longer than the context.
+
+        Args:
+            texts: N captions.
+
+        Returns:
+            int64 [N, L], each cut text with its end-of-text token, and the number of these.
+        """
+        if self.joins:
+            return self._joined(texts)
+        ids = self.tokenizer(list(texts))
+        return ids, self._count_cut(texts, ids)
+
+    def _joined(self, texts: Sequence[str]) -> tuple[Tensor, int]:
+        length, cut = self.tokenizer.context_length, 0
+        rows = []
+        for text in texts:
+            ids = [self.tokenizer.sot_token_id, *self._ids(text), self.tokenizer.eot_token_id]
+            if len(ids) > length:
+                ids[length - 1 :] = [self.tokenizer.eot_token_id]
+                cut += 1
+            rows.append(ids + [0] * (length - len(ids)))
+        return torch.tensor(rows, dtype=torch.long).view(len(rows), length), cut
+
+    def _ids(self, text: str) -> list[int]:
+        if not text.isascii() or not text.isprintable() or "&" in text:
+            return self.tokenizer.encode(text)
+        ids: list[int] = []
+        for word in text.split():
+            known = self._words.get(word)
+            ids += self._encode_word(word) if known is None else known
+        return ids
+
+    def _encode_word(self, word: str) -> tuple[int, ...]:
+        if len(self._words) >= MOST_WORDS:
+            self._words.clear()
+        ids = self._words[word] = tuple(self.tokenizer.encode(word))
+        return ids
+
+    def _count_cut(self, texts: Sequence[str], ids: Tensor) -> int:
+        """Return how many texts a Hugging Face tokenizer, as open_clip wraps it, has cut."""
+        from open_clip.tokenizer import HFTokenizer
+
+        if not isinstance(self.tokenizer, HFTokenizer):
+            return 0  # of an unknown kind, which cannot be asked
+        inner, length = self.tokenizer.tokenizer, self.tokenizer.context_length
+        # CLIPS's way puts three tokens of its own around the text's.
+        own = 3 if self.tokenizer.tokenizer_mode == "clips" else 0
+        # The last place may hold an end or class token in any case, the one before only if full.
+        full = (ids[:, -2] != inner.pad_token_id).nonzero().flatten().tolist()
+        cleaned = [self.tokenizer.clean_fn(texts[row]) for row in full]
+        sizes = [len(inner(c, add_special_tokens=not own).input_ids) + own for c in cleaned]
+        return sum(size > length for size in sizes)
