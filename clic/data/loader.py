@@ -11,12 +11,11 @@ from torch.utils.data import DataLoader, Dataset
 from clic.config import Config
 from clic.data.batches import BatchBuilder
 from clic.data.captioning import Captioner
-from clic.data.sampling import Sampler
-from clic.data.shards import ShardSource
-from clic.data.sources import ShapesSource, Source
+from clic.data.sources import Source
+from clic.data.wiring import make_sampler
 from clic.errors import ClicError
 from clic.models import ClipModel
-from clic.types import KINDS, Batch, Kind
+from clic.types import Batch, Kind
 
 
 class _Steps(Dataset[Batch | ClicError]):
@@ -33,31 +32,6 @@ class _Steps(Dataset[Batch | ClicError]):
             return self.builder.build(step)
         except ClicError as error:
             return error
-
-
-def make_sources(config: Config) -> dict[Kind, Source]:
-    """Return the source of each kind of step.
-
-    The world gives single-object scenes to composites and two-object scenes to single steps;
-    shards serve both kinds, unless `data.single_shards` names others for the single steps.
-
-    Raises:
-        DataError: Shards are missing or broken.
-    """
-    data = config.data
-    if data.source == "shapes":
-        assert data.split is not None and data.samples is not None  # `validate` saw to that
-        return {
-            kind: ShapesSource(data.split, objects, data.samples, config.seed)
-            for kind, objects in zip(KINDS, (1, 2), strict=True)
-        }
-    shards = ShardSource(data.shards, "data.shards")
-    if data.single_shards:
-        return {
-            "composite": shards,
-            "single": ShardSource(data.single_shards, "data.single_shards"),
-        }
-    return dict.fromkeys(KINDS, shards)
 
 
 def make_builder(
@@ -79,26 +53,15 @@ def make_builder(
     Raises:
         DataError: There is too little data for one batch.
     """
-    sampler = Sampler(
-        {
-            kind: source.landscape(config.sampling.square, config.seed)
-            for kind, source in sources.items()
-        },
-        config.sampling.kinds,
-        config.train.batch_size,
-        config.seed,
-        rank,
-        world_size,
-        partner_self=config.sampling.partner_self,
-    )
     return BatchBuilder(
         sources,
-        sampler,
+        make_sampler(config, sources, rank, world_size),
         Captioner(config.captions),
         clip.tokenizer,
         clip.preprocess,
         config.compose,
         config.seed,
+        config.data.decode,
     )
 
 

@@ -1,4 +1,4 @@
-"""The tars that a setting names: folders, files and brace patterns, on disk."""
+"""The tars that a setting names: folders, files and brace patterns, on disk or far away."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from webdataset.shardlists import expand_urls
 
 from clic.errors import DataError
 
-REMOTE = re.compile(r"pipe:|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+REMOTE = re.compile(r"pipe:|([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+SCHEMES = ("http", "https", "s3", "gs")
+"""Kinds of address that shards are read from, by way of a cache on disk."""
 
 
 def find_shards(shards: Any, setting: str) -> list[Path]:
-    """Return the tars that a setting names.
+    """Return the tars on disk that a setting names.
 
     Args:
         shards: A folder, a file, a brace pattern, or a list of them.
@@ -23,29 +25,66 @@ def find_shards(shards: Any, setting: str) -> list[Path]:
     Raises:
         DataError: Something named is not there, not on disk or no tar.
     """
-    names = [shards] if isinstance(shards, str) else list(shards)
-    found: list[Path] = []
-    for name in names:
-        if REMOTE.match(str(name)):
+    found = []
+    for shard in locate_shards(shards, setting):
+        if isinstance(shard, str):
             raise DataError(
-                f"{setting}={name}: shards are read from disk only for now; "
-                "download them first and name their folder"
+                f"{setting}={shard}: this needs shards on disk; download them and name their folder"
             )
-        for word in expand_urls(str(name)):
-            path = Path(word).expanduser()
-            if path.is_dir():
-                inside = sorted(path.glob("*.tar"))
-                if not inside:
-                    raise DataError(f"{setting}={name}: no .tar files in {path}")
-                found += inside
-            elif path.is_file():
-                if path.suffix.lower() != ".tar":
-                    raise DataError(
-                        f"{setting}={name}: {path.name} is no .tar file, and shards must be "
-                        "WebDataset .tar files; pack the images and captions into some, "
-                        "e.g. with img2dataset"
-                    )
-                found.append(path)
-            else:
-                raise DataError(f"{setting}={name}: there is no file or folder {path}")
+        found.append(shard)
     return found
+
+
+def locate_shards(shards: Any, setting: str) -> list[Path | str]:
+    """Return the tars that a setting names: paths, and the addresses of those far away.
+
+    Args:
+        shards: A folder, a file, a brace pattern, an http(s), s3 or gs address (or a pattern of
+            them; for s3 and gs also a folder), or a list of them.
+        setting: Name of the setting, for messages.
+
+    Raises:
+        DataError: Something named is not there, cannot be read from or is no tar.
+    """
+    names = [shards] if isinstance(shards, str | Path) else list(shards)
+    found: list[Path | str] = []
+    for name in map(str, names):
+        for word in expand_urls(name):
+            if REMOTE.match(word):
+                found += _remote(word, f"{setting}={name}")
+            else:
+                found += _local(Path(word).expanduser(), f"{setting}={name}")
+    return found
+
+
+def _remote(word: str, named: str) -> list[str]:
+    scheme = (REMOTE.match(word) or [""])[1]
+    if scheme is None or scheme.lower() not in SCHEMES:
+        raise DataError(
+            f"{named}: shards are read from folders and {', '.join(SCHEMES)} addresses, never "
+            "from commands or others; name one of those, or download them"
+        )
+    if scheme.lower() in ("http", "https") or word.endswith(".tar"):
+        return [word]
+    from clic.data.remote import list_folder
+
+    inside = list_folder(word)
+    if not inside:
+        raise DataError(f"{named}: no .tar files in {word}")
+    return inside
+
+
+def _local(path: Path, named: str) -> list[Path]:
+    if path.is_dir():
+        inside = sorted(path.glob("*.tar"))
+        if not inside:
+            raise DataError(f"{named}: no .tar files in {path}")
+        return inside
+    if not path.is_file():
+        raise DataError(f"{named}: there is no file or folder {path}")
+    if path.suffix.lower() != ".tar":
+        raise DataError(
+            f"{named}: {path.name} is no .tar file, and shards must be WebDataset .tar files; "
+            "pack the images and captions into some, e.g. with clic-data pack"
+        )
+    return [path]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
+from clic.data.order import Order, Part, Resampled, Shuffled
+from clic.data.partners import Partners
 from clic.errors import DataError
 from clic.images import Orientation
 from clic.seeding import generator
@@ -46,15 +47,24 @@ class Sampler:
     partners are drawn, in addition, from all images of its orientation. Nothing depends on what
     was planned before.
 
+    With `neighbours` (NegCLIP, arXiv 2210.01936, section 4) half of the rows are primary images,
+    and each is followed by one of its nearest images: B counts both, and an epoch has twice the
+    steps.
+
     Args:
         landscape: For each kind that is used, bool [N]: whether an image counts as landscape.
         kinds: `alternate` (composite first), `composite` or `single`.
-        batch_size: Images B on each rank.
+        batch_size: Rows B on each rank.
         seed: The run's seed.
         rank: This rank.
         world_size: Number of ranks W.
         images: Images on a canvas.
         partner_self: Let an image be its own partner, as the published code does.
+        parts: For each kind the sources that are mixed in it, in the order of the samples; one of
+            all samples where it is not said.
+        samples: Samples N of an epoch, None for all of them.
+        replacement: Draw primary images with replacement.
+        neighbours: int [N, K], the numbers of each image's nearest images.
 
     Raises:
         DataError: There are too few images for one batch, or for a partner.
@@ -70,35 +80,34 @@ class Sampler:
         world_size: int = 1,
         images: int = 2,
         partner_self: bool = False,
+        parts: Mapping[Kind, Sequence[Part]] | None = None,
+        samples: int | None = None,
+        replacement: bool = False,
+        neighbours: np.ndarray | None = None,
     ) -> None:
         self.schedule: tuple[Kind, ...] = KINDS if kinds == "alternate" else (kinds,)  # type: ignore[assignment]
         self.batch_size, self.seed, self.rank = batch_size, seed, rank
         self.global_batch = batch_size * world_size
         self.images, self.partner_self = images, partner_self
+        self.neighbours = neighbours
+        self._rows_each = 1 if neighbours is None else 2
         self.landscape = {kind: landscape[kind] for kind in self.schedule}
+        self._counts, self._orders = {}, dict[Kind, Order]()
         for kind, wide in self.landscape.items():
-            self._check(kind, wide)
-        # For each kind the sample numbers of either orientation, from which partners are drawn.
-        self._pools = {
-            kind: {True: np.flatnonzero(wide), False: np.flatnonzero(~wide)}
-            for kind, wide in self.landscape.items()
-            if kind == "composite"
-        }
-        self._order = lru_cache(maxsize=2)(self._permutation)
+            own = (parts or {}).get(kind) or [Part(len(wide))]
+            count = samples or len(wide)
+            self._counts[kind] = count // (self.global_batch // self._rows_each)
+            self._check(kind, count)
+            self._orders[kind] = Resampled(own, seed) if replacement else Shuffled(own, count, seed)
+            if kind == "composite":
+                self._partners = Partners(wide, own, images, partner_self)
 
-    def _check(self, kind: Kind, wide: np.ndarray) -> None:
-        if len(wide) < self.global_batch:
+    def _check(self, kind: Kind, count: int) -> None:
+        if not self._counts[kind]:
             raise DataError(
-                f"{len(wide)} {kind} samples are fewer than one batch of {self.global_batch} "
+                f"{count} {kind} samples are fewer than one batch of {self.global_batch} "
                 "(train.batch_size times the number of ranks); use more data or a smaller batch"
             )
-        if kind == "composite" and not self.partner_self:
-            for name, count in (("landscape", wide.sum()), ("portrait", (~wide).sum())):
-                if 0 < count < self.images:
-                    raise DataError(
-                        f"only {count} image(s) of {name} orientation, too few for composites of "
-                        f"{self.images}; drop them, or allow sampling.partner_self=true"
-                    )
 
     def kind(self, step: int) -> Kind:
         """Return the kind of a step, the same on every rank."""
@@ -106,34 +115,37 @@ class Sampler:
 
     def steps_per_epoch(self) -> int:
         """Return floor(N / (W * B)) of the first kind's samples."""
-        return len(self.landscape[self.schedule[0]]) // self.global_batch
+        return self._counts[self.schedule[0]]
 
     def plan(self, step: int) -> Plan:
         """Return what this rank loads at a step."""
         kind = self.kind(step)
         wide = self.landscape[kind]
-        epoch, place = divmod(step, len(wide) // self.global_batch)
-        order = self._order(len(wide), epoch)
-        first = self.rank * self.batch_size
+        epoch, place = divmod(step, self._counts[kind])
+        each = self.batch_size // self._rows_each
+        first = self.rank * each
+        start = place * (self.global_batch // self._rows_each) + first
+        primaries = self._orders[kind].at(epoch, np.arange(start, start + each))
         rows = []
-        for slot in range(first, first + self.batch_size):
-            primary = int(order[place * self.global_batch + slot])
-            partners = self._partners(primary, step, slot) if kind == "composite" else ()
+        for slot, primary in zip(
+            range(first * self._rows_each, self.global_batch, self._rows_each),
+            primaries.tolist(),
+            strict=False,
+        ):
             orientation: Orientation = "landscape" if wide[primary] else "portrait"
+            partners: tuple[int, ...] = ()
+            if kind == "composite":
+                rng = generator(self.seed, "partners", step, slot)
+                partners = self._partners.draw(primary, bool(wide[primary]), rng)
             rows.append(Row((primary, *partners), orientation, slot))
+            if self.neighbours is not None:
+                rows.append(self._near(primary, step, slot + 1))
         return Plan(step, kind, tuple(rows))
 
-    def _permutation(self, count: int, epoch: int) -> np.ndarray:
-        # The same for both kinds: where they share their samples, a pass sees each one once.
-        return generator(self.seed, "epoch", step=epoch).permutation(count)
-
-    def _partners(self, primary: int, step: int, slot: int) -> tuple[int, ...]:
-        wide = bool(self.landscape["composite"][primary])
-        pool = self._pools["composite"][wide]
-        rng = generator(self.seed, "partners", step, slot)
-        if self.partner_self:
-            return tuple(int(i) for i in pool[rng.integers(len(pool), size=self.images - 1)])
-        # Draw places in the pool without the primary's own: those at or after it move up by one.
-        own = int(np.searchsorted(pool, primary))
-        places = rng.choice(len(pool) - 1, size=self.images - 1, replace=False)
-        return tuple(int(pool[place + (place >= own)]) for place in places)
+    def _near(self, primary: int, step: int, slot: int) -> Row:
+        """Return the row of one of an image's nearest images."""
+        assert self.neighbours is not None
+        rng = generator(self.seed, "hard_images", step, slot)
+        near = int(self.neighbours[primary, rng.integers(self.neighbours.shape[1])])
+        wide = self.landscape["single"][near]
+        return Row((near,), "landscape" if wide else "portrait", slot)

@@ -1,271 +1,202 @@
-"""WebDataset shards: an index beside each tar, and samples read by position."""
+"""Samples of WebDataset shards, each read by its position."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import tarfile
-import tempfile
-import zipfile
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from clic import images
-from clic.data.naming import find_shards
+from clic.captions.annotation import stored_tokens
+from clic.data.cache import GB, ShardCache, cache_folder
+from clic.data.index import IMAGE_TYPES, ensure_index, index_path, load_index, write_index
+from clic.data.index_merged import MergedIndex, Place, merge
+from clic.data.index_tar import read_span
+from clic.data.naming import find_shards, locate_shards
+from clic.data.record import captions_of, parse_record
 from clic.data.sources import Source
 from clic.errors import DataError
-from clic.types import Sample, Token
+from clic.types import Sample
 
-INDEX_SUFFIX = ".index.npz"
-IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-FIELDS = np.dtype(
-    [
-        ("image_offset", "<i8"),
-        ("image_length", "<i4"),
-        ("json_offset", "<i8"),
-        ("json_length", "<i4"),
-        ("text_offset", "<i8"),
-        ("text_length", "<i4"),
-        ("width", "<i4"),
-        ("height", "<i4"),
-        ("sentences", "<i4"),
-    ]
-)
-Member = tuple[str, str, int, int]  # key, extension, offset, length
-
-
-def index_path(shard: Path) -> Path:
-    """Return where the index of a shard lies."""
-    return shard.with_name(shard.name + INDEX_SUFFIX)
-
-
-def write_index(shard: Path) -> Path:
-    """Index a tar in one pass: where each member of a sample lies, and its image's size.
-
-    Keys without an image or without a caption are left out, and their number is printed.
-
-    Raises:
-        DataError: The tar is broken, or holds no sample with an image and a caption.
-    """
-    rows, keys, left_out = [], [], []
-    for key, members in _samples(shard):
-        row = _row(shard, key, members)
-        if row is None:
-            left_out.append(key)
-        else:
-            rows.append(row)
-            keys.append(key)
-    if not rows:
-        _check_captions(shard)
-        raise DataError(
-            f"{shard} holds no sample with an image ({', '.join(IMAGE_TYPES[:3])}...) and a "
-            "caption (.json or .txt) of the same key; it should be a WebDataset tar"
-        )
-    if left_out:
-        print(
-            f"{shard}: {len(left_out)} of {len(left_out) + len(rows)} keys have no image or no "
-            f"caption and are left out ({', '.join(left_out[:3])}, ...)",
-            file=sys.stderr,
-        )
-    _write_whole(
-        index_path(shard),
-        members=np.array(rows, dtype=FIELDS),
-        keys=np.array(keys),
-        tar_size=np.int64(shard.stat().st_size),
-    )
-    return index_path(shard)
-
-
-def _row(shard: Path, key: str, members: dict[str, tuple[int, int]]) -> tuple[int, ...] | None:
-    """Return a sample's entry of `FIELDS`, None where it has no image or no caption."""
-    image = next((members[t] for t in IMAGE_TYPES if t in members), None)
-    if image is None:
-        return None
-    meta, text = members.get(".json", (0, 0)), members.get(".txt", (0, 0))
-    _, captions = _texts(shard, key, meta, text)
-    if not captions:
-        return None
-    try:
-        size = images.dimensions(_read(shard, *image))
-    except DataError as error:
-        raise DataError(f"{shard}: image of {key}: {error}") from error
-    return (*image, *meta, *text, *size, len(captions))
-
-
-def _check_captions(shard: Path) -> None:
-    """Say what the first JSON file beside an image holds, where captions were not found in it.
-
-    Raises:
-        DataError: There is such a file.
-    """
-    for key, members in _samples(shard):
-        if ".json" in members and any(t in members for t in IMAGE_TYPES):
-            found = ", ".join(map(repr, _parse(_read(shard, *members[".json"]), shard, key)))
-            raise DataError(
-                f"{shard} holds images and JSON files but no captions; put each image's into its "
-                "JSON's 'captions' (a list) or 'caption', or into a .txt "
-                f"({key}.json has {found or 'no keys'})"
-            )
-
-
-def _write_whole(target: Path, **arrays: np.ndarray | np.generic) -> None:
-    try:
-        with tempfile.NamedTemporaryFile(
-            dir=target.parent, prefix=f".{target.name}.", delete=False
-        ) as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, target)
-    except OSError as error:
-        raise DataError(
-            f"{target} cannot be written ({error.strerror}); index the shards where you may write"
-        ) from error
-
-
-def _samples(shard: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
-    """Yield each key of a tar with (offset, length) by extension."""
-    current = ""
-    members: dict[str, tuple[int, int]] = {}
-    for key, extension, offset, length in _members(shard):
-        if key != current and members:
-            yield current, members
-            members = {}
-        current = key
-        members[extension] = (offset, length)
-    if members:
-        yield current, members
-
-
-def _members(shard: Path) -> Iterator[Member]:
-    try:
-        with tarfile.open(shard, "r:") as tar:
-            for info in tar:
-                if info.isfile():
-                    folder, _, name = info.name.rpartition("/")
-                    stem, dot, extension = name.partition(".")
-                    key = f"{folder}/{stem}" if folder else stem
-                    yield key, (dot + extension).lower(), info.offset_data, info.size
-            end = tar.offset
-    except (tarfile.TarError, OSError) as error:
-        raise DataError(
-            f"{shard} cannot be read as a tar file: {error}; fetch or pack it again"
-        ) from error
-    # tarfile takes a cut or broken header for the end; the real end is a block of zeros.
-    if _read(shard, end, tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise DataError(f"{shard} is broken at byte {end}; fetch or pack it again")
-
-
-def _read(shard: Path, offset: int, length: int) -> bytes:
-    with open(shard, "rb") as file:
-        file.seek(offset)
-        data = file.read(length)
-    if len(data) != length:
-        raise DataError(
-            f"{shard} ends before byte {offset + length}: it was cut short; fetch or pack it again"
-        )
-    return data
+__all__ = [
+    "IMAGE_TYPES",
+    "ShardSource",
+    "find_shards",
+    "index_path",
+    "write_index",
+]
+CONNECTIONS = 8
 
 
 class ShardSource(Source):
     """Samples of WebDataset tars (img2dataset's layout), read by position.
 
-    A tar without an index is indexed first, once.
+    A tar without an index is indexed first, once. Remote shards are kept in a cache.
 
     Args:
-        shards: A folder, a brace pattern, or a list of them.
+        shards: A folder, a brace pattern, an address, or a list of them.
         setting: Name of the setting, for messages.
+        cache_dir: Setting `data.cache_dir`, for remote shards and large indexes.
+        cache_gb: Setting `data.cache_gb`, GB of remote shards that are kept.
 
     Raises:
         DataError: A shard is missing, broken, or differs from its index.
     """
 
-    def __init__(self, shards: Any, setting: str = "data.shards") -> None:
-        self.paths = find_shards(shards, setting)
-        members, keys, owner = [], [], []
-        for number, path in enumerate(self.paths):
-            shard_members, shard_keys = _load_index(path)
-            members.append(shard_members)
-            keys.append(shard_keys)
-            owner.append(np.full(len(shard_members), number, dtype=np.int32))
-        self._members = np.concatenate(members)
-        self._keys = np.concatenate(keys)
-        self._owner = np.concatenate(owner)
+    def __init__(
+        self,
+        shards: Any,
+        setting: str = "data.shards",
+        cache_dir: str | None = None,
+        cache_gb: float = 100.0,
+    ) -> None:
+        folder = cache_folder(cache_dir)
+        self._cache = ShardCache(folder, int(cache_gb * GB))
+        self._locations = locate_shards(shards, setting)
+        self.paths = [
+            self._cache.path(place) if isinstance(place, str) else place
+            for place in self._locations
+        ]
+        _ensure_indexes([place for place in self._locations if isinstance(place, Path)])
+        _fetch_indexes(self._cache, [url for url in self._locations if isinstance(url, str)])
+        self._index: MergedIndex = merge([index_path(p) for p in self.paths], folder / "indexes")
+        self._check_shards(setting)
+
+    def _check_shards(self, setting: str) -> None:
+        sizes = self._index.shard_bytes.tolist()
+        remote = 0
+        for place, size in zip(self._locations, sizes, strict=True):
+            if isinstance(place, str):
+                remote += size
+            elif _size(place) != size:
+                raise _changed(place)
+        if remote > self._cache.limit:
+            print(
+                f"WARNING: {setting}: the remote shards have {remote / GB:.3g} GB, more than "
+                f"data.cache_gb={self._cache.limit / GB:.3g}, so shards are fetched again and "
+                "again; raise it, or train on fewer",
+                file=sys.stderr,
+            )
+        if not len(self):
+            raise DataError(f"{setting}: the {len(sizes)} shard(s) named hold no sample")
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self._index)
+
+    def shard_counts(self) -> list[tuple[str, int]]:
+        """Return name and number of samples of each shard."""
+        counts = np.diff(self._index.starts).tolist()
+        return [(path.name, count) for path, count in zip(self.paths, counts, strict=True)]
 
     def sizes(self) -> np.ndarray:
-        return np.stack([self._members["width"], self._members["height"]], axis=1)
+        return self._index.sizes
+
+    def aspects(self) -> np.ndarray:
+        return self._index.aspects
 
     def read(self, index: int) -> Sample:
-        shard, row = self.paths[self._owner[index]], self._members[index]
-        key = str(self._keys[index])
-        image, meta, text = (
-            (int(row[f"{member}_offset"]), int(row[f"{member}_length"]))
-            for member in ("image", "json", "text")
-        )
-        record, captions = _texts(shard, key, meta, text)
-        tags = _tags(record.get("tokens"), shard, key)
-        return Sample(key, _read(shard, *image), captions, tags)
+        """Return sample `index`.
+
+        Raises:
+            DataError: It is broken, its shard has changed or vanished, or cannot be fetched again.
+        """
+        place, key = self._index.place(index), self._index.key(index)
+        shard = self.paths[place.shard]
+        if place.broken:
+            why = load_index(index_path(shard)).broken.get(place.row, "broken when it was indexed")
+            raise DataError(f"{shard}: {key}: {why}")
+        image, meta, text = self._bytes(place, shard)
+        if zlib.crc32(text, zlib.crc32(meta, zlib.crc32(image))) != place.crc:
+            raise DataError(f"{key}: {_changed(shard)}")
+        try:
+            record = parse_record(meta) if meta else {}
+            captions = captions_of(record, text)
+            tags = stored_tokens(record, captions)
+        except DataError as error:
+            raise DataError(f"{shard}: {key}: {error}") from error
+        if tags is None and "caption_hash" in record:
+            tags = ()  # they are those of other captions
+        return Sample(key, image, captions, tags)
+
+    def _bytes(self, place: Place, shard: Path) -> list[bytes]:
+        try:
+            with self._open(place.shard) as file:
+                spans = (place.image, place.meta, place.text)
+                return [read_span(file, span, shard) for span in spans]
+        except FileNotFoundError as error:
+            raise DataError(f"{shard} is not there any more; put it back") from error
+        except OSError as error:
+            raise DataError(f"{shard} cannot be read ({error.strerror}); mend it") from error
+
+    def _open(self, number: int) -> AbstractContextManager[BinaryIO]:
+        place = self._locations[number]
+        return self._cache.open(place) if isinstance(place, str) else open(place, "rb")
 
 
-def _load_index(shard: Path) -> tuple[np.ndarray, np.ndarray]:
-    path = index_path(shard)
-    if not path.is_file():
-        write_index(shard)
+def _size(shard: Path) -> int:
     try:
-        with np.load(path, allow_pickle=False) as index:
-            members, keys, tar_size = index["members"], index["keys"], int(index["tar_size"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is no index of this version ({error}); delete it") from error
-    if members.dtype != FIELDS:
-        raise DataError(f"{path} is of another version of clic; delete it")
-    if tar_size != shard.stat().st_size:
-        raise DataError(f"{shard} has changed since {path.name} was made; delete the index")
-    return members, keys
+        return shard.stat().st_size
+    except OSError as error:
+        raise DataError(f"{shard} cannot be read ({error.strerror}); put it back") from error
 
 
-def _texts(
-    shard: Path, key: str, meta: tuple[int, int], text: tuple[int, int]
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return a sample's `.json` and its captions, those of the `.txt` where it has none."""
-    record = _parse(_read(shard, *meta), shard, key) if meta[1] else {}
-    captions = _captions(record)
-    if not captions and text[1]:
-        caption = _read(shard, *text).decode("utf-8", errors="replace").strip()
-        captions = (caption,) if caption else ()
-    return record, captions
+def _changed(shard: Path) -> DataError:
+    return DataError(
+        f"{shard} has changed since it was indexed; put it back, or run: "
+        f"clic-data index --force {shard}"
+    )
 
 
-def _parse(data: bytes, shard: Path, key: str) -> dict[str, Any]:
+def _ensure_indexes(shards: Sequence[Path]) -> None:
+    """Index the shards that have no index; those that other processes are at come last."""
+    missing = [shard for shard in shards if not index_path(shard).exists()]
+    if not missing:
+        return
+    # Ranks that start together begin at different shards.
+    turn = int(os.environ.get("RANK", "0")) * len(missing) // int(os.environ.get("WORLD_SIZE", "1"))
+    missing = missing[turn:] + missing[:turn]
+    print(
+        f"{len(missing)} of {len(shards)} shards have no index and are indexed now "
+        "(clic-data index does it with several processes)",
+        file=sys.stderr,
+    )
+    busy = []
+
+    def index(shard: Path) -> None:
+        if not ensure_index(shard, wait=False):
+            busy.append(shard)
+
+    _with_progress("index", missing, index)
+    for shard in busy:
+        ensure_index(shard, wait=True)
+
+
+def _fetch_indexes(cache: ShardCache, urls: Sequence[str]) -> None:
+    missing = [url for url in urls if not index_path(cache.path(url)).exists()]
+    if missing:
+        _with_progress("fetch", missing, cache.ensure_index, CONNECTIONS)
+
+
+def _with_progress(
+    title: str, items: Sequence[Any], work: Callable[[Any], object], threads: int = 1
+) -> None:
+    from rich.console import Console
+    from rich.progress import track
+
+    quiet = not sys.stderr.isatty()
+    console = Console(stderr=True)
+    pool = ThreadPoolExecutor(threads)
     try:
-        meta = json.loads(data)
-    except ValueError as error:
-        raise DataError(f"{shard}: {key}.json is not valid JSON: {error}") from error
-    if not isinstance(meta, dict):
-        raise DataError(f"{shard}: {key}.json should be an object, not {type(meta).__name__}")
-    return meta
-
-
-def _captions(meta: dict[str, Any]) -> tuple[str, ...]:
-    sentences = meta.get("captions") or meta.get("caption")
-    if not isinstance(sentences, list):
-        sentences = [sentences]
-    return tuple(s.strip() for s in sentences if isinstance(s, str) and s.strip())
-
-
-def _tags(
-    stored: Sequence[Sequence[Sequence[Any]]] | None, shard: Path, key: str
-) -> tuple[tuple[Token, ...], ...] | None:
-    if stored is None:
-        return None
-    try:
-        return tuple(tuple(Token(*token) for token in sentence) for sentence in stored)
-    except TypeError as error:
-        raise DataError(
-            f"{shard}: {key}.json: its 'tokens' are not lists of [text, start, end, pos, lemma]"
-        ) from error
+        results = pool.map(work, items) if threads > 1 else map(work, items)
+        for _ in track(
+            results, title, total=len(items), disable=quiet, console=console, transient=True
+        ):
+            pass
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

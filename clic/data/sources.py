@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from clic import shapes
+from clic.data.order import Part
 from clic.errors import pick
 from clic.seeding import generator
 from clic.types import Sample
@@ -25,7 +26,20 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, index: int) -> Sample:
-        """Return sample `index`."""
+        """Return sample `index`.
+
+        Raises:
+            DataError: It is broken.
+        """
+
+    def aspects(self) -> np.ndarray:
+        """Return the sign of width - height of each image, int8 [N]."""
+        width, height = self.sizes().T
+        return np.sign(width - height).astype(np.int8)
+
+    def parts(self) -> list[Part]:
+        """Return the sources that are mixed in this one, in the order of their samples."""
+        return [Part(len(self))]
 
     def landscape(self, square: str, seed: int) -> np.ndarray:
         """Return which images count as landscape, bool [N].
@@ -35,11 +49,11 @@ class Source(ABC):
                 `either` throws a fair coin for each.
             seed: The run's seed, for the coins.
         """
-        width, height = self.sizes().T
-        wide = width >= height
+        aspects = self.aspects()
+        wide = aspects >= 0
         if square == "either":
             coins = generator(seed, "square").random(len(self)) < 0.5
-            wide = np.where(width == height, coins, wide)
+            wide = np.where(aspects == 0, coins, wide)
         return wide
 
 

@@ -31,11 +31,24 @@ class PassingError(Exception):
         self.wait, self.status = wait, status
 
 
+class RefusedError(DataError):
+    """The server will not give the file.
+
+    Attributes:
+        status: Its answer, e.g. 404.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 def connect(url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
     """Return the server's answer to a GET, its body not yet read.
 
     Raises:
         PassingError: Another try may help.
+        RefusedError: None will, says the server.
         DataError: None will.
     """
     headers = {"User-Agent": "clic", "Accept-Encoding": "identity", **headers}
@@ -49,7 +62,7 @@ def connect(url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
                 after = error.headers.get("Retry-After", "")
                 wait = float(after) if after.isdecimal() else 0.0
                 raise PassingError(said, wait, error.code) from error
-            raise DataError(f"{shown(url)}: {said}; check the address") from error
+            raise RefusedError(f"{shown(url)}: {said}; check the address", error.code) from error
     except (http.client.InvalidURL, UnicodeError) as error:
         raise DataError(f"{shown(url)} is no address ({error}); check it") from error
     except (http.client.HTTPException, OSError) as error:

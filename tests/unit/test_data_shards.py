@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import tarfile
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -13,10 +15,12 @@ import webdataset
 from PIL import Image
 
 from clic import shapes
+from clic.captions import annotation
 from clic.data import ShardSource, pack, write_index
+from clic.data.naming import locate_shards
 from clic.data.shards import find_shards, index_path
 from clic.errors import DataError
-from clic.types import Sample
+from clic.types import Sample, Token
 
 
 def jpeg(width: int = 20, height: int = 10, format: str = "JPEG", **settings: object) -> bytes:
@@ -222,18 +226,29 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         ShardSource(str(tmp_path / "nowhere"), "data.single_shards")
 
 
-@pytest.mark.parametrize(
-    "name", ["http://x.org/a.tar", "s3://bucket/{0..9}.tar", "pipe:curl http://x.org/a.tar"]
-)
+@pytest.mark.parametrize("name", ["http://x.org/a.tar", "s3://bucket/{0..1}.tar"])
 def test_shards_that_are_not_on_disk(name: str) -> None:
-    with pytest.raises(DataError, match="read from disk only for now; download") as error:
-        find_shards([name], "data.shards")
+    with pytest.raises(DataError, match=r"index=.*needs shards on disk; download"):
+        find_shards([name], "index")
+
+
+@pytest.mark.parametrize("name", ["pipe:curl http://x.org/a.tar", "ftp://x.org/a.tar", "hdfs://x"])
+def test_commands_and_unknown_addresses_are_refused(name: str) -> None:
+    with pytest.raises(DataError, match="never from commands") as error:
+        ShardSource([name])
     assert f"data.shards={name}:" in str(error.value)
+
+
+def test_addresses_are_expanded_like_paths() -> None:
+    assert locate_shards("https://x.org/{00..01}.tar?key=a", "s") == [
+        "https://x.org/00.tar?key=a",
+        "https://x.org/01.tar?key=a",
+    ]
 
 
 def test_a_file_that_is_no_tar(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("image,caption")
-    with pytest.raises(DataError, match=r"x\.csv is no \.tar file.*WebDataset \.tar.*img2dataset"):
+    with pytest.raises(DataError, match=r"x\.csv is no \.tar file.*\.tar files; .*data pack"):
         ShardSource(str(tmp_path / "x.csv"))
 
 
@@ -247,20 +262,15 @@ def members_with(**changes: bytes) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({}, "holds no sample"),
         ({"a.jpg": jpeg()}, "holds no sample.*WebDataset"),
         (
             members_with(**{"a.json": b'{"url": 1, "alt": "x"}'}),
             r"'caption'.*a\.json has 'url', 'alt'",
         ),
         (members_with(**{"a.json": b"{}"}), r"no captions.*\.txt \(a\.json has no keys\)"),
-        (members_with(**{"a.json": b"{"}), r"a\.json is not valid JSON"),
-        (members_with(**{"a.json": b"[1]"}), r"a\.json should be an object, not list"),
-        (members_with(**{"a.json": b"\xff\xfe{"}), r"a\.json is not valid JSON"),
-        (members_with(**{"a.jpg": b"no image"}), "image of a: .*no image"),
     ],
 )
-def test_broken_members_are_named(tmp_path: Path, members: dict[str, bytes], message: str) -> None:
+def test_a_tar_without_samples(tmp_path: Path, members: dict[str, bytes], message: str) -> None:
     shard = tar(tmp_path / "x.tar", members)
     with pytest.raises(DataError, match=message) as error:
         ShardSource(str(shard))
@@ -268,12 +278,66 @@ def test_broken_members_are_named(tmp_path: Path, members: dict[str, bytes], mes
     assert not index_path(shard).exists()
 
 
+def pixels_of_a_bomb() -> bytes:
+    """Return the header of a PNG of 15000 x 15000 pixels."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", 15000, 15000, 8, 2, 0, 0, 0)
+    chunks = [
+        struct.pack(">I", len(c) - 4) + c + struct.pack(">I", crc32(c)) for c in (head, b"IDAT")
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"a.json": b"{"}, "its JSON is not valid"),
+        ({"a.json": b"[1]"}, "its JSON should be an object, not list"),
+        ({"a.json": b"\xff\xfe{"}, "its JSON is not valid"),
+        ({"a.json": b"[" * 100_000}, "its JSON is not valid"),
+        ({"a.json": b'{"caption": "\\ud800"}'}, "not valid Unicode"),
+        ({"a.json": b'{"caption": "' + b"x" * 1_000_000 + b'"}'}, "JSON of 1000015 bytes .* limit"),
+        ({"a.json": b"{}", "a.txt": b"x" * 1_000_001}, "text of 1000001 bytes .* limit"),
+        ({"a.jpg": b"no image"}, "no image"),
+        ({"a.jpg": b""}, "no image"),
+        ({"a.jpg": pixels_of_a_bomb()}, "178956970 pixels"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else next(iter(value)),
+)
+def test_a_broken_sample_keeps_its_place_and_says_why_when_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], members: dict[str, bytes], message: str
+) -> None:
+    good = {"b.jpg": jpeg(), "b.txt": b"good"}
+    shard = tar(tmp_path / "x.tar", {**members_with(**members), **good})
+    source = ShardSource(str(shard))
+    assert "1 of 2 samples are broken or above the limits (a, ...)" in capsys.readouterr().err
+    assert len(source) == 2 and source.read(1).captions == ("good",)
+    np.testing.assert_array_equal(source.sizes(), [[0, 0], [20, 10]])
+    with pytest.raises(DataError, match=rf"x\.tar: a: .*{message}"):
+        source.read(0)
+
+
 @pytest.mark.parametrize("tokens", ["text", [["a", "b"]], [[["a", 0, 1]]], 5])
-def test_broken_tokens_are_named(tmp_path: Path, tokens: object) -> None:
+def test_tokens_of_other_tools_are_left_alone(tmp_path: Path, tokens: object) -> None:
     meta = json.dumps({"caption": "x", "tokens": tokens}).encode()
     shard = tar(tmp_path / "x.tar", members_with(**{"a.json": meta}))
-    with pytest.raises(DataError, match=r"x\.tar: a\.json: its 'tokens'"):
-        ShardSource(str(shard)).read(0)
+    assert ShardSource(str(shard)).read(0).tags is None
+
+
+def test_stored_tokens(tmp_path: Path) -> None:
+    tokens = ((Token("x", 0, 1, "NOUN", "x"),),)
+    stored = annotation.record(["x"], tokens, "mine", "1")
+    for caption, tags in (("x", tokens), ("y", ())):  # those of another caption are none
+        meta = json.dumps({"caption": caption, **stored}).encode()
+        shard = tar(tmp_path / f"{caption}.tar", members_with(**{"a.json": meta}))
+        assert ShardSource(str(shard)).read(0).tags == tags
+
+
+@pytest.mark.parametrize("name", ["/etc/a.jpg", "../a.jpg", "in/../../a.jpg"])
+def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
+    shard = tar(tmp_path / "x.tar", {"a.jpg": jpeg(), "a.txt": b"x", name: jpeg()})
+    with pytest.raises(DataError, match=r"x\.tar is refused: its entry .* leads out of the folder"):
+        write_index(shard)
+    assert not index_path(shard).exists()
 
 
 def test_a_cut_tar_is_refused_wherever_it_is_cut(tmp_path: Path) -> None:
@@ -311,25 +375,77 @@ def test_no_tar_at_all(tmp_path: Path) -> None:
 def test_a_tar_that_changed_after_it_was_indexed(tmp_path: Path) -> None:
     (shard,) = pack(world(2), tmp_path)
     shard.write_bytes(shard.read_bytes()[:-1024])
-    with pytest.raises(DataError, match=rf"{shard} has changed since .*delete the index"):
+    with pytest.raises(DataError, match=rf"{shard} has changed since .*index --force"):
         ShardSource(str(tmp_path))
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"text"])
-def test_a_broken_index(tmp_path: Path, content: bytes) -> None:
-    (shard,) = pack(world(1), tmp_path)
-    index_path(shard).write_bytes(content)
-    with pytest.raises(DataError, match=r"index\.npz is no index of this version.*delete it"):
-        ShardSource(str(tmp_path))
+def test_a_tar_that_changed_and_kept_its_size(tmp_path: Path) -> None:
+    (shard,) = pack(world(3), tmp_path)
+    source = ShardSource(str(tmp_path))
+    key = source.read(0).key
+    with tarfile.open(shard) as file:
+        offset = file.getmember(f"{key}.png").offset_data
+    data = bytearray(shard.read_bytes())
+    data[offset + 60] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(DataError, match=rf"{key}: .*has changed since"):
+        source.read(0)
+    assert len(ShardSource(str(tmp_path))) == 3  # the size is the same
+    write_index(shard)
+    assert ShardSource(str(tmp_path)).read(0)
+
+
+def test_a_shard_that_vanishes_and_comes_back(tmp_path: Path) -> None:
+    (shard,) = pack(world(2), tmp_path)
+    source = ShardSource(str(tmp_path))
+    shard.rename(tmp_path / "away")
+    with pytest.raises(DataError, match=rf"{shard} is not there any more; put it back"):
+        source.read(0)
+    (tmp_path / "away").rename(shard)
+    assert source.read(0).key
+
+
+def test_shards_of_any_length_and_empty_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tar(tmp_path / "0.tar", {})
+    for number, count in enumerate((1, 7, 20), 1):
+        members = {}
+        for i in range(count):
+            members |= {f"{number}-{i}.jpg": jpeg(), f"{number}-{i}.txt": b"x"}
+        tar(tmp_path / f"{number}.tar", members)
+    tar(tmp_path / "4.tar", {})
+    source = ShardSource(str(tmp_path))
+    keys = [source.read(i).key for i in range(len(source))]
+    assert keys == [f"{n}-{i}" for n, count in ((1, 1), (2, 7), (3, 20)) for i in range(count)]
+    assert source.shard_counts() == [
+        ("0.tar", 0), ("1.tar", 1), ("2.tar", 7), ("3.tar", 20), ("4.tar", 0),
+    ]  # fmt: skip
+    assert "0.tar is empty" in capsys.readouterr().err
+    with pytest.raises(DataError, match=r"data\.shards: the 2 shard\(s\) named hold no sample"):
+        ShardSource(str(tmp_path / "{0,4}.tar"))
+
+
+def test_a_broken_index(tmp_path: Path) -> None:
+    (shard,) = pack(world(3), tmp_path)
+    data = index_path(shard).read_bytes()
+    flipped = bytearray(data)
+    flipped[-5] ^= 1
+    cut = [data[:length] for length in (0, 5, 13, 40, 700, len(data) - 1)]
+    for content in (*cut, b"text", b"clic-columns\n[]\n", b"clic-columns\n\xff\n", bytes(flipped)):
+        index_path(shard).write_bytes(content)
+        with pytest.raises(DataError, match=rf"tar\.index .*run: .* index --force {tmp_path}"):
+            ShardSource(str(tmp_path))
 
 
 def test_an_index_of_another_version(tmp_path: Path) -> None:
     (shard,) = pack(world(1), tmp_path)
-    with np.load(index_path(shard)) as index:
-        old = dict(index)
-    old["members"] = old["members"][["image_offset", "width"]].copy()
-    np.savez(index_path(shard), **old)
-    with pytest.raises(DataError, match=r"index\.npz is of another version of clic; delete it"):
+    path = index_path(shard)
+    path.write_bytes(path.read_bytes().replace(b'"version": 2', b'"version": 1'))
+    with pytest.raises(
+        DataError,
+        match=r"tar\.index was made by another version of clic; run: .* --force",
+    ):
         ShardSource(str(tmp_path))
 
 
@@ -346,6 +462,6 @@ def test_an_index_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
         raise PermissionError(13, "Permission denied")
 
     shard = tar(tmp_path / "x.tar", members_with())
-    monkeypatch.setattr("clic.data.shards.os.replace", refuse)
-    with pytest.raises(DataError, match=r"index\.npz cannot be written \(Permission denied\)"):
+    monkeypatch.setattr("clic.data.index_columns.os.replace", refuse)
+    with pytest.raises(DataError, match=r"tar\.index cannot be written \(Permission denied\)"):
         write_index(shard)

@@ -6,16 +6,18 @@ import sys
 from types import ModuleType
 
 from clic.cli.common import Parser, run_cli
-from clic.cli.data import index, pack, preview, shapes
+from clic.cli.data import index, neighbours, pack, preview, shapes, verify
 
 # Each module of this package is one command: its docstring is the help, `EXAMPLES` its examples,
 # `add_arguments(parser)` its arguments and `run(flags, words)` the work. `TAKES_SETTINGS` says that
 # words such as data.shards=DIR are left for it to understand.
 COMMANDS: dict[str, ModuleType] = {
     "pack": pack,
+    "verify": verify,
     "preview": preview,
     "shapes": shapes,
     "index": index,
+    "neighbours": neighbours,
 }
 
 

@@ -1,32 +1,77 @@
-"""Index tars made elsewhere."""
+"""Index tars made elsewhere.
+
+An index that is there is kept where it fits its tar, unless --force.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from clic.cli.common import Parser
+from clic.cli.common import Parser, check_least
 from clic.errors import DataError
 
-EXAMPLES = ("clic-data index /data/laion",)
+EXAMPLES = ("clic-data index /data/laion", "clic-data index --force '/data/{00000..00099}.tar'")
 
 
 def add_arguments(parser: Parser) -> None:
     """Add this command's arguments."""
     parser.add_argument("shards", nargs="+", help="folders, brace patterns or files")
+    parser.add_argument("--force", action="store_true", help="make every index anew")
+    parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
 
 
 def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     """Write the indexes."""
-    from rich.progress import track
+    from rich.progress import Progress
 
-    from clic import data
+    from clic.data.index import index_path, load_index
     from clic.data.naming import find_shards
+    from clic.data.pool import default_workers, run_tasks
 
+    check_least(1, **({} if flags.workers is None else {"workers": flags.workers}))
     shards = find_shards(flags.shards, "clic-data index")
     if not shards:
         raise DataError("no shards are named")
-    for shard in track(shards, description="index", disable=not sys.stdout.isatty()):
-        data.write_index(shard)
-    print(f"indexed {len(shards)} shards")
+    todo = [shard for shard in shards if flags.force or not _is_indexed(shard)]
+    failed = []
+    with Progress(transient=True, disable=not sys.stdout.isatty()) as bars:
+        bar = bars.add_task("index", total=len(todo))
+        for mistake in run_tasks(
+            _index, todo, flags.workers or default_workers(), lambda done: None, __name__
+        ):
+            bars.advance(bar)
+            if mistake:
+                failed.append(mistake)
+    if failed:
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise DataError(f"{len(failed)} of {len(shards)} shards: {sorted(failed)[0]}{more}")
+    samples = broken = 0
+    for shard in shards:
+        index = load_index(index_path(shard))
+        samples, broken = samples + index.samples, broken + len(index.broken)
+    kept = f", {len(shards) - len(todo)} were" if len(todo) < len(shards) else ""
+    print(f"indexed {len(todo)} shards{kept}: {samples} samples, {broken} of them broken")
+
+
+def _is_indexed(shard: Path) -> bool:
+    from clic.data.index import index_path, load_index
+
+    try:
+        return load_index(index_path(shard)).shard_bytes == shard.stat().st_size
+    except DataError:
+        return False
+
+
+def _index(shard: Path, tick: Callable[[int], None]) -> str:
+    """Index one shard; return what is wrong with it."""
+    from clic.data import write_index
+
+    try:
+        write_index(shard)
+    except DataError as error:
+        return str(error)
+    tick(1)
+    return ""

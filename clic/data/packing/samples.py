@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from clic import images
+from clic.captions import annotation
 from clic.data.packing.encoding import ENDINGS, kind_of
 from clic.data.packing.items import RejectedError
 from clic.data.packing.tars import ShardWriter, members_of
@@ -73,7 +74,7 @@ def _members(sample: Sample) -> dict[str, Any]:
         "height": height,
     }
     if sample.tags is not None:
-        record["tokens"] = [[list(token) for token in sentence] for sentence in sample.tags]
+        record |= annotation.record(sample.captions, sample.tags, "given", "1")
     try:
         return members_of(sample.key, ending, data, record)
     except RejectedError as error:

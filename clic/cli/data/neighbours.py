@@ -1,0 +1,84 @@
+"""Find each image's nearest images, for sampling.hard_images.
+
+Every image goes through the model once; then all pairs are compared, a block at a time. A call that
+was stopped goes on where it was when it is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from clic.cli.common import Parser, check_least, writing
+from clic.errors import DataError
+
+EXAMPLES = ("clic-data neighbours /data/coco --model ViT-B-32:openai",)
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add this command's arguments."""
+    add = parser.add_argument
+    add("shards", nargs="+", help="folders, brace patterns or files")
+    add("--model", default="ViT-B-32:openai", help="as clic-eval takes it (ViT-B-32:openai)")
+    add("--k", type=int, default=3, help="neighbours of each image (3, as NegCLIP)")
+    add("--out", type=Path, help="file to write (default: neighbours-MODEL beside the shards)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
+    add("--precision", default="fp32", choices=("fp32", "bf16", "fp16"), help="fp32")
+    add("--batch-size", type=int, default=128, help="images at a time (128)")
+    add("--workers", type=int, default=2, help="threads that decode images (2)")
+
+
+def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
+    """Write the neighbours."""
+    import torch
+    from rich.progress import Progress
+
+    from clic import inference
+    from clic.data.neighbours import Features, encode_source, nearest, write_neighbours
+    from clic.data.shards import ShardSource
+
+    check_least(1, k=flags.k, batch_size=flags.batch_size, workers=flags.workers)
+    source = ShardSource(flags.shards, "clic-data neighbours")
+    if len(source) <= flags.k:
+        raise DataError(f"{len(source)} images are too few for --k {flags.k} neighbours of each")
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", flags.model).strip("-")
+    out = flags.out or source.paths[0].parent / f"neighbours-{name}"
+    model = inference.load(flags.model, flags.device, flags.precision, flags.batch_size)
+    identity = {**model.identity, "precision": flags.precision}
+    width = int(model.clip.source.architecture["embed_dim"])
+    with writing(out), Progress(transient=True, disable=not sys.stdout.isatty()) as bars:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        features = Features(
+            out.with_name(f".{out.name}.features"),
+            (len(source), width),
+            [source.shard_counts(), identity],
+        )
+        if features.done:
+            print(f"going on after {features.done} of {len(source)} images")
+        bar = bars.add_task("encode", total=len(source), completed=features.done)
+        encode_source(
+            source,
+            features,
+            lambda pixels: model.encode_image(pixels).numpy(),
+            flags.batch_size,
+            flags.workers,
+            lambda images: bars.advance(bar, images),
+        )
+        broken = sum(
+            int((~features.rows[i : i + 65536].any(axis=1)).sum())
+            for i in range(0, len(source), 65536)
+        )
+        if len(source) - broken <= flags.k:
+            features.remove()
+            raise DataError(f"only {len(source) - broken} images are whole, too few for --k")
+        bar = bars.add_task("compare", total=len(source))
+        device = model.device if model.device.type == "cuda" else torch.device("cpu")
+        found = nearest(features.rows, flags.k, device, lambda images: bars.advance(bar, images))
+        write_neighbours(out, source, found, identity)
+        features.remove()
+    note = f" ({broken} broken images have none of their own kind)" if broken else ""
+    print(f"{out}: {flags.k} neighbours of each of {len(source)} images{note}")
+    print(f"  clic-train ... sampling.kinds=single sampling.hard_images={out}")

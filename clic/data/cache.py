@@ -1,0 +1,213 @@
+"""Shards from far away, kept whole on the local disk as long as there is room."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from clic.data.index import index_path, load_index, write_index
+from clic.data.remote import MISSING, beside, fetch
+from clic.download import RefusedError
+from clic.errors import DataError
+
+GB = 10**9
+PATIENCE = 10.0
+"""Seconds to wait for other processes to be done with what must go."""
+POLL = 0.05
+UNKNOWN = 64 << 20
+"""Bytes after which room is made again, where a server does not say how long a file is."""
+
+
+def cache_folder(setting: str | None) -> Path:
+    """Return the folder for what can be made or fetched again.
+
+    Args:
+        setting: `data.cache_dir`; None takes the environment's CLIC_CACHE, else `clic` in
+            XDG_CACHE_HOME, else `~/.cache/clic`.
+    """
+    if setting is not None:
+        return Path(setting).expanduser()
+    if folder := os.environ.get("CLIC_CACHE"):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "clic"
+
+
+class ShardCache:
+    """Remote shards on the local disk, shared by all processes of the machine.
+
+    A shard that is read is locked; the kernel drops the lock with the process. To make room, those
+    that were used longest ago go first, never one that is locked. Indexes stay.
+
+    Args:
+        folder: Where they are kept.
+        limit: Bytes that they may take.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder, self.limit = folder / "shards", limit
+
+    def path(self, url: str) -> Path:
+        """Return where a shard lies, or would lie."""
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", Path(url.partition("?")[0]).stem)[-60:]
+        digest = hashlib.blake2b(url.encode(), digest_size=8).hexdigest()
+        return self.folder / f"{digest}-{name}.tar"
+
+    @contextmanager
+    def open(self, url: str) -> Iterator[BinaryIO]:
+        """Open a shard, fetching it where it is not (or no longer) there.
+
+        Raises:
+            DataError: It cannot be fetched, or finds no room.
+        """
+        path = self.path(url)
+        file = self._open_cached(path)
+        while file is None:
+            fetch(url, path, self._room_maker(path))
+            file = self._open_cached(path)  # None if another process evicted it in this instant
+        with file:
+            yield file
+
+    def _open_cached(self, path: Path) -> BinaryIO | None:
+        try:
+            file = open(path, "rb")  # noqa: SIM115, the caller closes it
+            fcntl.flock(file, fcntl.LOCK_SH)
+            mine = os.fstat(file.fileno())
+            if os.path.samestat(mine, path.stat()):
+                os.utime(path, ns=(time.time_ns(), mine.st_mtime_ns))
+                return file
+            file.close()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _unusable(path, error) from error
+        return None
+
+    def ensure_index(self, url: str) -> Path:
+        """Return the index of a shard: fetched from beside it, else made from the shard.
+
+        Raises:
+            DataError: The shard cannot be fetched, or is broken.
+        """
+        target = index_path(self.path(url))
+        if target.exists():
+            return target
+        try:
+            load_index(fetch(beside(url, ".index"), target))
+        except RefusedError as error:
+            if error.status not in MISSING:
+                raise
+        except DataError:
+            if not target.exists():
+                raise  # the fetch failed
+            target.unlink(missing_ok=True)  # of another version, or something else of that name
+        if not target.exists():
+            with self.open(url):
+                write_index(self.path(url), target)
+        return target
+
+    def _room_maker(self, path: Path) -> _RoomMaker:
+        return _RoomMaker(self, path)
+
+    def make_room(self, need: int, path: Path) -> None:
+        """Remove shards until `need` bytes fit.
+
+        Args:
+            need: Size of the file that is being fetched.
+            path: Its name.
+
+        Raises:
+            DataError: They do not fit.
+        """
+        if need > self.limit:
+            raise DataError(
+                f"{path.name} has {need / GB:.3g} GB, more than data.cache_gb="
+                f"{self.limit / GB:.3g}; raise it"
+            )
+        deadline = time.monotonic() + PATIENCE
+        with open(self.folder / ".lock", "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            while missing := self._missing(need, path):
+                if not self._evict_oldest(path):
+                    if time.monotonic() > deadline:
+                        raise DataError(missing)
+                    time.sleep(POLL)
+
+    def _missing(self, need: int, path: Path) -> str:
+        """Return what is wrong with keeping `need` more bytes, the empty string if nothing is."""
+        taken = sum(_reserved(file) for file in self._files() if file.name != f"{path.name}.part")
+        if taken + need > self.limit:
+            return (
+                f"the shards in use fill data.cache_gb={self.limit / GB:.3g} in {self.folder}; "
+                "raise it"
+            )
+        arrived = path.with_name(f"{path.name}.part").stat().st_size
+        free = shutil.disk_usage(self.folder).free
+        if free < need - arrived:
+            return (
+                f"{self.folder} has {free / GB:.3g} GB free and {path.name} needs "
+                f"{need / GB:.3g}: the disk is full; make room, or choose another data.cache_dir"
+            )
+        return ""
+
+    def _files(self) -> list[Path]:
+        return [*self.folder.glob("*.tar"), *self.folder.glob("*.tar.part")]
+
+    def _evict_oldest(self, keep: Path) -> bool:
+        """Remove the shard that was used longest ago of those that nobody reads."""
+        ages = []
+        for path in self.folder.glob("*.tar"):
+            with suppress(FileNotFoundError):
+                ages.append((path.stat().st_atime_ns, path))
+        return any(path != keep and _remove_unused(path) for _, path in sorted(ages))
+
+
+class _RoomMaker:
+    """Makes room for a file as soon as its length is known."""
+
+    def __init__(self, cache: ShardCache, path: Path) -> None:
+        self.cache, self.path, self._next = cache, path, 0
+
+    def __call__(self, done: int, total: int | None) -> None:
+        if done >= self._next:
+            self.cache.make_room(done + UNKNOWN if total is None else total, self.path)
+            self._next = done + UNKNOWN
+
+
+def _remove_unused(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # somebody reads it
+    return True
+
+
+def _reserved(path: Path) -> int:
+    """Return the bytes that a file has, or will have once it is whole."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return 0
+    if path.suffix == ".part":
+        with suppress(OSError, ValueError, AttributeError, TypeError):
+            note = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="utf-8"))
+            return max(size, int(note.get("total") or 0))
+    return size
+
+
+def _unusable(path: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{path} cannot be read ({error.strerror}); remove it, or choose another data.cache_dir"
+    )

@@ -1,0 +1,281 @@
+"""The index beside each shard: where its samples lie, how large their images are, checksums.
+
+`<tar>.index` is a file of columns (see `index_columns`), with a row for each sample:
+
+- `blocks` [n, 3]: where image, `.json` and `.txt` begin, in blocks of 512 bytes; `lengths` [n, 3]:
+  their bytes, 0 where there is none;
+- `crcs` [n]: CRC-32 of the three together;
+- `sizes` [n, 2]: width and height after EXIF rotation, 0 where image or JSON is broken;
+- `sentences` [n]: number of captions;
+- `key_ends` [n] and `keys`: the keys in UTF-8, one behind the other.
+
+Its header counts the samples, the keys that were left out for want of an image or a caption, and
+the tar's bytes, and says what is wrong with each broken sample. What detects what: a tar of another
+size is refused when it is opened; other bytes at a sample's place, when it is read, by its CRC.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import sys
+import tarfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from clic import images
+from clic.data.index_columns import ColumnsError, read_columns, write_columns
+from clic.data.index_tar import NOTHING, Span, read_span, walk
+from clic.data.record import captions_of, check_length, parse_record
+from clic.errors import DataError
+
+INDEX_SUFFIX = ".index"
+FORMAT, VERSION = "index", 2
+IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+COLUMNS: dict[str, tuple[str, int]] = {
+    "blocks": ("<u4", 3),
+    "lengths": ("<u4", 3),
+    "crcs": ("<u4", 0),
+    "sizes": ("<i4", 2),
+    "sentences": ("<u2", 0),
+    "key_ends": ("<u4", 0),
+}
+"""Columns with a row for each sample: dtype, and numbers in a row (0 for a plain column)."""
+MOST = {"lengths": 2**32 - 1, "sentences": 2**16 - 1}
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """What is known of a shard.
+
+    Attributes:
+        samples: Number of its samples.
+        shard_bytes: Size of the tar.
+        left_out: Keys without an image or a caption.
+        broken: What is wrong with a sample, by its row.
+        columns: By name, those of `COLUMNS` and `keys`.
+    """
+
+    samples: int
+    shard_bytes: int
+    left_out: int
+    broken: dict[int, str]
+    columns: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A sample, as it goes into the index."""
+
+    key: str
+    spans: tuple[Span, Span, Span]
+    crc: int
+    size: tuple[int, int]
+    sentences: int
+    broken: str = ""
+
+
+def index_path(shard: Path) -> Path:
+    """Return where the index of a shard lies."""
+    return shard.with_name(shard.name + INDEX_SUFFIX)
+
+
+def write_index(shard: Path, target: Path | None = None) -> Path:
+    """Index a tar in one pass.
+
+    Keys without an image or without a caption are left out, and their number is printed. A sample
+    whose image or JSON is broken (or above the limits) has its place, so that reading it says so.
+
+    Args:
+        shard: The tar.
+        target: The index, None for `index_path`.
+
+    Raises:
+        DataError: The tar is broken, or holds entries but no sample with an image and a caption.
+    """
+    target = index_path(shard) if target is None else target
+    entries, left_out = [], []
+    try:
+        with open(shard, "rb") as file:
+            for key, members in walk(file, shard):
+                entry = _entry(file, shard, key, members)
+                if entry is None:
+                    left_out.append(key)
+                else:
+                    entries.append(entry)
+            if left_out and not entries:
+                raise _no_samples(file, shard)
+            shard_bytes = file.seek(0, 2)
+    except OSError as error:
+        raise DataError(f"{shard} cannot be read ({error.strerror}); mend or remove it") from error
+    _report(shard, len(entries), left_out, [e.key for e in entries if e.broken])
+    try:
+        _write(target, entries, shard_bytes, len(left_out))
+    except OSError as error:
+        raise DataError(
+            f"{target} cannot be written ({error.strerror}); index the shards where you may write"
+        ) from error
+    return target
+
+
+def _entry(file: BinaryIO, shard: Path, key: str, members: dict[str, Span]) -> _Entry | None:
+    """Return a sample's entry, None where it has no image or no caption."""
+    image = next((members[t] for t in IMAGE_TYPES if t in members), None)
+    if image is None:
+        return None
+    meta, text = members.get(".json", NOTHING), members.get(".txt", NOTHING)
+    spans = (image, meta, text)
+    try:
+        check_length("JSON", meta.length)
+        check_length("text", text.length)
+        texts = [read_span(file, span, shard) for span in (meta, text)]
+        record = parse_record(texts[0]) if meta.length else {}
+        captions = captions_of(record, texts[1])
+        if not captions:
+            return None
+        data = read_span(file, image, shard)
+        crc = zlib.crc32(texts[1], zlib.crc32(texts[0], zlib.crc32(data)))
+        return _Entry(key, spans, crc, images.dimensions(data), len(captions))
+    except DataError as error:
+        return _Entry(key, spans, 0, (0, 0), 0, str(error))
+
+
+def _no_samples(file: BinaryIO, shard: Path) -> DataError:
+    """Return what to say of a tar without samples: what the first JSON beside an image holds."""
+    for key, members in walk(file, shard):
+        if ".json" in members and any(t in members for t in IMAGE_TYPES):
+            found = ", ".join(map(repr, parse_record(read_span(file, members[".json"], shard))))
+            return DataError(
+                f"{shard} holds images and JSON files but no captions; put each image's into its "
+                "JSON's 'captions' (a list) or 'caption', or into a .txt "
+                f"({key}.json has {found or 'no keys'})"
+            )
+    return DataError(
+        f"{shard} holds no sample with an image ({', '.join(IMAGE_TYPES[:3])}...) and a "
+        "caption (.json or .txt) of the same key; it should be a WebDataset tar"
+    )
+
+
+def _report(shard: Path, count: int, left_out: Sequence[str], broken: Sequence[str]) -> None:
+    if left_out:
+        print(
+            f"{shard}: {len(left_out)} of {len(left_out) + count} keys have no image or no "
+            f"caption and are left out ({', '.join(left_out[:3])}, ...)",
+            file=sys.stderr,
+        )
+    if broken:
+        print(
+            f"{shard}: {len(broken)} of {count} samples are broken or above the limits "
+            f"({', '.join(broken[:3])}, ...); clic-data verify says why",
+            file=sys.stderr,
+        )
+    if not count and not left_out:
+        print(f"{shard} is empty", file=sys.stderr)
+
+
+def _write(target: Path, entries: Sequence[_Entry], shard_bytes: int, left_out: int) -> None:
+    keys = [entry.key.encode("utf-8", errors="surrogateescape") for entry in entries]
+    rows: dict[str, list] = {
+        "blocks": [[span.offset // tarfile.BLOCKSIZE for span in e.spans] for e in entries],
+        "lengths": [[span.length for span in e.spans] for e in entries],
+        "crcs": [e.crc for e in entries],
+        "sizes": [e.size for e in entries],
+        "sentences": [e.sentences for e in entries],
+        "key_ends": np.cumsum([len(key) for key in keys], dtype=np.int64).tolist(),
+    }
+    columns: dict[str, np.ndarray] = {"keys": np.frombuffer(b"".join(keys), np.uint8)}
+    for name, (dtype, width) in COLUMNS.items():
+        shape = (len(entries), width) if width else (len(entries),)
+        column = np.array(rows[name], dtype=np.int64).reshape(shape)
+        columns[name] = np.minimum(column, MOST.get(name, 2**62)).astype(dtype)
+    header = {
+        "samples": len(entries),
+        "shard_bytes": shard_bytes,
+        "left_out": left_out,
+        "broken": {row: e.broken for row, e in enumerate(entries) if e.broken},
+        "crc": _crc(columns),
+    }
+    specs = {name: (column.dtype.str, column.shape) for name, column in columns.items()}
+    with write_columns(target, FORMAT, VERSION, header, specs) as writer:
+        for name, column in columns.items():
+            writer.put(name, column)
+
+
+def _crc(columns: dict[str, np.ndarray]) -> int:
+    crc = 0
+    for name in sorted(columns):
+        crc = zlib.crc32(np.ascontiguousarray(columns[name]).tobytes(), crc)
+    return crc
+
+
+def load_index(path: Path) -> ShardIndex:
+    """Return an index.
+
+    Args:
+        path: The index itself.
+
+    Raises:
+        DataError: It is missing, broken, or of another version.
+    """
+    try:
+        header, columns = read_columns(path, FORMAT, VERSION, mapped=False)
+        if header["crc"] != _crc(columns):
+            raise ColumnsError(f"{path} is broken (wrong checksum)")
+        broken = {int(row): str(why) for row, why in header["broken"].items()}
+        samples, size, left_out = (
+            int(header[name]) for name in ("samples", "shard_bytes", "left_out")
+        )
+        return ShardIndex(samples, size, left_out, broken, columns)
+    except (ColumnsError, KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = str(error) if isinstance(error, ColumnsError) else f"{path} is broken ({error!r})"
+        raise DataError(f"{reason}; run: {remedy(path)}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); mend or remove it") from error
+
+
+def remedy(path: Path) -> str:
+    """Return the command that makes an index, or all of its folder, anew."""
+    return f"clic-data index --force {path.parent}"
+
+
+def ensure_index(shard: Path, wait: bool) -> bool:
+    """Index a shard that has no index, unless another process is doing so.
+
+    The kernel drops a process's claim with the process, so a killed one leaves none behind.
+
+    Args:
+        shard: The tar.
+        wait: Whether to wait for the other process (and do its work, if it dies).
+
+    Returns:
+        Whether there is an index now.
+
+    Raises:
+        DataError: As `write_index`.
+    """
+    path = index_path(shard)
+    if path.exists():
+        return True
+    try:
+        with open(shard, "rb") as file:
+            if not _claimed(file, wait):
+                return False
+            if not path.exists():  # who had the claim may have written it
+                write_index(shard)
+    except OSError as error:
+        raise DataError(f"{shard} cannot be read ({error.strerror}); mend or remove it") from error
+    return True
+
+
+def _claimed(file: BinaryIO, wait: bool) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a disk without locks: the work may be done twice, the files stay whole
+    return True
