@@ -15,6 +15,7 @@ from clic.evaluation import registry
 from clic.evaluation.cases import Table, digest
 from clic.evaluation.refs import image_path
 from clic.evaluation.registry import Benchmark
+from clic.evaluation.sources import how_to_get
 
 SPLITS = ("test", "validation", "train")
 # Names the command, because sweeps of clic-patch read the same message.
@@ -160,12 +161,12 @@ def _unable(benchmark: Benchmark, no_images: str | None, with_texts: bool) -> st
 def _check_files(benchmarks: Sequence[Benchmark], root: Path, with_images: bool) -> None:
     """Raise one error for all files that are missing, with the commands that get them."""
     lacking = {b.name: m for b in benchmarks if (m := registry.missing(b, root, with_images))}
-    items = [item for needed in lacking.values() for item in needed]
+    items = [source for needed in lacking.values() for source in needed]
     if not items:
         return
-    paths = list(dict.fromkeys(str(root.resolve() / item.path) for item in items))
+    paths = list(dict.fromkeys(str(root.resolve() / source.gives) for source in items))
     more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
-    commands = " && ".join(dict.fromkeys(item.get(root) for item in items))
+    commands = "; ".join(how_to_get(lacking, root))
     only_images = all(registry.text_only(b, root) for b in benchmarks if b.name in lacking)
     raise DataError(
         f"{', '.join(lacking)}: {paths[0]}{more} is missing; get it with: {commands} "
@@ -184,11 +185,11 @@ def _read(
 ) -> Prepared:
     table = benchmark.load(root, split, seed)
     sha256, rows = digest(table), table.rows
-    lost = _missing_images(table) if with_images else np.zeros(len(table.images), dtype=bool)
+    lost = missing_images(table) if with_images else np.zeros(len(table.images), dtype=bool)
     names = tuple(dict.fromkeys(str(image_path(table.images[i])) for i in np.flatnonzero(lost)))
     if names and not allow_missing:
         listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-        command = benchmark.images.get(root) if benchmark.images else ""
+        command = "; ".join(how_to_get({benchmark.name: benchmark.images}, root))
         raise DataError(
             f"{benchmark.name}: {len(names)} of {len(lost)} images are missing ({listed}); get "
             f"them with: {command}; or leave their rows out with --allow-missing"
@@ -197,7 +198,7 @@ def _read(
     return Prepared(benchmark, table.without(lost), sha256, names, rows)
 
 
-def _missing_images(table: Table) -> np.ndarray:
+def missing_images(table: Table) -> np.ndarray:
     """Return bool [I]: files that are not there. Each folder is listed once."""
     listed: dict[Path, set[str]] = {}
     lost = np.zeros(len(table.images), dtype=bool)

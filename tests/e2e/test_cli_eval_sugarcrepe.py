@@ -79,7 +79,7 @@ def test_without_images(clic_eval: Command, data: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("clic-eval: error: sugarcrepe++: ")
     assert str(data / "coco" / "val2017") in done.stderr
-    assert "curl -fL --create-dirs" in done.stderr and "val2017.zip" in done.stderr
+    assert f"get it with: clic-data fetch sugarcrepe++ --data {data}" in done.stderr
     assert done.stderr.count("\n") == 1
     assert "score the captions alone with clic-eval --text-only" in done.stderr
 
