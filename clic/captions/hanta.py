@@ -14,7 +14,7 @@ from clic.captions.words import COLOUR_WORDS
 from clic.types import Token
 
 # Raised with whatever changes a tag or a lemma: stored tags keep it beside HanTa's own version.
-_RULES = 2
+_RULES = 1
 
 # One token: a number, a word (hyphens inside, its clitic cut off), a clitic, or one other mark.
 _TOKEN = re.compile(
@@ -43,6 +43,7 @@ _UNIVERSAL = {
     "VVB": "VERB", "VVD": "VERB", "VVG": "VERB", "VVI": "VERB", "VVN": "VERB", "VVZ": "VERB",
     "VM0": "AUX",
 }  # fmt: skip
+_SINGULAR = frozenset(("a", "an", "this", "another", "each", "every"))
 _AUXILIARY = ("VB", "VD", "VH")
 
 # HanTa's effort grows with the cube of a word's length and its scores run out on long texts;
@@ -202,20 +203,41 @@ def _mark(word: str) -> str:
 
 
 def _correct(tokens: list[Token]) -> list[Token]:
-    """Mend what the tagger often gets wrong in captions: colours and directions.
+    """Mend what the tagger often gets wrong in captions: colours, directions and verbs in -s.
 
     A colour in front of what it colours is an adjective ("an orange cat"), "left" in
-    "the left of" is a noun, in "a circle left of", like "next" in "next to", a preposition.
+    "the left of" is a noun, in "a circle left of", like "next" in "next to", a preposition, and
+    what looks like a plural in "a cook chops onions" is a verb.
     """
     for i in range(len(tokens) - 2, -1, -1):
         token, following = tokens[i], tokens[i + 1]
-        word, after = token.text.lower(), following.text.lower()
+        word = token.text.lower()
         if word in COLOUR_WORDS and token.pos in ("NOUN", "PROPN", "VERB"):
             if following.pos in ("NOUN", "ADJ"):
                 tokens[i] = token._replace(pos="ADJ", lemma=word)
-        elif word in ("left", "right") and after == "of":
+        elif word in ("left", "right") and following.text.lower() == "of":
             named = i > 0 and tokens[i - 1].pos in ("DET", "ADJ", "PRON")
             tokens[i] = token._replace(pos="NOUN" if named else "ADP", lemma=word)
-        elif word == "next" and after == "to":
+        elif word == "next" and following.text.lower() == "to":
             tokens[i] = token._replace(pos="ADP", lemma=word)
+        elif _is_plural(token) and following.pos != "PUNCT" and _ends_singular(tokens, i):
+            lemma = _describe(word, _model().tag2int["VVZ"])[1]
+            tokens[i] = token._replace(pos="VERB", lemma=lemma)
     return tokens
+
+
+def _is_plural(token: Token) -> bool:
+    return token.pos == "NOUN" and token.text[-1] in "sS" and token.text.lower() != token.lemma
+
+
+def _ends_singular(tokens: Sequence[Token], end: int) -> bool:
+    """Return whether a noun phrase in the singular ("a cook") ends before that token."""
+    last = tokens[end - 1]
+    if end < 2 or last.pos not in ("NOUN", "PROPN") or _is_plural(last):
+        return False
+    if last.text.lower() in ("couple", "dozen") or last.text.endswith("ing"):
+        return False
+    i = end - 2
+    while i >= 0 and tokens[i].pos in ("NOUN", "PROPN", "ADJ"):
+        i -= 1
+    return i >= 0 and tokens[i].text.lower() in _SINGULAR

@@ -6,7 +6,15 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from clic.captions.words import ARTICLES, LIST_LINKS, PLURALS, POSTURES, SYMMETRIC_LINKS
+from clic.captions.words import (
+    ARTICLES,
+    GERUNDS,
+    LIST_LINKS,
+    PLURALS,
+    POSTURES,
+    QUANTITIES,
+    SYMMETRIC_LINKS,
+)
 from clic.types import Token
 
 # One letter a token, so that phrases are found by a regular expression over the letters. What
@@ -23,6 +31,7 @@ _WORD_LETTERS = {
 }
 _MODIFIERS = r"(?:R?[AM](?:(?:K|C|KC)?R?[AM])*)?"
 _NOUN_PHRASE = re.compile(rf"(?:D*{_MODIFIERS}N+S)*D*{_MODIFIERS}N+")
+_INSIDE = frozenset("AN")  # what may follow an adjective
 _COORDINABLE = frozenset(("NP", "VERB", "ADJ", "ADV"))
 # Kinds of links with the words of which at least one stands in a caption that has such a link.
 _LINKS = tuple(
@@ -44,17 +53,46 @@ _Item = tuple[str, tuple, str]
 
 def noun_phrases(tokens: Sequence[Token]) -> list[NounPhrase]:
     """Return the noun phrases: determiner, modifiers, nouns, possessors in front."""
-    letters = _letters(tokens)
+    return phrases_of(letters_of(tokens))
+
+
+def phrases_of(letters: str) -> list[NounPhrase]:
+    """Return the noun phrases of what `letters_of` gave."""
     return [NounPhrase(*m.span(), m.end() - 1) for m in _NOUN_PHRASE.finditer(letters)]
 
 
-def _letters(tokens: Sequence[Token]) -> str:
+def letters_of(tokens: Sequence[Token]) -> str:
+    """Return a letter for each token: D(eterminer), A(djective), N(oun), nu(M)ber, adve(R)b,
+    C(onjunction), K (comma), S (possessive mark), and o for any other.
+
+    A participle between what opens a noun phrase and its noun ("two parked cars") is an A, and so
+    are both words of "snow covered mountains".
+    """
     letters = [_LETTERS.get(token.pos, "o") for token in tokens]
     for i, letter in enumerate(letters):
         if letter == "p":
             token = tokens[i]
             letters[i] = _WORD_LETTERS.get((token.pos, token.text.lower()), "o")
+        elif letter in "DRA" and tokens[i].text.lower() in QUANTITIES:
+            letters[i] = "M"
+        elif letter in "Ao" and i + 1 < len(letters) and _LETTERS.get(tokens[i + 1].pos) in _INSIDE:
+            if tokens[i].text.lower() in GERUNDS and letter == "A":
+                letters[i] = "N"
+            elif tokens[i].pos == "VERB" and _opens(tokens, letters, i):
+                letters[i] = "A"
+                if i and letters[i - 1] == "N":
+                    letters[i - 1] = "A"
     return "".join(letters)
+
+
+def _opens(tokens: Sequence[Token], letters: Sequence[str], i: int) -> bool:
+    """Return whether what stands before a participle leaves it no place but in a noun phrase."""
+    form = tokens[i].text.lower()
+    if not form.endswith(("ing", "ed", "en")):
+        return False
+    if i == 0 or letters[i - 1] in "CN":
+        return not form.endswith("ing")
+    return letters[i - 1] in "DAM" or tokens[i - 1].pos == "ADP"
 
 
 def is_plural(token: Token) -> bool:

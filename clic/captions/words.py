@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def word_set(text: str) -> frozenset[str]:
     """Return the words of a text that spaces part."""
@@ -11,6 +13,14 @@ def word_set(text: str) -> frozenset[str]:
 COLOUR_WORDS = word_set(
     "red green blue yellow orange purple pink brown black white grey gray cyan magenta beige tan "
     "gold golden silver turquoise teal violet maroon navy lime olive crimson cream ivory"
+)
+# Said of how many there are, though taggers call some of them determiners or adverbs.
+QUANTITIES = word_set("several many few multiple numerous various")
+# Forms in -ing that make a name with the noun behind them: a cutting board does not cut.
+GERUNDS = word_set(
+    "cutting dining living swimming washing parking frying shopping fishing sewing serving mixing "
+    "rocking vending landing boxing drinking baking wrapping hiking wedding racing riding skiing "
+    "surfing clothing"
 )
 ARTICLES = frozenset(("a", "an", "the"))
 
@@ -41,3 +51,68 @@ POSTURES = word_set(
     "sit stand lie lay park place position pose rest locate arrange hang walk run seat "
     "play talk wait sleep kneel perch live"
 )
+
+# What the scene graph knows of nouns: who acts, what is worn or a part of its bearer, what only
+# introduces the thing that is meant, and what a quantity or a vessel of something is.
+ANIMATE = word_set(
+    "man woman person people boy girl child kid baby toddler guy lady gentleman male female adult "
+    "player skier snowboarder surfer skateboarder skater rider biker cyclist batter pitcher "
+    "catcher umpire chef cook worker waiter waitress police policeman officer soldier student "
+    "teacher couple group crowd family team friend teen teenager bride groom mother father mom "
+    "dad son daughter brother sister pedestrian passenger driver swimmer farmer doctor nurse "
+    "clown artist firefighter mechanic runner dancer musician singer golfer sailor fisherman "
+    "tourist shopper customer vendor "
+    "dog puppy cat kitten horse pony cow bull calf sheep lamb goat elephant giraffe zebra bear "
+    "lion tiger monkey bird duck goose chicken pigeon parrot owl seagull animal deer rabbit "
+    "squirrel fish pig donkey camel penguin swan eagle turtle herd flock"
+)
+WORN = word_set(
+    "shirt t-shirt dress suit tie hat cap helmet jacket coat sweater uniform vest short shorts "
+    "pants jeans skirt shoe boot glove scarf glasses sunglasses goggles mask costume outfit "
+    "clothes clothing gear attire wetsuit bikini swimsuit apron robe gown hoodie sandal sock belt "
+    "beanie collar beard mustache hair hand arm leg face head eye ear mouth nose tail paw wing "
+    "trunk horn neck"
+)
+PICTURE_NOUNS = word_set("picture photo photograph image shot view close-up painting drawing")
+MEASURES = word_set(
+    "group lot bunch couple pair number variety crowd herd flock row line set team pile stack "
+    "bowl plate cup glass mug box basket slice piece tray bottle bag bucket jar pot pan loaf "
+    "cluster bouquet vase dish can jug crate"
+)
+TIMES = word_set(
+    "day night morning afternoon evening dusk dawn noon sunset sunrise winter summer spring autumn "
+    "weekend"
+)
+RIDDEN = word_set(
+    "skateboard surfboard snowboard board ski skis bike bicycle motorcycle scooter rollerblades"
+)
+TOOLS = word_set(
+    "knife fork spoon scissors chopsticks stick bat racket racquet brush toothbrush camera phone "
+    "trunk beak hand remote controller pole paddle rope hammer tool"
+)
+
+# What it knows of prepositions: those of an act as a whole, those that say where an object goes or
+# what belongs to it, and those after which two things share their place.
+OF_THE_ACT = word_set("past through across along down up during after before until between")
+INTO_OBJECT = word_set("with for from at to onto into toward towards")
+NEIGHBOURS = frozenset(("next to", "near", "beside", "by", "close to"))
+WORD_PREPOSITIONS = (
+    "in front of", "on top of", "next to", "close to", "to the left of", "to the right of",
+    "on the left of", "on the right of", "left of", "right of", "in the middle of",
+    "in the center of", "in the centre of", "in back of", "adjacent to", "out of", "across from",
+    "along with", "together with", "away from", "far from", "instead of", "up to", "inside of",
+    "outside of",
+)  # fmt: skip
+# And of verbs: those that put their object somewhere, and "pick up", "take off".
+PLACING = word_set("put place lay set cut chop slice spread pour stack arrange hang paint draw")
+TAKEN_UP = word_set("pick hold put take set lift blow cut pull throw")
+PARTICLES = word_set("up out off down away back on")
+RELATIVE = word_set("that which who whom")
+
+
+def prefix_table(entries: Iterable[str]) -> dict[str, list[tuple[str, ...]]]:
+    """Return the entries' words by their first word, the longest entry first."""
+    table: dict[str, list[tuple[str, ...]]] = {}
+    for words in sorted((tuple(entry.split()) for entry in entries), key=len, reverse=True):
+        table.setdefault(words[0], []).append(words)
+    return table

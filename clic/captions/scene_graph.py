@@ -1,0 +1,91 @@
+"""A light scene graph of a tagged caption: things, their modifiers, and relations between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clic.captions.attachment import Reader, Relation
+from clic.captions.phrases import NounPhrase, letters_of, phrases_of
+from clic.captions.words import WORD_PREPOSITIONS, prefix_table
+from clic.types import Token
+
+MAX_TOKENS = 256  # no text tower reads more; it also bounds the pairs of long lists
+
+_MULTIWORD = prefix_table(WORD_PREPOSITIONS)
+
+
+@dataclass(frozen=True)
+class SceneGraph:
+    """What a caption says, as numbers of its tokens.
+
+    Attributes:
+        phrases: Its noun phrases in their order, each a thing: the head and what stands before it.
+        modifiers: (modifier, head noun) pairs: adjectives, participles and numbers, in front of
+            the noun or behind "is". Determiners and the first nouns of a compound are none.
+        relations: (noun, preposition or verb, noun); a verb's preposition belongs to it.
+    """
+
+    phrases: tuple[NounPhrase, ...]
+    modifiers: tuple[tuple[int, int], ...]
+    relations: tuple[Relation, ...]
+
+    @property
+    def participants(self) -> frozenset[int]:
+        """Tokens that take part: of things, of their modifiers, and of relations between them.
+
+        The words that CLoVe's "replace" may change (arXiv 2402.15021); an adverb, a verb without
+        an object or a preposition in front of a pronoun takes no part.
+        """
+        parts = {i for phrase in self.phrases for i in range(phrase.first, phrase.last)}
+        parts.update(modifier for modifier, _ in self.modifiers)
+        parts.update(i for relation in self.relations for i in relation.words)
+        return frozenset(parts)
+
+
+def scene_graph(tokens: Sequence[Token]) -> SceneGraph:
+    """Return the scene graph of a caption.
+
+    A chunker over tags: noun phrases by a pattern, then each phrase is related to an earlier one
+    by the words between the two. No parser, so what a phrase attaches to is decided by small
+    rules (`Reader`).
+
+    Args:
+        tokens: The caption's tokens, with universal POS.
+    """
+    tokens = tokens[:MAX_TOKENS]
+    letters = list(letters_of(tokens))
+    _mark_prepositions(tokens, letters)
+    phrases = phrases_of("".join(letters))
+    reader = Reader(tokens, letters)
+    position = 0
+    for phrase in phrases:
+        reader.read(position, phrase)
+        position = phrase.last
+    reader.predicate(position, len(tokens))
+    inside = [
+        (i, phrase.head)
+        for phrase in phrases
+        for i in range(phrase.first, phrase.head)
+        if letters[i] in "AM"
+    ]
+    modifiers = sorted(inside + reader.predicates)
+    return SceneGraph(tuple(phrases), tuple(modifiers), tuple(dict.fromkeys(reader.relations)))
+
+
+def _mark_prepositions(tokens: Sequence[Token], letters: list[str]) -> None:
+    """Write P for prepositions, those of several words ("in front of") included."""
+    i = 0
+    while i < len(tokens):
+        length = 1
+        for words in _MULTIWORD.get(tokens[i].text.lower(), ()):
+            if words == tuple([t.text.lower() for t in tokens[i : i + len(words)]]):
+                length = len(words)
+                break
+        if length > 1:
+            letters[i : i + length] = "P" * length
+        elif tokens[i].pos == "ADP":
+            letters[i] = "P"
+        elif tokens[i].pos == "VERB" and letters[i] == "o":
+            letters[i] = "V"
+        i += length

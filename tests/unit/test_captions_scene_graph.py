@@ -1,0 +1,140 @@
+"""The scene graph: small cases by hand, and its score on captions that others marked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from clic.captions.scene_graph import scene_graph
+from clic.captions.tagging import make_tagger
+
+TAG = make_tagger("hanta")
+MARKED = Path(__file__).resolve().parents[1] / "data" / "scene_graph_captions.json"
+
+
+class Score(NamedTuple):
+    """Marked items found, marked items, found items that are no accepted other reading."""
+
+    hits: int
+    marked: int
+    found: int
+
+    def __str__(self) -> str:
+        return f"recall {self.recall:.3f} precision {self.precision:.3f} ({self.marked} marked)"
+
+    @property
+    def recall(self) -> float:
+        return self.hits / self.marked
+
+    @property
+    def precision(self) -> float:
+        return self.hits / self.found
+
+
+def modifiers(caption: str) -> set[tuple[str, ...]]:
+    tokens = TAG(caption.lower())
+    return {(tokens[a].text, tokens[b].text) for a, b in scene_graph(tokens).modifiers}
+
+
+def relations(caption: str) -> set[tuple[str, ...]]:
+    tokens = TAG(caption.lower())
+    return {
+        (tokens[r.subject].text, " ".join(tokens[i].text for i in r.words), tokens[r.obj].text)
+        for r in scene_graph(tokens).relations
+    }
+
+
+def score(captions: list[dict[str, Any]], name: str) -> Score:
+    read = {"relations": relations, "modifiers": modifiers}[name]
+    hits = marked = found = 0
+    for entry in captions:
+        true = {tuple(item) for item in entry[name]}
+        made = read(entry["caption"])
+        hits += len(true & made)
+        marked += len(true)
+        found += len(made - ({tuple(item) for item in entry.get("also", ())} - true))
+    return Score(hits, marked, found)
+
+
+@pytest.mark.parametrize(
+    ("caption", "marked"),
+    [
+        ("a man riding a horse", {("man", "riding", "horse")}),
+        ("a red ball in front of a box", {("ball", "in front of", "box")}),
+        (
+            "a cat and a dog sleeping on a couch",
+            {("cat", "sleeping on", "couch"), ("dog", "sleeping on", "couch")},
+        ),
+        (
+            "a table with plates, cups and a vase",
+            {("table", "with", "plates"), ("table", "with", "cups"), ("table", "with", "vase")},
+        ),
+        (
+            "a man on a horse and a woman on a bicycle",
+            {("man", "on", "horse"), ("woman", "on", "bicycle")},
+        ),
+        (
+            "a boy in a blue jacket holding a phone to his ear",
+            {("boy", "in", "jacket"), ("boy", "holding", "phone"), ("phone", "to", "ear")},
+        ),
+        (
+            "a picture of a dog lying on a bed",
+            {("picture", "of", "dog"), ("dog", "lying on", "bed")},
+        ),
+        ("a cook chops onions", {("cook", "chops", "onions")}),
+        ("a dog is running. the cat sees it", set()),
+        ("the woman looks at him as he rides a horse", set()),
+    ],
+)
+def test_relations(caption: str, marked: set[tuple[str, ...]]) -> None:
+    assert relations(caption) == marked
+
+
+@pytest.mark.parametrize(
+    ("caption", "marked"),
+    [
+        ("two big red balls", {("two", "balls"), ("big", "balls"), ("red", "balls")}),
+        ("the dog is big and brown", {("big", "dog"), ("brown", "dog")}),
+        ("the dog is big and the cat is small", {("big", "dog"), ("small", "cat")}),
+        ("parked cars and several bouncing balls",
+         {("parked", "cars"), ("several", "balls"), ("bouncing", "balls")}),
+        ("a cutting board in a living room", set()),
+        ("a truck full of hay", {("full", "truck")}),
+    ],
+)  # fmt: skip
+def test_modifiers(caption: str, marked: set[tuple[str, ...]]) -> None:
+    assert modifiers(caption) == marked
+
+
+def test_who_takes_part() -> None:
+    tokens = TAG("two men slowly ride horses and smile at him")
+    parts = sorted(scene_graph(tokens).participants)
+    assert [tokens[i].text for i in parts] == ["two", "men", "ride", "horses"]
+
+
+def test_nothing_and_far_too_much() -> None:
+    assert scene_graph(()).participants == frozenset()
+    many = TAG("a dog and a cat on a box and a mat, " * 200)
+    assert 0 < len(scene_graph(many).relations) < 5000
+
+
+# The marks were made by hand, of captions written for them, before the chunker saw any. On its
+# first run it had recall 0.763 and precision 0.877 on relations, 0.935 and 0.973 on modifiers.
+# Captions 1 to 40 were then read to mend it; 41 to 80 never were, and are its score.
+@pytest.mark.parametrize(
+    ("half", "name", "recall", "precision"),
+    [
+        ("read", "relations", 0.93, 0.97),
+        ("read", "modifiers", 0.99, 0.99),
+        ("unread", "relations", 0.79, 0.87),
+        ("unread", "modifiers", 0.97, 0.97),
+    ],
+)
+def test_score_on_marked_captions(half: str, name: str, recall: float, precision: float) -> None:
+    captions = json.loads(MARKED.read_text("utf-8"))["captions"]
+    made = score(captions[:40] if half == "read" else captions[40:], name)
+    print(f"scene graph, {half} half, {name}: {made}")
+    assert made.recall >= recall and made.precision >= precision
