@@ -16,9 +16,16 @@ class EvalConfig:
     Attributes:
         bench: Benchmarks and groups of them.
         model: Models; empty takes the newest finished run, else `ViT-B-32:openai`.
+        compare: Models, or results written before, instead of `model`: differences to the first
+            with their intervals.
         data: Folder of the benchmarks' files, default CLIC_DATA, then `./data`.
+        out: Folder to write every kind of file to.
         json: File to write the report to.
         rows: File to write every row's outcome to, as JSON lines.
+        csv: File to write every number to, a line each, unrounded.
+        markdown: File to write tables to.
+        latex: File to write booktabs tables to.
+        html: File to write a self-contained page to.
         batch_size: Images, or texts, at a time.
         workers: Threads that decode images.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -31,9 +38,15 @@ class EvalConfig:
 
     bench: list[str] = field(default_factory=list)
     model: list[str] = field(default_factory=list)
+    compare: list[str] = field(default_factory=list)
     data: str | None = None
+    out: str | None = None
     json: str | None = None
     rows: str | None = None
+    csv: str | None = None
+    markdown: str | None = None
+    latex: str | None = None
+    html: str | None = None
     batch_size: int = 64
     workers: int = 2
     device: str = "auto"

@@ -292,3 +292,17 @@ def check_writable(*paths: str | None) -> None:
         special = file.exists() and not file.is_file()  # written into, where files are replaced
         if not os.access(file if special else file.parent, os.W_OK):
             raise ConfigError(f"cannot write {file}: no permission; choose another file")
+
+
+def check_folder(path: str) -> None:
+    """Fail before the work where a folder could not be made, or written to, after it.
+
+    Raises:
+        ConfigError: The path is a file, or there is no permission.
+    """
+    folder = Path(path).expanduser().absolute()
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    if not existing.is_dir():
+        raise ConfigError(f"cannot write to {path}: {existing} is no folder; name another one")
+    if not os.access(existing, os.W_OK):
+        raise ConfigError(f"cannot write to {path}: no permission in {existing}; name another one")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clic.cli.common import (
     Parser,
     add_scoring_flags,
+    check_folder,
     check_writable,
     compose,
     make_console,
@@ -17,11 +18,8 @@ from clic.cli.common import (
     run_cli,
     settings_of,
 )
+from clic.cli.eval_results import Results, gather
 from clic.config_eval import EvalConfig, check
-from clic.errors import ConfigError
-
-if TYPE_CHECKING:
-    from clic.evaluation.report import Report
 
 NAME = "clic-eval"
 FALLBACK_MODEL = "ViT-B-32:openai"
@@ -31,9 +29,13 @@ Each distinct image and caption is encoded once, whatever the number of benchmar
 EXAMPLES = """\
 examples:
   clic-eval --bench list                        what there is, and what is installed here
+  clic-eval --bench list:winoground             all of one: paper, licence, files, rows, rule
   clic-eval --bench shapes++                    the newest finished run; needs no data
   clic-eval --bench shapes++ --model shapes-base --model runs/shapes-1
                                                 two models side by side
+  clic-eval --bench shapes++ --compare shapes-base runs/shapes-1 --out results
+                                                differences with 95 % intervals; all files
+  clic-eval --compare results/a results/b       the same of results that --out wrote before
   clic-eval --bench sugarcrepe++ --model ViT-B-32:openai --data ~/data
   clic-eval --bench sugarcrepe++ --text-only --data ~/data
                                                 the captions alone, without COCO's images
@@ -56,8 +58,23 @@ def make_parser() -> Parser:
     add = parser.add_argument
     add("--bench", metavar="A,B", action="append", help="benchmarks, groups of them, or 'list'")
     add("--model", metavar="M", action="append", help="model to score; repeat for side by side")
-    add("--json", metavar="FILE", help="write the numbers with their provenance")
-    add("--rows", metavar="FILE", help="write every row: outcome, scores, captions (JSON lines)")
+    add("--compare", metavar="M", action="extend", nargs="+",
+        help="models, or results written before: differences to the first with a paired "
+        "bootstrap 95 %% interval")  # fmt: skip
+    files = parser.add_argument_group(
+        "files", "percentages are unrounded in JSON and CSV, with one decimal in tables; "
+        "all say where the numbers come from"
+    )  # fmt: skip
+    add = files.add_argument
+    add("--out", metavar="DIR", help="write all of the following into DIR, as report.* and "
+        "rows.jsonl; --compare and --model read it again")  # fmt: skip
+    add("--json", metavar="FILE", help="the numbers with their provenance")
+    add("--rows", metavar="FILE", help="every row: outcome, scores, captions (JSON lines)")
+    add("--csv", metavar="FILE", help="a line for each number, for pandas and spreadsheets")
+    add("--markdown", metavar="FILE", help="tables for a README or an issue")
+    add("--latex", metavar="FILE", help="booktabs tables for a paper, the best value bold")
+    add("--html", metavar="FILE", help="one page: bars, tables, the worst failures with images")
+    add = parser.add_argument
     add_scoring_flags(parser)
     add("--text-only", action="store_const", const=True,
         help="score the captions alone (TOT); no image is looked for")  # fmt: skip
@@ -73,67 +90,44 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _body(words: Sequence[str]) -> None:
     flags, overrides = make_parser().parse_with_overrides(words)
+    if flags.compare is not None:  # which takes all words that follow
+        overrides += [word for word in flags.compare if _is_setting(word)]
+        flags.compare = [word for word in flags.compare if not _is_setting(word)]
     settings = compose("eval", overrides, EvalConfig, settings_of(flags, "bench"))
-    if [name.lower() for name in settings.bench] == ["list"]:
-        _print_list(settings.data)
+    if _print_list(settings.bench, settings.data):
         return
-    if not settings.bench:
-        raise ConfigError("no benchmark named; give --bench NAME (--bench list shows them)")
+    from clic.evaluation import outputs
+
     check(settings)
     refuse_torchrun()
-    check_writable(settings.json, settings.rows)
-    reports = _evaluate(settings)
+    wanted = _wanted(settings)
+    results = gather(
+        settings,
+        _default_model,
+        keep_rows=bool(wanted["rows"]),
+        with_gallery=bool(wanted["html"]),
+    )
     # Files first: whatever happens to the terminal, the numbers are kept.
-    written = _write(settings, reports)
-    _print(reports)
+    written = outputs.write(wanted, results.reports, results.comparison, results.galleries)
+    _print(results)
     for file in written:
         print(f"wrote {file}")
 
 
-def _evaluate(settings: EvalConfig) -> list[Report]:
-    from clic import evaluation, inference
-
-    plan = evaluation.prepare(
-        settings.bench,
-        settings.data,
-        split=settings.split,
-        seed=settings.seed,
-        allow_missing=settings.allow_missing,
-        text_only=settings.text_only,
-    )
-    names = settings.model or [_default_model()]
-    _check_names(names[1:])
-    reports: list[Report] = []
-    for name in names:
-        model = inference.load(
-            name,
-            device=settings.device,
-            precision=settings.precision,
-            batch_size=settings.batch_size,
-        )
-        report = evaluation.run(
-            model,
-            plan,
-            batch_size=settings.batch_size,
-            workers=settings.workers,
-            keep_rows=settings.rows is not None,
-            progress=True,
-            name=name,
-        )
-        reports.append(report)
-    return reports
+def _is_setting(word: str) -> bool:
+    key, equals, _ = word.partition("=")
+    return bool(equals) and key in {f.name for f in fields(EvalConfig)}
 
 
-def _check_names(names: Sequence[str]) -> None:
-    """Find models whose turn comes later, so that a misspelt one does not waste the first one."""
-    from clic import models, runs
+def _wanted(settings: EvalConfig) -> dict[str, list[Path]]:
+    """Return the files to write, by kind, checked before the work that they are written after."""
+    from clic.evaluation import outputs
 
-    for name in names:
-        folder = Path(name).expanduser()
-        if folder.is_dir():
-            runs.resolve(folder)
-        else:
-            models.resolve(name)
+    named = {kind: getattr(settings, kind) for kind in outputs.FILES}
+    check_writable(*named.values())
+    if settings.out is not None:
+        check_folder(settings.out)
+    return outputs.files(settings.out, named)
 
 
 def _default_model() -> str:
@@ -148,38 +142,35 @@ def _default_model() -> str:
     return str(newest)
 
 
-def _write(settings: EvalConfig, reports: Sequence[Report]) -> list[str]:
-    """Write the files that were asked for; return their names."""
-    from clic.evaluation import report
-
-    if settings.json is not None:
-        report.write_json(settings.json, reports)
-    if settings.rows is not None:
-        report.write_rows(settings.rows, reports)
-    return [file for file in (settings.json, settings.rows) if file is not None]
-
-
-def _print(reports: Sequence[Report]) -> None:
-    from clic.evaluation import report
+def _print(results: Results) -> None:
+    from clic.evaluation import formats, report, report_tables
 
     console = make_console()
-    for line in report.legend(reports):
+    for line in report.legend(results.reports):
         console.print(line, markup=False, highlight=False)
-    for table in report.tables(reports):
+    for table in report_tables.tables(results.reports, results.comparison):
         console.print(table)
-    for line in report.notes(reports):
+    if results.comparison is not None:
+        console.print(formats.interval_note(results.comparison), markup=False, highlight=False)
+    for line in report.notes(results.reports):
         console.print(f"note: {line}", markup=False, highlight=False)
 
 
-def _print_list(data: str | None) -> None:
-    """Print every benchmark with what of it is installed."""
+def _print_list(bench: list[str], data: str | None) -> bool:
+    """Print what `--bench list` or `list:NAME` asks for; return False where it is neither."""
     from clic.evaluation import listing, plan
 
+    pages = listing.wanted(bench)
+    if pages is None:
+        return False
     root = Path(data).expanduser() if data is not None else plan.default_data_root()
     console = make_console()
-    console.print(listing.table(root))
-    for line in listing.lines(root):
+    if not pages:
+        console.print(listing.table(root))
+    told = [line for name in pages for line in listing.page(name, root)] or listing.lines(root)
+    for line in told:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return True
 
 
 if __name__ == "__main__":

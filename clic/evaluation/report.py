@@ -1,23 +1,21 @@
-"""What came out: as a dictionary, as files and as tables that fit 80 columns."""
+"""What came out: as a dictionary and as files."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clic.errors import ConfigError
+from clic.evaluation.cases import Table
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-METRICS = ("itt", "tot", "p1")
-COUNTS = {"n_images": "images", "n_captions": "captions"}
-MAX_WITH_DIFFERENCES = 4
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+JSON_FILE = "report.json"
+ROWS_KEY = "rows_file"
+"""Where a report's provenance names the file of its rows, as seen from the report's own."""
 
 
 @dataclass
@@ -30,13 +28,15 @@ class Report:
         provenance: Code, versions, time, settings, and what the benchmarks were.
         benchmarks: Numbers by benchmark; percentages, unrounded, with their row counts.
         rows: Each row's outcome, where they were kept.
+        tables: What was scored, by benchmark, where rows were kept.
     """
 
     name: str
     model: dict[str, Any]
     provenance: dict[str, Any]
     benchmarks: dict[str, dict[str, Any]]
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: Iterable[dict[str, Any]] = ()
+    tables: dict[str, Table] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `clic-eval --json FILE` writes."""
@@ -83,10 +83,13 @@ def write_object(path: str | Path, content: Any) -> None:
     write_text(path, [json.dumps(content, indent=1, allow_nan=False), "\n"])
 
 
-def write_json(path: str | Path, reports: Sequence[Report]) -> None:
-    """Write one report in its own form, several as ``{"reports": [...]}``."""
+def write_json(
+    path: str | Path, reports: Sequence[Report], comparison: Mapping[str, Any] | None = None
+) -> None:
+    """Write one report in its own form, several as ``{"reports": [...], "comparison": {...}}``."""
     forms = [report.to_dict() for report in reports]
-    write_object(path, forms[0] if len(forms) == 1 else {"reports": forms})
+    compared = {} if comparison is None else {"comparison": comparison}
+    write_object(path, forms[0] if len(forms) == 1 else {"reports": forms, **compared})
 
 
 def write_rows(path: str | Path, reports: Sequence[Report]) -> None:
@@ -97,20 +100,6 @@ def write_rows(path: str | Path, reports: Sequence[Report]) -> None:
         for row in report.rows
     )
     write_text(path, lines)
-
-
-def tables(reports: Sequence[Report]) -> list[Table]:
-    """Return a rich table for each benchmark, the models side by side."""
-    names = dict.fromkeys(name for report in reports for name in report.benchmarks)
-    made = []
-    for name in names:
-        forms = [report.benchmarks.get(name, {}) for report in reports]
-        is_triplet = any(isinstance(value, dict) for value in forms[0].values())
-        if is_triplet and len(reports) == 1:
-            made.append(_triplet_table(name, forms[0]))
-        else:
-            made.append(_comparison_table(name, forms))
-    return made
 
 
 def notes(reports: Sequence[Report]) -> list[str]:
@@ -139,92 +128,3 @@ def legend(reports: Sequence[Report]) -> list[str]:
 def letter(index: int) -> str:
     """Return the letter that stands for a model: A to Z, then AA, BB and so on."""
     return LETTERS[index % len(LETTERS)] * (1 + index // len(LETTERS))
-
-
-def new_table(title: str, first: str) -> Table:
-    """Return an empty table in the house's style, with its first column."""
-    from rich import box
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    # A narrow table would break its title into short lines.
-    heading = Text(title, style="table.title", no_wrap=True, overflow="ignore")
-    table = RichTable(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.collapse_padding = True
-    table.add_column(first, no_wrap=True)
-    return table
-
-
-def _is_mean(name: str, form: dict[str, Any]) -> bool:
-    """Return whether an entry is a macro mean: the categories have an underscore, means none."""
-    return isinstance(form.get(name), dict) and "_" not in name
-
-
-def _triplet_table(name: str, form: dict[str, Any]) -> Table:
-    table = new_table(name, "category")
-    shown = [m for m in METRICS if m in next(iter(form.values()))]
-    for metric in [*shown, "n"]:
-        table.add_column(metric.upper() if metric != "n" else "n", justify="right")
-    in_means = False
-    for category, entry in form.items():
-        if _is_mean(category, form) and not in_means:
-            in_means = True
-            table.add_section()
-        table.add_row(category, *(f"{entry[m]:.1f}" for m in shown), f"{entry['n']:,}")
-    return table
-
-
-def _title(name: str, forms: Sequence[dict[str, Any]]) -> str:
-    """Return a benchmark's name with how many images and captions were scored."""
-    counts = next(filter(None, forms))
-    shown = [f"{counts[key]:,} {what}" for key, what in COUNTS.items() if key in counts]
-    return f"{name} ({', '.join(shown)})" if shown else name
-
-
-def _flat(form: dict[str, Any]) -> dict[tuple[str, str], float]:
-    """Return percentages by (section, line); for triplets the sections are the metrics."""
-    flat: dict[tuple[str, str], float] = {}
-    for metric in METRICS:
-        for category, entry in form.items():
-            if isinstance(entry, dict) and metric in entry:
-                flat[(metric.upper(), category)] = entry[metric]
-    for key, value in form.items():
-        if not isinstance(value, dict) and key not in COUNTS:
-            flat[("", key)] = value
-    return flat
-
-
-def _comparison_table(name: str, forms: Sequence[dict[str, Any]]) -> Table:
-    """Return a line for each number, a column for each model, and differences to the first."""
-    with_differences = 1 < len(forms) <= MAX_WITH_DIFFERENCES
-    table = new_table(_title(name, forms), "measure")
-    for index in range(len(forms)):
-        table.add_column(letter(index) if len(forms) > 1 else "value", justify="right")
-        if index and with_differences:
-            table.add_column(f"{letter(index)} - A", justify="right")
-    flats = [_flat(form) for form in forms]
-    counts = {key: entry["n"] for key, entry in forms[0].items() if isinstance(entry, dict)}
-    if counts:
-        table.add_column("n", justify="right")
-    section = None
-    for key in dict.fromkeys(key for flat in flats for key in flat):
-        if section is not None and key[0] != section:
-            table.add_section()
-        section = key[0]
-        cells: list[str] = []
-        for index, flat in enumerate(flats):
-            cells.append(_cell(flat.get(key)))
-            if index and with_differences:
-                cells.append(_difference(flat.get(key), flats[0].get(key)))
-        if counts:
-            cells.append(f"{counts[key[1]]:,}")
-        table.add_row(" ".join(filter(None, key)), *cells)
-    return table
-
-
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
-def _difference(value: float | None, first: float | None) -> str:
-    return "" if value is None or first is None else f"{value - first:+.1f}"

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from clic.evaluation.report import COUNTS, new_table
+from clic.evaluation.panels import COUNTS
+from clic.evaluation.report_tables import new_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

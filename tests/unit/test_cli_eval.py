@@ -88,7 +88,7 @@ def test_one_model(clic_eval: Command, tmp_path: Path) -> None:
         "--json", "out.json", "--rows", "rows.jsonl", "--batch-size", "100",
     )  # fmt: skip
     assert (code, err) == (0, "")
-    assert "image_to_text@1" in out
+    assert "image to text R@1" in out
     assert max(map(len, out.splitlines())) <= 80
     form = json.loads((tmp_path / "out.json").read_text())
     assert set(form) == {"model", "provenance", "benchmarks"}

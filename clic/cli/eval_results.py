@@ -1,0 +1,198 @@
+"""What `clic-eval` shows: models scored now and results written before, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clic.config_eval import EvalConfig
+from clic.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from clic.evaluation.compare import Comparison
+    from clic.evaluation.compare_rows import Observed
+    from clic.evaluation.html import Gallery
+    from clic.evaluation.plan import Plan
+    from clic.evaluation.report import Report
+
+# Settings that say how models are scored, which results that were written before no longer need.
+SCORING = (
+    "data", "batch_size", "workers", "device", "precision", "allow_missing", "text_only", "split",
+    "seed",
+)  # fmt: skip
+
+
+@dataclass
+class Results:
+    """The models' numbers, and what is made of their rows.
+
+    Attributes:
+        reports: One for each model.
+        comparison: Differences to the first, with `--compare`.
+        galleries: Worst failures of each, where a page is written.
+    """
+
+    reports: list[Report] = field(default_factory=list)
+    comparison: Comparison | None = None
+    galleries: list[Gallery] = field(default_factory=list)
+
+
+def names_of(settings: EvalConfig) -> list[str]:
+    """Return the models and results that are named.
+
+    Raises:
+        ConfigError: They are named both ways, or there is nothing to compare with.
+    """
+    if settings.compare and settings.model:
+        raise ConfigError("name the models either with --compare or with --model, not both")
+    return settings.compare or settings.model
+
+
+def gather(
+    settings: EvalConfig,
+    default_model: Callable[[], str],
+    *,
+    keep_rows: bool,
+    with_gallery: bool,
+) -> Results:
+    """Score the models, read the results, and compare them where that is asked for.
+
+    Args:
+        settings: The command's.
+        default_model: Finds a model where none is named.
+        keep_rows: Whether rows are written; without, they are dropped as soon as they were used.
+        with_gallery: Whether a page is written.
+
+    Raises:
+        ConfigError: A setting is wrong or has no effect.
+        DataError: Data or a result is missing or broken, or results do not fit each other.
+        ModelError: There is no such model.
+    """
+    from clic.evaluation import compare_saved, gallery, registry
+
+    names = names_of(settings)
+    comparing = bool(settings.compare)
+    needs_rows = comparing or keep_rows or with_gallery
+    benches = [benchmark.name for benchmark in registry.select(settings.bench)] if (
+        settings.bench
+    ) else []  # fmt: skip
+    saved = {
+        name: compare_saved.load(name, benches, needs_rows)
+        for name in names
+        if compare_saved.is_saved(name)
+    }
+    models = [name for name in names if name not in saved]
+    if not benches and saved:
+        benches = _shared([report for reports in saved.values() for report in reports])
+        saved = {name: compare_saved.load(name, benches, needs_rows) for name in saved}
+    if not benches:
+        raise ConfigError("no benchmark named; give --bench NAME (--bench list shows them)")
+    if not models and names:
+        _check_no_effect(settings)
+    if comparing and sum(map(len, saved.values())) + len(models) < 2:
+        raise ConfigError(
+            f"compare={settings.compare[0]} is a single model; name at least two, the first of "
+            "which the others are compared with"
+        )
+    plan = _prepare(settings, benches) if models or not names else None
+    names = names or [default_model()]
+    check_models([name for name in names[1:] if name not in saved])
+    results, observed = Results(), []
+    for name in names:
+        reports = saved.get(name) or [_score(settings, plan, name, needs_rows)]
+        for report in reports:
+            report.name = _free(report.name, [one.name for one in results.reports])
+            if comparing:
+                observed.append(compare_saved.observe_report(report))
+            if with_gallery:
+                results.galleries.append(gallery.worst(report))
+            if not keep_rows:
+                report.rows, report.tables = (), {}
+            results.reports.append(report)
+    if comparing:
+        results.comparison = _compare(results.reports, observed)
+    return results
+
+
+def _shared(reports: Sequence[Report]) -> list[str]:
+    """Return the benchmarks that all results have."""
+    found = [b for b in reports[0].benchmarks if all(b in r.benchmarks for r in reports)]
+    if not found:
+        have = "; ".join(f"{r.name}: {', '.join(r.benchmarks) or 'none'}" for r in reports)
+        raise DataError(f"the results have no benchmark in common ({have})")
+    return found
+
+
+def _check_no_effect(settings: EvalConfig) -> None:
+    """Refuse settings of scoring where nothing is scored."""
+    default = EvalConfig()
+    for name in (f.name for f in fields(EvalConfig) if f.name in SCORING):
+        value = getattr(settings, name)
+        if value != getattr(default, name):
+            raise ConfigError(
+                f"{name}={value} has no effect: everything named was scored before; leave it out"
+            )
+
+
+def _free(name: str, taken: Sequence[str]) -> str:
+    """Return a name that no other model of the report has."""
+    number, free = 2, name
+    while free in taken:
+        number, free = number + 1, f"{name} ({number})"
+    return free
+
+
+def check_models(names: Sequence[str]) -> None:
+    """Find models whose turn comes later, so that a misspelt one does not waste the first one."""
+    from clic import models, runs
+
+    for name in names:
+        folder = Path(name).expanduser()
+        if folder.is_dir():
+            runs.resolve(folder)
+        else:
+            models.resolve(name)
+
+
+def _prepare(settings: EvalConfig, benches: Sequence[str]) -> Plan:
+    from clic import evaluation
+
+    return evaluation.prepare(
+        benches,
+        settings.data,
+        split=settings.split,
+        seed=settings.seed,
+        allow_missing=settings.allow_missing,
+        text_only=settings.text_only,
+    )
+
+
+def _score(settings: EvalConfig, plan: Plan | None, name: str, keep_rows: bool) -> Report:
+    from clic import evaluation, inference
+
+    if plan is None:
+        raise TypeError("a model needs a plan")
+    model = inference.load(
+        name,
+        device=settings.device,
+        precision=settings.precision,
+        batch_size=settings.batch_size,
+    )
+    return evaluation.run(
+        model,
+        plan,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        keep_rows=keep_rows,
+        progress=True,
+        name=name,
+    )
+
+
+def _compare(reports: Sequence[Report], observed: Sequence[dict[str, Observed]]) -> Comparison:
+    from clic.evaluation import compare, encode
+
+    with encode.progress_bar(True, "intervals", len(reports[0].benchmarks)) as advance:
+        return compare.compare(reports, observed, advance=advance)
