@@ -111,18 +111,34 @@ def load(folder: Path, clip: ClipModel) -> TrainingState:
     return TrainingState(**torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True))
 
 
-def check_same_batches(state: TrainingState, batch_size: int, world_size: int) -> None:
+def check_same_batches(
+    state: TrainingState, batch_size: int, world_size: int, allow_reorder: bool = False
+) -> str:
     """Refuse to continue with other batches than the run began with.
 
+    Args:
+        state: What the run began with.
+        batch_size: Images on each rank now.
+        world_size: Ranks now.
+        allow_reorder: Continue all the same.
+
+    Returns:
+        What differs, the empty string if nothing does.
+
     Raises:
-        ConfigError: The number of ranks or the batch size differs.
+        ConfigError: The number of ranks or the batch size differs, and that is not allowed.
     """
+    differences = []
     for setting, then, now in (
         ("number of ranks", state.world_size, world_size),
         ("train.batch_size", state.batch_size, batch_size),
     ):
-        if then != now:
+        if then != now and not allow_reorder:
             raise ConfigError(
                 f"the run was trained with {setting} {then} and cannot be resumed with {now}: "
-                f"every later batch would differ; use {then}, or start anew with train.resume=never"
+                f"every later batch would differ; use {then}, start anew with train.resume=never, "
+                "or accept that with data.allow_reorder=true"
             )
+        if then != now:
+            differences.append(f"{setting} {then} -> {now}")
+    return ", ".join(differences)

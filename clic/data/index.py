@@ -20,7 +20,8 @@ import fcntl
 import sys
 import tarfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -28,7 +29,7 @@ from typing import BinaryIO
 import numpy as np
 
 from clic import images
-from clic.data.index_columns import ColumnsError, read_columns, write_columns
+from clic.data.index_columns import ColumnsError, read_columns, read_header, write_columns
 from clic.data.index_tar import NOTHING, Span, read_span, walk
 from clic.data.record import captions_of, check_length, parse_record
 from clic.errors import DataError
@@ -192,11 +193,18 @@ def _write(target: Path, entries: Sequence[_Entry], shard_bytes: int, left_out: 
         shape = (len(entries), width) if width else (len(entries),)
         column = np.array(rows[name], dtype=np.int64).reshape(shape)
         columns[name] = np.minimum(column, MOST.get(name, 2**62)).astype(dtype)
+    broken = {row: e.broken for row, e in enumerate(entries) if e.broken}
+    save_index(target, ShardIndex(len(entries), shard_bytes, left_out, broken, columns))
+
+
+def save_index(target: Path, index: ShardIndex) -> None:
+    """Write an index, whole or not at all."""
+    columns = index.columns
     header = {
-        "samples": len(entries),
-        "shard_bytes": shard_bytes,
-        "left_out": left_out,
-        "broken": {row: e.broken for row, e in enumerate(entries) if e.broken},
+        "samples": index.samples,
+        "shard_bytes": index.shard_bytes,
+        "left_out": index.left_out,
+        "broken": index.broken,
         "crc": _crc(columns),
     }
     specs = {name: (column.dtype.str, column.shape) for name, column in columns.items()}
@@ -208,7 +216,7 @@ def _write(target: Path, entries: Sequence[_Entry], shard_bytes: int, left_out: 
 def _crc(columns: dict[str, np.ndarray]) -> int:
     crc = 0
     for name in sorted(columns):
-        crc = zlib.crc32(np.ascontiguousarray(columns[name]).tobytes(), crc)
+        crc = zlib.crc32(np.ascontiguousarray(columns[name]), crc)
     return crc
 
 
@@ -221,7 +229,7 @@ def load_index(path: Path) -> ShardIndex:
     Raises:
         DataError: It is missing, broken, or of another version.
     """
-    try:
+    with _reading(path):
         header, columns = read_columns(path, FORMAT, VERSION, mapped=False)
         if header["crc"] != _crc(columns):
             raise ColumnsError(f"{path} is broken (wrong checksum)")
@@ -230,7 +238,20 @@ def load_index(path: Path) -> ShardIndex:
             int(header[name]) for name in ("samples", "shard_bytes", "left_out")
         )
         return ShardIndex(samples, size, left_out, broken, columns)
-    except (ColumnsError, KeyError, TypeError, ValueError, AttributeError) as error:
+
+
+def index_counts(path: Path) -> tuple[int, int, int]:
+    """Return number of samples, bytes of keys and bytes of the tar; raises as `load_index`."""
+    with _reading(path):
+        header = read_header(path, FORMAT, VERSION)
+        return int(header["samples"]), header["columns"]["keys"][1][0], int(header["shard_bytes"])
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ColumnsError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         reason = str(error) if isinstance(error, ColumnsError) else f"{path} is broken ({error!r})"
         raise DataError(f"{reason}; run: {remedy(path)}") from error
     except OSError as error:

@@ -10,6 +10,7 @@ A column is [dtype, shape, offset]; numpy.frombuffer or numpy.memmap reads it.
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ from clic.errors import DataError
 
 MAGIC = b"clic-columns\n"
 ALIGNMENT = 64
+HEAD = 1 << 12  # bytes in which most headers fit
 Specs = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
@@ -45,7 +47,7 @@ class ColumnWriter:
         """Write rows of a column, from row `start` on."""
         dtype, shape, offset = self._layout[name]
         data = np.ascontiguousarray(rows, dtype=dtype)
-        row = int(np.prod(shape[1:], dtype=int)) * data.itemsize
+        row = math.prod(shape[1:]) * data.itemsize
         view, place = data.tobytes(), offset + start * row
         while view:
             written = os.pwrite(self._descriptor, view, place)
@@ -105,17 +107,9 @@ def read_columns(
     """
     try:
         data: Any = np.memmap(path, np.uint8, "r") if mapped else path.read_bytes()
-        start = bytes(data[: len(MAGIC)])
-        header = _header(path, data) if start == MAGIC else {}
-    except ValueError as error:
-        raise ColumnsError(f"{path} is broken ({error})") from error
-    if header.get("format") != format:
-        raise ColumnsError(f"{path} is no {format} file")
-    if header.get("version") != version:
-        raise ColumnsError(f"{path} was made by another version of clic")
-    try:
+        header = _header(path, data, format, version)
         columns = {
-            name: np.frombuffer(data, dtype, int(np.prod(shape, dtype=int)), offset).reshape(shape)
+            name: np.frombuffer(data, dtype, math.prod(shape), offset).reshape(shape)
             for name, (dtype, shape, offset) in header.pop("columns").items()
         }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -123,13 +117,30 @@ def read_columns(
     return header, columns
 
 
-def _header(path: Path, data: Any) -> dict[str, Any]:
-    line, length = b"", 1 << 12
-    while b"\n" not in line and len(line) < len(data) - len(MAGIC):
-        line = bytes(data[len(MAGIC) : len(MAGIC) + length])
-        length *= 4
-    header = json.loads(line.partition(b"\n")[0])
-    return header if isinstance(header, dict) else {}
+def read_header(path: Path, format: str, version: int) -> dict[str, Any]:
+    """Return the header of a file, without reading its columns; raises as `read_columns`."""
+    with open(path, "rb") as file:
+        head = file.readline(len(MAGIC)) + file.readline()
+    return _header(path, head, format, version)
+
+
+def _header(path: Path, data: Any, format: str, version: int) -> dict[str, Any]:
+    line, length = bytes(data[: len(MAGIC)]), HEAD
+    if line != MAGIC:
+        raise ColumnsError(f"{path} is no {format} file")
+    while not line.endswith(b"\n", len(MAGIC)) and len(line) < len(data):
+        line = bytes(data[:length])
+        end = line.find(b"\n", len(MAGIC)) + 1
+        line, length = line[: end or None], length * 4
+    try:
+        header = json.loads(line[len(MAGIC) :])
+    except ValueError as error:
+        raise ColumnsError(f"{path} is broken ({error})") from error
+    if not isinstance(header, dict) or header.get("format") != format:
+        raise ColumnsError(f"{path} is no {format} file")
+    if header.get("version") != version:
+        raise ColumnsError(f"{path} was made by another version of clic")
+    return header
 
 
 def _json(header: Mapping[str, Any]) -> bytes:
@@ -141,7 +152,7 @@ def _aligned(offset: int) -> int:
 
 
 def _bytes(dtype: str, shape: tuple[int, ...]) -> int:
-    return int(np.prod(shape, dtype=int)) * np.dtype(dtype).itemsize
+    return math.prod(shape) * np.dtype(dtype).itemsize
 
 
 def _layout(specs: Specs, start: int) -> dict[str, tuple[str, tuple[int, ...], int]]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clic.data.index import COLUMNS, ShardIndex, load_index, remedy
+from clic.data.index import COLUMNS, ShardIndex, index_counts, load_index, remedy
 from clic.data.index_columns import ColumnsError, read_columns, write_columns
 from clic.data.index_tar import Span
 from clic.errors import DataError
@@ -175,10 +175,7 @@ def _columns_of(shards: Sequence[ShardIndex]) -> dict[str, np.ndarray]:
 
 def _write(path: Path, identity: str, indexes: Sequence[Path]) -> None:
     """Write the merged index, with one shard's index in memory at a time."""
-    counts = []
-    for index in indexes:  # mapped: only the header is read
-        shard = load_index(index)
-        counts.append((shard.samples, len(shard.columns["keys"]), shard.shard_bytes))
+    counts = [index_counts(index) for index in indexes]
     starts, key_starts = (_starts([count[i] for count in counts]) for i in (0, 1))
     n, shards = int(starts[-1]), len(indexes)
     specs: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -197,6 +194,8 @@ def _write(path: Path, identity: str, indexes: Sequence[Path]) -> None:
         writer.put("shard_bytes", np.array([count[2] for count in counts]))
         for number, index in enumerate(indexes):
             columns = load_index(index).columns
+            if (len(columns["crcs"]), len(columns["keys"])) != counts[number][:2]:
+                raise DataError(f"{index} was changed meanwhile; start again")
             for name in _MERGED:
                 writer.put(name, columns[name], int(starts[number]))
             writer.put("keys", columns["keys"], int(key_starts[number]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-BLOCK = 4096
+BLOCK = 512
 """Images whose number is counted together."""
 
 
@@ -44,4 +44,4 @@ class SampleSet:
 
     def _block(self, block: int) -> np.ndarray:
         step = BLOCK // 8
-        return np.unpackbits(self._bits[block * step : (block + 1) * step])
+        return np.unpackbits(self._bits[block * step : (block + 1) * step]).view(bool)

@@ -65,11 +65,11 @@ class ShardSource(Source):
         ]
         _ensure_indexes([place for place in self._locations if isinstance(place, Path)])
         _fetch_indexes(self._cache, [url for url in self._locations if isinstance(url, str)])
-        self._index: MergedIndex = merge([index_path(p) for p in self.paths], folder / "indexes")
+        self.index: MergedIndex = merge([index_path(p) for p in self.paths], folder / "indexes")
         self._check_shards(setting)
 
     def _check_shards(self, setting: str) -> None:
-        sizes = self._index.shard_bytes.tolist()
+        sizes = self.index.shard_bytes.tolist()
         remote = 0
         for place, size in zip(self._locations, sizes, strict=True):
             if isinstance(place, str):
@@ -87,18 +87,18 @@ class ShardSource(Source):
             raise DataError(f"{setting}: the {len(sizes)} shard(s) named hold no sample")
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self.index)
 
     def shard_counts(self) -> list[tuple[str, int]]:
         """Return name and number of samples of each shard."""
-        counts = np.diff(self._index.starts).tolist()
+        counts = np.diff(self.index.starts).tolist()
         return [(path.name, count) for path, count in zip(self.paths, counts, strict=True)]
 
     def sizes(self) -> np.ndarray:
-        return self._index.sizes
+        return self.index.sizes
 
     def aspects(self) -> np.ndarray:
-        return self._index.aspects
+        return self.index.aspects
 
     def read(self, index: int) -> Sample:
         """Return sample `index`.
@@ -106,7 +106,7 @@ class ShardSource(Source):
         Raises:
             DataError: It is broken, its shard has changed or vanished, or cannot be fetched again.
         """
-        place, key = self._index.place(index), self._index.key(index)
+        place, key = self.index.place(index), self.index.key(index)
         shard = self.paths[place.shard]
         if place.broken:
             why = load_index(index_path(shard)).broken.get(place.row, "broken when it was indexed")

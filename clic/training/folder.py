@@ -32,6 +32,9 @@ FREE_TO_CHANGE = (
     "train.eval_every",
     "train.eval_bench",
     "data.workers",
+    "data.cache_dir",
+    "data.cache_gb",
+    "data.allow_reorder",
     "wandb",
 )
 """Settings that do not change what is trained, so a run may be continued with other values."""
@@ -135,12 +138,13 @@ def _continued(path: Path) -> RunFolder:
 
 def differences(run: Path, config: Config) -> list[str]:
     """Return the settings of a run that differ from `config` and matter, as `name: then -> now`."""
+    free = (*FREE_TO_CHANGE, "train.batch_size") if config.data.allow_reorder else FREE_TO_CHANGE
     then = _flat(OmegaConf.to_container(OmegaConf.load(run / runs.CONFIG_FILE)))
     now = _flat(asdict(config))
     return [
         f"{key}: {then.get(key)} -> {now.get(key)}"
         for key in sorted(then.keys() | now.keys())
-        if not key.startswith(FREE_TO_CHANGE) and then.get(key) != now.get(key)
+        if not key.startswith(free) and then.get(key) != now.get(key)
     ]
 
 

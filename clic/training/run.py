@@ -57,7 +57,14 @@ def train(config: Config, evaluate: Evaluate | None = None) -> Path:
         trainer = Trainer(config, clip, steps)
         if place.checkpoint is not None:
             state = checkpoint.load(place.checkpoint, clip)
-            checkpoint.check_same_batches(state, config.train.batch_size, distributed.world_size())
+            changed = checkpoint.check_same_batches(
+                state,
+                config.train.batch_size,
+                distributed.world_size(),
+                config.data.allow_reorder,
+            )
+            if changed and distributed.is_main():
+                say(f"data.allow_reorder=true: {changed}, so batches differ from here on")
             trainer.restore(state)
         lock = _open_folder(config, place, trainer) if distributed.is_main() else None
         try:

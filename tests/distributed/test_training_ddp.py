@@ -98,3 +98,9 @@ def test_two_ranks_train_what_one_trains(
         start = tmp_path / "runs" / "two" / "checkpoints" / "step-000002"
         with pytest.raises(ConfigError, match="number of ranks 2 and cannot be resumed with 1"):
             train(settings(*words, "train.batch_size=8", f"train.resume={start}"))
+        # Where that is allowed, one rank with the whole batch goes on as the two would have.
+        allowed = ["train.batch_size=16", "data.allow_reorder=true", "train.run_name=after"]
+        after = train(settings(*words, *allowed, f"train.resume={start}"))
+        for name, value in load_file(after / WEIGHTS).items():
+            torch.testing.assert_close(value, one[name], rtol=1e-4, atol=1e-5, msg=name)
+        assert [record["step"] for record in read(after / runs.METRICS_FILE)] == [3, 4]

@@ -95,4 +95,10 @@ def test_another_architecture_is_refused(clip: ClipModel, tmp_path: Path) -> Non
 def test_other_batches_are_refused(batch_size: int, world_size: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         checkpoint.check_same_batches(state(), batch_size, world_size)
-    checkpoint.check_same_batches(state(), 4, 1)
+    assert checkpoint.check_same_batches(state(), 4, 1) == ""
+
+
+def test_other_batches_are_accepted_where_that_is_allowed() -> None:
+    changed = checkpoint.check_same_batches(state(), 8, 2, allow_reorder=True)
+    assert changed == "number of ranks 1 -> 2, train.batch_size 4 -> 8"
+    assert checkpoint.check_same_batches(state(), 4, 1, allow_reorder=True) == ""

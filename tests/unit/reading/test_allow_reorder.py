@@ -1,0 +1,41 @@
+"""Continuing a run with other batches: by name refused, and by name allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from clic import runs
+from clic.checkpoint import STATE_FILE
+from clic.config import Config
+from clic.errors import ConfigError
+from clic.training import train
+from clic.training.folder import differences
+
+
+def test_a_run_of_two_ranks_goes_on_with_one(
+    settings: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train.max_steps=3", "train.save_every=2", "train.resume=never"]
+    run = train(settings(*words, "train.run_name=two"))
+    (checkpoint,) = runs.complete_checkpoints(run)
+    state = torch.load(checkpoint / STATE_FILE, weights_only=True)
+    torch.save({**state, "world_size": 2}, checkpoint / STATE_FILE)
+    words[2] = f"train.resume={checkpoint}"
+    with pytest.raises(ConfigError, match=r"number of ranks 2 .* with 1.*data\.allow_reorder=true"):
+        train(settings(*words))
+    capsys.readouterr()
+    after = train(settings(*words, "data.allow_reorder=true"))
+    assert "data.allow_reorder=true: number of ranks 2 -> 1" in capsys.readouterr().out
+    assert runs.is_finished(after)
+
+
+def test_settings_that_may_change(settings: Callable[..., Config]) -> None:
+    run = train(settings("train.max_steps=1", "train.run_name=mine"))
+    same = ["train.max_steps=1", "train.run_name=mine", "data.cache_gb=3"]
+    assert differences(run, settings(*same)) == []
+    other = [*same, "train.batch_size=8"]
+    assert differences(run, settings(*other)) == ["train.batch_size: 4 -> 8"]
+    assert differences(run, settings(*other, "data.allow_reorder=true")) == []
