@@ -109,6 +109,22 @@ def broadcast_object(value: T) -> T:
     return box[0]
 
 
+def gather_objects(value: T) -> list[T]:
+    """Return every rank's `value`, by rank, on every rank (picklable objects of our own making)."""
+    if not is_initialised():
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def collective_device() -> torch.device:
+    """Return where a tensor must lie for a collective: NCCL knows nothing but GPUs."""
+    if is_initialised() and dist.get_backend() == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
 class _AllGather(torch.autograd.Function):
     """Concatenate over ranks; the backward pass sums what every rank sends to our part."""
 

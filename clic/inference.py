@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,18 @@ from torch import Tensor
 from clic import images as image_ops
 from clic import models, runs
 from clic.distributed import choose_device
-from clic.errors import DataError
+from clic.errors import DataError, pick
 from clic.models import ClipModel
 
 ImageLike = Image.Image | str | Path | bytes | np.ndarray
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"auto": None, **AUTOCAST}
+TOKENS_KEPT = 1 << 17  # texts whose token ids are remembered: some 60 MB
+DECODE = "exact"
+"""Benchmarks are decoded as PIL does it, whatever training does."""
+
+FEATURES = 1
+"""Changes when the same tower and the same input would give other features than before."""
 
 
 class Encoder:
@@ -30,15 +38,29 @@ class Encoder:
 
     Args:
         clip: The model; it is used as it stands and put back into the mode it was in.
-        batch_size: Items that are encoded at once.
-        precision: `fp32`, or `bf16`/`fp16` to encode under autocast.
+        batch_size: Images that are encoded at once, and texts where they are padded.
+        precision: `fp32`; `bf16` or `fp16` to encode under autocast; `auto` for fp16 on CUDA, whose
+            three more bits of cosines keep more of the papers' digits than bf16, and else fp32.
+
+    Raises:
+        ConfigError: `precision` is unknown.
     """
 
+    texts_at_once = 2048
+    """Captions that are worth handing over together: those that begin alike share work."""
+
     def __init__(self, clip: ClipModel, batch_size: int = 128, precision: str = "fp32") -> None:
+        self._autocast = pick(PRECISIONS, precision, "precision")
+        if precision == "auto":
+            precision = "fp16" if clip.device.type == "cuda" else "fp32"
+            self._autocast = AUTOCAST[precision]
         self.clip = clip
         self.batch_size = batch_size
         self.precision = precision
-        self._encode_text = models.TextEncoder(clip.model)
+        self._pooled_images = models.PooledImages(clip.model)
+        self._pooled_texts = models.PooledTexts(clip.model)
+        # Keys are asked for before features are, so each text is tokenized once.
+        self._tokens = lru_cache(maxsize=TOKENS_KEPT)(self._tokenize)
 
     @property
     def device(self) -> torch.device:
@@ -53,13 +75,61 @@ class Encoder:
     @cached_property
     def image_key(self) -> tuple[Any, ...]:
         """What decides the image features: models of equal keys encode images alike."""
-        identity = self.identity
-        vision = json.dumps(identity["architecture"], sort_keys=True)
-        return identity["vision_sha256"], vision, self.clip.preprocess, self.precision
+        vision = json.dumps(self.identity["architecture"], sort_keys=True)
+        return self.identity["vision_sha256"], vision, self.clip.preprocess, DECODE, *self._numerics
+
+    @property
+    def image_tower_key(self) -> tuple[Any, ...]:
+        """What decides an image's features beside the image; the cache's name for the tower."""
+        return self.image_key
+
+    @cached_property
+    def text_tower_key(self) -> tuple[Any, ...]:
+        """What decides a text's features beside its tokens."""
+        text = json.dumps(self.identity["architecture"], sort_keys=True)
+        return self.identity["text_sha256"], text, *self._numerics
+
+    @property
+    def _numerics(self) -> tuple[Any, ...]:
+        versions = [metadata.version(name) for name in ("torch", "open_clip_torch", "pillow")]
+        return self.precision, self.device.type, FEATURES, *versions
 
     def text_key(self, caption: str) -> tuple[int, ...]:
         """Return what the text tower sees of a caption: captions of equal keys are one text."""
-        return tuple(self.clip.tokenizer([caption])[0].tolist())
+        return tuple(self._tokens(caption).tolist())
+
+    def prepare_image(self, image: ImageLike) -> np.ndarray:
+        """Decode and resize an image; may run in several threads at once.
+
+        Args:
+            image: A PIL image, a path, encoded bytes or a uint8 [H, W, 3] RGB array.
+
+        Returns:
+            uint8 [S, S, 3].
+
+        Raises:
+            DataError: The image is missing or broken.
+        """
+        preprocess = self.clip.preprocess
+        return image_ops.single(
+            _decode(image),
+            preprocess.size,
+            preprocess.resize_mode,
+            preprocess.interpolation,
+            DECODE,
+        )
+
+    def encode_prepared(self, pixels: Sequence[np.ndarray]) -> Tensor:
+        """Encode what `prepare_image` returned; float32 [N, D] on the CPU, unit norm."""
+        preprocess = self.clip.preprocess
+        parts = []
+        for start in range(0, len(pixels), self.batch_size):
+            stacked = np.stack(pixels[start : start + self.batch_size])
+            batch = torch.from_numpy(stacked).to(self.device)
+            batch = image_ops.normalise(batch, preprocess.mean, preprocess.std)
+            with self._inference():
+                parts.append(_unit(self._pooled_images(batch)))
+        return self._joined(parts)
 
     def encode_image(self, images: Sequence[ImageLike]) -> Tensor:
         """Encode images.
@@ -73,22 +143,10 @@ class Encoder:
         Raises:
             DataError: An image is missing or broken.
         """
-        preprocess = self.clip.preprocess
         parts = []
         for start in range(0, len(images), self.batch_size):
-            pixels = [
-                image_ops.single(
-                    _decode(image),
-                    preprocess.size,
-                    preprocess.resize_mode,
-                    preprocess.interpolation,
-                )
-                for image in images[start : start + self.batch_size]
-            ]
-            batch = torch.from_numpy(np.stack(pixels)).to(self.device)
-            batch = image_ops.normalise(batch, preprocess.mean, preprocess.std)
-            with self._inference():
-                parts.append(_unit(self.clip.model.encode_image(batch)))
+            batch = images[start : start + self.batch_size]
+            parts.append(self.encode_prepared([self.prepare_image(image) for image in batch]))
         return self._joined(parts)
 
     def encode_text(self, captions: Sequence[str]) -> Tensor:
@@ -100,16 +158,28 @@ class Encoder:
         Returns:
             float32 [N, D] on the CPU, unit norm.
         """
+        packed = self._pooled_texts.packed
+        at_once = self.texts_at_once if packed else self.batch_size
+        ids = [self._tokens(caption) for caption in captions]
+        # Beside each other those that begin alike; or those of like length, which are padded.
+        keys = [row.tolist() if packed else [np.count_nonzero(row)] for row in ids]
+        order = sorted(range(len(ids)), key=keys.__getitem__)
         parts = []
-        for start in range(0, len(captions), self.batch_size):
-            tokens = self.clip.tokenizer(list(captions[start : start + self.batch_size]))
+        for start in range(0, len(order), at_once):
+            tokens = torch.from_numpy(np.stack([ids[i] for i in order[start : start + at_once]]))
             with self._inference():
-                parts.append(_unit(self._encode_text(tokens.to(self.device))))
-        return self._joined(parts)
+                parts.append(_unit(self._pooled_texts(tokens.long(), self.device)))
+        features = self._joined(parts)
+        result = torch.empty_like(features)
+        result[torch.tensor(order, dtype=torch.int64)] = features
+        return result
 
     def similarity(self, images: Sequence[ImageLike], captions: Sequence[str]) -> Tensor:
         """Return the cosine of each image with each caption, float32 [N images, M captions]."""
         return self.encode_image(images) @ self.encode_text(captions).T
+
+    def _tokenize(self, caption: str) -> np.ndarray:
+        return self.clip.tokenizer([caption])[0].numpy().astype(np.int32)
 
     def _joined(self, parts: list[Tensor]) -> Tensor:
         width = int(self.clip.source.architecture.get("embed_dim", 0))
@@ -120,7 +190,7 @@ class Encoder:
         model = self.clip.model
         modes = [(module, module.training) for module in model.modules()]
         model.eval()
-        dtype = AUTOCAST.get(self.precision)
+        dtype = self._autocast
         try:
             with (
                 torch.inference_mode(),
@@ -141,8 +211,8 @@ def load(
         name: `ViT-B-32:openai`, `local-dir:PATH`, `hf-hub:ORG/NAME`, `shapes-base`, or the path of
             a run, a checkpoint or an open_clip folder.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: `fp32`, or `bf16`/`fp16` for autocast; the weights stay fp32.
-        batch_size: Items that are encoded at once.
+        precision: See `Encoder`; the weights stay fp32.
+        batch_size: See `Encoder`.
 
     Raises:
         ModelError: There is no such model.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from clic.errors import ClicError, DataError, ModelError
+from clic.evaluation.cache import image_bytes, text_bytes
 from clic.evaluation.cases import Interner, Table
 from clic.evaluation.refs import ImageRef, image_path, image_pixels
+from clic.evaluation.share import Encoded, Part, Share
 
 # Rows whose norm is this near to 1 stay as they are, bit for bit.
 UNIT_TOLERANCE = 1e-6
-Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -30,12 +29,14 @@ class Unique:
     Attributes:
         items: The U distinct texts or images.
         positions: For each table int64 [its items], index into `items`.
-        sizes: For texts their lengths, by which they are put into batches.
+        sizes: For texts their lengths.
+        ids: For texts the token ids that the model sees of them, where it tells.
     """
 
     items: list[Any]
     positions: list[np.ndarray]
     sizes: list[int] = field(default_factory=list)
+    ids: list[tuple[int, ...]] | None = None
 
 
 def unique_images(tables: Sequence[Table]) -> Unique:
@@ -60,13 +61,13 @@ def unique_texts(
     positions = [strings.add_all(table.texts) for table in tables]
     if key is None:
         return Unique(strings.items, positions, [len(text) for text in strings.items])
-    ids = [tuple(key(text)) for text in strings.items]
     union = Interner()
+    ids = [tuple(key(text)) for text in strings.items]
     row = np.array([union.add(*pair) for pair in zip(strings.items, ids, strict=True)], dtype=int)
+    distinct = list(dict.fromkeys(ids))
     # Padding repeats the last id, so what differs from it is the text.
-    sizes = {i: sum(token != own[-1] for token in own) for i, own in zip(row, ids, strict=True)}
-    lengths = [sizes[i] for i in range(len(union.items))]
-    return Unique(union.items, [row[position] for position in positions], lengths)
+    sizes = [sum(token != own[-1] for token in own) for own in distinct]
+    return Unique(union.items, [row[position] for position in positions], sizes, distinct)
 
 
 def checked_features(output: Any, count: int, method: str) -> Tensor:
@@ -82,7 +83,10 @@ def checked_features(output: Any, count: int, method: str) -> Tensor:
         shape = tuple(features.shape)
         raise ModelError(f"{method} returned shape {shape} for {count} inputs; it must be [N, D]")
     if not bool(features.isfinite().all()):
-        raise ModelError(f"{method} returned NaN or infinite features; the weights may be broken")
+        raise ModelError(
+            f"{method} returned NaN or infinite features; the weights are broken, or too large for "
+            "fp16 (then precision=bf16 or fp32)"
+        )
     norm = features.norm(dim=1, keepdim=True)
     if bool((norm == 0).any()):
         raise ModelError(f"{method} returned a feature of norm 0, which has no direction")
@@ -90,125 +94,114 @@ def checked_features(output: Any, count: int, method: str) -> Tensor:
     return torch.where(unit, features, features / norm)
 
 
-def encode_texts(model: Any, texts: Unique, batch_size: int, advance: Advance) -> Tensor:
-    """Return float32 [T, D]; texts of like length are encoded together, so that little is padded.
+def encode_texts(model: Any, texts: Unique, share: Share) -> Encoded:
+    """Encode distinct texts, passed on exactly as they are.
+
+    Texts of like length, or those that begin alike where the model has `texts_at_once`, are handed
+    over together: less is padded, or computed twice.
 
     Args:
-        model: Has `encode_text`.
-        texts: Distinct texts, passed on exactly as they are.
-        batch_size: Texts at a time.
-        advance: Called with the number of texts after each batch.
+        model: Has `encode_text`; `texts_at_once` where it makes batches itself.
+        texts: Distinct texts.
+        share: What of them is to be encoded here, and how.
     """
-    order = sorted(range(len(texts.items)), key=lambda i: (texts.sizes[i], i))
-    rows: list[Tensor] = []
-    for start in range(0, len(order), batch_size):
-        batch = [texts.items[i] for i in order[start : start + batch_size]]
-        rows.append(checked_features(model.encode_text(batch), len(batch), "encode_text"))
-        advance(len(batch))
-    features = _stack(rows, "encode_text")
-    result = torch.empty_like(features)
-    result[torch.tensor(order)] = features
-    return result
+    at_once = int(getattr(model, "texts_at_once", 0))
+    rank: Sequence[Any] = texts.ids if at_once and texts.ids is not None else texts.sizes
+    order = np.array(sorted(range(len(texts.items)), key=lambda i: (rank[i], i)), dtype=np.int64)
+
+    def encode(batches: Sequence[np.ndarray]) -> Iterator[Part]:
+        for batch in batches:
+            output = model.encode_text([texts.items[i] for i in batch])
+            yield Part(batch, checked_features(output, len(batch), "encode_text"))
+
+    def key(index: int) -> bytes | None:
+        return None if texts.ids is None else text_bytes(texts.ids[index])
+
+    return share.complete(order, encode, key, max(share.batch_size, at_once))
 
 
 def encode_images(
-    model: Any,
-    refs: Sequence[ImageRef],
-    batch_size: int,
-    workers: int,
-    allow_broken: bool,
-    advance: Advance,
-) -> tuple[Tensor, dict[int, str]]:
-    """Return float32 [I, D], and what is wrong with each broken image by its index.
+    model: Any, refs: Sequence[ImageRef], share: Share, workers: int, allow_broken: bool
+) -> Encoded:
+    """Encode distinct images.
 
-    Decoding runs in threads, one batch ahead of the model.
+    Threads decode (PIL's decoders and filters let other threads run), one batch ahead of the model;
+    where the model has `prepare_image`, they also resize.
 
     Args:
-        model: Has `encode_image`, which is given PIL images (RGB).
+        model: Has `encode_image`, which is given PIL images (RGB); or `prepare_image` and
+            `encode_prepared`.
         refs: Distinct images.
-        batch_size: Images at a time.
+        share: What of them is to be encoded here, and how.
         workers: Decoding threads.
         allow_broken: Give a broken image a row of zeros instead of failing.
-        advance: Called with the number of images after each batch.
 
     Raises:
-        DataError: An image cannot be decoded, and `allow_broken` is off.
+        DataError: An image cannot be decoded, and `allow_broken` is off; or none can.
     """
-    rows: list[Tensor] = []
-    where: list[int] = []
-    broken: dict[int, str] = {}
-    for start, batch in _decoded(refs, batch_size, workers):
-        good = [i for i, item in enumerate(batch) if not isinstance(item, str)]
-        for i, item in enumerate(batch):
-            if isinstance(item, str):
-                if not allow_broken:
-                    raise DataError(f"{item}; replace the file, or leave it out (allow_missing)")
-                broken[start + i] = item
-        if good:
-            output = model.encode_image([batch[i] for i in good])
-            rows.append(checked_features(output, len(good), "encode_image"))
-            where += [start + i for i in good]
-        advance(len(batch))
-    if not rows:
-        raise DataError(f"none of the {len(refs)} images can be read; first: {broken.get(0)}")
-    features = _stack(rows, "encode_image")
-    result = features.new_zeros(len(refs), features.shape[1])
-    result[torch.tensor(where)] = features
-    return result, broken
+    prepare = getattr(model, "prepare_image", None) if hasattr(model, "encode_prepared") else None
+    encode_all = model.encode_image if prepare is None else model.encode_prepared
 
+    def encode(batches: Sequence[np.ndarray]) -> Iterator[Part]:
+        for batch, items in _decoded(refs, batches, workers, prepare):
+            bad = {int(i): item for i, item in zip(batch, items, strict=True) if _is_bad(item)}
+            if bad and not allow_broken:
+                reason = next(iter(bad.values()))
+                raise DataError(f"{reason}; replace the file, or leave it out (allow_missing)")
+            good = [item for item in items if not _is_bad(item)]
+            rows = np.array([i for i in batch if i not in bad], dtype=np.int64)
+            features = None
+            if good:
+                features = checked_features(encode_all(good), len(good), "encode_image")
+            yield Part(rows, features, bad)
 
-@contextmanager
-def progress_bar(show: bool, title: str, total: int) -> Iterator[Advance]:
-    """Show a bar on stderr while the block runs, where stderr is a terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
+    done = share.complete(
+        np.arange(len(refs)), encode, lambda i: image_bytes(refs[i]), share.batch_size
     )
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(file=sys.stderr)
-    hidden = not (show and console.is_terminal)
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden
-    ) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda count: bar.advance(task, count)
+    if len(done.broken) == len(refs):
+        raise DataError(f"none of the {len(refs)} images can be read; first: {done.broken.get(0)}")
+    return done
 
 
-def _stack(rows: list[Tensor], method: str) -> Tensor:
-    widths = {row.shape[1] for row in rows}
-    if len(widths) != 1:
-        raise ModelError(f"{method} returned features of several widths: {sorted(widths)}")
-    return torch.cat(rows)
+def _is_bad(item: Any) -> bool:
+    return isinstance(item, str)
 
 
-def _decode(ref: ImageRef) -> Image.Image | str:
-    """Return an RGB image that knows its file's name, or what is wrong with it."""
+def _decode(ref: ImageRef, prepare: Callable[[np.ndarray], Any] | None) -> Any:
+    """Return what the model takes of an image, or a string that says what is wrong with it.
+
+    A PIL image, where the model prepares nothing, knows its file's name.
+    """
     path = image_path(ref)
     try:
-        picture = Image.fromarray(image_pixels(ref))
+        pixels = image_pixels(ref)
+        if prepare is not None:
+            return prepare(pixels)
     except (OSError, ValueError, SyntaxError, ClicError) as error:
-        return f"image {path} cannot be decoded ({' '.join(str(error).split())})"
+        name = "made for the benchmark" if path is None else path
+        return f"image {name} cannot be decoded ({' '.join(str(error).split())})"
+    picture = Image.fromarray(pixels)
     if path is not None:
         picture.filename = str(path)  # type: ignore[attr-defined]
     return picture
 
 
 def _decoded(
-    refs: Sequence[ImageRef], batch_size: int, workers: int
-) -> Iterator[tuple[int, list[Image.Image | str]]]:
-    """Yield the first index and the decoded images of each batch, decoding one batch ahead."""
+    refs: Sequence[ImageRef],
+    batches: Sequence[np.ndarray],
+    workers: int,
+    prepare: Callable[[np.ndarray], Any] | None,
+) -> Iterator[tuple[np.ndarray, list[Any]]]:
+    """Yield each batch with its decoded images, decoding one batch ahead."""
     with ThreadPoolExecutor(max_workers=workers) as pool:
-        ahead: list[Future[Image.Image | str]] = []
-        previous = 0
-        for start in range(0, len(refs), batch_size):
-            waiting = [pool.submit(_decode, ref) for ref in refs[start : start + batch_size]]
+        ahead: list[Future[Any]] = []
+        try:
+            for number, batch in enumerate(batches):
+                waiting = [pool.submit(_decode, refs[i], prepare) for i in batch]
+                if number:
+                    yield batches[number - 1], [future.result() for future in ahead]
+                ahead = waiting
             if ahead:
-                yield previous, [future.result() for future in ahead]
-            ahead, previous = waiting, start
-        if ahead:
-            yield previous, [future.result() for future in ahead]
+                yield batches[-1], [future.result() for future in ahead]
+        finally:
+            pool.shutdown(cancel_futures=True)  # after a failure, nobody waits for the rest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import numpy as np
 import torch
 
 from clic import distributed, provenance
-from clic.errors import ConfigError, ModelError
-from clic.evaluation import encode, scoring
+from clic.errors import ClicError, ConfigError, DataError
+from clic.evaluation import scoring
+from clic.evaluation.cache import FeatureCache
 from clic.evaluation.cases import Table, used_images
+from clic.evaluation.encode_plan import EncodedPlan, Work, encode_plan
 from clic.evaluation.plan import Plan, Prepared, prepare
 from clic.evaluation.report import Report
 
@@ -33,14 +36,19 @@ def evaluate(
     text_only: bool = False,
     keep_rows: bool = False,
     progress: bool = False,
+    cache: FeatureCache | None = None,
+    all_ranks: bool = False,
 ) -> Report:
     """Score a model on benchmarks, encoding each distinct image and text once.
 
     Args:
         model: Anything with `encode_image(list of PIL images) -> [N, D]` and
             `encode_text(list of str) -> [N, D]`; where one is missing, what needs it is left out
-            and the report says so. Used where they exist: `identity`, `device`, `text_key` (a
-            text's token ids) and `image_key` (equal for models that encode images alike).
+            and the report says so. Used where they exist: `identity`; `device`; `text_key` (a
+            text's token ids); `texts_at_once` (texts it likes to be given together, if it makes
+            batches itself); `image_key` (equal for models that encode images alike);
+            `prepare_image` (in threads) with `encode_prepared`; and for the cache
+            `image_tower_key` and `text_tower_key`, all that a tower's features depend on.
         benches: Names and groups of benchmarks.
         data_root: Folder of the benchmarks' files, default CLIC_DATA, then `./data`.
         split: Split of the benchmarks that are made on the fly.
@@ -51,6 +59,9 @@ def evaluate(
         text_only: Score the captions alone, whatever the model can do; no image is looked for.
         keep_rows: Keep each row's outcome in `Report.rows`.
         progress: Show progress bars where stderr is a terminal.
+        cache: Where features are kept from run to run, None for nowhere.
+        all_ranks: Every rank of the process group calls this, and encodes its share; rank 0 scores,
+            and alone keeps rows.
 
     Raises:
         ConfigError: A name or setting is wrong, or the object is no model.
@@ -68,7 +79,14 @@ def evaluate(
         with_texts=callable(getattr(model, "encode_text", None)),
     )
     return run(
-        model, plan, batch_size=batch_size, workers=workers, keep_rows=keep_rows, progress=progress
+        model,
+        plan,
+        batch_size=batch_size,
+        workers=workers,
+        keep_rows=keep_rows,
+        progress=progress,
+        cache=cache,
+        all_ranks=all_ranks,
     )
 
 
@@ -81,43 +99,90 @@ def run(
     keep_rows: bool = False,
     progress: bool = False,
     name: str | None = None,
+    cache: FeatureCache | None = None,
+    all_ranks: bool = False,
 ) -> Report:
     """Score a model on a plan, as `evaluate` does; several models can share one plan.
 
     `name` is what tables call the model, by default the name in its identity.
     """
     _check_model(model, batch_size, workers)
-    if distributed.world_size() > 1 and not distributed.is_main():
-        raise ConfigError("evaluate runs whole on one process; call it on rank 0 only")
+    if not distributed.is_main() and not all_ranks:
+        raise ConfigError("evaluate runs on rank 0 alone, or with all_ranks=True on every rank")
     started, clock = datetime.now(timezone.utc), time.perf_counter()
-    tables = [item.table for item in plan.prepared]
+    work = Work(batch_size, workers, progress, cache, all_ranks)
     with torch.no_grad():
-        features, broken = _encode(model, plan, batch_size, workers, progress)
-    benchmarks: dict[str, dict[str, Any]] = {}
-    kept: list[dict[str, Any]] = []
-    sources: dict[str, dict[str, Any]] = {}
-    for item, table, own, lost in zip(plan.prepared, tables, features, broken, strict=True):
-        bench = item.benchmark.name
-        if lost:
-            table = table.without(np.isin(np.arange(len(table.images)), list(lost)))
-        benchmarks[bench] = scoring.score(table, own)
-        sources[bench] = _source(item, table, list(lost.values()))
-        if keep_rows:
-            kept += [{"benchmark": bench, **row} for row in scoring.rows(table, own)]
+        encoded = encode_plan(model, plan, work)
+    scored = _score(plan, encoded, keep_rows) if distributed.is_main() else _Scored()
+    if all_ranks:
+        scored = _told(scored)
+    if scored.failure is not None:
+        raise scored.failure
     record = {
         **provenance.code(),
         "command": sys.argv,
         "date": started.isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - clock, 3),
+        "stages": {**encoded.stages, "scoring": {"seconds": round(scored.seconds, 3)}},
+        "cache": None if cache is None else str(cache.folder),
+        "ranks": distributed.world_size() if all_ranks else 1,
         "device": str(getattr(model, "device", "unknown")),
         "dtype": str(getattr(model, "precision", getattr(model, "dtype", "unknown"))),
         "seed": plan.settings.get("seed"),
         "settings": {**plan.settings, "batch_size": batch_size, "workers": workers},
-        "benchmarks": sources,
+        "benchmarks": scored.sources,
         "left_out": _left_out(plan),
     }
     identity = _identity(model)
-    return Report(name or str(identity["name"]), identity, record, benchmarks, kept)
+    return Report(
+        name or str(identity["name"]),
+        identity,
+        record,
+        scored.benchmarks,
+        scored.rows,
+        scored.tables,
+    )
+
+
+@dataclass
+class _Scored:
+    """What rank 0 makes of the features; other ranks are told the numbers."""
+
+    benchmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    tables: dict[str, Table] = field(default_factory=dict)
+    seconds: float = 0.0
+    failure: ClicError | None = None
+
+
+def _score(plan: Plan, encoded: EncodedPlan, keep_rows: bool) -> _Scored:
+    scored, clock = _Scored(), time.perf_counter()
+    try:
+        for item, own, lost in zip(plan.prepared, encoded.features, encoded.broken, strict=True):
+            bench, table = item.benchmark.name, item.table
+            if lost:
+                table = table.without(np.isin(np.arange(len(table.images)), list(lost)))
+            scored.benchmarks[bench] = scoring.score(table, own)
+            scored.sources[bench] = _source(item, table, list(lost.values()))
+            if keep_rows:
+                scored.rows += [{"benchmark": bench, **row} for row in scoring.rows(table, own)]
+                scored.tables[bench] = table
+    except ClicError as error:  # which every rank must hear of, or the others would wait
+        scored.failure = error
+    scored.seconds = time.perf_counter() - clock
+    return scored
+
+
+def _told(scored: _Scored) -> _Scored:
+    """Return rank 0's numbers on every rank; rows and tables stay on rank 0."""
+    reason = None if scored.failure is None else str(scored.failure)
+    told = (scored.benchmarks, scored.sources, scored.seconds, reason)
+    benchmarks, sources, seconds, reason = distributed.broadcast_object(told)
+    if distributed.is_main():
+        return scored
+    failure = None if reason is None else DataError(f"{reason} (rank 0)")
+    return _Scored(benchmarks, sources, seconds=seconds, failure=failure)
 
 
 def _identity(model: Any) -> dict[str, Any]:
@@ -146,72 +211,17 @@ def _left_out(plan: Plan) -> dict[str, str]:
     return {**plan.left_out, **partial}
 
 
-def _encode(
-    model: Any, plan: Plan, batch_size: int, workers: int, progress: bool
-) -> tuple[list[scoring.TableFeatures], list[dict[int, str]]]:
-    """Return each table's features, and its broken images (index in the table -> reason)."""
-    tables = [item.table for item in plan.prepared]
-    if not tables:
-        return [], []
-    texts = encode.unique_texts(tables, getattr(model, "text_key", None))
-    with encode.progress_bar(progress, "texts", len(texts.items)) as advance:
-        text = encode.encode_texts(model, texts, batch_size, advance)
-    own_text = [text[torch.from_numpy(position)] for position in texts.positions]
-    if not plan.with_images:
-        return [scoring.TableFeatures(None, own) for own in own_text], [{} for _ in tables]
-    key = getattr(model, "image_key", None)
-    if key is None or key not in plan.seen:
-        found = _encode_images(model, plan, batch_size, workers, progress)
-        plan.seen.clear()  # one tower's features at a time, so that memory does not grow
-        if key is not None:
-            plan.seen[key] = found
-    else:
-        found = plan.seen[key]
-    for image, _ in found:
-        if image.shape[1] != text.shape[1]:
-            raise ModelError(
-                f"the image features are {image.shape[1]} wide and the text features "
-                f"{text.shape[1]}; they must be of one space"
-            )
-    pairs = zip(found, own_text, strict=True)
-    return [scoring.TableFeatures(image, own) for (image, _), own in pairs], [b for _, b in found]
-
-
-def _encode_images(
-    model: Any, plan: Plan, batch_size: int, workers: int, progress: bool
-) -> list[tuple[torch.Tensor, dict[int, str]]]:
-    """Return each table's image features and broken images; lost images have rows of zeros."""
-    tables = [item.table for item in plan.prepared]
-    union = encode.unique_images(tables)
-    used = np.zeros(len(union.items), dtype=bool)
-    for table, position in zip(tables, union.positions, strict=True):
-        used[position[used_images(table)]] = True
-    wanted = np.flatnonzero(used)
-    allow = bool(plan.settings.get("allow_missing"))
-    with encode.progress_bar(progress, "images", len(wanted)) as advance:
-        encoded, bad = encode.encode_images(
-            model, [union.items[i] for i in wanted], batch_size, workers, allow, advance
-        )
-    image = encoded.new_zeros(len(union.items), encoded.shape[1])
-    image[torch.from_numpy(wanted)] = encoded
-    reasons = {int(wanted[i]): reason for i, reason in bad.items()}
-    return [
-        (
-            image[torch.from_numpy(position)],
-            {i: reasons[p] for i, p in enumerate(position.tolist()) if p in reasons},
-        )
-        for position in union.positions
-    ]
-
-
 def _source(item: Prepared, table: Table, broken: list[str]) -> dict[str, Any]:
     return {
         "version": item.benchmark.version,
         "sha256": item.sha256,
         "rows": table.rows,
         "rows_of_the_whole": item.rows,
+        "rows_expected": item.benchmark.rows,
         "images": int(used_images(table).sum()),
         "texts": len(table.texts),
+        "groups": {name: list(of) for name, of in getattr(table, "groups", {}).items()},
+        "overall": getattr(table, "overall", None),
         "missing_images": list(item.missing),
         "broken_images": broken,
         "citation": item.benchmark.citation,

@@ -3,6 +3,7 @@
 from clic.models.clip_model import ClipModel, Preprocess, build, create, save, write_files
 from clic.models.features import FeatureExtractor
 from clic.models.identity import identity, weights_sha256
+from clic.models.pooled import PooledImages, PooledTexts
 from clic.models.source import INCLUDED, PACKAGED, Source, resolve
 from clic.models.towers import (
     TextEncoder,
@@ -17,6 +18,8 @@ __all__ = [
     "PACKAGED",
     "ClipModel",
     "FeatureExtractor",
+    "PooledImages",
+    "PooledTexts",
     "Preprocess",
     "Source",
     "TextEncoder",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clic.models.towers import OpenClip, TextEncoder, Trained, frozen
-from clic.types import Features
+from clic.types import Batch, Features
 
 
 class FeatureExtractor(nn.Module):
@@ -27,6 +29,17 @@ class FeatureExtractor(nn.Module):
     def model(self) -> OpenClip:
         """open_clip's module."""
         return self.encode_text.model
+
+    def trim(self, batch: Batch) -> Batch:
+        """Return a batch on the CPU without padding behind its longest caption, where exact.
+
+        Before the batch goes to a GPU, because finding the length there would wait for it.
+        """
+        if batch.negatives is None:
+            return replace(batch, positives=self.encode_text.trim(batch.positives))
+        texts = self.encode_text.trim(torch.cat([batch.positives, batch.negatives], dim=1))
+        slots = batch.positives.shape[1]
+        return replace(batch, positives=texts[:, :slots], negatives=texts[:, slots:])
 
     def forward(
         self,

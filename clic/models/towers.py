@@ -97,46 +97,54 @@ class TextEncoder(nn.Module):
         self.model: OpenClip = model
         tower: OpenClip = getattr(model, "text", model)
         self._prefix = "model.text." if tower is not model else "model."
-        pool = getattr(tower, "pool_type", getattr(tower, "text_pool_type", None))
+        self.pool = getattr(tower, "pool_type", getattr(tower, "text_pool_type", None))
         self.can_trim = (
             getattr(tower, "attn_mask", None) is not None
-            and pool in ("argmax", "eos")
+            and self.pool in ("argmax", "eos")
             and getattr(tower, "cls_emb", None) is None
             and not getattr(tower, "use_pad_mask", False)
         )
         self._eos_id: Any = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
-        self._pool = pool
         self._tower: list[OpenClip] = [tower]  # a list, so that it is not registered twice
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the text features, not normalised.
 
+        Tokens on a GPU keep the width they have, because reading their longest length back would
+        wait for it: `trim` them before they go there.
+
         Args:
-            tokens: int64 [N, L].
+            tokens: int64 [N, L], whole or trimmed.
 
         Returns:
             [N, D].
         """
-        if not self.can_trim:
-            return self._encode(tokens)
-        length = self._length(tokens)
-        if length == tokens.shape[-1]:
+        if tokens.device.type == "cpu":
+            tokens = self.trim(tokens)
+        length = tokens.shape[-1]
+        if not self.can_trim or length == len(self._tower[0].positional_embedding):
             return self._encode(tokens)
         tower = self._tower[0]
         trimmed = {
             f"{self._prefix}positional_embedding": tower.positional_embedding[:length],
             f"{self._prefix}attn_mask": tower.attn_mask[:length, :length],
         }
-        return functional_call(_Encode(self.model), trimmed, (tokens[:, :length],))
+        return functional_call(_Encode(self.model), trimmed, (tokens,))
 
-    def _length(self, tokens: Tensor) -> int:
-        """Return the number of tokens up to the last end-of-text token of all.
+    def trim(self, tokens: Tensor) -> Tensor:
+        """Return token ids [..., L] cut behind the last end-of-text token of all, where exact."""
+        if not self.can_trim:
+            return tokens
+        return tokens[..., : int(self.ends(tokens).max()) + 1]
+
+    def ends(self, tokens: Tensor) -> Tensor:
+        """Return the index of each text's end-of-text token, int64 [...].
 
         The end is found as the tower finds it. Counting what is not padding would be wrong:
         the padding's id 0 is also that of "!" in CLIP's vocabulary.
         """
-        ends = tokens if self._pool == "argmax" else tokens.eq(self._eos_id).int()
-        return int(ends.argmax(dim=-1).max()) + 1
+        marks = tokens if self.pool == "argmax" else tokens.eq(self._eos_id).int()
+        return marks.argmax(dim=-1)
 
     def _encode(self, tokens: Tensor) -> Tensor:
         return self.model.encode_text(tokens)

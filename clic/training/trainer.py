@@ -101,7 +101,9 @@ class Trainer:
             lr_start=config.optim.lr_start,
             lr_end=config.optim.lr_end,
         )
-        self.features: torch.nn.Module = models.FeatureExtractor(clip.model, self.trained)
+        extractor = models.FeatureExtractor(clip.model, self.trained)
+        self.trim = extractor.trim
+        self.features: torch.nn.Module = extractor
         if distributed.world_size() > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
             self.features = DistributedDataParallel(self.features, device_ids=ids)
@@ -120,7 +122,7 @@ class Trainer:
         optim.set_lr(self.optimizer, lr)
         # Dropout is then a function of (seed, step, rank) too, and resuming needs no stored state.
         seed_torch(int(self._step_generator(batch.step).integers(2**63)))
-        batch = batch.to(self.device)
+        batch = self.trim(batch).to(self.device)
         pixels = images.normalise(batch.images, batch.mean, batch.std)
         with torch.autocast(
             self.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32

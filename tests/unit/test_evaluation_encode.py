@@ -16,6 +16,7 @@ from clic import evaluation
 from clic.errors import ModelError
 from clic.evaluation import encode, plan, scoring
 from clic.evaluation.cases import Triplets
+from clic.evaluation.share import Share
 
 
 class Counting:
@@ -110,7 +111,7 @@ def test_a_negative_of_equal_ids_is_never_beaten(shared: bool) -> None:
     texts = [name for n in range(40) for name in (f"Dog {n}", f"dog {n}")]
     rows = table([pixels(9)], texts, [[0, 2 * n, 2 * n, 2 * n + 1] for n in range(40)])
     union = encode.unique_texts([rows], (lambda text: text.lower().encode()) if shared else None)
-    text = encode.encode_texts(model, union, 8, lambda count: None)
+    text = encode.encode_texts(model, union, Share("texts", 8)).features
     image = encode.checked_features(model.encode_image([Image.fromarray(pixels(9))]), 1, "")
     features = scoring.TableFeatures(image, text[torch.from_numpy(union.positions[0])])
     right = scoring.score(rows, features)["all"]["p1"]
@@ -121,7 +122,7 @@ def test_texts_come_back_in_their_own_order() -> None:
     texts = ["a long caption of many words", "b", "cc c", "another long caption of words"]
     union = encode.Unique(texts, [], [len(text) for text in texts])
     model = Counting()
-    features = encode.encode_texts(model, union, 2, lambda count: None)
+    features = encode.encode_texts(model, union, Share("texts", 2)).features
     alone = torch.cat([encode.checked_features(model.encode_text([t]), 1, "") for t in texts])
     torch.testing.assert_close(features, alone)
 

@@ -257,5 +257,5 @@ def test_every_benchmark_says_where_it_is_from() -> None:
 def test_ranks_beyond_the_first_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "world_size", lambda group=None: 2)
     monkeypatch.setattr(distributed, "rank", lambda group=None: 1)
-    with pytest.raises(ConfigError, match="rank 0 only"):
+    with pytest.raises(ConfigError, match="rank 0 alone"):
         evaluation.evaluate(Both(), ["shapes-retrieval"])
