@@ -115,12 +115,15 @@ class CaptionsConfig:
 
     Attributes:
         lowercase: Lower-case every caption first.
-        tagger: `hanta` tags inline; `stored` takes the tags kept with each sample.
+        tagger: `hanta` or `spacy` tags inline; `stored` takes the tags kept with each sample.
         composite_positives: P of a composite: p1, p2 and further joined sentences.
         composite_negative: `cross_swap` (CLIC) or `none`.
         repair_negatives: In a cross swap, let "a" and "an" follow the new words and draw anew where
             the result is true; the published code does neither (`false` reproduces that).
-        single_negative: False caption of a single image: `swap`, `replace` or `none`.
+        single_negative: False caption of a single image: `swap`, `replace`, `mixture` (one of
+            them, drawn for each image) or `none`.
+        mixture: Of `mixture`, each generator's weight, e.g. `{swap: 1, replace: 3}`. Where the
+            drawn one yields nothing, another is drawn.
     """
 
     lowercase: bool = True
@@ -129,6 +132,7 @@ class CaptionsConfig:
     composite_negative: str = "cross_swap"
     repair_negatives: bool = True
     single_negative: str = "none"
+    mixture: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass

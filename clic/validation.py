@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from clic.config import Config, DataConfig, OptimConfig, TrainConfig
+from clic.config import CaptionsConfig, Config, DataConfig, OptimConfig, TrainConfig
 from clic.errors import ConfigError, did_you_mean
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -18,15 +18,18 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "compose.layout": ("pair",),
     "compose.fit": ("squash", "crop"),
     "compose.statistics": ("model", "imagenet"),
-    "captions.tagger": ("hanta", "stored"),
+    "captions.tagger": ("hanta", "spacy", "stored"),
     "captions.composite_negative": ("cross_swap", "none"),
-    "captions.single_negative": ("swap", "replace", "none"),
+    "captions.single_negative": ("swap", "replace", "mixture", "none"),
     "loss.composite": ("clic", "clip", "softmax_negatives"),
     "loss.single": ("clip", "softmax_negatives"),
     "optim.schedule": ("clic", "warmup_cosine", "constant"),
     "train.precision": ("auto", "fp32", "bf16", "fp16"),
     "wandb.mode": ("online", "offline"),
 }
+
+MIXABLE = ("swap", "replace")
+"""Generators that `captions.mixture` may weigh."""
 
 MINIMUM: dict[str, float] = {
     "seed": 0,
@@ -197,6 +200,7 @@ def _validate_method(config: Config) -> None:
     if kinds != "composite":
         needs = loss.single == "softmax_negatives"
         _check_negatives("single", loss.single, captions.single_negative, needs)
+    _validate_mixture(captions)
     if not captions.repair_negatives and captions.composite_negative == "none":
         raise _no_effect(
             "captions.repair_negatives", "false", "captions.composite_negative=none", "leave it out"
@@ -224,6 +228,32 @@ def _check_negatives(kind: str, objective: str, negative: str, needs: bool) -> N
             negative,
             f"loss.{kind}={objective} that uses no false captions",
             f"set captions.{kind}_negative=none",
+        )
+
+
+def _validate_mixture(captions: CaptionsConfig) -> None:
+    weights = captions.mixture
+    if captions.single_negative != "mixture":
+        if weights:
+            raise _no_effect(
+                "captions.mixture",
+                dict(weights),
+                f"captions.single_negative={captions.single_negative}",
+                "set captions.single_negative=mixture, or captions.mixture={}",
+            )
+        return
+    for kind, weight in weights.items():
+        if kind not in MIXABLE:
+            hint = did_you_mean(kind, MIXABLE)
+            raise ConfigError(
+                f"captions.mixture.{kind} is not known{hint} (choices: {', '.join(MIXABLE)})"
+            )
+        if not 0 <= weight < math.inf:
+            raise ConfigError(f"captions.mixture.{kind}={weight} must be a number from 0 on")
+    if sum(weight > 0 for weight in weights.values()) < 2:
+        raise ConfigError(
+            f"captions.mixture={dict(weights)} draws from fewer than two generators; weigh two of "
+            f"{', '.join(MIXABLE)}, or name one as captions.single_negative"
         )
 
 

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from clic.captions.negatives import GENERATORS, cross_swap, hard_negatives, replace, swap
+from clic.captions.negatives import (
+    GENERATORS,
+    composite_negative,
+    cross_swap,
+    hard_negatives,
+    replace,
+    single_negative,
+    swap,
+)
 from clic.captions.positives import composite_positives
 from clic.captions.sentences import join
 from clic.captions.tagging import TAGGERS, Tagger, make_tagger
@@ -11,11 +19,13 @@ __all__ = [
     "GENERATORS",
     "TAGGERS",
     "Tagger",
+    "composite_negative",
     "composite_positives",
     "cross_swap",
     "hard_negatives",
     "join",
     "make_tagger",
     "replace",
+    "single_negative",
     "swap",
 ]

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
 from clic.captions.cross_swap import cross_swap
 from clic.captions.replace import replace
+from clic.captions.sentences import end_sentence
 from clic.captions.swap import swap
 from clic.captions.tagging import make_tagger
 from clic.errors import ConfigError, pick
 from clic.seeding import generator
 from clic.types import HardNegative, Token
 
-__all__ = ["GENERATORS", "cross_swap", "hard_negatives", "replace", "swap"]
+__all__ = [
+    "GENERATORS",
+    "composite_negative",
+    "cross_swap",
+    "hard_negatives",
+    "replace",
+    "single_negative",
+    "swap",
+]
 
 Generator = Callable[[str, Sequence[Token], np.random.Generator], HardNegative | None]
 
@@ -23,6 +33,59 @@ GENERATORS: dict[str, Generator] = {"swap": swap, "replace": replace}
 
 # So many draws in a row without a new text, and a kind counts as used up.
 _PATIENCE = 32
+
+
+def single_negative(
+    caption: str,
+    tokens: Sequence[Token],
+    rng: np.random.Generator,
+    weights: Mapping[str, float],
+    true: Iterable[str] = (),
+) -> HardNegative | None:
+    """Make a false caption of one image by a generator that is drawn.
+
+    Args:
+        caption: A true caption.
+        tokens: Its tokens.
+        rng: Draws the generator, then whatever that draws.
+        weights: Names of `GENERATORS`, each drawn in proportion to its weight, from 0 on. Where the
+            drawn one yields nothing, another is drawn of those that are left.
+        true: Other captions of the image; none of them is returned, whatever its case, spaces and
+            final period.
+
+    Returns:
+        The false caption, or None where none of the generators yields one.
+    """
+    left = {kind: weight for kind, weight in weights.items() if weight > 0}
+    known = set(map(_bare, true))
+    while left:
+        kind = _drawn(left, rng) if len(left) > 1 else next(iter(left))
+        make = pick(GENERATORS, kind, "captions.mixture")
+        negative = _outside(partial(make, caption, tokens, rng), known)
+        if negative is not None:
+            return negative
+        del left[kind]
+    return None
+
+
+def composite_negative(
+    captions: Sequence[str],
+    tokens: Sequence[tuple[Token, ...]],
+    rng: np.random.Generator,
+    true: Iterable[str] = (),
+) -> HardNegative | None:
+    """Make a false caption of a composite by `cross_swap`, equal to none of its true ones.
+
+    Args:
+        captions: t1 and t2.
+        tokens: Their tokens.
+        rng: Draws the words and the order.
+        true: The composite's true joined captions.
+
+    Returns:
+        The false joined caption, or None where there is none.
+    """
+    return _outside(partial(cross_swap, captions, tokens, rng), set(map(_bare, true)))
 
 
 def hard_negatives(
@@ -50,29 +113,42 @@ def hard_negatives(
         pick(GENERATORS, kind, "kinds")
     tokens = make_tagger("hanta")(caption)
     streams = {kind: generator(seed, f"hard_negatives/{kind}") for kind in kinds}
-    found: dict[str, HardNegative] = {}
+    found: list[HardNegative] = []
+    known: set[str] = set()
     while streams and len(found) < n:
         for kind in list(streams):
             if len(found) == n:
                 break
-            negative = _new(GENERATORS[kind], caption, tokens, streams[kind], found)
+            make = partial(GENERATORS[kind], caption, tokens, streams[kind])
+            negative = _outside(make, known)
             if negative is None:
                 del streams[kind]
             else:
-                found[negative.text] = negative
-    return list(found.values())
+                found.append(negative)
+                known.add(_bare(negative.text))
+    return found
 
 
-def _new(
-    make: Generator,
-    caption: str,
-    tokens: Sequence[Token],
-    rng: np.random.Generator,
-    found: dict[str, HardNegative],
-) -> HardNegative | None:
-    """Return a negative whose text was not found before, or None once there seem to be none."""
+def _drawn(weights: Mapping[str, float], rng: np.random.Generator) -> str:
+    """Return one of the names, each in proportion to its weight."""
+    names = list(weights)
+    point = rng.random() * sum(weights.values())
+    for name in names[:-1]:
+        point -= weights[name]
+        if point < 0:
+            return name
+    return names[-1]
+
+
+def _outside(make: Callable[[], HardNegative | None], known: set[str]) -> HardNegative | None:
+    """Return a negative that is not among the known texts, None where there seems to be none."""
     for _ in range(_PATIENCE):
-        negative = make(caption, tokens, rng)
-        if negative is None or negative.text not in found:
+        negative = make()
+        if negative is None or not known or _bare(negative.text) not in known:
             return negative
     return None
+
+
+def _bare(text: str) -> str:
+    """Return what two captions share where only case, spaces or the final period differ."""
+    return end_sentence(" ".join(text.lower().split()))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clic.captions.negatives import GENERATORS, cross_swap
+from clic.captions.negatives import composite_negative, cross_swap, single_negative
 from clic.captions.positives import composite_positives
 from clic.captions.sentences import end_sentence
 from clic.captions.tagging import Tagger, lower, make_tagger
@@ -85,10 +85,13 @@ class Captioner:
         used = len(samples) if generator == "cross_swap" else 1
         first = [sentences[0] for sentences in captions[:used]]
         tokens, retagged = self._tokens(samples[:used], first)
-        if generator == "cross_swap":
-            negative = cross_swap(first, tokens, rng, self.config.repair_negatives)
+        if generator != "cross_swap":
+            weights = self.config.mixture if generator == "mixture" else {generator: 1.0}
+            negative = single_negative(first[0], tokens[0], rng, weights, captions[0][1:])
+        elif self.config.repair_negatives:
+            negative = composite_negative(first, tokens, rng, positives)
         else:
-            negative = GENERATORS[generator](first[0], tokens[0], rng)
+            negative = cross_swap(first, tokens, rng, repair=False)
         return RowCaptions(tuple(positives), negative, retagged)
 
     def _sentences(self, sample: Sample) -> tuple[str, ...]:
