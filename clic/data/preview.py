@@ -3,39 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import SequenceMatcher
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from clic.data.captioning import RowCaptions
 
-IMAGE_SIDE, TEXT_WIDTH, MARGIN, LINE = 160, 360, 12, 18
+LEAST_SIDE, TEXT_WIDTH, MARGIN, LINE = 160, 360, 12, 18
 INK, GREY, RED, PAPER = (20, 20, 20), (110, 110, 110), (200, 20, 20), (255, 255, 255)
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 Word = tuple[str, tuple[int, int, int]]
 
 
-def draw_sheet(rows: Sequence[tuple[np.ndarray, RowCaptions]], columns: int = 2) -> Image.Image:
-    """Draw rows of a batch.
+class Section(NamedTuple):
+    """A heading and the first rows of a batch: pixels, uint8 [S, S, 3], and captions."""
+
+    title: str
+    rows: Sequence[tuple[np.ndarray, RowCaptions]]
+
+
+def draw_sheet(sections: Sequence[Section], columns: int = 2) -> Image.Image:
+    """Draw the rows of batches under their headings.
+
+    The words that make a caption false are red. Images have the pixels that the model is given;
+    small ones are shown larger by a whole factor.
 
     Args:
-        rows: Pixels, uint8 [S, S, 3], and captions; the words that make a caption false are red.
-        columns: Rows of the batch that stand side by side.
+        sections: What to draw.
+        columns: Rows of a batch that stand side by side.
 
     Returns:
         The sheet.
     """
     font = ImageFont.load_default(size=13)
-    cells = [_cell(pixels, captions, font) for pixels, captions in rows]
-    lines = -(-len(cells) // columns)
-    heights = [max(c.height for c in cells[i * columns : (i + 1) * columns]) for i in range(lines)]
-    width = IMAGE_SIDE + TEXT_WIDTH + 2 * MARGIN
-    sheet = Image.new("RGB", (columns * width + MARGIN, sum(heights) + MARGIN * (lines + 1)), PAPER)
-    for number, cell in enumerate(cells):
-        line, column = divmod(number, columns)
-        top = sum(heights[:line]) + MARGIN * (line + 1)
-        sheet.paste(cell, (column * width + MARGIN, top))
+    bands = [_band(section, columns, font) for section in sections]
+    width = max(band.width for band in bands)
+    sheet = Image.new("RGB", (width, sum(band.height for band in bands)), PAPER)
+    top = 0
+    for band in bands:
+        sheet.paste(band, (0, top))
+        top += band.height
     return sheet
+
+
+def _band(section: Section, columns: int, font: Font) -> Image.Image:
+    cells = [_cell(pixels, captions, font) for pixels, captions in section.rows]
+    lines = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+    heights = [max(cell.height for cell in line) for line in lines]
+    size = (
+        columns * (cells[0].width + MARGIN) + MARGIN,
+        LINE + MARGIN + sum(heights) + MARGIN * len(heights),
+    )
+    band = Image.new("RGB", size, PAPER)
+    ImageDraw.Draw(band).text((MARGIN, MARGIN // 2), section.title, fill=GREY, font=font)
+    top = LINE + MARGIN
+    for line, height in zip(lines, heights, strict=True):
+        for column, cell in enumerate(line):
+            band.paste(cell, (column * (cell.width + MARGIN) + MARGIN, top))
+        top += height + MARGIN
+    return band
 
 
 def _cell(pixels: np.ndarray, captions: RowCaptions, font: Font) -> Image.Image:
@@ -45,21 +73,38 @@ def _cell(pixels: np.ndarray, captions: RowCaptions, font: Font) -> Image.Image:
     if captions.negative is None:
         lines += [[("no false caption", GREY)]]
     else:
-        changed = {word for edit in captions.negative.edits for word in edit.new.split()}
-        words = captions.negative.text.split()
-        coloured = [(w, RED if w.strip(".,") in changed else INK) for w in words]
+        words = mark_changes(captions.negative.text, captions.positives)
+        coloured = [(word, RED if changed else INK) for word, changed in words]
         lines += _wrap([("false", RED), *coloured], font)
-    height = max(IMAGE_SIDE, LINE * len(lines))
-    cell = Image.new("RGB", (IMAGE_SIDE + MARGIN + TEXT_WIDTH, height), PAPER)
-    image = Image.fromarray(pixels).resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.LANCZOS)
-    cell.paste(image, (0, 0))
+    factor = -(-LEAST_SIDE // len(pixels))
+    shown = Image.fromarray(pixels.repeat(factor, axis=0).repeat(factor, axis=1))
+    size = (shown.width + MARGIN + TEXT_WIDTH, max(shown.height, LINE * len(lines)))
+    cell = Image.new("RGB", size, PAPER)
+    cell.paste(shown, (0, 0))
     draw = ImageDraw.Draw(cell)
     for number, line in enumerate(lines):
-        left = float(IMAGE_SIDE + MARGIN)
+        left = float(shown.width + MARGIN)
         for word, colour in line:
             draw.text((left, number * LINE), word, fill=colour, font=font)
             left += font.getlength(f"{word} ")
     return cell
+
+
+def mark_changes(false: str, positives: Sequence[str]) -> list[tuple[str, bool]]:
+    """Return the words of a false caption, and which of them the nearest true one does not have."""
+    words = false.split()
+    marks = min((_changes(text.split(), words) for text in positives), key=sum)
+    return list(zip(words, marks, strict=True))
+
+
+def _changes(true: list[str], false: list[str]) -> list[bool]:
+    """Return which words of `false` differ: place by place, or aligned where lengths differ."""
+    if len(true) == len(false):
+        return [old != new for old, new in zip(true, false, strict=True)]
+    changed = [True] * len(false)
+    for _, start, size in SequenceMatcher(None, true, false, autojunk=False).get_matching_blocks():
+        changed[start : start + size] = [False] * size
+    return changed
 
 
 def _wrap(words: Sequence[Word], font: Font) -> list[list[Word]]:

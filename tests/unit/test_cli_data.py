@@ -90,7 +90,6 @@ def test_preview_shows_the_runs_own_batch(
         (["preview", "model.nam=x"], ["did you mean 'model.name'"]),
         (["preview", "--ste", "1"], ["--ste"]),
         (["preview", "data=shards"], ["data.shards is not set"]),
-        (["preview", "data.samples=5"], ["5 composite samples", "train.batch_size"]),
         (["shapes"], ["out"]),
         (["shapes", "w", "--count", "0"], ["--count 0", "1 or more"]),
         (["shapes", "w", "--shard-size", "0"], ["--shard-size 0", "1 or more"]),

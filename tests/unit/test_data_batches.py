@@ -15,7 +15,7 @@ from clic import images, models, shapes
 from clic.config import Config
 from clic.data import BatchBuilder, ShapesSource, make_builder, make_loader, make_sources, pack
 from clic.data.batches import IMAGENET_MEAN, IMAGENET_STD
-from clic.data.preview import draw_sheet
+from clic.data.preview import Section, draw_sheet
 from clic.data.shards import ShardSource, index_path
 from clic.errors import DataError
 from clic.models import ClipModel
@@ -224,12 +224,12 @@ def test_preview_shows_what_the_model_is_shown(builder: Callable[..., BatchBuild
     for (pixels, captions), (others, same) in zip(rows, whole[:3], strict=True):
         np.testing.assert_array_equal(pixels, others)
         assert captions == same
-    sheet = draw_sheet(whole)
+    sheet = draw_sheet([Section("step 0", whole)])
     assert sheet.mode == "RGB" and sheet.width > 2 * 160
     assert (np.asarray(sheet) == (200, 20, 20)).all(axis=-1).any()  # the false words are red
 
 
 def test_preview_of_rows_without_negatives(builder: Callable[..., BatchBuilder]) -> None:
-    sheet = draw_sheet(builder().preview(1, 3), columns=1)
+    sheet = draw_sheet([Section("step 1", builder().preview(1, 3))], columns=1)
     assert isinstance(sheet, Image.Image)
     assert sheet.height >= 3 * 160

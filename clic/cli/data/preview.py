@@ -1,6 +1,8 @@
-"""Draw a batch as a run would be shown it.
+"""Draw a contact sheet of batches as a run would be shown them.
 
-Any other words are settings as clic-train takes them, e.g. +experiment=vitb32.
+Give SHARDS (folders, patterns or .tar files) to see your data in CLIC's recipe for ViT-B/32, or the
+words of a clic-train command, e.g. +experiment=vitb32 data.shards=/data/laion, to see that run's
+own batches. Without --step the first batch of each kind is drawn.
 """
 
 from __future__ import annotations
@@ -9,44 +11,103 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clic.cli.common import Parser, check_least, writing
+from clic.errors import ConfigError
+
+if TYPE_CHECKING:
+    from clic.config import Config
+    from clic.data import Source
+    from clic.types import Kind
 
 EXAMPLES = (
     "clic-data preview",
+    "clic-data preview /data/laion --out laion.png",
     "clic-data preview --step 1 --out single.png",
     "clic-data preview +experiment=vitb32 data.shards=/data/laion model.pretrained=null",
 )
 TAKES_SETTINGS = True
+# What shards are shown in where no experiment is named; pixels and captions need no weights.
+RECIPE = {"+experiment": "vitb32", "model.pretrained": "null"}
 
 
 def add_arguments(parser: Parser) -> None:
     """Add this command's arguments."""
+    parser.usage = f"{parser.prog} [SHARDS ...] [SETTING=VALUE ...] [options]"
     parser.add_argument("--out", type=Path, default=Path("preview.png"), help="PNG to write")
-    parser.add_argument("--step", type=int, default=0, help="step of the run (default 0)")
-    parser.add_argument("--rows", type=int, default=12, help="first rows of it (default 12)")
+    parser.add_argument("--step", type=int, help="step of the run (default: one of each kind)")
+    parser.add_argument("--rows", type=int, default=8, help="first rows of a step (default 8)")
 
 
 def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
-    """Draw the batch."""
+    """Draw the batches."""
     from clic import data, models, runs
-    from clic.cli.overrides import check_repeats
-    from clic.cli.train import compose
-    from clic.data.preview import draw_sheet
+    from clic.data.preview import Section, draw_sheet
     from clic.validation import validate
 
     check_least(1, rows=flags.rows)
-    check_least(0, step=flags.step)
-    config = compose(words)
-    check_repeats(words)
+    check_least(0, step=flags.step or 0)
+    config = _settings(words)
     validate(config)
     sources = data.make_sources(config)
+    notes = _fit_small_data(config, sources)
     clip = models.create(runs.source_of(config.model.name), config.model.pretrained)
     builder = data.make_builder(config, sources, clip)
-    rows = builder.preview(flags.step, flags.rows)
+    kinds = builder.sampler.schedule
+    sections, drawn = [], []
+    for step in range(len(kinds)) if flags.step is None else [flags.step]:
+        kind, rows = builder.sampler.kind(step), builder.preview(step, flags.rows)
+        sections.append(Section(f"step {step}, {kind}", rows))
+        drawn.append(f"{len(rows)} {kind} rows of step {step}")
     with writing(flags.out):
         flags.out.parent.mkdir(parents=True, exist_ok=True)
-        draw_sheet(rows).save(flags.out, format="PNG")
-    kind = builder.sampler.kind(flags.step)
-    print(f"{flags.out}: {len(rows)} {kind} rows of step {flags.step} ({config.name})")
-    print(f"  {asdict(config.compose if kind == 'composite' else config.captions)}")
+        draw_sheet(sections).save(flags.out, format="PNG")
+    print(f"{flags.out}: {', '.join(drawn)} ({config.name})")
+    for group in (config.compose, config.captions):
+        print(f"  {asdict(group)}")
+    for note in notes:
+        print(f"  {note}")
+
+
+def _settings(words: Sequence[str]) -> Config:
+    """Return the settings of the words, in which those without "=" are shards.
+
+    Raises:
+        ConfigError: A word is not understood, or shards are named twice.
+    """
+    from clic.cli.overrides import check_repeats
+    from clic.cli.train import compose
+
+    shards = [word for word in words if "=" not in word and not word.startswith(("-", "~"))]
+    settings = [word for word in words if word not in shards]
+    if not shards:
+        check_repeats(words)
+        return compose(words)
+    if any(word.startswith("data.shards=") for word in settings):
+        raise ConfigError(f"shards are given twice, as {shards[0]} and data.shards=; keep one")
+    given = {word.split("=", 1)[0] for word in settings}
+    if "+experiment" not in given:
+        settings += [f"{key}={value}" for key, value in RECIPE.items() if key not in given]
+    settings.append("data=shards")
+    check_repeats(settings)
+    config = compose(settings)
+    config.data.shards = shards
+    return config
+
+
+def _fit_small_data(config: Config, sources: dict[Kind, Source]) -> list[str]:
+    """Make settings fit data that are too few to train on; return what was changed."""
+    notes = []
+    count = min(map(len, sources.values()))
+    if count < config.train.batch_size:
+        notes.append(
+            f"train.batch_size={count}, all there are, in place of {config.train.batch_size}"
+        )
+        config.train.batch_size = count
+    wide = sources["composite"].landscape(config.sampling.square, config.seed)
+    alone = 1 in (int(wide.sum()), int((~wide).sum()))
+    if alone and config.sampling.kinds != "single" and not config.sampling.partner_self:
+        notes.append("sampling.partner_self=true, for an orientation with one image alone")
+        config.sampling.partner_self = True
+    return notes

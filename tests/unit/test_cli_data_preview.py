@@ -1,0 +1,110 @@
+"""`clic-data preview` of shards, of few samples, and what it marks as false."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clic.cli import data as command
+from clic.data import pack
+from clic.data.preview import mark_changes
+from clic.types import Sample
+
+Clic = Callable[..., tuple[int, str, str]]
+SENTENCES = ("a red dog sleeps", "two cats play", "a man rides a horse", "the blue car is old")
+
+
+@pytest.fixture
+def clic_data(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Clic:
+    """Return what runs `clic-data` in `tmp_path` and gives exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["clic-data", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            command.main()
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """Return shards of three landscape images and one portrait one."""
+    samples = []
+    for i, size in enumerate([(12, 9), (16, 10), (9, 12), (20, 20)]):
+        buffer = io.BytesIO()
+        Image.new("RGB", size, (60 * i, 200, 40)).save(buffer, "JPEG")
+        samples.append(Sample(f"s{i}", buffer.getvalue(), (SENTENCES[i], SENTENCES[-1 - i])))
+    pack(samples, tmp_path / "mine")
+    return tmp_path / "mine"
+
+
+def test_shards_are_shown_in_clics_recipe(
+    clic_data: Clic, shards: Path, tiny: Path, tmp_path: Path
+) -> None:
+    words = (f"model.name={tiny}", "model.pretrained=included")
+    code, out, err = clic_data("preview", "mine", *words, "--out", "sheet.png")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == ("sheet.png: 4 composite rows of step 0, 4 single rows of step 1 (vitb32)")
+    assert "'composite_negative': 'cross_swap'" in out
+    assert "  train.batch_size=4, all there are, in place of 200" in lines
+    assert "  sampling.partner_self=true, for an orientation with one image alone" in lines
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert (sheet == (200, 20, 20)).all(axis=-1).any()  # the false words
+    assert (np.abs(sheet.astype(int) - (120, 200, 40)).max(axis=-1) < 8).any()  # the portrait
+
+
+def test_single_shards_of_an_experiment(clic_data: Clic, shards: Path, tiny: Path) -> None:
+    (shard,) = shards.glob("*.tar")
+    words = ("+experiment=shapes_clip", f"model.name={tiny}", "model.pretrained=included")
+    code, out, _ = clic_data("preview", shard, *words, "--rows", 2)
+    assert code == 0
+    assert out.startswith("preview.png: 2 single rows of step 0 (shapes_clip)")
+
+
+def test_few_samples_of_the_world(clic_data: Clic, tiny_words: list[str]) -> None:
+    words = [w for w in tiny_words if not w.startswith("data.samples")]
+    code, out, _ = clic_data("preview", *words, "data.samples=3")
+    assert code == 0 and out.startswith("preview.png: 3 composite rows of step 0, 3 single rows")
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["nowhere"], ["data.shards=nowhere", "no file or folder"]),
+        (["mine", "data.shards=mine"], ["given twice", "mine"]),
+        (["mine", "data=shards"], ["data is given 2 times"]),
+        (["mine", "model.nam=x"], ["did you mean 'model.name'"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_mistake_is_one_line(
+    clic_data: Clic, shards: Path, words: list[str], parts: list[str]
+) -> None:
+    code, out, err = clic_data("preview", *words)
+    assert code == 2 and out == "" and err.count("\n") == 1
+    assert all(part in err for part in parts), err
+
+
+def test_changed_words_are_those_of_the_nearest_true_caption() -> None:
+    true = ["a red dog. a blue cat.", "a blue cat. a red dog."]
+    assert mark_changes("a blue dog. a red cat.", true[:1]) == [
+        *(("a", False), ("blue", True), ("dog.", False)),
+        *(("a", False), ("red", True), ("cat.", False)),
+    ]
+    assert [c for _, c in mark_changes("a blue dog. a red dog.", true)] == [
+        *(False, False, True, False, False, False)
+    ]
+    longer = mark_changes("a big red dog. a blue fish.", true)
+    assert [word for word, changed in longer if changed] == ["big", "fish."]
