@@ -192,7 +192,8 @@ def _outcome(record: dict[str, Any], continued: int) -> Outcome:
 
 def _kind(reason: str) -> str:
     """Return a reason without what is particular to one sample."""
-    return reason.rsplit(": ", 1)[-1].split(" (")[0].split(";")[0]
+    general = re.sub(r" ?\([^)]*\)", "", reason.rsplit(": ", 1)[-1].split(";")[0])
+    return re.sub(r"\d{3,}", "N", general)
 
 
 def _shown(reasons: Counter[str], count: int = 3) -> str:

@@ -12,13 +12,13 @@ from typing import Any
 from clic.captions import annotation
 from clic.captions.preparation import MAX_WORDS, MIN_SENTENCES, MIN_WORDS, prepare
 from clic.captions.tagging import Tagger, make_tagger
+from clic.data.index import index_path, write_index
 from clic.data.packing.encoding import encode
 from clic.data.packing.fetch import fetch
 from clic.data.packing.items import Item, RejectedError, key_of
 from clic.data.packing.plan import Options, Plan, write_whole
 from clic.data.packing.tars import ShardWriter, members_of, size_of
 from clic.data.pool import Ticker
-from clic.data.shards import index_path, write_index
 
 
 def pack_part(plan: Plan, part: int, tick: Ticker) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from PIL import Image
 
 from clic import images
 from clic.captions import annotation
+from clic.data.index import write_index
 from clic.data.packing.encoding import ENDINGS, kind_of
 from clic.data.packing.items import RejectedError
 from clic.data.packing.tars import ShardWriter, members_of
-from clic.data.shards import write_index
 from clic.errors import DataError
 from clic.types import Sample
 

@@ -12,8 +12,8 @@ from typing import Any
 import webdataset
 
 from clic.data.packing.items import RejectedError
+from clic.data.record import MAX_TEXT
 
-MAX_JSON = 1 << 20  # bytes, what the reading side accepts
 _HEADERS = 4 * 512  # about what a member costs beside its bytes
 
 
@@ -79,6 +79,6 @@ def members_of(key: str, ending: str, image: bytes, record: Mapping[str, Any]) -
         meta = json.dumps({"key": key, **record}, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise RejectedError("a caption is not UTF-8; save the source as UTF-8") from error
-    if len(meta) > MAX_JSON:
-        raise RejectedError(f"its JSON would be larger than {MAX_JSON >> 20} MB")
+    if len(meta) > MAX_TEXT:
+        raise RejectedError(f"its JSON would be larger than {MAX_TEXT:,} bytes")
     return {"__key__": key, ending: image, "json": meta, "txt": record["caption"].encode()}

@@ -113,7 +113,7 @@ def choose_columns(
     )
     captions = tuple(
         _named(name, names, "--caption-column") or "" for name in request.caption_column or ()
-    ) or (_guess([n for n in names if n != image], CAPTION_COLUMNS, where, "--caption-column"),)
+    ) or (_guess(names, CAPTION_COLUMNS, where, "--caption-column"),)
     lines = [
         f"image column {image!r}{'' if request.image_column else ' (guessed)'}, caption "
         f"{'column' if len(captions) == 1 else 'columns'} {', '.join(map(repr, captions))}"
@@ -141,7 +141,7 @@ def _guess(names: Sequence[str], known: Sequence[str], where: str, flag: str) ->
         if name in lower:
             return lower[name]
     raise DataError(
-        f"{where}: no column could be guessed; name it with {flag} ({', '.join(names)})"
+        f"{where}: no column could be guessed; name it with {flag} (columns: {', '.join(names)})"
     )
 
 

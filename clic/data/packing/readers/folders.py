@@ -11,9 +11,9 @@ from typing import Any
 from clic.data.naming import find_shards
 from clic.data.packing.items import Item, RejectedError, parse_json, stays_inside, texts
 from clic.data.packing.readers.base import IMAGE_ENDINGS, Reader, captions_of
+from clic.data.record import MAX_TEXT
 from clic.errors import DataError
 
-MAX_TEXT = 1 << 20  # bytes of one sample's JSON or text
 STATISTICS = "_stats.json"  # img2dataset's, one a shard
 
 
@@ -95,6 +95,7 @@ class Tars(Reader):
                         yield from sample.items() if sample else ()
                         sample = _Sample(path, key)
                     sample.add(tar, info, ending)
+                    tar.members = []  # type: ignore[attr-defined]  # which tarfile collects
                 end = tar.offset
             yield from sample.items() if sample else ()
             _check_end(path, end)
@@ -159,7 +160,7 @@ def _texts(contents: dict[str, bytes], name: str) -> tuple[tuple[str, ...], dict
     captions: tuple[str, ...] = ()
     extra: dict[str, Any] = {}
     if any(len(data) > MAX_TEXT for data in contents.values()):
-        raise RejectedError(f"its .json or .txt is larger than {MAX_TEXT >> 20} MB")
+        raise RejectedError(f"its .json or .txt is larger than {MAX_TEXT:,} bytes")
     if "json" in contents:
         record = parse_json(contents["json"], f"{name}.json")
         captions = captions_of(record)

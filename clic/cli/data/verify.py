@@ -1,0 +1,142 @@
+"""Check every sample of shards, and say what they hold.
+
+Decodes each image, reads each caption, and holds every tar against its index and checksums. Ends
+with 1 where something is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clic.cli.common import Parser, check_least, check_writable, make_console, writing
+
+if TYPE_CHECKING:
+    from clic.data.verify import Findings
+
+EXAMPLES = (
+    "clic-data verify shards",
+    "clic-data verify shards --model ViT-L-14 --out lengths.png",
+)
+BROKEN = 1
+SHOWN = 10
+CONTEXTS = (32, 77)
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add this command's arguments."""
+    add = parser.add_argument
+    add("shards", metavar="SHARDS", nargs="+", help="folders, brace patterns or tars")
+    add("--model", metavar="M", default="ViT-B-32", help="whose tokens are counted (ViT-B-32)")
+    add("--out", metavar="FILE", type=Path, help="PNG with histograms to write")
+    add("--workers", metavar="N", type=int, help="processes (default: one for each core)")
+
+
+def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
+    """Check the shards; return 1 where something is broken."""
+    if flags.workers is not None:
+        check_least(1, workers=flags.workers)
+    check_writable(flags.out and str(flags.out))
+    from functools import partial
+
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from clic.data.histogram import draw_histogram
+    from clic.data.lengths import context_length
+    from clic.data.naming import find_shards
+    from clic.data.pool import default_workers, run_tasks
+    from clic.data.verify import Findings, check_shard
+
+    shards = find_shards(flags.shards, "clic-data verify")
+    contexts = sorted({*CONTEXTS, context_length(flags.model)})
+    console = make_console()
+    bar = Progress(
+        TextColumn("verify"),
+        BarColumn(bar_width=None),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        expand=True,
+    )
+    found = Findings()
+    with bar:
+        task = bar.add_task("verify", total=sum(shard.stat().st_size for shard in shards))
+        work = partial(check_shard, flags.model)
+        workers = flags.workers or default_workers()
+        for part in run_tasks(
+            work, shards, workers, lambda n: bar.advance(task, n), check_shard.__module__
+        ):
+            found.add(part)
+        bar.update(task, completed=found.tar_bytes)
+    for line in _summary(found, contexts, flags.model):
+        print(line)
+    if flags.out is not None and found.captions:
+        with writing(flags.out):
+            draw_histogram(found, contexts, flags.model, flags.out)
+        print(f"{flags.out}: histograms")
+    return _report(found)
+
+
+def _summary(found: Findings, contexts: Sequence[int], model: str) -> Iterator[str]:
+    from clic.data.lengths import joined, quantile
+
+    tars = "1 tar" if found.shards == 1 else f"{found.shards:,} tars"
+    yield f"{found.samples:,} samples in {tars}, {found.tar_bytes / 1e6:,.1f} MB"
+    if found.without_index:
+        yield f"  without an index: {found.without_index:,} tars (clic-data index makes it)"
+    if found.left_out:
+        yield f"  left out: {found.left_out:,} keys without an image or without a caption"
+    if double := found.double_keys():
+        yield f"  keys that are not the only ones of their name: {double:,}"
+    if not found.captions:
+        return
+    images = sum(found.sizes.values())
+    wide, square = (
+        100 * sum(n for (w, h), n in found.sizes.items() if test(w, h)) / images
+        for test in (lambda w, h: w > h, lambda w, h: w == h)
+    )
+    yield (
+        f"  images    landscape {wide:.1f} %, square {square:.1f} %, "
+        f"portrait {100 - wide - square:.1f} %"
+    )
+    sides: dict[int, float] = {}
+    for (width, height), number in found.sizes.items():
+        sides[min(width, height)] = sides.get(min(width, height), 0) + number
+    yield (
+        f"            shorter side {min(sides)} to {max(sides)}, median {quantile(sides, 0.5)} "
+        f"pixels; mean {found.image_bytes / images / 1e3:.1f} kB"
+    )
+    yield (
+        f"  captions  {found.captions:,}, {min(found.sentences)} to {max(found.sentences)} an "
+        f"image, mean {found.captions / images:.2f}"
+    )
+    for tagger, number in found.taggers.items():
+        yield f"  tags      stored with {number:,} samples ({tagger})"
+    heads = "".join(f"{f'> {context}':>9}" for context in contexts)
+    yield f"  {f'tokens ({model})'[:30]:<30}{'median':>8}{'95 %':>6}{'most':>6}{heads}"
+    yield _line("captions", found.lengths, contexts)
+    yield _line("first captions", found.first_lengths, contexts)
+    yield _line("two first captions joined", joined(found.first_lengths), contexts)
+
+
+def _line(name: str, lengths: Mapping[int, float], contexts: Sequence[int]) -> str:
+    from clic.data.lengths import quantile, share_above
+
+    shares = "".join(f"{100 * share_above(lengths, c):>7.1f} %" for c in contexts)
+    numbers = (quantile(lengths, 0.5), quantile(lengths, 0.95), max(lengths))
+    return f"  {name:<30}{numbers[0]:>8}{numbers[1]:>6}{numbers[2]:>6}{shares}"
+
+
+def _report(found: Findings) -> int:
+    if not found.broken:
+        print("nothing is broken")
+        return 0
+    print(f"{found.broken:,} broken:")
+    for where, why in sorted(found.problems)[:SHOWN]:
+        print(f"  {where}: {' '.join(why.split())}")
+    if found.broken > SHOWN:
+        print(f"  and {found.broken - SHOWN:,} more")
+    return BROKEN
