@@ -6,7 +6,7 @@ import sys
 from types import ModuleType
 
 from clic.cli.common import Parser, run_cli
-from clic.cli.data import index, neighbours, pack, preview, shapes, verify
+from clic.cli.data import fetch, index, neighbours, pack, preview, shapes, verify
 
 # Each module of this package is one command: its docstring is the help, `EXAMPLES` its examples,
 # `add_arguments(parser)` its arguments and `run(flags, words)` the work. `TAKES_SETTINGS` says that
@@ -18,6 +18,7 @@ COMMANDS: dict[str, ModuleType] = {
     "shapes": shapes,
     "index": index,
     "neighbours": neighbours,
+    "fetch": fetch,
 }
 
 

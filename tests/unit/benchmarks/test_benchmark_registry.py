@@ -1,0 +1,253 @@
+"""Names, groups, the list and its pages; golden numbers through the tables of each form."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from clic import evaluation
+from clic.errors import ConfigError
+from clic.evaluation import listing, registry, scoring
+from clic.evaluation.benchmarks import zero_shot
+from clic.evaluation.benchmarks.reading import GridBuilder
+from clic.evaluation.cases import Grids, Retrieval, Triplets
+from clic.evaluation.rules import RULES
+from clic.evaluation.sources import ByHand, how_to_get
+
+GOLDEN = Path(__file__).resolve().parents[2] / "golden"
+ANNOTATIONS = os.environ.get("CLIC_TEST_DATA")
+NAMED = (
+    "sugarcrepe++", "sugarcrepe", "winoground", "aro-relation", "aro-attribution", "coco-order",
+    "flickr30k-order", "svo-probes", "coco-retrieval", "coco2017-retrieval", "flickr30k-retrieval",
+    "imagenet", "food101", "cifar10", "cifar100", "cars", "fgvc-aircraft", "dtd", "pets",
+    "caltech101", "flowers", "country211", "whatsup", "cola", "valse", "bivlc", "shapes++",
+    "shapes-retrieval", "shapes-zero-shot",
+)  # fmt: skip
+
+
+def test_every_benchmark_is_there_with_what_a_reader_must_know() -> None:
+    assert set(registry.BENCHMARKS) == set(NAMED)
+    for name, benchmark in registry.BENCHMARKS.items():
+        assert benchmark.name == name
+        for text in (benchmark.title, benchmark.about, benchmark.citation, benchmark.licence,
+                     benchmark.rule, benchmark.version):  # fmt: skip
+            assert text, name
+        assert benchmark.made == name.startswith("shapes")
+    unknown = {name for name, b in registry.BENCHMARKS.items() if b.rows is None and not b.made}
+    assert unknown == {"svo-probes", "valse"}  # documented as not established
+
+
+def test_groups_name_benchmarks() -> None:
+    for members in registry.GROUPS.values():
+        assert set(members) <= set(registry.BENCHMARKS) and len(set(members)) == len(members)
+    assert {"clic", "clove", "compositional", "all"} <= set(registry.GROUPS)
+    assert set(zero_shot.FOLDERS) < set(registry.GROUPS["clic"])
+    assert [b.name for b in registry.select(["all"])] == list(registry.BENCHMARKS)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("SugarCrepe_PP", "sugarcrepe++"), ("ARO relation", "aro-relation"),
+        ("CIFAR-100", "cifar100"),
+        ("FGVC_Aircraft", "fgvc-aircraft"), ("COCO2017_Retrieval", "coco2017-retrieval"),
+        ("WhatsUp", "whatsup"), ("Bi-VLC", "bivlc"), ("svo_probes", "svo-probes"),
+        ("Stanford-Cars", "cars"), ("ImageNet", "imagenet"),
+    ],
+)  # fmt: skip
+def test_names_as_people_write_them(written: str, meant: str) -> None:
+    assert [benchmark.name for benchmark in registry.select([written])] == [meant]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("winogrund", "winoground"), ("half-truths", None), ("aro", None)]
+)
+def test_other_names_get_the_list(written: str, meant: str | None) -> None:
+    with pytest.raises(ConfigError, match="choices: shapes") as error:
+        registry.select([written])
+    assert (f"did you mean '{meant}'" in str(error.value)) == (meant is not None)
+
+
+def test_the_list_fits_80_columns(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(listing.table(tmp_path))
+    lines = console.export_text().splitlines()
+    assert all(any(line.split()[:1] == [name] for line in lines) for name in NAMED)
+    told = listing.lines(tmp_path)
+    # Commands, the data folder and steps stand alone on indented lines, to be pasted.
+    assert max(len(line) for line in told if not line.startswith("  ")) <= 80
+
+
+def test_a_page_tells_all_of_a_benchmark(tmp_path: Path) -> None:
+    assert listing.wanted(["List"]) == []
+    assert listing.wanted(["list:Cola", "list:whatsup"]) == ["Cola", "whatsup"]
+    assert listing.wanted(["list:cola", "cola"]) is None and listing.wanted(["cola"]) is None
+    told = "\n".join(listing.page("Cola", tmp_path))
+    for part in ("arXiv 2305.03689", "rows     210", "MIT", "missing", "COLA_multiobjects",
+                 f"clic-data fetch cola --data {tmp_path}"):  # fmt: skip
+        assert part in told
+    (tmp_path / "cola/images").mkdir(parents=True)
+    (tmp_path / "cola/COLA_multiobjects_matching_benchmark.json").write_text("[]")
+    assert listing.state(registry.BENCHMARKS["cola"], tmp_path) == "installed"
+    assert "get it" not in "\n".join(listing.page("cola", tmp_path))
+    with pytest.raises(ConfigError, match="did you mean"):
+        listing.page("colla", tmp_path)
+
+
+def test_how_to_get_names_only_what_can_be_fetched(tmp_path: Path) -> None:
+    chosen = registry.select(["winoground", "cola", "flickr30k-retrieval"])
+    steps = how_to_get({b.name: registry.missing(b, tmp_path) for b in chosen}, Path("a b"))
+    assert steps[-1] == "clic-data fetch cola flickr30k-retrieval --data 'a b'"
+    assert len(steps) == 3 and "hf download facebook/winoground" in steps[0]
+    sources = registry.BENCHMARKS["imagenet"].annotations
+    assert isinstance(sources[0], ByHand) and len(how_to_get({"imagenet": sources}, tmp_path)) == 1
+
+
+# Golden numbers, through tables and scoring as a benchmark goes
+
+
+@pytest.fixture(scope="module")
+def arrays() -> dict[str, np.ndarray]:
+    return dict(np.load(GOLDEN / "eval_cases.npz"))
+
+
+EXPECTED: dict[str, Any] = json.loads((GOLDEN / "eval_cases.json").read_text())
+
+
+def features_of(image: np.ndarray, text: np.ndarray) -> scoring.TableFeatures:
+    return scoring.TableFeatures(torch.from_numpy(image), torch.from_numpy(text))
+
+
+def names_of(count: int) -> tuple[str, ...]:
+    return tuple(map(str, range(count)))
+
+
+def paths_of(count: int) -> tuple[Path, ...]:
+    return tuple(map(Path, names_of(count)))
+
+
+def test_golden_sugarcrepe_pp(arrays: dict[str, np.ndarray]) -> None:
+    rows = len(arrays["pp_category"])
+    text = np.concatenate([arrays[f"pp_{k}"] for k in ("positive1", "positive2", "negative")])
+    index = np.arange(3 * rows).reshape(3, rows)
+    table = Triplets(
+        images=paths_of(len(arrays["pp_image"])),
+        texts=names_of(3 * rows),
+        categories=tuple(EXPECTED["sugarcrepe++"]),
+        category=arrays["pp_category"],
+        image=arrays["pp_image_index"],
+        positive1=index[0],
+        positive2=index[1],
+        negative=index[2],
+    )
+    numbers = scoring.score(table, features_of(arrays["pp_image"], text))
+    for name, counts in EXPECTED["sugarcrepe++"].items():
+        assert numbers[name]["n"] == counts["n"]
+        for metric in ("itt", "tot"):
+            assert numbers[name][metric] == 100 * counts[metric] / counts["n"]
+
+
+def test_golden_retrieval(arrays: dict[str, np.ndarray]) -> None:
+    images, texts = arrays["retrieval_image"], arrays["retrieval_text"]
+    table = Retrieval(
+        images=paths_of(len(images)),
+        texts=names_of(len(texts)),
+        gallery=np.arange(len(images)),
+        caption=np.arange(len(texts)),
+        owner=arrays["retrieval_owner"],
+    )
+    numbers = scoring.score(table, features_of(images, texts))
+    for published, own in (("ImagePrec", "text_to_image"), ("TextPrec", "image_to_text")):
+        for k in (1, 5):
+            expected = EXPECTED["retrieval"][f"{published}@{k}"]
+            assert numbers[f"{own}@{k}"] == pytest.approx(100 * expected, abs=1e-9)
+
+
+def test_golden_winoground(arrays: dict[str, np.ndarray]) -> None:
+    rows = len(arrays["wino_image0"])
+    pairs = np.arange(2 * rows).reshape(2, rows).T
+    table = Grids(
+        images=paths_of(2 * rows),
+        texts=names_of(2 * rows),
+        rule="winoground",
+        categories=("tag_both",),
+        category=np.zeros(rows, dtype=np.int64),
+        image=pairs,
+        caption=pairs,
+        overall="all",
+    )
+    image = np.concatenate([arrays["wino_image0"], arrays["wino_image1"]])
+    text = np.concatenate([arrays["wino_text0"], arrays["wino_text1"]])
+    numbers = scoring.score(table, features_of(image, text))
+    counts = EXPECTED["winoground"]
+    expected = {m: 100 * counts[m] / counts["n"] for m in ("text", "image", "group")}
+    assert numbers["all"] == numbers["tag_both"] == {**expected, "n": counts["n"]}
+
+
+def test_golden_ties_are_wrong_by_every_rule(arrays: dict[str, np.ndarray]) -> None:
+    scores = torch.from_numpy(arrays["ties_winoground"])
+    counts = EXPECTED["winoground_ties"]
+    found = {name: int(bits.sum()) for name, bits in RULES["winoground"](scores).items()}
+    assert found == {name: counts[name] for name in ("text", "image", "group")}
+    both = RULES["bivlc"](scores)
+    assert int(both["i2t"].sum()) == counts["text"] and int(both["t2i"].sum()) == counts["image"]
+    assert torch.equal(both["i_pos"] & both["i_neg"], both["i2t"])
+    assert torch.equal(both["t_pos"] & both["t_neg"], both["t2i"])
+    assert int(RULES["cola"](scores)["accuracy"].sum()) == counts["image"]
+    tied = torch.tensor([[[0.5, 0.5, 0.1]], [[0.5, 0.4, 0.1]], [[0.5, float("nan"), 0.1]]])
+    assert RULES["choice"](tied)["accuracy"].tolist() == [False, True, False]
+
+
+def test_rows_with_fewer_options_than_others() -> None:
+    builder = GridBuilder()
+    builder.add("two_options", [Path("a")], ["right", "wrong"])
+    builder.add("three_options", [Path("a")], ["right", "wrong", "worse"])
+    table = builder.table("choice")
+    assert table.caption.tolist() == [[0, 1, -1], [0, 1, 2]]
+    text = np.eye(3, dtype=np.float32)
+    numbers = scoring.score(table, features_of(text[:1], text))
+    assert numbers["two_options"] == numbers["three_options"] == {"accuracy": 100.0, "n": 1}
+    rows = list(scoring.rows(table, features_of(text[:1], text)))
+    assert rows[0]["captions"] == ["right", "wrong"] and rows[0]["scores"] == [[1.0, 0.0]]
+    # Every score below zero: a row without a third option does not gain one of zero.
+    numbers = scoring.score(table, features_of(-text[:1], text - 0.5))
+    assert numbers["two_options"]["accuracy"] == 0.0
+
+
+@pytest.mark.skipif(
+    ANNOTATIONS is None, reason="CLIC_TEST_DATA does not name a folder with real annotations"
+)
+def test_row_counts_of_the_registry_are_those_of_the_real_files() -> None:
+    for name in ("sugarcrepe++", "sugarcrepe"):
+        table = registry.BENCHMARKS[name].load(Path(str(ANNOTATIONS)), "test", 0)
+        assert table.rows == registry.BENCHMARKS[name].rows
+    files = json.loads((Path(str(ANNOTATIONS)) / "sugarcrepe/swap_obj.json").read_text())
+    assert "107" in files and "108" not in files and "109" in files
+
+
+def test_the_report_says_how_many_rows_there_should_be(tmp_path: Path) -> None:
+    class Model:
+        def encode_image(self, images: list[Any]) -> torch.Tensor:
+            return torch.eye(2)[: len(images)]
+
+        def encode_text(self, captions: list[str]) -> torch.Tensor:
+            return torch.eye(2)[: len(captions)]
+
+    (tmp_path / "cola/images").mkdir(parents=True)
+    rows = [["http://x/1.png", "a", "http://x/2.png", "b"]]
+    (tmp_path / "cola/COLA_multiobjects_matching_benchmark.json").write_text(json.dumps(rows))
+    from PIL import Image
+
+    for name in ("1.png", "2.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / "cola/images" / name)
+    report = evaluation.evaluate(Model(), ["cola"], tmp_path)
+    source = report.provenance["benchmarks"]["cola"]
+    assert (source["rows"], source["rows_of_the_whole"], source["rows_expected"]) == (1, 1, 210)
