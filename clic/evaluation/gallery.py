@@ -108,7 +108,7 @@ def margin(row: Row) -> float:
     """Return by how much the row's narrowest comparison was won; 0 or less is wrong.
 
     In cosines: triplets by ITT, or by TOT where there is no image; two images and two captions by
-    every comparison of the benchmark's strictest metric. Retrieval: 1 less its rank.
+    every comparison of the benchmark's strictest metric. Retrieval: 1.5 less the rank.
     """
     return min(_margins(row).values())
 
@@ -117,7 +117,7 @@ def _margins(row: Row) -> dict[str, float]:
     """Return each comparison's margin by what was compared."""
     scores = row["scores"]
     if "direction" in row:
-        return {"": 1.0 - row["rank"]}
+        return {"": 1.5 - row["rank"]}
     if "task" in row:
         lost = scores["target"] - scores["predicted"]
         return {"": lost if not row["right"] else 1.0}

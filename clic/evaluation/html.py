@@ -208,7 +208,8 @@ def _gallery(
     name = f": {letter(index)} {reports[index].name}" if len(reports) > 1 else ""
     where = f" of {of}" if of else ""
     yield "<details open>\n" if len(reports) == 1 else "<details>\n"
-    yield f"<summary>{escape(f'The {len(failures)} worst failures{where}{name}')}</summary>\n"
+    what = "worst failure" if len(failures) == 1 else f"{len(failures)} worst failures"
+    yield f"<summary>{escape(f'The {what}{where}{name}')}</summary>\n"
     yield '<div class="gallery">\n'
     for failure in failures:
         yield _card(failure)

@@ -118,6 +118,26 @@ def notes(reports: Sequence[Report]) -> list[str]:
     return list(lines)
 
 
+def timings(reports: Sequence[Report]) -> list[str]:
+    """Return for each model what took how long, and what the cache spared."""
+    lines = []
+    for report in reports:
+        stages = report.provenance.get("stages") or {}
+        parts = [_stage(name, stage) for name, stage in stages.items()]
+        if parts:
+            seconds = report.provenance["seconds"]
+            lines.append(f"{report.name}: {seconds:.1f} s ({', '.join(parts)})")
+    return lines
+
+
+def _stage(name: str, stage: Mapping[str, Any]) -> str:
+    """Return one stage in a few words; scoring has no items."""
+    if "items" not in stage:
+        return f"{name} {stage['seconds']:.1f} s"
+    cached = f", {stage['cached']:,} from the cache" if stage.get("cached") else ""
+    return f"{stage['items']:,} {name}{cached} {stage['seconds']:.1f} s"
+
+
 def legend(reports: Sequence[Report]) -> list[str]:
     """Return which letter stands for which model, nothing for a single one."""
     if len(reports) == 1:

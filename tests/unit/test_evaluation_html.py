@@ -1,0 +1,273 @@
+"""The page: self-contained, escaped, readable by a browser; the gallery shows what went wrong."""
+
+from __future__ import annotations
+
+import base64
+import io
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clic.evaluation import gallery, html
+from clic.evaluation.cases import (
+    Classification,
+    ClassificationTask,
+    Grids,
+    Retrieval,
+    Table,
+    Triplets,
+)
+from clic.evaluation.compare import Comparison, Interval
+from clic.evaluation.report import Report
+
+EVIL = "<script>document.title='owned'</script>\"'&<img src=x onerror=alert(1)>"
+ONE = np.zeros(1, dtype=np.int64)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def picture(colour: int = 0, side: int = 300) -> np.ndarray:
+    return np.full((side, side * 2, 3), colour, dtype=np.uint8)
+
+
+def triplet_row(n: int, negative: float, **scores: float) -> dict[str, Any]:
+    scores = {"image_positive1": 0.3, "image_positive2": 0.2, "image_negative": negative, **scores}
+    return {
+        "benchmark": "b++", "row": n, "category": "swap_att", "image": f"image-{n:05d}",
+        "captions": {"positive1": EVIL, "positive2": "two", "negative": f"false {n}"},
+        "itt": negative < 0.2, "p1": negative < 0.3, "tot": True, "scores": scores,
+    }  # fmt: skip
+
+
+def triplet_report(negatives: list[float], name: str = "m") -> Report:
+    n = len(negatives)
+    zeros = np.zeros(n, dtype=np.int64)
+    table = Triplets(
+        tuple(picture(i) for i in range(n)), ("t",), ("swap_att",), zeros, np.arange(n), zeros,
+        zeros, zeros,
+    )  # fmt: skip
+    form = {"swap_att": {"itt": 50.0, "tot": 100.0, "p1": 60.0, "n": n}}
+    rows = [triplet_row(i, negative) for i, negative in enumerate(negatives)]
+    return Report(
+        name, {"source": EVIL}, {"date": "2026-01-02"}, {"b++": form}, rows, {"b++": table}
+    )
+
+
+def only(row: dict[str, Any], table: Table | None) -> gallery.Failure:
+    tables = {} if table is None else {"b": table}
+    report = Report("m", {}, {}, {}, [{**row, "benchmark": "b"}], tables)
+    return gallery.worst(report)["b"][0]
+
+
+def test_the_worst_come_first_and_what_is_right_does_not() -> None:
+    found = gallery.worst(triplet_report([0.1, 0.25, 0.9, 0.2, 0.35]))["b++"]
+    assert [failure.texts[2].text for failure in found] == [
+        "false 2",
+        "false 4",
+        "false 1",
+        "false 3",
+    ]
+    assert found[0].verdict == "the false caption beats both true ones, by 0.700"
+    assert found[2].verdict == "the false caption beats the second true one, by 0.050"
+    assert found[3].verdict == "the false caption beats the second true one, in a tie"
+    assert found[0].texts[0].scores == (0.3,) and found[0].texts[0].is_true
+    assert found[2].outcomes == {"itt": False, "p1": True, "tot": True}
+    assert gallery.worst(triplet_report([0.1]))["b++"] == []
+
+
+def test_the_gallery_is_limited_and_its_pictures_are_small() -> None:
+    found = gallery.worst(triplet_report([0.5 + i / 100 for i in range(30)]))["b++"]
+    assert len(found) == gallery.LIMIT == 24
+    assert found[0].texts[2].text == "false 29"
+    uri = found[0].pictures[0].uri
+    assert uri is not None and uri.startswith("data:image/png;base64,")
+    shown = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
+    assert shown.size == (224, 112)
+    assert shown.getpixel((5, 5)) == (29, 29, 29)  # of its own row
+
+
+def test_photographs_become_jpeg(tmp_path: Path) -> None:
+    file = tmp_path / "x.png"
+    Image.fromarray(picture(9)).save(file)
+    table = Triplets((file,), ("t",), ("c",), ONE, ONE, ONE, None, ONE)
+    row = triplet_row(0, 0.9)
+    failure = only({**row, "category": "c"}, table)
+    assert failure.pictures[0].uri is not None
+    assert failure.pictures[0].uri.startswith("data:image/jpeg;base64,")
+
+
+def test_without_images_it_is_the_text_comparison() -> None:
+    row = triplet_row(0, 0.0)
+    scores = {"positive1_positive2": 0.5, "positive1_negative": 0.6, "positive2_negative": 0.2}
+    failure = only({**row, "scores": scores}, None)
+    assert failure.verdict.endswith("as the true ones to each other, by 0.100")
+    assert failure.pictures == ()
+
+
+GRID = {"category": "c", "images": ["one", "two"], "captions": ["x", "y"]}
+
+
+def grid(images: int, captions: int) -> Grids:
+    return Grids(
+        tuple(picture(i) for i in range(images)), ("x", "y"), "choice", ("c",), ONE,
+        np.arange(images)[None], np.arange(captions)[None],
+    )  # fmt: skip
+
+
+def test_two_images_and_two_captions() -> None:
+    row = {**GRID, "text": True, "image": False, "group": False, "scores": [[0.3, 0.2], [0.4, 0.5]]}
+    failure = only(row, grid(2, 2))
+    assert failure.verdict == "wrong for caption 1, by 0.100"
+    assert [text.scores for text in failure.texts] == [(0.3, 0.4), (0.2, 0.5)]
+    assert [one.label for one in failure.pictures] == ["image 1", "image 2"]
+    # By Cola's rule images do not choose: only captions count.
+    cola = {**GRID, "accuracy": True, "scores": [[0.3, 0.35], [0.1, 0.5]]}
+    assert gallery.margin(cola) == pytest.approx(0.15)
+
+
+def test_a_choice_among_captions_and_among_images() -> None:
+    one_image = {**GRID, "images": ["one"], "accuracy": False, "scores": [[0.1, 0.4]]}
+    assert only(one_image, grid(1, 2)).verdict == "a false caption beats the true one, by 0.300"
+    one_caption = {**GRID, "captions": ["x"], "accuracy": False, "scores": [[0.1], [0.2]]}
+    failure = only(one_caption, grid(2, 1))
+    assert failure.verdict == "another image is nearer to the caption, by 0.100"
+    assert [one.label for one in failure.pictures] == ["right", "wrong"]
+
+
+def test_retrieval_shows_the_worst_of_both_directions() -> None:
+    table = Retrieval(
+        (picture(1), picture(2)), ("x", "y"), np.arange(2), np.arange(2), np.arange(2)
+    )
+    scores = {"match": 0.1, "top": 0.2}
+    found = [
+        {"direction": "image_to_text", "image": "image-00000", "rank": 2, "top": "y"},
+        {"direction": "image_to_text", "image": "image-00001", "rank": 1, "top": "y"},
+        {"direction": "text_to_image", "caption": "x", "image": "image-00000", "rank": 2,
+         "top": "image-00001"},
+        {"direction": "text_to_image", "caption": "y", "image": "image-00001", "rank": 1,
+         "top": "image-00001"},
+    ]  # fmt: skip
+    rows = [{"benchmark": "b", **row, "scores": scores} for row in found]
+    first, second = gallery.worst(Report("m", {}, {}, {}, rows, {"b": table}))["b"]
+    assert [text.text for text in first.texts] == ["x", "y"]
+    assert first.verdict == "the best match is at rank 2, at 0.100"
+    assert [one.label for one in second.pictures] == ["right", "found"]
+    assert len({one.uri for one in second.pictures}) == 2
+
+
+def test_classification_names_both_classes() -> None:
+    task = ClassificationTask(np.array([1]), ONE, ("cat", "dog"), (ONE, ONE))
+    table = Classification((picture(1), picture(2)), ("p",), {"pets": task})
+    row = {
+        "task": "pets", "image": "image-00001", "target": "cat", "predicted": "dog",
+        "right": False, "scores": {"target": 0.1, "predicted": 0.4},
+    }  # fmt: skip
+    failure = only(row, table)
+    assert failure.verdict == "taken for dog, by 0.300"
+    assert [(text.text, text.is_true) for text in failure.texts] == [("cat", True), ("dog", False)]
+
+
+class Checker(HTMLParser):
+    """Notes tags, attributes that load something, texts, and whether tags are closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.loaded: list[str] = []
+        self.without_alt = 0
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.tags.append(tag)
+        self.loaded += [str(given[name]) for name in ("src", "href", "srcset") if name in given]
+        self.without_alt += tag == "img" and not given.get("alt")
+        assert not [name for name in given if name.startswith("on")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.fixture
+def page() -> str:
+    reports = [triplet_report([0.9, 0.25], EVIL), triplet_report([0.1, 0.3], "runs/tuned")]
+    compared = Comparison(
+        (EVIL, "runs/tuned"), {"b++": {("swap_att", "itt"): [Interval(9.96, 1.04, 20.0)]}}
+    )
+    return "".join(html.page(reports, compared, [gallery.worst(one) for one in reports]))
+
+
+def test_the_page_is_whole_escaped_and_loads_nothing(page: str) -> None:
+    checker = Checker()
+    checker.feed(page)
+    assert checker.open == []
+    assert "script" not in checker.tags and "link" not in checker.tags
+    assert checker.without_alt == 0
+    assert all(x.startswith(("data:image/", "#")) for x in checker.loaded), checker.loaded
+    assert EVIL in checker.text  # shown as it is
+    assert "url(" not in page and "@import" not in page and "http" not in page.split("<body>")[1]
+    assert checker.tags.count("img") == 3
+    text = " ".join(checker.text)
+    assert "+10.0" in text and "[1.0, 20.0]" in text
+    assert "paired bootstrap 95 % interval" in text
+
+
+def test_one_model_has_no_letters() -> None:
+    report = triplet_report([0.9])
+    text = "".join(html.page([report], None, [gallery.worst(report)]))
+    assert "<strong>A</strong>" not in text
+    assert "The 1 worst failures" not in text and "The worst failure" in text
+
+
+def browser() -> str:
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"no browser ({', '.join(BROWSERS)}) on this machine")
+    return found
+
+
+def browse(tmp_path: Path, page: str, *words: str) -> str:
+    """Return what a headless browser prints of a page."""
+    file = tmp_path / "report.html"
+    file.write_text(page, encoding="utf-8")
+    command = [
+        browser(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        "--disable-background-networking", "--disable-sync", "--no-first-run", "--hide-scrollbars",
+        f"--user-data-dir={tmp_path / 'profile'}", *words, file.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout
+
+
+def test_a_browser_shows_the_page_and_runs_nothing_of_it(tmp_path: Path, page: str) -> None:
+    shown = browse(tmp_path, page, "--dump-dom")
+    assert "<title>owned</title>" not in shown
+    checker = Checker()
+    checker.feed(shown)
+    assert "script" not in checker.tags
+    assert EVIL in checker.text
+    assert checker.tags.count("article") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 500])
+def test_a_browser_paints_bars_in_the_models_colours(tmp_path: Path, page: str, width: int) -> None:
+    file = tmp_path / "page.png"
+    browse(tmp_path, page, f"--screenshot={file}", f"--window-size={width},1400")
+    pixels = np.asarray(Image.open(file).convert("RGB"))
+    assert pixels.shape[1] == width
+    for colour in ((0x8B, 0x91, 0x9C), (0x28, 0x67, 0xC7)):  # --m0, --m1
+        assert (pixels == colour).all(-1).sum() > 300
+    # Nothing is cut off at the right: the page's margin is empty.
+    assert (pixels[:, -4:] == pixels[0, -1]).all()
