@@ -188,20 +188,8 @@ def test_bivlc_reads_parquet_group_by_group(tmp_path: Path, angle_model: Any, pa
 def write_svo(root: Path, rows: list[tuple[Any, ...]]) -> None:
     text = io.StringIO()
     table = csv.writer(text)
-    table.writerow(
-        [
-            "sentence",
-            "pos_triplet",
-            "neg_triplet",
-            "pos_url",
-            "neg_url",
-            "pos_image_id",
-            "neg_image_id",
-            "subj_neg",
-            "verb_neg",
-            "obj_neg",
-        ]
-    )
+    names = "sentence pos_triplet neg_triplet pos_url neg_url pos_image_id neg_image_id"
+    table.writerow([*names.split(), *svo.KINDS])
     for angle, pos, neg, *kinds in rows:
         words = ["girl,stand,grass", "dog,stand,grass", f"http://x/{pos}", f"http://x/{neg}"]
         table.writerow([f"A girl, standing, at {angle}", *words, pos, neg, *kinds])
