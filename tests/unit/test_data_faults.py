@@ -1,0 +1,244 @@
+"""Broken samples: who takes their place, what is counted, and when it is too much."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clic import models
+from clic.config import Config
+from clic.data import BatchBuilder, Source, make_builder, make_loader
+from clic.data.faults import FaultLog, first_usable, substitutes
+from clic.errors import DataError
+from clic.types import Batch, Fault, Sample, Tally
+
+CPU = torch.device("cpu")
+BROKEN = {3: b"no image", 9: b"\xff\xd8\xff\xe0 cut", 14: None, 20: OSError}
+
+
+class Faulty(Source):
+    """Forty-eight tiny images, every third portrait; the samples of `BROKEN` cannot be used."""
+
+    def __init__(self, broken: dict[int, Any] = BROKEN) -> None:
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return 48
+
+    def sizes(self) -> np.ndarray:
+        return np.array([(8, 12) if i % 3 == 0 else (12, 8) for i in range(48)], dtype=np.int32)
+
+    def read(self, index: int) -> Sample:
+        width, height = self.sizes()[index]
+        buffer = io.BytesIO()
+        Image.new("RGB", (width, height), (5 * index, 0, 0)).save(buffer, "PNG")
+        captions = (f"a dog number {index}", "a cat")
+        image = buffer.getvalue()
+        if index in self.broken:
+            fault = self.broken[index]
+            if fault is OSError:
+                raise OSError(5, "Input/output error", "/data/00000.tar")
+            image, captions = fault or image, captions if fault else ()
+        return Sample(f"key-{index}", image, captions)
+
+
+@pytest.fixture
+def builder(settings: Callable[..., Config], tiny: Path) -> Callable[..., BatchBuilder]:
+    clip = models.create(str(tiny))
+
+    def make(*words: str, source: Source | None = None) -> BatchBuilder:
+        config = settings("captions=clic", "sampling.square=landscape", *words)
+        sources = dict.fromkeys(("composite", "single"), source or Faulty())
+        return make_builder(config, sources, clip)  # type: ignore[arg-type]
+
+    return make
+
+
+def numbers(batch: Batch) -> list[list[int]]:
+    return [[int(key.removeprefix("key-")) for key in keys] for keys in batch.keys]
+
+
+# --- substitutes ---------------------------------------------------------------------------------
+
+
+def test_substitutes_have_the_orientation_and_are_no_others_of_the_row() -> None:
+    wide = np.arange(30) % 3 > 0
+    drawn = list(islice(substitutes(wide, True, (1, 2), 0, 5, 7, 0), 200))
+    assert set(drawn) == {i for i in range(30) if i % 3 and i not in (1, 2)}
+    assert list(islice(substitutes(wide, True, (1, 2), 0, 5, 7, 0), 200)) == drawn
+    for other in ((1, 5, 7, 0), (0, 6, 7, 0), (0, 5, 8, 0), (0, 5, 7, 1)):
+        assert list(islice(substitutes(wide, True, (1, 2), *other), 200)) != drawn
+    anyone = set(islice(substitutes(wide, None, (1,), 0, 5, 7, 0), 400))
+    assert anyone == set(range(30)) - {1}
+
+
+def test_the_last_of_an_orientation_stands_in_for_itself() -> None:
+    wide = np.array([True, False, True])
+    assert list(islice(substitutes(wide, False, (1,), 0, 0, 0, 0), 3)) == [1, 1, 1]
+
+
+def test_the_first_whole_one_is_taken_and_the_faults_are_kept() -> None:
+    def load(index: int) -> str:
+        if index < 3:
+            raise DataError(f"sample {index}:\n is broken")
+        return f"sample {index}"
+
+    found, faults = first_usable(load, 1, iter([2, 0, 7, 8]))
+    assert found == "sample 7"
+    assert faults == [Fault(i, f"sample {i}: is broken") for i in (1, 2, 0)]
+
+
+def test_data_that_are_broken_as_a_whole_end_in_one_line() -> None:
+    def load(index: int) -> None:
+        raise DataError(f"sample {index}: broken")
+
+    with pytest.raises(DataError, match=r"101 samples in a row are broken: number 0: sample 0: b"):
+        first_usable(load, 0, iter(range(1, 1000)))
+
+
+# --- batches -------------------------------------------------------------------------------------
+
+
+def test_batches_hold_substitutes_of_the_same_orientation(
+    builder: Callable[..., BatchBuilder],
+) -> None:
+    faulty, whole = builder(), builder(source=Faulty({}))
+    replaced = 0
+    for step in range(24):
+        batch, plan = faulty.build(step), faulty.sampler.plan(step)
+        assert plan == whole.sampler.plan(step)
+        found = [fault.number for fault in batch.faults]
+        for used, row in zip(numbers(batch), plan.rows, strict=True):
+            assert not set(used) & set(BROKEN)
+            for new, old in zip(used, row.indices, strict=True):
+                assert (new == old) == (old not in BROKEN)
+                if old in BROKEN:
+                    replaced += 1
+                    assert old in found
+                    if batch.kind == "composite":
+                        assert (new % 3 == 0) == (old % 3 == 0)
+        assert batch.tally.broken == len(batch.faults)
+        read = sum(len(row.indices) for row in plan.rows) + len(batch.faults)
+        assert batch.tally.samples == read
+    assert replaced >= 8
+
+
+def test_a_substitute_leaves_the_other_rows_as_they_were(
+    builder: Callable[..., BatchBuilder],
+) -> None:
+    faulty, whole = builder(), builder(source=Faulty({}))
+    for step in range(8):
+        first, second = faulty.build(step), whole.build(step)
+        for row, (a, b) in enumerate(zip(first.keys, second.keys, strict=True)):
+            if a == b:
+                assert torch.equal(first.images[row], second.images[row])
+                assert torch.equal(first.positives[row], second.positives[row])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_counts_do_not_depend_on_the_workers(
+    builder: Callable[..., BatchBuilder], workers: int
+) -> None:
+    expected = [builder().build(step) for step in range(5, 11)]
+    found = list(make_loader(builder(), 5, 11, workers, pin_memory=False))
+    for a, b in zip(expected, found, strict=True):
+        assert (a.keys, a.tally, a.faults) == (b.keys, b.tally, b.faults)
+        assert torch.equal(a.images, b.images)
+    assert sum(batch.tally.broken for batch in found) > 0
+
+
+def test_every_fault_is_named(builder: Callable[..., BatchBuilder]) -> None:
+    build = builder()
+    faults = {f.number: f.reason for step in range(24) for f in build.build(step).faults}
+    assert faults.keys() == BROKEN.keys()
+    assert faults[3].startswith("sample 'key-3': 8 bytes starting with")
+    assert faults[9].startswith("sample 'key-9': ")
+    assert faults[14] == "sample 'key-14' has no caption; drop it from the data"
+    assert faults[20] == "[Errno 5] Input/output error: '/data/00000.tar'"
+
+
+def test_a_row_without_a_negative_keeps_its_place(builder: Callable[..., BatchBuilder]) -> None:
+    class Same(Faulty):
+        def read(self, index: int) -> Sample:
+            sample = super().read(index)
+            return Sample(sample.key, sample.image, ("a dog",))
+
+    batch = builder(source=Same({})).build(0)
+    assert batch.negative_mask is not None and not batch.negative_mask.any()
+    assert batch.tally.no_negative == 4
+    assert batch.tally.broken == 0 and batch.faults == ()
+
+
+def test_captions_that_the_context_cuts_are_counted(builder: Callable[..., BatchBuilder]) -> None:
+    class Long(Faulty):
+        def read(self, index: int) -> Sample:
+            sample = super().read(index)
+            caption = "dog " * 40 if index % 2 else "cat"
+            return Sample(sample.key, sample.image, (caption,))
+
+    build = builder("captions=plain", "+experiment=shapes_clip", source=Long({}))
+    batch = build.build(0)
+    assert batch.tally.cut == sum(number % 2 for (number,) in numbers(batch))
+    assert batch.tally.captions == 4
+
+
+# --- the run's count -----------------------------------------------------------------------------
+
+
+def batch_of(tally: Tally, faults: tuple[Fault, ...] = ()) -> Batch:
+    image = torch.zeros(1, 4, 4, 3, dtype=torch.uint8)
+    tokens = torch.zeros(1, 1, 4, dtype=torch.long)
+    return Batch(image, (0, 0, 0), (1, 1, 1), tokens, None, None, "single", 0, [], tally, faults)
+
+
+def test_the_first_ten_faults_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    log = FaultLog(0.5, CPU)
+    for step in range(4):
+        faults = tuple(Fault(10 * step + i, f"sample 'k{10 * step + i}': cut") for i in range(4))
+        log.add(batch_of(Tally(samples=100, broken=4), faults))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 10
+    assert lines[0] == "WARNING: sample number 0 replaced: sample 'k0': cut"
+    assert lines[-1] == "WARNING: sample number 21 replaced: sample 'k21': cut"
+    log.gather()
+    assert log.record()["data/broken"] == 16 and log.record()["data/samples"] == 400
+
+
+def test_too_many_broken_ones_stop_the_run_but_not_before_a_thousand() -> None:
+    log = FaultLog(0.01, CPU)
+    log.add(batch_of(Tally(samples=999, broken=11), (Fault(7, "sample 'a': cut"),)))
+    log.gather()
+    log.add(batch_of(Tally(samples=101)))
+    log.gather()  # exactly the share that is allowed
+    log.add(batch_of(Tally(samples=1, broken=1), (Fault(8, "sample 'b': cut"),)))
+    with pytest.raises(DataError) as error:
+        log.gather()
+    assert str(error.value) == (
+        "12 of 1101 samples are broken, more than data.max_broken=0.01 allows; mend or drop them, "
+        "or raise it: number 7: sample 'a': cut; number 8: sample 'b': cut"
+    )
+
+
+def test_what_was_counted_before_a_resume_counts() -> None:
+    log = FaultLog(0.01, CPU)
+    log.total = Tally(samples=990, broken=11)
+    log.add(batch_of(Tally(samples=10)))
+    with pytest.raises(DataError, match="11 of 1000 samples"):
+        log.gather()
+
+
+def test_a_large_share_of_cut_captions_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    log = FaultLog(0.01, CPU)
+    for _ in range(3):
+        log.add(batch_of(Tally(captions=800, cut=200)))
+        log.gather()
+    assert capsys.readouterr().err.count("25% of the captions are longer than") == 1
+    assert log.record()["data/cut_captions"] == 0.25
