@@ -103,7 +103,7 @@ def write_rows(path: str | Path, reports: Sequence[Report]) -> None:
 
 
 def notes(reports: Sequence[Report]) -> list[str]:
-    """Return a line for each thing that was left out, and for each reduced row count."""
+    """Return a line for each thing that was left out, and for each row count that is not whole."""
     lines: dict[str, None] = {}
     for report in reports:
         for name, reason in report.provenance.get("left_out", {}).items():
@@ -115,6 +115,9 @@ def notes(reports: Sequence[Report]) -> list[str]:
                     f"{name}: {lost} images missing or broken, "
                     f"{source['rows']} of {source['rows_of_the_whole']} rows scored"
                 ] = None
+            whole, expected = source["rows_of_the_whole"], source.get("rows_expected")
+            if expected not in (None, whole):
+                lines[f"{name}: its files hold {whole:,} rows, the benchmark {expected:,}"] = None
     return list(lines)
 
 

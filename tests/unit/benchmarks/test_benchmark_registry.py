@@ -17,6 +17,7 @@ from clic.evaluation import listing, registry, scoring
 from clic.evaluation.benchmarks import zero_shot
 from clic.evaluation.benchmarks.reading import GridBuilder
 from clic.evaluation.cases import Grids, Retrieval, Triplets
+from clic.evaluation.report import notes
 from clic.evaluation.rules import RULES
 from clic.evaluation.sources import ByHand, how_to_get
 
@@ -251,3 +252,4 @@ def test_the_report_says_how_many_rows_there_should_be(tmp_path: Path) -> None:
     report = evaluation.evaluate(Model(), ["cola"], tmp_path)
     source = report.provenance["benchmarks"]["cola"]
     assert (source["rows"], source["rows_of_the_whole"], source["rows_expected"]) == (1, 1, 210)
+    assert notes([report]) == ["cola: its files hold 1 rows, the benchmark 210"]

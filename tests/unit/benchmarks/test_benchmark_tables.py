@@ -14,6 +14,7 @@ import pytest
 from clic import evaluation
 from clic.errors import DataError
 from clic.evaluation.benchmarks import aro, svo, whatsup
+from clic.evaluation.cache import image_bytes
 from clic.evaluation.cases import Grids
 
 Paint = Callable[..., None]
@@ -177,6 +178,9 @@ def test_bivlc_reads_parquet_group_by_group(tmp_path: Path, angle_model: Any, pa
         "test-00000-of-00002.parquet[image/1/0]",
         "test-00000-of-00002.parquet[negative_image/1/0]",
     ]
+    # Images of one file are told apart by their place in it, in the cache of features too.
+    images = evaluation.BENCHMARKS["bivlc"].load(tmp_path, "test", 0).images
+    assert len({image_bytes(image) for image in images}) == len(images) == 6
     (folder / "test-00000-of-00002.parquet").write_bytes(b"PAR1 broken")
     with pytest.raises(DataError, match="is no parquet file"):
         numbers_of(angle_model, "bivlc", tmp_path)
