@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -14,16 +13,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from clic.data.index import index_path, load_index, write_index
+from clic.data.index import INDEX_SUFFIX, index_path, load_index, write_index
 from clic.data.remote import MISSING, beside, fetch
 from clic.download import RefusedError
 from clic.errors import DataError
 
 GB = 10**9
-PATIENCE = 10.0
-"""Seconds to wait for other processes to be done with what must go."""
+PATIENCE = 600.0
+"""Seconds to wait for other processes to be done with what must go, or with their downloads."""
 POLL = 0.05
-UNKNOWN = 64 << 20
+UNKNOWN = 16 << 20
 """Bytes after which room is made again, where a server does not say how long a file is."""
 
 
@@ -71,7 +70,10 @@ class ShardCache:
         path = self.path(url)
         file = self._open_cached(path)
         while file is None:
-            fetch(url, path, self._room_maker(path))
+            try:
+                fetch(url, path, _RoomMaker(self, path))
+            finally:
+                _grant(path).unlink(missing_ok=True)
             file = self._open_cached(path)  # None if another process evicted it in this instant
         with file:
             yield file
@@ -100,25 +102,18 @@ class ShardCache:
         target = index_path(self.path(url))
         if target.exists():
             return target
-        try:
-            load_index(fetch(beside(url, ".index"), target))
-        except RefusedError as error:
-            if error.status not in MISSING:
-                raise
-        except DataError:
-            if not target.exists():
-                raise  # the fetch failed
-            target.unlink(missing_ok=True)  # of another version, or something else of that name
-        if not target.exists():
-            with self.open(url):
-                write_index(self.path(url), target)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock_path = target.with_name(f"{target.name}.lock")
+        with open(lock_path, "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not target.exists() and not _fetch_index(url, target):
+                with self.open(url):
+                    write_index(self.path(url), target)
+            lock_path.unlink(missing_ok=True)
         return target
 
-    def _room_maker(self, path: Path) -> _RoomMaker:
-        return _RoomMaker(self, path)
-
     def make_room(self, need: int, path: Path) -> None:
-        """Remove shards until `need` bytes fit.
+        """Remove shards until `need` bytes fit, and keep them free for this file.
 
         Args:
             need: Size of the file that is being fetched.
@@ -133,17 +128,25 @@ class ShardCache:
                 f"{self.limit / GB:.3g}; raise it"
             )
         deadline = time.monotonic() + PATIENCE
+        while missing := self._try_room(need, path):
+            # What is left is read or fetched by others, and may go when they are done.
+            if time.monotonic() > deadline or not any(map(_reserved, self._others(path))):
+                raise DataError(missing)
+            time.sleep(POLL)
+
+    def _try_room(self, need: int, path: Path) -> str:
+        """Return what is in the way, after all that nobody uses has gone."""
         with open(self.folder / ".lock", "wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             while missing := self._missing(need, path):
-                if not self._evict_oldest(path):
-                    if time.monotonic() > deadline:
-                        raise DataError(missing)
-                    time.sleep(POLL)
+                if not any(_remove_unused(other) for other in self._others(path)):
+                    return missing
+            _grant(path).write_text(str(need), encoding="utf-8")
+        return ""
 
     def _missing(self, need: int, path: Path) -> str:
         """Return what is wrong with keeping `need` more bytes, the empty string if nothing is."""
-        taken = sum(_reserved(file) for file in self._files() if file.name != f"{path.name}.part")
+        taken = sum(_reserved(file) for file in self._others(path))
         if taken + need > self.limit:
             return (
                 f"the shards in use fill data.cache_gb={self.limit / GB:.3g} in {self.folder}; "
@@ -158,16 +161,35 @@ class ShardCache:
             )
         return ""
 
-    def _files(self) -> list[Path]:
-        return [*self.folder.glob("*.tar"), *self.folder.glob("*.tar.part")]
+    def _others(self, path: Path) -> list[Path]:
+        """Return the other files, those that were used longest ago first.
 
-    def _evict_oldest(self, keep: Path) -> bool:
-        """Remove the shard that was used longest ago of those that nobody reads."""
+        Partial ones are among them: one that nobody holds is of a download that was given up.
+        """
         ages = []
-        for path in self.folder.glob("*.tar"):
-            with suppress(FileNotFoundError):
-                ages.append((path.stat().st_atime_ns, path))
-        return any(path != keep and _remove_unused(path) for _, path in sorted(ages))
+        for other in (*self.folder.glob("*.tar"), *self.folder.glob("*.tar.part")):
+            if other.name not in (path.name, f"{path.name}.part"):
+                with suppress(FileNotFoundError):
+                    ages.append((other.stat().st_atime_ns, other))
+        return [other for _, other in sorted(ages)]
+
+
+def _fetch_index(url: str, target: Path) -> bool:
+    """Fetch the index beside a shard; return whether there is one that can be used."""
+    fetched = target.with_name(f"{target.name}.fetched")
+    try:
+        fetch(beside(url, INDEX_SUFFIX), fetched)
+    except RefusedError as error:
+        if error.status not in MISSING:
+            raise
+        return False
+    try:
+        load_index(fetched)
+    except DataError:  # of another version, or something else of that name
+        fetched.unlink()
+        return False
+    os.replace(fetched, target)
+    return True
 
 
 class _RoomMaker:
@@ -178,8 +200,13 @@ class _RoomMaker:
 
     def __call__(self, done: int, total: int | None) -> None:
         if done >= self._next:
-            self.cache.make_room(done + UNKNOWN if total is None else total, self.path)
+            self.cache.make_room(done if total is None else total, self.path)
             self._next = done + UNKNOWN
+
+
+def _grant(path: Path) -> Path:
+    """Return the file that says how many bytes were promised to a download."""
+    return path.with_name(f"{path.name}.room")
 
 
 def _remove_unused(path: Path) -> bool:
@@ -187,24 +214,24 @@ def _remove_unused(path: Path) -> bool:
         with open(path, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
+            if path.suffix == ".part":
+                _grant(path.with_suffix("")).unlink(missing_ok=True)
     except FileNotFoundError:
         return True
     except OSError:
-        return False  # somebody reads it
+        return False  # somebody reads or fetches it
     return True
 
 
 def _reserved(path: Path) -> int:
-    """Return the bytes that a file has, or will have once it is whole."""
-    try:
+    """Return the bytes that a file has, or was promised."""
+    with suppress(FileNotFoundError):
         size = path.stat().st_size
-    except FileNotFoundError:
-        return 0
-    if path.suffix == ".part":
-        with suppress(OSError, ValueError, AttributeError, TypeError):
-            note = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="utf-8"))
-            return max(size, int(note.get("total") or 0))
-    return size
+        if path.suffix == ".part":
+            with suppress(FileNotFoundError, ValueError):
+                return max(size, int(_grant(path.with_suffix("")).read_text(encoding="utf-8")))
+        return size
+    return 0
 
 
 def _unusable(path: Path, error: OSError) -> DataError:

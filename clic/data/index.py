@@ -216,7 +216,7 @@ def save_index(target: Path, index: ShardIndex) -> None:
 def _crc(columns: dict[str, np.ndarray]) -> int:
     crc = 0
     for name in sorted(columns):
-        crc = zlib.crc32(np.ascontiguousarray(columns[name]), crc)
+        crc = zlib.crc32(np.ascontiguousarray(columns[name]).data, crc)
     return crc
 
 
