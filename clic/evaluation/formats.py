@@ -166,16 +166,17 @@ def _markdown_table(panel: Panel, models: int) -> list[str]:
 def _rows_by_metric(panel: Panel) -> list[list[str]]:
     """Return one model's cells: a row for each category, a column for each metric."""
     metrics = list(panel.sections)
-    rows = [["category", *metrics, "n"]]
+    rows = [["category", *metrics, *(["n"] if panel.counted else [])]]
     for category, found in panel.by_category.items():
         cells = [panels.shown(found[m].values[0]) if m in found else "-" for m in metrics]
-        rows.append([_plain(category), *cells, panels.count(next(iter(found.values())))])
+        counts = [panels.count(next(iter(found.values())))] if panel.counted else []
+        rows.append([_plain(category), *cells, *counts])
     return rows
 
 
 def _rows_by_model(panel: Panel, models: int) -> list[list[str]]:
     """Return the cells of several models: a row for each number, a column for each model."""
-    counted = any(line.count is not None for line in panel.lines)
+    counted = panel.counted
     compared = any(any(line.intervals) for line in panel.lines)
     heads = ["measure"]
     for index in range(models):
@@ -243,7 +244,7 @@ def _latex_table(
         if metric:
             yield rf"    \multicolumn{{{1 + widest}}}{{l}}{{\textit{{{escape_latex(metric)}}}}} \\"
         yield from _latex_models(lines, reports, comparison, widest)
-        if metric and (not alike or index == len(sections) - 1):
+        if panel.counted and metric and (not alike or index == len(sections) - 1):
             yield r"    \midrule"
             yield _latex_row(["$n$", *map(panels.count, lines)], widest)
     yield r"    \bottomrule"

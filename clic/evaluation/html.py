@@ -146,7 +146,7 @@ def _heads(heads: Sequence[str]) -> str:
 def _by_metric(panel: Panel) -> Iterator[str]:
     """Yield one model's cells: a row for each category, a column for each metric."""
     metrics = list(panel.sections)
-    yield f"{_heads(['category', *metrics, 'n'])}<tbody>\n"
+    yield f"{_heads(['category', *metrics, *(['n'] if panel.counted else [])])}<tbody>\n"
     by_category: dict[str, dict[str, Line]] = {}
     for line in panel.lines:
         by_category.setdefault(line.category, {})[line.metric] = line
@@ -156,14 +156,14 @@ def _by_metric(panel: Panel) -> Iterator[str]:
         yield f'<th scope="row">{escape(category)}</th>'
         for metric in metrics:
             yield f"<td>{panels.shown(found[metric].values[0]) if metric in found else '-'}</td>"
-        yield f"<td>{panels.count(first)}</td></tr>\n"
+        yield f"<td>{panels.count(first)}</td></tr>\n" if panel.counted else "</tr>\n"
     yield "</tbody>\n"
 
 
 def _by_model(panel: Panel, models: int) -> Iterator[str]:
     """Yield the cells of several models: a row for each number, a column for each model."""
     compared = any(any(line.intervals) for line in panel.lines)
-    counted = any(line.count is not None for line in panel.lines)
+    counted = panel.counted
     heads = ["measure"]
     for index in range(models):
         heads.append(letter(index) if models > 1 else "%")

@@ -17,8 +17,6 @@ LABELS = {
     "p1": "P1",
     "i2t": "I2T",
     "t2i": "T2I",
-    **{f"image_to_text@{k}": f"image to text R@{k}" for k in (1, 5, 10)},
-    **{f"text_to_image@{k}": f"text to image R@{k}" for k in (1, 5, 10)},
 }
 MANY = 12  # categories: beyond, tables show the means alone
 TOGETHER = "zero-shot classification"
@@ -78,6 +76,11 @@ class Panel:
     def title(self) -> str:
         """Name and size."""
         return f"{self.name} ({self.size})" if self.size else self.name
+
+    @property
+    def counted(self) -> bool:
+        """Whether lines have counts of their own, which the title does not give."""
+        return self.name == TOGETHER or any(line.path[1] for line in self.lines)
 
     @property
     def sections(self) -> dict[str, list[Line]]:
@@ -146,14 +149,14 @@ def _panel(bench: str, reports: Sequence[Report], comparison: Comparison | None)
     sources = [report.provenance.get("benchmarks", {}).get(bench, {}) for report in reports]
     values = [leaves(form) for form in forms]
     order = list(dict.fromkeys(path for found in values for path in found))
-    metrics = list(dict.fromkeys(metric for _, metric in order))
+    metrics = list(dict.fromkeys(_labels(path)[0] for path in order))
     means = {name for source in sources for name in mean_names(source)}
     lines = [
         Line(
             bench=bench,
             path=path,
-            metric=LABELS.get(path[1], path[1]),
-            category=LABELS.get(path[0], path[0].replace("_", " ") if not path[1] else path[0]),
+            metric=metric,
+            category=_labels(path)[1],
             is_mean=bool(path[1]) and path[0] in means,
             values=tuple(found.get(path) for found in values),
             counts=tuple(_count(form, path) for form in forms),
@@ -164,9 +167,19 @@ def _panel(bench: str, reports: Sequence[Report], comparison: Comparison | None)
         )
         for metric in metrics
         for path in order
-        if path[1] == metric
+        if _labels(path)[0] == metric
     ]
     return Panel(bench, _size(forms, sources), tuple(lines))
+
+
+def _labels(path: Path) -> tuple[str, str]:
+    """Return a number's metric and category as people write them; for recall direction and k."""
+    name, metric = path
+    if metric:
+        return LABELS.get(metric, metric.replace("_", " ")), name
+    direction, _, k = name.partition("@")
+    plain = direction.replace("_", " ")
+    return (plain, f"R@{k}") if k else ("", plain)
 
 
 def mean_names(source: Mapping[str, Any]) -> Iterable[str]:

@@ -67,7 +67,8 @@ def _by_metric(panel: Panel) -> Table:
     metrics = list(panel.sections)
     for metric in metrics:
         _number(table, metric, NUMBER)
-    _number(table, "n", COUNT)
+    if panel.counted:
+        _number(table, "n", COUNT)
     in_means = False
     for category, found in panel.by_category.items():
         first = next(iter(found.values()))
@@ -75,12 +76,8 @@ def _by_metric(panel: Panel) -> Table:
             table.add_section()
         in_means = first.is_mean
         cells = (panels.shown(found[m].values[0]) if m in found else "-" for m in metrics)
-        table.add_row(category, *cells, panels.count(first))
+        table.add_row(category, *cells, *([panels.count(first)] if panel.counted else []))
     return table
-
-
-def _has_counts(panel: Panel) -> bool:
-    return any(line.metric for line in panel.lines) or panel.name == panels.TOGETHER
 
 
 def _side_by_side(panel: Panel, models: int) -> Table:
@@ -138,7 +135,7 @@ def _compared(panel: Panel, models: int) -> list[Table]:
 
 def _fill(table: Table, panel: Panel, cells: Callable[[Line], list[str]]) -> None:
     """Add a row for each line, a rule where another metric begins, and the column of counts."""
-    counted = _has_counts(panel)
+    counted = panel.counted
     if counted:
         _number(table, "n", COUNT)
     previous: str | None = None
