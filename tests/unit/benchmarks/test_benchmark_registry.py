@@ -253,3 +253,14 @@ def test_the_report_says_how_many_rows_there_should_be(tmp_path: Path) -> None:
     source = report.provenance["benchmarks"]["cola"]
     assert (source["rows"], source["rows_of_the_whole"], source["rows_expected"]) == (1, 1, 210)
     assert notes([report]) == ["cola: its files hold 1 rows, the benchmark 210"]
+
+
+def test_the_documentation_knows_every_benchmark_with_its_rows() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs/benchmarks.md").read_text()
+    for name, benchmark in registry.BENCHMARKS.items():
+        (line,) = [row for row in text.splitlines() if row.startswith("|") and f"`{name}`" in row][
+            :1
+        ]
+        if benchmark.rows is not None:
+            counted = [int(n.replace(",", "")) for n in line.split("|")[2].split("+")]
+            assert sum(counted) == benchmark.rows, name
