@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from clic.errors import ConfigError
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+DEFAULT_CACHE_GB = 10.0
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 @dataclass
@@ -29,7 +30,11 @@ class EvalConfig:
         batch_size: Images, or texts, at a time.
         workers: Threads that decode images.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: `fp32`, or `bf16`/`fp16` to encode under autocast.
+        precision: `fp32`; `bf16` or `fp16` to encode under autocast; `auto` for fp16 on CUDA, else
+            fp32.
+        cache: Keep features on disk, so that no tower encodes an image or a text twice.
+        cache_dir: Folder to keep them in, default `features` in CLIC_CACHE, then in ~/.cache/clic.
+        cache_gb: Size of that folder in 10^9 bytes; what was used least recently goes first.
         allow_missing: Leave out rows whose image is missing or broken, and say how many.
         text_only: Score the captions alone; no image is looked for.
         split: `test` or `validation` of the world's benchmarks (`train` to look at it).
@@ -50,7 +55,10 @@ class EvalConfig:
     batch_size: int = 64
     workers: int = 2
     device: str = "auto"
-    precision: str = "fp32"
+    precision: str = "auto"
+    cache: bool = True
+    cache_dir: str | None = None
+    cache_gb: float = DEFAULT_CACHE_GB
     allow_missing: bool = False
     text_only: bool = False
     split: str = "test"
@@ -73,7 +81,11 @@ class PatchConfig:
         batch_size: Images, or texts, at a time.
         workers: Threads that decode images.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: `fp32`, or `bf16`/`fp16` to encode under autocast.
+        precision: `fp32`; `bf16` or `fp16` to encode under autocast; `auto` for fp16 on CUDA, else
+            fp32.
+        cache: Keep features on disk, so that no tower encodes an image or a text twice.
+        cache_dir: Folder to keep them in, default `features` in CLIC_CACHE, then in ~/.cache/clic.
+        cache_gb: Size of that folder in 10^9 bytes; what was used least recently goes first.
         allow_missing: Leave out rows whose image is missing or broken, and say how many.
         split: Split of the world's benchmarks.
         seed: Seed of the world's benchmarks.
@@ -90,7 +102,10 @@ class PatchConfig:
     batch_size: int = 64
     workers: int = 2
     device: str = "auto"
-    precision: str = "fp32"
+    precision: str = "auto"
+    cache: bool = True
+    cache_dir: str | None = None
+    cache_gb: float = DEFAULT_CACHE_GB
     allow_missing: bool = False
     split: str = "test"
     seed: int = 0
@@ -108,6 +123,17 @@ def check(settings: EvalConfig | PatchConfig) -> None:
     for name in ("batch_size", "workers"):
         if getattr(settings, name) < 1:
             raise ConfigError(f"{name}={getattr(settings, name)} must be at least 1")
+    if settings.cache_gb <= 0:
+        raise ConfigError(
+            f"cache_gb={settings.cache_gb} must be above 0; cache=false keeps nothing"
+        )
+    if not settings.cache:
+        for name, default in (("cache_dir", None), ("cache_gb", DEFAULT_CACHE_GB)):
+            if getattr(settings, name) != default:
+                raise ConfigError(
+                    f"{name}={getattr(settings, name)} has no effect with cache=false; "
+                    "leave one out"
+                )
 
 
 def parse_alpha(text: str, setting: str = "alpha") -> float:

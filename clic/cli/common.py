@@ -85,7 +85,11 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", metavar="N", type=int, help="images, or texts, at a time (64)")
     add("--workers", metavar="N", type=int, help="threads that decode images (2)")
     add("--device", metavar="D", help="auto, cpu, cuda or cuda:N (auto)")
-    add("--precision", metavar="P", help="fp32, bf16 or fp16 (fp32)")
+    add("--precision", metavar="P", help="auto (fp16 on CUDA, else fp32), fp32, bf16 or fp16")
+    add("--no-cache", dest="cache", action="store_const", const=False,
+        help="neither read nor keep features on disk")  # fmt: skip
+    add("--cache-dir", metavar="DIR", help="where features are kept ($CLIC_CACHE, ~/.cache/clic)")
+    add("--cache-gb", metavar="N", type=float, help="their size; the least used go first (10)")
     add("--split", metavar="S", help="shapes benchmarks: test or validation (test)")
     add("--seed", metavar="N", type=int, help="shapes benchmarks: their seed (0)")
     add("--allow-missing", action="store_const", const=True,

@@ -14,7 +14,6 @@ from clic.cli.common import (
     check_writable,
     compose,
     make_console,
-    refuse_torchrun,
     run_cli,
     settings_of,
 )
@@ -23,6 +22,7 @@ from clic.config_eval import EvalConfig, check
 
 NAME = "clic-eval"
 FALLBACK_MODEL = "ViT-B-32:openai"
+WAIT_MINUTES = 180.0  # for a rank with more to do: other models' weights, larger images, scoring
 DESCRIPTION = """\
 Score models on compositional benchmarks, retrieval and zero-shot classification.
 Each distinct image and caption is encoded once, whatever the number of benchmarks."""
@@ -96,10 +96,18 @@ def _body(words: Sequence[str]) -> None:
     settings = compose("eval", overrides, EvalConfig, settings_of(flags, "bench"))
     if _print_list(settings.bench, settings.data):
         return
-    from clic.evaluation import outputs
+    from clic import distributed
 
     check(settings)
-    refuse_torchrun()
+    device = distributed.choose_device(settings.device)
+    with distributed.process_group(device, WAIT_MINUTES):
+        _run(settings)
+
+
+def _run(settings: EvalConfig) -> None:
+    from clic import distributed
+    from clic.evaluation import outputs
+
     wanted = _wanted(settings)
     results = gather(
         settings,
@@ -107,6 +115,8 @@ def _body(words: Sequence[str]) -> None:
         keep_rows=bool(wanted["rows"]),
         with_gallery=bool(wanted["html"]),
     )
+    if not distributed.is_main():
+        return
     # Files first: whatever happens to the terminal, the numbers are kept.
     written = outputs.write(wanted, results.reports, results.comparison, results.galleries)
     _print(results)
@@ -154,6 +164,8 @@ def _print(results: Results) -> None:
         console.print(formats.interval_note(results.comparison), markup=False, highlight=False)
     for line in report.notes(results.reports):
         console.print(f"note: {line}", markup=False, highlight=False)
+    for line in report.timings(results.reports):
+        console.print(line, style="dim", markup=False, highlight=False)
 
 
 def _print_list(bench: list[str], data: str | None) -> bool:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 # Settings that say how models are scored, which results that were written before no longer need.
 SCORING = (
-    "data", "batch_size", "workers", "device", "precision", "allow_missing", "text_only", "split",
-    "seed",
+    "data", "batch_size", "workers", "device", "precision", "cache", "cache_dir", "cache_gb",
+    "allow_missing", "text_only", "split", "seed",
 )  # fmt: skip
 
 
@@ -70,11 +70,13 @@ def gather(
         DataError: Data or a result is missing or broken, or results do not fit each other.
         ModelError: There is no such model.
     """
+    from clic import distributed
     from clic.evaluation import compare_saved, gallery, registry
 
     names = names_of(settings)
     comparing = bool(settings.compare)
-    needs_rows = comparing or keep_rows or with_gallery
+    main = distributed.is_main()  # rows are known to rank 0 alone
+    needs_rows = main and (comparing or keep_rows or with_gallery)
     benches = [benchmark.name for benchmark in registry.select(settings.bench)] if (
         settings.bench
     ) else []  # fmt: skip
@@ -104,14 +106,14 @@ def gather(
         reports = saved.get(name) or [_score(settings, plan, name, needs_rows)]
         for report in reports:
             report.name = _free(report.name, [one.name for one in results.reports])
-            if comparing:
+            if main and comparing:
                 observed.append(compare_saved.observe_report(report))
-            if with_gallery:
+            if main and with_gallery:
                 results.galleries.append(gallery.worst(report))
             if not keep_rows:
                 report.rows, report.tables = (), {}
             results.reports.append(report)
-    if comparing:
+    if main and comparing:
         results.comparison = _compare(results.reports, observed)
     return results
 
@@ -188,11 +190,14 @@ def _score(settings: EvalConfig, plan: Plan | None, name: str, keep_rows: bool) 
         keep_rows=keep_rows,
         progress=True,
         name=name,
+        cache=evaluation.FeatureCache.of(settings),
+        all_ranks=True,
     )
 
 
 def _compare(reports: Sequence[Report], observed: Sequence[dict[str, Observed]]) -> Comparison:
-    from clic.evaluation import compare, encode
+    from clic.evaluation import compare
+    from clic.evaluation.progress import progress_bar
 
-    with encode.progress_bar(True, "intervals", len(reports[0].benchmarks)) as advance:
+    with progress_bar(True, "intervals", len(reports[0].benchmarks)) as advance:
         return compare.compare(reports, observed, advance=advance)

@@ -180,6 +180,7 @@ def _sweep(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) -> None:
         seed=settings.seed,
         allow_missing=settings.allow_missing,
     )
+    cache = evaluation.FeatureCache.of(settings)
     reports: list[evaluation.Report] = []
 
     def score(model: Path) -> dict[str, Any]:
@@ -195,6 +196,7 @@ def _sweep(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) -> None:
             batch_size=settings.batch_size,
             workers=settings.workers,
             progress=True,
+            cache=cache,
             name=model.name.replace("-", " "),
         )
         reports.append(done)

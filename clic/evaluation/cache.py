@@ -23,8 +23,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor
 
+from clic.config_eval import EvalConfig, PatchConfig
 from clic.errors import ConfigError
-from clic.evaluation.refs import Crop, ImageRef, image_key, image_path
+from clic.evaluation.refs import ImageRef, image_key, image_part, image_path
 
 KEY_BYTES = 16
 BLOCK_ROWS = 1024  # so many rows, or what has come in so many seconds, make a block
@@ -40,7 +41,7 @@ def default_folder() -> Path:
 
 
 def image_bytes(ref: ImageRef) -> bytes | None:
-    """Return what an image is known by: its file's path, size and time, and box; or its pixels.
+    """Return what an image is known by: its file's path, size and time, and part; or its pixels.
 
     None where the file is not there.
     """
@@ -51,8 +52,7 @@ def image_bytes(ref: ImageRef) -> bytes | None:
         status = path.stat()
     except OSError:
         return None
-    box = ref.box if isinstance(ref, Crop) else None
-    parts = (os.path.abspath(path), status.st_size, status.st_mtime_ns, box)
+    parts = (os.path.abspath(path), status.st_size, status.st_mtime_ns, image_part(ref))
     return _hash(repr(parts).encode())
 
 
@@ -85,6 +85,22 @@ class FeatureCache:
                 f"cannot keep features in {self.folder} ({error.strerror}); choose another folder "
                 "with --cache-dir (or CLIC_CACHE), or none with --no-cache"
             ) from error
+
+    @classmethod
+    def of(cls, settings: EvalConfig | PatchConfig) -> FeatureCache | None:
+        """Return the cache that a command's settings ask for, None for none.
+
+        A default folder that cannot be written to costs the cache, which a warning says.
+        """
+        if not settings.cache:
+            return None
+        try:
+            return cls(settings.cache_dir, settings.cache_gb)
+        except ConfigError as error:
+            if settings.cache_dir is not None or os.environ.get("CLIC_CACHE"):
+                raise
+            warnings.warn(str(error), stacklevel=2)
+            return None
 
     def tower(self, key: Hashable) -> TowerCache:
         """Return the part that belongs to a tower; all that its features depend on is in `key`."""

@@ -88,7 +88,7 @@ def test_one_model(clic_eval: Command, tmp_path: Path) -> None:
         "--json", "out.json", "--rows", "rows.jsonl", "--batch-size", "100",
     )  # fmt: skip
     assert (code, err) == (0, "")
-    assert "image to text R@1" in out
+    assert "image to text" in out and "R@1" in out
     assert max(map(len, out.splitlines())) <= 80
     form = json.loads((tmp_path / "out.json").read_text())
     assert set(form) == {"model", "provenance", "benchmarks"}
@@ -243,11 +243,11 @@ def test_debug_shows_the_traceback(loaded: list[str]) -> None:
         main(["--bench", "nothing", "--debug"])
 
 
-def test_torchrun_is_refused(clic_eval: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_of_torchrun_is_refused(clic_eval: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
     code, _, err = clic_eval("--bench", "shapes")
     assert code == 2
-    assert "WORLD_SIZE=4" in err
+    assert "WORLD_SIZE=4" in err and "RANK is not set" in err
 
 
 def test_ctrl_c_is_one_line_and_130(capsys: pytest.CaptureFixture[str]) -> None:
