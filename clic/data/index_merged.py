@@ -150,7 +150,7 @@ def _mapped(path: Path, identity: str) -> dict[str, np.ndarray] | None:
     """Return the mapped columns of a merged index, None where there is none of this identity."""
     try:
         header, columns = read_columns(path, FORMAT, VERSION, mapped=True)
-    except (FileNotFoundError, ColumnsError):
+    except (OSError, ColumnsError):
         return None
     return columns if header.get("identity") == identity else None
 
