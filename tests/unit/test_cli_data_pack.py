@@ -87,6 +87,7 @@ def test_pack_again_says_that_it_was_done(clic_data: Clic, table: Path) -> None:
         (["pack", "captions.csv", "s", "--image-column", "im"], ["no such column"]),
         (["pack", "captions.csv", "s", "quality=3"], ["'quality=3'"]),
         (["pack", ".", "."], ["OUT . is SOURCE itself"]),
+        (["pack", "captions.csv", "/proc/x"], ["OUT /proc/x cannot be written to"]),
         (["verify"], ["SHARDS"]),
         (["verify", "nowhere"], ["nowhere"]),
         (["verify", "."], ["no .tar files"]),

@@ -1,14 +1,15 @@
 """Pack images and captions of any form into shards.
 
-SOURCE is a CSV or TSV, a parquet file, COCO's or Karpathy's JSON, a folder of images with .txt or
-.json beside them, tars as img2dataset writes them, or a Hugging Face dataset (hf:NAME). What it is,
-is detected and printed. A run that was stopped is continued by the same command. docs/data.md
-shows every format.
+SOURCE is a CSV or TSV, a parquet file, COCO's or Karpathy's JSON, a folder of
+images with .txt or .json beside them, tars as img2dataset writes them, or a
+Hugging Face dataset (hf:NAME). What it is, is detected and printed. A run that
+was stopped is continued by the same command. docs/data.md shows every format.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,10 +80,13 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
         prepare_sentences=flags.prepare_sentences,
         tags=flags.tags,
     )
-    with _Bar() as bar:
-        outcome = packing.pack_source(
-            reader, flags.out, options, flags.workers or default_workers(), bar
-        )
+    workers = flags.workers or default_workers()
+    try:
+        with _Bar() as bar:
+            outcome = packing.pack_source(reader, flags.out, options, workers, bar)
+    except KeyboardInterrupt:
+        print("whole shards stay; the same command goes on from there", file=sys.stderr)
+        raise
     _summarise(outcome, flags.out)
 
 

@@ -1,7 +1,7 @@
 """Check every sample of shards, and say what they hold.
 
-Decodes each image, reads each caption, and holds every tar against its index and checksums. Ends
-with 1 where something is broken.
+Decodes each image, reads each caption, and holds every tar against its index
+and checksums. Ends with 1 where something is broken.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def pack_source(
         check_same(out, record["identity"], identity(reader, options))
         discard(out / WORK)
         return _outcome(record, continued=record["shards"])
-    with _claimed(out):
+    with _claimed(out), _writing(out):
         plan, resumed = make_plan(reader, out, options, progress.listing())
         todo = [p for p in range(len(plan.offsets)) if not plan.part_file(p).is_file()]
         if resumed:
@@ -133,6 +133,18 @@ def _claimed(out: Path) -> Iterator[None]:
                 if new and not any(out.iterdir()):
                     out.rmdir()
             raise
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Say where the disk refused: what a full one raises does not."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{out} cannot be written to ({error.strerror}); mend that or make space, and the same "
+            "command goes on from there"
+        ) from error
 
 
 def _size(plan: Plan, part: int) -> int:

@@ -124,13 +124,19 @@ def claim(out: Path) -> Iterator[None]:
 
     Raises:
         ConfigError: Another process packs into it.
-        DataError: It holds shards that no packing here has begun.
+        DataError: It holds shards that no packing here has begun, or cannot be written to.
     """
     work = out / WORK
     if not work.is_dir() and not (out / RECORD).is_file() and any(out.glob("*.tar")):
         raise DataError(f"{out} already holds shards; name a new folder, or remove them")
-    work.mkdir(parents=True, exist_ok=True)
-    with open(work / "lock", "w") as lock:
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        lock = open(work / "lock", "w")  # noqa: SIM115, it is held until the end
+    except OSError as error:
+        raise DataError(
+            f"OUT {out} cannot be written to ({error.strerror}); name another folder"
+        ) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

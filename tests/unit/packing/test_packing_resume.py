@@ -158,7 +158,7 @@ def test_a_full_disk_stops_and_is_continued(
 
     with monkeypatch.context() as patch:
         patch.setattr(part_module, "write_whole", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(DataError, match=r"out cannot be written to \(No space left"):
             pack(source, tmp_path / "out")
     assert pack(source, tmp_path / "out").samples == 16
 
