@@ -107,11 +107,13 @@ class ByHand:
         gives: Path below the data root that should be there afterwards.
         why: Why, in a few words.
         steps: What to do, with ``{data}`` for the data root; commands where there are any.
+        instead: Shell pattern below the data root of what serves as well, None for nothing.
     """
 
     gives: str
     why: str
     steps: str
+    instead: str | None = None
 
 
 Source = File | Archive | HubFolder | ImageList | Torchvision | ByHand
@@ -119,7 +121,9 @@ Source = File | Archive | HubFolder | ImageList | Torchvision | ByHand
 
 def present(source: Source, data_root: Path) -> bool:
     """Return whether what a source gives is below the data root."""
-    return (data_root / source.gives).exists()
+    instead = source.instead if isinstance(source, ByHand) else None
+    other = instead is not None and any(data_root.glob(instead))
+    return other or (data_root / source.gives).exists()
 
 
 def how_to_get(missing: Mapping[str, Sequence[Source]], data_root: Path) -> list[str]:

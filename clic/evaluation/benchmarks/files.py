@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from clic.evaluation.benchmarks import aro, bivlc, cola, retrieval, svo, valse, whatsup, winoground
@@ -71,12 +72,11 @@ WINOGROUND = ByHand(
     winoground.EXAMPLES,
     why="Winoground needs a sign-up",
     steps="accept the terms at https://huggingface.co/datasets/facebook/winoground, then: "
-    "hf download facebook/winoground data/examples.jsonl data/images.zip --repo-type dataset "
-    "--local-dir {data}/winoground && mv {data}/winoground/data/examples.jsonl "
-    "{data}/winoground/ && unzip -jq {data}/winoground/data/images.zip -d "
-    "{data}/winoground/images",
+    "hf download facebook/winoground --repo-type dataset --include 'data/test-*' "
+    "--local-dir {data}/winoground",
+    instead=winoground.PARQUET,
 )
-WINOGROUND_IMAGES = ByHand(winoground.IMAGES, why=WINOGROUND.why, steps=WINOGROUND.steps)
+WINOGROUND_IMAGES = replace(WINOGROUND, gives=winoground.IMAGES)
 IMAGENET = ByHand(
     zs.IMAGENET,
     why="ImageNet needs a sign-up",

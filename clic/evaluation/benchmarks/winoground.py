@@ -3,17 +3,65 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from clic.errors import DataError
 from clic.evaluation.benchmarks.reading import GridBuilder, text_field
 from clic.evaluation.cases import Grids
-from clic.evaluation.refs import image_file
+from clic.evaluation.parquet import StoredImage, read_texts
+from clic.evaluation.refs import ImageRef, image_file
 
 EXAMPLES = "winoground/examples.jsonl"
 IMAGES = "winoground/images"
+PARQUET = "winoground/data/test-*.parquet"
 TAGS = ("Object", "Relation", "Both")
+TEXTS = ("caption_0", "caption_1", "collapsed_tag")
+PICTURES = ("image_0", "image_1")
+
+
+def load_winoground(data_root: Path) -> Grids:
+    """Return Winoground by its collapsed tags; `all` is over all rows, as papers report it.
+
+    The hub has had it as JSON lines with a folder of images, and has it as parquet; where both are
+    there, the former is read.
+    """
+    lines = (data_root / EXAMPLES).exists()
+    rows = list(_from_lines(data_root) if lines else _from_parquet(data_root))
+    seen = {tag for tag, _, _ in rows}
+    builder = GridBuilder([f"tag_{tag.lower()}" for tag in TAGS if tag in seen])
+    for tag, images, captions in rows:
+        builder.add(f"tag_{tag.lower()}", images, captions)
+    return builder.table("winoground", overall="all")
+
+
+def _from_lines(data_root: Path) -> Iterator[tuple[str, list[ImageRef], list[str]]]:
+    """Yield tag, images and captions of each row; the file names images without their ending."""
+    path = data_root / EXAMPLES
+    for number, row in enumerate(read_lines(path)):
+        names = [text_field(row, key, path, number).removesuffix(".png") for key in PICTURES]
+        images: list[ImageRef] = [
+            image_file(data_root / IMAGES, f"{name}.png", path) for name in names
+        ]
+        *captions, tag = (text_field(row, key, path, number) for key in TEXTS)
+        yield tag, images, captions
+
+
+def _from_parquet(data_root: Path) -> Iterator[tuple[str, list[ImageRef], list[str]]]:
+    """Yield tag, images and captions of each row.
+
+    Raises:
+        DataError: There is no such file.
+    """
+    files = sorted(data_root.glob(PARQUET))
+    if not files:
+        raise DataError(f"neither {data_root / EXAMPLES} nor {data_root / PARQUET} is there")
+    for file in files:
+        for place, row in read_texts(file, TEXTS):
+            images: list[ImageRef] = [StoredImage(*place, column) for column in PICTURES]
+            *captions, tag = (text_field(row, key, file, place.row) for key in TEXTS)
+            yield tag, images, captions
 
 
 def read_lines(path: Path) -> list[Any]:
@@ -23,25 +71,3 @@ def read_lines(path: Path) -> list[Any]:
         return [json.loads(line) for line in lines if line.strip()]
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as JSON lines ({error}); get it again") from error
-
-
-def load_winoground(data_root: Path) -> Grids:
-    """Return Winoground by its collapsed tags; `all` is over all rows, as papers report it."""
-    path = data_root / EXAMPLES
-    rows = read_lines(path)
-    seen = [text_field(row, "collapsed_tag", path, n) for n, row in enumerate(rows)]
-    names = [f"tag_{tag.lower()}" for tag in TAGS if tag in seen]
-    builder = GridBuilder(names)
-    for number, (row, tag) in enumerate(zip(rows, seen, strict=True)):
-        images = [
-            image_file(data_root / IMAGES, _png(text_field(row, key, path, number)), path)
-            for key in ("image_0", "image_1")
-        ]
-        captions = [text_field(row, key, path, number) for key in ("caption_0", "caption_1")]
-        builder.add(f"tag_{tag.lower()}", images, captions)
-    return builder.table("winoground", overall="all")
-
-
-def _png(name: str) -> str:
-    """Return an image's file name; the examples name it without its ending."""
-    return name if name.endswith(".png") else f"{name}.png"

@@ -112,6 +112,27 @@ def test_winoground(tmp_path: Path, angle_model: Any, paint: Paint) -> None:
     }
 
 
+def test_winoground_as_parquet(tmp_path: Path, angle_model: Any, paint: Paint) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = []
+    for number, (first, second) in enumerate(((41, 79), (50, 55))):
+        row = json.loads(winoground(number, "Object", first, second))
+        for which, red in enumerate((40, 80)):
+            paint(tmp_path / "image.png", red)
+            content = (tmp_path / "image.png").read_bytes()
+            row[f"image_{which}"] = {"bytes": content, "path": f"ex_{number}_img_{which}.png"}
+        rows.append(row)
+    with pytest.raises(DataError, match=r"examples\.jsonl .*is missing; get it with: accept the"):
+        numbers_of(angle_model, "winoground", tmp_path)
+    file = tmp_path / "winoground/data/test-00000-of-00001.parquet"
+    file.parent.mkdir(parents=True)
+    parquet.write_table(arrow.Table.from_pylist(rows), file)
+    numbers = numbers_of(angle_model, "winoground", tmp_path)
+    assert numbers["all"] == {"text": 100.0, "image": 50.0, "group": 50.0, "n": 2}
+
+
 def test_winoground_row_3_by_hand(tmp_path: Path, angle_model: Any, paint: Paint) -> None:
     """Image 40: 61 is 21 away and 95 is 55. Image 80: 61 is 19 away and 95 is 15. Text is right."""
     (tmp_path / "winoground").mkdir()
@@ -327,7 +348,7 @@ def test_valse_scores_valid_rows_on_images_of_their_sources(
         ("aro-relation", "aro/visual_genome_relation.json", "[{}]", "no text 'relation_name'"),
         ("aro-attribution", "aro/visual_genome_attribution.json", "[{}]", "attributes"),
         ("winoground", "winoground/examples.jsonl", "{", "cannot be read as JSON lines"),
-        ("winoground", "winoground/examples.jsonl", "{}", "no text 'collapsed_tag'"),
+        ("winoground", "winoground/examples.jsonl", "{}", "no text 'image_0'"),
         ("cola", "cola/COLA_multiobjects_matching_benchmark.json", "[[1]]", "row 0 should have"),
         ("svo-probes", "svo_probes/svo_probes.csv", "a,b\n1,2\n", "no column 'sentence'"),
         ("valse", "valse/existence.json", "[]", "should hold a JSON object"),
