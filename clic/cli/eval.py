@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 from clic.cli.common import (
     Parser,
     add_scoring_flags,
     check_folder,
+    check_torchrun,
     check_writable,
     compose,
     make_console,
@@ -99,6 +100,7 @@ def _body(words: Sequence[str]) -> None:
     from clic import distributed
 
     check(settings)
+    check_torchrun()
     device = distributed.choose_device(settings.device)
     with distributed.process_group(device, WAIT_MINUTES):
         _run(settings)
@@ -125,8 +127,8 @@ def _run(settings: EvalConfig) -> None:
 
 
 def _is_setting(word: str) -> bool:
-    key, equals, _ = word.partition("=")
-    return bool(equals) and key in {f.name for f in fields(EvalConfig)}
+    """Return whether a word is a key=value setting, and no path that looks like one."""
+    return re.match(r"[a-z_]+=", word) is not None and not Path(word).exists()
 
 
 def _wanted(settings: EvalConfig) -> dict[str, list[Path]]:

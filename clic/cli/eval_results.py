@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,51 +71,66 @@ def gather(
         ModelError: There is no such model.
     """
     from clic import distributed
-    from clic.evaluation import compare_saved, gallery, registry
+    from clic.evaluation import compare, gallery
+
+    main, comparing = distributed.is_main(), bool(settings.compare)  # rank 0 alone knows rows
+    needs_rows = main and (comparing or keep_rows or with_gallery)
+    results, observed = Results(), []
+    for report in _reports(settings, default_model, needs_rows):
+        report.name = _free(report.name, [one.name for one in results.reports])
+        if main and comparing:
+            observed.append(compare.observe_report(report))
+        if main and with_gallery:
+            results.galleries.append(gallery.worst(report))
+        if not keep_rows:
+            report.rows, report.tables = (), {}
+        results.reports.append(report)
+    if main and comparing:
+        results.comparison = _compare(results.reports, observed)
+    return results
+
+
+def _reports(
+    settings: EvalConfig, default_model: Callable[[], str], with_rows: bool
+) -> Iterator[Report]:
+    """Yield the models' reports one by one; everything that can be wrong is noticed before."""
+    from clic.evaluation import compare_saved, registry
 
     names = names_of(settings)
-    comparing = bool(settings.compare)
-    main = distributed.is_main()  # rows are known to rank 0 alone
-    needs_rows = main and (comparing or keep_rows or with_gallery)
-    benches = [benchmark.name for benchmark in registry.select(settings.bench)] if (
-        settings.bench
-    ) else []  # fmt: skip
-    saved = {
-        name: compare_saved.load(name, benches, needs_rows)
-        for name in names
-        if compare_saved.is_saved(name)
-    }
-    models = [name for name in names if name not in saved]
-    if not benches and saved:
-        benches = _shared([report for reports in saved.values() for report in reports])
-        saved = {name: compare_saved.load(name, benches, needs_rows) for name in saved}
+    saved = [compare_saved.is_saved(name) for name in names]
+    benches = [b.name for b in registry.select(settings.bench)] if settings.bench else []
+    loaded = _load(names, saved, benches, with_rows)
+    if not benches and loaded:
+        benches = _shared([report for reports in loaded for report in reports])
+        loaded = _load(names, saved, benches, with_rows)
     if not benches:
         raise ConfigError("no benchmark named; give --bench NAME (--bench list shows them)")
-    if not models and names:
-        _check_no_effect(settings)
-    if comparing and sum(map(len, saved.values())) + len(models) < 2:
+    if settings.compare and sum(map(len, loaded)) + saved.count(False) < 2:
         raise ConfigError(
             f"compare={settings.compare[0]} is a single model; name at least two, the first of "
             "which the others are compared with"
         )
-    plan = _prepare(settings, benches) if models or not names else None
-    names = names or [default_model()]
-    check_models([name for name in names[1:] if name not in saved])
-    results, observed = Results(), []
-    for name in names:
-        reports = saved.get(name) or [_score(settings, plan, name, needs_rows)]
-        for report in reports:
-            report.name = _free(report.name, [one.name for one in results.reports])
-            if main and comparing:
-                observed.append(compare_saved.observe_report(report))
-            if main and with_gallery:
-                results.galleries.append(gallery.worst(report))
-            if not keep_rows:
-                report.rows, report.tables = (), {}
-            results.reports.append(report)
-    if main and comparing:
-        results.comparison = _compare(results.reports, observed)
-    return results
+    if names and all(saved):
+        _check_no_effect(settings)
+        yield from (report for reports in loaded for report in reports)
+        return
+    plan = _prepare(settings, benches)
+    if not names:
+        names, saved = [default_model()], [False]
+    check_models([name for name, done in zip(names[1:], saved[1:], strict=True) if not done])
+    read = iter(loaded)
+    for name, done in zip(names, saved, strict=True):
+        yield from next(read) if done else [_score(settings, plan, name, with_rows)]
+
+
+def _load(
+    names: Sequence[str], saved: Sequence[bool], benches: Sequence[str], with_rows: bool
+) -> list[list[Report]]:
+    """Return the reports of each name that means a result written before."""
+    from clic.evaluation import compare_saved
+
+    found = [name for name, done in zip(names, saved, strict=True) if done]
+    return [compare_saved.load(name, benches, with_rows) for name in found]
 
 
 def _shared(reports: Sequence[Report]) -> list[str]:
@@ -171,11 +186,9 @@ def _prepare(settings: EvalConfig, benches: Sequence[str]) -> Plan:
     )
 
 
-def _score(settings: EvalConfig, plan: Plan | None, name: str, keep_rows: bool) -> Report:
+def _score(settings: EvalConfig, plan: Plan, name: str, keep_rows: bool) -> Report:
     from clic import evaluation, inference
 
-    if plan is None:
-        raise TypeError("a model needs a plan")
     model = inference.load(
         name,
         device=settings.device,

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from clic.errors import DataError
-from clic.evaluation.compare_rows import Observed, Path, leaves
+from clic.evaluation.compare_rows import Observed, Path, leaves, observe
 from clic.evaluation.report import Report
 from clic.seeding import generator
 
@@ -23,6 +24,7 @@ SEED = 0
 # Numbers held at once while resampling: bounds the memory to some tens of megabytes.
 BLOCK = 1 << 21
 SAME = ("version", "sha256")
+CLOSE = 1e-9  # percentage points: sums in another order
 
 
 class Interval(NamedTuple):
@@ -79,7 +81,7 @@ class Comparison:
 
 def compare(
     reports: Sequence[Report],
-    observed: Sequence[Mapping[str, Observed]],
+    observed: Sequence[Mapping[str, Observed]] | None = None,
     *,
     resamples: int = RESAMPLES,
     seed: int = SEED,
@@ -89,7 +91,8 @@ def compare(
 
     Args:
         reports: At least two models' numbers.
-        observed: For each of them the outcomes by benchmark, see `compare_rows.observe`.
+        observed: For each of them the outcomes by benchmark, see `observe_report`; None takes them
+            from the reports' rows.
         resamples: Number of resamples.
         seed: Their seed; each benchmark draws from a generator of its own.
         advance: Called after each benchmark.
@@ -97,6 +100,8 @@ def compare(
     Raises:
         DataError: Two models were not scored on the same rows of the same version.
     """
+    if observed is None:
+        observed = [observe_report(report) for report in reports]
     names = [name for name in reports[0].benchmarks if all(name in r.benchmarks for r in reports)]
     intervals = {}
     for name in names:
@@ -106,6 +111,40 @@ def compare(
         intervals[name] = bootstrap([one[name] for one in observed], paths, drawn, resamples)
         advance(1)
     return Comparison(tuple(report.name for report in reports), intervals, resamples, seed)
+
+
+def observe_report(report: Report) -> dict[str, Observed]:
+    """Return the outcomes of a report that kept its rows, by benchmark.
+
+    Raises:
+        DataError: The rows are not those that make the report's numbers.
+    """
+    found: dict[str, Observed] = {}
+    sources = report.provenance.get("benchmarks", {})
+    for bench, rows in groupby(report.rows, key=lambda row: str(row["benchmark"])):
+        try:
+            found[bench] = observe(rows, report.benchmarks[bench], sources.get(bench, {}))
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"a row of {report.name} on {bench} is not as this version writes it ({error}); "
+                "score the model anew"
+            ) from error
+    for bench, form in report.benchmarks.items():
+        if bench not in found:
+            raise DataError(f"there are no rows of {report.name} on {bench}; score it anew")
+        _check(report.name, bench, form, found[bench])
+    return found
+
+
+def _check(name: str, bench: str, form: dict[str, Any], observed: Observed) -> None:
+    """Refuse rows that do not make the numbers that stand beside them."""
+    for path, value in leaves(form).items():
+        if observed.has(path) and abs(observed.value(path) - value) > CLOSE:
+            raise DataError(
+                f"the rows of {name} do not belong to its report: {bench} "
+                f"{' '.join(filter(None, path))} is {observed.value(path):.2f} by the rows and "
+                f"{value:.2f} by the report; write both files anew"
+            )
 
 
 def check_pairs(bench: str, reports: Sequence[Report], observed: Sequence[Observed]) -> None:

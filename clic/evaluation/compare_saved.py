@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from clic import runs
 from clic.errors import DataError
-from clic.evaluation.compare_rows import Observed, leaves, observe
 from clic.evaluation.report import JSON_FILE, ROWS_KEY, Report
 
-CLOSE = 1e-9  # percentage points: sums in another order
 MODEL_KEYS = ("model", "provenance", "benchmarks")
 
 
@@ -78,29 +75,6 @@ def _report(path: Path, form: dict[str, Any], benches: Collection[str], with_row
     return Report(name, form["model"], record, own, rows)
 
 
-def observe_report(report: Report) -> dict[str, Observed]:
-    """Return the outcomes of a report that kept its rows, by benchmark.
-
-    Raises:
-        DataError: The rows are not those that make the report's numbers.
-    """
-    found: dict[str, Observed] = {}
-    sources = report.provenance.get("benchmarks", {})
-    for bench, rows in groupby(report.rows, key=lambda row: str(row["benchmark"])):
-        try:
-            found[bench] = observe(rows, report.benchmarks[bench], sources.get(bench, {}))
-        except (KeyError, TypeError) as error:
-            raise DataError(
-                f"a row of {report.name} on {bench} is not as this version writes it ({error}); "
-                "score the model anew"
-            ) from error
-    for bench, form in report.benchmarks.items():
-        if bench not in found:
-            raise DataError(f"there are no rows of {report.name} on {bench}; score it anew")
-        _check(report.name, bench, form, found[bench])
-    return found
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -141,14 +115,3 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(row, dict):
                 raise DataError(f"{path}, line {number}: no row of a result")
             yield row
-
-
-def _check(name: str, bench: str, form: dict[str, Any], observed: Observed) -> None:
-    """Refuse rows that do not make the numbers that stand beside them."""
-    for path, value in leaves(form).items():
-        if observed.has(path) and abs(observed.value(path) - value) > CLOSE:
-            raise DataError(
-                f"the rows of {name} do not belong to its report: {bench} "
-                f"{' '.join(filter(None, path))} is {observed.value(path):.2f} by the rows and "
-                f"{value:.2f} by the report; write both files anew"
-            )
