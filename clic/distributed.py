@@ -84,20 +84,10 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
         device: This rank's device; NCCL is used on CUDA, gloo on the CPU.
         timeout_minutes: How long a collective waits for a missing rank before it fails, so that
             a lost rank ends the run instead of hanging it.
-
-    Raises:
-        ConfigError: WORLD_SIZE is set, and what else torchrun sets is not.
     """
-    world = int(os.environ.get("WORLD_SIZE") or "1")
-    if world == 1:
+    if int(os.environ.get("WORLD_SIZE") or "1") == 1:
         yield
         return
-    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
-        if not os.environ.get(name):
-            raise ConfigError(
-                f"WORLD_SIZE={world} says that there are several processes, but {name} is not set; "
-                "start them with torchrun, or unset WORLD_SIZE"
-            )
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group(

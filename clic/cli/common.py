@@ -266,6 +266,21 @@ def make_console() -> Console:
     return console
 
 
+def check_torchrun() -> None:
+    """Fail where WORLD_SIZE promises other processes that nothing could find.
+
+    Raises:
+        ConfigError: WORLD_SIZE is above 1, and what else torchrun sets is not set.
+    """
+    world = os.environ.get("WORLD_SIZE", "1")
+    lacking = [n for n in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(n)]
+    if world not in ("", "1") and lacking:
+        raise ConfigError(
+            f"WORLD_SIZE={world}, but {lacking[0]} is not set; start the processes with torchrun, "
+            "or unset WORLD_SIZE"
+        )
+
+
 def refuse_torchrun() -> None:
     """Fail under torchrun, where each process would do the whole work again.
 
