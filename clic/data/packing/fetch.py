@@ -12,6 +12,7 @@ from clic.errors import DataError, pick
 
 MAX_BYTES = 512 << 20  # no image, and more than memory should be asked for
 BATCH = 32  # images of a parquet file in memory at once
+BUFFER = 1 << 22  # bytes of it that are read at a time; without, a row group is read whole
 
 
 def fetch(place: Place) -> bytes:
@@ -75,7 +76,7 @@ def _values(path: str, column: str, group: int) -> Iterator[Any]:
     from pyarrow.parquet import ParquetFile
 
     try:
-        with ParquetFile(path) as file:
+        with ParquetFile(path, pre_buffer=False, buffer_size=BUFFER) as file:
             for batch in file.iter_batches(BATCH, row_groups=[group], columns=[column]):
                 for value in batch.column(0):
                     yield value.as_py()
@@ -110,6 +111,11 @@ def _bytes_in(value: Any) -> bytes:
     if not isinstance(data, bytes) or not data:
         raise RejectedError("the cell holds no image bytes")
     return data
+
+
+def release() -> None:
+    """Close the parquet file that was read last."""
+    _open_column.cache_clear()
 
 
 FETCHERS: dict[str, Callable[..., bytes]] = {

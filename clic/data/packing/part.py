@@ -14,7 +14,7 @@ from clic.captions.preparation import MAX_WORDS, MIN_SENTENCES, MIN_WORDS, prepa
 from clic.captions.tagging import Tagger, make_tagger
 from clic.data.index import index_path, write_index
 from clic.data.packing.encoding import encode
-from clic.data.packing.fetch import fetch
+from clic.data.packing.fetch import fetch, release
 from clic.data.packing.items import Item, RejectedError, key_of
 from clic.data.packing.plan import Options, Plan, write_whole
 from clic.data.packing.tars import ShardWriter, members_of, size_of
@@ -45,6 +45,7 @@ def pack_part(plan: Plan, part: int, tick: Ticker) -> dict[str, Any]:
         os.replace(path, target)
         shards.append(target.name)
         samples += count
+    release()
     result = {"shards": shards, "samples": samples, "bytes": size, "rejected": rejected}
     write_whole(plan.part_file(part), json.dumps(result))
     return result

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clic.data.packing.fetch import need
+from clic.data.packing.fetch import BUFFER, need
 from clic.data.packing.items import Item, Place, RejectedError, file_place, texts
 from clic.data.packing.readers.base import Reader, choose_columns
 from clic.errors import DataError
@@ -62,7 +62,7 @@ class Parquet(Reader):
         names = [*([self.image] if self.by_path else []), *self.captions]
         number = 0
         try:
-            with ParquetFile(path) as file:
+            with ParquetFile(path, pre_buffer=False, buffer_size=BUFFER) as file:
                 for group in range(file.num_row_groups):
                     at = 0
                     for batch in file.iter_batches(1024, row_groups=[group], columns=names):
