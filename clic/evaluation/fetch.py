@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from clic.download import download
 from clic.errors import ClicError, ConfigError, DataError
-from clic.evaluation import manifest, unpacking
+from clic.evaluation import disk, manifest, unpacking
 from clic.evaluation.benchmarks.entry import Benchmark
 from clic.evaluation.plan import missing_images
 from clic.evaluation.refs import image_path
@@ -33,8 +33,6 @@ from clic.evaluation.sources import (
 HUB = "https://huggingface.co"
 CONNECTIONS = 8
 """Images of a list that are downloaded at the same time."""
-SPARE = 1 << 28
-"""Bytes of the disk that stay free."""
 UNPACKED = 2.1
 """Room for an archive and what is in it, in sizes of the archive; images hardly shrink."""
 LISTED = 10
@@ -75,7 +73,11 @@ def fetch(
         ConfigError: `mirror` has no effect, or a package is missing.
         DataError: A file cannot be had, is another one than published, or the disk is too small.
     """
-    site = _Site(data_root, say, progress, mirror)
+    with disk.alone(data_root, say):
+        return _fetch(benchmark, data_root, _Site(data_root, say, progress, mirror))
+
+
+def _fetch(benchmark: Benchmark, data_root: Path, site: _Site) -> Fetched:
     found = Fetched()
     for source in benchmark.annotations:
         site.get(source, found)
@@ -130,7 +132,7 @@ class _Site:
         """Download a file under another name, check it, and give it its own."""
         target = self.root / path
         known = manifest.recorded(self.root, path)
-        self._check_room(size or 0, target)
+        disk.check_room(size or 0, target)
         kind, _, value = (checksum or known or ":").partition(":")
         unchecked = target.with_name(f"{target.name}.unchecked")
         download(
@@ -158,7 +160,7 @@ class _Site:
         manifest.verify(self.root, source.path, source.checksum)
 
     def _archive(self, source: Archive) -> None:
-        self._check_room(int((source.size or 0) * UNPACKED), self.root / source.into)
+        disk.check_room(int((source.size or 0) * UNPACKED), self.root / source.into)
         archive = self.root / source.name
         if archive.exists():
             manifest.verify(self.root, source.name, source.checksum)
@@ -253,18 +255,6 @@ class _Site:
         own, other = urlsplit(url), urlsplit(self.mirror)
         path = other.path.rstrip("/") + own.path
         return urlunsplit((other.scheme, other.netloc, path, own.query, ""))
-
-    def _check_room(self, needed: int, place: Path) -> None:
-        """Raise where a disk is too small for what is to come."""
-        folder = place
-        while not folder.exists():
-            folder = folder.parent
-        free = shutil.disk_usage(folder).free
-        if needed and needed + SPARE > free:
-            raise DataError(
-                f"{place} needs {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB left; "
-                "make room, or name another folder with --data"
-            )
 
 
 def _hub_entries(listing: Path, url: str) -> list[tuple[str, int | None, str | None]]:

@@ -64,10 +64,8 @@ def perturbations(tokens: Sequence[Token], number: int) -> list[str]:
     words within each three; the threes. They may happen to be the caption itself, which then is a
     tie, and wrong.
     """
-    return [
-        " ".join(shuffle(tokens, seeding.generator(0, f"order/{name}", slot=number)))
-        for name, shuffle in SHUFFLES.items()
-    ]
+    random = seeding.generator(0, "order", slot=number)
+    return [" ".join(shuffle(tokens, random)) for shuffle in SHUFFLES]
 
 
 def plain(caption: str) -> str:
@@ -98,12 +96,12 @@ def _threes_shuffled(tokens: Sequence[Token], random: np.random.Generator) -> li
     return [word for i in random.permutation(len(threes)) for word in threes[i]]
 
 
-SHUFFLES: dict[str, Shuffle] = {
-    "nouns_and_adjectives": _nouns_and_adjectives,
-    "all_but_nouns_and_adjectives": _all_but_nouns_and_adjectives,
-    "within_threes": _within_threes,
-    "threes": _threes_shuffled,
-}
+SHUFFLES: tuple[Shuffle, ...] = (
+    _nouns_and_adjectives,
+    _all_but_nouns_and_adjectives,
+    _within_threes,
+    _threes_shuffled,
+)
 
 
 def _where(tokens: Sequence[Token], tags: Sequence[str]) -> list[int]:

@@ -12,6 +12,7 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -323,6 +324,16 @@ def test_torchvision_gets_its_sets_beside_and_whole(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "food-101")
     with pytest.raises(ConfigError, match="--mirror has no effect on food-101"):
         get(benchmark, tmp_path, "http://localhost:1")
+
+
+def test_two_at_a_time_do_it_once(site: Site, tmp_path: Path) -> None:
+    site.files["/v.zip"] = zipped({f"val/{n}.jpg": bytes(5000) for n in range(50)})
+    benchmark = made_of(Archive("http://x.org/v.zip", "coco/v.zip", "coco", "coco/val"))
+    with ThreadPoolExecutor(4) as pool:
+        said = [s for _, s in pool.map(lambda _: get(benchmark, tmp_path, site.url), range(4))]
+    assert len(site.asked) == 1
+    assert sum("coco/val: 50 new files" in lines for lines in said) == 1
+    assert sum("coco/val: is there, left alone" in lines for lines in said) == 3
 
 
 def test_built_in_benchmarks_need_nothing(clic_data: Command) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from clic import evaluation
+from clic.captions.tagging import make_tagger
 from clic.errors import DataError
 from clic.evaluation.benchmarks import order
 from clic.evaluation.cases import digest
@@ -104,6 +105,19 @@ def test_shuffles_are_the_same_in_every_run(tmp_path: Path, paint: Paint) -> Non
     # The same caption is shuffled anew at another place.
     texts = [[first.texts[i] for i in row] for row in first.caption]
     assert texts[0][0] == texts[2][0] and texts[0][1:] != texts[2][1:]
+
+
+def test_shuffles_belong_to_the_version_of_the_benchmark() -> None:
+    """Where tags, words or draws change, so do numbers: then the benchmarks' version must too."""
+    assert {evaluation.BENCHMARKS[f"{which}-order"].version for which in FILES} == {"1"}
+    caption = "A small dog and two white cats sleep on the old couch."
+    shuffled = order.perturbations(make_tagger("hanta")(caption), 7)
+    assert [order.plain(text) for text in shuffled] == [
+        "a small couch and two old dog sleep on the white cats",
+        "two small dog sleep white cats the and on old couch a",
+        "dog small a white and two on sleep cats couch old the",
+        "cats sleep on a small dog the old couch and two white",
+    ]
 
 
 def tokens(*words: tuple[str, str]) -> list[Token]:

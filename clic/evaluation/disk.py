@@ -1,0 +1,44 @@
+"""A data root on disk: room for what is to come, and one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from clic.errors import DataError
+
+SPARE = 1 << 28
+"""Bytes of the disk that stay free."""
+
+
+def check_room(needed: int, place: Path) -> None:
+    """Raise `DataError` where a disk is too small for `needed` bytes more."""
+    folder = place
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if needed and needed + SPARE > free:
+        raise DataError(
+            f"{place} needs {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB left; "
+            "make room, or name another folder with --data"
+        )
+
+
+@contextmanager
+def alone(data_root: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Let one process at a time put files below a data root; the others wait."""
+    data_root.mkdir(parents=True, exist_ok=True)
+    handle = os.open(data_root, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"{data_root}: waiting for another clic-data fetch")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)  # which gives the lock back
