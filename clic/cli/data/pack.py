@@ -160,7 +160,7 @@ class _Bar:
 def _summarise(outcome: Outcome, out: Path) -> None:
     from clic.data.packing.plan import REJECTED
 
-    if outcome.continued == outcome.shards:
+    if outcome.untouched:
         print(f"{out} had been packed already")
     shards = "1 shard" if outcome.shards == 1 else f"{outcome.shards:,} shards"
     print(f"{out}: {outcome.samples:,} samples in {shards}, {outcome.bytes / 1e6:,.1f} MB")

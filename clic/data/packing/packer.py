@@ -45,6 +45,7 @@ class Outcome:
         items: Of the source.
         reasons: How often each reason led to a rejection.
         continued: Parts that an earlier run had finished.
+        untouched: Whether an earlier run had finished everything.
     """
 
     samples: int = 0
@@ -53,6 +54,7 @@ class Outcome:
     items: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     continued: int = 0
+    untouched: bool = False
 
 
 class Progress(Protocol):
@@ -104,12 +106,13 @@ def pack_source(
         ConfigError: `out` holds something else, or is in use.
         DataError: Nothing of the source was left.
     """
+    wanted = identity(reader, options)
     if (record := finished(out)) is not None:
-        check_same(out, record["identity"], identity(reader, options))
+        check_same(out, record["identity"], wanted)
         discard(out / WORK)
-        return _outcome(record, continued=record["shards"])
+        return _outcome(record, continued=record["parts"], untouched=True)
     with _claimed(out), _writing(out):
-        plan, resumed = make_plan(reader, out, options, progress.listing())
+        plan, resumed = make_plan(reader, out, options, wanted, progress.listing())
         todo = [p for p in range(len(plan.offsets)) if not plan.part_file(p).is_file()]
         if resumed:
             _remove_unfinished(plan, set(todo))
@@ -117,7 +120,7 @@ def pack_source(
         tick = progress.packing(plan.items, packed)
         deque(run_tasks(partial(pack_part, plan), todo, workers, tick, pack_part.__module__), 0)
         continued = len(plan.offsets) - len(todo)
-        return _finish(plan, identity(reader, options), continued)
+        return _finish(plan, wanted, continued)
 
 
 @contextmanager
@@ -181,6 +184,7 @@ def _finish(plan: Plan, wanted: dict[str, Any], continued: int) -> Outcome:
     record = {
         "identity": wanted,
         "samples": samples,
+        "parts": len(plan.offsets),
         "shards": shards,
         "bytes": size,
         "items": plan.items,
@@ -191,7 +195,7 @@ def _finish(plan: Plan, wanted: dict[str, Any], continued: int) -> Outcome:
     return _outcome(record, continued)
 
 
-def _outcome(record: dict[str, Any], continued: int) -> Outcome:
+def _outcome(record: dict[str, Any], continued: int, untouched: bool = False) -> Outcome:
     return Outcome(
         samples=record["samples"],
         shards=record["shards"],
@@ -199,6 +203,7 @@ def _outcome(record: dict[str, Any], continued: int) -> Outcome:
         items=record["items"],
         reasons=Counter(record["reasons"]),
         continued=continued,
+        untouched=untouched,
     )
 
 

@@ -82,13 +82,13 @@ class Plan:
 def identity(reader: Reader, options: Options) -> dict[str, Any]:
     """Return what must be the same for a packing to be continued."""
     request = {f.name: getattr(reader.request, f.name) for f in fields(reader.request)}
-    files = []
+    source, files = Path(reader.source), []
     for path in reader.files():
         state = path.stat()
         files.append([str(path.resolve()), state.st_size, state.st_mtime_ns])
     value = {
         "version": VERSION,
-        "source": str(Path(reader.source).resolve()) if files else reader.source,
+        "source": str(source.resolve()) if source.exists() else reader.source,
         "format": reader.NAME,
         **{k: str(v) if isinstance(v, Path) else v for k, v in request.items()},
         **asdict(options),
@@ -147,7 +147,11 @@ def claim(out: Path) -> Iterator[None]:
 
 
 def make_plan(
-    reader: Reader, out: Path, options: Options, progress: Callable[[int], None]
+    reader: Reader,
+    out: Path,
+    options: Options,
+    wanted: dict[str, Any],
+    progress: Callable[[int], None],
 ) -> tuple[Plan, bool]:
     """Return the plan, and whether it is that of an earlier run that is now continued.
 
@@ -158,13 +162,13 @@ def make_plan(
         reader: Of the source.
         out: Folder for the shards.
         options: How samples are stored.
+        wanted: The identity of this packing.
         progress: Called with the number of items since the last call.
 
     Raises:
         ConfigError: `out` was begun with another source or other options.
         DataError: The source holds nothing.
     """
-    wanted = identity(reader, options)
     path = out / WORK / "plan.json"
     if path.is_file():
         recorded = json.loads(path.read_text(encoding="utf-8"))
