@@ -52,7 +52,8 @@ def make_parser() -> Parser:
     """Return the command's parser; a flag that is not given is None."""
     parser = Parser(
         prog=NAME,
-        usage=f"{NAME} --bench NAME[,NAME] [--model MODEL ...] [options] [key=value ...]",
+        usage=f"{NAME} --bench NAME[,NAME] [--model M ... | --compare M M ...] "
+        "[options] [key=value ...]",
         description=DESCRIPTION,
         epilog=EXAMPLES,
     )
@@ -63,9 +64,10 @@ def make_parser() -> Parser:
         help="models, or results written before: differences to the first with a paired "
         "bootstrap 95 %% interval")  # fmt: skip
     files = parser.add_argument_group(
-        "files", "percentages are unrounded in JSON and CSV, with one decimal in tables; "
-        "all say where the numbers come from"
-    )  # fmt: skip
+        "files",
+        "percentages are unrounded in JSON and CSV, and have one decimal in tables;\n"
+        "every file says where its numbers come from",
+    )
     add = files.add_argument
     add("--out", metavar="DIR", help="write all of the following into DIR, as report.* and "
         "rows.jsonl; --compare and --model read it again")  # fmt: skip

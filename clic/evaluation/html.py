@@ -129,18 +129,34 @@ def _bars(line: Line, models: int, is_first_mean: bool) -> str:
 
 
 def _table(panel: Panel, reports: Sequence[Report]) -> Iterator[str]:
-    yield f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(panel.name)}">\n'
-    yield f'<table>\n<caption class="hidden">{escape(panel.title)}</caption>\n'
+    """Yield the numbers: of one model in one table, of several in a table for each metric."""
+    yield '<div class="tables">\n'
     if len(reports) == 1 and any(line.metric for line in panel.lines):
-        yield from _by_metric(panel)
+        yield from _framed(panel.title, _by_metric(panel))
     else:
-        yield from _by_model(panel, len(reports))
+        for metric, lines in panel.sections.items():
+            title = " ".join(filter(None, (panel.title, metric)))
+            yield from _framed(title, _by_model(metric or "measure", lines, panel.counted))
+    yield "</div>\n"
+
+
+def _framed(title: str, rows: Iterator[str]) -> Iterator[str]:
+    """Yield a table that scrolls where it is too wide for the screen."""
+    yield f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}">\n'
+    yield f'<table>\n<caption class="hidden">{escape(title)}</caption>\n'
+    yield from rows
     yield "</table>\n</div>\n"
 
 
 def _heads(heads: Sequence[str]) -> str:
     cells = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
     return f"<thead><tr>{cells}</tr></thead>\n"
+
+
+def _row(line: Line, cells: Sequence[str]) -> str:
+    """Return a table's row, its name first."""
+    kind = ' class="mean"' if line.is_mean else ""
+    return f'<tr{kind}><th scope="row">{escape(line.category)}</th>{"".join(cells)}</tr>\n'
 
 
 def _by_metric(panel: Panel) -> Iterator[str]:
@@ -150,45 +166,33 @@ def _by_metric(panel: Panel) -> Iterator[str]:
     by_category: dict[str, dict[str, Line]] = {}
     for line in panel.lines:
         by_category.setdefault(line.category, {})[line.metric] = line
-    for category, found in by_category.items():
+    for found in by_category.values():
         first = next(iter(found.values()))
-        yield '<tr class="mean">' if first.is_mean else "<tr>"
-        yield f'<th scope="row">{escape(category)}</th>'
-        for metric in metrics:
-            yield f"<td>{panels.shown(found[metric].values[0]) if metric in found else '-'}</td>"
-        yield f"<td>{panels.count(first)}</td></tr>\n" if panel.counted else "</tr>\n"
+        cells = [panels.shown(found[m].values[0]) if m in found else "-" for m in metrics]
+        cells += [panels.count(first)] if panel.counted else []
+        yield _row(first, [f"<td>{cell}</td>" for cell in cells])
     yield "</tbody>\n"
 
 
-def _by_model(panel: Panel, models: int) -> Iterator[str]:
+def _by_model(title: str, lines: Sequence[Line], counted: bool) -> Iterator[str]:
     """Yield the cells of several models: a row for each number, a column for each model."""
-    compared = any(any(line.intervals) for line in panel.lines)
-    counted = panel.counted
-    heads = ["measure"]
+    compared = any(any(line.intervals) for line in lines)
+    models = len(lines[0].values)
+    heads = [title]
     for index in range(models):
         heads.append(letter(index) if models > 1 else "%")
         if index and compared:
             heads += [f"{letter(index)} − A", "95 % interval"]
-    heads += ["n"] if counted else []
-    yield f"{_heads(heads)}<tbody>\n"
-    previous: str | None = None
-    for line in panel.lines:
-        kinds = ["mean"] if line.is_mean else []
-        kinds += ["rule"] if previous not in (None, line.metric) else []
-        previous = line.metric
-        strong = panels.best(line)
-        yield f'<tr class="{" ".join(kinds)}">' if kinds else "<tr>"
-        yield f'<th scope="row">{escape(line.label)}</th>'
-        for index, value in enumerate(line.values):
-            yield (
-                f'<td class="best">{value:.1f}</td>'
-                if strong[index]
-                else (f"<td>{panels.shown(value)}</td>")
-            )
+    yield f"{_heads([*heads, *(['n'] if counted else [])])}<tbody>\n"
+    for line in lines:
+        cells = []
+        for index, (value, is_best) in enumerate(zip(line.values, panels.best(line), strict=True)):
+            kind = ' class="best"' if is_best else ""
+            cells.append(f"<td{kind}>{panels.shown(value)}</td>")
             if index and compared:
-                yield _interval(line.intervals[index])
-        yield f"<td>{panels.count(line)}</td>" if counted else ""
-        yield "</tr>\n"
+                cells.append(_interval(line.intervals[index]))
+        cells += [f"<td>{panels.count(line)}</td>"] if counted else []
+        yield _row(line, cells)
     yield "</tbody>\n"
 
 

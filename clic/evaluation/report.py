@@ -137,8 +137,9 @@ def _stage(name: str, stage: Mapping[str, Any]) -> str:
     """Return one stage in a few words; scoring has no items."""
     if "items" not in stage:
         return f"{name} {stage['seconds']:.1f} s"
-    cached = f", {stage['cached']:,} from the cache" if stage.get("cached") else ""
-    return f"{stage['items']:,} {name}{cached} {stage['seconds']:.1f} s"
+    cached, items = stage.get("cached", 0), stage["items"]
+    known = "" if not cached else " from the cache" if cached == items else f", {cached:,} known,"
+    return f"{items:,} {name}{known} {stage['seconds']:.1f} s"
 
 
 def legend(reports: Sequence[Report]) -> list[str]:
