@@ -6,7 +6,7 @@ import sys
 from types import ModuleType
 
 from clic.cli.common import Parser, run_cli
-from clic.cli.data import fetch, index, neighbours, pack, preview, shapes, verify
+from clic.cli.data import annotate, fetch, index, neighbours, pack, preview, shapes, verify
 
 # Each module of this package is one command: its docstring is the help, `EXAMPLES` its examples,
 # `add_arguments(parser)` its arguments and `run(flags, words)` the work. `TAKES_SETTINGS` says that
@@ -14,6 +14,7 @@ from clic.cli.data import fetch, index, neighbours, pack, preview, shapes, verif
 COMMANDS: dict[str, ModuleType] = {
     "pack": pack,
     "verify": verify,
+    "annotate": annotate,
     "preview": preview,
     "shapes": shapes,
     "index": index,

@@ -1,0 +1,97 @@
+"""Store tags with the captions of existing shards.
+
+Each tar is replaced as a whole, its index with it; what has the tagger's tags already is left as
+it is, so that the same command goes on where it was stopped. Train with captions.tagger=stored.
+Ends with 1 where a tar could not be annotated.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from clic.cli.common import Parser, check_least, make_console
+from clic.errors import ConfigError
+
+if TYPE_CHECKING:
+    from clic.data.annotating import Annotated
+
+EXAMPLES = (
+    "clic-data annotate /data/laion",
+    "clic-data annotate /data/laion --ray auto",
+)
+BROKEN = 1
+SHOWN = 10
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add this command's arguments."""
+    add = parser.add_argument
+    add("shards", metavar="SHARDS", nargs="+", help="folders, brace patterns or tars")
+    add("--tagger", metavar="T", default="hanta", help="hanta or spacy (hanta)")
+    add("--workers", metavar="N", type=int, help="processes (default: one for each core)")
+    add("--force", action="store_true", help="tag anew what has this tagger's tags already")
+    add("--ray", metavar="ADDRESS", help="a Ray cluster that sees the files, or auto, or local")
+
+
+def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
+    """Annotate the shards; return 1 where one could not be."""
+    if flags.workers is not None:
+        check_least(1, workers=flags.workers)
+        if flags.ray is not None:
+            raise ConfigError(
+                f"--workers {flags.workers} has no effect with --ray {flags.ray}, whose cluster "
+                "decides; leave one out"
+            )
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from clic.captions.tagging import TAGGERS
+    from clic.data.annotating import annotate_on_ray, annotate_shards
+    from clic.data.naming import find_shards
+    from clic.data.pool import default_workers
+    from clic.errors import pick
+
+    pick(TAGGERS, flags.tagger, "--tagger")
+    shards = find_shards(flags.shards, "clic-data annotate")
+    sizes = {str(shard.resolve()): shard.stat().st_size for shard in shards}
+    console = make_console()
+    bar = Progress(
+        TextColumn("annotate"),
+        BarColumn(bar_width=None),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        expand=True,
+    )
+    parts = []
+    with bar:
+        task = bar.add_task("annotate", total=sum(sizes.values()))
+        if flags.ray is None:
+            workers = flags.workers or default_workers()
+            parts = list(
+                annotate_shards(
+                    shards, flags.tagger, workers, lambda n: bar.advance(task, n), flags.force
+                )
+            )
+        else:
+            for part in annotate_on_ray(shards, flags.tagger, flags.ray, flags.force):
+                parts.append(part)
+                bar.advance(task, sizes[part.shard])
+        bar.update(task, completed=sum(sizes.values()))
+    return _report(parts)
+
+
+def _report(parts: Sequence[Annotated]) -> int:
+    shards = "1 tar" if len(parts) == 1 else f"{len(parts):,} tars"
+    tagged, kept = sum(part.tagged for part in parts), sum(part.kept for part in parts)
+    print(f"{shards}: {tagged:,} samples tagged, {kept:,} had been")
+    if broken := sum(part.broken for part in parts):
+        print(f"  {broken:,} samples cannot be read and stay as they are (see clic-data verify)")
+    problems = [part.problem for part in parts if part.problem is not None]
+    for problem in problems[:SHOWN]:
+        print(f"  left as it is: {' '.join(problem.split())}")
+    if len(problems) > SHOWN:
+        print(f"  and {len(problems) - SHOWN:,} more tars")
+    return BROKEN if problems else 0
