@@ -189,9 +189,11 @@ def _read(
     names = tuple(dict.fromkeys(str(image_path(table.images[i])) for i in np.flatnonzero(lost)))
     if names and not allow_missing:
         listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-        command = "; ".join(how_to_get({benchmark.name: benchmark.images}, root))
+        sources = benchmark.images or benchmark.annotations
+        command = "; ".join(how_to_get({benchmark.name: sources}, root))
+        whole = len({image_path(image) for image in table.images})
         raise DataError(
-            f"{benchmark.name}: {len(names)} of {len(lost)} images are missing ({listed}); get "
+            f"{benchmark.name}: {len(names)} of {whole} images are missing ({listed}); get "
             f"them with: {command}; or leave their rows out with --allow-missing"
             f"{TEXT_ONLY_HINT if benchmark.text_metrics else ''}"
         )

@@ -37,8 +37,9 @@ class Line(NamedTuple):
 def lines_of(forms: Sequence[dict[str, Any]]) -> list[Line]:
     """Return a benchmark's lines from its numbers at each alpha.
 
-    Triplets: each macro mean's ITT (solid) and TOT (dashed). Retrieval: recall at 1, both ways.
-    Classification: every task.
+    Triplets: each macro mean's ITT (solid) and TOT (dashed). Other rows in categories: each metric
+    of the means, or of the last one where those would be too many. Retrieval: recall at 1, both
+    ways. Classification: every task.
     """
     first = forms[0]
     means = [name for name, entry in first.items() if isinstance(entry, dict) and "_" not in name]
@@ -52,6 +53,8 @@ def lines_of(forms: Sequence[dict[str, Any]]) -> list[Line]:
                 lines.append(Line(measure, label, values, COLOURS[index], MARKERS[index], dash))
     if lines:
         return lines
+    if any(isinstance(entry, dict) for entry in first.values()):
+        return _lines_of_entries(forms, means or list(first))
     names = [name for name in first if name.endswith("@1")]
     names = names or [name for name in first if name not in COUNTS]
     return [
@@ -64,6 +67,24 @@ def lines_of(forms: Sequence[dict[str, Any]]) -> list[Line]:
             "-",
         )
         for index, name in enumerate(names)
+    ]
+
+
+def _lines_of_entries(forms: Sequence[dict[str, Any]], names: Sequence[str]) -> list[Line]:
+    """Return a line for each metric of each entry."""
+    pairs = [(name, metric) for name in names for metric in forms[0][name] if metric != "n"]
+    if len(pairs) > len(MARKERS):
+        pairs = [(name, metric) for name, metric in pairs if name == names[-1]]
+    return [
+        Line(
+            f"{metric} {name}",
+            f"{name} {metric}".replace("_", " "),
+            [form[name][metric] for form in forms],
+            COLOURS[index % len(COLOURS)],
+            MARKERS[index % len(MARKERS)],
+            "-",
+        )
+        for index, (name, metric) in enumerate(pairs)
     ]
 
 

@@ -14,7 +14,7 @@ import torch
 
 from clic import evaluation
 from clic.errors import ConfigError
-from clic.evaluation import listing, registry, scoring
+from clic.evaluation import listing, registry, scoring, sweeps
 from clic.evaluation.benchmarks import zero_shot
 from clic.evaluation.benchmarks.reading import GridBuilder
 from clic.evaluation.cases import Grids, Retrieval, Triplets
@@ -304,3 +304,18 @@ def test_real_sugarcrepe_through_the_whole_path(tmp_path: Path) -> None:
         own = [row["itt"] for row in report.rows if row["category"] == name]
         assert numbers[name]["itt"] == 100 * sum(own) / len(own)
     assert 30 < numbers["swap_obj"]["itt"] < 70  # chance
+
+
+def test_sweeps_draw_every_form_of_numbers() -> None:
+    winoground = {"tag_object": {"text": 1.0, "n": 2}, "all": {"text": 2.0, "image": 3.0, "n": 2}}
+    lines = sweeps.lines_of([winoground, winoground])
+    assert [(line.name, line.values) for line in lines] == [
+        ("text all", [2.0, 2.0]), ("image all", [3.0, 3.0]),
+    ]  # fmt: skip
+    cola = {"multi_object": {"accuracy": 5.0, "n": 2}}
+    assert [line.label for line in sweeps.lines_of([cola])] == ["multi object accuracy"]
+    parts = dict.fromkeys(("i2t", "t2i", "group", "i_pos"), 1.0)
+    many = {"add": {**parts, "n": 1}, "swap": {**parts, "n": 1}, "all": {**parts, "n": 2}}
+    assert [line.name for line in sweeps.lines_of([many])] == [f"{name} all" for name in parts]
+    per_class = {"accuracy": 1.0, "mean_per_class": 2.0, "n_images": 3}
+    assert len(sweeps.lines_of([per_class])) == 2
