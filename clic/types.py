@@ -74,7 +74,7 @@ class Tally:
         captions: True and false captions.
         cut: Of these, those that the text tower's context cuts.
         no_negative: Rows whose captions gave no false one.
-        retagged: Captions whose stored tags were those of others, tagged anew.
+        retagged: Captions that were to have stored tags, had none of their own, and were tagged.
     """
 
     samples: int = 0

@@ -12,11 +12,14 @@ from clic.captions.positives import composite_positives
 from clic.captions.sentences import end_sentence
 from clic.captions.tagging import Tagger, lower, make_tagger
 from clic.config import CaptionsConfig
+from clic.data.sources import Source
 from clic.errors import ConfigError, DataError
 from clic.types import HardNegative, Kind, Sample, Token
 
 FALLBACK = "hanta"
-"""Tagger of captions whose stored tags are those of others."""
+"""Tagger of captions that should have stored tags and have none of their own."""
+
+LOOKED_AT = 16  # samples, before a source is taken for one without tags
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class RowCaptions:
     """The captions of one row: P true ones, and a false one where one could be made.
 
     Attributes:
-        retagged: Captions whose stored tags were those of others, and that were tagged anew.
+        retagged: Captions that were to have stored tags, had none of their own, and were tagged.
     """
 
     positives: tuple[str, ...]
@@ -63,6 +66,21 @@ class Captioner:
         composite = kind == "composite"
         return self.config.composite_negative if composite else self.config.single_negative
 
+    def check(self, kind: Kind, source: Source) -> None:
+        """Raise `ConfigError` where tags are to be the stored ones and a source has none."""
+        if self.config.tagger != "stored" or not self.negatives(kind):
+            return
+        for index in range(min(LOOKED_AT, len(source))):
+            try:
+                if source.read(index).tags is not None:
+                    return
+            except (DataError, OSError):
+                continue  # whoever builds the batch replaces and counts it
+        raise ConfigError(
+            f"captions.tagger=stored, and the first samples carry no tags; use "
+            f"captions.tagger={FALLBACK}, or store tags (clic-data annotate)"
+        )
+
     def make(self, kind: Kind, samples: Sequence[Sample], rng: np.random.Generator) -> RowCaptions:
         """Return the captions of one row.
 
@@ -70,9 +88,6 @@ class Captioner:
             kind: Of the row.
             samples: Its samples, the primary one first; each has passed `check_captions`.
             rng: Draws sentences, orders and negatives.
-
-        Raises:
-            ConfigError: The tags are to be the stored ones, and a sample has none.
         """
         captions = [self._sentences(sample) for sample in samples]
         generator = self._generator(kind)
@@ -102,7 +117,7 @@ class Captioner:
     def _tokens(
         self, samples: Sequence[Sample], captions: Sequence[str]
     ) -> tuple[list[tuple[Token, ...]], int]:
-        """Return the tokens of each first caption, and how many had those of others stored."""
+        """Return the tokens of each first caption, and how many were to be stored and were not."""
         if self.config.tagger != "stored":
             return [self._tagged(self.config.tagger, caption) for caption in captions], 0
         found = [_stored(s, caption) for s, caption in zip(samples, captions, strict=True)]
@@ -119,12 +134,7 @@ class Captioner:
 
 
 def _stored(sample: Sample, caption: str) -> tuple[Token, ...] | None:
-    """Return the stored tokens of the first caption, None where they are those of another."""
-    if sample.tags is None:
-        raise ConfigError(
-            f"captions.tagger=stored, and sample {sample.key!r} carries no tags; use "
-            f"captions.tagger={FALLBACK}, or store tags (clic-data annotate)"
-        )
+    """Return the stored tokens of the first caption, None without any, or with another's."""
     if not sample.tags:
         return None
     # The tags are those of the caption as it was stored, maybe not yet lower-cased.

@@ -51,12 +51,16 @@ def make_builder(
         world_size: Number of ranks.
 
     Raises:
+        ConfigError: The samples carry no tags, and the settings ask for them.
         DataError: There is too little data for one batch.
     """
+    sampler, captioner = make_sampler(config, sources, rank, world_size), Captioner(config.captions)
+    for kind in sampler.schedule:
+        captioner.check(kind, sources[kind])
     return BatchBuilder(
         sources,
-        make_sampler(config, sources, rank, world_size),
-        Captioner(config.captions),
+        sampler,
+        captioner,
         clip.tokenizer,
         clip.preprocess,
         config.compose,

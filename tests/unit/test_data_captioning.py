@@ -9,6 +9,7 @@ import pytest
 
 from clic import shapes
 from clic.config import CaptionsConfig
+from clic.data import Source
 from clic.data.captioning import Captioner, check_captions
 from clic.errors import ConfigError, DataError
 from clic.types import Sample, Token
@@ -123,24 +124,47 @@ def test_a_caption_that_is_no_text_is_named() -> None:
         check_captions(Sample("x", IMAGE, ("a dog", "half \ud83d")))
 
 
-def test_a_setting_that_wants_tags_that_are_not_there_is_named() -> None:
-    sample = Sample("x", IMAGE, ("a dog",))
-    with pytest.raises(ConfigError, match=r"'x' carries no tags.*captions\.tagger=hanta"):
-        captioner().make("composite", [sample, sample], RNG(0))
+class Listed(Source):
+    def __init__(self, samples: list[Sample | None]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def sizes(self) -> np.ndarray:
+        return np.full((len(self), 2), 4, dtype=np.int32)
+
+    def read(self, index: int) -> Sample:
+        found = self.samples[index]
+        if found is None:
+            raise DataError("broken")
+        return found
+
+
+def test_a_setting_that_wants_tags_where_there_are_none_is_named() -> None:
+    bare = Sample("x", IMAGE, ("a dog",))
+    for samples in ([bare, bare], [None], [bare] * 16 + [DOG]):
+        with pytest.raises(ConfigError, match=r"carry no tags.*captions\.tagger=hanta"):
+            captioner().check("composite", Listed(samples))
+        captioner(tagger="hanta").check("composite", Listed(samples))
+        captioner().check("single", Listed(samples))  # which have no false captions
+    captioner().check("composite", Listed([None, bare, DOG]))
+    captioner().check("composite", Listed([Sample("x", IMAGE, ("a dog",), ())]))
 
 
 @pytest.mark.parametrize(
     ("caption", "tags"),
-    [("a dog", DOG.tags), ("The brown dog", DOG.tags), ("a dog", ())],
-    ids=["too short", "other words", "known to be of another"],
+    [("a dog", DOG.tags), ("The brown dog", DOG.tags), ("a dog", ()), ("a dog", None)],
+    ids=["too short", "other words", "known to be of another", "none"],
 )
-def test_tags_of_another_caption_are_made_anew_and_counted(caption: str, tags: Any) -> None:
+def test_missing_tags_and_those_of_another_caption_are_made_and_counted(
+    caption: str, tags: Any
+) -> None:
     sample = Sample("x", IMAGE, (caption,), tags)
     row = captioner().make("composite", [sample, CAT], RNG(0))
-    assert row.retagged == 1
-    bare = [Sample(s.key, s.image, s.captions) for s in (sample, CAT)]
-    assert row.negative is not None
+    assert row.retagged == 1 and row.negative is not None
     assert captioner().make("composite", [sample, sample], RNG(0)).retagged == 2
+    bare = [Sample(s.key, s.image, s.captions) for s in (sample, CAT)]
     assert captioner(tagger="hanta").make("composite", bare, RNG(0)).retagged == 0
 
 
