@@ -231,6 +231,8 @@ def _check_row(
         "sentences": captions,
     }
     differing = [name for name in true if row.get(name) != true[name]]
+    if differing == ["crcs"]:
+        raise DataError("its bytes are not those that were indexed; fetch or pack the shard again")
     if differing:
         raise DataError(f"its index differs in {', '.join(differing)}; index the shard again")
 

@@ -43,6 +43,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
 
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from clic import runs
     from clic.data.histogram import draw_histogram
     from clic.data.lengths import context_length
     from clic.data.naming import find_shards
@@ -50,7 +51,8 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
     from clic.data.verify import Findings, check_shard
 
     shards = find_shards(flags.shards, "clic-data verify")
-    contexts = sorted({*CONTEXTS, context_length(flags.model)})
+    model = runs.source_of(flags.model)
+    contexts = sorted({*CONTEXTS, context_length(model)})
     console = make_console()
     bar = Progress(
         TextColumn("verify"),
@@ -64,7 +66,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
     found = Findings()
     with bar:
         task = bar.add_task("verify", total=sum(shard.stat().st_size for shard in shards))
-        work = partial(check_shard, flags.model)
+        work = partial(check_shard, model)
         workers = flags.workers or default_workers()
         for part in run_tasks(
             work, shards, workers, lambda n: bar.advance(task, n), check_shard.__module__
