@@ -209,7 +209,7 @@ def load(
 
     Args:
         name: `ViT-B-32:openai`, `local-dir:PATH`, `hf-hub:ORG/NAME`, `shapes-base`, or the path of
-            a run, a checkpoint or an open_clip folder.
+            a run, a checkpoint, an open_clip folder or a Hugging Face CLIP folder.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: See `Encoder`; the weights stay fp32.
         batch_size: See `Encoder`.

@@ -32,6 +32,8 @@ SWEEP_PICTURE = "sweep.png"
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
+HUGGING_FACE_CONFIG = "config.json"
+HUGGING_FACE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 def step_folder(step: int) -> str:
@@ -48,6 +50,12 @@ def alpha_folder(alpha: float) -> str:
 def is_open_clip_folder(path: Path) -> bool:
     """Return whether `path` holds a model in open_clip's folder format."""
     return (path / OPEN_CLIP_CONFIG).is_file() and (path / OPEN_CLIP_WEIGHTS).is_file()
+
+
+def is_hugging_face_folder(path: Path) -> bool:
+    """Return whether `path` holds a model in Hugging Face's folder format, CLIP or other."""
+    weights = any((path / name).is_file() for name in HUGGING_FACE_WEIGHTS)
+    return (path / HUGGING_FACE_CONFIG).is_file() and weights
 
 
 def is_finished(run: Path) -> bool:
@@ -79,10 +87,10 @@ def complete_checkpoints(run: str | Path) -> list[Path]:
 
 
 def resolve(path: str | Path) -> Path:
-    """Return the open_clip folder that a path means.
+    """Return the model's folder that a path means.
 
     Args:
-        path: A finished run, a complete checkpoint or any open_clip folder.
+        path: A finished run, a complete checkpoint, any open_clip folder or one of Hugging Face's.
 
     Raises:
         ModelError: There is no model at `path`.
@@ -90,7 +98,7 @@ def resolve(path: str | Path) -> Path:
     path = Path(path)
     if path.parent.name == CHECKPOINTS and not (path / COMPLETE).is_file() and path.is_dir():
         raise ModelError(f"{path} is a checkpoint that was not written to its end; take another")
-    if is_open_clip_folder(path):
+    if is_open_clip_folder(path) or is_hugging_face_folder(path):
         return path
     if is_finished(path):
         return path / MODEL

@@ -1,6 +1,14 @@
 """open_clip's models in and out: sources, building, saving, freezing, features."""
 
-from clic.models.clip_model import ClipModel, Preprocess, build, create, save, write_files
+from clic.models.clip_model import (
+    ClipModel,
+    Preprocess,
+    build,
+    create,
+    save,
+    tokenizer_of,
+    write_files,
+)
 from clic.models.features import FeatureExtractor
 from clic.models.identity import identity, weights_sha256
 from clic.models.pooled import PooledImages, PooledTexts
@@ -32,6 +40,7 @@ __all__ = [
     "save",
     "set_mode",
     "set_trainable",
+    "tokenizer_of",
     "weights_sha256",
     "write_files",
 ]

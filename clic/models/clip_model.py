@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from clic.errors import ModelError
+from clic.models import hugging_face
 from clic.models.source import CONFIG_FILE, INCLUDED, WEIGHTS_FILE, Source, resolve
 from clic.models.towers import OpenClip
 
@@ -97,6 +98,8 @@ def build(source: Source, device: torch.device | str = "cpu") -> ClipModel:
     is_architecture = not source.open_clip_name.startswith(("local-dir:", "hf-hub:"))
     with quiet():
         try:
+            if source.hugging_face_folder is not None:
+                return _from_hugging_face(source, source.hugging_face_folder, device)
             model = open_clip.create_model(
                 source.open_clip_name,
                 pretrained=source.pretrained if is_architecture else None,
@@ -105,7 +108,7 @@ def build(source: Source, device: torch.device | str = "cpu") -> ClipModel:
                 force_quick_gelu=bool(source.architecture.get("quick_gelu", False)),
                 device=device,
             )
-            tokenizer = open_clip.get_tokenizer(source.open_clip_name)
+            tokenizer = tokenizer_of(source)
         except ImportError as error:
             raise ModelError(
                 f"model {source.name!r} needs the package {error.name!r}; pip install {error.name}"
@@ -113,6 +116,30 @@ def build(source: Source, device: torch.device | str = "cpu") -> ClipModel:
         except (RuntimeError, ValueError, OSError, SafetensorError) as error:
             raise _not_built(source, error) from error
     return ClipModel(model, tokenizer, _preprocess_of(model), source)
+
+
+def tokenizer_of(source: Source) -> Tokenizer:
+    """Return the tokenizer of a model that need not be built."""
+    import open_clip
+
+    if source.hugging_face_folder is not None:
+        context_length = source.architecture["text_cfg"]["context_length"]
+        return open_clip.SimpleTokenizer(context_length=context_length)
+    return open_clip.get_tokenizer(source.open_clip_name)
+
+
+def _from_hugging_face(source: Source, folder: Path, device: torch.device | str) -> ClipModel:
+    import open_clip
+    from open_clip.transform import PreprocessCfg
+
+    model = open_clip.CLIP(**source.architecture)
+    size = source.architecture["vision_cfg"]["image_size"]
+    config = {**vars(PreprocessCfg()), **hugging_face.preprocess(folder, size)}
+    open_clip.set_model_preprocess_cfg(model, config)
+    if source.pretrained is not None:
+        model.load_state_dict(hugging_face.weights(folder))
+    model.to(device)
+    return ClipModel(model, tokenizer_of(source), _preprocess_of(model), source)
 
 
 def _not_built(source: Source, error: Exception) -> ModelError:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clic.errors import ModelError, did_you_mean
+from clic.models import hugging_face
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
@@ -35,13 +36,22 @@ class Source:
     pretrained: str | None
     architecture: dict[str, Any]
 
+    @property
+    def hugging_face_folder(self) -> Path | None:
+        """The folder, where it is one of Hugging Face's that open_clip itself cannot read."""
+        folder = Path(self.open_clip_name.removeprefix("local-dir:"))
+        local = self.open_clip_name.startswith("local-dir:")
+        foreign = local and not (folder / CONFIG_FILE).is_file() and hugging_face.is_folder(folder)
+        return folder if foreign else None
+
 
 def resolve(name: str, pretrained: str | None = INCLUDED) -> Source:
     """Find the architecture and weights that a name stands for, without loading weights.
 
     Args:
         name: `shapes-base`, `local-dir:PATH`, `hf-hub:ORG/NAME`, the plain path of an open_clip
-            folder, or an open_clip architecture, `ViT-B-32:openai` naming its tag too.
+            folder or of a Hugging Face CLIP folder, or an open_clip architecture, `ViT-B-32:openai`
+            naming its tag too.
         pretrained: Tag or weights file of an architecture; `included` where the name carries its
             weights; None for random weights.
 
@@ -71,8 +81,14 @@ def _only_included(name: str, pretrained: str | None) -> None:
 def _from_folder(name: str, folder: Path, pretrained: str | None) -> Source:
     _only_included(name, pretrained)
     config_path = folder / CONFIG_FILE
+    if not config_path.is_file() and hugging_face.is_folder(folder):
+        architecture = hugging_face.architecture(folder)
+        return Source(name, f"local-dir:{folder.resolve()}", pretrained, architecture)
     if not config_path.is_file():
-        raise ModelError(f"{folder} holds no {CONFIG_FILE}; give an open_clip folder")
+        raise ModelError(
+            f"{folder} holds no {CONFIG_FILE}; give an open_clip folder, or a CLIP folder of "
+            "Hugging Face's with config.json and model.safetensors"
+        )
     if pretrained and not (folder / WEIGHTS_FILE).is_file():
         raise ModelError(f"{folder} holds no {WEIGHTS_FILE}; save the model as safetensors there")
     architecture = _read_config(config_path)["model_cfg"]

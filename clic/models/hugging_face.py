@@ -1,0 +1,252 @@
+"""A Hugging Face CLIP folder (`CLIPModel` of transformers) as an open_clip model.
+
+Only the two files are read, transformers is not needed. The same tensors have other names there:
+queries, keys and values apart, projections transposed. Features agree up to rounding.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path, PurePath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clic.errors import ModelError, pick
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+SHARDS_FILE = "model.safetensors.index.json"
+PREPROCESSOR_FILE = "preprocessor_config.json"
+TOKENIZER_FILE = "tokenizer_config.json"
+
+# What a config leaves out is as in OpenAI's ViT-B/32, to the library that wrote it.
+_COMMON = {
+    "num_hidden_layers": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
+}  # fmt: skip
+_TEXT = {
+    **_COMMON, "hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8,
+    "vocab_size": 49408, "max_position_embeddings": 77, "eos_token_id": 49407,
+}  # fmt: skip
+_VISION = {
+    **_COMMON, "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12,
+    "image_size": 224, "patch_size": 32, "num_channels": 3,
+}  # fmt: skip
+_VOCABULARY = 49408
+_END = 49407
+_LEGACY_END = 2  # configs of that number mean the highest token id, which is the end-of-text token
+_QUICK_GELU = {"quick_gelu": True, "gelu": False}
+_INTERPOLATION = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
+_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
+
+_BLOCK = {
+    "self_attn.out_proj": "attn.out_proj", "layer_norm1": "ln_1", "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
+}  # fmt: skip
+_NORMS = {
+    "text_model.final_layer_norm": "ln_final",
+    "vision_model.pre_layrnorm": "visual.ln_pre",
+    "vision_model.post_layernorm": "visual.ln_post",
+}
+_SINGLE = {
+    "logit_scale": "logit_scale",
+    "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
+    "text_model.embeddings.position_embedding.weight": "positional_embedding",
+    "vision_model.embeddings.class_embedding": "visual.class_embedding",
+    "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
+    "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
+}
+_TRANSPOSED = {
+    "text_projection.weight": "text_projection",
+    "visual_projection.weight": "visual.proj",
+}
+_TOWERS = {"text_model": "transformer", "vision_model": "visual.transformer"}
+_BUFFERS = ("embeddings.position_ids",)  # of older files; numbers from 0
+
+
+def is_folder(folder: Path) -> bool:
+    """Return whether `folder` looks like one of Hugging Face's: a config and safetensors."""
+    weights = ((folder / name).is_file() for name in (WEIGHTS_FILE, SHARDS_FILE))
+    return (folder / CONFIG_FILE).is_file() and any(weights)
+
+
+def architecture(folder: Path) -> dict[str, Any]:
+    """Return open_clip's `model_cfg` of a folder.
+
+    Raises:
+        ModelError: It holds another kind of model, or one that open_clip's CLIP cannot be.
+    """
+    path = folder / CONFIG_FILE
+    config = _read(path)
+    if config.get("model_type") != "clip":
+        raise ModelError(
+            f"{path}: model_type={config.get('model_type')!r} is no CLIP; give a folder of 'clip'"
+        )
+    text = {**_TEXT, **config.get("text_config", {}), **(config.get("text_config_dict") or {})}
+    vision = {
+        **_VISION,
+        **config.get("vision_config", {}),
+        **(config.get("vision_config_dict") or {}),
+    }
+    quick = {
+        pick(_QUICK_GELU, part["hidden_act"], f"{path}: hidden_act") for part in (text, vision)
+    }
+    for name, value, only in (
+        ("num_channels", vision["num_channels"], 3),
+        ("vocab_size", text["vocab_size"], _VOCABULARY),
+    ):
+        if value != only:
+            raise ModelError(f"{path}: {name}={value}, and only {only} is supported; take another")
+    if len(quick) > 1:
+        raise ModelError(f"{path}: the towers differ in hidden_act; open_clip has one for both")
+    _check_tokenizer(folder)
+    end = text["eos_token_id"]
+    pooling = {} if end in (_LEGACY_END, _END) else {"pool_type": "eos", "eos_id": end}
+    return {
+        "embed_dim": config.get("projection_dim", 512),
+        "quick_gelu": quick.pop(),
+        "vision_cfg": {
+            "image_size": vision["image_size"],
+            "patch_size": vision["patch_size"],
+            "head_width": vision["hidden_size"] // vision["num_attention_heads"],
+            **_sizes(vision),
+        },
+        "text_cfg": {
+            "context_length": text["max_position_embeddings"],
+            "vocab_size": text["vocab_size"],
+            "heads": text["num_attention_heads"],
+            **_sizes(text),
+            **pooling,
+        },
+    }
+
+
+def preprocess(folder: Path, image_size: int) -> dict[str, Any]:
+    """Return open_clip's `preprocess_cfg` of a folder; without a file, OpenAI's.
+
+    Raises:
+        ModelError: Images are prepared in a way that open_clip does not have.
+    """
+    path = folder / PREPROCESSOR_FILE
+    if not path.is_file():
+        return {"size": image_size}
+    config = _read(path)
+    size, crop = config.get("size", image_size), config.get("crop_size", image_size)
+    shortest = size.get("shortest_edge") if isinstance(size, dict) else size
+    sides = {shortest} if shortest else {size.get("height"), size.get("width")}
+    if config.get("do_center_crop", True):
+        sides |= set(crop.values()) if isinstance(crop, dict) else {crop}
+    elif shortest:
+        sides.add(None)  # the longer side would stay longer
+    switched_off = [name for name in ("do_resize", "do_normalize") if not config.get(name, True)]
+    if sides != {image_size} or switched_off:
+        what = ", ".join(switched_off) or f"size={size}, crop_size={crop}"
+        raise ModelError(
+            f"{path}: {what} does not make images of {image_size} x {image_size}; mend the file"
+        )
+    found: dict[str, Any] = {
+        "size": image_size,
+        "interpolation": _INTERPOLATION.get(config.get("resample", 3)),
+        "resize_mode": "shortest" if shortest else "squash",
+    }
+    if found["interpolation"] is None:
+        raise ModelError(f"{path}: resample={config['resample']}; only 2 and 3 are supported")
+    for key, name in (("mean", "image_mean"), ("std", "image_std")):
+        if name in config:
+            found[key] = tuple(config[name])
+    return found
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """Return the weights under open_clip's names, in fp32.
+
+    Raises:
+        ModelError: A file is missing or broken, or a tensor has a name that CLIP's have not.
+    """
+    found: dict[str, Tensor] = {}
+    apart: dict[str, dict[str, Tensor]] = {}
+    for name, value in _tensors(folder).items():
+        value = value.float()
+        if name.endswith(_BUFFERS):
+            continue
+        if name in _TRANSPOSED:
+            found[_TRANSPOSED[name]] = value.T.contiguous()
+        elif name in _SINGLE:
+            found[_SINGLE[name]] = value
+        else:
+            target, part = _renamed(name)
+            if part is None:
+                found[target] = value
+            else:
+                apart.setdefault(target, {})[part] = value
+    for target, parts in apart.items():
+        lacking = [f"{part}_proj" for part in "qkv" if part not in parts]
+        if lacking:
+            raise ModelError(f"{folder}: {', '.join(lacking)} of {target} is missing")
+        found[target] = torch.cat([parts[part] for part in "qkv"])
+    return found
+
+
+def _renamed(name: str) -> tuple[str, str | None]:
+    """Return open_clip's name of a tensor, and `q`, `k` or `v` where it is a third of one."""
+    module, _, kind = name.rpartition(".")
+    if module in _NORMS:
+        return f"{_NORMS[module]}.{kind}", None
+    tower, _, rest = module.partition(".encoder.layers.")
+    number, _, inner = rest.partition(".")
+    if tower in _TOWERS and number.isdecimal():
+        block = f"{_TOWERS[tower]}.resblocks.{number}"
+        if inner in _BLOCK:
+            return f"{block}.{_BLOCK[inner]}.{kind}", None
+        part = inner.removeprefix("self_attn.").removesuffix("_proj")
+        if part in ("q", "k", "v") and inner == f"self_attn.{part}_proj":
+            return f"{block}.attn.in_proj_{kind}", part
+    raise ModelError(f"tensor {name!r} is none of CLIP's; is the folder a CLIPModel's?")
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    names = [WEIGHTS_FILE]
+    if not (folder / WEIGHTS_FILE).is_file():
+        names = sorted(set(_read(folder / SHARDS_FILE).get("weight_map", {}).values()))
+    found: dict[str, Tensor] = {}
+    for name in names:
+        if PurePath(name).name != name:
+            raise ModelError(f"{folder / SHARDS_FILE}: {name!r} lies outside the folder")
+        try:
+            found.update(load_file(folder / name))
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"{folder / name} cannot be read ({error}); get it again") from error
+    return found
+
+
+def _sizes(part: dict[str, Any]) -> dict[str, Any]:
+    width, hidden = part["hidden_size"], part["intermediate_size"]
+    ratio = hidden / width
+    if int(width * ratio) != hidden:  # rounded down: open_clip takes the whole part
+        ratio = math.nextafter(ratio, math.inf)
+    sizes = {"width": width, "layers": part["num_hidden_layers"], "mlp_ratio": ratio}
+    if part["layer_norm_eps"] != _COMMON["layer_norm_eps"]:
+        sizes["norm_kwargs"] = {"eps": part["layer_norm_eps"]}
+    return sizes
+
+
+def _check_tokenizer(folder: Path) -> None:
+    path = folder / TOKENIZER_FILE
+    name = _read(path).get("tokenizer_class", _TOKENIZERS[0]) if path.is_file() else _TOKENIZERS[0]
+    if name not in _TOKENIZERS:
+        raise ModelError(f"{path}: tokenizer_class={name!r}; only CLIP's tokenizer is supported")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} should hold a JSON object; get it again")
+    return config
