@@ -4,123 +4,282 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
+from typing import ClassVar
 
 import numpy as np
 
-from clic.captions.draws import first_valid
+from clic.captions.context import NOMINAL, head_from, phrase_start, subject
 from clic.captions.edits import Change, apply_edits, make_edits, plain
-from clic.captions.phrases import NounPhrase, is_plural, meaning, noun_phrases
-from clic.captions.words import RELATIONAL_NOUNS
+from clic.captions.lexicon import Lexicon, Thing, default_lexicon
+from clic.captions.phrases import NounPhrase, is_plural, noun_phrases
+from clic.captions.sameness import Meaning, Range
+from clic.captions.words import ARTICLES, COLOUR_WORDS, POSTURES, RELATIONAL_NOUNS, word_set
 from clic.types import HardNegative, Token
 
-MAX_TOKENS = 128  # no text tower reads more; it also bounds the pairs that are looked at
+MAX_TOKENS = 64  # bounds the pairs that are looked at; a text tower reads about as many
 
-Range = tuple[int, int]
+_MIXED = 0.125  # share of draws in which the second rank is as good as the first, for variety
+
+Pair = tuple[Range, Range]
+
+_FORMS = frozenset(("NOUN", "ADJ", "NUM", "VERB", "ADV"))
+# Numbers, verbs and adverbs that belong where they stand.
+_FIXED = word_set(
+    "seen shown made used based very so too also more most just only other about as up down out "
+    "not well else same both ever even there here then how when where have has had"
+)
+# Forms of the verb after (or, with "there", before) a noun phrase whose number changes.
+_TO_PLURAL = {"is": "are", "was": "were", "has": "have"}
+_TO_SINGULAR = {plural: singular for singular, plural in _TO_PLURAL.items()}
 
 
-def swap(caption: str, tokens: Sequence[Token], rng: np.random.Generator) -> HardNegative | None:
+def swap(
+    caption: str,
+    tokens: Sequence[Token],
+    rng: np.random.Generator,
+    lexicon: Lexicon | None = None,
+) -> HardNegative | None:
     """Let two parts of a caption change places (NegCLIP; Yuksekgonul et al., arXiv 2210.01936).
 
-    The parts are two nouns, adjectives, verbs, adverbs or noun phrases. Each of these kinds that
-    the caption has is equally likely, then each pair; noun phrases of unequal number swap only
-    where nothing else does. A result of the same meaning (both sides
-    of an "and", of a relation without direction, of one noun's adjectives) is drawn anew.
+    The parts are two nouns, adjectives, numbers, verbs, adverbs or noun phrases of equal form.
+    Pairs after which the caption could be true of another picture (two people, two colours) go
+    before others in seven draws of eight, those before noun phrases of unequal number. Among
+    equals each of the kinds
+    that the caption has is equally likely, then each pair. A result of the same meaning (both
+    sides of an "and", of a relation without direction, of one noun's adjectives) is drawn anew.
 
     Args:
         caption: A true caption.
         tokens: Its tokens.
         rng: Draws the pair.
+        lexicon: Knows kinds of things and synonyms, by default the one that ships.
 
     Returns:
         The false caption with its edits, or None where no pair gives one.
     """
     tokens = tokens[:MAX_TOKENS]
-    phrases = noun_phrases(tokens)
-    truth = meaning(tokens, phrases)
+    finder = _Finder(caption, tokens, lexicon or default_lexicon())
+    draw = float(rng.random())
+    ranks = finder.ranks()
+    if draw < _MIXED:
+        draw /= _MIXED
+        best, second, last = ranks
+        ranks = iter([best + second, last])
+    else:
+        draw = (draw - _MIXED) / (1 - _MIXED)
+    for groups in ranks:
+        left = [group for group in groups if group]
+        while left:
+            draw *= len(left)
+            group = left[int(draw)]
+            draw = draw % 1.0 * len(group)
+            pair = group.pop(int(draw))
+            draw %= 1.0
+            if not group:
+                left.remove(group)
+            made = finder.build(pair)
+            if made is not None:
+                return made
+    return None
 
-    def build(pair: tuple[Range, Range]) -> HardNegative | None:
-        if meaning(*_exchanged(tokens, phrases, pair)) == truth:
+
+class _Finder:
+    """The pairs of a caption that may change places."""
+
+    def __init__(self, caption: str, tokens: Sequence[Token], lexicon: Lexicon) -> None:
+        self._caption, self._tokens, self._lexicon = caption, tokens, lexicon
+        self._words = [token.text.lower() for token in tokens]
+        self._phrases = noun_phrases(tokens)
+        self._meaning = Meaning(tokens, self._words, self._phrases)
+        self._classes = lexicon.classes
+        self._things: dict[int, Thing] = {}  # of the nouns that can stand elsewhere
+        self._plural: dict[int, bool] = {}
+
+    def ranks(self) -> Iterator[list[list[Pair]]]:
+        """Yield the groups of pairs of each rank, best first."""
+        places: dict[str, list[int]] = {}
+        nouns = places["NOUN"] = []
+        for i, token in enumerate(self._tokens):
+            pos = token.pos
+            if pos in _FORMS and self._movable(i, pos):
+                places.setdefault(pos, []).append(i)
+        self._things = {i: self._lexicon.thing(self._words[i]) for i in nouns}
+        self._plural = {i: is_plural(self._tokens[i]) for i in nouns}
+        groups: list[tuple[list[Pair], list[Pair]]] = []
+        for pos, indices in places.items():
+            if len(indices) > 1:
+                ranked: tuple[list[Pair], list[Pair]] = [], []
+                rank = self._RANKS[pos]
+                for i, j in combinations(indices, 2):
+                    place = rank(self, i, j)
+                    if place is not None:
+                        ranked[place].append(((i, i + 1), (j, j + 1)))
+                groups.append(ranked)
+        heads = [phrase for phrase in self._phrases if phrase.head in self._things]
+        groups.append(self._phrase_pairs(heads))
+        yield [best for best, _ in groups]
+        yield [second for _, second in groups]
+        yield [self._unequal_pairs(heads)]
+
+    def build(self, pair: Pair) -> HardNegative | None:
+        """Return the caption with the two parts exchanged, or None where it says the same."""
+        if self._meaning.survives(*pair):
             return None
-        texts = [plain(caption, tokens, *part) for part in pair]
+        texts = [plain(self._caption, self._tokens, *part) for part in pair]
         if texts[0].lower() == texts[1].lower():
             return None
         changes = [Change(*pair[0], texts[1]), Change(*pair[1], texts[0])]
-        edits = make_edits(caption, tokens, changes)
-        return HardNegative(apply_edits(caption, edits), "swap", edits)
+        heads = [part[1] - 1 for part in pair]
+        number = [is_plural(self._tokens[head]) for head in heads]
+        if number[0] != number[1] and self._tokens[heads[0]].pos in NOMINAL:
+            for part, plural in zip(pair, reversed(number), strict=True):
+                changes += self._agreement(part, plural)
+        edits = make_edits(self._caption, self._tokens, changes)
+        return HardNegative(apply_edits(self._caption, edits), "swap", edits)
 
-    groups = [list(_word_pairs(tokens, pos)) for pos in ("NOUN", "ADJ", "VERB", "ADV")]
-    equal, unequal = _phrase_pairs(tokens, phrases)
-    return first_valid([*groups, equal], build, rng) or first_valid([unequal], build, rng)
+    def _agreement(self, part: Range, plural: bool) -> Iterator[Change]:
+        """Yield the change of the verb that must agree with a noun phrase of another number."""
+        first, last = part
+        table = _TO_PLURAL if plural else _TO_SINGULAR
+        if first > 1 and self._words[first - 2] == "there" and self._words[first - 1] in table:
+            yield Change(first - 1, first, table[self._words[first - 1]])
+        if last == len(self._words):
+            return
+        word, (_, _, _, pos, lemma) = self._words[last], self._tokens[last]
+        if word in table:
+            yield Change(last, last + 1, table[word])
+        elif pos == "VERB" and plural and word == third_person(lemma):
+            yield Change(last, last + 1, lemma)
+        elif pos == "VERB" and not plural and word == lemma:
+            yield Change(last, last + 1, third_person(word))
+
+    def _movable(self, i: int, pos: str) -> bool:
+        """Return whether a word can stand elsewhere: nouns only as the head of a thing's name."""
+        word = self._words[i]
+        if pos not in ("NOUN", "ADJ"):
+            return word not in _FIXED
+        following = self._words[i + 1] if i + 1 < len(self._words) else ""
+        if pos == "NOUN":
+            named = i > 0 and self._tokens[i - 1].pos in NOMINAL  # "parking lot", "train set"
+            if following == "of" or (word in RELATIONAL_NOUNS and not named):
+                return False
+            return not following or self._tokens[i + 1].pos not in NOMINAL
+        return following not in ("to", "of") and word not in self._classes["identity"]
+
+    def _rank_nouns(self, i: int, j: int) -> int | None:
+        if self._plural[i] != self._plural[j] or self._tokens[i].lemma == self._tokens[j].lemma:
+            return None
+        # Nobody's colour changes, and no word of identity leaves its noun.
+        for one, other in ((i, j), (j, i)):
+            if self._things[one].kind == "people" and self._marked(other):
+                return None
+        return self._rank_things(i, j)
+
+    def _marked(self, noun: int) -> bool:
+        """Return whether a colour or a word of identity stands before a noun."""
+        start = phrase_start(self._tokens, self._words, noun)
+        marks = self._words[start:noun]
+        return not (COLOUR_WORDS.isdisjoint(marks) and self._classes["identity"].isdisjoint(marks))
+
+    def _rank_things(self, i: int, j: int) -> int | None:
+        """Return 0 for nouns of one kind, 1 for others, None for those that may mean the same."""
+        first, second = self._things[i], self._things[j]
+        if first.kind and first.kind == second.kind:
+            same = first.generic or second.generic or self._words[j] in first.synonyms
+            return None if same else 0
+        if (first.place and second.place) or self._words[j] in first.synonyms:
+            return None
+        return 1
+
+    def _rank_adjectives(self, i: int, j: int) -> int | None:
+        first, second = self._words[i], self._words[j]
+        if first == second or self._listed(i, j):
+            return None
+        if first in COLOUR_WORDS or second in COLOUR_WORDS:
+            # Nobody's colour changes.
+            for k in (i, j):
+                head = head_from(self._tokens, self._words, k + 1)
+                if head >= 0 and self._words[head] in self._classes["people"]:
+                    return None
+            if first in COLOUR_WORDS and second in COLOUR_WORDS:
+                return None if second in self._lexicon.synonyms(first, "ADJ") else 0
+        if self._lexicon.excludes(first, second, "ADJ"):
+            return 0
+        # Two things can both be large and old; of colours and the like that is seen at once.
+        clear = self._classes["clear"]
+        return 1 if first in clear or second in clear else None
+
+    def _listed(self, i: int, j: int) -> bool:
+        """Return whether nothing but "and" or a comma stands between two words."""
+        return all(self._words[k] in ("and", "or", ",", "&") for k in range(i + 1, j))
+
+    def _rank_numbers(self, i: int, j: int) -> int | None:
+        words = self._words[i], self._words[j]
+        attached = all(head_from(self._tokens, self._words, k + 1) >= 0 for k in (i, j))
+        return 0 if attached and words[0] != words[1] and "one" not in words else None
+
+    def _rank_verbs(self, i: int, j: int) -> int | None:
+        tokens, words = self._tokens, self._words
+        if tokens[i].lemma == tokens[j].lemma or _ending(words[i]) != _ending(words[j]):
+            return None
+        if tokens[i].lemma in POSTURES and tokens[j].lemma in POSTURES and words[i][-2:] == "ed":
+            return None  # "placed" and "positioned" say the same
+        who = [subject(tokens, words, k, self._classes["animate"]) for k in (i, j)]
+        what = [head_from(tokens, words, k + 1) for k in (i, j)]
+        if who[0] == what[1] or what[0] == who[1]:
+            return None  # "opened umbrellas are grouped": both tell of one thing
+        if who[0] == who[1]:
+            # What one does without an object is done in any order.
+            return 1 if max(what) >= 0 else None
+        kinds = [self._lexicon.thing(words[k]).kind if k >= 0 else "" for k in who]
+        return 0 if kinds[0] and kinds[0] == kinds[1] else 1
+
+    def _rank_adverbs(self, i: int, j: int) -> int | None:
+        between = any(token.pos in ("NOUN", "VERB") for token in self._tokens[i + 1 : j])
+        return 1 if between and self._words[i] != self._words[j] else None
+
+    _RANKS: ClassVar = {
+        "NOUN": _rank_nouns,
+        "ADJ": _rank_adjectives,
+        "NUM": _rank_numbers,
+        "VERB": _rank_verbs,
+        "ADV": _rank_adverbs,
+    }
+
+    def _phrase_pairs(self, phrases: Sequence[NounPhrase]) -> tuple[list[Pair], list[Pair]]:
+        """Return the pairs of noun phrases of equal number, by rank.
+
+        Phrases of one word, or of an article and a word, are the business of `_rank_nouns`.
+        """
+        ranked: tuple[list[Pair], list[Pair]] = [], []
+        plural, words = self._plural, self._words
+        longer = {p.head: p.last - p.first > 1 + (words[p.first] in ARTICLES) for p in phrases}
+        for a, b in combinations(phrases, 2):
+            if plural[a.head] == plural[b.head] and (longer[a.head] or longer[b.head]):
+                place = self._rank_things(a.head, b.head)
+                if place is not None:
+                    ranked[place].append(((a.first, a.last), (b.first, b.last)))
+        return ranked
+
+    def _unequal_pairs(self, phrases: Sequence[NounPhrase]) -> list[Pair]:
+        """Return the pairs of noun phrases of unequal number; their verbs will follow."""
+        return [
+            ((a.first, a.last), (b.first, b.last))
+            for a, b in combinations(phrases, 2)
+            if self._plural[a.head] != self._plural[b.head]
+            and self._rank_things(a.head, b.head) is not None
+        ]
 
 
-def _word_pairs(tokens: Sequence[Token], pos: str) -> Iterator[tuple[Range, Range]]:
-    """Yield pairs of words of that tag whose forms agree."""
-    places = [i for i, t in enumerate(tokens) if t.pos == pos and _movable(tokens, i)]
-    for i, j in combinations(places, 2):
-        if _form(tokens[i]) == _form(tokens[j]) and tokens[i].lemma != tokens[j].lemma:
-            yield (i, i + 1), (j, j + 1)
+def _ending(verb: str) -> str:
+    """Return what two verbs must share to fit each other's place."""
+    return next((end for end in ("ing", "ed", "s") if verb.endswith(end)), "")
 
 
-def _movable(tokens: Sequence[Token], index: int) -> bool:
-    """Return whether a word can stand elsewhere: nouns only as the head of a thing's name."""
-    if tokens[index].pos != "NOUN":
-        return True
-    following = tokens[index + 1] if index + 1 < len(tokens) else None
-    compound = following is not None and following.pos in ("NOUN", "PROPN")
-    measure = following is not None and following.text.lower() == "of"
-    return not (compound or measure or tokens[index].text.lower() in RELATIONAL_NOUNS)
-
-
-def _form(token: Token) -> str:
-    """Return what two words must share to fit each other's place."""
-    word = token.text.lower()
-    if token.pos == "NOUN":
-        return "plural" if is_plural(token) else "singular"
-    if token.pos == "VERB":
-        return next((end for end in ("ing", "ed", "s") if word.endswith(end)), "")
-    return ""
-
-
-def _phrase_pairs(
-    tokens: Sequence[Token], phrases: Sequence[NounPhrase]
-) -> tuple[list[tuple[Range, Range]], list[tuple[Range, Range]]]:
-    """Return the pairs of noun phrases of equal number, and those of unequal number.
-
-    Single words are the business of `_word_pairs`; in front of a verb the number must fit.
-    """
-    equal, unequal = [], []
-    for a, b in combinations([p for p in phrases if _movable(tokens, p.head)], 2):
-        pair = (a.first, a.last), (b.first, b.last)
-        if is_plural(tokens[a.head]) != is_plural(tokens[b.head]):
-            if not (_is_subject(tokens, a) or _is_subject(tokens, b)):
-                unequal.append(pair)
-        elif max(a.last - a.first, b.last - b.first) > 1:
-            equal.append(pair)
-    return equal, unequal
-
-
-def _is_subject(tokens: Sequence[Token], phrase: NounPhrase) -> bool:
-    """Return whether a finite verb follows at once."""
-    if phrase.last == len(tokens):
-        return False
-    following = tokens[phrase.last]
-    return following.pos == "AUX" or (following.pos == "VERB" and _form(following) in ("", "s"))
-
-
-def _exchanged(
-    tokens: Sequence[Token], phrases: Sequence[NounPhrase], pair: tuple[Range, Range]
-) -> tuple[list[Token], list[NounPhrase]]:
-    """Return the tokens and noun phrases as they are after the two parts changed places."""
-    (a, b), (c, d) = pair
-    order = [*range(a), *range(c, d), *range(b, c), *range(a, b), *range(d, len(tokens))]
-    grown = (d - c) - (b - a)
-    moved = []
-    for first, last, head in phrases:
-        if (first, last) == (c, d):
-            offset = a - c
-        elif (first, last) == (a, b):
-            offset = c - a + grown
-        else:
-            offset = grown if b <= first < d else 0
-        moved.append(NounPhrase(first + offset, last + offset, head + offset))
-    return [tokens[i] for i in order], sorted(moved)
+def third_person(verb: str) -> str:
+    """Return the form of a regular verb after "it"."""
+    if verb.endswith(("s", "x", "z", "ch", "sh", "o")):
+        return verb + "es"
+    if verb.endswith("y") and not verb.endswith(("ay", "ey", "oy", "uy")):
+        return verb[:-1] + "ies"
+    return verb + "s"
