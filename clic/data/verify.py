@@ -34,6 +34,8 @@ class Findings:
         tar_bytes: Of the tars.
         samples: Keys with an image and a caption, broken ones included.
         left_out: Keys without an image or without a caption.
+        differing: Samples whose JSON states another key or size than they have; nothing relies on
+            it, and other tools may mean something else by it.
         without_index: Tars that have no index.
         problems: What is broken: shard or sample, and why.
         broken: How many problems there are, more than are kept.
@@ -51,6 +53,7 @@ class Findings:
     tar_bytes: int = 0
     samples: int = 0
     left_out: int = 0
+    differing: int = 0
     without_index: int = 0
     problems: list[tuple[str, str]] = field(default_factory=list)
     broken: int = 0
@@ -98,7 +101,7 @@ def check_shard(model: str, shard: Path, tick: Ticker) -> Findings:
     try:
         with open(shard, "rb") as file:
             for key, members in walk(file, shard):
-                row = _row(index, rows, key)
+                row = _row(index, rows)
                 try:
                     if _check(file, shard, key, members, row, found, _measure(model)):
                         rows += 1
@@ -167,13 +170,14 @@ def _check(
         found.left_out += 1
         return False
     height, width = images.decode(data).shape[:2]
-    _check_record(record, key, width, height)
     if row is not None:
         _check_row(row, key, spans, (data, meta, text), (width, height), len(captions))
-    if "tokens" in record:
+    if "caption_hash" in record:
         if stored_tokens(record, captions) is None:
-            raise DataError("its stored tags are those of other captions; tag it again")
-        found.taggers[" ".join(map(str, record.get("tagger", {}).values()))] += 1
+            raise DataError("its stored tags are those of other captions; run clic-data annotate")
+        found.taggers[_tagger_of(record)] += 1
+    true = {"key": key, "width": width, "height": height}
+    found.differing += any(record.get(name, value) != value for name, value in true.items())
     lengths = [measure(caption) for caption in captions]
     found.samples += 1
     found.captions += len(captions)
@@ -185,17 +189,12 @@ def _check(
     return True
 
 
-def _check_record(record: dict[str, Any], key: str, width: int, height: int) -> None:
-    if record.get("key", key) != key:
-        raise DataError(f"its JSON says that it is {record['key']!r}")
-    stated = (record.get("width", width), record.get("height", height))
-    if stated != (width, height):
-        raise DataError(
-            f"its JSON says {stated[0]} x {stated[1]} pixels, the image has {width} x {height}"
-        )
+def _tagger_of(record: dict[str, Any]) -> str:
+    tagger = record.get("tagger")
+    return " ".join(map(str, tagger.values())) if isinstance(tagger, dict) else "unknown"
 
 
-def _row(index: ShardIndex | None, number: int, key: str) -> dict[str, Any] | None:
+def _row(index: ShardIndex | None, number: int) -> dict[str, Any] | None:
     """Return what the index says of a sample; an empty dict where it ends before."""
     if index is None:
         return None

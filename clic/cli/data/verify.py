@@ -91,6 +91,8 @@ def _summary(found: Findings, contexts: Sequence[int], model: str) -> Iterator[s
         yield f"  without an index: {found.without_index:,} tars (clic-data index makes it)"
     if found.left_out:
         yield f"  left out: {found.left_out:,} keys without an image or without a caption"
+    if found.differing:
+        yield f"  JSON that states another key or size than there is: {found.differing:,} samples"
     if double := found.double_keys():
         yield f"  keys that are not the only ones of their name: {double:,}"
     if not found.captions:
