@@ -44,6 +44,8 @@ _UNIVERSAL = {
     "VM0": "AUX",
 }  # fmt: skip
 _SINGULAR = frozenset(("a", "an", "this", "another", "each", "every"))
+_PLACES = frozenset(("above", "below", "behind", "inside", "outside", "underneath", "past"))
+_NOTHING = Token("", 0, 0, "", "")
 _AUXILIARY = ("VB", "VD", "VH")
 
 # HanTa's effort grows with the cube of a word's length and its scores run out on long texts;
@@ -203,27 +205,40 @@ def _mark(word: str) -> str:
 
 
 def _correct(tokens: list[Token]) -> list[Token]:
-    """Mend what the tagger often gets wrong in captions: colours, directions and verbs in -s.
+    """Mend what the tagger often gets wrong in captions.
 
     A colour in front of what it colours is an adjective ("an orange cat"), "left" in
-    "the left of" is a noun, in "a circle left of", like "next" in "next to", a preposition, and
-    what looks like a plural in "a cook chops onions" is a verb.
+    "the left of" is a noun, in "a circle left of", like "next" in "next to" and "above" in
+    "is above a", a preposition, what looks like a plural in "a cook chops onions" is a verb, and
+    what looks like a name in "a giraffe" is a noun.
     """
-    for i in range(len(tokens) - 2, -1, -1):
-        token, following = tokens[i], tokens[i + 1]
+    for i in range(len(tokens) - 1, -1, -1):
+        token = tokens[i]
         word = token.text.lower()
+        before = tokens[i - 1].pos if i else ""
+        following = tokens[i + 1] if i + 1 < len(tokens) else _NOTHING
+        after = following.text.lower()
         if word in COLOUR_WORDS and token.pos in ("NOUN", "PROPN", "VERB"):
             if following.pos in ("NOUN", "ADJ"):
                 tokens[i] = token._replace(pos="ADJ", lemma=word)
-        elif word in ("left", "right") and following.text.lower() == "of":
-            named = i > 0 and tokens[i - 1].pos in ("DET", "ADJ", "PRON")
+        elif word in ("left", "right") and after == "of":
+            named = before in ("DET", "ADJ", "PRON")
             tokens[i] = token._replace(pos="NOUN" if named else "ADP", lemma=word)
-        elif word == "next" and following.text.lower() == "to":
+        elif (word == "next" and after == "to") or (
+            token.pos == "ADV" and word in _PLACES and following.pos in ("DET", "NUM")
+        ):
             tokens[i] = token._replace(pos="ADP", lemma=word)
-        elif _is_plural(token) and following.pos != "PUNCT" and _ends_singular(tokens, i):
-            lemma = _describe(word, _model().tag2int["VVZ"])[1]
-            tokens[i] = token._replace(pos="VERB", lemma=lemma)
+        elif token.pos == "PROPN" and before in ("DET", "NUM", "ADJ"):
+            if following.pos not in ("NOUN", "PROPN"):
+                number = "NN2" if word.endswith("s") else "NN1"
+                tokens[i] = token._replace(pos="NOUN", lemma=_lemma(word, number))
+        elif _is_plural(token) and following.pos not in ("PUNCT", "") and _ends_singular(tokens, i):
+            tokens[i] = token._replace(pos="VERB", lemma=_lemma(word, "VVZ"))
     return tokens
+
+
+def _lemma(word: str, tag: str) -> str:
+    return _describe(word, _model().tag2int[tag])[1]
 
 
 def _is_plural(token: Token) -> bool:

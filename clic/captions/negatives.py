@@ -20,6 +20,7 @@ __all__ = [
     "GENERATORS",
     "composite_negative",
     "cross_swap",
+    "distinct_negatives",
     "hard_negatives",
     "replace",
     "single_negative",
@@ -126,6 +127,16 @@ def hard_negatives(
             else:
                 found.append(negative)
                 known.add(_bare(negative.text))
+    return found
+
+
+def distinct_negatives(make: Callable[[], HardNegative | None], n: int) -> list[HardNegative]:
+    """Return at most `n` negatives of what `make` draws, no two of the same text."""
+    found: list[HardNegative] = []
+    known: set[str] = set()
+    while len(found) < n and (negative := _outside(make, known)) is not None:
+        found.append(negative)
+        known.add(_bare(negative.text))
     return found
 
 

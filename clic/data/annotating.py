@@ -101,10 +101,10 @@ def annotate_on_ray(
         raise ConfigError(
             f"--ray {address} needs Ray, which is not installed; run: pip install 'clic[ray]'"
         ) from error
-    options = {"include_dashboard": False} if address == "local" else {}
+    dashboard = False if address == "local" else None
     try:
         _check_answers(address)
-        ray.init(address=address, log_to_driver=False, **options)
+        ray.init(address=address, include_dashboard=dashboard, log_to_driver=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"--ray {address}: no Ray cluster answers there ({error}); start one with "

@@ -43,6 +43,9 @@ def test_tokens(text: str, words: list[str]) -> None:
         ("a circle left of a moon", "DET NOUN ADP ADP DET NOUN"),
         ("two dogs next to the man's ball", "NUM NOUN ADP ADP DET NOUN PART NOUN"),
         ("a man and a woman are slowly riding horses", "DET NOUN CCONJ DET NOUN AUX ADV VERB NOUN"),
+        ("a circle is above a square", "DET NOUN AUX ADP DET NOUN"),
+        ("a cook chops onions and carrots", "DET NOUN VERB NOUN CCONJ NOUN"),
+        ("a person pets a couple dogs", "DET NOUN VERB DET NOUN NOUN"),
         ("she isn't eating 🍕", "PRON AUX PART VERB SYM"),
     ],
 )

@@ -6,7 +6,17 @@ import sys
 from types import ModuleType
 
 from clic.cli.common import Parser, run_cli
-from clic.cli.data import annotate, fetch, index, neighbours, pack, preview, shapes, verify
+from clic.cli.data import (
+    annotate,
+    fetch,
+    index,
+    negatives,
+    neighbours,
+    pack,
+    preview,
+    shapes,
+    verify,
+)
 
 # Each module of this package is one command: its docstring is the help, `EXAMPLES` its examples,
 # `add_arguments(parser)` its arguments and `run(flags, words)` the work. `TAKES_SETTINGS` says that
@@ -15,6 +25,7 @@ COMMANDS: dict[str, ModuleType] = {
     "pack": pack,
     "verify": verify,
     "annotate": annotate,
+    "negatives": negatives,
     "preview": preview,
     "shapes": shapes,
     "index": index,

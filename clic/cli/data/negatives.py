@@ -1,0 +1,187 @@
+"""Show what captions are read as, and false captions of each kind made from them.
+
+With two captions or more, cross_swap joins each with the next one, the last with the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clic.cli.common import Parser, check_least, make_console, split_commas
+from clic.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+    from clic.captions.scene_graph import SceneGraph
+    from clic.types import HardNegative, Token
+
+EXAMPLES = (
+    'clic-data negatives --caption "a dog chases a red ball"',
+    'clic-data negatives --caption "a dog on a bed" --caption "two cats"',
+    "clic-data negatives --file captions.txt --n 2 --json > out.jsonl",
+)
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add this command's arguments."""
+    add = parser.add_argument
+    add("--caption", metavar="TEXT", action="append", help="a true caption; may be given again")
+    add("--file", metavar="FILE", type=Path, help="a true caption a line (- for stdin)")
+    add("--kinds", metavar="K", action="append", help="swap, replace, cross_swap (all that apply)")
+    add("--n", metavar="N", type=int, default=4, help="false captions of each kind (4)")
+    add("--seed", metavar="N", type=int, default=0, help="of the draws (0)")
+    add("--tagger", metavar="T", default="hanta", help="hanta or spacy (hanta)")
+    add("--json", action="store_true", help="a line of JSON for each caption, no table")
+
+
+def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
+    """Print the tables or the lines."""
+    check_least(1, n=flags.n)
+    check_least(0, seed=flags.seed)
+    from clic.captions.tagging import TAGGERS, make_tagger
+    from clic.errors import pick
+
+    captions = _captions(flags)
+    kinds = _kinds(split_commas(flags.kinds), len(captions))
+    pick(TAGGERS, flags.tagger, "--tagger")
+    tagger = make_tagger(flags.tagger)
+    console = make_console()
+    following = [*captions[1:], captions[0]]
+    for number, (caption, other) in enumerate(zip(captions, following, strict=True)):
+        tokens = tagger(caption)
+        pair = (tokens, tagger(other) if "cross_swap" in kinds else ())
+        found = list(_negatives((caption, other), pair, kinds, flags.n, flags.seed, number))
+        if flags.json:
+            print(json.dumps(_record(caption, tokens, found)))
+        else:
+            if number:
+                console.print()
+            console.print(_table(caption, tokens, found, kinds))
+
+
+def _captions(flags: argparse.Namespace) -> list[str]:
+    captions = list(flags.caption or ())
+    if flags.file is not None:
+        try:
+            text = sys.stdin.read() if str(flags.file) == "-" else flags.file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+            raise DataError(f"--file {flags.file} cannot be read: {reason}") from error
+        captions += [line.strip() for line in text.splitlines() if line.strip()]
+    if not captions:
+        raise ConfigError("no caption is given; name one with --caption, or a --file with some")
+    return captions
+
+
+def _kinds(names: Sequence[str] | None, count: int) -> list[str]:
+    from clic.captions import GENERATORS
+    from clic.errors import pick
+
+    known = [*GENERATORS, "cross_swap"]
+    for name in names or ():
+        pick(dict.fromkeys(known), name, "--kinds")
+        if name == "cross_swap" and count < 2:
+            raise ConfigError("--kinds cross_swap joins two captions and one is given; give two")
+    return list(dict.fromkeys(names or [name for name in known if name in GENERATORS or count > 1]))
+
+
+def _negatives(
+    captions: tuple[str, str],
+    tokens: tuple[Sequence[Token], Sequence[Token]],
+    kinds: Sequence[str],
+    n: int,
+    seed: int,
+    number: int,
+) -> Iterator[HardNegative]:
+    from functools import partial
+
+    from clic.captions import GENERATORS, cross_swap
+    from clic.captions.negatives import distinct_negatives
+    from clic.seeding import generator
+
+    for kind in kinds:
+        rng = generator(seed, f"hard_negatives/{kind}", slot=number)
+        if kind == "cross_swap":
+            yield from distinct_negatives(partial(cross_swap, captions, tokens, rng), n)
+        else:
+            yield from distinct_negatives(partial(GENERATORS[kind], captions[0], tokens[0], rng), n)
+
+
+def _record(caption: str, tokens: Sequence[Token], found: Sequence[HardNegative]) -> dict[str, Any]:
+    from clic.captions.scene_graph import scene_graph
+
+    graph = scene_graph(tokens)
+    return {
+        "caption": caption,
+        "tokens": [list(token) for token in tokens],
+        "modifiers": _modifiers(graph, tokens),
+        "relations": _relations(graph, tokens),
+        "negatives": [
+            {"kind": made.kind, "text": made.text, "edits": [e._asdict() for e in made.edits]}
+            for made in found
+        ],
+    }
+
+
+def _modifiers(graph: SceneGraph, tokens: Sequence[Token]) -> list[list[str]]:
+    return [[tokens[modifier].text, tokens[head].text] for modifier, head in graph.modifiers]
+
+
+def _relations(graph: SceneGraph, tokens: Sequence[Token]) -> list[list[str]]:
+    return [
+        [tokens[subject].text, " ".join(tokens[i].text for i in words), tokens[obj].text]
+        for subject, words, obj in graph.relations
+    ]
+
+
+def _table(
+    caption: str, tokens: Sequence[Token], found: Sequence[HardNegative], kinds: Sequence[str]
+) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from clic.captions.scene_graph import scene_graph
+
+    graph = scene_graph(tokens)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False)
+    table.add_column("caption", style="dim", no_wrap=True)
+    table.add_column(Text(caption), overflow="fold")
+    things = [" ".join(t.text for t in tokens[p.first : p.last]) for p in graph.phrases]
+    rows = {
+        "tags": "  ".join(f"{token.text}/{token.pos}" for token in tokens),
+        "things": ", ".join(things),
+        "modifiers": ", ".join(map(" ".join, _modifiers(graph, tokens))),
+        "relations": ", ".join(map(" ".join, _relations(graph, tokens))),
+    }
+    for name, value in rows.items():
+        table.add_row(name, Text(value or "none"), end_section=name == "relations")
+    for kind in kinds:
+        made = [negative for negative in found if negative.kind == kind]
+        for number, negative in enumerate(made):
+            last = number == len(made) - 1
+            table.add_row("" if number else kind, _marked(caption, negative), end_section=last)
+        if not made:
+            table.add_row(kind, Text("none"), end_section=True)
+    return table
+
+
+def _marked(caption: str, negative: HardNegative) -> Text:
+    """Return a false caption with what was changed in it set off."""
+    from rich.text import Text
+
+    if negative.kind == "cross_swap":
+        return Text(negative.text)  # its edits are those of two captions, in random order
+    text, position = Text(), 0
+    for edit in negative.edits:
+        text.append(caption[position : edit.span[0]])
+        text.append(edit.new, style="bold red")
+        position = edit.span[1]
+    return text.append(caption[position:])

@@ -1,0 +1,99 @@
+"""`clic-data negatives`: tables that fit a terminal, lines of JSON, and mistakes in one line."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from clic.captions.edits import apply_edits
+from clic.cli.data import main
+from clic.types import Edit
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
+) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["clic-data", "negatives", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    captured = capsys.readouterr()
+    return int(ended.value.code or 0), captured.out, captured.err
+
+
+def test_a_table_of_one_caption(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caption = "a red circle is above a blue square [bold]"
+    code, out, _ = run(monkeypatch, capsys, "--caption", caption, "--n", "2")
+    assert code == 0
+    assert all(len(line) <= 80 for line in out.splitlines())
+    lines = {
+        line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines() if line.strip()
+    }
+    assert lines["caption"] == caption
+    assert lines["tags"].startswith("a/DET red/ADJ circle/NOUN is/AUX above/ADP")
+    assert lines["things"].startswith("a red circle, a blue square")
+    assert lines["modifiers"].startswith("red circle, blue square")
+    assert lines["relations"] == "circle above square"
+    assert "[bold]" in lines["swap"] and "cross_swap" not in lines
+    assert {"caption", "tags", "swap", "replace"} <= set(lines)
+
+
+def test_lines_of_json_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions = ["a red circle is above a blue square", "two dogs chase a cat", "…"]
+    (tmp_path / "in.txt").write_text("\n\n".join(captions) + "\n", "utf-8")
+    words = ("--file", str(tmp_path / "in.txt"), "--json", "--n", "3")
+    code, out, _ = run(monkeypatch, capsys, *words)
+    assert code == 0
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["caption"] for row in rows] == captions
+    assert rows[0]["relations"] == [["circle", "above", "square"]]
+    assert rows[1]["modifiers"] == [["two", "dogs"]]
+    kinds = [{made["kind"] for made in row["negatives"]} for row in rows]
+    assert kinds == [{"swap", "replace", "cross_swap"}, {"swap", "replace"}, set()]
+    for row in rows[:2]:
+        texts = [made["text"] for made in row["negatives"]]
+        assert len(set(texts)) == len(texts)
+        for made in row["negatives"]:
+            if made["kind"] != "cross_swap":
+                edits = [Edit(e["caption"], tuple(e["span"]), e["old"], e["new"])
+                         for e in made["edits"]]  # fmt: skip
+                assert apply_edits(row["caption"], edits) == made["text"]
+    assert run(monkeypatch, capsys, *words)[1] == out
+    assert run(monkeypatch, capsys, *words, "--seed", "5")[1] != out
+
+
+def test_captions_from_stdin(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a dog\n"))
+    code, out, _ = run(monkeypatch, capsys, "--file", "-", "--kinds", "swap,replace")
+    assert code == 0 and out.count("swap") == 1 and "none" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ([], "no caption is given"),
+        (["--caption", " ", "--kinds", "swop"], "did you mean 'swap'"),
+        (["--caption", "a dog", "--kinds", "cross_swap"], "give two"),
+        (["--caption", "a dog", "--n", "0"], "--n 0"),
+        (["--caption", "a dog", "--seed", "-1"], "--seed -1"),
+        (["--caption", "a dog", "--tagger", "spaci"], "did you mean 'spacy'"),
+        (["--file", "/no/such/file"], "/no/such/file cannot be read"),
+    ],
+)
+def test_mistakes(
+    words: list[str],
+    part: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, _, err = run(monkeypatch, capsys, *words)
+    assert code == 2 and part in err and err.count("\n") == 1
