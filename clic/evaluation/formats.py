@@ -92,7 +92,7 @@ def csv_text(reports: Sequence[Report], comparison: Comparison | None = None) ->
     writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
     for panel in panels.panels(reports, comparison):
-        for line in panel.lines:
+        for line in panel.every:
             for index, report in enumerate(reports):
                 if line.values[index] is not None:
                     writer.writerow(_csv_row(report, line, index))

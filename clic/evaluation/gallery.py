@@ -205,6 +205,8 @@ def _failure(row: Row, pictures: _Pictures) -> Failure:
 
 
 def _outcomes(row: Row) -> dict[str, bool]:
+    if "itt" in row and "tot" not in row:  # with one true caption ITT is P1: the verdict says it
+        return {}
     return {name: value for name, value in row.items() if isinstance(value, bool)}
 
 

@@ -65,12 +65,18 @@ class Panel:
         name: The benchmark.
         size: How many rows, images or captions were scored, `4,700 of 4,757 rows` where some
             were left out; empty where every line has its count.
-        lines: All numbers, by metric, in the report's order.
+        every: All numbers, by metric, in the report's order.
     """
 
     name: str
     size: str
-    lines: tuple[Line, ...]
+    every: tuple[Line, ...]
+
+    @property
+    def lines(self) -> list[Line]:
+        """All numbers but those that repeat others: P1 where rows have one true caption."""
+        one_caption = _one_caption(line.path for line in self.every)
+        return [line for line in self.every if not (one_caption and line.path[1] == "p1")]
 
     @property
     def title(self) -> str:
@@ -149,14 +155,16 @@ def _panel(bench: str, reports: Sequence[Report], comparison: Comparison | None)
     sources = [report.provenance.get("benchmarks", {}).get(bench, {}) for report in reports]
     values = [leaves(form) for form in forms]
     order = list(dict.fromkeys(path for found in values for path in found))
-    metrics = list(dict.fromkeys(_labels(path)[0] for path in order))
+    labels = {path: _labels(path) for path in order}
+    if _one_caption(order):
+        labels |= {path: ("accuracy", path[0]) for path in order if path[1] == "itt"}
     means = {name for source in sources for name in mean_names(source)}
     lines = [
         Line(
             bench=bench,
             path=path,
             metric=metric,
-            category=_labels(path)[1],
+            category=labels[path][1],
             is_mean=bool(path[1]) and path[0] in means,
             values=tuple(found.get(path) for found in values),
             counts=tuple(_count(form, path) for form in forms),
@@ -165,11 +173,17 @@ def _panel(bench: str, reports: Sequence[Report], comparison: Comparison | None)
                 for index in range(len(reports))
             ),
         )
-        for metric in metrics
+        for metric in dict.fromkeys(label for label, _ in labels.values())
         for path in order
-        if _labels(path)[0] == metric
+        if labels[path][0] == metric
     ]
     return Panel(bench, _size(forms, sources), tuple(lines))
+
+
+def _one_caption(paths: Iterable[Path]) -> bool:
+    """Return whether rows have one true caption: ITT is P1 then, and what papers call accuracy."""
+    metrics = {metric for _, metric in paths}
+    return {"itt", "p1"} <= metrics and "tot" not in metrics
 
 
 def _labels(path: Path) -> tuple[str, str]:

@@ -228,3 +228,13 @@ def test_another_version_is_not_compared(source: dict[str, str], message: str) -
 def test_other_rows_are_not_compared() -> None:
     with pytest.raises(DataError, match="b: a and b were scored on different rows"):
         compared(report("a", [0, 0]), report("b", [1, 0, 1]))
+
+
+def test_reports_that_kept_their_rows_are_enough() -> None:
+    made = [report("a", [0, 0])[0], report("b", [1, 0])[0]]
+    for one, right in zip(made, ([0, 0], [1, 0]), strict=True):
+        one.rows = [{"benchmark": "b", **row} for row in rows(c=right)]
+    assert compare(made).get("b", ITT, 1) == Interval(50.0, 0.0, 100.0)
+    made[1].rows = []
+    with pytest.raises(DataError, match="there are no rows of b on b"):
+        compare(made)

@@ -144,3 +144,11 @@ def test_benchmarks_of_one_number_stand_together() -> None:
         "food101", "pets", "pets mean per class",
     ]  # fmt: skip
     assert [line.count for line in together[0].lines] == [10, 20, 20]
+
+
+def test_with_one_true_caption_tables_have_its_accuracy_once() -> None:
+    entry = {"itt": 70.0, "p1": 70.0, "n": 4}
+    one = Report("m", {}, {}, {"sugarcrepe": {"add_obj": entry, "mean": entry}})
+    assert table_of(formats.markdown([one]), "sugarcrepe")[0] == ["category", "accuracy", "n"]
+    lines = list(csv.DictReader(io.StringIO(formats.csv_text([one]))))
+    assert [line["metric"] for line in lines] == ["itt", "itt", "p1", "p1"]
