@@ -32,6 +32,8 @@ def _file(path: str) -> bytes:
             return file.read()
     except OSError as error:
         raise RejectedError(f"{path}: {error.strerror}") from error
+    except ValueError as error:  # text that cannot be the name of a file
+        raise RejectedError(f"{path!r} is no path") from error
 
 
 def _slice(path: str, offset: int, length: int) -> bytes:

@@ -81,13 +81,13 @@ def file_place(name: str, root: Path, absolute: bool) -> Place:
 
 
 def stays_inside(name: str) -> bool:
-    """Return whether a relative path does not climb above where it starts."""
+    """Return whether a path is relative and does not climb above where it starts."""
     depth = 0
     for part in Path(name).parts:
         depth += -1 if part == ".." else 1
-        if depth < 0 or part == "/":
+        if depth < 0:
             return False
-    return True
+    return not Path(name).is_absolute()
 
 
 def texts(value: Any) -> tuple[str, ...]:

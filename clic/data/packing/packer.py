@@ -173,7 +173,7 @@ def _finish(plan: Plan, wanted: dict[str, Any], continued: int) -> Outcome:
         samples += result["samples"]
         shards += len(result["shards"])
         size += result["bytes"]
-        lines += [json.dumps(line, ensure_ascii=True) for line in result["rejected"]]
+        lines += [_readable(line) for line in result["rejected"]]
         reasons.update(_kind(line["reason"]) for line in result["rejected"])
     write_whole(plan.out / REJECTED, "".join(f"{line}\n" for line in lines))
     if not samples:
@@ -193,6 +193,11 @@ def _finish(plan: Plan, wanted: dict[str, Any], continued: int) -> Outcome:
     write_whole(plan.out / RECORD, json.dumps(record, indent=1))
     discard(plan.work)
     return _outcome(record, continued)
+
+
+def _readable(line: dict[str, str]) -> str:
+    """Return a line of JSON in plain UTF-8; bytes of a name that are none stay escapes."""
+    return json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
 def _outcome(record: dict[str, Any], continued: int, untouched: bool = False) -> Outcome:

@@ -100,7 +100,7 @@ def _members(key: str, item: Item, options: Options) -> dict[str, Any]:
         "captions": captions,
         "width": width,
         "height": height,
-        "source": item.source,
+        "source": item.source.encode("utf-8", "backslashreplace").decode(),
         **item.extra,
     }
     if options.tags is not None:

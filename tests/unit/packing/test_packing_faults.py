@@ -71,6 +71,27 @@ def test_captions_that_are_not_utf8(put: Put, packed: Pack) -> None:
     assert "not UTF-8" in result.rejected[0]["reason"]
 
 
+def test_names_that_are_not_utf8(put: Put, packed: Pack) -> None:
+    """The file is found by its bytes, in Linux any bytes will do; its name is told as escapes."""
+    import os
+
+    put("x.jpg").rename(os.fsdecode(os.fsencode(put("t").parent) + b"/caf\xe9.jpg"))
+    rows = [b"caf\xe9.jpg,A dog", b"gone\xe9.jpg,A cat", "gr\u00fcn.jpg,A cow".encode()]
+    result = packed(put("t.csv", b"\n".join(rows)))
+    assert result.sources() == ["caf\\udce9.jpg"]
+    assert [line["source"] for line in result.rejected] == ["gone\udce9.jpg", "gr\u00fcn.jpg"]
+    assert "gr\u00fcn.jpg" in (result.out / "rejected.jsonl").read_text("utf-8")
+
+
+def test_a_path_that_no_file_can_have(put: Put, packed: Pack) -> None:
+    images = [{"id": 1, "file_name": "\ud800.jpg"}, {"id": 2, "file_name": "a.jpg"}]
+    notes = [{"image_id": i, "caption": "A dog"} for i in (1, 2)]
+    put("a.jpg")
+    result = packed(put("c.json", json.dumps({"images": images, "annotations": notes})))
+    assert result.sources() == ["a.jpg"]
+    assert result.rejected[0]["reason"].endswith("is no path")
+
+
 def test_the_same_name_twice_is_two_samples(put: Put, packed: Pack) -> None:
     put("x/a.jpg"), put("y/a.jpg")
     result = packed(put("t.csv", "x/a.jpg,One\ny/a.jpg,Two\nx/a.jpg,Three\n"))
