@@ -16,7 +16,6 @@ size is refused when it is opened; other bytes at a sample's place, when it is r
 
 from __future__ import annotations
 
-import fcntl
 import sys
 import tarfile
 import zlib
@@ -261,42 +260,3 @@ def _reading(path: Path) -> Iterator[None]:
 def remedy(path: Path) -> str:
     """Return the command that makes an index, or all of its folder, anew."""
     return f"clic-data index --force {path.parent}"
-
-
-def ensure_index(shard: Path, wait: bool) -> bool:
-    """Index a shard that has no index, unless another process is doing so.
-
-    The kernel drops a process's claim with the process, so a killed one leaves none behind.
-
-    Args:
-        shard: The tar.
-        wait: Whether to wait for the other process (and do its work, if it dies).
-
-    Returns:
-        Whether there is an index now.
-
-    Raises:
-        DataError: As `write_index`.
-    """
-    path = index_path(shard)
-    if path.exists():
-        return True
-    try:
-        with open(shard, "rb") as file:
-            if not _claimed(file, wait):
-                return False
-            if not path.exists():  # who had the claim may have written it
-                write_index(shard)
-    except OSError as error:
-        raise DataError(f"{shard} cannot be read ({error.strerror}); mend or remove it") from error
-    return True
-
-
-def _claimed(file: BinaryIO, wait: bool) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # a disk without locks: the work may be done twice, the files stay whole
-    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,15 @@ class Span(NamedTuple):
 
 
 NOTHING = Span(0, 0)
+
+
+class _Entry(tarfile.TarInfo):
+    """An entry whose size is not negative, with which older Pythons walk in circles."""
+
+    def _block(self, count: int) -> int:
+        if count < 0:
+            raise tarfile.ReadError("an entry has a negative size")
+        return super()._block(count)  # type: ignore[misc]
 
 
 def walk(file: BinaryIO, shard: Path) -> Iterator[tuple[str, dict[str, Span]]]:
@@ -39,7 +49,7 @@ def walk(file: BinaryIO, shard: Path) -> Iterator[tuple[str, dict[str, Span]]]:
 
 def _members(file: BinaryIO, shard: Path) -> Iterator[tuple[str, str, Span]]:
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
+        with tarfile.open(fileobj=file, mode="r:", tarinfo=_Entry) as tar:
             for info in tar:
                 _check_name(shard, info.name)
                 if info.isfile():
@@ -49,7 +59,7 @@ def _members(file: BinaryIO, shard: Path) -> Iterator[tuple[str, str, Span]]:
                     yield key, (dot + extension).lower(), Span(info.offset_data, info.size)
                 tar.members = []  # type: ignore[attr-defined]  # which tarfile collects
             end = tar.offset
-    except (tarfile.TarError, OSError, ValueError, UnicodeError) as error:
+    except (tarfile.TarError, OSError, ValueError, OverflowError, MemoryError) as error:
         raise DataError(
             f"{shard} cannot be read as a tar file: {error}; fetch or pack it again"
         ) from error
@@ -72,8 +82,10 @@ def read_span(file: BinaryIO, span: Span, shard: Path) -> bytes:
     Raises:
         DataError: The tar ends before.
     """
-    file.seek(span.offset)
-    data = file.read(span.length)
+    data = b""
+    if sum(span) <= os.fstat(file.fileno()).st_size:
+        file.seek(span.offset)
+        data = file.read(span.length)
     if len(data) != span.length:
         raise DataError(
             f"{shard} ends before byte {sum(span)}: it was cut short; fetch or pack it again"

@@ -12,7 +12,7 @@ import numpy as np
 from clic.data.permutation import Permutation, mix64
 from clic.seeding import generator
 
-_KEPT = 8  # permutations that are kept, for steps on both sides of an epoch's end
+_KEPT = 2  # permutations of each source, for steps on both sides of an epoch's end
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Shuffled:
     def _permutation(self, count: int, purpose: str, number: int) -> Permutation:
         key = (count, purpose, number)
         if key not in self._permutations:
-            while len(self._permutations) >= _KEPT * len(self.parts):
+            while len(self._permutations) >= _KEPT * (len(self.parts) + 1):
                 del self._permutations[next(iter(self._permutations))]
             self._permutations[key] = Permutation(count, self.seed, purpose, number)
         return self._permutations[key]

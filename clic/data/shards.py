@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import zlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,8 +14,9 @@ import numpy as np
 
 from clic.captions.annotation import stored_tokens
 from clic.data.cache import GB, ShardCache, cache_folder
-from clic.data.index import IMAGE_TYPES, ensure_index, index_path, load_index, write_index
+from clic.data.index import IMAGE_TYPES, index_path, load_index, write_index
 from clic.data.index_merged import MergedIndex, Place, merge
+from clic.data.index_missing import index_missing, with_progress
 from clic.data.index_tar import read_span
 from clic.data.naming import find_shards, locate_shards
 from clic.data.record import captions_of, parse_record
@@ -63,10 +63,23 @@ class ShardSource(Source):
             self._cache.path(place) if isinstance(place, str) else place
             for place in self._locations
         ]
-        _ensure_indexes([place for place in self._locations if isinstance(place, Path)])
-        _fetch_indexes(self._cache, [url for url in self._locations if isinstance(url, str)])
-        self.index: MergedIndex = merge([index_path(p) for p in self.paths], folder / "indexes")
+        self._indexes = [
+            index_path(path) if isinstance(place, str) else _index_place(path, folder / "indexes")
+            for place, path in zip(self._locations, self.paths, strict=True)
+        ]
+        self._make_indexes()
+        self.index: MergedIndex = merge(self._indexes, folder / "indexes")
         self._check_shards(setting)
+
+    def _make_indexes(self) -> None:
+        missing = [
+            (place, path, index)
+            for place, path, index in zip(self._locations, self.paths, self._indexes, strict=True)
+            if not index.exists()
+        ]
+        index_missing([(path, index) for place, path, index in missing if place is path])
+        urls = [place for place, _, _ in missing if isinstance(place, str)]
+        with_progress("fetch", urls, self._cache.ensure_index, CONNECTIONS)
 
     def _check_shards(self, setting: str) -> None:
         sizes = self.index.shard_bytes.tolist()
@@ -109,7 +122,8 @@ class ShardSource(Source):
         place, key = self.index.place(index), self.index.key(index)
         shard = self.paths[place.shard]
         if place.broken:
-            why = load_index(index_path(shard)).broken.get(place.row, "broken when it was indexed")
+            broken = load_index(self._indexes[place.shard]).broken
+            why = broken.get(place.row, "broken when it was indexed")
             raise DataError(f"{shard}: {key}: {why}")
         image, meta, text = self._bytes(place, shard)
         if zlib.crc32(text, zlib.crc32(meta, zlib.crc32(image))) != place.crc:
@@ -153,50 +167,10 @@ def _changed(shard: Path) -> DataError:
     )
 
 
-def _ensure_indexes(shards: Sequence[Path]) -> None:
-    """Index the shards that have no index; those that other processes are at come last."""
-    missing = [shard for shard in shards if not index_path(shard).exists()]
-    if not missing:
-        return
-    # Ranks that start together begin at different shards.
-    turn = int(os.environ.get("RANK", "0")) * len(missing) // int(os.environ.get("WORLD_SIZE", "1"))
-    missing = missing[turn:] + missing[:turn]
-    print(
-        f"{len(missing)} of {len(shards)} shards have no index and are indexed now "
-        "(clic-data index does it with several processes)",
-        file=sys.stderr,
-    )
-    busy = []
-
-    def index(shard: Path) -> None:
-        if not ensure_index(shard, wait=False):
-            busy.append(shard)
-
-    _with_progress("index", missing, index)
-    for shard in busy:
-        ensure_index(shard, wait=True)
-
-
-def _fetch_indexes(cache: ShardCache, urls: Sequence[str]) -> None:
-    missing = [url for url in urls if not index_path(cache.path(url)).exists()]
-    if missing:
-        _with_progress("fetch", missing, cache.ensure_index, CONNECTIONS)
-
-
-def _with_progress(
-    title: str, items: Sequence[Any], work: Callable[[Any], object], threads: int = 1
-) -> None:
-    from rich.console import Console
-    from rich.progress import track
-
-    quiet = not sys.stderr.isatty()
-    console = Console(stderr=True)
-    pool = ThreadPoolExecutor(threads)
-    try:
-        results = pool.map(work, items) if threads > 1 else map(work, items)
-        for _ in track(
-            results, title, total=len(items), disable=quiet, console=console, transient=True
-        ):
-            pass
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+def _index_place(shard: Path, folder: Path) -> Path:
+    """Return where the index of a shard is, or can be written: beside it, else in the cache."""
+    beside = index_path(shard)
+    if beside.exists() or os.access(shard.parent, os.W_OK):
+        return beside
+    name = hashlib.blake2b(str(shard.resolve()).encode(), digest_size=8).hexdigest()
+    return folder / f"{name}-{beside.name}"

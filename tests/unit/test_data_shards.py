@@ -332,6 +332,30 @@ def test_stored_tokens(tmp_path: Path) -> None:
         assert ShardSource(str(shard)).read(0).tags == tags
 
 
+def with_size(data: bytes, place: int, size: bytes) -> bytes:
+    """Return a tar with another size in the header at a place, and its checksum."""
+    head = bytearray(data[place : place + 512])
+    head[124:136], head[148:156] = size, b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    return data[:place] + bytes(head) + data[place + 512 :]
+
+
+@pytest.mark.parametrize(
+    "size", [b"\xff" * 11 + b"\x00", b"\x80" + b"\xff" * 11, b"77777777777\0", b"x" * 12]
+)
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_sizes_that_cannot_be(tmp_path: Path, size: bytes, kind: bytes) -> None:
+    """Negative ones, with which tarfile walked in circles once, and ones beyond any memory."""
+    shard = tar(tmp_path / "x.tar", members_with())
+    with tarfile.open(shard) as file:
+        place = file.getmember("a.json").offset
+    data = bytearray(shard.read_bytes())
+    data[place + 156 : place + 157] = kind
+    shard.write_bytes(with_size(bytes(data), place, size))
+    with pytest.raises(DataError, match=r"x\.tar"):
+        write_index(shard)
+
+
 @pytest.mark.parametrize("name", ["/etc/a.jpg", "../a.jpg", "in/../../a.jpg"])
 def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
     shard = tar(tmp_path / "x.tar", {"a.jpg": jpeg(), "a.txt": b"x", name: jpeg()})

@@ -16,8 +16,9 @@ import pytest
 
 from clic import shapes
 from clic.data import Sampler, ShardSource, pack, write_index
-from clic.data.index import ensure_index, index_counts, index_path, load_index
+from clic.data.index import index_counts, index_path, load_index
 from clic.data.index_columns import read_columns, read_header, write_columns
+from clic.data.index_missing import ensure_index
 from clic.errors import DataError
 
 
@@ -177,6 +178,21 @@ def test_a_cache_that_cannot_be_written(shards: Path, tmp_path: Path, mapped: No
         opened(shards, tmp_path)
 
 
+def test_shards_in_a_folder_that_cannot_be_written(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = copy(shards, tmp_path / "mine", indexes=False)
+    monkeypatch.setattr("clic.data.shards.os.access", lambda path, mode: path != mine)
+    assert opened(mine, tmp_path).read(6).key == shapes.sample("train", 6, 2).key
+    assert {path.suffix for path in mine.iterdir()} == {".tar"}
+    kept = list((tmp_path / "cache" / "indexes").iterdir())
+    assert sorted(path.name.split("-")[1] for path in kept) == [
+        f"0000{i}.tar.index" for i in range(3)
+    ]
+    monkeypatch.setattr("clic.data.index_missing.write_index", None)  # would fail
+    assert len(opened(mine, tmp_path)) == 7
+
+
 # --- several processes ---------------------------------------------------------------------------
 
 
@@ -199,7 +215,7 @@ def test_ranks_that_start_at_once_index_each_shard_once(
         time.sleep(0.05)
         return write_index(shard, *words)
 
-    monkeypatch.setattr("clic.data.index.write_index", logged)
+    monkeypatch.setattr("clic.data.index_missing.write_index", logged)
     context = multiprocessing.get_context("fork")
     start, found = context.Event(), context.Queue()
     words = (mine, tmp_path, start, found)
@@ -217,14 +233,14 @@ def test_ranks_that_start_at_once_index_each_shard_once(
 
 def hang_on(shard: Path, claimed: Any) -> None:
     """Claim a shard and never index it."""
-    from clic.data import index
+    from clic.data import index_missing
 
-    def hang(shard: Path) -> None:
+    def hang(shard: Path, target: Path) -> None:
         claimed.set()
         time.sleep(600)
 
-    index.write_index = hang  # type: ignore[assignment]
-    ensure_index(shard, wait=True)
+    index_missing.write_index = hang  # type: ignore[assignment]
+    ensure_index(shard, index_path(shard), wait=True)
 
 
 def test_the_claim_of_a_killed_process_is_free(shards: Path, tmp_path: Path) -> None:
@@ -234,10 +250,11 @@ def test_the_claim_of_a_killed_process_is_free(shards: Path, tmp_path: Path) -> 
     other = context.Process(target=hang_on, args=(mine / "00000.tar", claimed), daemon=True)
     other.start()
     assert claimed.wait(30)
-    assert not ensure_index(mine / "00000.tar", wait=False)
+    pair = (mine / "00000.tar", index_path(mine / "00000.tar"))
+    assert not ensure_index(*pair, wait=False)
     os.kill(other.pid or 0, signal.SIGKILL)
-    assert ensure_index(mine / "00000.tar", wait=True)
-    assert load_index(index_path(mine / "00000.tar")).samples == 3
+    assert ensure_index(*pair, wait=True)
+    assert load_index(pair[1]).samples == 3
 
 
 # --- scale ---------------------------------------------------------------------------------------

@@ -170,9 +170,7 @@ def test_neighbours_of_other_shards_are_refused(folders: tuple[Path, Path], tmp_
     with pytest.raises(DataError, match=r"sampling\.hard_images=.* is of other shards than data"):
         read_neighbours(tmp_path / "n", a)
     for wrong in (tmp_path / "none", tmp_path, index_path(a.paths[0])):
-        with pytest.raises(
-            DataError, match=r"sampling\.hard_images=.*make it with clic-data n"
-        ):
+        with pytest.raises(DataError, match=r"sampling\.hard_images=.*make it with clic-data n"):
             read_neighbours(wrong, b)
 
 
