@@ -23,6 +23,8 @@ CSV_COLUMNS = (
     "benchmark_version", "benchmark_sha256", "rows", "rows_of_the_whole", "weights_sha256",
     *RECORDED, "settings",
 )  # fmt: skip
+# A table that is too wide is made to fit; others keep their size.
+SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
     "_": r"\_", "%": r"\%", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -207,7 +209,7 @@ def _plain(text: str) -> str:
 
 def latex(reports: Sequence[Report], comparison: Comparison | None = None) -> str:
     """Return a booktabs table for each benchmark: models as rows, the best of a column bold."""
-    lines = ["% Written by clic-eval. In the preamble: \\usepackage{booktabs}"]
+    lines = ["% Written by clic-eval. In the preamble: \\usepackage{booktabs,graphicx}"]
     for report in reports:
         lines += [f"% {label}: {' '.join(value.split())}" for label, value in facts(report).items()]
     lines += [f"% {name}: {fact}" for name, fact in benchmark_facts(reports).items()]
@@ -233,6 +235,7 @@ def _latex_table(
         caption += f" {escape_latex(interval_note(comparison))}"
     yield rf"  \caption{{{caption}}}"
     yield rf"  \label{{tab:{_latex_label(panel.name)}}}"
+    yield rf"  {SHRINK}{{%"
     yield rf"  \begin{{tabular}}{{l{'r' * widest}}}"
     yield r"    \toprule"
     for index, (metric, lines) in enumerate(sections.items()):
@@ -248,7 +251,7 @@ def _latex_table(
             yield r"    \midrule"
             yield _latex_row(["$n$", *map(panels.count, lines)], widest)
     yield r"    \bottomrule"
-    yield r"  \end{tabular}"
+    yield r"  \end{tabular}}"
     if panel.left_out:
         yield f"  % {panel.left_out} categories: in the CSV and JSON files"
     yield r"\end{table}"
