@@ -278,6 +278,8 @@ def test_tags_are_stored_and_read(put: Put, packed: Pack) -> None:
         ("t.xyz", "x", ["--format", "clic-csv"]),
         ("t.parquet", b"x", ["parquet"]),
         ("d/readme.md", "x", ["neither images, nor tars"]),
+        ("d/captions.csv", "x", ["holds captions.csv: name that file", "--format folder"]),
+        ("t.csv.gz", "x", ["is compressed; unpack it first"]),
         ("t.csv", "image,caption\n", ["nothing to pack"]),
     ],
 )

@@ -28,6 +28,7 @@ FORMATS: dict[str, Callable[[str, Request], Reader]] = {
     )
 }
 TABLE_ENDINGS = (".csv", ".tsv", ".txt", ".tab")
+COMPRESSED = (".gz", ".tgz", ".zip", ".bz2", ".xz", ".zst", ".7z")
 
 
 def open_source(source: str, request: Request, format: str | None = None) -> Reader:
@@ -77,6 +78,8 @@ def detect(source: str, request: Request) -> Callable[[str, Request], Reader]:
         return detect_list(path)
     if ending in TABLE_ENDINGS:
         return detect_table(path, request.separator)
+    if ending in COMPRESSED:
+        raise DataError(f"SOURCE {source} is compressed; unpack it first")
     raise DataError(
         f"SOURCE {source}: the format of a {ending or 'file without ending'} is not known; "
         f"name it with --format ({', '.join(FORMATS)})"
@@ -90,6 +93,11 @@ def _detect_folder(path: Path) -> Callable[[str, Request], Reader]:
         return HubDataset
     if ".tar" in endings:
         return Tars
+    if lists := sorted(name for name in names if name.lower().endswith((".csv", ".tsv"))):
+        raise DataError(
+            f"SOURCE {path} holds {lists[0]}: name that file, or say --format folder where the "
+            "captions lie beside the images"
+        )
     if _has_images(path):
         return Folder
     if any(path.rglob("*.parquet")):
