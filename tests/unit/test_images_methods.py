@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from clic import images
@@ -204,3 +205,11 @@ def test_a_strip_does_not_fill_the_memory(method: str) -> None:
     with pytest.raises(DataError, match="60000 x 1 pixels is too narrow"):
         images.single(strip, 224, "shortest", method=method)
     assert images.single(strip, 8, "squash", method=method).shape == (8, 8, 3)
+
+
+@pytest.mark.gpu
+def test_normalised_pixels_have_the_same_bits_on_the_gpu() -> None:
+    batch = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(1, 16, 16, 3)
+    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    expected = images.normalise(batch, mean, std)
+    assert torch.equal(images.normalise(batch.cuda(), mean, std).cpu(), expected)
