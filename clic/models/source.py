@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clic.errors import ModelError, did_you_mean
-from clic.models import hugging_face
+from clic.models import hub, hugging_face
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
@@ -63,10 +63,13 @@ def resolve(name: str, pretrained: str | None = INCLUDED) -> Source:
     if name.startswith("local-dir:"):
         return _from_folder(name, Path(name.removeprefix("local-dir:")).expanduser(), pretrained)
     if name.startswith("hf-hub:"):
+        hub.go_offline_if_unreachable()
         return _from_hub(name, pretrained)
     path = Path(name).expanduser()
     if path.is_dir():
         return _from_folder(name, path, pretrained)
+    if pretrained and (":" in name or not (pretrained == INCLUDED or Path(pretrained).is_file())):
+        hub.go_offline_if_unreachable()
     return _from_architecture(name, pretrained)
 
 
