@@ -103,7 +103,12 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         }
     assert names - info == expected
     assert any(name.endswith("licenses/LICENSE") for name in info)
-    for needed in ("clic/py.typed", "clic/configs/train.yaml", "clic/shapes/base/"):
+    for needed in (
+        "clic/py.typed",
+        "clic/configs/train.yaml",
+        "clic/shapes/base/",
+        "clic/evaluation/html.css",
+    ):
         assert any(name.startswith(needed) for name in names), needed
 
 
