@@ -25,7 +25,7 @@ T = TypeVar("T")
 MOST_IN_A_ROW = 100  # broken samples for one place, before the data are taken for broken as a whole
 JUDGED_FROM = 1000  # samples
 SHOWN = 10  # faults that are printed
-WARN_CUT = 0.05  # share of captions that the context cuts
+WARNED_SHARE = 0.05  # of captions that are cut, of samples that are tagged anew
 
 
 def substitutes(
@@ -103,7 +103,7 @@ class FaultLog:
         self.max_broken, self.device, self.total = max_broken, device, Tally()
         self._since = Tally()
         self._shown: list[Fault] = []
-        self._warned = False
+        self._warned: set[str] = set()
 
     def add(self, batch: Batch) -> None:
         """Take up a batch of this rank; its faults are printed, the first few of the run."""
@@ -130,15 +130,20 @@ class FaultLog:
                 f"data.max_broken={self.max_broken} allows; mend or drop them, or raise it: "
                 f"{_listed(self._shown) or 'see the other ranks'}"
             )
-        share = total.cut / max(total.captions, 1)
-        if total.captions >= JUDGED_FROM and share > WARN_CUT and not self._warned:
-            self._warned = True
-            if distributed.is_main():
-                print(
-                    f"WARNING: {share:.0%} of the captions are longer than the text tower's "
-                    "context and are cut",
-                    file=sys.stderr,
-                )
+        self._warn(
+            "captions are longer than the text tower's context and are cut",
+            total.cut,
+            total.captions,
+        )
+        self._warn("samples lack stored tags of their own", total.retagged, total.samples)
+
+    def _warn(self, what: str, count: int, of: int) -> None:
+        """Tell once of something that a large share of the data has."""
+        if of < JUDGED_FROM or count <= WARNED_SHARE * of or what in self._warned:
+            return
+        self._warned.add(what)
+        if distributed.is_main():
+            print(f"WARNING: {count / of:.0%} of the {what}", file=sys.stderr)
 
     def record(self) -> dict[str, float]:
         """Return the counts since the run began, for the metrics."""

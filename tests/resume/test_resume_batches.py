@@ -168,7 +168,10 @@ def assert_continues(run: Run, whole: Run) -> None:
         assert sorted(expected) == list(range(STEPS))
         assert [step for step, _ in found] == [*range(HOLD + 1), *range(6, STEPS)]
         assert all(expected[step] == value for step, value in found)
-    assert run.last_record == whole.last_record
+    record = run.last_record
+    assert record == whole.last_record
+    # Composites and single images in turn, four rows on each rank, and what was read in vain.
+    assert record["data/samples"] == run.ranks * STEPS // 2 * (4 * 2 + 4) + record["data/broken"]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

@@ -235,10 +235,17 @@ def test_what_was_counted_before_a_resume_counts() -> None:
         log.gather()
 
 
-def test_a_large_share_of_cut_captions_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_large_shares_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     log = FaultLog(0.01, CPU)
     for _ in range(3):
-        log.add(batch_of(Tally(captions=800, cut=200)))
+        log.add(batch_of(Tally(samples=500, retagged=40, captions=800, cut=200)))
         log.gather()
-    assert capsys.readouterr().err.count("25% of the captions are longer than") == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "WARNING: 25% of the captions are longer than the text tower's context and are cut",
+        "WARNING: 8% of the samples lack stored tags of their own",
+    ]
     assert log.record()["data/cut_captions"] == 0.25
+    log = FaultLog(0.01, CPU)
+    log.add(batch_of(Tally(samples=2000, retagged=100, captions=2000, cut=100)))
+    log.gather()
+    assert capsys.readouterr().err == ""

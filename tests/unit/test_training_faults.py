@@ -1,0 +1,95 @@
+"""Broken samples in a run: counted in its metrics, and the end of it where they are many."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from clic import runs, shapes
+from clic.cli.common import run_cli
+from clic.config import Config
+from clic.data import faults, pack
+from clic.errors import ConfigError, DataError
+from clic.training import train
+from clic.training.metrics_log import read
+from clic.types import Sample
+from clic.validation import validate
+
+
+def sample(index: int, every: int) -> Sample:
+    """Return a scene; each of `every` is cut."""
+    scene = shapes.sample("train", index, 1)
+    buffer = io.BytesIO()
+    Image.fromarray(scene.image).save(buffer, "PNG")
+    whole = buffer.getvalue()
+    return Sample(scene.key, whole[: -len(whole) * (index % every == 0) // 2 or None],
+                  scene.captions, scene.tags)  # fmt: skip
+
+
+@pytest.fixture
+def on_shards(settings: Callable[..., Config], tmp_path: Path) -> Callable[..., Config]:
+    """Return what composes a run on forty scenes of which each of `every` is broken."""
+
+    def make(every: int, *words: str) -> Config:
+        pack((sample(index, every) for index in range(40)), tmp_path / "w")
+        shards = ("data.source=shards", "data.samples=null", "data.split=null")
+        return settings(f"data.shards={tmp_path}/w", *shards, "train.run_name=mine", *words)
+
+    return make
+
+
+def test_counts_stand_in_the_metrics(
+    on_shards: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(on_shards(20))
+    records = read(run / runs.METRICS_FILE)
+    counts = [record["data/broken"] for record in records]
+    assert counts == sorted(counts) and counts[-1] >= 2
+    assert records[-1]["data/samples"] == 5 * 2 * 4 + 5 * 4 + counts[-1]
+    assert {"data/no_negative", "data/retagged", "data/cut_captions"} <= records[-1].keys()
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert f"  broken {counts[-1]}" in lines[-1]
+    warnings = captured.err.splitlines()
+    assert len(warnings) == counts[-1]
+    assert all("WARNING: sample number " in line for line in warnings)
+
+
+def test_too_many_end_the_run_with_the_list(
+    on_shards: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(faults, "JUDGED_FROM", 20)
+    config = on_shards(4, "data.max_broken=0.1", "train.save_every=1")
+    with pytest.raises(DataError, match=r"of \d+ samples are broken, more than data\.max_broken"):
+        train(config)
+    run = Path(config.train.runs_dir) / "mine"
+    assert not runs.is_finished(run)
+    kept = len(runs.complete_checkpoints(run))
+    assert 0 < kept < 10  # those of the steps before it was too much
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:  # the same command comes to the same end
+        run_cli("clic-train", lambda: train(config) and None)
+    assert ended.value.code == 2
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("clic-train: error")]
+    assert "more than data.max_broken=0.1 allows" in line and "number " in line
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("data.max_broken=1.5", "share from 0 to 1"),
+        ("data.max_broken=-0.1", "0 or more"),
+        ("data.max_broken=0.5", "has no effect with data=shapes"),
+        ("data.decode=scaled", "has no effect with data=shapes"),
+        ("data.decode=fats", "did you mean 'fast'"),
+    ],
+)
+def test_settings_are_checked(settings: Callable[..., Config], word: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        validate(settings(word))
