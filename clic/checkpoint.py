@@ -29,6 +29,7 @@ class TrainingState:
         scaler: `state_dict` of the gradient scaler, empty without fp16.
         batch_size: Images on each rank.
         world_size: Ranks; with `batch_size` it decides which images a step sees.
+        samples: Number of the data's samples, 0 where it was not kept.
         tally: Counts of the data so far, over all ranks.
     """
 
@@ -37,6 +38,7 @@ class TrainingState:
     scaler: dict[str, Any]
     batch_size: int
     world_size: int
+    samples: int = 0
     tally: dict[str, int] = field(default_factory=dict)
 
 
@@ -112,7 +114,11 @@ def load(folder: Path, clip: ClipModel) -> TrainingState:
 
 
 def check_same_batches(
-    state: TrainingState, batch_size: int, world_size: int, allow_reorder: bool = False
+    state: TrainingState,
+    batch_size: int,
+    world_size: int,
+    samples: int = 0,
+    allow_reorder: bool = False,
 ) -> str:
     """Refuse to continue with other batches than the run began with.
 
@@ -120,18 +126,21 @@ def check_same_batches(
         state: What the run began with.
         batch_size: Images on each rank now.
         world_size: Ranks now.
+        samples: Number of the data's samples now, 0 where that is not to be compared.
         allow_reorder: Continue all the same.
 
     Returns:
         What differs, the empty string if nothing does.
 
     Raises:
-        ConfigError: The number of ranks or the batch size differs, and that is not allowed.
+        ConfigError: The number of ranks or of samples, or the batch size, differs, and that is not
+            allowed.
     """
     differences = []
     for setting, then, now in (
         ("number of ranks", state.world_size, world_size),
         ("train.batch_size", state.batch_size, batch_size),
+        ("number of samples", state.samples, samples if state.samples else 0),
     ):
         if then != now and not allow_reorder:
             raise ConfigError(

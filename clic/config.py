@@ -47,8 +47,8 @@ class DataConfig:
         cache_dir: Folder for remote shards and large indexes; null takes the environment's
             CLIC_CACHE, else ~/.cache/clic.
         cache_gb: GB of remote shards that are kept there.
-        allow_reorder: Let a run be continued with another number of ranks or batch size, although
-            every later batch differs from what it would have been.
+        allow_reorder: Let a run be continued with another number of ranks or of samples, or
+            another batch size, although every later batch differs from what it would have been.
         workers: Loader processes on each rank; 0 loads in the training process, null takes up
             to 4, as the cores allow.
         decode: `fast` (libjpeg-turbo and an integer resize, at most 1/255 off the exact pixels of

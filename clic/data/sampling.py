@@ -117,6 +117,10 @@ class Sampler:
         """Return floor(N / (W * B)) of the first kind's samples."""
         return self._counts[self.schedule[0]]
 
+    def total(self) -> int:
+        """Return the number of samples of the kinds' sources; with W * B it decides the order."""
+        return sum({id(wide): len(wide) for wide in self.landscape.values()}.values())
+
     def plan(self, step: int) -> Plan:
         """Return what this rank loads at a step."""
         kind = self.kind(step)

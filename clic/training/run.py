@@ -54,13 +54,14 @@ def train(config: Config, evaluate: Evaluate | None = None) -> Path:
             config, sources, clip, distributed.rank(), distributed.world_size()
         )
         steps = count_steps(config, builder)
-        trainer = Trainer(config, clip, steps)
+        trainer = Trainer(config, clip, steps, builder.sampler.total())
         if place.checkpoint is not None:
             state = checkpoint.load(place.checkpoint, clip)
             changed = checkpoint.check_same_batches(
                 state,
                 config.train.batch_size,
                 distributed.world_size(),
+                trainer.samples,
                 config.data.allow_reorder,
             )
             if changed and distributed.is_main():

@@ -73,10 +73,11 @@ class Trainer:
         config: The run's settings, validated.
         clip: The model, on its device; its trained part is set here.
         steps: Length of the run.
+        samples: Number of the data's samples, which a checkpoint keeps.
     """
 
-    def __init__(self, config: Config, clip: ClipModel, steps: int) -> None:
-        self.config, self.clip, self.steps = config, clip, steps
+    def __init__(self, config: Config, clip: ClipModel, steps: int, samples: int = 0) -> None:
+        self.config, self.clip, self.steps, self.samples = config, clip, steps, samples
         self.device = clip.device
         self.trained = models.set_trainable(
             clip.model, config.model.train, config.model.train_logit_scale
@@ -244,6 +245,7 @@ class Trainer:
             scaler=self.scaler.state_dict(),
             batch_size=self.config.train.batch_size,
             world_size=distributed.world_size(),
+            samples=self.samples,
             tally=asdict(self.faults.total),
         )
 

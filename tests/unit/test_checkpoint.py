@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,11 @@ def test_other_batches_are_refused(batch_size: int, world_size: int, message: st
 
 
 def test_other_batches_are_accepted_where_that_is_allowed() -> None:
-    changed = checkpoint.check_same_batches(state(), 8, 2, allow_reorder=True)
-    assert changed == "number of ranks 1 -> 2, train.batch_size 4 -> 8"
+    then = replace(state(), samples=64)
+    changed = checkpoint.check_same_batches(then, 8, 2, 65, allow_reorder=True)
+    assert changed == "number of ranks 1 -> 2, train.batch_size 4 -> 8, number of samples 64 -> 65"
+    assert checkpoint.check_same_batches(then, 4, 1, 64) == ""
+    with pytest.raises(ConfigError, match="number of samples 64 and cannot be resumed with 65"):
+        checkpoint.check_same_batches(then, 4, 1, 65)
+    assert checkpoint.check_same_batches(state(), 4, 1, 65) == ""  # a checkpoint without it
     assert checkpoint.check_same_batches(state(), 4, 1, allow_reorder=True) == ""

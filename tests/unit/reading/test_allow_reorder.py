@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
-from clic import runs
+from clic import runs, shapes
 from clic.checkpoint import STATE_FILE
 from clic.config import Config
+from clic.data import pack
 from clic.errors import ConfigError
 from clic.training import train
 from clic.training.folder import differences
@@ -30,6 +32,24 @@ def test_a_run_of_two_ranks_goes_on_with_one(
     after = train(settings(*words, "data.allow_reorder=true"))
     assert "data.allow_reorder=true: number of ranks 2 -> 1" in capsys.readouterr().out
     assert runs.is_finished(after)
+
+
+def test_a_folder_that_has_got_another_shard(
+    settings: Callable[..., Config], tmp_path: Path
+) -> None:
+    """The order of the epoch is that of so many samples."""
+    pack([shapes.sample("train", i, 1) for i in range(30)], tmp_path / "s", 10)
+    last = tmp_path / "s" / "00002.tar"
+    last.rename(tmp_path / "away")
+    words = ["data.source=shards", f"data.shards={tmp_path / 's'}", "data.samples=null"]
+    words += ["data.split=null", "train.max_steps=3", "train.save_every=2"]
+    run = train(settings(*words, "train.run_name=mine"))
+    (checkpoint,) = runs.complete_checkpoints(run)
+    (tmp_path / "away").rename(last)
+    words.append(f"train.resume={checkpoint}")
+    with pytest.raises(ConfigError, match="number of samples 20 and cannot be resumed with 30"):
+        train(settings(*words))
+    assert runs.is_finished(train(settings(*words, "data.allow_reorder=true")))
 
 
 def test_settings_that_may_change(settings: Callable[..., Config]) -> None:
