@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from clic.data.packing.items import Place, RejectedError
+from clic.data.packing.items import Place, RejectedError, file_place
 from clic.errors import DataError, pick
 
 MAX_BYTES = 512 << 20  # no image, and more than memory should be asked for
@@ -49,8 +50,11 @@ def _slice(path: str, offset: int, length: int) -> bytes:
     return data
 
 
-def _parquet(path: str, column: str, group: int, row: int) -> bytes:
-    return _bytes_in(_open_column(path, column, group).at(row))
+def _parquet(path: str, column: str, group: int, row: int, root: str) -> bytes:
+    value = _open_column(path, column, group).at(row)
+    if isinstance(value, dict) and not value.get("bytes") and isinstance(value.get("path"), str):
+        return fetch(file_place(value["path"], Path(root), absolute=True))
+    return _bytes_in(value)
 
 
 class _Column:
@@ -110,9 +114,13 @@ def _open_dataset(name: str, split: str | None, column: str) -> Any:
 def _bytes_in(value: Any) -> bytes:
     """Return the bytes of a cell: themselves, or in Hugging Face's form {bytes, path}."""
     data = value.get("bytes") if isinstance(value, dict) else value
-    if not isinstance(data, bytes) or not data:
-        raise RejectedError("the cell holds no image bytes")
-    return data
+    if isinstance(data, bytes) and data:
+        return data
+    if isinstance(value, dict) and value.get("path"):
+        raise RejectedError(
+            "the cell names a file and holds no image; datasets' save_to_disk puts the images in"
+        )
+    raise RejectedError("the cell holds no image")
 
 
 def release() -> None:
@@ -128,7 +136,7 @@ FETCHERS: dict[str, Callable[..., bytes]] = {
 }
 
 
-def need(module: str, extra: str) -> Any:
+def need(module: str) -> Any:
     """Return an optional library.
 
     Raises:
@@ -140,5 +148,5 @@ def need(module: str, extra: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise DataError(
-            f"this source needs {module}, which is not installed; pip install 'clic[{extra}]'"
+            f"this source needs {module}, which is not installed; run: pip install {module.partition('.')[0]}"
         ) from error

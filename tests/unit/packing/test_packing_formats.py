@@ -237,6 +237,21 @@ def test_parquet_with_bytes(put: Put, packed: Pack, image: Callable[..., bytes],
     assert result.sources()[:2] == ["0.parquet:0", "0.parquet:1"]
 
 
+def test_parquet_whose_structs_name_files(put: Put, packed: Pack) -> None:
+    """What `datasets` writes with to_parquet where the images were files."""
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    kind = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
+    paths = [str(put("elsewhere/a.jpg")), "b.jpg", "../b.jpg", None]
+    cells = [{"bytes": None, "path": path} for path in paths]
+    path = put("p/b.jpg").with_name("t.parquet")
+    table = arrow.table({"image": arrow.array(cells, kind), "caption": list("abcd")})
+    parquet.write_table(table, path)
+    result = packed(path)
+    assert result.captions() == [["a"], ["b"]]
+    assert "leads out of" in result.rejected[0]["reason"]
+    assert result.rejected[1]["reason"] == "the cell holds no image"
+
+
 def test_a_dataset_on_disk(put: Put, packed: Pack, image: Callable[..., bytes]) -> None:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})

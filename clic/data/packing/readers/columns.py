@@ -19,8 +19,8 @@ class Parquet(Reader):
     TAKES = ("image_root", "image_column", "caption_column")
 
     def open(self) -> None:
-        arrow = need("pyarrow", "parquet")
-        need("pyarrow.parquet", "parquet")
+        arrow = need("pyarrow")
+        need("pyarrow.parquet")
         path = Path(self.source).absolute()
         self.paths = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
         schema = self._schema(self.paths[0])
@@ -29,7 +29,8 @@ class Parquet(Reader):
         )
         kind = schema.field(self.image).type
         self.by_path = bool(arrow.types.is_string(kind) or arrow.types.is_large_string(kind))
-        self.found.append(f"images below {self.root()}" if self.by_path else "images in the file")
+        self.folder = self.root()
+        self.found.append(f"images below {self.folder}" if self.by_path else "images in the file")
         for other in self.paths[1:]:
             if not {self.image, *self.captions} <= set(self._schema(other).names):
                 raise DataError(f"{other} lacks a column of {self.paths[0]}; pack it by itself")
@@ -76,10 +77,10 @@ class Parquet(Reader):
         where = f"{path.name}:{number}"
         source = str(row[self.image] or "") if self.by_path else where
         captions = tuple(c for name in self.captions for c in texts(row[name]))
-        place: Place = ("parquet", str(path), self.image, group, at)
+        place: Place = ("parquet", str(path), self.image, group, at, str(self.folder))
         try:
             if self.by_path:
-                place = file_place(source, self.root(), absolute=True)
+                place = file_place(source, self.folder, absolute=True)
         except RejectedError as error:
             return Item(source, where, reason=str(error))
         return Item(source, where if self.by_path else "", place, captions)

@@ -50,7 +50,7 @@ def open_dataset(source: str, split: str | None) -> Any:
         ConfigError: The split is not there.
         DataError: The dataset cannot be had.
     """
-    datasets = need("datasets", "datasets")
+    datasets = need("datasets")
     try:
         if source.startswith(PREFIX):
             name, _, config = source.removeprefix(PREFIX).partition(":")

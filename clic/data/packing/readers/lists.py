@@ -22,13 +22,14 @@ class _JsonList(Reader):
             raise DataError(f"{self.path} holds no list 'images' of objects; it is no {self.NAME}")
         self.value: dict[str, Any] = value
         self.images: list[dict[str, Any]] = images
+        self.folder = self.root()
 
     def item(self, name: str, place_of: str, captions: tuple[str, ...], reason: str = "") -> Item:
         """Return the item of an image that the list names."""
         try:
             if reason:
                 raise RejectedError(reason)
-            return Item(name, "", file_place(place_of, self.root(), absolute=True), captions)
+            return Item(name, "", file_place(place_of, self.folder, absolute=True), captions)
         except RejectedError as error:
             return Item(name, self.path.name, reason=str(error))
 
@@ -43,7 +44,7 @@ class Coco(_JsonList):
         super().open()
         if not isinstance(self.value.get("annotations"), list):
             raise DataError(f"{self.path} has no list 'annotations'; it is no {self.NAME}")
-        self.found = [f"images below {self.root()}"]
+        self.found = [f"images below {self.folder}"]
 
     def root(self) -> Path:
         """Return the folder of images: beside annotations/, by the name that COCO gives it."""
@@ -107,7 +108,7 @@ class Karpathy(_JsonList):
                 f"({', '.join(there)})"
             )
         default = "" if self.request.split else " (the default)"
-        self.found = [f"splits: {', '.join(self.splits)}{default}", f"images below {self.root()}"]
+        self.found = [f"splits: {', '.join(self.splits)}{default}", f"images below {self.folder}"]
 
     def items(self) -> Iterator[Item]:
         for image in self.images:
