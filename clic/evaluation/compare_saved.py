@@ -96,8 +96,8 @@ def _rows_file(path: Path, record: dict[str, Any]) -> Path:
     named = record.get(ROWS_KEY)
     if not isinstance(named, str):
         raise DataError(
-            f"{path} was written without rows, which intervals are drawn from; write it anew with "
-            "--out DIR, or with --json and --rows"
+            f"{path} was written without rows, which intervals and galleries are made of; write it "
+            "anew with --out DIR, or with --json and --rows"
         )
     rows = path.parent / named
     if not rows.is_file():

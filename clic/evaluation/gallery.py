@@ -266,17 +266,19 @@ def _grid(row: Row, pictures: _Pictures) -> Failure:
 
 
 def _query(row: Row, pictures: _Pictures) -> Failure:
-    scores = row["scores"]
-    rank = f"the best match is at rank {row['rank']:,}" if row["rank"] < 1 << 62 else "no match"
-    category = row["direction"].replace("_", " ")
+    scores, category = row["scores"], row["direction"].replace("_", " ")
+    found = row["rank"] < 1 << 62  # else an image without a caption, or no number
+    rank = f"rank {row['rank']:,}" if found else "no rank"
+    verdict = f"the best match ({scores['match']:.3f}) is at {rank}"
     if row["direction"] == "image_to_text":
         texts = [Text(text, True) for text in pictures.captions]
         top = Text(row["top"], False, (scores["top"],))
-        verdict = f"{rank}, at {scores['match']:.3f}"
         return Failure(category, verdict, (pictures.picture("", row["image"]),), (*texts, top))
-    shown = (pictures.picture("right", row["image"]), pictures.named("found", row["top"]))
-    text = Text(row["caption"], True, (scores["match"], scores["top"]))
-    return Failure(category, rank, shown, (text,))
+    shown = (
+        pictures.picture(f"right: {scores['match']:.3f}", row["image"]),
+        pictures.named(f"found: {scores['top']:.3f}", row["top"]),
+    )
+    return Failure(category, verdict, shown, (Text(row["caption"], True),))
 
 
 def _classified(row: Row, pictures: _Pictures) -> Failure:

@@ -228,7 +228,12 @@ def shown(value: float | None) -> str:
 
 def difference(interval: Interval | None) -> str:
     """Return a difference with its sign."""
-    return "" if interval is None else f"{_zero(interval.difference):+.1f}"
+    return "" if interval is None else signed(interval.difference)
+
+
+def signed(value: float) -> str:
+    """Return a number with its sign and one decimal."""
+    return f"{_zero(value):+.1f}"
 
 
 def ends(interval: Interval | None) -> str:

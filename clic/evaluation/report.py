@@ -113,7 +113,7 @@ def notes(reports: Sequence[Report]) -> list[str]:
             if lost:
                 lines[
                     f"{name}: {lost} images missing or broken, "
-                    f"{source['rows']} of {source['rows_of_the_whole']} rows scored"
+                    f"{source['rows']:,} of {source['rows_of_the_whole']:,} rows scored"
                 ] = None
             whole, expected = source["rows_of_the_whole"], source.get("rows_expected")
             if expected not in (None, whole):

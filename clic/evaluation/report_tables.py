@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from clic.evaluation import panels
-from clic.evaluation.compare import Comparison
+from clic.evaluation.compare import LEVEL, Comparison
 from clic.evaluation.panels import Line, Panel
 from clic.evaluation.report import Report, letter
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 MAX_WITH_DIFFERENCES = 4
-NUMBER, COUNT, DIFFERENCE, ENDS = 5, 6, 5, 14  # widths of columns, in characters
+GAP = 2  # characters between columns
+SHORTEST = 8  # to which the column of names may be cut
+FIRST_AND_COUNT, EACH = 18, 30  # of a comparison: A and n, and another model with its interval
 
 
 def tables(reports: Sequence[Report], comparison: Comparison | None = None) -> list[Table]:
@@ -51,43 +53,58 @@ def new_table(title: str, first: str, below: str = "") -> Table:
     return table
 
 
-def _begin(panel: Panel, first: str) -> Table:
+def _grid(panel: Panel, heads: Sequence[str], rows: Sequence[tuple[object, list[str]]]) -> Table:
+    """Return a table of texts; names give way where numbers need the room.
+
+    Args:
+        panel: Whose table it is.
+        heads: The columns' titles.
+        rows: Each with what it belongs to; a rule is drawn where that changes.
+    """
     more = panel.left_out
     below = f"{more} categories: in the files (--csv, --json, --html)" if more else ""
-    return new_table(panel.title, first, below)
-
-
-def _number(table: Table, title: str, width: int) -> None:
-    table.add_column(title, justify="right", no_wrap=True, min_width=min(width, len(title)))
+    table = new_table(panel.title, heads[0], below)
+    columns = list(zip(heads, *(cells for _, cells in rows), strict=True))[1:]
+    widths = [max(map(len, column)) for column in columns]
+    table.columns[0].max_width = max(SHORTEST, WIDTH - sum(widths) - GAP * (1 + len(widths)))
+    for head, width in zip(heads[1:], widths, strict=True):
+        table.add_column(head, justify="right", no_wrap=True, min_width=width)
+    for before, (part, cells) in zip([None, *rows], rows, strict=False):
+        if before is not None and before[0] != part:
+            table.add_section()
+        table.add_row(*cells)
+    return table
 
 
 def _by_metric(panel: Panel) -> Table:
     """Return one model's numbers, a row for each category and a column for each metric."""
-    table = _begin(panel, "category")
     metrics = list(panel.sections)
-    for metric in metrics:
-        _number(table, metric, NUMBER)
-    if panel.counted:
-        _number(table, "n", COUNT)
-    in_means = False
+    rows: list[tuple[object, list[str]]] = []
     for category, found in panel.by_category.items():
         first = next(iter(found.values()))
-        if first.is_mean and not in_means and table.row_count:
-            table.add_section()
-        in_means = first.is_mean
-        cells = (panels.shown(found[m].values[0]) if m in found else "-" for m in metrics)
-        table.add_row(category, *cells, *([panels.count(first)] if panel.counted else []))
-    return table
+        cells = [panels.shown(found[m].values[0]) if m in found else "-" for m in metrics]
+        counts = [panels.count(first)] if panel.counted else []
+        rows.append((first.is_mean, [category, *cells, *counts]))
+    return _grid(panel, ["category", *metrics, *(["n"] if panel.counted else [])], rows)
+
+
+def _by_model(panel: Panel, heads: Sequence[str], cells: Callable[[Line], list[str]]) -> Table:
+    """Return a row for each number, with these cells of the models, by metric."""
+    counted = panel.counted
+    rows = [
+        (line.metric, [line.label, *cells(line), *([panels.count(line)] if counted else [])])
+        for line in panel.shown
+    ]
+    return _grid(panel, ["measure", *heads, *(["n"] if counted else [])], rows)
 
 
 def _side_by_side(panel: Panel, models: int) -> Table:
-    """Return a line for each number, a column for each model, and differences to the first."""
+    """Return a column for each model, and the differences to the first of a few."""
     with_differences = 1 < models <= MAX_WITH_DIFFERENCES
-    table = _begin(panel, "measure")
+    heads: list[str] = []
     for index in range(models):
-        _number(table, letter(index) if models > 1 else "value", NUMBER)
-        if index and with_differences:
-            _number(table, f"{letter(index)} - A", DIFFERENCE)
+        heads.append(letter(index) if models > 1 else "value")
+        heads += [f"{letter(index)} - A"] if index and with_differences else []
 
     def cells(line: Line) -> list[str]:
         made: list[str] = []
@@ -97,28 +114,23 @@ def _side_by_side(panel: Panel, models: int) -> Table:
                 made.append(_difference(value, line.values[0]))
         return made
 
-    _fill(table, panel, cells)
-    return table
+    return _by_model(panel, heads, cells)
 
 
 def _difference(value: float | None, first: float | None) -> str:
-    return "" if value is None or first is None else f"{value - first:+.1f}"
+    return "" if value is None or first is None else panels.signed(value - first)
 
 
 def _compared(panel: Panel, models: int) -> list[Table]:
     """Return the first model with each of the others, as many to a table as there is room for."""
     label = max(len(line.label) for line in panel.shown)
-    each = NUMBER + DIFFERENCE + ENDS + 3 * 2
-    room = max(1, (WIDTH - label - NUMBER - COUNT - 4) // each)
+    room = max(1, (WIDTH - label - FIRST_AND_COUNT) // EACH)
     made = []
     for start in range(1, models, room):
         others = range(start, min(models, start + room))
-        table = _begin(panel, "measure")
-        _number(table, letter(0), NUMBER)
+        heads = [letter(0)]
         for index in others:
-            _number(table, letter(index), NUMBER)
-            _number(table, f"{letter(index)} - A", DIFFERENCE)
-            _number(table, "95 %", ENDS)
+            heads += [letter(index), f"{letter(index)} - A", f"{LEVEL} %"]
 
         def cells(line: Line, others: range = others) -> list[str]:
             found = [panels.shown(line.values[0])]
@@ -128,19 +140,5 @@ def _compared(panel: Panel, models: int) -> list[Table]:
                 found.append(panels.ends(interval))
             return found
 
-        _fill(table, panel, cells)
-        made.append(table)
+        made.append(_by_model(panel, heads, cells))
     return made
-
-
-def _fill(table: Table, panel: Panel, cells: Callable[[Line], list[str]]) -> None:
-    """Add a row for each line, a rule where another metric begins, and the column of counts."""
-    counted = panel.counted
-    if counted:
-        _number(table, "n", COUNT)
-    previous: str | None = None
-    for line in panel.shown:
-        if previous is not None and line.metric != previous:
-            table.add_section()
-        previous = line.metric
-        table.add_row(line.label, *cells(line), *([panels.count(line)] if counted else []))

@@ -155,8 +155,8 @@ def test_retrieval_shows_the_worst_of_both_directions() -> None:
     rows = [{"benchmark": "b", **row, "scores": scores} for row in found]
     first, second = gallery.worst(Report("m", {}, {}, {}, rows, {"b": table}))["b"]
     assert [text.text for text in first.texts] == ["x", "y"]
-    assert first.verdict == "the best match is at rank 2, at 0.100"
-    assert [one.label for one in second.pictures] == ["right", "found"]
+    assert first.verdict == "the best match (0.100) is at rank 2"
+    assert [one.label for one in second.pictures] == ["right: 0.100", "found: 0.200"]
     assert len({one.uri for one in second.pictures}) == 2
 
 

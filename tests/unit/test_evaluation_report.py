@@ -11,6 +11,7 @@ from rich.console import Console
 
 from clic.errors import ConfigError
 from clic.evaluation import report, report_tables
+from clic.evaluation.compare import Comparison, Interval
 from clic.evaluation.report import Report
 from clic.evaluation.scoring import macro_mean
 
@@ -138,3 +139,44 @@ def test_a_folder_that_is_not_there_is_a_users_mistake(tmp_path: Path) -> None:
 def test_macro_means_weigh_categories_alike() -> None:
     entries = [{"itt": 100.0, "n": 1}, {"itt": 0.0, "n": 99}]
     assert macro_mean(entries) == {"itt": 50.0, "n": 100}
+
+
+def compared(models: int, label: str = "replace_att") -> str:
+    entry = {"itt": 50.0, "tot": 10.0, "p1": 100.0, "n": 12345}
+    numbers = {"sugarcrepe++": {label: entry, "mean": entry}}
+    source = {"sugarcrepe++": {"groups": {"mean": [label]}}}
+    reports = [Report(f"m{i}", {}, {"benchmarks": source}, numbers) for i in range(models)]
+    ends = [Interval(-100.0, -100.0, -99.95)] * (models - 1)
+    found = Comparison(
+        tuple(r.name for r in reports),
+        {"sugarcrepe++": {(label, "itt"): ends, ("mean", "itt"): ends}},
+    )
+    console = Console(width=80, no_color=True)
+    with console.capture() as capture:
+        for table in report_tables.tables(reports, found):
+            console.print(table)
+    return capture.get()
+
+
+@pytest.mark.parametrize("models", [2, 3, 5])
+@pytest.mark.parametrize("label", ["replace_att", "to the right of something very far away"])
+def test_comparisons_fit_80_columns_in_as_many_tables_as_it_takes(models: int, label: str) -> None:
+    text = compared(models, label)
+    assert max(map(len, text.splitlines())) <= 80
+    row = [line for line in text.splitlines() if line.lstrip().startswith("ITT mean")]
+    assert row[0].split()[2:7] == ["50.0", "50.0", "-100.0", "[-100.0,", "-100.0]"]
+    for index in range(1, models):
+        assert text.count(f"{report.letter(index)} - A") == 1
+
+
+def test_timings_say_what_the_cache_knew() -> None:
+    stages = {
+        "texts": {"items": 1200, "cached": 200, "seconds": 1.25},
+        "images": {"items": 30, "cached": 30, "seconds": 0.0},
+        "scoring": {"seconds": 0.5},
+    }
+    one = Report("m", {}, {"seconds": 2.0, "stages": stages}, {})
+    assert report.timings([one]) == [
+        "m: 2.0 s (1,200 texts, 200 known, 1.2 s, 30 images from the cache 0.0 s, scoring 0.5 s)"
+    ]
+    assert report.timings([Report("m", {}, {}, {})]) == []
