@@ -56,7 +56,7 @@ def _load(model: str) -> Any:
     except ImportError as error:
         raise ConfigError(
             "captions.tagger=spacy needs spaCy, which is not installed; run: "
-            f"pip install 'clic[spacy]' && python -m spacy download {model}"
+            f"pip install spacy && python -m spacy download {model}"
         ) from error
     if not spacy.util.is_package(model):
         raise ConfigError(

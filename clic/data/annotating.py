@@ -99,7 +99,7 @@ def annotate_on_ray(
         import ray
     except ImportError as error:
         raise ConfigError(
-            f"--ray {address} needs Ray, which is not installed; run: pip install 'clic[ray]'"
+            f"--ray {address} needs Ray, which is not installed; run: pip install ray"
         ) from error
     dashboard = False if address == "local" else None
     try:

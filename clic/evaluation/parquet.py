@@ -86,6 +86,6 @@ def _arrow() -> ModuleType:
         import pyarrow
     except ImportError as error:
         raise ConfigError(
-            "parquet files need pyarrow; install it with: pip install 'clic[parquet]'"
+            "parquet files need pyarrow; install it with: pip install pyarrow"
         ) from error
     return pyarrow

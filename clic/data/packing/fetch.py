@@ -147,6 +147,7 @@ def need(module: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
+        name = module.partition(".")[0]
         raise DataError(
-            f"this source needs {module}, which is not installed; run: pip install {module.partition('.')[0]}"
+            f"this source needs {name}, which is not installed; run: pip install {name}"
         ) from error

@@ -77,7 +77,7 @@ def load_torchvision(name: str, data_root: Path) -> Classification:
         reason = " ".join(str(error).split())
         if "scipy" in reason.lower():
             raise ConfigError(
-                f"{name}: its labels need scipy; install it with: pip install 'clic[zero-shot]'"
+                f"{name}: its labels need scipy; install it with: pip install scipy"
             ) from error
         raise DataError(f"{folder} cannot be read ({reason}); fetch it again") from error
     except (OSError, ValueError, KeyError, IndexError) as error:
