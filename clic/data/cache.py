@@ -7,11 +7,12 @@ import hashlib
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from clic.data.index import INDEX_SUFFIX, index_path, load_index, write_index
 from clic.data.remote import MISSING, beside, fetch
@@ -49,10 +50,20 @@ class ShardCache:
     Args:
         folder: Where they are kept.
         limit: Bytes that they may take.
+
+    Attributes:
+        stopped: Set to end the downloads of other threads, which can be continued.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder / "shards", limit
+        self.stopped = threading.Event()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"folder": self.folder, "limit": self.limit}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, stopped=threading.Event())
 
     def path(self, url: str) -> Path:
         """Return where a shard lies, or would lie."""
@@ -199,6 +210,8 @@ class _RoomMaker:
         self.cache, self.path, self._next = cache, path, 0
 
     def __call__(self, done: int, total: int | None) -> None:
+        if self.cache.stopped.is_set():
+            raise DataError(f"{self.path.name}: its download was stopped; start again")
         if done >= self._next:
             self.cache.make_room(done if total is None else total, self.path)
             self._next = done + UNKNOWN

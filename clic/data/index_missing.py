@@ -79,7 +79,11 @@ def _claimed(file: BinaryIO, wait: bool) -> bool:
 
 
 def with_progress(
-    title: str, items: Sequence[Any], work: Callable[[Any], object], threads: int = 1
+    title: str,
+    items: Sequence[Any],
+    work: Callable[[Any], object],
+    threads: int = 1,
+    stop: Callable[[], None] = lambda: None,
 ) -> None:
     """Do some work for each item, with a bar on a terminal.
 
@@ -88,6 +92,7 @@ def with_progress(
         items: What it is done for.
         work: Does it.
         threads: How many at a time.
+        stop: Called at Ctrl-C or a failure, to end what the other threads are at.
     """
     from rich.console import Console
     from rich.progress import track
@@ -101,5 +106,8 @@ def with_progress(
             results, title, total=len(items), disable=quiet, console=console, transient=True
         ):
             pass
+    except BaseException:
+        stop()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -79,7 +79,7 @@ class ShardSource(Source):
         ]
         index_missing([(path, index) for place, path, index in missing if place is path])
         urls = [place for place, _, _ in missing if isinstance(place, str)]
-        with_progress("fetch", urls, self._cache.ensure_index, CONNECTIONS)
+        with_progress("fetch", urls, self._cache.ensure_index, CONNECTIONS, self._cache.stopped.set)
 
     def _check_shards(self, setting: str) -> None:
         sizes = self.index.shard_bytes.tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import threading
@@ -19,6 +20,7 @@ class Site:
     Attributes:
         files: Content by path.
         drops: Bytes after which the next connections break off, one entry for each.
+        stalls: Seconds that the next answers wait in the middle, one entry for each.
         answers: Status codes (and headers) that the next requests get instead of a file.
         ranges: Whether it knows of ranges.
         validators: Headers that name the version of a file; `{hash}` is put in.
@@ -28,6 +30,7 @@ class Site:
 
     files: dict[str, bytes] = field(default_factory=dict)
     drops: list[int] = field(default_factory=list)
+    stalls: list[float] = field(default_factory=list)
     answers: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     ranges: bool = True
     validators: dict[str, str] = field(default_factory=lambda: {"ETag": '"{hash}"'})
@@ -67,7 +70,12 @@ class Handler(BaseHTTPRequestHandler):
             headers["Content-Length"] = str(len(data) - first)
         self._head(code, headers)
         stop = first + site.drops.pop(0) if site.drops else len(data)
-        self.wfile.write(data[first:stop])
+        middle = (first + stop) // 2
+        self.wfile.write(data[first:middle])
+        if site.stalls:
+            threading.Event().wait(site.stalls.pop(0))
+        with contextlib.suppress(ConnectionError):  # who asked may have left
+            self.wfile.write(data[middle:stop])
 
     def _head(self, code: int, headers: dict[str, str]) -> None:
         self.send_response(code)

@@ -212,6 +212,20 @@ def test_a_disk_that_fills_for_real(served: Any, tmp_path: Path) -> None:
         os.system(f"umount {disk}")
 
 
+def test_a_failure_ends_the_other_downloads(
+    served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they have is kept, and is continued by the next start."""
+    monkeypatch.setattr("clic.download.fetching.CHUNK", 500)
+    served.stalls = [1.0]
+    del served.files["/a.tar"]
+    with pytest.raises(DataError, match=r"/a\.tar: the server says 404"):
+        opened(served, tmp_path, "{a,b}")
+    assert cached(tmp_path) == set()
+    served.files["/a.tar"] = served.files["/c.tar"]
+    assert len(opened(served, tmp_path, "{a,b}")) == 8
+
+
 def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("CLIC_CACHE", raising=False)

@@ -77,6 +77,15 @@ def test_dropped_connections_are_resumed(site: Any, tmp_path: Path, validators: 
     ]  # fmt: skip
 
 
+def test_a_server_that_falls_silent(
+    site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clic.download.connection.TIMEOUT", 0.2)
+    site.files["/a"], site.stalls = DATA, [1.0]
+    assert download(f"{site.url}/a", tmp_path / "a").read_bytes() == DATA
+    assert site.requests[1] == ("/a", f"bytes={len(DATA) // 2}-")
+
+
 @pytest.mark.parametrize("validators", [{}, {"ETag": 'W/"{hash}"'}])
 def test_what_cannot_be_known_again_is_fetched_anew(
     site: Any, tmp_path: Path, validators: dict
