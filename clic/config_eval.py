@@ -28,7 +28,7 @@ class EvalConfig:
         latex: File to write booktabs tables to.
         html: File to write a self-contained page to.
         batch_size: Images, or texts, at a time.
-        workers: Threads that decode images.
+        workers: Threads that decode images; null takes the cores that the process may use.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: `fp32`; `bf16` or `fp16` to encode under autocast; `auto` for fp16 on CUDA, else
             fp32.
@@ -53,7 +53,7 @@ class EvalConfig:
     latex: str | None = None
     html: str | None = None
     batch_size: int = 64
-    workers: int = 2
+    workers: int | None = None
     device: str = "auto"
     precision: str = "auto"
     cache: bool = True
@@ -79,7 +79,7 @@ class PatchConfig:
         bench: Benchmarks of the sweep.
         data: Folder of the benchmarks' files, default CLIC_DATA, then `./data`.
         batch_size: Images, or texts, at a time.
-        workers: Threads that decode images.
+        workers: Threads that decode images; null takes the cores that the process may use.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: `fp32`; `bf16` or `fp16` to encode under autocast; `auto` for fp16 on CUDA, else
             fp32.
@@ -100,7 +100,7 @@ class PatchConfig:
     bench: list[str] = field(default_factory=list)
     data: str | None = None
     batch_size: int = 64
-    workers: int = 2
+    workers: int | None = None
     device: str = "auto"
     precision: str = "auto"
     cache: bool = True
@@ -121,8 +121,9 @@ def check(settings: EvalConfig | PatchConfig) -> None:
         known = ", ".join(PRECISIONS)
         raise ConfigError(f"precision={settings.precision!r} is not known (choices: {known})")
     for name in ("batch_size", "workers"):
-        if getattr(settings, name) < 1:
-            raise ConfigError(f"{name}={getattr(settings, name)} must be at least 1")
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"{name}={value} must be at least 1")
     if settings.cache_gb <= 0:
         raise ConfigError(
             f"cache_gb={settings.cache_gb} must be above 0; cache=false keeps nothing"

@@ -83,7 +83,7 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", metavar="DIR", help="the benchmarks' files (default: $CLIC_DATA, then ./data)")
     add("--batch-size", metavar="N", type=int, help="images, or texts, at a time (64)")
-    add("--workers", metavar="N", type=int, help="threads that decode images (2)")
+    add("--workers", metavar="N", type=int, help="threads that decode images (the cores)")
     add("--device", metavar="D", help="auto, cpu, cuda or cuda:N (auto)")
     add("--precision", metavar="P", help="auto (fp16 on CUDA, else fp32), fp32, bf16 or fp16")
     add("--no-cache", dest="cache", action="store_const", const=False,

@@ -44,7 +44,7 @@ examples:
   clic-eval bench=shapes batch_size=128         settings as key=value (configs/eval.yaml)
 
 models: ViT-B-32:openai (open_clip name and tag), local-dir:PATH, hf-hub:ORG/NAME, shapes-base,
-  or the path of a run, a checkpoint or an open_clip folder.
+  or the path of a run, a checkpoint, an open_clip folder or a Hugging Face CLIP folder.
 exit codes: 0 done, 2 a mistake in the command or in the data, 130 interrupted."""
 
 

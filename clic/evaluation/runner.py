@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from clic.evaluation.encode_plan import EncodedPlan, Work, encode_plan
 from clic.evaluation.plan import Plan, Prepared, prepare
 from clic.evaluation.report import Report
 
+MOST_WORKERS = 16
+
 
 def evaluate(
     model: Any,
@@ -31,7 +34,7 @@ def evaluate(
     split: str = "test",
     seed: int = 0,
     batch_size: int = 64,
-    workers: int = 2,
+    workers: int | None = None,
     allow_missing: bool = False,
     text_only: bool = False,
     keep_rows: bool = False,
@@ -54,7 +57,7 @@ def evaluate(
         split: Split of the benchmarks that are made on the fly.
         seed: Seed of the benchmarks that are made on the fly.
         batch_size: Images, or texts, at a time.
-        workers: Threads that decode images.
+        workers: Threads that decode images, default the cores that the process may use, 16 at most.
         allow_missing: Leave out rows whose image is missing or broken.
         text_only: Score the captions alone, whatever the model can do; no image is looked for.
         keep_rows: Keep each row's outcome in `Report.rows`.
@@ -95,7 +98,7 @@ def run(
     plan: Plan,
     *,
     batch_size: int = 64,
-    workers: int = 2,
+    workers: int | None = None,
     keep_rows: bool = False,
     progress: bool = False,
     name: str | None = None,
@@ -106,6 +109,7 @@ def run(
 
     `name` is what tables call the model, by default the name in its identity.
     """
+    workers = _cores() if workers is None else workers
     _check_model(model, batch_size, workers)
     if not distributed.is_main() and not all_ranks:
         raise ConfigError("evaluate runs on rank 0 alone, or with all_ranks=True on every rank")
@@ -183,6 +187,13 @@ def _told(scored: _Scored) -> _Scored:
         return scored
     failure = None if reason is None else DataError(f"{reason} (rank 0)")
     return _Scored(benchmarks, sources, seconds=seconds, failure=failure)
+
+
+def _cores() -> int:
+    """Return how many decoding threads a rank has cores for."""
+    usable = getattr(os, "sched_getaffinity", None)  # Linux: what a scheduler has given us
+    cores = len(usable(0)) if usable else os.cpu_count() or 1
+    return max(1, min(MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE") or 1)))
 
 
 def _identity(model: Any) -> dict[str, Any]:

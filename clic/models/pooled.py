@@ -18,8 +18,8 @@ from clic.models.packing import NODES, Packs, pack
 from clic.models.towers import OpenClip, TextEncoder
 
 TEXT_POOLS = ("argmax", "eos", "last", "first")
-PACKS = 16
-"""Packs in a text forward; more gain nothing on a CPU and fill a GPU already."""
+PACKS = {"cpu": 16, "cuda": 128}
+"""Packs in a text forward: as many as still gain something."""
 
 
 class PooledImages:
@@ -99,8 +99,9 @@ class PooledTexts:
 
     def _packs(self, packs: Packs, texts: int, device: torch.device) -> Tensor:
         parts = []
-        for start in range(0, len(packs.used), PACKS):
-            mine, used = slice(start, start + PACKS), packs.used[start]
+        at_once = PACKS[device.type]
+        for start in range(0, len(packs.used), at_once):
+            mine, used = slice(start, start + at_once), packs.used[start]
             tokens = packs.tokens[mine, :used].to(device)
             states = self._embed(tokens, packs.positions[mine, :used].to(device))
             mask = packs.mask[mine, :used, :used].to(device)

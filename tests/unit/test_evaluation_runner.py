@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 
 from clic import distributed, evaluation, shapes
 from clic.errors import ConfigError, DataError
-from clic.evaluation import plan, registry
+from clic.evaluation import plan, registry, runner
 from clic.evaluation.listing import lines, state
 
 TRIPLET = {"itt", "tot", "p1", "n"}
@@ -259,3 +260,54 @@ def test_ranks_beyond_the_first_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(distributed, "rank", lambda group=None: 1)
     with pytest.raises(ConfigError, match="rank 0 alone"):
         evaluation.evaluate(Both(), ["shapes-retrieval"])
+
+
+def test_threads_are_as_many_as_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(24)), raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    for ranks, threads in ((None, 16), ("2", 12), ("40", 1)):
+        if ranks is not None:
+            monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+        assert runner._cores() == threads
+
+
+def test_stages_say_what_was_encoded(tmp_path: Path) -> None:
+    class Keyed(Both):
+        image_tower_key = text_tower_key = "noise"
+
+        def text_key(self, text: str) -> tuple[int, ...]:
+            return tuple(text.encode())
+
+    cache = evaluation.FeatureCache(tmp_path)
+    for cached in (0, 500):
+        report = evaluation.evaluate(Keyed(), ["shapes-retrieval"], cache=cache)
+        stages = report.provenance["stages"]
+        assert list(stages) == ["texts", "images", "scoring"]
+        for name in ("texts", "images"):
+            assert stages[name]["items"] == 500 and stages[name]["cached"] == cached
+        assert all(stage["seconds"] >= 0 for stage in stages.values())
+        assert report.provenance["cache"] == str(tmp_path)
+    assert evaluation.evaluate(Both(), ["shapes-retrieval"]).provenance["cache"] is None
+
+
+def test_a_model_may_prepare_images_and_batch_texts_itself() -> None:
+    class Preparing(Both):
+        texts_at_once = 700
+        sizes: list[int] = []  # noqa: RUF012
+
+        def prepare_image(self, pixels: np.ndarray) -> bytes:
+            return pixels.tobytes()
+
+        def encode_prepared(self, images: Sequence[bytes]) -> np.ndarray:
+            return np.stack([noise(data) for data in images])
+
+        def encode_image(self, images: Sequence[Image.Image]) -> np.ndarray:
+            raise AssertionError("its images are prepared")
+
+        def encode_text(self, texts: Sequence[str]) -> np.ndarray:
+            self.sizes.append(len(texts))
+            return super().encode_text(texts)
+
+    found = evaluation.evaluate(Preparing(), ["shapes-retrieval"]).benchmarks
+    assert found == evaluation.evaluate(Both(), ["shapes-retrieval"]).benchmarks
+    assert Preparing.sizes == [500]

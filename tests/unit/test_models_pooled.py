@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from clic.models import ClipModel, PooledImages, PooledTexts
 from clic.models.packing import pack
+from clic.models.pooled import PACKS
 
 CPU = torch.device("cpu")
 TEXT = {"context_length": 34, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 3}
@@ -169,7 +170,7 @@ def test_fp32_features_agree_to_the_last_digits(make: Callable[..., ClipModel]) 
 def test_several_forwards_of_packs(
     make: Callable[..., ClipModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clic.models.pooled.PACKS", 2)
+    monkeypatch.setitem(PACKS, "cpu", 2)
     clip = make({"vision_cfg": VISION, "text_cfg": TEXT})
     words = np.random.default_rng(0).choice(["red", "blue", "dog", "cat", "runs"], (150, 9))
     tokens = clip.tokenizer([" ".join(row[: 3 + i % 7]) for i, row in enumerate(words)])
