@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import filterfalse
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +16,7 @@ from clic.captions.words import ARTICLES, word_set
 from clic.types import Edit, HardNegative, Token
 
 EXCLUDED_TAGS = word_set("AUX DET INTJ PART PUNCT SYM X SCONJ CCONJ")
+_TEXT, _TAG = itemgetter(0), itemgetter(3)  # of a token, faster than by name
 
 
 class _Caption(NamedTuple):
@@ -71,21 +74,18 @@ def cross_swap(
 
 
 def _analyse(text: str, tokens: Sequence[Token]) -> _Caption:
-    words = [token.text.lower() for token in tokens]
-    tagged = dict.fromkeys(zip([token.pos for token in tokens], words, strict=True))
-    return _Caption(text, tokens, words, tagged)
+    words = list(map(str.lower, map(_TEXT, tokens)))
+    return _Caption(text, tokens, words, dict.fromkeys(zip(map(_TAG, tokens), words, strict=True)))
 
 
 def _own_words(caption: _Caption, other: _Caption) -> dict[str, list[str]]:
     """Return, by tag, the words that may swap and that `other` has not under the same tag."""
     found: dict[str, list[str]] = {}
-    for pair in caption.tagged:
-        if pair not in other.tagged:
-            tag, word = pair
-            if tag in found:
-                found[tag].append(word)
-            elif tag not in EXCLUDED_TAGS:
-                found[tag] = [word]
+    for tag, word in filterfalse(other.tagged.__contains__, caption.tagged):
+        if tag in found:
+            found[tag].append(word)
+        elif tag not in EXCLUDED_TAGS:
+            found[tag] = [word]
     return found
 
 

@@ -93,8 +93,11 @@ def _article_edits(before: Token, text: str, index: int) -> list[Edit]:
     return [Edit(index, (before.start, before.end), before.text, new)]
 
 
-def apply_edits(caption: str, edits: Iterable[Edit]) -> str:
+def apply_edits(caption: str, edits: Sequence[Edit]) -> str:
     """Return the caption with each edit's span replaced by its new text."""
+    if len(edits) == 1:
+        _, (start, end), _, new = edits[0]
+        return caption[:start] + new + caption[end:]
     parts, position = [], 0
     for _, (start, end), _, new in sorted(edits, key=_span):
         parts += [caption[position:start], new]

@@ -49,9 +49,11 @@ _NOTHING = Token("", 0, 0, "", "")
 _AUXILIARY = ("VB", "VD", "VH")
 
 # HanTa's effort grows with the cube of a word's length and its scores run out on long texts;
-# beyond these limits the end of the word decides, and the text is tagged in pieces.
+# beyond these limits the end of the word decides, and the text is tagged in pieces. What no text
+# tower reads is not tagged at all.
 _LONGEST_WORD = 32
 _LONGEST_TEXT = 64
+_MOST_WORDS = 512
 
 # HanTa's own numbers: the tag before a text, its two ends, and where its search stops.
 _EMPTY, _START, _END = 0, 1, 2
@@ -85,13 +87,14 @@ class HantaTagger:
         return f"{version('HanTa')}+{_RULES}"
 
     def __call__(self, text: str) -> tuple[Token, ...]:
-        """Return the tokens of `text`; any text is fine, the empty one has none."""
+        """Return the tokens of `text`, words tagged X from the 513th on; any text is fine."""
         spans = tokenize(text)
         low = lower(text)
         words = [low[start:end][-_LONGEST_WORD:] for start, end in spans]
         tagged: list[tuple[str, str]] = []
-        for i in range(0, len(words), _LONGEST_TEXT):
+        for i in range(0, min(len(words), _MOST_WORDS), _LONGEST_TEXT):
             tagged += _tag(words[i : i + _LONGEST_TEXT])
+        tagged += [(_mark(word) or "X", word) for word in words[_MOST_WORDS:]]
         tokens = [
             Token(text[start:end], start, end, pos, lemma)
             for (start, end), (pos, lemma) in zip(spans, tagged, strict=True)

@@ -36,17 +36,7 @@ PLURALS = word_set(
     "jeans shorts skis pants scissors glasses sunglasses"
 )
 
-# "x LINK y" and "y LINK x" say the same: lists, and relations without direction.
-LIST_LINKS = frozenset((("and",), ("or",), ("&",), (",",), (",", "and"), (",", "or")))
-SYMMETRIC_LINKS = frozenset(
-    tuple(link.split())
-    for link in (
-        "next to", "near", "nearby", "beside", "alongside", "close to", "adjacent to", "opposite",
-        "across from", "with", "along with", "together with", "as well as", "while",
-        "meet", "kiss", "hug", "touch", "face", "talk to", "talk with", "play with",
-    )
-)  # fmt: skip
-# Verbs that add no direction to such a relation: "a cat sits next to a dog".
+# Verbs that add no direction to a relation: "a cat sits next to a dog".
 POSTURES = word_set(
     "sit stand lie lay park place position pose rest locate arrange hang walk run seat "
     "play talk wait sleep kneel perch live"

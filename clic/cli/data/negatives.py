@@ -94,7 +94,7 @@ def _kinds(names: Sequence[str] | None, count: int) -> list[str]:
 
 def _negatives(
     captions: tuple[str, str],
-    tokens: tuple[Sequence[Token], Sequence[Token]],
+    tokens: tuple[tuple[Token, ...], tuple[Token, ...]],
     kinds: Sequence[str],
     n: int,
     seed: int,
