@@ -19,6 +19,7 @@ from clic.types import HardNegative, Kind, Sample, Token
 FALLBACK = "hanta"
 """Tagger of captions that should have stored tags and have none of their own."""
 
+LONGEST_WORD = 1000  # characters; byte-pair encoding takes their square in time
 LOOKED_AT = 16  # samples, before a source is taken for one without tags
 
 
@@ -45,6 +46,13 @@ def check_captions(sample: Sample) -> None:
         raise DataError(
             f"sample {sample.key!r}: a caption holds half a character ({error.reason}); mend it"
         ) from error
+    for caption in sample.captions:
+        longest = max(map(len, caption.split()), default=0) if len(caption) > LONGEST_WORD else 0
+        if longest > LONGEST_WORD:
+            raise DataError(
+                f"sample {sample.key!r}: a caption holds a word of {longest} characters, more than "
+                f"{LONGEST_WORD}; drop it from the data"
+            )
 
 
 class Captioner:

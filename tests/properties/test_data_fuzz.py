@@ -91,7 +91,9 @@ VOCABULARY = [
     *("İ", "ŉ", "ﬁ", "\u200d", "犬", ".", ",", "!"),
 ]
 WORDS = st.lists(st.sampled_from(VOCABULARY), max_size=12).map(" ".join)
-CAPTION = st.one_of(WORDS, WORDS, st.text(max_size=30), st.sampled_from(["", " ", ".", "x" * 500]))
+CAPTION = st.one_of(
+    WORDS, WORDS, st.text(max_size=30), st.sampled_from(["", " ", ".", "x" * 500, "犬7" * 9000])
+)
 ANYTHING: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),

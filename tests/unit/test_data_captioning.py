@@ -124,6 +124,13 @@ def test_a_caption_that_is_no_text_is_named() -> None:
         check_captions(Sample("x", IMAGE, ("a dog", "half \ud83d")))
 
 
+def test_a_word_that_would_take_minutes_to_encode_is_named() -> None:
+    blob = "qX7" * 20_000
+    with pytest.raises(DataError, match="'x': a caption holds a word of 60000 characters"):
+        check_captions(Sample("x", IMAGE, ("a dog", f"its data: {blob}")))
+    check_captions(Sample("x", IMAGE, ("a dog " * 400, "qX7" * 300, " " * 2000)))
+
+
 class Listed(Source):
     def __init__(self, samples: list[Sample | None]) -> None:
         self.samples = samples
