@@ -35,11 +35,9 @@ def context_length(model: str) -> int:
 
 
 def _tokenizer(model: str) -> Any:
-    import open_clip
-
     source = models.resolve(model, None)
     try:
-        return open_clip.get_tokenizer(source.open_clip_name)
+        return models.tokenizer_of(source)
     except (ImportError, OSError, ValueError) as error:
         raise ModelError(
             f"the tokenizer of {model} cannot be had ({str(error).splitlines()[0]}); "

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from clic import inference, models
-from clic.errors import ClicError, DataError, ModelError
+from clic.errors import ClicError, ConfigError, DataError, ModelError
 from clic.inference import Encoder
 
 
@@ -96,6 +96,28 @@ def test_autocast(tiny: Path, encoder: Encoder) -> None:
     assert rounded.dtype == torch.float32
     assert not torch.equal(exact, rounded)
     torch.testing.assert_close(exact, rounded, atol=0.02, rtol=0)
+
+
+def test_precision(tiny: Path) -> None:
+    clip = models.create(str(tiny))
+    assert Encoder(clip, precision="auto").precision == "fp32"  # on the CPU
+    with pytest.raises(ConfigError, match=r"precision='fp8' .*choices: auto, bf16, fp16, fp32"):
+        Encoder(clip, precision="fp8")
+
+
+def test_many_captions_in_any_order(encoder: Encoder) -> None:
+    captions = [f"a {word} dog number {n}" for n in range(40) for word in ("red", "small blue")]
+    features = encoder.encode_text(captions)
+    order = np.random.default_rng(0).permutation(len(captions))
+    shuffled = encoder.encode_text([captions[i] for i in order])
+    torch.testing.assert_close(shuffled, features[order], rtol=0, atol=1e-6)
+
+
+def test_images_in_two_steps(encoder: Encoder) -> None:
+    images = [pixels(seed) for seed in range(3)]
+    prepared = [encoder.prepare_image(image) for image in images]
+    assert all(image.shape == (32, 32, 3) and image.dtype == np.uint8 for image in prepared)
+    assert torch.equal(encoder.encode_prepared(prepared), encoder.encode_image(images))
 
 
 def test_keys(tiny: Path, encoder: Encoder, build_tiny: Callable[..., Any], tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from clic.models import (
     set_mode,
     set_trainable,
 )
+from clic.types import Batch
 
 
 @pytest.fixture
@@ -140,3 +141,39 @@ def test_a_tower_that_cannot_recompute_is_named() -> None:
 
     with pytest.raises(ConfigError, match=r"model\.grad_checkpointing=true: .*set false"):
         enable_grad_checkpointing(Stubborn())
+
+
+@pytest.mark.parametrize("with_negatives", [True, False])
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_batch_is_cut_behind_its_longest_caption(
+    build_tiny: Callable[..., ClipModel], tmp_path: Path, causal: bool, with_negatives: bool
+) -> None:
+    """Before it goes to the GPU, which then need not be asked; features stay the same."""
+    text = {"context_length": 34, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    custom = {"text_cfg": {**text, "no_causal_mask": True}, "custom_text": True}
+    clip = build_tiny(tmp_path, **({} if causal else custom))
+    extractor = FeatureExtractor(clip.model, set_trainable(clip.model, "text", True))
+    negatives = clip.tokenizer(["a dog and two cats", "a"]).view(2, 1, -1)
+    batch = Batch(
+        images=torch.zeros(2, 32, 32, 3, dtype=torch.uint8),
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        positives=clip.tokenizer(["a", "b c", "d", "e f g"]).view(2, 2, -1),
+        negatives=negatives if with_negatives else None,
+        negative_mask=None,
+        kind="composite",
+        step=0,
+    )
+    cut = extractor.trim(batch)
+    longest = (7 if with_negatives else 5) if causal else 34
+    assert cut.positives.shape == (2, 2, longest)
+    clip.model.eval()
+    pixels = torch.zeros(2, 3, 32, 32)
+    whole = extractor(pixels, batch.positives, batch.negatives)
+    trimmed = extractor(pixels, cut.positives, cut.negatives)
+    torch.testing.assert_close(trimmed.positive_features, whole.positive_features)
+    if with_negatives:
+        assert cut.negatives is not None and cut.negatives.shape == (2, 1, longest)
+        torch.testing.assert_close(trimmed.negative_features, whole.negative_features)
+    else:
+        assert cut.negatives is None
