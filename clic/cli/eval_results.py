@@ -13,7 +13,7 @@ from clic.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from clic.evaluation.compare import Comparison
     from clic.evaluation.compare_rows import Observed
-    from clic.evaluation.html import Gallery
+    from clic.evaluation.html_gallery import Gallery
     from clic.evaluation.plan import Plan
     from clic.evaluation.report import Report
 

@@ -6,21 +6,20 @@ import base64
 import heapq
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from clic.evaluation.cases import Grids, Retrieval, Table, Triplets
+from clic.evaluation.margins import Row, margin, margins
 from clic.evaluation.refs import ImageRef, image_name, image_path, image_pixels
 from clic.evaluation.report import Report
 
 LIMIT = 24  # failures of a benchmark
 SIDE = 224  # pixels of a picture's longer side
 QUALITY = 80
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,7 @@ class Failure:
         outcomes: What of the row's metrics is right.
         pictures: Its images.
         texts: Its captions.
+        number: The row's number in its benchmark.
     """
 
     category: str
@@ -70,10 +70,24 @@ class Failure:
     pictures: tuple[Picture, ...]
     texts: tuple[Text, ...]
     outcomes: dict[str, bool] = field(default_factory=dict)
+    number: int = 0
 
 
-def worst(report: Report, limit: int = LIMIT) -> dict[str, list[Failure]]:
-    """Return each benchmark's worst failures, the worst one first.
+@dataclass(frozen=True, eq=False)
+class Worst:
+    """What a model got wrong in one benchmark.
+
+    Attributes:
+        failures: The worst ones, the worst first.
+        right: bool [N], the rows whose margin is above 0.
+    """
+
+    failures: list[Failure]
+    right: np.ndarray
+
+
+def worst(report: Report, limit: int = LIMIT) -> dict[str, Worst]:
+    """Return each benchmark's worst failures.
 
     Args:
         report: With its rows; with its tables too, where images are to be shown.
@@ -82,73 +96,30 @@ def worst(report: Report, limit: int = LIMIT) -> dict[str, list[Failure]]:
     found = {}
     for bench, rows in groupby(report.rows, key=lambda row: row["benchmark"]):
         table = report.tables.get(bench)
-        chosen = _choose(enumerate(rows), limit)
-        found[bench] = [_failure(row, _Pictures(table, n)) for n, row in chosen]
+        chosen, right = _choose(rows, limit)
+        failures = [replace(_failure(row, _Pictures(table, n)), number=n) for n, row in chosen]
+        found[bench] = Worst(failures, right)
     return found
 
 
-def _choose(rows: Iterable[tuple[int, Row]], limit: int) -> list[tuple[int, Row]]:
-    """Return the rows of the lowest margins that are wrong; ties in the order of the rows."""
+def _choose(rows: Iterable[Row], limit: int) -> tuple[list[tuple[int, Row]], np.ndarray]:
+    """Return the wrong rows of the lowest margins, and for every row whether it is right."""
     heaps: dict[str, list[tuple[float, int, Row]]] = {}
-    for n, row in rows:
+    right: list[bool] = []
+    for n, row in enumerate(rows):
         how_wrong = -margin(row)
+        right.append(how_wrong < 0)
         if how_wrong >= 0:
             heap = heaps.setdefault(row.get("direction", ""), [])
             entry = (how_wrong, -n, row)
             (heapq.heappush if len(heap) < limit else heapq.heappushpop)(heap, entry)
     share = max(1, limit // max(1, len(heaps)))
-    return [
+    chosen = [
         (-minus_n, row)
         for heap in heaps.values()
         for _, minus_n, row in sorted(heap, key=lambda entry: entry[:2], reverse=True)[:share]
     ]
-
-
-def margin(row: Row) -> float:
-    """Return by how much the row's narrowest comparison was won; 0 or less is wrong.
-
-    In cosines: triplets by ITT, or by TOT where there is no image; two images and two captions by
-    every comparison of the benchmark's strictest metric. Retrieval: 1.5 less the rank.
-    """
-    return min(_margins(row).values())
-
-
-def _margins(row: Row) -> dict[str, float]:
-    """Return each comparison's margin by what was compared."""
-    scores = row["scores"]
-    if "direction" in row:
-        return {"": 1.5 - row["rank"]}
-    if "task" in row:
-        lost = scores["target"] - scores["predicted"]
-        return {"": lost if not row["right"] else 1.0}
-    if isinstance(scores, dict):
-        return _triplet_margins(scores)
-    return _grid_margins(np.array(scores), both="accuracy" not in row)
-
-
-def _triplet_margins(scores: dict[str, float]) -> dict[str, float]:
-    if "image_negative" in scores:
-        return {
-            name: scores[f"image_{key}"] - scores["image_negative"]
-            for key, name in (("positive1", "first"), ("positive2", "second"))
-            if f"image_{key}" in scores
-        }
-    return {
-        name: scores["positive1_positive2"] - scores[f"{key}_negative"]
-        for key, name in (("positive1", "first"), ("positive2", "second"))
-    }
-
-
-def _grid_margins(scores: np.ndarray, both: bool) -> dict[str, float]:
-    """Return margins of scores [A images, B captions]; `both`: images have to choose as well."""
-    if min(scores.shape) == 1:
-        options = scores.ravel()
-        return {"": float(options[0] - options[1:].max())}
-    s = scores
-    margins = {"caption 1": s[0, 0] - s[1, 0], "caption 2": s[1, 1] - s[0, 1]}
-    if both:
-        margins |= {"image 1": s[0, 0] - s[0, 1], "image 2": s[1, 1] - s[1, 0]}
-    return {name: float(value) for name, value in margins.items()}
+    return chosen, np.array(right, dtype=bool)
 
 
 class _Pictures:
@@ -216,8 +187,8 @@ def _by(margin: float) -> str:
 
 
 def _triplet(row: Row, pictures: _Pictures) -> Failure:
-    scores, captions, margins = row["scores"], row["captions"], _margins(row)
-    lost = [name for name, value in margins.items() if value <= 0]
+    scores, captions, won = row["scores"], row["captions"], margins(row)
+    lost = [name for name, value in won.items() if value <= 0]
     with_image = "image_negative" in scores
     names = {"first": "positive1", "second": "positive2"}
     if not with_image:
@@ -227,7 +198,7 @@ def _triplet(row: Row, pictures: _Pictures) -> Failure:
     else:
         which = f"the {lost[0]} true one" if "positive2" in captions else "the true one"
         verdict = f"the false caption beats {which}"
-    verdict += _by(min(margins.values()))
+    verdict += _by(min(won.values()))
     texts = [
         Text(captions[key], True, (scores[f"image_{key}"],) if with_image else ())
         for key in names.values()
@@ -244,7 +215,7 @@ def _triplet(row: Row, pictures: _Pictures) -> Failure:
 def _grid(row: Row, pictures: _Pictures) -> Failure:
     scores = np.array(row["scores"])
     images, captions = scores.shape
-    lost = {name: value for name, value in _margins(row).items() if value <= 0}
+    lost = {name: value for name, value in margins(row).items() if value <= 0}
     by = _by(min(lost.values()))
     if captions == 1 < images:
         labels = ["right", *["wrong"] * (images - 1)]

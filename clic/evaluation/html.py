@@ -10,15 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib import resources
 
-from clic.evaluation import formats, panels
+from clic.evaluation import formats, html_gallery, panels
 from clic.evaluation.compare import Comparison, Interval
-from clic.evaluation.gallery import Failure, Picture, Text
+from clic.evaluation.html_gallery import Gallery
 from clic.evaluation.panels import Line, Panel
 from clic.evaluation.report import Report, letter, notes
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 COLOURS = 6
-Gallery = Mapping[str, Sequence[Failure]]
 
 
 def page(
@@ -107,10 +106,9 @@ def _panel(panel: Panel, reports: Sequence[Report], galleries: Sequence[Gallery]
     benches = dict.fromkeys(line.bench for line in panel.lines)
     for bench in benches:
         for index, gallery in enumerate(galleries):
-            failures = gallery.get(bench, ())
-            if failures:
-                of = bench if len(benches) > 1 else ""
-                yield from _gallery(failures, of, index, reports)
+            if bench in gallery and gallery[bench].failures:
+                where = f" of {bench}" if len(benches) > 1 else ""
+                yield from html_gallery.section(bench, where, index, reports, galleries)
     yield "</section>\n"
 
 
@@ -203,61 +201,6 @@ def _interval(interval: Interval | None) -> str:
     return (
         f'<td class="{kind}">{panels.difference(interval)}</td>'
         f'<td class="quiet">{panels.ends(interval)}</td>'
-    )
-
-
-def _gallery(
-    failures: Sequence[Failure], of: str, index: int, reports: Sequence[Report]
-) -> Iterator[str]:
-    name = f": {letter(index)} {reports[index].name}" if len(reports) > 1 else ""
-    where = f" of {of}" if of else ""
-    yield "<details open>\n" if len(reports) == 1 else "<details>\n"
-    what = "worst failure" if len(failures) == 1 else f"{len(failures)} worst failures"
-    yield f"<summary>{escape(f'The {what}{where}{name}')}</summary>\n"
-    yield '<div class="gallery">\n'
-    for failure in failures:
-        yield _card(failure)
-    yield "</div>\n</details>\n"
-
-
-def _card(failure: Failure) -> str:
-    outcomes = "".join(
-        f'<span class="{"right" if right else "wrong"}">{escape(panels.LABELS.get(name, name))} '
-        f"{'right' if right else 'wrong'}</span>"
-        for name, right in failure.outcomes.items()
-    )
-    pictures = "".join(map(_picture, failure.pictures))
-    return (
-        '<article class="card">\n'
-        + (f'<div class="pictures">{pictures}</div>\n' if pictures else "")
-        + '<div class="said">'
-        + f'<div class="tags"><strong>{escape(failure.category)}</strong>{outcomes}</div>'
-        + f'<p class="small">{escape(_sentence(failure.verdict))}</p>'
-        + f"<ul>{''.join(map(_text, failure.texts))}</ul></div>\n</article>\n"
-    )
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
-
-
-def _picture(picture: Picture) -> str:
-    about = escape(" ".join(filter(None, (picture.label, picture.name))))
-    label = f"<figcaption>{escape(picture.label)}</figcaption>" if picture.label else ""
-    if picture.uri is None:
-        return f'<figure><div class="none">{escape(picture.name)}</div>{label}</figure>'
-    shown = f'<img src="{escape(picture.uri)}" alt="{about}" title="{about}" loading="lazy">'
-    return f"<figure>{shown}{label}</figure>"
-
-
-def _text(text: Text) -> str:
-    kind, mark = ("true", "✓") if text.is_true else ("false", "✗")
-    scores = " · ".join(f"{score:.3f}" for score in text.scores)
-    return (
-        f'<li class="{kind}"><span class="mark" aria-hidden="true">{mark}</span>'
-        f'<span><span class="hidden">{kind}: </span>{escape(text.text)}</span>'
-        + (f'<data value="{escape(scores)}">{scores}</data>' if scores else "")
-        + "</li>"
     )
 
 

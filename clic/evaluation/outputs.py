@@ -9,6 +9,7 @@ from pathlib import Path
 from clic.errors import ConfigError
 from clic.evaluation import formats, html, report
 from clic.evaluation.compare import Comparison
+from clic.evaluation.html_gallery import Gallery
 from clic.evaluation.report import Report
 
 FILES = {
@@ -38,7 +39,7 @@ def write(
     wanted: Mapping[str, Sequence[Path]],
     reports: Sequence[Report],
     comparison: Comparison | None = None,
-    galleries: Sequence[html.Gallery] = (),
+    galleries: Sequence[Gallery] = (),
 ) -> list[Path]:
     """Write the files; the rows first, so that a report never names rows that are not there.
 

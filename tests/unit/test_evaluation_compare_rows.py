@@ -19,6 +19,7 @@ from clic.evaluation.cases import (
     Triplets,
 )
 from clic.evaluation.compare_rows import leaves, observe
+from clic.evaluation.margins import margin
 from clic.evaluation.report import Report
 from clic.evaluation.rules import RULES
 
@@ -122,11 +123,11 @@ def test_rows_make_the_numbers(name: str, written: bool) -> None:
         assert seen.value(path) == pytest.approx(value, abs=1e-9), path
     # The gallery holds rows that are wrong, and none that is right.
     report = Report("m", {}, {}, {}, [{"benchmark": "b", **row} for row in rows], {"b": table})
-    failures = gallery.worst(report, limit=1000)["b"]
+    failures = gallery.worst(report, limit=1000)["b"].failures
     for row in rows:
         if "rank" in row:
             right = row["rank"] == 1
         else:
             right = all(row[k] for k in ("itt", "group", "accuracy", "right") if k in row)
-        assert (gallery.margin(row) > 0) == right, row
+        assert (margin(row) > 0) == right, row
     assert 0 < len(failures) <= len(rows)

@@ -24,6 +24,7 @@ from clic.evaluation.cases import (
     Triplets,
 )
 from clic.evaluation.compare import Comparison, Interval
+from clic.evaluation.margins import margin
 from clic.evaluation.report import Report
 
 EVIL = "<script>document.title='owned'</script>\"'&<img src=x onerror=alert(1)>"
@@ -61,11 +62,11 @@ def triplet_report(negatives: list[float], name: str = "m") -> Report:
 def only(row: dict[str, Any], table: Table | None) -> gallery.Failure:
     tables = {} if table is None else {"b": table}
     report = Report("m", {}, {}, {}, [{**row, "benchmark": "b"}], tables)
-    return gallery.worst(report)["b"][0]
+    return gallery.worst(report)["b"].failures[0]
 
 
 def test_the_worst_come_first_and_what_is_right_does_not() -> None:
-    found = gallery.worst(triplet_report([0.1, 0.25, 0.9, 0.2, 0.35]))["b++"]
+    found = gallery.worst(triplet_report([0.1, 0.25, 0.9, 0.2, 0.35]))["b++"].failures
     assert [failure.texts[2].text for failure in found] == [
         "false 2",
         "false 4",
@@ -77,11 +78,11 @@ def test_the_worst_come_first_and_what_is_right_does_not() -> None:
     assert found[3].verdict == "the false caption beats the second true one, in a tie"
     assert found[0].texts[0].scores == (0.3,) and found[0].texts[0].is_true
     assert found[2].outcomes == {"itt": False, "p1": True, "tot": True}
-    assert gallery.worst(triplet_report([0.1]))["b++"] == []
+    assert gallery.worst(triplet_report([0.1]))["b++"].failures == []
 
 
 def test_the_gallery_is_limited_and_its_pictures_are_small() -> None:
-    found = gallery.worst(triplet_report([0.5 + i / 100 for i in range(30)]))["b++"]
+    found = gallery.worst(triplet_report([0.5 + i / 100 for i in range(30)]))["b++"].failures
     assert len(found) == gallery.LIMIT == 24
     assert found[0].texts[2].text == "false 29"
     uri = found[0].pictures[0].uri
@@ -127,7 +128,7 @@ def test_two_images_and_two_captions() -> None:
     assert [one.label for one in failure.pictures] == ["image 1", "image 2"]
     # By Cola's rule images do not choose: only captions count.
     cola = {**GRID, "accuracy": True, "scores": [[0.3, 0.35], [0.1, 0.5]]}
-    assert gallery.margin(cola) == pytest.approx(0.15)
+    assert margin(cola) == pytest.approx(0.15)
 
 
 def test_a_choice_among_captions_and_among_images() -> None:
@@ -153,7 +154,7 @@ def test_retrieval_shows_the_worst_of_both_directions() -> None:
          "top": "image-00001"},
     ]  # fmt: skip
     rows = [{"benchmark": "b", **row, "scores": scores} for row in found]
-    first, second = gallery.worst(Report("m", {}, {}, {}, rows, {"b": table}))["b"]
+    first, second = gallery.worst(Report("m", {}, {}, {}, rows, {"b": table}))["b"].failures
     assert [text.text for text in first.texts] == ["x", "y"]
     assert first.verdict == "the best match (0.100) is at rank 2"
     assert [one.label for one in second.pictures] == ["right: 0.100", "found: 0.200"]
@@ -221,6 +222,9 @@ def test_the_page_is_whole_escaped_and_loads_nothing(page: str) -> None:
     text = " ".join(checker.text)
     assert "+10.0" in text and "[1.0, 20.0]" in text
     assert "paired bootstrap 95 % interval" in text
+    # Row 0 is wrong for the first model alone, row 1 for both.
+    assert text.count("B is right.") == 1
+    assert text.count("B is wrong too.") == 1 and text.count("A is wrong too.") == 1
 
 
 def test_one_model_has_no_letters() -> None:
