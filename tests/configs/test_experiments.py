@@ -154,7 +154,10 @@ def run_main(
         ),
         (["train.runs_dir=/proc/x", "train.max_steps=1"], ["train.runs_dir=/proc/x: cannot make"]),
         (["train.eval_every=1", "train.eval_bench=[shapess++]"], ["did you mean 'shapes++'"]),
-        (["train.eval_every=1", "train.eval_bench=[sugarcrepe]"], ["sugarcrepe: ", "val2017"]),
+        (
+            ["train.eval_every=1", "train.eval_bench=[sugarcrepe]"],
+            ["sugarcrepe: ", "add_att.json is missing", "clic-data fetch sugarcrepe"],
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

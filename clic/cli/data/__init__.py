@@ -64,7 +64,3 @@ def _parser() -> Parser:
             )
         )
     return parser
-
-
-if __name__ == "__main__":
-    main()

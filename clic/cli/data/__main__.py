@@ -1,0 +1,5 @@
+"""`python -m clic.cli.data`."""
+
+from clic.cli.data import main
+
+main()
