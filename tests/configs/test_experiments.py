@@ -156,7 +156,7 @@ def run_main(
         (["train.eval_every=1", "train.eval_bench=[shapess++]"], ["did you mean 'shapes++'"]),
         (
             ["train.eval_every=1", "train.eval_bench=[sugarcrepe]"],
-            ["sugarcrepe: ", "add_att.json is missing", "clic-data fetch sugarcrepe"],
+            ["sugarcrepe: ", "add_att.json", "clic-data fetch sugarcrepe"],
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
