@@ -13,7 +13,7 @@ from clic.data.batches import BatchBuilder
 from clic.data.captioning import Captioner
 from clic.data.sources import Source
 from clic.data.wiring import make_sampler
-from clic.errors import ClicError
+from clic.errors import ClicError, DataError
 from clic.models import ClipModel
 from clic.types import Batch, Kind
 
@@ -83,7 +83,7 @@ def make_loader(
         pin_memory: Put tensors into page-locked memory, for copies to a GPU.
 
     Raises:
-        DataError: A sample is broken.
+        DataError: The data are broken as a whole, or a worker was killed.
     """
     if workers is None:
         local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -97,9 +97,28 @@ def make_loader(
         prefetch_factor=2 if workers else None,
         worker_init_fn=_ignore_interrupts,
     )
-    for item in loader:
+    for item in _watched(loader):
         if isinstance(item, ClicError):
             raise item
+        yield item
+
+
+def _watched(loader: DataLoader[Batch | ClicError]) -> Iterator[Batch | ClicError]:
+    """Yield what the loader gives; a worker that was killed ends it in one line."""
+    items = iter(loader)
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            reason = str(error).splitlines()[0].rstrip(". ")
+            raise DataError(
+                f"a loader worker was killed ({reason}), maybe for want of memory; continue with "
+                "fewer data.workers or a smaller train.batch_size"
+            ) from error
         yield item
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -153,6 +155,18 @@ def test_counts_do_not_depend_on_the_workers(
         assert (a.keys, a.tally, a.faults) == (b.keys, b.tally, b.faults)
         assert torch.equal(a.images, b.images)
     assert sum(batch.tally.broken for batch in found) > 0
+
+
+def test_a_killed_worker_ends_in_one_line(builder: Callable[..., BatchBuilder]) -> None:
+    class Deadly(Faulty):
+        def read(self, index: int) -> Sample:
+            if torch.utils.data.get_worker_info() is not None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().read(index)
+
+    with pytest.raises(DataError, match=r"a loader worker was killed .*data\.workers") as error:
+        list(make_loader(builder(source=Deadly()), 0, 4, 2, pin_memory=False))
+    assert "\n" not in str(error.value)
 
 
 def test_every_fault_is_named(builder: Callable[..., BatchBuilder]) -> None:
