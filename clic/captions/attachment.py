@@ -9,6 +9,8 @@ from typing import NamedTuple
 from clic.captions.phrases import NounPhrase
 from clic.captions.words import (
     ANIMATE,
+    GOALS,
+    HELD_IN,
     INTO_OBJECT,
     MEASURES,
     NEIGHBOURS,
@@ -50,6 +52,8 @@ class Reader:
         how: The relation words that led to `latest`, none where it is the subject.
         source: What those relate it to.
         actors: Whose act the latest verb is.
+        fronted: The preposition that the sentence begins with.
+        finite: Whether the subject has its verb, "sits" or "is sitting".
     """
 
     tokens: Sequence[Token]
@@ -62,6 +66,8 @@ class Reader:
     how: tuple[int, ...] = ()
     source: list[int] = field(default_factory=list)
     actors: list[int] = field(default_factory=list)
+    fronted: tuple[int, ...] = ()
+    finite: bool = False
 
     def read(self, start: int, phrase: NounPhrase) -> None:
         """Relate a noun phrase to what was read, by the tokens from `start` to it."""
@@ -73,6 +79,9 @@ class Reader:
         words = self._relating(gap)
         if not self.latest or any(self.tokens[i].text in _STOPS for i in gap):
             self._begin(phrase)
+            self.fronted = words if words and self.letters[words[0]] == "P" else ()
+        elif self.fronted and any(self.letters[i] == "K" for i in gap):
+            self._follow_fronted(phrase)
         elif words and not (pronoun and self.letters[words[0]] == "V"):
             self._relate(phrase, words, range(gap[0], words[0]))
         elif gap and not (words or pronoun) and all(self.letters[i] in "CKR" for i in gap):
@@ -89,13 +98,22 @@ class Reader:
             if self.tokens[i].pos == "AUX":
                 seen = True
             elif seen and self.letters[i] == "A":
-                self.predicates += [(i, head) for head in self.subjects]
+                that = any(self._is_relative(k) for k in range(start, i))
+                self.predicates += [(i, h) for h in (self._focus() if that else self.subjects)]
             elif self.letters[i] not in "RCK" and self.tokens[i].pos != "PART":
                 seen = False
 
     def _begin(self, phrase: NounPhrase) -> None:
         self.subjects = self.latest = self.actors = [phrase.head]
-        self.how, self.source, self.inner = (), [], []
+        self.how, self.source, self.inner, self.fronted = (), [], [], ()
+        self.finite = False
+
+    def _follow_fronted(self, phrase: NounPhrase) -> None:
+        """Begin with what a phrase in front says the place of: "in a room, a man sleeps"."""
+        place, words = self.subjects, self.fronted
+        self._begin(phrase)
+        for head in place:
+            self._add([phrase.head], words, head)
 
     def _relating(self, gap: Sequence[int]) -> tuple[int, ...]:
         """Return the words that relate: from the last verb on, or the last prepositions."""
@@ -156,6 +174,7 @@ class Reader:
             return focus  # "they watch a man throw a ball"
         participle = form.endswith(("ing", "ed", "en")) or form in _PARTICIPLES
         if not participle or any(self.tokens[i].pos == "AUX" for i in before):
+            self.finite = True
             return self.subjects
         if self.how and self._has(self.latest, WORN):
             return self.subjects
@@ -172,6 +191,7 @@ class Reader:
         """
         preposition, focus = " ".join(map(self._form, words)), self._focus()
         if any(self.tokens[i].pos == "AUX" for i in before):
+            self.finite = True
             return self.subjects, words
         if not self.how:
             return focus, words
@@ -180,17 +200,23 @@ class Reader:
         act = self._is_verb(self.how)
         direct = self._has_object()
         verb = self.how[:1] if act and not direct else ()
+        own = self.tokens[phrase.first].pos == "PRON"  # "a phone to her ear"
+        if direct and (
+            own or (preposition in ("in", "under") and self._has([phrase.head], HELD_IN))
+        ):
+            return focus, words
         if self._is_of_the_act(preposition, phrase):
             return self.subjects, words
         if self._has([phrase.head], TIMES):
             return self.actors, verb + words
         if direct:
-            own = self.tokens[phrase.first].pos == "PRON"  # "a phone to her ear"
             placed = preposition == "on" and self.tokens[self.how[0]].lemma in PLACING
-            low = own or placed or preposition in INTO_OBJECT or preposition in OF_THE_ACT
+            low = placed or preposition in INTO_OBJECT or preposition in OF_THE_ACT
             return (focus if low else self.source), words
         if self._has(self.latest, WORN) or (act and self._form(self.how[-1]) in ("with", "by")):
             return self.source, words
+        if act and preposition in GOALS:
+            return self.source, words  # "rolls down the street towards a tunnel"
         near = " ".join(self._form(i) for i in self.how if self.letters[i] == "P") in NEIGHBOURS
         if near and preposition in ("in", "on", "at"):
             return self.source, verb + words
@@ -209,13 +235,9 @@ class Reader:
 
     def _join(self, phrase: NounPhrase) -> None:
         """Take in a noun phrase behind "and" or a comma."""
-        last = phrase.last < len(self.tokens)
-        following = last and (
-            self.letters[phrase.last] in "PV" or self.tokens[phrase.last].pos == "AUX"
-        )
         determined = self.letters[phrase.first] in "DM"
-        if self.how and following and determined and self._form(phrase.last) != "of":
-            self._begin(phrase)  # another clause: "a man on a horse and a woman on a bicycle"
+        if self.how and self._starts_clause(phrase, determined):
+            self._begin(phrase)  # "a man on a horse and a woman on a bicycle"
         elif self.inner and not determined:
             of = next(r for r in reversed(self.relations) if r.obj == self.inner[-1])
             self._add([of.subject], of.words, phrase.head)
@@ -226,6 +248,23 @@ class Reader:
         else:
             self.subjects = self.latest = self.actors = [*self.latest, phrase.head]
             self.inner = []
+
+    def _starts_clause(self, phrase: NounPhrase, determined: bool) -> bool:
+        """Return whether a joined noun phrase has words of its own behind it."""
+        i = phrase.last
+        if i == len(self.tokens) or self._form(i) == "of":
+            return False
+        if self.letters[i] == "P":  # in "with a plate and a cup on it" it has none
+            while i < len(self.tokens) and self.letters[i] == "P":
+                i += 1
+            bare = i < len(self.tokens) and self.tokens[i].pos == "PRON" and self.letters[i] != "D"
+            return determined and not bare
+        if self.tokens[i].pos == "AUX":
+            # "a man in a hat and a scarf is asleep": the verb that the subject still lacks
+            return self.finite
+        if self.letters[i] != "V" or self.finite or not determined:
+            return self.letters[i] == "V" and self.finite
+        return not (self._is_verb(self.how) or self._has(self.latest, WORN))
 
     def _is_relative(self, i: int) -> bool:
         return self._form(i) in RELATIVE

@@ -227,8 +227,10 @@ def _correct(tokens: list[Token]) -> list[Token]:
         elif word in ("left", "right") and after == "of":
             named = before in ("DET", "ADJ", "PRON")
             tokens[i] = token._replace(pos="NOUN" if named else "ADP", lemma=word)
-        elif (word == "next" and after == "to") or (
-            token.pos == "ADV" and word in _PLACES and following.pos in ("DET", "NUM")
+        elif (
+            (word == "next" and after == "to")
+            or (word == "to" and i and tokens[i - 1].text.lower() == "next")
+            or (token.pos == "ADV" and word in _PLACES and following.pos in ("DET", "NUM"))
         ):
             tokens[i] = token._replace(pos="ADP", lemma=word)
         elif token.pos == "PROPN" and before in ("DET", "NUM", "ADJ"):

@@ -23,6 +23,7 @@ _WORD_LETTERS = {
 }
 _MODIFIERS = r"(?:R?[AM](?:(?:K|C|KC)?R?[AM])*)?"
 _NOUN_PHRASE = re.compile(rf"(?:D*{_MODIFIERS}N+S)*D*{_MODIFIERS}N+")
+_PARTICIPLE = ("ing", "ed", "en")
 _INSIDE = frozenset("AN")  # what may follow an adjective
 
 
@@ -49,7 +50,7 @@ def letters_of(tokens: Sequence[Token]) -> str:
     C(onjunction), K (comma), S (possessive mark), and o for any other.
 
     A participle between what opens a noun phrase and its noun ("two parked cars") is an A, and so
-    are both words of "snow covered mountains".
+    are both words of "snow covered mountains"; another verb there is a noun ("the train tracks").
     """
     letters = [_LETTERS.get(token.pos, "o") for token in tokens]
     for i, letter in enumerate(letters):
@@ -62,19 +63,17 @@ def letters_of(tokens: Sequence[Token]) -> str:
             if tokens[i].text.lower() in GERUNDS and letter == "A":
                 letters[i] = "N"
             elif tokens[i].pos == "VERB" and _opens(tokens, letters, i):
-                letters[i] = "A"
+                letters[i] = "A" if tokens[i].text.lower().endswith(_PARTICIPLE) else "N"
                 if i and letters[i - 1] == "N":
                     letters[i - 1] = "A"
     return "".join(letters)
 
 
 def _opens(tokens: Sequence[Token], letters: Sequence[str], i: int) -> bool:
-    """Return whether what stands before a participle leaves it no place but in a noun phrase."""
+    """Return whether what stands before a verb leaves it no place but in a noun phrase."""
     form = tokens[i].text.lower()
-    if not form.endswith(("ing", "ed", "en")):
-        return False
     if i == 0 or letters[i - 1] in "CN":
-        return not form.endswith("ing")
+        return form.endswith(_PARTICIPLE) and not form.endswith("ing")
     return letters[i - 1] in "DAM" or tokens[i - 1].pos == "ADP"
 
 

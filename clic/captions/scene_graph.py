@@ -12,7 +12,9 @@ from clic.types import Token
 
 MAX_TOKENS = 256  # no text tower reads more; it also bounds the pairs of long lists
 
-_MULTIWORD = prefix_table(WORD_PREPOSITIONS)
+_HAVE = frozenset(("has", "have", "had", "having"))
+_ADVERBS = (("side", "by", "side"), ("hand", "in", "hand"))
+_MULTIWORD = prefix_table([*WORD_PREPOSITIONS, *map(" ".join, _ADVERBS)])
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,25 @@ def _mark_prepositions(tokens: Sequence[Token], letters: list[str]) -> None:
                 length = len(words)
                 break
         if length > 1:
-            letters[i : i + length] = "P" * length
+            kind = "R" if words in _ADVERBS else "P"
+            letters[i : i + length] = kind * length
         elif tokens[i].pos == "ADP":
             letters[i] = "P"
-        elif tokens[i].pos == "VERB" and letters[i] == "o":
+        elif letters[i] == "o" and (tokens[i].pos == "VERB" or _has_object(tokens, i)):
             letters[i] = "V"
+        elif (
+            letters[i] == "A"
+            and tokens[i].text.endswith("ing")
+            and i
+            and tokens[i - 1].pos == "AUX"
+        ):
+            letters[i] = "V"  # "is skateboarding"
         i += length
+
+
+def _has_object(tokens: Sequence[Token], i: int) -> bool:
+    """Return whether a "have" that the tagger takes for an auxiliary has a thing for its object."""
+    if tokens[i].pos != "AUX" or tokens[i].text.lower() not in _HAVE:
+        return False
+    following = tokens[i + 1 : i + 3]
+    return bool(following) and not any(t.pos in ("VERB", "AUX", "PART") for t in following)

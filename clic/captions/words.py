@@ -63,6 +63,7 @@ WORN = word_set(
     "beanie collar beard mustache hair hand arm leg face head eye ear mouth nose tail paw wing "
     "trunk horn neck"
 )
+HELD_IN = word_set("hand arm mouth lap beak")
 PICTURE_NOUNS = word_set("picture photo photograph image shot view close-up painting drawing")
 MEASURES = word_set(
     "group lot bunch couple pair number variety crowd herd flock row line set team pile stack "
@@ -84,7 +85,8 @@ TOOLS = word_set(
 # What it knows of prepositions: those of an act as a whole, those that say where an object goes or
 # what belongs to it, and those after which two things share their place.
 OF_THE_ACT = word_set("past through across along down up during after before until between")
-INTO_OBJECT = word_set("with for from at to onto into toward towards")
+GOALS = frozenset(("to", "onto", "into", "toward", "towards", "out of"))
+INTO_OBJECT = GOALS | {"with", "for", "from", "at", "over"}
 NEIGHBOURS = frozenset(("next to", "near", "beside", "by", "close to"))
 WORD_PREPOSITIONS = (
     "in front of", "on top of", "next to", "close to", "to the left of", "to the right of",
