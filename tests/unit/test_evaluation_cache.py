@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clic.config_eval import EvalConfig
+from clic.config_eval import EvalConfig, PatchConfig, check
 from clic.errors import ConfigError
 from clic.evaluation import encode
 from clic.evaluation.cache import FeatureCache, image_bytes, text_bytes
@@ -310,3 +310,20 @@ def test_two_writers_at_once_and_one_killed(
     assert found[50:250].all()
     numbers = torch.from_numpy(np.flatnonzero(found)).float()
     assert torch.equal(kept, numbers[:, None].expand(-1, 64))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cache_gb": 0.0}, "cache_gb=0.0 must be above 0"),
+        ({"cache": False, "cache_gb": 3.0}, r"cache_gb=3.0 has no effect with cache=false"),
+        ({"cache": False, "cache_dir": "x"}, r"cache_dir=x has no effect with cache=false"),
+        ({"workers": 0}, "workers=0 must be at least 1"),
+        ({"precision": "fp8"}, r"precision='fp8' is not known .*auto, fp32, bf16, fp16"),
+    ],
+)
+def test_settings_that_cannot_work(settings: dict[str, Any], message: str) -> None:
+    for kind in (EvalConfig, PatchConfig):
+        check(kind())
+        with pytest.raises(ConfigError, match=message):
+            check(kind(**settings))
