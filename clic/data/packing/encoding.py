@@ -17,6 +17,8 @@ ENDINGS = {
 }  # fmt: skip
 """The types of image that shards may hold, by PIL's name."""
 INTERPOLATION = Image.Resampling.BICUBIC
+JPEG_SIDE = 65_500
+"""Pixels that libjpeg lets a side have."""
 
 
 def kind_of(data: bytes) -> str:
@@ -61,6 +63,11 @@ def encode(
         scale = resize_short / min(width, height)
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         picture = picture.resize(size, INTERPOLATION)
+    if max(picture.size) > JPEG_SIDE:
+        raise RejectedError(
+            f"no JPEG can be {picture.width} x {picture.height} pixels large; cut the image up, "
+            "or say --keep-original"
+        )
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=quality)
     return "jpg", buffer.getvalue(), picture.width, picture.height

@@ -53,7 +53,7 @@ def _slice(path: str, offset: int, length: int) -> bytes:
 def _parquet(path: str, column: str, group: int, row: int, root: str) -> bytes:
     value = _open_column(path, column, group).at(row)
     if isinstance(value, dict) and not value.get("bytes") and isinstance(value.get("path"), str):
-        return fetch(file_place(value["path"], Path(root), absolute=True))
+        return fetch(file_place(value["path"], Path(root)))
     return _bytes_in(value)
 
 

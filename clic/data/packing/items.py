@@ -56,14 +56,13 @@ def load(line: bytes) -> Item:
     return Item(source, row, tuple(place), tuple(captions), extra, reason)
 
 
-def file_place(name: str, root: Path, absolute: bool) -> Place:
-    """Return the place of an image that data names by a path.
+def file_place(name: str, root: Path) -> Place:
+    """Return the place of an image that a list names by a path.
 
     Args:
-        name: The path, as the data gives it.
+        name: The path, as the list gives it. An absolute one may lead anywhere, since users write
+            such lists; what comes in an archive with its images is never read by its name.
         root: Folder that relative paths start from, and must stay in.
-        absolute: Whether an absolute path may lead out of `root`: yes for a list that users
-            write, no for data that comes with its images.
 
     Raises:
         RejectedError: The path is none, or leads where it may not.
@@ -73,7 +72,7 @@ def file_place(name: str, root: Path, absolute: bool) -> Place:
     if "://" in name[:12]:
         raise RejectedError("the image is a URL; download it first, e.g. with img2dataset")
     path = Path(name)
-    if path.is_absolute() and (absolute or path.is_relative_to(root)) and ".." not in path.parts:
+    if path.is_absolute() and ".." not in path.parts:
         return ("file", str(path))
     if path.is_absolute() or not stays_inside(name):
         raise RejectedError(f"the path leads out of {root}; write it relative to --image-root")

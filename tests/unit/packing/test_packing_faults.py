@@ -64,6 +64,22 @@ def test_a_quote_that_never_closes_costs_one_row(put: Put, packed: Pack) -> None
     assert [line["row"] for line in result.rejected] == ["t.csv:2"]
 
 
+def test_a_quote_that_never_closes_near_the_end(put: Put, packed: Pack) -> None:
+    """What follows is no part of its caption."""
+    put("a.jpg")
+    result = packed(put("t.csv", 'a.jpg,"A\ncat"\na.jpg,"A dog\na.jpg,A cow\na.jpg,A hen'))
+    assert result.captions() == [["A cat"], ["A cow"], ["A hen"]]
+    assert [line["row"] for line in result.rejected] == ["t.csv:3"]
+    assert "quote" in result.rejected[0]["reason"]
+
+
+def test_an_image_too_long_for_a_jpeg(put: Put, packed: Pack, image: Callable[..., bytes]) -> None:
+    put("a.jpg"), put("long.png", image(65_501, 2, "PNG"))
+    result = packed(put("t.csv", "long.png,A line\na.jpg,A dog\n"))
+    assert result.captions() == [["A dog"]]
+    assert "65501 x 2" in reasons(result)["long.png"]
+
+
 def test_captions_that_are_not_utf8(put: Put, packed: Pack) -> None:
     put("a.jpg")
     result = packed(put("t.csv", b"a.jpg,A caf\xe9\na.jpg,A dog\n"))
@@ -101,12 +117,13 @@ def test_the_same_name_twice_is_two_samples(put: Put, packed: Pack) -> None:
 
 def test_coco_ids_twice_or_missing(put: Put, packed: Pack) -> None:
     put("a.jpg")
-    images = [{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}, {"file_name": "c"}]
+    images = [{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]
+    images += [{"file_name": "c"}, {"file_name": "d"}]
     value = {"images": images, "annotations": [{"image_id": 1, "caption": "A dog"}, "x"]}
     result = packed(put("c.json", json.dumps(value)))
     assert result.captions() == [["A dog"]]
     assert reasons(result)["b.jpg"] == "image id 1 stands there twice"
-    assert reasons(result)["c"] == "it has no id"
+    assert reasons(result)["c"] == reasons(result)["d"] == "it has no id"
 
 
 def test_negatives_that_are_no_list(put: Put, packed: Pack) -> None:

@@ -80,7 +80,7 @@ class Parquet(Reader):
         place: Place = ("parquet", str(path), self.image, group, at, str(self.folder))
         try:
             if self.by_path:
-                place = file_place(source, self.folder, absolute=True)
+                place = file_place(source, self.folder)
         except RejectedError as error:
             return Item(source, where, reason=str(error))
         return Item(source, where if self.by_path else "", place, captions)

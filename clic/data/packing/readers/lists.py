@@ -29,7 +29,7 @@ class _JsonList(Reader):
         try:
             if reason:
                 raise RejectedError(reason)
-            return Item(name, "", file_place(place_of, self.folder, absolute=True), captions)
+            return Item(name, "", file_place(place_of, self.folder), captions)
         except RejectedError as error:
             return Item(name, self.path.name, reason=str(error))
 
@@ -59,8 +59,10 @@ class Coco(_JsonList):
         for image in self.images:
             name = str(image.get("file_name", ""))
             number = image["id"] if _has_id(image) else None
-            reason = "" if number is not None else "it has no id"
-            if number in seen:
+            reason = ""
+            if number is None:
+                reason = "it has no id"
+            elif number in seen:
                 reason = f"image id {number} stands there twice"
             seen.add(number)
             yield self.item(name, name, tuple(captions.get(number, ())), reason)

@@ -24,6 +24,7 @@ class _Lines(Iterator[str]):
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.number, self.offset, self._mark = file, 0, 0, (0, 0)
+        self.ended = False
         if file.read(3) == b"\xef\xbb\xbf":
             self.offset = 3
         file.seek(self.offset)
@@ -31,6 +32,7 @@ class _Lines(Iterator[str]):
     def __next__(self) -> str:
         line = self.file.readline()
         if not line:
+            self.ended = True
             raise StopIteration
         self.number += 1
         self.offset += len(line)
@@ -45,6 +47,7 @@ class _Lines(Iterator[str]):
     def back(self) -> None:
         """Go back to the end of that line."""
         self.number, self.offset = self._mark
+        self.ended = False
         self.file.seek(self.offset)
 
 
@@ -66,6 +69,8 @@ def rows(path: Path, separator: str) -> Iterator[Row]:
                 lines.mark()
                 try:
                     row = next(reader)
+                    if lines.ended:  # asked for more, and gives what it has as a row
+                        raise csv.Error("a quote that never closes")
                 except StopIteration:
                     return
                 except csv.Error as error:

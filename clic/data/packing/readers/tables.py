@@ -51,7 +51,7 @@ class _TextTable(Reader):
                 if isinstance(row, RejectedError):
                     raise row
                 image, captions, extra = self.read(row)
-                place = file_place(image, root, absolute=True)
+                place = file_place(image, root)
             except RejectedError as error:
                 yield Item(image, where, reason=str(error))
             else:
