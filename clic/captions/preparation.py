@@ -18,15 +18,19 @@ _SHOWS = (
     r"(?:shows|showcases|depicts|displays|features|presents|portrays|captures|illustrates|"
     r"contains|includes|is (?:of|about|showing|depicting|displaying))"
 )
+# Words between an article and what it is about; another article would begin another thing, as in
+# "the man in the picture shows".
+_ADJECTIVE = r"(?!(?:the|this|that|a|an|his|her|their|its|my|your|our)\s)[\w-]+\s+"
+_SEE = r"(?:we|you|one)\s+(?:can\s+)?(?:also\s+)?(?:see|observe|notice)(?:\s+that)?"
 _LEADS = [
     # "The image shows", "This black and white photo also features"
-    rf"(?:the|this|a|an)\s+(?:[\w-]+\s+){{0,4}}?{_PICTURE}\s+(?:also\s+|clearly\s+)?{_SHOWS}"
+    rf"(?:the|this|a|an)\s+(?:{_ADJECTIVE}){{0,4}}?{_PICTURE}\s+(?:also\s+|clearly\s+)?{_SHOWS}"
     r"(?:\s+us)?(?:\s+that)?",
-    # "In the image, we can see", "In this photo"
-    rf"(?:in|within|on)\s+(?:the|this)\s+(?:[\w-]+\s+){{0,2}}?{_PICTURE}(?:\s*,)?"
-    r"(?:\s+(?:we|you|one)\s+(?:can\s+)?(?:also\s+)?(?:see|observe|notice))?(?:\s+that)?",
+    # "In the image, we can see", "In this photo a"; not "In the picture frame"
+    rf"(?:in|within|on)\s+(?:the|this)\s+(?:{_ADJECTIVE}){{0,2}}?{_PICTURE}"
+    rf"(?:\s*,?\s+{_SEE}|(?=\s*,|\s+(?:there|a|an|the|two|three|several|some|many)\b))",
     # "This is a photo of", "An image of", "A close-up photograph showing"
-    rf"(?:(?:this|it)\s+is\s+)?(?:(?:the|an|a)\s+)?(?:[\w-]+\s+){{0,2}}?{_PICTURE}\s+"
+    rf"(?:(?:this|it)\s+is\s+)?(?:(?:the|an|a)\s+)?(?:{_ADJECTIVE}){{0,2}}?{_PICTURE}\s+"
     r"(?:of|showing|depicting|featuring)",
     # "We can see"
     r"(?:we|you|one)\s+can\s+(?:also\s+)?(?:see|observe|notice)(?:\s+that)?",
