@@ -47,9 +47,9 @@ def draw_histogram(found: Findings, contexts: Sequence[int], model: str, path: P
     left.set(xlabel=f"tokens of a caption ({model})", ylabel="share", xlim=(0, longest))
     left.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     ratios = np.log2([width / height for width, height in found.sizes])
-    weights = np.array(list(found.sizes.values())) / max(1, found.samples)
+    images = np.array(list(found.sizes.values())) / sum(found.sizes.values())
     reach = max(1.0, float(np.ceil(np.abs(ratios).max() * 2) / 2))
-    right.hist(ratios, np.linspace(-reach, reach, BINS + 1), weights=weights, color=BLUE)
+    right.hist(ratios, np.linspace(-reach, reach, BINS + 1), weights=images, color=BLUE)
     right.axvline(0, color="black", linewidth=0.8, linestyle=":")
     ticks = np.arange(-np.floor(reach), np.floor(reach) + 1)
     labels = [f"{2**t:g}:1" if t >= 0 else f"1:{2**-t:g}" for t in ticks]
