@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +15,9 @@ from clic.errors import ConfigError, DataError
 
 GROUPS_AT_HAND = 4
 """Row groups of a column that stay in memory: images are asked for in the order of their rows."""
+_PART = re.compile(r"-\d+-of-(\d+)")
+_reading = threading.Lock()
+"""Held while a row group is read, so that threads that need the same one do not all read it."""
 
 
 class Place(NamedTuple):
@@ -33,6 +38,23 @@ class StoredImage:
     column: str
 
 
+def find_parts(folder: Path, pattern: str) -> list[Path]:
+    """Return the files of a table in their order; their names (``-00000-of-00002``) tell how many.
+
+    Raises:
+        DataError: Some are missing, or there are some of another version.
+    """
+    files = sorted(folder.glob(pattern))
+    for file in files:
+        told = _PART.search(file.name)
+        if told and int(told[1]) != len(files):
+            raise DataError(
+                f"{folder / pattern}: {len(files)} files, and {file.name} is one of "
+                f"{int(told[1])}; fetch those that are missing, or remove another version's"
+            )
+    return files
+
+
 def read_texts(path: Path, columns: Sequence[str]) -> Iterator[tuple[Place, dict[str, Any]]]:
     """Yield the place and the values of each row; no other column is read.
 
@@ -51,7 +73,8 @@ def read_texts(path: Path, columns: Sequence[str]) -> Iterator[tuple[Place, dict
 
 def read_stored(image: StoredImage) -> bytes:
     """Return an image's encoded bytes; raises `DataError` where there are none."""
-    values = _images(image.path, image.group, image.column)
+    with _reading:
+        values = _images(image.path, image.group, image.column)
     content = values[image.row] if image.row < len(values) else None
     if not content:
         raise DataError(f"{image.path}: row {image.row} of group {image.group} holds no image")

@@ -8,6 +8,7 @@ import stat
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
@@ -58,6 +59,7 @@ def unpack(
         except (
             zipfile.BadZipFile,
             tarfile.TarError,
+            zlib.error,
             EOFError,
             FileExistsError,
             ValueError,

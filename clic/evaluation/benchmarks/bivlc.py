@@ -7,7 +7,7 @@ from pathlib import Path
 from clic.errors import DataError
 from clic.evaluation.benchmarks.reading import GridBuilder, text_field
 from clic.evaluation.cases import Grids
-from clic.evaluation.parquet import StoredImage, read_texts
+from clic.evaluation.parquet import StoredImage, find_parts, read_texts
 
 FOLDER = "bivlc/data"
 PATTERN = "test-*.parquet"
@@ -26,7 +26,7 @@ COLUMNS = ("caption", "negative_caption", "type", "subtype")
 def load_bivlc(data_root: Path) -> Grids:
     """Return BiVLC by type and subtype; `all` is over all rows, as the paper reports it."""
     folder = data_root / FOLDER
-    files = sorted(folder.glob(PATTERN))
+    files = find_parts(folder, PATTERN)
     if not files:
         raise DataError(f"{folder} has no {PATTERN}; get it with clic-data fetch bivlc")
     rows = [

@@ -10,7 +10,7 @@ from typing import Any
 from clic.errors import DataError
 from clic.evaluation.benchmarks.reading import GridBuilder, text_field
 from clic.evaluation.cases import Grids
-from clic.evaluation.parquet import StoredImage, read_texts
+from clic.evaluation.parquet import StoredImage, find_parts, read_texts
 from clic.evaluation.refs import ImageRef, image_file
 
 EXAMPLES = "winoground/examples.jsonl"
@@ -52,9 +52,9 @@ def _from_parquet(data_root: Path) -> Iterator[tuple[str, list[ImageRef], list[s
     """Yield tag, images and captions of each row.
 
     Raises:
-        DataError: There is no such file.
+        DataError: A file is missing.
     """
-    files = sorted(data_root.glob(PARQUET))
+    files = find_parts(data_root, PARQUET)
     if not files:
         raise DataError(f"neither {data_root / EXAMPLES} nor {data_root / PARQUET} is there")
     for file in files:

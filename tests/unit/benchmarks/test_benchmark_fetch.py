@@ -393,6 +393,18 @@ def test_a_broken_archive_leaves_nothing(
     assert not list((tmp_path / "into").iterdir())
 
 
+def test_a_damaged_member_leaves_nothing(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.jpg", bytes(range(256)) * 40)
+    data = bytearray(stream.getvalue())
+    data[40:60] = b"\xff" * 20
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(DataError, match="is no whole archive"):
+        unpacking.unpack(tmp_path / "a.zip", tmp_path / "into")
+    assert not list((tmp_path / "into").iterdir())
+
+
 @pytest.mark.parametrize("pack", [zipped, tarred])
 def test_a_part_a_new_name_and_what_is_there(
     tmp_path: Path, pack: Callable[[dict[str, Any]], bytes]

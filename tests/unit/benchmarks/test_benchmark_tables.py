@@ -205,6 +205,9 @@ def test_bivlc_reads_parquet_group_by_group(tmp_path: Path, angle_model: Any, pa
     (folder / "test-00000-of-00002.parquet").write_bytes(b"PAR1 broken")
     with pytest.raises(DataError, match="is no parquet file"):
         numbers_of(angle_model, "bivlc", tmp_path)
+    (folder / "test-00000-of-00002.parquet").unlink()
+    with pytest.raises(DataError, match=r"1 files, and test-00001-of-00002\.parquet is one of 2"):
+        numbers_of(angle_model, "bivlc", tmp_path)
 
 
 # One caption, two images
