@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -281,5 +282,5 @@ def told(found: Iterable[Fetched]) -> list[str]:
 def steps(found: Sequence[Fetched], data_root: Path) -> list[str]:
     """Return what only a person can do, each once."""
     sources = [source for one in found for source in one.by_hand]
-    said = [f"{s.why}: {s.steps.format(data=data_root)}" for s in sources]
+    said = [f"{s.why}: {s.steps.format(data=shlex.quote(str(data_root)))}" for s in sources]
     return list(dict.fromkeys(said))

@@ -45,9 +45,13 @@ def text_field(row: Any, name: str, path: Path, number: int | str) -> str:
 def number_field(row: Any, name: str, path: Path, number: int | str) -> int:
     """Return a row's whole number under a name; raises `DataError`."""
     value = row.get(name) if isinstance(row, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
-        raise DataError(f"{path}: row {number} has no number {name!r}; download the file again")
-    return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise DataError(
+            f"{path}: row {number} has no whole number {name!r}; download the file again"
+        )
+    return value
 
 
 def texts_of(value: Any, least: int, what: str, path: Path, number: int | str) -> list[str]:

@@ -52,8 +52,7 @@ def load_whatsup(data_root: Path) -> Grids:
         for number, row in enumerate(read_list(path)):
             if not isinstance(row, list) or len(row) < 3:
                 raise DataError(f"{path}: row {number} should be an image and two captions")
-            name = f"{row[0]:012d}" if isinstance(row[0], int) else str(row[0])
-            name = name.zfill(12) if folder.startswith("coco") else str(row[0])
+            name = str(row[0]).zfill(12) if folder.startswith("coco") else str(row[0])
             options = texts_of(row[1:3], 2, "two captions", path, number)
             builder.add(part, [image_file(data_root / folder, f"{name}.jpg", path)], options)
             pair_of.append(-1)
