@@ -175,7 +175,8 @@ def test_an_image_outside_the_folder_is_refused(coco: Path, name: str) -> None:
 def test_missing_images_fail_before_the_model_is_used(coco: Path) -> None:
     (coco / "coco" / "val2017" / "000000000002.jpg").unlink()
     with pytest.raises(
-        DataError, match=r"1 of 2 images.*02\.jpg.*clic-data fetch sugarcrepe\+\+ --data .*--text-only"
+        DataError,
+        match=r"1 of 2 images.*02\.jpg.*clic-data fetch sugarcrepe\+\+ --data .*--text-only",
     ):
         plan.prepare(["sugarcrepe++"], coco)
 
