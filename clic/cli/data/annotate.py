@@ -1,8 +1,9 @@
 """Store tags with the captions of existing shards.
 
-Each tar is replaced as a whole, its index with it; what has the tagger's tags already is left as
-it is, so that the same command goes on where it was stopped. Train with captions.tagger=stored.
-Ends with 1 where a tar could not be annotated.
+Each tar is replaced as a whole, its index with it; what has the tagger's tags
+already is left as it is, so that the same command goes on where it was
+stopped. Train with captions.tagger=stored. Ends with 1 where a tar could not
+be annotated.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Show what captions are read as, and false captions of each kind made from them.
 
-With two captions or more, cross_swap joins each with the next one, the last with the first.
+With two captions or more, cross_swap joins each with the next one, and the
+last with the first.
 """
 
 from __future__ import annotations
