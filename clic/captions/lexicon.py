@@ -106,6 +106,7 @@ class Lexicon:
         self.single: dict[str, list[Use]] = {}
         self.several: dict[str, list[Use]] = {}
         self._synonyms: dict[tuple[str, str], set[str]] = {}
+        self._lists: dict[str, Condition] = {}
         self._cache: dict[tuple[Use, ...], Alternatives] = {}
         self._known: dict[tuple[str, str], frozenset[str]] = {}
         for number, line in enumerate(lines, start=1):
@@ -165,11 +166,13 @@ class Lexicon:
         if len(names) % 2 or any(name not in ("after", "before") for name in names[::2]):
             raise _error(line, number, "has conditions other than 'after LIST', 'before LIST'")
         for name, listed in zip(names[::2], names[1::2], strict=True):
-            words: set[str] = set()
-            for item in listed.lstrip("!").split(","):
-                plain = item.replace("_", " ")
-                words |= self._class(item[1:], line, number) if item[0] == "+" else {plain}
-            found[name] = Condition(frozenset(words), listed.startswith("!"))
+            if listed not in self._lists:  # many sets share one
+                words: set[str] = set()
+                for item in listed.lstrip("!").split(","):
+                    plain = item.replace("_", " ")
+                    words |= self._class(item[1:], line, number) if item[0] == "+" else {plain}
+                self._lists[listed] = Condition(frozenset(words), listed.startswith("!"))
+            found[name] = self._lists[listed]
         return found
 
     def _add_use(self, use: Use) -> None:

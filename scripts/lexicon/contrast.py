@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator
+from itertools import product
 from typing import NamedTuple
 
 from lexicon.forms import Inflector
@@ -46,26 +47,56 @@ def compile_sets(
     """
     compiled: list[str] = []
     known: set[str] = set()
+    overlaps: set[frozenset[str]] = set()
     for line in lines:
         if not line.strip() or line.startswith("#"):
             continue
         head, colon, rest = line.partition(":")
         if not colon:
             raise ValueError(f"no colon in {line!r}")
+        if head.startswith("overlap "):
+            one = head[len("overlap ") :].strip()
+            overlaps |= {frozenset((one, other.strip())) for other in rest.split(",")}
+            continue
         name, pos, *conditions = head.split(maxsplit=2)
         if name == "class":
             compiled.append(_class(pos, rest, inflector))
             continue
-        left, _, right = rest.partition(">")
-        sides = [_side(part, pos, inflector, wordnet) for part in (left, right) if part]
-        for word in re.findall(r"[^,/~>*\d\s][^,/~>*\d]*", ",".join(sides)):
-            if word.strip() not in _HARMLESS and any(part in banned for part in word.split()):
-                raise ValueError(f"{name} holds the banned word {word.strip()!r}")
-            known.add(word.strip())
         fields = [name, pos.rstrip("="), *_conditions("".join(conditions), pos, inflector)]
-        header = " ".join(fields)
-        compiled.append(f"{header}: " + " > ".join(sides))
+        for source in _parted(rest, overlaps):
+            left, _, right = source.partition(">")
+            sides = [_side(part, pos, inflector, wordnet) for part in (left, right) if part]
+            for word in re.findall(r"[^,/~>*\d\s][^,/~>*\d]*", ",".join(sides)):
+                if word.strip() not in _HARMLESS and any(part in banned for part in word.split()):
+                    raise ValueError(f"{name} holds the banned word {word.strip()!r}")
+                known.add(word.strip())
+            compiled.append(" ".join(fields) + ": " + " > ".join(sides))
     return Compiled(compiled, frozenset(known))
+
+
+def _parted(members: str, overlaps: Collection[frozenset[str]]) -> list[str]:
+    """Return the members of a set, each with its own targets where some of them overlap.
+
+    So it is too where a word stands on both sides of the ">".
+    """
+    left, arrow, right = members.partition(">")
+    sources = [member.strip() for member in left.split(",")]
+    targets = [member.strip() for member in right.split(",")] if arrow else sources
+
+    def overlap(one: str, other: str) -> bool:
+        if arrow and not set(one.split("/")).isdisjoint(other.split("/")):
+            return True
+        pairs = product(one.replace("&", "").split("/"), other.replace("&", "").split("/"))
+        return any(frozenset(word.rstrip("-") for word in pair) in overlaps for pair in pairs)
+
+    if not any(overlap(one, other) for one in sources for other in targets):
+        return [members]
+    parted = []
+    for one in sources:
+        kept = [other for other in targets if other != one and not overlap(one, other)]
+        if kept:
+            parted.append(f"{one} > {', '.join(kept)}")
+    return parted
 
 
 def _class(name: str, rest: str, inflector: Inflector) -> str:
