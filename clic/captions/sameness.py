@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import cached_property
 
 from clic.captions.context import phrase_start
+from clic.captions.lexicon import Lexicon
 from clic.captions.phrases import NounPhrase
-from clic.captions.words import ARTICLES, POSTURES, word_set
+from clic.captions.words import ARTICLES, POSTURES, QUANTITIES, word_set
 from clic.types import Token
 
 Range = tuple[int, int]
@@ -35,6 +37,40 @@ _TAILS = word_set("next close adjacent along together")  # in front of "to" or "
 _IGNORED = ARTICLES | word_set(
     "is are was were be being been there another some one other to as both ."
 )
+# What is said of most things: how many they are, and what one thinks of them.
+_VAGUE = QUANTITIES | word_set(
+    "nice cute good great fancy tasty delicious interesting other different same various very "
+    "some beautiful pretty lovely"
+)
+_VAGUE_MEASURES = word_set("couple bunch lot number variety few")
+_ADVERBIAL = frozenset(("ADP", "ADV", "VERB", "PART"))  # opens a phrase in front of a comma
+_LISTING = frozenset(("and", "or", "&", ",", ", and", ", or"))
+# Verbs that may all be said of one act, so that exchanging two of them leaves both true.
+_ALIKE = {
+    verb: group
+    for group, verbs in enumerate(
+        (
+            "hold carry grip grab clutch grasp bear use",
+            "stand pose wait lean",
+            "look watch stare gaze view observe face see examine",
+            "sit rest lounge relax lie lay sleep nap perch",
+            "walk stroll wander move travel go pass",
+            "ride drive",
+            "eat graze munch feed chew enjoy",
+            "show display feature depict",
+            "fill cover top decorate line",
+            "talk speak chat",
+            "contain include have",
+            "make prepare cook",
+        )
+    )
+    for verb in verbs.split()
+}
+
+
+def alike(first: str, second: str) -> bool:
+    """Return whether two verbs, as lemmas, may be said of one act."""
+    return first in _ALIKE and _ALIKE[first] == _ALIKE.get(second)
 
 
 class Meaning:
@@ -44,6 +80,7 @@ class Meaning:
         tokens: The caption's tokens.
         words: Their texts in lower case.
         phrases: Its noun phrases.
+        lexicon: Knows which modifiers are seen clearly and which exclude each other.
     """
 
     def __init__(
@@ -51,8 +88,10 @@ class Meaning:
         tokens: Sequence[Token],
         words: Sequence[str],
         phrases: Sequence[NounPhrase],
+        lexicon: Lexicon,
     ) -> None:
         self._tokens, self._words, self._phrases = tokens, words, phrases
+        self._lexicon = lexicon
         self._cuts = [i for i, word in enumerate(words) if word in _JOINTS]
 
     def survives(self, first: Range, second: Range) -> bool:
@@ -63,7 +102,9 @@ class Meaning:
         a, b = self._phrase(first[0]), self._phrase(second[0])
         if a == b >= 0:
             return True  # modifiers of one noun, in whatever order
-        if a >= 0 <= b and self._chained(a, b) and self._same_list(a, b, first, second):
+        parts = a, b, first, second
+        chained = a >= 0 <= b and self._chained(a, b)
+        if chained and (self._same_list(*parts) or self._shared(*parts)):
             return True
         cuts = self._cuts
         if not cuts or bisect_left(cuts, first[0]) == bisect_left(cuts, second[0]):
@@ -91,12 +132,24 @@ class Meaning:
 
     def _chained(self, a: int, b: int) -> bool:
         """Return whether links without direction lead from one phrase to the other."""
-        phrases = self._phrases
+        phrases, words = self._phrases, self._words
         for k in range(min(a, b), max(a, b)):
-            link = self._link(phrases[k].last, phrases[k + 1].first)
-            if link not in _LINKS or (link == "," and phrases[k].first == 1):
-                return False  # "In a zoo, zebras are fed" is no list
+            first, last, head = phrases[k]
+            link = self._link(last, phrases[k + 1].first)
+            if link == "of" and words[head] in _VAGUE_MEASURES:
+                continue  # "a couple of sinks" are sinks
+            if link not in _LINKS:
+                return False
+            if link == "," and self._introduced() and "," not in words[:last]:
+                return False
+            if link == "be" and first and self._tokens[first - 1].pos == "ADP":
+                return False  # "in the leaves lies a cat"
         return True
+
+    def _introduced(self) -> bool:
+        """Return whether the caption opens with an adverbial: "In a zoo, zebras" is no list."""
+        word = self._words[0]
+        return self._tokens[0].pos in _ADVERBIAL and word not in _JOINTS and word not in _SILENT
 
     def _link(self, first: int, last: int) -> str:
         """Return the words between two phrases, verbs as lemmas, "be" and postures left out."""
@@ -117,7 +170,41 @@ class Meaning:
             self._exchanged(self._phrases[i].first, self._phrases[i].last, first, second)
             for i in (a, b)
         ]
-        return sorted(map(sorted, before)) == sorted(map(sorted, after))
+        weak = self._weak
+        kept = [sorted(sorted(w for w in p if w not in weak) for p in s) for s in (before, after)]
+        return kept[0] == kept[1]
+
+    @cached_property
+    def _weak(self) -> frozenset[str]:
+        """The modifiers that may hold of more things than the one they stand with.
+
+        An old bus next to a trolley may stand next to an old trolley; a red one is seen at once,
+        and where another thing is young, old says something.
+        """
+        lexicon = self._lexicon
+        clear = lexicon.classes.get("clear", ())
+        words = [self._words[i] for i, token in enumerate(self._tokens) if token.pos == "ADJ"]
+        return _VAGUE | {
+            word
+            for word in words
+            if word not in clear
+            and lexicon.synonyms(word, "ADJ")
+            and not any(lexicon.excludes(word, other, "ADJ") for other in words)
+        }
+
+    def _shared(self, a: int, b: int, first: Range, second: Range) -> bool:
+        """Return whether heads of one list change places under a modifier of them all.
+
+        "Various color and size" says as much of either.
+        """
+        a, b = min(a, b), max(a, b)
+        phrases = self._phrases
+        heads = sorted((first, second)) == [(phrases[k].head, phrases[k].last) for k in (a, b)]
+        return heads and all(
+            self._link(phrases[k].last, phrases[k + 1].first) in _LISTING
+            and phrases[k + 1].first == phrases[k + 1].head
+            for k in range(a, b)
+        )
 
     def _exchanged(self, start: int, end: int, first: Range, second: Range) -> list[str]:
         """Return the content of a stretch of the caption after the exchange."""
@@ -160,6 +247,9 @@ class Meaning:
         tail = joint == "to" and start > 1 and words[start - 2] in _TAILS
         if joint not in _JOINTS and not tail:
             return False
+        act = tokens[start - 2] if start > 1 else None
+        if joint == "by" and act and act.pos in ("VERB", "ADP") and act.lemma not in POSTURES:
+            return False  # "walked through by an elephant": who does it
         if not (self._whole(first) and self._whole(second)):
             return False
         end = second[1]

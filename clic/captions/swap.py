@@ -12,7 +12,7 @@ from clic.captions.context import NOMINAL, head_from, phrase_start, subject
 from clic.captions.edits import Change, apply_edits, make_edits, plain
 from clic.captions.lexicon import Lexicon, Thing, default_lexicon
 from clic.captions.phrases import NounPhrase, is_plural, noun_phrases
-from clic.captions.sameness import Meaning, Range
+from clic.captions.sameness import Meaning, Range, alike
 from clic.captions.words import ARTICLES, COLOUR_WORDS, POSTURES, RELATIONAL_NOUNS, word_set
 from clic.types import HardNegative, Token
 
@@ -44,9 +44,9 @@ def swap(
     The parts are two nouns, adjectives, numbers, verbs, adverbs or noun phrases of equal form.
     Pairs after which the caption could be true of another picture (two people, two colours) go
     before others in seven draws of eight, those before noun phrases of unequal number. Among
-    equals each of the kinds
-    that the caption has is equally likely, then each pair. A result of the same meaning (both
-    sides of an "and", of a relation without direction, of one noun's adjectives) is drawn anew.
+    equals each of the kinds that the caption has is equally likely, then each pair. A result of
+    the same meaning (both sides of an "and", of a relation without direction, of one noun's
+    adjectives) is drawn anew.
 
     Args:
         caption: A true caption.
@@ -90,8 +90,8 @@ class _Finder:
         self._caption, self._tokens, self._lexicon = caption, tokens, lexicon
         self._words = [token.text.lower() for token in tokens]
         self._phrases = noun_phrases(tokens)
-        self._meaning = Meaning(tokens, self._words, self._phrases)
         self._classes = lexicon.classes
+        self._meaning = Meaning(tokens, self._words, self._phrases, lexicon)
         self._things: dict[int, Thing] = {}  # of the nouns that can stand elsewhere
         self._plural: dict[int, bool] = {}
 
@@ -185,8 +185,11 @@ class _Finder:
         """Return 0 for nouns of one kind, 1 for others, None for those that may mean the same."""
         first, second = self._things[i], self._things[j]
         if first.kind and first.kind == second.kind:
-            same = first.generic or second.generic or self._words[j] in first.synonyms
-            return None if same else 0
+            words = self._words[i], self._words[j]
+            if first.generic or second.generic or words[1] in first.synonyms:
+                return None
+            dishes = self._classes["dishes"].issuperset(words)  # one may be called a tray or a dish
+            return 0 if not dishes or self._lexicon.excludes(*words, "NOUN") else None
         if (first.place and second.place) or self._words[j] in first.synonyms:
             return None
         return 1
@@ -203,11 +206,8 @@ class _Finder:
                     return None
             if first in COLOUR_WORDS and second in COLOUR_WORDS:
                 return None if second in self._lexicon.synonyms(first, "ADJ") else 0
-        if self._lexicon.excludes(first, second, "ADJ"):
-            return 0
-        # Two things can both be large and old; of colours and the like that is seen at once.
-        clear = self._classes["clear"]
-        return 1 if first in clear or second in clear else None
+        # A plate can be large and white: words of two dimensions may both hold of both things.
+        return 0 if self._lexicon.excludes(first, second, "ADJ") else None
 
     def _listed(self, i: int, j: int) -> bool:
         """Return whether nothing but "and" or a comma stands between two words."""
@@ -224,6 +224,8 @@ class _Finder:
             return None
         if tokens[i].lemma in POSTURES and tokens[j].lemma in POSTURES and words[i][-2:] == "ed":
             return None  # "placed" and "positioned" say the same
+        if alike(tokens[i].lemma, tokens[j].lemma):
+            return None
         who = [subject(tokens, words, k, self._classes["animate"]) for k in (i, j)]
         what = [head_from(tokens, words, k + 1) for k in (i, j)]
         if who[0] == what[1] or what[0] == who[1]:
