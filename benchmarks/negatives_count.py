@@ -1,12 +1,14 @@
-"""The blind hand count of hard negatives in docs/negatives.md.
+r"""The blind hand count of hard negatives in docs/negatives.md.
 
-    python benchmarks/negatives_count.py draw --data DIR --sheet sheet.tsv --key key.json
-    python benchmarks/negatives_count.py score --sheet sheet.tsv --key key.json --out count.json
-    python benchmarks/negatives_count.py recount --data DIR --count docs/data/negatives_count.json
+    python benchmarks/negatives_count.py draw --data DIR --sheet sheet.tsv --key key.json \
+        [--seed N] [--exclude tests/data/negatives_count_1.tsv]
+    python benchmarks/negatives_count.py score --sheet sheet.tsv --key key.json --out count.tsv
+    python benchmarks/negatives_count.py recount --data DIR --count tests/data/negatives_count_1.tsv
 
 `draw` takes one caption of each of 100 images of SugarCrepe and SugarCrepe++ and writes a sheet
 of shuffled candidates: one by replace, one by swap, two by a plain WordNet co-hyponym rule for
-each caption. A reader who has not seen the key fills the last column: f (plausible and false),
+each caption. Images of the captions that an earlier list (``--exclude``) names are left out.
+A reader who has not seen the key fills the last column: f (plausible and false),
 o (odd: broken, unusual or nonsense), t (still true of the picture). `score` joins sheet and key
 into counts and a list of caption ids, changed words and judgements without the captions
 themselves; `recount` rebuilds the candidates from that list and the annotations.
@@ -30,6 +32,7 @@ from clic.types import Edit, HardNegative
 
 IMAGES = 100
 SEED = 4
+FIELDS = ("caption", "kind", "edits", "judgement")
 NAMES = {"f": "plausible and false", "o": "odd", "t": "still true"}
 
 
@@ -49,10 +52,17 @@ def captions_by_image(data: Path) -> dict[str, list[tuple[str, str]]]:
     return images
 
 
-def chosen_captions(data: Path) -> list[tuple[str, str]]:
-    """Return the (id, caption) of the count: fixed by the seed, one an image."""
-    images = captions_by_image(data)
-    rng = np.random.Generator(np.random.PCG64(SEED))
+def chosen_captions(data: Path, seed: int, excluded: set[str]) -> list[tuple[str, str]]:
+    """Return the (id, caption) of the count: fixed by the seed, one an image.
+
+    Images one of whose captions is excluded are left out.
+    """
+    images = {
+        image: captions
+        for image, captions in captions_by_image(data).items()
+        if excluded.isdisjoint(name for name, _ in captions)
+    }
+    rng = np.random.Generator(np.random.PCG64(seed))
     names = rng.permutation(sorted(images))[:IMAGES]
     return [images[name][int(rng.integers(len(images[name])))] for name in names]
 
@@ -60,17 +70,19 @@ def chosen_captions(data: Path) -> list[tuple[str, str]]:
 def draw(arguments: argparse.Namespace) -> None:
     """Write the sheet and, apart from it, the key."""
     tag, plain = make_tagger("hanta"), PlainRule(arguments.wordnet)
+    seed = arguments.seed
+    excluded = {entry["caption"] for path in arguments.exclude for entry in read_list(path)}
     rows = []
-    for i, (name, caption) in enumerate(chosen_captions(arguments.data)):
+    for i, (name, caption) in enumerate(chosen_captions(arguments.data, seed, excluded)):
         tokens = tag(caption)
         made: list[HardNegative | None] = [
-            replace(caption, tokens, generator(SEED, "count/replace", slot=i)),
-            swap(caption, tokens, generator(SEED, "count/swap", slot=i)),
-            plain(caption, tokens, generator(SEED, "count/plain", slot=2 * i)),
-            plain(caption, tokens, generator(SEED, "count/plain", slot=2 * i + 1)),
+            replace(caption, tokens, generator(seed, "count/replace", slot=i)),
+            swap(caption, tokens, generator(seed, "count/swap", slot=i)),
+            plain(caption, tokens, generator(seed, "count/plain", slot=2 * i)),
+            plain(caption, tokens, generator(seed, "count/plain", slot=2 * i + 1)),
         ]
         rows += [(name, caption, negative) for negative in made if negative is not None]
-    order = generator(SEED, "count/order").permutation(len(rows))
+    order = generator(seed, "count/order").permutation(len(rows))
     key = []
     with open(arguments.sheet, "w", encoding="utf-8", newline="") as file:
         sheet = csv.writer(file, delimiter="\t")
@@ -84,6 +96,15 @@ def draw(arguments: argparse.Namespace) -> None:
     print(f"wrote {len(key)} candidates to {arguments.sheet}, the key to {arguments.key}")
 
 
+def read_list(path: Path) -> list[dict]:
+    """Return the entries of a list that `score` wrote."""
+    header, *lines = path.read_text(encoding="utf-8").splitlines()
+    if tuple(header.split("\t")) != FIELDS:
+        raise SystemExit(f"{path} is no list of judgements: its columns are {header!r}")
+    entries = [dict(zip(FIELDS, line.split("\t"), strict=True)) for line in lines]
+    return [{**entry, "edits": json.loads(entry["edits"])} for entry in entries]
+
+
 def score(arguments: argparse.Namespace) -> None:
     """Join judgements and key, write the list, print the table."""
     key = json.loads(arguments.key.read_text(encoding="utf-8"))
@@ -95,14 +116,20 @@ def score(arguments: argparse.Namespace) -> None:
             raise SystemExit(f"row {row['number']}: judgement {judgement!r} is not one of f, o, t")
         key[int(row["number"]) - 1]["judgement"] = judgement
     key.sort(key=lambda entry: (entry["kind"], entry["caption"]))
-    lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in key)
-    arguments.out.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    lines = [
+        "\t".join(
+            (e["caption"], e["kind"], json.dumps(e["edits"], ensure_ascii=False), e["judgement"])
+        )
+        for e in key
+    ]
+    text = "\n".join(["\t".join(FIELDS), *lines])
+    arguments.out.write_text(f"{text}\n", encoding="utf-8")
     table(key)
 
 
 def recount(arguments: argparse.Namespace) -> None:
     """Print each candidate anew beside its caption and judgement, then the table."""
-    entries = json.loads(arguments.count.read_text(encoding="utf-8"))
+    entries = read_list(arguments.count)
     captions = dict(pair for pairs in captions_by_image(arguments.data).values() for pair in pairs)
     for entry in entries:
         caption = captions[entry["caption"]]
@@ -134,7 +161,10 @@ def main() -> None:
         command.set_defaults(function=function)
         for option in options:
             command.add_argument(f"--{option}", type=Path, required=True)
-        command.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
+        if function is draw:
+            command.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
+            command.add_argument("--seed", type=int, default=SEED)
+            command.add_argument("--exclude", type=Path, nargs="*", default=[])
     arguments = parser.parse_args()
     arguments.function(arguments)
 
