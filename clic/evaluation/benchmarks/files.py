@@ -39,6 +39,13 @@ COCO_2014 = Archive(
     gives="coco/val2014",
     checksum="md5:a3d79f5ed8d289b7a7554ce06a5782b3",
 )
+COCO_2014_TRAIN = Archive(
+    f"{_COCO}/zips/train2014.zip",
+    name="coco/train2014.zip",
+    into="coco",
+    gives="coco/train2014",
+    checksum="md5:0da8c0bd3d6becc4dcb32757491aca88",
+)
 COCO_CAPTIONS = Archive(
     f"{_COCO}/annotations/annotations_trainval2017.zip",
     name="coco/annotations_trainval2017.zip",
@@ -177,6 +184,7 @@ VALSE_IMAGES = (
         "VisDial_v1.0",
         "VisualDialog_val2018",
     ),
+    COCO_2014_TRAIN,
     COCO_2014,
     COCO_2017,
 )

@@ -31,7 +31,9 @@ FOLDERS = {
     "FOIL dataset": "coco/val2014",
     "coco_2017": "coco/val2017",
 }
-"""Where the images of each of the files' `dataset` lie."""
+"""Where the images of each of the files' `dataset` lie, those of COCO 2014 apart."""
+COCO_2014 = ("train2014", "val2014")
+"""Splits whose images bear their name; VisDial's training images are some of them."""
 LEAST_VOTES = 2
 """Of three annotators, those who took the caption and not the foil."""
 
@@ -72,4 +74,9 @@ def _image(data_root: Path, row: dict[str, Any], path: Path, key: str) -> Path:
     dataset = text_field(row, "dataset", path, key)
     if dataset not in FOLDERS:
         raise DataError(f"{path}: row {key} is of {dataset!r} (known: {', '.join(FOLDERS)})")
-    return image_file(data_root / FOLDERS[dataset], text_field(row, "image_file", path, key), path)
+    name = text_field(row, "image_file", path, key)
+    folder = FOLDERS[dataset]
+    for split in COCO_2014:
+        if name.startswith(f"COCO_{split}_"):
+            folder = f"coco/{split}"
+    return image_file(data_root / folder, name, path)

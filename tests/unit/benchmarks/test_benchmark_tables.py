@@ -324,16 +324,20 @@ def test_valse_scores_valid_rows_on_images_of_their_sources(
         "c": row("SWiG", "not_there.jpg", "one cat 70", 60, votes=1),  # not valid
         "d": row("VisDial_v1.0", "VisualDialog_val2018_1.jpg", "one cat 41", 60),
     })  # fmt: skip
+    coreference = {"a": row("VisDial_v1.0", "COCO_train2014_000000000002.jpg", "one cat 41", 60)}
+    write_json(tmp_path / "valse/coreference-standard.json", coreference)
     foil_it = {"a": row("FOIL dataset", "COCO_val2014_1.jpg", ["one cat 41"], 60)}
     write_json(tmp_path / "valse/foil-it.json", foil_it)
     for place in (
         "valse/visual7w/v7w_1.jpg", "coco/val2017/000000000001.jpg",
         "valse/SWiG/exercising_255.jpg", "coco/val2014/COCO_val2014_1.jpg",
         "valse/VisDial_v1.0/VisualDialog_val2018_1.jpg",
+        "coco/train2014/COCO_train2014_000000000002.jpg",
     ):  # fmt: skip
         paint(tmp_path / place, 40)
     numbers = numbers_of(angle_model, "VALSE".lower(), tmp_path)
     assert numbers["piece_plurals"] == {"accuracy": pytest.approx(200 / 3), "n": 3}
+    assert numbers["piece_coreference_standard"] == {"accuracy": 100.0, "n": 1}
     assert numbers["piece_foil_it"] == {"accuracy": 100.0, "n": 1}
     assert numbers["mean"] == {"accuracy": pytest.approx((1000 + 200 / 3) / 11), "n": 13}
     write_json(tmp_path / "valse/plurals.json", {"x": row("ADE20K", "1.jpg", "a 1", 2)})
