@@ -129,11 +129,12 @@ class _Finder:
         if texts[0].lower() == texts[1].lower():
             return None
         changes = [Change(*pair[0], texts[1]), Change(*pair[1], texts[0])]
-        heads = [part[1] - 1 for part in pair]
-        number = [is_plural(self._tokens[head]) for head in heads]
-        if number[0] != number[1] and self._tokens[heads[0]].pos in NOMINAL:
-            for part, plural in zip(pair, reversed(number), strict=True):
-                changes += self._agreement(part, plural)
+        one, other = (self._plural.get(part[1] - 1) for part in pair)
+        if one != other:  # nouns: of other words no number is known
+            changes += [
+                *self._agreement(pair[0], bool(other)),
+                *self._agreement(pair[1], bool(one)),
+            ]
         edits = make_edits(self._caption, self._tokens, changes)
         return HardNegative(apply_edits(self._caption, edits), "swap", edits)
 
