@@ -50,25 +50,24 @@ def share_above(lengths: Mapping[int, float], context: int) -> float:
     return sum(n for length, n in lengths.items() if length > context) / total if total else 0.0
 
 
-def joined(lengths: Mapping[int, int], parts: int = 2) -> dict[int, float]:
-    """Return how long random texts are when joined, as a distribution.
+def joined(lengths: Mapping[int, int], special: int) -> dict[int, float]:
+    """Return how long two random texts are when joined, as a distribution.
 
     Joining keeps one start and one end of text; a period more or less is not counted.
 
     Args:
         lengths: Texts by their length, start and end included.
-        parts: How many are joined.
+        special: Length of an empty text: the tokens that start and end it.
 
     Returns:
         The share of each length.
     """
-    counts = np.zeros(max(lengths, default=0) + 1)
+    counts = np.zeros(max(lengths, default=special) + 1)
     for length, number in lengths.items():
         counts[length] = number
-    shares = bare = counts[2:] / counts.sum()
-    for _ in range(parts - 1):
-        shares = np.convolve(shares, bare)
-    return {int(length) + 2: float(shares[length]) for length in np.flatnonzero(shares)}
+    bare = counts[special:] / counts.sum()
+    shares = np.convolve(bare, bare)
+    return {int(length) + special: float(shares[length]) for length in np.flatnonzero(shares)}
 
 
 def quantile(lengths: Mapping[int, float], share: float) -> int:

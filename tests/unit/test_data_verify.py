@@ -169,4 +169,5 @@ def test_shares_and_quantiles() -> None:
 
 def test_joined_lengths_by_hand() -> None:
     """Bare lengths 2 and 4, with shares 1/4 and 3/4: pairs of 4, 6 and 8, and start and end."""
-    assert joined({4: 1, 6: 3}) == {6: 1 / 16, 8: 6 / 16, 10: 9 / 16}
+    assert joined({4: 1, 6: 3}, 2) == {6: 1 / 16, 8: 6 / 16, 10: 9 / 16}
+    assert joined({1: 1, 3: 1}, 1) == {1: 1 / 4, 3: 1 / 2, 5: 1 / 4}  # one end, no start: SigLIP

@@ -45,12 +45,12 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
 
     from clic import runs
     from clic.data.histogram import draw_histogram
-    from clic.data.lengths import context_length
+    from clic.data.lengths import context_length, make_measure
     from clic.data.naming import find_shards
     from clic.data.pool import default_workers, run_tasks
     from clic.data.verify import Findings, check_shard
 
-    shards = find_shards(flags.shards, "clic-data verify")
+    shards = find_shards(flags.shards, "SHARDS")
     model = runs.source_of(flags.model)
     contexts = sorted({*CONTEXTS, context_length(model)})
     console = make_console()
@@ -73,7 +73,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
         ):
             found.add(part)
         bar.update(task, completed=found.tar_bytes)
-    for line in _summary(found, contexts, flags.model):
+    for line in _summary(found, contexts, flags.model, make_measure(model)("")):
         print(line)
     if flags.out is not None and found.captions:
         with writing(flags.out):
@@ -82,7 +82,8 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
     return _report(found)
 
 
-def _summary(found: Findings, contexts: Sequence[int], model: str) -> Iterator[str]:
+def _summary(found: Findings, contexts: Sequence[int], model: str, special: int) -> Iterator[str]:
+    """Yield what was found; `special` is the length of an empty text in tokens."""
     from clic.data.lengths import joined, quantile
 
     tars = "1 tar" if found.shards == 1 else f"{found.shards:,} tars"
@@ -123,7 +124,7 @@ def _summary(found: Findings, contexts: Sequence[int], model: str) -> Iterator[s
     yield f"  {f'tokens ({model})'[:30]:<30}{'median':>8}{'95 %':>6}{'most':>6}{heads}"
     yield _line("captions", found.lengths, contexts)
     yield _line("first captions", found.first_lengths, contexts)
-    yield _line("two first captions joined", joined(found.first_lengths), contexts)
+    yield _line("two first captions joined", joined(found.first_lengths, special), contexts)
 
 
 def _line(name: str, lengths: Mapping[int, float], contexts: Sequence[int]) -> str:
