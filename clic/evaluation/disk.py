@@ -30,8 +30,17 @@ def check_room(needed: int, place: Path) -> None:
 
 @contextmanager
 def alone(data_root: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Let one process at a time put files below a data root; the others wait."""
-    data_root.mkdir(parents=True, exist_ok=True)
+    """Let one process at a time put files below a data root; the others wait.
+
+    Raises:
+        DataError: It is no folder and cannot be made one.
+    """
+    try:
+        data_root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"no folder can be made at {data_root} ({error.strerror}); name another with --data"
+        ) from error
     handle = os.open(data_root, os.O_RDONLY)
     try:
         try:

@@ -346,6 +346,12 @@ def test_an_unknown_name(clic_data: Command) -> None:
     assert done.code == 2 and "did you mean 'winoground'" in done.err
 
 
+def test_a_folder_that_cannot_be_one(clic_data: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = clic_data("fetch", "cola", "--data", str(tmp_path / "file"))
+    assert done.code == 2 and done.err.count("\n") == 1 and "no folder can be made at" in done.err
+
+
 # Unpacking
 
 
