@@ -26,7 +26,6 @@ EXAMPLES = (
     "clic-data pack dense.csv shards --prepare-sentences --tags hanta",
     "clic-data pack dataset_coco.json shards --image-root coco --split train",
 )
-RESIZE_SHORT, QUALITY = 288, 90
 
 
 def add_arguments(parser: Parser) -> None:
@@ -75,8 +74,10 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     options = packing.Options(
         shard_size=flags.shard_size,
         shard_mb=flags.shard_mb,
-        resize_short=None if flags.keep_original else flags.resize_short or RESIZE_SHORT,
-        quality=None if flags.keep_original else flags.quality or QUALITY,
+        resize_short=None
+        if flags.keep_original
+        else flags.resize_short or packing.Options.resize_short,
+        quality=None if flags.keep_original else flags.quality or packing.Options.quality,
         prepare_sentences=flags.prepare_sentences,
         tags=flags.tags,
     )
