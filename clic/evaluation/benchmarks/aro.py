@@ -52,7 +52,7 @@ LEFT_OUT = frozenset(" ".join(name.split()) for name in _LEFT_OUT.split(","))
 def load_relation(data_root: Path) -> Grids:
     """Return VG-Relation: `mean` is over the relations, `all` over the rows."""
     path = data_root / RELATION
-    builder = GridBuilder()
+    builder = GridBuilder(path)
     for number, row in enumerate(read_list(path)):
         name = text_field(row, "relation_name", path, number)
         _add(builder, f"relation_{name.replace(' ', '_')}", row, path, number)
@@ -64,7 +64,7 @@ def load_relation(data_root: Path) -> Grids:
 def load_attribution(data_root: Path) -> Grids:
     """Return VG-Attribution: `mean` is over the pairs of attributes with 25 rows or more."""
     path = data_root / ATTRIBUTION
-    builder = GridBuilder()
+    builder = GridBuilder(path)
     for number, row in enumerate(read_list(path)):
         names = row.get("attributes") if isinstance(row, dict) else None
         pair = texts_of(names, 2, "attributes", path, number)

@@ -35,7 +35,7 @@ def load_bivlc(data_root: Path) -> Grids:
         for place, row in read_texts(file, COLUMNS)
     ]
     present = {f"{row['type']}_{row['subtype']}" for _, row in rows}
-    builder = GridBuilder([name for name in CATEGORIES if name in present])
+    builder = GridBuilder(folder, [name for name in CATEGORIES if name in present])
     for place, row in rows:
         images = [StoredImage(*place, column) for column in ("image", "negative_image")]
         builder.add(

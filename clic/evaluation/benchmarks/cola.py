@@ -15,7 +15,7 @@ IMAGES = "cola/images"
 
 def load_cola(data_root: Path) -> Grids:
     """Return Cola: a row is right if each caption prefers its own image."""
-    builder = GridBuilder(["multi_object"])
+    builder = GridBuilder(data_root / PAIRS, ["multi_object"])
     for urls, captions in _rows(data_root):
         files = [image_file(data_root / IMAGES, _name(url), data_root / PAIRS) for url in urls]
         builder.add("multi_object", files, captions)

@@ -15,7 +15,6 @@ import numpy as np
 
 from clic import seeding
 from clic.captions.tagging import make_tagger
-from clic.errors import DataError
 from clic.evaluation.benchmarks import retrieval
 from clic.evaluation.benchmarks.reading import GridBuilder
 from clic.evaluation.cases import Grids
@@ -45,15 +44,11 @@ def load_flickr30k_order(data_root: Path) -> Grids:
 
 def _load(path: Path, gallery: retrieval.Gallery) -> Grids:
     tagger = make_tagger(TAGGER)
-    builder = GridBuilder(["five_options"])
-    number = 0
-    for image, captions in gallery:
-        for caption in captions:
-            options = perturbations(tagger(caption), number)
-            builder.add("five_options", [image], [plain(caption), *map(plain, options)])
-            number += 1
-    if not number:
-        raise DataError(f"{path} has no caption of the test split; download it again")
+    builder = GridBuilder(path, ["five_options"])
+    rows = [(image, caption) for image, captions in gallery for caption in captions]
+    for number, (image, caption) in enumerate(rows):
+        options = perturbations(tagger(caption), number)
+        builder.add("five_options", [image], [plain(caption), *map(plain, options)])
     return builder.table("choice")
 
 

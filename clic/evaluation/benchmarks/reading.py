@@ -22,7 +22,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as JSON ({error}); download it again") from error
 
 
@@ -66,10 +66,15 @@ def texts_of(value: Any, least: int, what: str, path: Path, number: int | str) -
 
 
 class GridBuilder:
-    """Collects rows of images and captions and makes a table of them."""
+    """Collects rows of images and captions and makes a table of them.
 
-    def __init__(self, categories: Sequence[str] = ()) -> None:
-        """Start with categories in a given order; others follow as rows name them."""
+    Args:
+        source: Where the rows come from, for messages.
+        categories: Those that come first, in this order; others follow as rows name them.
+    """
+
+    def __init__(self, source: Path, categories: Sequence[str] = ()) -> None:
+        self._source = source
         self._images, self._texts = Interner(), Interner()
         self._categories = {name: index for index, name in enumerate(categories)}
         self._rows: list[tuple[int, list[int], list[int]]] = []
@@ -87,8 +92,14 @@ class GridBuilder:
         overall: str | None = None,
         sets: Mapping[str, Sequence[int]] | None = None,
     ) -> Grids:
-        """Return the table; rows with fewer captions than others are filled up with -1."""
-        width = max((len(captions) for _, _, captions in self._rows), default=0)
+        """Return the table; rows with fewer captions than others are filled up with -1.
+
+        Raises:
+            DataError: There are no rows.
+        """
+        if not self._rows:
+            raise DataError(f"{self._source} holds no rows; download it again")
+        width = max(len(captions) for _, _, captions in self._rows)
         padded = [captions + [-1] * (width - len(captions)) for _, _, captions in self._rows]
         return Grids(
             images=tuple(self._images.items),

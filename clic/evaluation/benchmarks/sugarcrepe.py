@@ -30,16 +30,20 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Numbers may be missing (SugarCrepe's swap_obj has no 108); rows come in the numbers' order.
 
     Raises:
-        DataError: The file cannot be read or is neither form.
+        DataError: The file cannot be read, is neither form, or holds no rows.
     """
     content = read_json(path)
+    if content in ([], {}):
+        raise DataError(f"{path} holds no rows; download it again")
     if isinstance(content, list):
         return content
     if isinstance(content, dict):
         try:
             return [content[key] for key in sorted(content, key=int)]
         except ValueError:
-            raise DataError(f"{path}: the keys of its object should be numbers") from None
+            raise DataError(
+                f"{path}: the keys of its object should be numbers; download it again"
+            ) from None
     raise DataError(f"{path} should hold a JSON list or object; download it again")
 
 

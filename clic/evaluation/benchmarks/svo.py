@@ -21,7 +21,7 @@ def load_svo(data_root: Path) -> Grids:
 
     Rows whose images differ in more than one part are left out, as in the published analysis.
     """
-    builder = GridBuilder(list(KINDS.values()))
+    builder = GridBuilder(data_root / PROBES, list(KINDS.values()))
     for number, row in enumerate(read_probes(data_root)):
         kinds = [name for column, name in KINDS.items() if row[column].strip().lower() == "true"]
         if len(kinds) != 1:

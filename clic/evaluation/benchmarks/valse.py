@@ -41,7 +41,7 @@ LEAST_VOTES = 2
 def load_valse(data_root: Path) -> Grids:
     """Return VALSE's valid rows; the accuracy is the paper's pairwise one, `mean` over files."""
     names = [f"piece_{piece.replace('-', '_')}" for piece in PIECES]
-    builder = GridBuilder(names)
+    builder = GridBuilder(data_root / FOLDER, names)
     for piece, category in zip(PIECES, names, strict=True):
         path = data_root / FOLDER / f"{piece}.json"
         content = read_json(path)

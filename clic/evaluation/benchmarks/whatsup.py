@@ -32,7 +32,7 @@ def load_whatsup(data_root: Path) -> Grids:
     A pair is left and right (or on and under, in front and behind) of the same two things, a set
     all four; each is right if all its rows are.
     """
-    builder = GridBuilder([*CONTROLLED, *PAIRED])
+    builder = GridBuilder(data_root / FOLDER, [*CONTROLLED, *PAIRED])
     pairs: dict[tuple[str, ...], int] = defaultdict(lambda: len(pairs))
     sets: dict[tuple[str, ...], int] = defaultdict(lambda: len(sets))
     pair_of: list[int] = []

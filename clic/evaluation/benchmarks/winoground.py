@@ -30,7 +30,8 @@ def load_winoground(data_root: Path) -> Grids:
     lines = (data_root / EXAMPLES).exists()
     rows = list(_from_lines(data_root) if lines else _from_parquet(data_root))
     seen = {tag for tag, _, _ in rows}
-    builder = GridBuilder([f"tag_{tag.lower()}" for tag in TAGS if tag in seen])
+    source = data_root / (EXAMPLES if lines else PARQUET)
+    builder = GridBuilder(source, [f"tag_{tag.lower()}" for tag in TAGS if tag in seen])
     for tag, images, captions in rows:
         builder.add(f"tag_{tag.lower()}", images, captions)
     return builder.table("winoground", overall="all")

@@ -209,7 +209,7 @@ def test_golden_ties_are_wrong_by_every_rule(arrays: dict[str, np.ndarray]) -> N
 
 
 def test_rows_with_fewer_options_than_others() -> None:
-    builder = GridBuilder()
+    builder = GridBuilder(Path("x"))
     builder.add("two_options", [Path("a")], ["right", "wrong"])
     builder.add("three_options", [Path("a")], ["right", "wrong", "worse"])
     table = builder.table("choice")

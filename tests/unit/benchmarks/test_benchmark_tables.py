@@ -351,10 +351,15 @@ def test_valse_scores_valid_rows_on_images_of_their_sources(
 @pytest.mark.parametrize(
     ("name", "file", "content", "message"),
     [
+        ("sugarcrepe", "sugarcrepe/add_att.json", "{}", "holds no rows"),
+        ("sugarcrepe++", "sugarcrepe_pp/replace_att.json", "[]", "holds no rows"),
         ("aro-relation", "aro/visual_genome_relation.json", "{}", "should hold a JSON list"),
+        ("aro-relation", "aro/visual_genome_relation.json", "[]", "holds no rows"),
+        ("aro-relation", "aro/visual_genome_relation.json", "[" * 99_999, "cannot be read as JSON"),
         ("aro-relation", "aro/visual_genome_relation.json", "[{}]", "no text 'relation_name'"),
         ("aro-attribution", "aro/visual_genome_attribution.json", "[{}]", "attributes"),
         ("winoground", "winoground/examples.jsonl", "{", "cannot be read as JSON lines"),
+        ("winoground", "winoground/examples.jsonl", "\n", "holds no rows"),
         ("winoground", "winoground/examples.jsonl", "{}", "no text 'image_0'"),
         ("cola", "cola/COLA_multiobjects_matching_benchmark.json", "[[1]]", "row 0 should have"),
         ("svo-probes", "svo_probes/svo_probes.csv", "a,b\n1,2\n", "no column 'sentence'"),
