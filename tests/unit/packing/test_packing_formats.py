@@ -44,6 +44,11 @@ def test_the_published_csv(put: Put, packed: Pack) -> None:
     assert (result.outcome.samples, result.outcome.shards, result.rejected) == (2, 1, [])
 
 
+def test_a_caption_that_is_a_columns_name_makes_no_header(put: Put, packed: Pack) -> None:
+    put("a.jpg")
+    assert packed(put("captions.csv", "a.jpg,photo,It runs\n")).captions() == [["photo", "It runs"]]
+
+
 def test_shards_are_read_as_any_others(put: Put, packed: Pack) -> None:
     put("img/a.jpg")
     result = packed(put("captions.csv", "img/a.jpg,A dog,It runs\n"))
@@ -211,13 +216,15 @@ def test_img2dataset_files(put: Put, packed: Pack) -> None:
 
 def test_parquet_by_path(put: Put, packed: Pack) -> None:
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    table = {"image_path": [str(put("i/a.jpg").name), "b.jpg"], "captions": [["A", UNICODE], ["B"]]}
-    put("i/b.jpg")
+    names = arrow.array([put("i/a.jpg").name, put("i/b.jpg").name])
     path = put("t.parquet", b"")
-    parquet.write_table(arrow.table(table), path)
-    result = packed(path, image_root=path.parent / "i")
-    assert result.sources() == ["a.jpg", "b.jpg"]
-    assert result.captions() == [["A", UNICODE], ["B"]]
+    for column in (names, names.dictionary_encode()):
+        table = {"image_path": column, "captions": [["A", UNICODE], ["B"]]}
+        parquet.write_table(arrow.table(table), path)
+        out = path.parent / f"out-{column.type.id}"
+        result = packed(path, image_root=path.parent / "i", out=out)
+        assert result.sources() == ["a.jpg", "b.jpg"]
+        assert result.captions() == [["A", UNICODE], ["B"]]
 
 
 @pytest.mark.parametrize("form", ["bytes", "struct"])

@@ -28,6 +28,8 @@ class Parquet(Reader):
             self.request, schema.names, str(self.paths[0])
         )
         kind = schema.field(self.image).type
+        if arrow.types.is_dictionary(kind):  # pandas' categories
+            kind = kind.value_type
         self.by_path = bool(arrow.types.is_string(kind) or arrow.types.is_large_string(kind))
         self.folder = self.root()
         self.found.append(f"images below {self.folder}" if self.by_path else "images in the file")

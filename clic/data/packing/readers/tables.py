@@ -162,6 +162,6 @@ def detect_table(path: Path, separator: str | None) -> type[Reader]:
     first = (first_rows(path, character, 1) or [[]])[0]
     if NEGATIVES in [name.strip() for name in first]:
         return NegClip
-    if first and looks_like_image(first[0]) and not known_columns(first):
+    if first and looks_like_image(first[0]):
         return ClicCsv
     return Table
