@@ -129,8 +129,10 @@ NAMES = ("replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 
 
 def scpp(site: Site) -> None:
+    texts = {"caption": "a", "caption2": "b", "negative_caption": "c"}
+    rows = json.dumps([{"filename": "000000000001.jpg", **texts}]).encode()
     for name in NAMES:
-        site.files[f"/Sri-Harsha/scpp/main/data/{name}.json"] = b"[" + b" " * 5000 + b"]"
+        site.files[f"/Sri-Harsha/scpp/main/data/{name}.json"] = rows + b" " * 5000
 
 
 def test_sugarcrepe_pp_over_a_broken_connection(
