@@ -11,9 +11,8 @@ MIN_WORDS, MAX_WORDS = 4, 34
 MIN_SENTENCES = 2
 """What CLIC keeps: sentences of 4 to 34 words, and images with at least two of them."""
 
-_PICTURE = (
-    r"(?:image|picture|photo|photograph|scene|illustration|painting|drawing|artwork|snapshot|shot)"
-)
+_PHOTO = r"(?:image|picture|photo|photograph|snapshot)"
+_PICTURE = rf"(?:{_PHOTO}|scene|illustration|painting|drawing|artwork|shot)"
 _SHOWS = (
     r"(?:shows|showcases|depicts|displays|features|presents|portrays|captures|illustrates|"
     r"contains|includes|is (?:of|about|showing|depicting|displaying))"
@@ -27,11 +26,12 @@ _LEADS = [
     rf"(?:the|this|a|an)\s+(?:{_ADJECTIVE}){{0,4}}?{_PICTURE}\s+(?:also\s+|clearly\s+)?{_SHOWS}"
     r"(?:\s+us)?(?:\s+that)?",
     # "In the image, we can see", "In this photo a"; not "In the picture frame"
-    rf"(?:in|within|on)\s+(?:the|this)\s+(?:{_ADJECTIVE}){{0,2}}?{_PICTURE}"
+    rf"(?:in|within|on)\s+(?:the|this)\s+(?:{_ADJECTIVE}){{0,4}}?{_PICTURE}"
     rf"(?:\s*,?\s+{_SEE}|(?=\s*,|\s+(?:there|a|an|the|two|three|several|some|many)\b))",
-    # "This is a photo of", "An image of", "A close-up photograph showing"
-    rf"(?:(?:this|it)\s+is\s+)?(?:(?:the|an|a)\s+)?(?:{_ADJECTIVE}){{0,2}}?{_PICTURE}\s+"
-    r"(?:of|showing|depicting|featuring)",
+    # "This is a drawing of", "An image of", "A close-up photograph showing"; not "The drawing of
+    # the child", "A painting of a ship", which may hang on a wall
+    rf"(?:(?:this|it)\s+is\s+(?:the|an?)\s+(?:{_ADJECTIVE}){{0,4}}?{_PICTURE}"
+    rf"|(?:an?\s+)?(?:{_ADJECTIVE}){{0,4}}?{_PHOTO})\s+(?:of|showing|depicting|featuring)",
     # "We can see"
     r"(?:we|you|one)\s+can\s+(?:also\s+)?(?:see|observe|notice)(?:\s+that)?",
 ]
