@@ -52,6 +52,7 @@ def test_rows_of_the_wrong_width(put: Put, packed: Pack) -> None:
     result = packed(put("t.csv", text))
     assert result.captions() == [["A dog"]]
     assert [line["row"] for line in result.rejected] == ["t.csv:3", "t.csv:5"]
+    assert [line["source"] for line in result.rejected] == ["a.jpg", "a.jpg"]
     assert result.rejected[1]["reason"].startswith("4 columns where the header has 3")
 
 

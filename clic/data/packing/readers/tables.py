@@ -36,8 +36,12 @@ class _TextTable(Reader):
         """Return the names of the columns, empty where the first row is data; fills `found`."""
         raise NotImplementedError
 
-    def read(self, row: list[str]) -> tuple[str, tuple[str, ...], dict[str, Any]]:
-        """Return image, captions and further entries of a row; raises `RejectedError`."""
+    def image_of(self, row: list[str]) -> str:
+        """Return the image of a row, empty where the row is too short to name one."""
+        raise NotImplementedError
+
+    def read(self, row: list[str]) -> tuple[tuple[str, ...], dict[str, Any]]:
+        """Return captions and further entries of a row; raises `RejectedError`."""
         raise NotImplementedError
 
     def items(self) -> Iterator[Item]:
@@ -50,7 +54,8 @@ class _TextTable(Reader):
             try:
                 if isinstance(row, RejectedError):
                     raise row
-                image, captions, extra = self.read(row)
+                image = self.image_of(row)
+                captions, extra = self.read(row)
                 place = file_place(image, root)
             except RejectedError as error:
                 yield Item(image, where, reason=str(error))
@@ -72,8 +77,11 @@ class ClicCsv(_TextTable):
         )
         return self.first if header else []
 
-    def read(self, row: list[str]) -> tuple[str, tuple[str, ...], dict[str, Any]]:
-        return row[0].strip(), texts(row[1:]), {}
+    def image_of(self, row: list[str]) -> str:
+        return row[0].strip()
+
+    def read(self, row: list[str]) -> tuple[tuple[str, ...], dict[str, Any]]:
+        return texts(row[1:]), {}
 
 
 class Table(_TextTable):
@@ -92,14 +100,17 @@ class Table(_TextTable):
         self.found += lines
         return header
 
-    def read(self, row: list[str]) -> tuple[str, tuple[str, ...], dict[str, Any]]:
+    def image_of(self, row: list[str]) -> str:
+        return row[self.image].strip() if self.image < len(row) else ""
+
+    def read(self, row: list[str]) -> tuple[tuple[str, ...], dict[str, Any]]:
         if len(row) != len(self.header):
             raise RejectedError(
                 f"{len(row)} columns where the header has {len(self.header)}; "
                 "quote cells that hold a separator"
             )
         found = [c for column in self.captions for c in texts(_cell(row[column]))]
-        return row[self.image].strip(), tuple(found), {}
+        return tuple(found), {}
 
 
 class NegClip(Table):
@@ -118,8 +129,8 @@ class NegClip(Table):
             self.found.append(f"neighbours: {NEIGHBOURS!r}, stored as keys")
         return header
 
-    def read(self, row: list[str]) -> tuple[str, tuple[str, ...], dict[str, Any]]:
-        image, captions, _ = super().read(row)
+    def read(self, row: list[str]) -> tuple[tuple[str, ...], dict[str, Any]]:
+        captions, _ = super().read(row)
         cells = dict(zip(self.header, row, strict=True))
         extra: dict[str, Any] = {"negatives": list(texts(_list(cells[NEGATIVES], NEGATIVES)))}
         if cells.get(NEIGHBOURS, "").strip():
@@ -127,7 +138,7 @@ class NegClip(Table):
             if not all(isinstance(n, int) and n >= 0 for n in numbers):
                 raise RejectedError(f"{NEIGHBOURS} holds no row numbers")
             extra["neighbours"] = [key_of(n) for n in numbers]
-        return image, captions, extra
+        return captions, extra
 
 
 def _cell(cell: str) -> str | Sequence[str]:
