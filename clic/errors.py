@@ -25,6 +25,10 @@ class DataError(ClicError):
     """A data file is missing, broken or not what its name promises."""
 
 
+class UnavailableError(DataError):
+    """Data cannot be had just now: a server is gone, a disk is full; no sample may stand in."""
+
+
 class ModelError(ClicError):
     """A model cannot be found, or its weights do not fit its architecture."""
 

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from clic.data.index import INDEX_SUFFIX, index_path, load_index, write_index
 from clic.data.remote import MISSING, beside, fetch
 from clic.download import RefusedError
-from clic.errors import DataError
+from clic.errors import DataError, UnavailableError
 
 GB = 10**9
 PATIENCE = 600.0
@@ -76,13 +76,15 @@ class ShardCache:
         """Open a shard, fetching it where it is not (or no longer) there.
 
         Raises:
-            DataError: It cannot be fetched, or finds no room.
+            UnavailableError: It cannot be fetched, or finds no room.
         """
         path = self.path(url)
         file = self._open_cached(path)
         while file is None:
             try:
                 fetch(url, path, _RoomMaker(self, path))
+            except DataError as error:
+                raise UnavailableError(str(error)) from error
             finally:
                 _grant(path).unlink(missing_ok=True)
             file = self._open_cached(path)  # None if another process evicted it in this instant
@@ -113,9 +115,13 @@ class ShardCache:
         target = index_path(self.path(url))
         if target.exists():
             return target
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock_path = target.with_name(f"{target.name}.lock")
-        with open(lock_path, "wb") as lock:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock_path = target.with_name(f"{target.name}.lock")
+            lock = open(lock_path, "wb")  # noqa: SIM115, closed below
+        except OSError as error:
+            raise _unusable(self.folder, error) from error
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not target.exists() and not _fetch_index(url, target):
                 with self.open(url):
@@ -249,5 +255,5 @@ def _reserved(path: Path) -> int:
 
 def _unusable(path: Path, error: OSError) -> DataError:
     return DataError(
-        f"{path} cannot be read ({error.strerror}); remove it, or choose another data.cache_dir"
+        f"{path} cannot be used ({error.strerror}); mend it, or choose another data.cache_dir"
     )

@@ -13,7 +13,7 @@ from clic.captions.sentences import end_sentence
 from clic.captions.tagging import Tagger, lower, make_tagger
 from clic.config import CaptionsConfig
 from clic.data.sources import Source
-from clic.errors import ConfigError, DataError
+from clic.errors import ConfigError, DataError, UnavailableError
 from clic.types import HardNegative, Kind, Sample, Token
 
 FALLBACK = "hanta"
@@ -82,6 +82,8 @@ class Captioner:
             try:
                 if source.read(index).tags is not None:
                     return
+            except UnavailableError:
+                raise
             except (DataError, OSError):
                 continue  # whoever builds the batch replaces and counts it
         raise ConfigError(

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from clic import distributed
-from clic.errors import DataError
+from clic.errors import DataError, UnavailableError
 from clic.seeding import generator
 from clic.types import Batch, Fault, Tally
 
@@ -74,11 +74,15 @@ def first_usable(
 
     Raises:
         DataError: So many in a row are broken that it can be no chance.
+        UnavailableError: A sample cannot be had just now; another would make another batch than
+            the run has when all is well.
     """
     faults: list[Fault] = []
     for candidate in chain([index], islice(others, MOST_IN_A_ROW)):
         try:
             return load(candidate), faults
+        except UnavailableError:
+            raise
         except (DataError, OSError) as error:
             faults.append(Fault(candidate, " ".join(str(error).split())))
     raise DataError(f"{len(faults)} samples in a row are broken: {_listed(faults)}; mend the data")

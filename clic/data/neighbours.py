@@ -16,7 +16,7 @@ from clic import images
 from clic.data.index_columns import ColumnsError, read_columns, write_columns
 from clic.data.shards import ShardSource
 from clic.data.sources import Source
-from clic.errors import DataError
+from clic.errors import DataError, UnavailableError
 
 FORMAT, VERSION = "neighbours", 1
 QUERIES, KEYS = 1024, 16384
@@ -91,6 +91,8 @@ def encode_source(
 def _pixels(source: Source, number: int) -> np.ndarray | None:
     try:
         return images.decode(source.read(number).image)
+    except UnavailableError:
+        raise
     except DataError:
         return None  # counted by the caller, whose features of it are 0
 
@@ -162,8 +164,8 @@ def read_neighbours(path: Path, source: Source) -> np.ndarray:
     """
     try:
         header, columns = read_columns(path, FORMAT, VERSION, mapped=True)
-    except (FileNotFoundError, IsADirectoryError, ColumnsError) as error:
-        reason = error if isinstance(error, ColumnsError) else f"there is no file {path}"
+    except (OSError, ColumnsError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(
             f"sampling.hard_images={path}: {reason}; make it with clic-data neighbours"
         ) from error

@@ -79,6 +79,6 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
         found = nearest(features.rows, flags.k, device, lambda images: bars.advance(bar, images))
         write_neighbours(out, source, found, identity)
         features.remove()
-    note = f" ({broken} broken images have none of their own kind)" if broken else ""
+    note = f" ({broken} broken images are nobody's, and have arbitrary ones)" if broken else ""
     print(f"{out}: {flags.k} neighbours of each of {len(source)} images{note}")
     print(f"  clic-train ... sampling.kinds=single sampling.hard_images={out}")

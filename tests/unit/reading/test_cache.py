@@ -118,6 +118,12 @@ def test_a_server_that_is_gone_is_told(
     assert source.read(0).captions == ("a 0",)  # and when it is back, the run goes on
 
 
+def test_a_cache_that_cannot_be_is_told(served: Any, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(DataError, match=r"cache/shards cannot be used .*data\.cache_dir"):
+        opened(served, tmp_path, "a")
+
+
 def test_another_shard_under_the_same_address(served: Any, tmp_path: Path) -> None:
     source = opened(served, tmp_path, "a")
     source.paths[0].unlink()

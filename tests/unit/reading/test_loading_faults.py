@@ -15,7 +15,7 @@ from PIL import Image
 from clic import models
 from clic.config import Config
 from clic.data import make_builder, make_loader, make_sources
-from clic.errors import DataError
+from clic.errors import DataError, UnavailableError
 from clic.models import ClipModel
 from clic.types import Batch
 
@@ -163,3 +163,24 @@ def test_a_server_that_drops_in_the_middle_of_shards(
     batches = steps(0, 3)
     assert keys(batches) == keys(local(0, 3)) and broken(batches) == 0
     assert site.drops == []
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_no_sample_stands_in_for_one_that_cannot_be_fetched(
+    load: Callable[..., Any],
+    tmp_path: Path,
+    site: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+) -> None:
+    monkeypatch.setattr("clic.download.fetching.BACKOFF", 0.001)
+    folder = write(tmp_path / "s", {"a": 63, "b": 63})
+    for path in folder.iterdir():
+        site.files[f"/{path.name}"] = path.read_bytes()
+    steps = load(f"'{site.url}/{{a,b}}.tar'", *WORDS)
+    whole = keys(steps(0, 2))
+    next((tmp_path / "cache" / "shards").glob("*b.tar")).unlink()
+    site.answers = [(503, {})] * 6
+    with pytest.raises(UnavailableError, match=r"b\.tar cannot be fetched .*503"):
+        steps(0, 2, workers)
+    assert keys(steps(0, 2, workers)) == whole  # when the server is back
