@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from clic.captions.annotation import annotate, stored_tokens
 from clic.captions.tagging import Tagger, make_tagger
-from clic.data.index import IMAGE_TYPES, index_path, load_index, write_index
+from clic.data.index import IMAGE_TYPES, index_path, is_indexed, write_index
 from clic.data.index_tar import NOTHING, Span, read_span, walk
 from clic.data.pool import Ticker, run_tasks
 from clic.data.record import captions_of, parse_record
@@ -157,9 +157,11 @@ def annotate_shard(tagger: str, force: bool, shard: Path, tick: Ticker) -> Annot
                 _rewrite(file, temporary, found.changed)
                 new_index = write_index(temporary, temporary.with_suffix(".index"))
                 os.chmod(temporary, shard.stat().st_mode)
+                # A kill from here on leaves a tar without an index, never one with an older one's.
+                index_path(shard).unlink(missing_ok=True)
                 os.replace(temporary, shard)
                 os.replace(new_index, index_path(shard))
-            elif not _is_indexed(shard):
+            elif not is_indexed(shard):
                 write_index(shard)
     except (DataError, OSError) as error:
         return Annotated(str(shard), problem=str(error))
@@ -259,16 +261,6 @@ def _claimed(shard: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
             temporary.with_suffix(".index").unlink(missing_ok=True)
-
-
-def _is_indexed(shard: Path) -> bool:
-    path = index_path(shard)
-    if not path.is_file():
-        return False
-    try:
-        return load_index(path).shard_bytes == shard.stat().st_size
-    except DataError:
-        return False
 
 
 @lru_cache(maxsize=1)

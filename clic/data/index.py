@@ -236,7 +236,29 @@ def load_index(path: Path) -> ShardIndex:
         samples, size, left_out = (
             int(header[name]) for name in ("samples", "shard_bytes", "left_out")
         )
+        _check_columns(path, samples, columns)
         return ShardIndex(samples, size, left_out, broken, columns)
+
+
+def _check_columns(path: Path, samples: int, columns: dict[str, np.ndarray]) -> None:
+    """Check what no checksum tells: the file may come from the server that has the shard."""
+    for name, (dtype, width) in COLUMNS.items():
+        found = (columns[name].dtype.str, columns[name].shape)
+        if found != (dtype, (samples, width) if width else (samples,)):
+            raise ColumnsError(f"{path} is broken (column {name} is {found[0]} {found[1]})")
+    ends, keys = columns["key_ends"], columns["keys"]
+    last = int(ends[-1]) if samples else 0
+    if keys.dtype != np.uint8 or keys.shape != (last,) or (ends[1:] < ends[:-1]).any():
+        raise ColumnsError(f"{path} is broken (its keys do not fit)")
+
+
+def is_indexed(shard: Path) -> bool:
+    """Return whether the index beside a tar is whole, and of a tar of this size."""
+    path = index_path(shard)
+    try:
+        return path.is_file() and load_index(path).shard_bytes == shard.stat().st_size
+    except (DataError, OSError):
+        return False
 
 
 def index_counts(path: Path) -> tuple[int, int, int]:

@@ -159,6 +159,24 @@ def test_an_interrupt_leaves_the_shard_as_it_was(
     assert annotated(shard)[0].tagged == 2
 
 
+def test_a_kill_between_tar_and_index_leaves_no_older_index(
+    shard: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data.write_index(shard)
+    move = os.replace
+
+    def killed(source: Path, target: Path) -> None:
+        move(source, target)
+        if target == shard:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", killed)
+        annotated(shard)
+    assert [path.name for path in shard.parent.iterdir()] == [shard.name]
+    assert data.ShardSource(str(shard)).read(0).tags == tuple(map(TAG, CAPTIONS))
+
+
 @pytest.mark.slow
 def test_a_kill_leaves_the_shards_whole(tmp_path: Path) -> None:
     captions = [f"a {word} dog number {i} near a cat" for i in range(40) for word in ("red", "big")]

@@ -27,15 +27,13 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     """Write the indexes."""
     from rich.progress import Progress
 
-    from clic.data.index import index_path, load_index
+    from clic.data.index import index_path, is_indexed, load_index
     from clic.data.naming import find_shards
     from clic.data.pool import default_workers, run_tasks
 
     check_least(1, **({} if flags.workers is None else {"workers": flags.workers}))
     shards = find_shards(flags.shards, "clic-data index")
-    if not shards:
-        raise DataError("no shards are named")
-    todo = [shard for shard in shards if flags.force or not _is_indexed(shard)]
+    todo = [shard for shard in shards if flags.force or not is_indexed(shard)]
     failed = []
     with Progress(transient=True, disable=not sys.stdout.isatty()) as bars:
         bar = bars.add_task("index", total=len(todo))
@@ -54,15 +52,6 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
         samples, broken = samples + index.samples, broken + len(index.broken)
     kept = f", {len(shards) - len(todo)} were" if len(todo) < len(shards) else ""
     print(f"indexed {len(todo)} shards{kept}: {samples} samples, {broken} of them broken")
-
-
-def _is_indexed(shard: Path) -> bool:
-    from clic.data.index import index_path, load_index
-
-    try:
-        return load_index(index_path(shard)).shard_bytes == shard.stat().st_size
-    except DataError:
-        return False
 
 
 def _index(shard: Path, tick: Callable[[int], None]) -> str:

@@ -8,6 +8,7 @@ import pickle
 import signal
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 
 from clic import shapes
 from clic.data import Sampler, ShardSource, pack, write_index
-from clic.data.index import index_counts, index_path, load_index
+from clic.data.index import index_counts, index_path, is_indexed, load_index, save_index
 from clic.data.index_columns import read_columns, read_header, write_columns
 from clic.data.index_missing import ensure_index
 from clic.errors import DataError
@@ -103,6 +104,31 @@ def test_what_an_index_says(shards: Path) -> None:
         image = file.getmember(f"{sample.key}.png")
     assert index.columns["blocks"][1][0] * 512 == image.offset_data
     assert index.columns["lengths"][1][0] == image.size
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("crcs", None),
+        ("crcs", np.zeros(2, "<u4")),
+        ("sizes", np.zeros((3, 2), "<i8")),
+        ("blocks", np.zeros(9, "<u4")),
+        ("key_ends", np.array([5, 4, 6], "<u4")),
+        ("keys", np.zeros(1, "|u1")),
+    ],
+)
+def test_columns_that_do_not_fit_are_refused(
+    shards: Path, tmp_path: Path, name: str, column: np.ndarray | None
+) -> None:
+    shard = copy(shards, tmp_path / "s") / "00000.tar"
+    path = index_path(shard)
+    index = load_index(path)
+    columns = {**index.columns, name: column}
+    kept = {key: value for key, value in columns.items() if value is not None}
+    save_index(path, replace(index, columns=kept))  # its checksum is right
+    with pytest.raises(DataError, match=r"is broken .*clic-data index --force"):
+        load_index(path)
+    assert not is_indexed(shard)
 
 
 # --- the merged index ----------------------------------------------------------------------------
