@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from clic.errors import ConfigError
 
+MIXTURE = "captions.mixture"
+"""The one setting whose entries have names of the user's choice, which Hydra adds with ++ alone."""
 PATTERNS = ("data.shards", "data.single_shards")
 BRACE = re.compile(r"(?<!\$)\{")  # but not an interpolation's
 OUTER_COMMA = re.compile(r",(?![^{}]*\})")
@@ -30,6 +32,13 @@ def check_repeats(words: Sequence[str]) -> None:
             raise ConfigError(
                 f"{key} is given {len(same)} times, from {same[0]!r} to {same[-1]!r}; {remedy}"
             )
+
+
+def for_hydra(word: str) -> str:
+    """Return a word as Hydra's grammar and its strict structures want it."""
+    key = word.partition("=")[0]
+    added = key == MIXTURE or key.startswith(f"{MIXTURE}.")
+    return quote_braces(f"++{word}" if added else word)
 
 
 def quote_braces(word: str) -> str:

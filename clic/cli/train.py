@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clic.cli.common import INTERRUPTED, one_line, run_cli
-from clic.cli.overrides import check_repeats, quote_braces
+from clic.cli.overrides import MIXTURE, check_repeats, for_hydra
 from clic.config import Config
 from clic.errors import ClicError, ConfigError, did_you_mean
 
@@ -165,7 +165,8 @@ def _check_override(word: str) -> None:
                 )
         return
     known = settings()
-    if name not in known and not any(k.startswith(f"{name}.") for k in known):
+    entry = name.startswith(f"{MIXTURE}.")  # any name: `validate` knows which there are
+    if name not in known and not entry and not any(k.startswith(f"{name}.") for k in known):
         last = [k for k in known if k.split(".")[-1] == name.split(".")[-1]]
         hint = did_you_mean(name, known) if not last else f"; did you mean {' or '.join(last)}?"
         raise ConfigError(f"setting {name!r} is not known{hint} (see clic-train --help)")
@@ -204,7 +205,7 @@ def _train(words: Sequence[str]) -> int | None:
 
     with tempfile.TemporaryDirectory() as scratch:  # for the multirun.yaml that Hydra insists on
         sweep = [f"hydra.sweep.dir={scratch}"] if "-m" in words or "--multirun" in words else []
-        sys.argv = ["clic-train", *map(quote_braces, words), *sweep]
+        sys.argv = ["clic-train", *map(for_hydra, words), *sweep]
         try:
             job()
         except (HydraException, OmegaConfBaseException) as error:
@@ -229,7 +230,7 @@ def compose(words: Sequence[str]) -> Config:
     _register_schema()
     try:
         with hydra.initialize_config_module(CONFIGS, version_base="1.3"):
-            composed = hydra.compose("train", overrides=[quote_braces(word) for word in words])
+            composed = hydra.compose("train", overrides=[for_hydra(word) for word in words])
             config = OmegaConf.to_object(composed)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_reason(error)) from error

@@ -16,6 +16,7 @@ from clic import models, runs
 from clic.cli import train as command
 from clic.cli.overrides import quote_braces
 from clic.config import Config
+from clic.errors import ConfigError
 from clic.training import train
 from clic.training.metrics_log import read
 from clic.validation import validate
@@ -219,6 +220,27 @@ def test_a_pattern_needs_no_quotes_of_hydras(word: str, shards: object) -> None:
 def test_a_sweep_of_patterns_is_of_each() -> None:
     words = quote_braces("data.shards=a/{0,1}.tar,b/{0..2}.tar")
     assert words == "data.shards='a/{0,1}.tar','b/{0..2}.tar'"
+
+
+@pytest.mark.parametrize(
+    ("words", "mixture"),
+    [
+        (["captions=mixed", "captions.mixture.swap=0.1"], {"swap": 0.1, "replace": 0.5}),
+        (["captions.mixture.swap=1", "captions.mixture.replace=3"], {"swap": 1, "replace": 3}),
+        (["captions.mixture={swap: 1, replace: 3}"], {"swap": 1, "replace": 3}),
+    ],
+)
+def test_a_mixture_is_weighed_by_name(words: list[str], mixture: dict[str, float]) -> None:
+    choice = [] if "captions=mixed" in words else ["captions.single_negative=mixture"]
+    config = composed("+experiment=vitb32_clove", *choice, *words)
+    assert config.captions.mixture == mixture
+    validate(config)
+
+
+def test_a_misspelt_generator_of_a_mixture_is_told() -> None:
+    config = composed("+experiment=vitb32_clove", "captions=mixed", "captions.mixture.swp=1")
+    with pytest.raises(ConfigError, match=r"captions\.mixture\.swp is not known.*'swap'"):
+        validate(config)
 
 
 # --- runs ----------------------------------------------------------------------------------------
