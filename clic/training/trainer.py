@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from types import FrameType
 from typing import Any
 
 import torch
@@ -25,6 +22,7 @@ from clic.losses.objectives import Objective
 from clic.models import ClipModel
 from clic.seeding import generator, seed_torch
 from clic.training.metrics_log import Averages, MetricsLog
+from clic.training.stopping import stop_requests
 from clic.types import KINDS, Batch, Kind, Tally
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -177,7 +175,7 @@ class Trainer:
         train, averages, clock = self.config.train, Averages(), time.perf_counter()
         first = self.done
         models.set_mode(self.clip.model, self.trained)
-        with _stop_requests() as stop:
+        with stop_requests() as stop:
             for batch in batches:
                 self.faults.add(batch)
                 averages.add(self.step(batch))
@@ -283,23 +281,3 @@ def _warmup_steps(config: Config, steps: int) -> int:
     if config.optim.warmup_fraction is not None:
         return math.floor(config.optim.warmup_fraction * steps)
     return config.optim.warmup_steps or 0
-
-
-@contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second SIGINT kills at once."""
-    received: list[int] = []
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        if received and number == signal.SIGINT:
-            signal.default_int_handler(number, frame)
-        received.append(number)
-
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        for number in handlers:
-            signal.signal(number, receive)
-        yield received
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
