@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import threading
 from collections.abc import Iterator, Mapping
 
 from torch.utils.data import DataLoader, Dataset
@@ -124,8 +125,18 @@ def _watched(loader: DataLoader[Batch | ClicError]) -> Iterator[Batch | ClicErro
 
 
 def _start_worker(worker: int) -> None:
-    """Leave Ctrl-C, which a terminal sends to every process, to the training process."""
+    """Leave to the training process what terminals, torchrun and Slurm send to all processes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_told, daemon=True).start()
     # What is loaded by now stays: looking through it for garbage takes some percent of the time,
     # and copies the memory that a forked worker shares with its parent.
     gc.freeze()
+
+
+def _end_when_told() -> None:
+    """End this process at its parent's SIGTERM; of others', the parent finishes the step first."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import os
 import signal
+import subprocess
+import time
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -19,6 +22,7 @@ from clic import models
 from clic.config import Config
 from clic.data import BatchBuilder, Source, make_builder, make_loader
 from clic.data.faults import FaultLog, first_usable, substitutes
+from clic.data.loader import _start_worker
 from clic.errors import DataError
 from clic.types import Batch, Fault, Sample, Tally
 
@@ -167,6 +171,37 @@ def test_a_killed_worker_ends_in_one_line(builder: Callable[..., BatchBuilder]) 
     with pytest.raises(DataError, match=r"a loader worker was killed .*data\.workers") as error:
         list(make_loader(builder(source=Deadly()), 0, 4, 2, pin_memory=False))
     assert "\n" not in str(error.value)
+
+
+def test_a_request_to_stop_leaves_the_workers_to_the_training_process(
+    builder: Callable[..., BatchBuilder],
+) -> None:
+    before = set(multiprocessing.active_children())
+    batches = make_loader(builder(), 0, 12, 1, pin_memory=False)
+    assert next(batches).step == 0
+    (worker,) = set(multiprocessing.active_children()) - before
+    for name in ("-TERM", "-INT"):  # as torchrun and Slurm send them, to the whole group
+        subprocess.run(["kill", name, str(worker.pid)], check=True)
+    assert [batch.step for batch in batches] == list(range(1, 12))
+    worker.join(20)
+    assert worker.exitcode == 0
+
+
+def test_a_worker_ends_when_its_parent_says_so() -> None:
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+
+    def work() -> None:
+        _start_worker(0)
+        ready.set()
+        time.sleep(60)
+
+    worker = context.Process(target=work, daemon=True)
+    worker.start()
+    assert ready.wait(20)
+    worker.terminate()
+    worker.join(20)
+    assert worker.exitcode == 0
 
 
 def test_every_fault_is_named(builder: Callable[..., BatchBuilder]) -> None:
