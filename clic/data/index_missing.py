@@ -23,8 +23,8 @@ def index_missing(missing: Sequence[tuple[Path, Path]]) -> None:
     turn = rank * len(missing) // ranks
     if rank == 0:
         print(
-            f"{len(missing)} shards have no index and are indexed now (clic-data index does it "
-            "with several processes)",
+            f"shards without an index: {len(missing)}; they are indexed now (clic-data index does "
+            "it with several processes)",
             file=sys.stderr,
         )
     busy = []

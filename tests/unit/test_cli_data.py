@@ -142,7 +142,7 @@ def test_index(clic_data: Clic, tmp_path: Path) -> None:
     for shard in shards:
         index_path(shard).unlink()
     code, out, _ = clic_data("index", "world/{00000..00001}.tar", shards[2])
-    assert (code, out) == (0, "indexed 3 shards: 3 samples, 0 of them broken\n")
+    assert (code, out) == (0, "3 shards indexed: 3 samples, 0 of them broken\n")
     assert all(index_path(shard).is_file() for shard in shards)
 
 

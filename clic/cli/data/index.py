@@ -50,8 +50,8 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     for shard in shards:
         index = load_index(index_path(shard))
         samples, broken = samples + index.samples, broken + len(index.broken)
-    kept = f", {len(shards) - len(todo)} were" if len(todo) < len(shards) else ""
-    print(f"indexed {len(todo)} shards{kept}: {samples} samples, {broken} of them broken")
+    kept = f", {len(shards) - len(todo)} had been" if len(todo) < len(shards) else ""
+    print(f"{len(todo)} shards indexed{kept}: {samples} samples, {broken} of them broken")
 
 
 def _index(shard: Path, tick: Callable[[int], None]) -> str:

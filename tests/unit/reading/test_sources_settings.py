@@ -227,10 +227,10 @@ def test_index_keeps_what_fits(
     index_path(second).write_bytes(index_path(second).read_bytes()[:-1])
     before = index_path(third).stat().st_mtime_ns
     code, out, _ = clic_data("index", tmp_path, "--workers", 2)
-    assert (code, out) == (0, "indexed 2 shards, 1 were: 24 samples, 0 of them broken\n")
+    assert (code, out) == (0, "2 shards indexed, 1 had been: 24 samples, 0 of them broken\n")
     assert index_path(third).stat().st_mtime_ns == before
     code, out, _ = clic_data("index", "--force", tmp_path, "--workers", 1)
-    assert (code, out) == (0, "indexed 3 shards: 24 samples, 0 of them broken\n")
+    assert (code, out) == (0, "3 shards indexed: 24 samples, 0 of them broken\n")
     assert index_path(third).stat().st_mtime_ns > before
     first.write_bytes(first.read_bytes()[:-2000])
     third.write_bytes(b"no tar")
