@@ -75,8 +75,11 @@ class Captioner:
         return self.config.composite_negative if composite else self.config.single_negative
 
     def check(self, kind: Kind, source: Source) -> None:
-        """Raise `ConfigError` where tags are to be the stored ones and a source has none."""
-        if self.config.tagger != "stored" or not self.negatives(kind):
+        """Raise `ConfigError` where no tags can be had: none are stored, or no tagger is there."""
+        if not self.negatives(kind):
+            return
+        if self.config.tagger != "stored":
+            make_tagger(self.config.tagger)
             return
         for index in range(min(LOOKED_AT, len(source))):
             try:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
 
 from clic import shapes
+from clic.captions.spacy_tags import _load
 from clic.config import CaptionsConfig
 from clic.data import Source
 from clic.data.captioning import Captioner, check_captions
@@ -157,6 +159,15 @@ def test_a_setting_that_wants_tags_where_there_are_none_is_named() -> None:
         captioner().check("single", Listed(samples))  # which have no false captions
     captioner().check("composite", Listed([None, bare, DOG]))
     captioner().check("composite", Listed([Sample("x", IMAGE, ("a dog",), ())]))
+
+
+def test_a_tagger_that_is_not_installed_is_told_before_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    _load.cache_clear()
+    with pytest.raises(ConfigError, match="captions.tagger=spacy needs spaCy"):
+        captioner(tagger="spacy").check("composite", Listed([DOG]))
 
 
 @pytest.mark.parametrize(
