@@ -1,10 +1,9 @@
-"""What a noun phrase of a caption belongs to: small rules in the place of a parser."""
+"""What a preposition says the place of: small rules in the place of a parser."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from clic.captions.phrases import NounPhrase
 from clic.captions.words import (
@@ -12,275 +11,210 @@ from clic.captions.words import (
     GOALS,
     HELD_IN,
     INTO_OBJECT,
+    KEEPING,
     MEASURES,
     NEIGHBOURS,
     OF_THE_ACT,
     PARTICLES,
-    PICTURE_NOUNS,
     PLACING,
+    POSTURES,
     RELATIVE,
     RIDDEN,
+    RIDING,
+    SURFACES,
+    SURROUNDING,
     TAKEN_UP,
     TIMES,
     TOOLS,
+    WATCHING,
+    WORD_PREPOSITIONS,
+    WORKED_WITH,
     WORN,
 )
 from clic.types import Token
 
-_PARTICIPLES = frozenset(("made", "held", "built", "hung", "kept", "set", "cut", "caught", "left"))
-_STOPS = frozenset((".", "!", "?", ";"))
-
-
-class Relation(NamedTuple):
-    """`subject` and `obj` are the head nouns' tokens, `words` those that relate them."""
-
-    subject: int
-    words: tuple[int, ...]
-    obj: int
+_WEARING = frozenset(("in", "with"))
+_SEVERAL_WORDS = frozenset(WORD_PREPOSITIONS)
 
 
 @dataclass
-class Reader:
-    """Reads a caption from left to right, one noun phrase after another.
+class Clause:
+    """What was read of a clause so far.
 
     Attributes:
         tokens: The caption.
         letters: Their kinds.
+        forms: The tokens in lower case.
         subjects: Heads of the clause's subject, several where "and" joins them.
         latest: Heads of the latest noun phrase and of those that it is joined to.
         inner: Heads behind an "of" of the latest.
         how: The relation words that led to `latest`, none where it is the subject.
         source: What those relate it to.
-        actors: Whose act the latest verb is.
-        fronted: The preposition that the sentence begins with.
+        verb: The words of the latest relation that has a verb.
+        actors: Whose act that is.
         finite: Whether the subject has its verb, "sits" or "is sitting".
     """
 
     tokens: Sequence[Token]
     letters: list[str]
-    relations: list[Relation] = field(default_factory=list)
-    predicates: list[tuple[int, int]] = field(default_factory=list)
+    forms: list[str]
     subjects: list[int] = field(default_factory=list)
     latest: list[int] = field(default_factory=list)
     inner: list[int] = field(default_factory=list)
     how: tuple[int, ...] = ()
     source: list[int] = field(default_factory=list)
+    verb: tuple[int, ...] = ()
     actors: list[int] = field(default_factory=list)
-    fronted: tuple[int, ...] = ()
     finite: bool = False
 
-    def read(self, start: int, phrase: NounPhrase) -> None:
-        """Relate a noun phrase to what was read, by the tokens from `start` to it."""
-        self.predicate(start, phrase.first)
-        gap = range(start, phrase.first)
-        pronoun = [i for i in gap if self.tokens[i].pos == "PRON" and not self._is_relative(i)]
-        if pronoun:
-            gap = range(pronoun[-1] + 1, phrase.first)
-        words = self._relating(gap)
-        if not self.latest or any(self.tokens[i].text in _STOPS for i in gap):
-            self._begin(phrase)
-            self.fronted = words if words and self.letters[words[0]] == "P" else ()
-        elif self.fronted and any(self.letters[i] == "K" for i in gap):
-            self._follow_fronted(phrase)
-        elif words and not (pronoun and self.letters[words[0]] == "V"):
-            self._relate(phrase, words, range(gap[0], words[0]))
-        elif gap and not (words or pronoun) and all(self.letters[i] in "CKR" for i in gap):
-            self._join(phrase)
-        else:
-            self._begin(phrase)  # of a clause of its own: "as he rides a horse"
+    def has(self, heads: Sequence[int], words: frozenset[str]) -> bool:
+        """Return whether one of the heads is among the words."""
+        return any(self.tokens[head].lemma in words for head in heads)
 
-    def predicate(self, start: int, end: int) -> None:
-        """Note adjectives behind "is" ("the dog is big and brown") and in "a truck full of hay"."""
-        if start + 1 < end and self.letters[start : start + 2] == ["A", "P"]:
-            self.predicates += [(start, head) for head in self._focus()]
-        seen = False
-        for i in range(start, end):
-            if self.tokens[i].pos == "AUX":
-                seen = True
-            elif seen and self.letters[i] == "A":
-                that = any(self._is_relative(k) for k in range(start, i))
-                self.predicates += [(i, h) for h in (self._focus() if that else self.subjects)]
-            elif self.letters[i] not in "RCK" and self.tokens[i].pos != "PART":
-                seen = False
+    def is_relative(self, i: int) -> bool:
+        """Return whether a token may begin a relative clause."""
+        return self.forms[i] in RELATIVE
 
-    def _begin(self, phrase: NounPhrase) -> None:
-        self.subjects = self.latest = self.actors = [phrase.head]
-        self.how, self.source, self.inner, self.fronted = (), [], [], ()
-        self.finite = False
-
-    def _follow_fronted(self, phrase: NounPhrase) -> None:
-        """Begin with what a phrase in front says the place of: "in a room, a man sleeps"."""
-        place, words = self.subjects, self.fronted
-        self._begin(phrase)
-        for head in place:
-            self._add([phrase.head], words, head)
-
-    def _relating(self, gap: Sequence[int]) -> tuple[int, ...]:
-        """Return the words that relate: from the last verb on, or the last prepositions."""
-        words: list[int] = []
-        for i in gap:
-            kind = self.letters[i]
-            if kind == "V":
-                words = [i]
-            elif kind == "P":
-                words.append(i)
-            elif words and (kind in "DMA" or (kind in "CK" and self.letters[words[0]] != "V")):
-                words = []
-        return tuple(words)
-
-    def _relate(self, phrase: NounPhrase, words: tuple[int, ...], before: Sequence[int]) -> None:
-        head = phrase.head
-        if len(words) == 1 and self._form(words[0]) == "of":
-            self._add_inner(words, head)
-            return
-        if self.letters[words[0]] == "V":
-            self.source = self.actors = self._actors(words, before)
-        else:
-            self.source, words = self._attached(words, before, phrase)
-        self.how = words
-        self._add(self.source, words, head)
-        self.latest, self.inner = [head], []
-        if self._has(self.source, PICTURE_NOUNS):
-            self._begin(phrase)  # "the image shows a dog": it is about the dog from here on
-
-    def _add(self, sources: Sequence[int], words: tuple[int, ...], head: int) -> None:
-        self.relations += [Relation(source, words, head) for source in sources]
-
-    def _add_inner(self, words: tuple[int, ...], head: int) -> None:
-        """Take in the noun behind an "of"."""
-        owner = (self.inner or self.latest)[-1:]
-        self._add(owner, words, head)
-        if self._has(owner, PICTURE_NOUNS):
-            self.subjects = self.latest = self.actors = [head]
-        else:
-            self.inner = [head]
-
-    def _focus(self) -> list[int]:
-        """Return what the next words are about: a plate of food, but the door of a car."""
-        measured = not self.inner or self._has(self.latest[-1:], MEASURES)
-        return self.latest if measured else self.inner
-
-    def _actors(self, words: tuple[int, ...], before: Sequence[int]) -> list[int]:
-        """Return whose verb it is."""
-        verb, form, focus = self.tokens[words[0]], self._form(words[0]), self._focus()
-        relative = [self._form(i) for i in before if self._is_relative(i)]
-        if relative:
-            person = relative[-1] == "who" and self._has(self.subjects, ANIMATE)
-            return self.subjects if person and not self._has(focus, ANIMATE) else focus
-        if any(self.letters[i] in "CK" or self.tokens[i].pos == "SCONJ" for i in before):
-            return self.actors or self.subjects
-        seen = bool(self.how) and self._is_verb(self.how) and form == verb.lemma
-        if seen and self._has(focus, ANIMATE):
-            return focus  # "they watch a man throw a ball"
-        participle = form.endswith(("ing", "ed", "en")) or form in _PARTICIPLES
-        if not participle or any(self.tokens[i].pos == "AUX" for i in before):
-            self.finite = True
-            return self.subjects
-        if self.how and self._has(self.latest, WORN):
-            return self.subjects
-        if not self.how or not form.endswith("ing") or self._has(focus, ANIMATE):
-            return focus
-        return self.subjects if self._has(self.subjects, ANIMATE) else focus
-
-    def _attached(
-        self, words: tuple[int, ...], before: Sequence[int], phrase: NounPhrase
-    ) -> tuple[list[int], tuple[int, ...]]:
-        """Return what a preposition says the place of, and the words for it.
-
-        An act without an object keeps its verb: glasses "stand on" a counter.
-        """
-        preposition, focus = " ".join(map(self._form, words)), self._focus()
-        if any(self.tokens[i].pos == "AUX" for i in before):
-            self.finite = True
-            return self.subjects, words
-        if not self.how:
-            return focus, words
-        if any(self.letters[i] in "CK" for i in before):
-            return self.source, words
-        act = self._is_verb(self.how)
-        direct = self._has_object()
-        verb = self.how[:1] if act and not direct else ()
-        own = self.tokens[phrase.first].pos == "PRON"  # "a phone to her ear"
-        if direct and (
-            own or (preposition in ("in", "under") and self._has([phrase.head], HELD_IN))
-        ):
-            return focus, words
-        if self._is_of_the_act(preposition, phrase):
-            return self.subjects, words
-        if self._has([phrase.head], TIMES):
-            return self.actors, verb + words
-        if direct:
-            placed = preposition == "on" and self.tokens[self.how[0]].lemma in PLACING
-            low = placed or preposition in INTO_OBJECT or preposition in OF_THE_ACT
-            return (focus if low else self.source), words
-        if self._has(self.latest, WORN) or (act and self._form(self.how[-1]) in ("with", "by")):
-            return self.source, words
-        if act and preposition in GOALS:
-            return self.source, words  # "rolls down the street towards a tunnel"
-        near = " ".join(self._form(i) for i in self.how if self.letters[i] == "P") in NEIGHBOURS
-        if near and preposition in ("in", "on", "at"):
-            return self.source, verb + words
-        return focus, words
-
-    def _is_of_the_act(self, preposition: str, phrase: NounPhrase) -> bool:
-        """Return whether a preposition says which way, by whom or with what one acts."""
-        animate, direct = self._has(self.subjects, ANIMATE), self._has_object()
-        if preposition == "by" and self._is_verb(self.how) and not direct:
-            return self._has([phrase.head], ANIMATE)
-        if preposition in OF_THE_ACT:
-            return animate or not direct
-        tool = preposition == "with" and self._has([phrase.head], TOOLS)
-        ridden = preposition == "on" and self._has([phrase.head], RIDDEN)
-        return animate and (ridden or (tool and self._is_verb(self.how)))
-
-    def _join(self, phrase: NounPhrase) -> None:
-        """Take in a noun phrase behind "and" or a comma."""
-        determined = self.letters[phrase.first] in "DM"
-        if self.how and self._starts_clause(phrase, determined):
-            self._begin(phrase)  # "a man on a horse and a woman on a bicycle"
-        elif self.inner and not determined:
-            of = next(r for r in reversed(self.relations) if r.obj == self.inner[-1])
-            self._add([of.subject], of.words, phrase.head)
-            self.inner = [*self.inner, phrase.head]
-        elif self.how:
-            self._add(self.source, self.how, phrase.head)
-            self.latest, self.inner = [*self.latest, phrase.head], []
-        else:
-            self.subjects = self.latest = self.actors = [*self.latest, phrase.head]
-            self.inner = []
-
-    def _starts_clause(self, phrase: NounPhrase, determined: bool) -> bool:
-        """Return whether a joined noun phrase has words of its own behind it."""
-        i = phrase.last
-        if i == len(self.tokens) or self._form(i) == "of":
-            return False
-        if self.letters[i] == "P":  # in "with a plate and a cup on it" it has none
-            while i < len(self.tokens) and self.letters[i] == "P":
-                i += 1
-            bare = i < len(self.tokens) and self.tokens[i].pos == "PRON" and self.letters[i] != "D"
-            return determined and not bare
-        if self.tokens[i].pos == "AUX":
-            # "a man in a hat and a scarf is asleep": the verb that the subject still lacks
-            return self.finite
-        if self.letters[i] != "V" or self.finite or not determined:
-            return self.letters[i] == "V" and self.finite
-        return not (self._is_verb(self.how) or self._has(self.latest, WORN))
-
-    def _is_relative(self, i: int) -> bool:
-        return self._form(i) in RELATIVE
-
-    def _is_verb(self, words: Sequence[int]) -> bool:
+    def is_verb(self, words: Sequence[int]) -> bool:
+        """Return whether relation words begin with a verb."""
         return bool(words) and self.letters[words[0]] == "V"
 
-    def _has_object(self) -> bool:
-        """Return whether the latest verb took its noun without a preposition."""
-        if not self._is_verb(self.how):
+    def takes_object(self, words: Sequence[int]) -> bool:
+        """Return whether relation words are a verb that takes its noun without a preposition."""
+        if not self.is_verb(words):
             return False
-        taken = self.tokens[self.how[0]].lemma in TAKEN_UP and self._form(self.how[-1]) in PARTICLES
-        return len(self.how) == 1 or (len(self.how) == 2 and taken)
+        taken = self.tokens[words[0]].lemma in TAKEN_UP and self.forms[words[-1]] in PARTICLES
+        return len(words) == 1 or (len(words) == 2 and taken)
 
-    def _form(self, i: int) -> str:
-        return self.tokens[i].text.lower()
+    def act(self) -> tuple[int, ...]:
+        """Return the verb that a further preposition belongs to, none where it has an object.
 
-    def _has(self, heads: Sequence[int], words: frozenset[str]) -> bool:
-        return any(self.tokens[head].lemma.lower() in words for head in heads)
+        Glasses "stand on" a counter; who carries a box through a door is "through" it.
+        """
+        if not self.verb or self.takes_object(self.verb):
+            return ()
+        rest = self.verb[1:]
+        particle = len(rest) == 2 and self.forms[rest[0]] in PARTICLES
+        if particle and " ".join(map(self.forms.__getitem__, rest)) not in _SEVERAL_WORDS:
+            return self.verb[:2]  # "falls down on the ice after a collision"
+        return self.verb[:1]
+
+    def focus(self) -> list[int]:
+        """Return what the next words are about: a plate of food, but the door of a car."""
+        measured = not self.inner or self.has(self.latest[-1:], MEASURES)
+        return self.latest if measured else self.inner
+
+
+def attach(
+    clause: Clause, words: tuple[int, ...], before: Sequence[int], phrase: NounPhrase
+) -> tuple[list[int], tuple[int, ...]]:
+    """Return what a preposition says the place of, and the words for it.
+
+    Args:
+        clause: What was read before.
+        words: The preposition, or an adjective and its "of".
+        before: Tokens between the latest noun phrase and the preposition.
+        phrase: What follows the preposition.
+    """
+    preposition = " ".join(map(clause.forms.__getitem__, words))
+    if any(clause.tokens[i].pos == "AUX" for i in before):
+        clause.finite = True
+        return clause.subjects, words
+    if not clause.how or clause.letters[words[0]] == "A":
+        return clause.focus(), words
+    if any(clause.letters[i] in "CK" for i in before):
+        return clause.source, words
+    worn = preposition in _WEARING and clause.has([phrase.head], WORN)
+    if worn and clause.has(clause.latest, ANIMATE):
+        return clause.focus(), words  # "walked by a woman in a coat"
+    if _is_of_actors(clause, preposition, phrase):
+        people = clause.has(clause.actors, ANIMATE) or not clause.has(clause.subjects, ANIMATE)
+        return (clause.actors, clause.act() + words) if people else (clause.subjects, words)
+    if clause.takes_object(clause.how):
+        low = _is_of_object(clause, preposition, phrase)
+        return (clause.focus() if low else clause.source), words
+    if clause.has(clause.latest, WORN):
+        return clause.source, words
+    if preposition in GOALS and clause.forms[clause.how[-1]] == "from":
+        return clause.source, words  # "pours milk from a jug into a glass"
+    if clause.is_verb(clause.how):
+        last = clause.forms[clause.how[-1]]
+        passive = not (clause.finite or clause.forms[clause.how[0]].endswith("ing"))
+        if last == "with" and clause.tokens[phrase.first].pos == "PRON":
+            return clause.focus(), words  # "with a cat on his lap"
+        if passive and last in ("with", "by"):
+            return clause.source, words
+        if last == "with":
+            return clause.source, clause.act() + words
+        if _is_of_act(clause, preposition, phrase):
+            return clause.source, clause.act() + words
+    near = " ".join(clause.forms[i] for i in clause.how if clause.letters[i] == "P") in NEIGHBOURS
+    if near and preposition in ("in", "on", "at"):
+        return clause.source, clause.act() + words
+    return clause.focus(), words
+
+
+def _is_of_actors(clause: Clause, preposition: str, phrase: NounPhrase) -> bool:
+    """Return whether a preposition says when, which way, by whom or with what one acts."""
+    head = [phrase.head]
+    animate, direct = clause.has(clause.subjects, ANIMATE), clause.takes_object(clause.how)
+    own = clause.tokens[phrase.first].pos == "PRON"
+    placed = bool(clause.verb) and clause.tokens[clause.verb[0]].lemma in PLACING
+    if clause.has(head, TIMES):
+        return True
+    if own and direct and preposition != "with" and not clause.has(head, ANIMATE | TOOLS):
+        return False  # "a phone to her ear"
+    if preposition in ("in", "under") and direct and clause.has(head, HELD_IN):
+        return False
+    if preposition == "by" and clause.is_verb(clause.how) and not direct:
+        passive = clause.finite and clause.forms[clause.how[0]].endswith(("ed", "en"))
+        done = passive and clause.tokens[clause.how[0]].lemma not in POSTURES
+        return done or clause.has(head, ANIMATE)
+    if preposition in OF_THE_ACT:
+        return animate or not direct
+    if preposition == "with" and clause.verb:
+        return _is_means(clause, phrase, own)
+    return animate and preposition == "on" and clause.has(head, RIDDEN) and not placed
+
+
+def _is_means(clause: Clause, phrase: NounPhrase, own: bool) -> bool:
+    """Return whether "with" names a tool or the company of who acts."""
+    head, direct = [phrase.head], clause.takes_object(clause.verb)
+    verb = clause.tokens[clause.verb[0]].lemma
+    animate = clause.has(clause.subjects, ANIMATE)
+    if clause.has(head, ANIMATE):
+        return own or (animate and not clause.has(clause.latest, ANIMATE))
+    if own and clause.has(head, WORN):
+        return True  # "crosses the street with her arms raised"
+    if clause.has(head, TOOLS):
+        return (animate or direct) and verb not in KEEPING
+    return clause.takes_object(clause.how) and verb in WORKED_WITH
+
+
+def _is_of_object(clause: Clause, preposition: str, phrase: NounPhrase) -> bool:
+    """Return whether a preposition is about the object of a verb, not about its subject."""
+    verb = clause.tokens[clause.how[0]].lemma
+    if verb in WATCHING:
+        return preposition != "from"
+    if verb in SURROUNDING:
+        return True
+    if preposition == "over" and verb in RIDING:
+        return False
+    if preposition in ("in", "under") and clause.has([phrase.head], HELD_IN):
+        return True
+    if preposition in ("in", "on", "inside") and clause.has([phrase.head], SURFACES):
+        return True
+    own = clause.tokens[phrase.first].pos == "PRON"
+    placed = preposition == "on" and verb in PLACING
+    return own or placed or preposition in INTO_OBJECT or preposition in OF_THE_ACT
+
+
+def _is_of_act(clause: Clause, preposition: str, phrase: NounPhrase) -> bool:
+    """Return whether a second preposition behind a verb without an object is the verb's too."""
+    if preposition in GOALS or preposition == "without":
+        return True  # "rolls down the street towards a tunnel"
+    if preposition in ("in", "on") and clause.has(clause.latest, TOOLS):
+        return True  # "sings into a microphone on a stage"
+    if preposition == "in front of":
+        return clause.has([phrase.head], ANIMATE)
+    return preposition == "at" and not clause.has(clause.latest, ANIMATE)

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clic.captions.attachment import Reader, Relation
-from clic.captions.phrases import NounPhrase, letters_of, phrases_of
-from clic.captions.words import WORD_PREPOSITIONS, prefix_table
+from clic.captions.phrases import NounPhrase, is_plural, letters_of, phrases_of
+from clic.captions.reader import Reader, Relation
+from clic.captions.words import (
+    ANIMATE,
+    SINGULAR_TAKEN_FOR_NOUNS,
+    TAKEN_FOR_NOUNS,
+    WORD_PREPOSITIONS,
+    prefix_table,
+)
 from clic.types import Token
 
 MAX_TOKENS = 256  # no text tower reads more; it also bounds the pairs of long lists
@@ -57,14 +63,17 @@ def scene_graph(tokens: Sequence[Token]) -> SceneGraph:
     """
     tokens = tokens[:MAX_TOKENS]
     letters = list(letters_of(tokens))
-    _mark_prepositions(tokens, letters)
+    forms = [token.text.lower() for token in tokens]
+    _mark_prepositions(tokens, letters, forms)
+    _mark_verbs(tokens, letters, forms)
     phrases = phrases_of("".join(letters))
-    reader = Reader(tokens, letters)
+    reader = Reader(tokens, letters, forms)
     position = 0
     for phrase in phrases:
         reader.read(position, phrase)
         position = phrase.last
     reader.predicate(position, len(tokens))
+    reader.close(len(tokens))
     inside = [
         (i, phrase.head)
         for phrase in phrases
@@ -75,30 +84,60 @@ def scene_graph(tokens: Sequence[Token]) -> SceneGraph:
     return SceneGraph(tuple(phrases), tuple(modifiers), tuple(dict.fromkeys(reader.relations)))
 
 
-def _mark_prepositions(tokens: Sequence[Token], letters: list[str]) -> None:
+def _mark_verbs(tokens: Sequence[Token], letters: list[str], forms: Sequence[str]) -> None:
+    """Write V for verbs that were tagged as nouns: "a duck swimming in", "two boys dance"."""
+    finite = False
+    for i in range(1, len(tokens) - 1):
+        if letters[i] == "V":
+            finite = finite or not forms[i].endswith(("ing", "ed", "en"))
+        if letters[i] != "N" or letters[i - 1] != "N" or letters[i + 1] not in "PDMAN":
+            continue
+        word = forms[i]
+        if word.endswith("ing"):
+            verb = tokens[i - 1].lemma in ANIMATE
+        else:
+            likely = word in TAKEN_FOR_NOUNS or (letters[i + 1] == "D" and not finite)
+            verb = likely and _is_plural_subject(tokens, letters, i - 1)
+            verb = verb or (word in SINGULAR_TAKEN_FOR_NOUNS and not finite)
+        if verb:
+            letters[i] = "V"
+
+
+def _is_plural_subject(tokens: Sequence[Token], letters: Sequence[str], head: int) -> bool:
+    """Return whether a noun is in the plural or joined to one before it."""
+    first = head
+    while first and letters[first - 1] in "NAMDP":
+        first -= 1
+    return is_plural(tokens[head]) or (first > 1 and letters[first - 2 : first] == ["N", "C"])
+
+
+def _mark_prepositions(tokens: Sequence[Token], letters: list[str], forms: Sequence[str]) -> None:
     """Write P for prepositions, those of several words ("in front of") included."""
     i = 0
     while i < len(tokens):
         length = 1
-        for words in _MULTIWORD.get(tokens[i].text.lower(), ()):
-            if words == tuple([t.text.lower() for t in tokens[i : i + len(words)]]):
+        for words in _MULTIWORD.get(forms[i], ()):
+            if words == tuple(forms[i : i + len(words)]):
                 length = len(words)
                 break
         if length > 1:
             kind = "R" if words in _ADVERBS else "P"
             letters[i : i + length] = kind * length
         elif tokens[i].pos == "ADP":
-            letters[i] = "P"
+            clause = forms[i] == "as" and i and letters[i - 1] != "V"
+            letters[i] = "o" if clause else "P"  # "as they wait", but "dressed as a pirate"
+        elif forms[i] == "can" and _is_metal(tokens, i):
+            letters[i] = "N"
         elif letters[i] == "o" and (tokens[i].pos == "VERB" or _has_object(tokens, i)):
             letters[i] = "V"
-        elif (
-            letters[i] == "A"
-            and tokens[i].text.endswith("ing")
-            and i
-            and tokens[i - 1].pos == "AUX"
-        ):
+        elif letters[i] == "A" and forms[i].endswith("ing") and i and tokens[i - 1].pos == "AUX":
             letters[i] = "V"  # "is skateboarding"
         i += length
+
+
+def _is_metal(tokens: Sequence[Token], i: int) -> bool:
+    """Return whether a "can" is the thing: no verb follows it."""
+    return i + 1 == len(tokens) or tokens[i + 1].pos in ("ADP", "PUNCT", "CCONJ", "NOUN", "DET")
 
 
 def _has_object(tokens: Sequence[Token], i: int) -> bool:

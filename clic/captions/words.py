@@ -51,19 +51,28 @@ ANIMATE = word_set(
     "teacher couple group crowd family team friend teen teenager bride groom mother father mom "
     "dad son daughter brother sister pedestrian passenger driver swimmer farmer doctor nurse "
     "clown artist firefighter mechanic runner dancer musician singer golfer sailor fisherman "
-    "tourist shopper customer vendor "
+    "tourist shopper customer vendor hiker climber jogger diver rower kayaker boxer wrestler "
+    "gymnast ballerina referee goalkeeper goalie plumber carpenter electrician gardener painter "
+    "photographer barber tailor butcher baker barista bartender clerk cashier librarian dentist "
+    "scientist astronaut guard lifeguard pilot captain cowboy shepherd guitarist drummer pianist "
+    "violinist grandmother grandfather grandson granddaughter aunt uncle neighbor guest spectator "
+    "audience commuter surf professor guide owner twin actor actress model monk nun priest jockey "
+    "fireman policewoman princess king queen speaker sailor hunter builder welder janitor cleaner "
+    "magician secretary reporter journalist lawyer judge bicyclist motorcyclist shopkeeper toddler "
     "dog puppy cat kitten horse pony cow bull calf sheep lamb goat elephant giraffe zebra bear "
     "lion tiger monkey bird duck goose chicken pigeon parrot owl seagull animal deer rabbit "
-    "squirrel fish pig donkey camel penguin swan eagle turtle herd flock"
+    "squirrel fish pig donkey camel penguin swan eagle turtle herd flock duckling hen rooster "
+    "crow sparrow pelican flamingo heron wolf fox moose kangaroo panda whale dolphin seal frog "
+    "snake butterfly bee hamster raccoon foal chick crab lizard ostrich llama ox"
 )
 WORN = word_set(
     "shirt t-shirt dress suit tie hat cap helmet jacket coat sweater uniform vest short shorts "
     "pants jeans skirt shoe boot glove scarf glasses sunglasses goggles mask costume outfit "
     "clothes clothing gear attire wetsuit bikini swimsuit apron robe gown hoodie sandal sock belt "
     "beanie collar beard mustache hair hand arm leg face head eye ear mouth nose tail paw wing "
-    "trunk horn neck"
+    "trunk horn neck foot shoulder knee finger elbow"
 )
-HELD_IN = word_set("hand arm mouth lap beak")
+HELD_IN = word_set("hand arm mouth lap beak air")
 PICTURE_NOUNS = word_set("picture photo photograph image shot view close-up painting drawing")
 MEASURES = word_set(
     "group lot bunch couple pair number variety crowd herd flock row line set team pile stack "
@@ -79,14 +88,24 @@ RIDDEN = word_set(
 )
 TOOLS = word_set(
     "knife fork spoon scissors chopsticks stick bat racket racquet brush toothbrush camera phone "
-    "trunk beak hand remote controller pole paddle rope hammer tool"
+    "trunk beak hand remote controller pole paddle rope hammer tool wrench screwdriver saw shovel "
+    "spatula ladle whisk tongs cloth towel rag sponge broom mop rake hose needle pen pencil crayon "
+    "marker measure net leash rod drill comb blade razor roller straw binoculars "
+    "telescope microphone axe"
+)
+# What carries or holds small things: what is taken from a plate was on the plate.
+SURFACES = word_set(
+    "table plate counter countertop desk shelf tray cake stove grill board wall hook napkin page "
+    "paper screen cart bowl cup pan pot oven sink basket box bag vase glass jar frame cage bucket "
+    "stroller crib crate wagon suitcase drawer cupboard refrigerator microwave skillet wok tub bin "
+    "container"
 )
 
 # What it knows of prepositions: those of an act as a whole, those that say where an object goes or
 # what belongs to it, and those after which two things share their place.
 OF_THE_ACT = word_set("past through across along down up during after before until between")
 GOALS = frozenset(("to", "onto", "into", "toward", "towards", "out of"))
-INTO_OBJECT = GOALS | {"with", "for", "from", "at", "over"}
+INTO_OBJECT = GOALS | {"with", "for", "from", "at", "over", "off", "against"}
 NEIGHBOURS = frozenset(("next to", "near", "beside", "by", "close to"))
 WORD_PREPOSITIONS = (
     "in front of", "on top of", "next to", "close to", "to the left of", "to the right of",
@@ -97,7 +116,24 @@ WORD_PREPOSITIONS = (
 )  # fmt: skip
 # And of verbs: those that put their object somewhere, and "pick up", "take off".
 PLACING = word_set("put place lay set cut chop slice spread pour stack arrange hang paint draw")
-TAKEN_UP = word_set("pick hold put take set lift blow cut pull throw")
+RIDING = word_set("ride drive fly sail steer paddle row")
+WORKED_WITH = word_set(
+    "cut slice chop tighten measure fix repair clean wipe wash brush scrub sweep dig hit strike "
+    "stir mix scoop paint draw write spray water comb dry tie wrap carve trim sew poke"
+)
+KEEPING = word_set("have hold carry wear contain show feature")
+# What only the living do, and what only things do that people see.
+LIVELY = word_set("wait look watch eat drink talk smile use follow accompany")
+LIFELESS = word_set("hang flow contain overlook show feature")
+WATCHING = word_set("watch see view observe photograph")
+SURROUNDING = word_set("surround cover shade line decorate face light illuminate overlook")
+# Verbs in the plural, and such in the singular, that taggers take for nouns.
+TAKEN_FOR_NOUNS = word_set(
+    "stand sit lie dance drink walk swim run ride race rest sleep talk work fight jump climb dive "
+    "hike surf ski skate fly chat lean hug smile pose march sail fish spray cook share watch look"
+)
+SINGULAR_TAKEN_FOR_NOUNS = word_set("lies lands leans sits flies")
+TAKEN_UP = word_set("pick hold put take set lift blow cut pull throw drop carry turn push tear")
 PARTICLES = word_set("up out off down away back on")
 RELATIVE = word_set("that which who whom")
 
