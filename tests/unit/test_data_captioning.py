@@ -166,7 +166,7 @@ def test_a_tagger_that_is_not_installed_is_told_before_the_run(
 ) -> None:
     monkeypatch.setitem(sys.modules, "spacy", None)
     _load.cache_clear()
-    with pytest.raises(ConfigError, match="captions.tagger=spacy needs spaCy"):
+    with pytest.raises(ConfigError, match=r"captions\.tagger=spacy needs spaCy"):
         captioner(tagger="spacy").check("composite", Listed([DOG]))
 
 
