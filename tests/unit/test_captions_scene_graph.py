@@ -12,7 +12,11 @@ from clic.captions.scene_graph import scene_graph
 from clic.captions.tagging import make_tagger
 
 TAG = make_tagger("hanta")
-MARKED = Path(__file__).resolve().parents[1] / "data" / "scene_graph_captions.json"
+DATA = Path(__file__).resolve().parents[1] / "data"
+MARKED = {
+    "development": DATA / "scene_graph_captions.json",
+    "blind": DATA / "scene_graph_captions_2.json",
+}
 
 
 class Score(NamedTuple):
@@ -114,9 +118,44 @@ def score(captions: list[dict[str, Any]], name: str) -> Score:
         ),
         ("two cats sit side by side on a bed", {("cats", "sit on", "bed")}),
         ("a dog is running. the cat sees it", set()),
+        ("a man and a woman dance on a wooden floor",
+         {("man", "dance on", "floor"), ("woman", "dance on", "floor")}),
+        ("on a hill above a village stands a windmill",
+         {("hill", "above", "village"), ("windmill", "stands on", "hill")}),
+        ("next to the couch is a lamp", {("lamp", "next to", "couch")}),
+        ("in the garden, a lamp and a clock stand on a table",
+         {("lamp", "stand on", "table"), ("clock", "stand on", "table"),
+          ("lamp", "stand in", "garden"), ("clock", "stand in", "garden")}),
+        ("a bench stands near a house, and in the background two boats sail on the sea",
+         {("bench", "stands near", "house"), ("boats", "sail on", "sea"),
+          ("boats", "sail in", "background")}),
+        ("a teacher shows her students a map",
+         {("teacher", "shows", "students"), ("teacher", "shows", "map")}),
+        ("a waitress pours coffee into a cup that an old man holds",
+         {("waitress", "pours", "coffee"), ("coffee", "into", "cup"), ("man", "holds", "cup")}),
+        ("a kitchen with cabinets and a stove that is made of steel",
+         {("kitchen", "with", "cabinets"), ("kitchen", "with", "stove"),
+          ("stove", "made of", "steel")}),
+        ("a man with a beard and a woman in a dress are walking down a street",
+         {("man", "with", "beard"), ("woman", "in", "dress"),
+          ("man", "walking down", "street"), ("woman", "walking down", "street")}),
+        ("a dog walked by a woman in a red coat",
+         {("dog", "walked by", "woman"), ("woman", "in", "coat")}),
+        ("a bus is being pulled out of a ditch by a crane",
+         {("bus", "pulled out of", "ditch"), ("bus", "pulled by", "crane")}),
+        ("a ladder leans against a house being painted by two workers",
+         {("ladder", "leans against", "house"), ("house", "painted by", "workers")}),
+        ("a cook cuts bread on a board with a knife",
+         {("cook", "cuts", "bread"), ("bread", "on", "board"), ("cook", "with", "knife")}),
+        ("a man sleeps on a couch with a cat on his lap",
+         {("man", "sleeps on", "couch"), ("man", "sleeps with", "cat"), ("cat", "on", "lap")}),
+        ("a man pours milk from a jug into a glass",
+         {("man", "pours", "milk"), ("milk", "from", "jug"), ("milk", "into", "glass")}),
+        ("a chair lies next to a trash can", {("chair", "lies next to", "can")}),
+        ("two boys wrestle in the mud as their friends cheer", {("boys", "wrestle in", "mud")}),
         ("the woman looks at him as he rides a horse", set()),
     ],
-)
+)  # fmt: skip
 def test_relations(caption: str, marked: set[tuple[str, ...]]) -> None:
     assert relations(caption) == marked
 
@@ -131,6 +170,8 @@ def test_relations(caption: str, marked: set[tuple[str, ...]]) -> None:
          {("parked", "cars"), ("several", "balls"), ("bouncing", "balls")}),
         ("a cutting board in a living room", set()),
         ("a truck full of hay", {("full", "truck")}),
+        ("the door is closed", {("closed", "door")}),
+        ("the roof is painted red", {("red", "roof")}),
     ],
 )  # fmt: skip
 def test_modifiers(caption: str, marked: set[tuple[str, ...]]) -> None:
@@ -149,23 +190,23 @@ def test_nothing_and_far_too_much() -> None:
     assert 0 < len(scene_graph(many).relations) < 5000
 
 
-# The marks were made by hand, of captions written for them, before the chunker saw any. On its
-# first run it had recall 0.763 and precision 0.877 on relations, 0.935 and 0.973 on modifiers.
-# Captions 1 to 40 were then read to mend it; 41 to 80 never were, and are its score.
+# Captions and marks were written by hand for this, each set independently of the code. Set 1 is
+# for development: all its 80 were read to mend the rules. Set 2 is the blind one: no rule was
+# written after its captions were scored or read, and its first score is the one below. (The first
+# version of the rules had recall 0.763 and precision 0.877 on relations of set 1, then unseen.)
 @pytest.mark.parametrize(
-    ("half", "name", "recall", "accepted", "precision"),
+    ("use", "name", "recall", "accepted", "precision"),
     [
-        ("read", "relations", 0.93, 0.94, 0.97),
-        ("read", "modifiers", 0.99, 0.99, 0.99),
-        ("unread", "relations", 0.77, 0.86, 0.88),
-        ("unread", "modifiers", 0.98, 0.98, 0.98),
+        ("development", "relations", 0.97, 0.99, 0.99),
+        ("development", "modifiers", 0.99, 0.99, 0.99),
+        ("blind", "relations", 0.86, 0.89, 0.90),
+        ("blind", "modifiers", 0.92, 0.92, 0.94),
     ],
 )
 def test_score_on_marked_captions(
-    half: str, name: str, recall: float, accepted: float, precision: float
+    use: str, name: str, recall: float, accepted: float, precision: float
 ) -> None:
-    captions = json.loads(MARKED.read_text("utf-8"))["captions"]
-    made = score(captions[:40] if half == "read" else captions[40:], name)
-    print(f"scene graph, {half} half, {name}: {made}")
+    made = score(json.loads(MARKED[use].read_text("utf-8"))["captions"], name)
+    print(f"scene graph, {use} set, {name}: {made}")
     assert made.recall >= recall and made.precision >= precision
     assert made.recall_or_accepted >= accepted
