@@ -87,8 +87,8 @@ def stored_tokens(stored: Mapping[str, Any], captions: Sequence[str]) -> Caption
         return tuple([_unpacked(c, *entry) for c, entry in zip(captions, entries, strict=True)])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"the tokens stored with {captions[0]!r} are broken ({error}); write them anew with "
-            "clic-data annotate --force"
+            f"the stored tokens are broken ({error}); write them anew with clic-data annotate "
+            "--force"
         ) from error
 
 
@@ -106,6 +106,9 @@ def _unpacked(
 ) -> tuple[Token, ...]:
     bounds = list(accumulate(gaps))
     starts, ends = bounds[::2], bounds[1::2]
+    if gaps and (min(gaps) < 0 or not all(gaps[1::2]) or bounds[-1] > len(caption)):
+        raise ValueError("a token lies outside its caption, or is empty")
+    "".join(lemmas)  # a TypeError where one is no text
     texts = [caption[start:end] for start, end in zip(starts, ends, strict=True)]
     lemmas = [lemma or text.lower() for lemma, text in zip(lemmas, texts, strict=True)]
     tags = [_TAGS[letter] for letter in letters]

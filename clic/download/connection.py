@@ -38,7 +38,7 @@ class RefusedError(DataError):
         status: Its answer, e.g. 404.
     """
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int = 0) -> None:  # 0, so that it can be pickled
         super().__init__(message)
         self.status = status
 

@@ -53,12 +53,19 @@ def test_a_lower_case_that_moves_characters_is_not_taken() -> None:
 @pytest.mark.parametrize(
     "tokens",
     [None, 5, [], [5], [[[0, 3], "N"]], [[[0, 3], "?", [""]]], [[[0], "N", [""]]],
-     [[["0", 3], "N", [""]]], [[[0, 3], "N", ["", ""]]]],
+     [[["0", 3], "N", [""]]], [[[0, 3], "N", ["", ""]]], [[[-2, 2], "N", [""]]],
+     [[[3, 0], "N", [""]]], [[[1, 3], "N", [""]]], [[[0, 3], "N", [7]]]],
 )  # fmt: skip
 def test_broken_tokens_are_named(tokens: object) -> None:
     stored = {**through_json(("dog",)), "tokens": tokens}
-    with pytest.raises(DataError, match=r"'dog' are broken .* clic-data annotate --force"):
+    with pytest.raises(DataError, match=r"stored tokens are broken .* clic-data annotate --force"):
         stored_tokens(stored, ("dog",))
+
+
+def test_broken_tokens_of_no_captions_are_told() -> None:
+    stored = {**through_json(()), "tokens": 5}
+    with pytest.raises(DataError, match="stored tokens are broken"):
+        stored_tokens(stored, ())
 
 
 def test_tags_that_are_known_already() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import pickle
 import socket
 import threading
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from clic.download import download, file_sha256
+from clic.download import RefusedError, download, file_sha256
 from clic.download.partial import Partial
 from clic.errors import DataError
 
@@ -252,3 +253,8 @@ def test_several_at_once_fetch_once(site: Any, tmp_path: Path) -> None:
         thread.join(20)
     assert (tmp_path / "a").read_bytes() == DATA
     assert len(site.requests) == 1 and names(tmp_path) == ["a"]
+
+
+def test_a_refusal_passes_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(RefusedError("not there", 404)))
+    assert (str(error), error.status) == ("not there", 404)
