@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from clic.captions.phrases import NounPhrase
+from clic.captions.phrases import PARTICIPLE, NounPhrase
 from clic.captions.words import (
+    AIMING,
     ANIMATE,
     GOALS,
     HELD_IN,
@@ -30,10 +31,15 @@ from clic.captions.words import (
     WORD_PREPOSITIONS,
     WORKED_WITH,
     WORN,
+    word_set,
 )
 from clic.types import Token
 
 _WEARING = frozenset(("in", "with"))
+_PARTICIPLES = word_set(
+    "made held built hung kept set cut caught left torn worn strung drawn thrown blown grown shown "
+    "bound lit sewn laid led fed found lost stuck bent shot"
+)
 _SEVERAL_WORDS = frozenset(WORD_PREPOSITIONS)
 
 
@@ -85,6 +91,17 @@ class Clause:
             return False
         taken = self.tokens[words[0]].lemma in TAKEN_UP and self.forms[words[-1]] in PARTICLES
         return len(words) == 1 or (len(words) == 2 and taken)
+
+    def is_participle(self, i: int) -> bool:
+        """Return whether a verb's form may be a participle."""
+        regular = self.forms[i].endswith(PARTICIPLE) and self.forms[i] != self.tokens[i].lemma
+        return regular or self.forms[i] in _PARTICIPLES  # "feed" and "sing" are none
+
+    def ends_passive(self, i: int) -> bool:
+        """Return whether a participle closes its clause like an adjective: "the door is closed"."""
+        if self.letters[i] != "V" or not self.is_participle(i) or self.forms[i].endswith("ing"):
+            return False
+        return i + 1 == len(self.tokens) or self.tokens[i + 1].pos in ("PUNCT", "CCONJ")
 
     def act(self) -> tuple[int, ...]:
         """Return the verb that a further preposition belongs to, none where it has an object.
@@ -149,7 +166,8 @@ def attach(
         if _is_of_act(clause, preposition, phrase):
             return clause.source, clause.act() + words
     near = " ".join(clause.forms[i] for i in clause.how if clause.letters[i] == "P") in NEIGHBOURS
-    if near and preposition in ("in", "on", "at"):
+    ridden = clause.has(clause.latest, ANIMATE) and clause.has([phrase.head], RIDDEN)
+    if near and preposition in ("in", "on", "at") and not ridden:
         return clause.source, clause.act() + words
     return clause.focus(), words
 
@@ -172,9 +190,12 @@ def _is_of_actors(clause: Clause, preposition: str, phrase: NounPhrase) -> bool:
         return done or clause.has(head, ANIMATE)
     if preposition in OF_THE_ACT:
         return animate or not direct
+    if preposition == "for" and clause.takes_object(clause.verb) and clause.has(head, ANIMATE):
+        return clause.forms[clause.how[-1]] in GOALS  # "pours tea into a cup for a guest"
     if preposition == "with" and clause.verb:
         return _is_means(clause, phrase, own)
-    return animate and preposition == "on" and clause.has(head, RIDDEN) and not placed
+    ridden = preposition == "on" and clause.has(head, RIDDEN) and not placed
+    return animate and ridden and not clause.has(clause.latest, ANIMATE)
 
 
 def _is_means(clause: Clause, phrase: NounPhrase, own: bool) -> bool:
@@ -184,7 +205,8 @@ def _is_means(clause: Clause, phrase: NounPhrase, own: bool) -> bool:
     animate = clause.has(clause.subjects, ANIMATE)
     if clause.has(head, ANIMATE):
         return own or (animate and not clause.has(clause.latest, ANIMATE))
-    if own and clause.has(head, WORN):
+    gesture = clause.is_verb(clause.how) and not direct and not clause.has(clause.latest, ANIMATE)
+    if (own or (animate and gesture)) and clause.has(head, WORN):
         return True  # "crosses the street with her arms raised"
     if clause.has(head, TOOLS):
         return (animate or direct) and verb not in KEEPING
@@ -205,7 +227,7 @@ def _is_of_object(clause: Clause, preposition: str, phrase: NounPhrase) -> bool:
     if preposition in ("in", "on", "inside") and clause.has([phrase.head], SURFACES):
         return True
     own = clause.tokens[phrase.first].pos == "PRON"
-    placed = preposition == "on" and verb in PLACING
+    placed = (preposition, True) in (("on", verb in PLACING), ("at", verb in AIMING))
     return own or placed or preposition in INTO_OBJECT or preposition in OF_THE_ACT
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from clic.captions.words import GERUNDS, PLURALS, QUANTITIES
+from clic.captions.words import GERUNDS, MATERIALS, NAMES, PLURALS, QUANTITIES
 from clic.types import Token
 
 # One letter a token, so that phrases are found by a regular expression over the letters. What
@@ -23,7 +23,7 @@ _WORD_LETTERS = {
 }
 _MODIFIERS = r"(?:R?[AM](?:(?:K|C|KC)?R?[AM])*)?"
 _NOUN_PHRASE = re.compile(rf"(?:D*{_MODIFIERS}N+S)*D*{_MODIFIERS}N+")
-_PARTICIPLE = ("ing", "ed", "en")
+PARTICIPLE = ("ing", "ed", "en")
 _INSIDE = frozenset("AN")  # what may follow an adjective
 
 
@@ -60,20 +60,26 @@ def letters_of(tokens: Sequence[Token]) -> str:
         elif letter in "DRA" and tokens[i].text.lower() in QUANTITIES:
             letters[i] = "M"
         elif letter in "Ao" and i + 1 < len(letters) and _LETTERS.get(tokens[i + 1].pos) in _INSIDE:
-            if tokens[i].text.lower() in GERUNDS and letter == "A":
+            if letter == "A" and _is_name(tokens[i].text.lower(), tokens[i + 1].text.lower()):
                 letters[i] = "N"
             elif tokens[i].pos == "VERB" and _opens(tokens, letters, i):
-                letters[i] = "A" if tokens[i].text.lower().endswith(_PARTICIPLE) else "N"
+                letters[i] = "A" if tokens[i].text.lower().endswith(PARTICIPLE) else "N"
                 if i and letters[i - 1] == "N":
                     letters[i - 1] = "A"
     return "".join(letters)
+
+
+def _is_name(word: str, following: str) -> bool:
+    """Return whether what is tagged as an adjective is the first noun of a compound."""
+    return word in GERUNDS or word in MATERIALS or (word, following) in NAMES
 
 
 def _opens(tokens: Sequence[Token], letters: Sequence[str], i: int) -> bool:
     """Return whether what stands before a verb leaves it no place but in a noun phrase."""
     form = tokens[i].text.lower()
     if i == 0 or letters[i - 1] in "CN":
-        return form.endswith(_PARTICIPLE) and not form.endswith("ing")
+        base = form == tokens[i].lemma  # "two nuns feed pigeons"
+        return form.endswith(PARTICIPLE) and not (base or form.endswith("ing"))
     return letters[i - 1] in "DAM" or tokens[i - 1].pos == "ADP"
 
 

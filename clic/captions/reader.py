@@ -8,14 +8,11 @@ from typing import NamedTuple
 
 from clic.captions.attachment import Clause, attach
 from clic.captions.phrases import NounPhrase
-from clic.captions.words import ANIMATE, LIFELESS, LIVELY, PICTURE_NOUNS, WORN, word_set
+from clic.captions.words import ANIMATE, COPULAS, LIFELESS, LIVELY, PICTURE_NOUNS, WORN
 
-_PARTICIPLES = word_set(
-    "made held built hung kept set cut caught left torn worn strung drawn thrown blown grown shown "
-    "bound lit sewn laid led fed found lost stuck bent shot"
-)
 _SINGULAR = frozenset(("is", "was", "has"))
 _PLURAL = frozenset(("are", "were", "have"))
+_HIGH = frozenset(("high", "low", "close", "deep", "far"))  # adverbs behind a verb
 _STOPS = frozenset((".", "!", "?", ";"))
 
 
@@ -88,15 +85,27 @@ class Reader(Clause):
         """Note adjectives behind "is" ("the dog is big and brown") and in "a truck full of hay"."""
         if start + 1 < end and self.letters[start : start + 2] == ["A", "P"]:
             self.predicates += [(start, head) for head in self.focus()]
-        seen = False
+        seen = self._is_apposition(start, end)
         for i in range(start, end):
             if self.tokens[i].pos == "AUX":
                 seen = True
-            elif seen and (self.letters[i] == "A" or self._ends_passive(i)):
+            elif self.letters[i] == "V" and self.tokens[i].lemma in COPULAS:
+                seen = self.forms[min(i + 1, end - 1)] not in _HIGH
+            elif seen and (self.letters[i] == "A" or self.ends_passive(i)):
                 that = any(self.is_relative(k) for k in range(start, i))
                 self.predicates += [(i, h) for h in (self.focus() if that else self.subjects)]
             elif self.letters[i] not in "RCKV" and self.tokens[i].pos != "PART":
                 seen = False
+
+    def _is_apposition(self, start: int, end: int) -> bool:
+        """Return whether adjectives stand between commas: "the runner, exhausted and sweaty,"."""
+        if not self.latest or self.letters[start : start + 1] != ["K"]:
+            return False
+        i = start + 1
+        while i < end and (self.letters[i] in "RAC" or self.ends_passive(i)):
+            i += 1
+        closed = i == len(self.tokens) or self.tokens[i].pos == "PUNCT"
+        return closed and self.letters[i - 1] in "AV"
 
     def close(self, end: int) -> None:
         """Relate the subject to what stands in front of it, its clause ending at token `end`."""
@@ -143,7 +152,7 @@ class Reader(Clause):
     def _bare_verb(self, start: int, end: int) -> tuple[int, ...]:
         """Return the subject's verb if it stands there and has no object."""
         for i in range(start, end):
-            finite = not self._is_participle(i) or self.tokens[i - 1].pos == "AUX"
+            finite = not self.is_participle(i) or self.tokens[i - 1].pos == "AUX"
             if self.letters[i] == "V" and finite:
                 following = self.letters[i + 1 : i + 2]
                 return (i,) if not following or following[0] not in "DMANo" else ()
@@ -162,6 +171,8 @@ class Reader(Clause):
                 pass  # "flies high above a beach"
             elif words and (kind in "DMA" or (kind in "CK" and self.letters[words[0]] != "V")):
                 words = []
+            elif kind == "o" and self.forms[i] == "as":
+                words = []  # "a crowd cheers as a man jumps"
         return tuple(words)
 
     def _relate(self, phrase: NounPhrase, words: tuple[int, ...], before: Sequence[int]) -> None:
@@ -217,7 +228,7 @@ class Reader(Clause):
         if seen and self.has(focus, ANIMATE):
             return focus  # "they watch a man throw a ball"
         auxiliary = any(self.tokens[i].pos == "AUX" and self.forms[i] != "being" for i in before)
-        if auxiliary or not self._is_participle(words[0]):
+        if auxiliary or not self.is_participle(words[0]):
             self._be_finite(self._number(words, before))
             return self.subjects
         return self._of_participle(words[0], focus)
@@ -257,7 +268,7 @@ class Reader(Clause):
             others = [] if self.finite else [*self.others, *self.subjects]
             self._begin(phrase)  # "a man on a horse and a woman on a bicycle"
             self.others = others
-        elif self.inner and not determined:
+        elif self.inner and not determined and self.forms[phrase.last : phrase.last + 1] != ["of"]:
             of = next(r for r in reversed(self.relations) if r.obj == self.inner[-1])
             self._add([of.subject], of.words, phrase.head)
             self.inner = [*self.inner, phrase.head]
@@ -277,7 +288,8 @@ class Reader(Clause):
             while i < len(self.tokens) and self.letters[i] == "P":
                 i += 1
             bare = i < len(self.tokens) and self.tokens[i].pos == "PRON" and self.letters[i] != "D"
-            listed = self.takes_object(self.how) and not self.has([phrase.head], ANIMATE)
+            several = self.takes_object(self.how) or len(self.latest) > 1
+            listed = several and not self.has([phrase.head], ANIMATE)
             return determined and not (bare or listed)
         if self.tokens[i].pos == "AUX":
             # "a man in a hat and a scarf is asleep": the verb that the subject still lacks
@@ -285,12 +297,3 @@ class Reader(Clause):
         if self.letters[i] != "V" or self.finite or not determined:
             return self.letters[i] == "V" and self.finite
         return not (self.is_verb(self.how) or self.has(self.latest, WORN))
-
-    def _is_participle(self, i: int) -> bool:
-        return self.forms[i].endswith(("ing", "ed", "en")) or self.forms[i] in _PARTICIPLES
-
-    def _ends_passive(self, i: int) -> bool:
-        """Return whether a participle closes its clause like an adjective: "the door is closed"."""
-        if self.letters[i] != "V" or not self._is_participle(i) or self.forms[i].endswith("ing"):
-            return False
-        return i + 1 == len(self.tokens) or self.tokens[i + 1].pos in ("PUNCT", "CCONJ")

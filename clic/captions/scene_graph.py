@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clic.captions.phrases import NounPhrase, is_plural, letters_of, phrases_of
+from clic.captions.phrases import PARTICIPLE, NounPhrase, is_plural, letters_of, phrases_of
 from clic.captions.reader import Reader, Relation
 from clic.captions.words import (
     ANIMATE,
+    OWNED,
+    PLURALS,
     SINGULAR_TAKEN_FOR_NOUNS,
     TAKEN_FOR_NOUNS,
     WORD_PREPOSITIONS,
@@ -87,13 +89,17 @@ def scene_graph(tokens: Sequence[Token]) -> SceneGraph:
 def _mark_verbs(tokens: Sequence[Token], letters: list[str], forms: Sequence[str]) -> None:
     """Write V for verbs that were tagged as nouns: "a duck swimming in", "two boys dance"."""
     finite = False
-    for i in range(1, len(tokens) - 1):
+    for i in range(1, len(tokens)):
         if letters[i] == "V":
-            finite = finite or not forms[i].endswith(("ing", "ed", "en"))
-        if letters[i] != "N" or letters[i - 1] != "N" or letters[i + 1] not in "PDMAN":
+            finite = finite or not forms[i].endswith(PARTICIPLE) or forms[i] == tokens[i].lemma
+        if letters[i] != "N" or letters[i - 1] != "N":
             continue
-        word = forms[i]
-        if word.endswith("ing"):
+        word, following = forms[i], "".join(letters[i + 1 : i + 2])
+        if _is_lone_verb(tokens, letters, i) and not (finite and following == "P"):
+            verb = True
+        elif not following or following not in "PDMAN":
+            continue
+        elif word.endswith("ing"):
             verb = tokens[i - 1].lemma in ANIMATE
         else:
             likely = word in TAKEN_FOR_NOUNS or (letters[i + 1] == "D" and not finite)
@@ -103,12 +109,47 @@ def _mark_verbs(tokens: Sequence[Token], letters: list[str], forms: Sequence[str
             letters[i] = "V"
 
 
+def _is_lone_verb(tokens: Sequence[Token], letters: Sequence[str], i: int) -> bool:
+    """Return whether a noun behind a noun ends its phrase and can only be a verb."""
+    following = tokens[i + 1].pos if i + 1 < len(tokens) else "PUNCT"
+    if following not in ("ADP", "PUNCT", "CCONJ", "SCONJ", "PRON", "ADV"):
+        return False
+    before = tokens[i - 1]
+    if tokens[i].lemma in OWNED:
+        return False
+    if is_plural(tokens[i]):  # "a crowd of fans cheers"
+        listed = i > 1 and letters[i - 2] == "N"
+        return is_plural(before) and before.text.lower() not in PLURALS and not listed
+    if tokens[i].pos == "PROPN" and before.pos == "NOUN" and tokens[i].text.islower():
+        return _is_plural_subject(tokens, letters, i - 1)  # "geese waddle past a barn"
+    acting = is_plural(before) and before.lemma in ANIMATE
+    return acting and not _is_single(tokens, letters, i - 1)  # "two friends film him"
+
+
+def _is_single(tokens: Sequence[Token], letters: Sequence[str], i: int) -> bool:
+    """Return whether the noun phrase around a token begins with "a"."""
+    while i and letters[i] in "NAM":
+        i -= 1
+    return tokens[i].text.lower() in ("a", "an")
+
+
 def _is_plural_subject(tokens: Sequence[Token], letters: Sequence[str], head: int) -> bool:
     """Return whether a noun is in the plural or joined to one before it."""
     first = head
     while first and letters[first - 1] in "NAMDP":
         first -= 1
-    return is_plural(tokens[head]) or (first > 1 and letters[first - 2 : first] == ["N", "C"])
+    joined = first > 1 and letters[first - 2 : first] == ["N", "C"]
+    return joined or is_plural(tokens[head]) or is_plural(tokens[_first_head(letters, first)])
+
+
+def _first_head(letters: Sequence[str], first: int) -> int:
+    """Return the first noun that ends a noun phrase: "soldiers" in "soldiers in uniform march"."""
+    head = first
+    while letters[head] != "N" or (letters[head + 1] == "N" and letters[head] == "N"):
+        if letters[head] == "P" or head + 1 == len(letters) - 1:
+            break  # behind a place in front, or the verb itself
+        head += 1
+    return head
 
 
 def _mark_prepositions(tokens: Sequence[Token], letters: list[str], forms: Sequence[str]) -> None:

@@ -22,6 +22,15 @@ GERUNDS = word_set(
     "rocking vending landing boxing drinking baking wrapping hiking wedding racing riding skiing "
     "surfing clothing"
 )
+# Nouns that taggers take for adjectives: a material, and the first half of a name.
+MATERIALS = word_set("concrete plastic metal stone marble brick leather paper rubber steel chrome")
+NAMES = frozenset(
+    (
+        ("high", "chair"), ("high", "chairs"), ("high", "school"), ("high", "heels"),
+        ("hot", "dog"), ("hot", "dogs"), ("hot", "air"), ("french", "fries"), ("fast", "food"),
+        ("polar", "bear"), ("polar", "bears"), ("bald", "eagle"), ("soft", "drink"),
+    )
+)  # fmt: skip
 ARTICLES = frozenset(("a", "an", "the"))
 
 # Nouns that name a place in the picture, a group or the picture itself: swapped with a thing they
@@ -105,7 +114,7 @@ SURFACES = word_set(
 # what belongs to it, and those after which two things share their place.
 OF_THE_ACT = word_set("past through across along down up during after before until between")
 GOALS = frozenset(("to", "onto", "into", "toward", "towards", "out of"))
-INTO_OBJECT = GOALS | {"with", "for", "from", "at", "over", "off", "against"}
+INTO_OBJECT = GOALS | {"with", "for", "from", "over", "off", "against"}
 NEIGHBOURS = frozenset(("next to", "near", "beside", "by", "close to"))
 WORD_PREPOSITIONS = (
     "in front of", "on top of", "next to", "close to", "to the left of", "to the right of",
@@ -115,13 +124,19 @@ WORD_PREPOSITIONS = (
     "outside of",
 )  # fmt: skip
 # And of verbs: those that put their object somewhere, and "pick up", "take off".
-PLACING = word_set("put place lay set cut chop slice spread pour stack arrange hang paint draw")
+PLACING = word_set(
+    "put place lay set cut chop slice spread pour stack arrange hang paint draw spray "
+    "sprinkle spill drip balance mount load drop install plant squeeze"
+)
 RIDING = word_set("ride drive fly sail steer paddle row")
 WORKED_WITH = word_set(
     "cut slice chop tighten measure fix repair clean wipe wash brush scrub sweep dig hit strike "
     "stir mix scoop paint draw write spray water comb dry tie wrap carve trim sew poke"
 )
 KEEPING = word_set("have hold carry wear contain show feature")
+AIMING = word_set("throw toss point aim shoot fire hurl swing direct")
+# Verbs that an adjective behind them goes through to their subject: "the tea looks hot".
+COPULAS = word_set("look seem appear remain stay feel sit stand lie")
 # What only the living do, and what only things do that people see.
 LIVELY = word_set("wait look watch eat drink talk smile use follow accompany")
 LIFELESS = word_set("hang flow contain overlook show feature")
@@ -132,8 +147,18 @@ TAKEN_FOR_NOUNS = word_set(
     "stand sit lie dance drink walk swim run ride race rest sleep talk work fight jump climb dive "
     "hike surf ski skate fly chat lean hug smile pose march sail fish spray cook share watch look"
 )
-SINGULAR_TAKEN_FOR_NOUNS = word_set("lies lands leans sits flies")
-TAKEN_UP = word_set("pick hold put take set lift blow cut pull throw drop carry turn push tear")
+SINGULAR_TAKEN_FOR_NOUNS = word_set(
+    "lies lands leans sits flies passes crosses leaps hops hangs rests runs waits looks stretches"
+)
+# Nouns that people in the plural stand in front of: a farmers market does not act.
+OWNED = word_set(
+    "market school room bathroom restroom team club league clothing wear section toy museum "
+    "hat shirt suit shoe lap hand arm head face"
+)
+TAKEN_UP = word_set(
+    "pick hold put take set lift blow cut pull throw drop carry turn push tear light clean fold "
+    "roll pack give hand"
+)
 PARTICLES = word_set("up out off down away back on")
 RELATIVE = word_set("that which who whom")
 
