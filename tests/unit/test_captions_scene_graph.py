@@ -14,8 +14,9 @@ from clic.captions.tagging import make_tagger
 TAG = make_tagger("hanta")
 DATA = Path(__file__).resolve().parents[1] / "data"
 MARKED = {
-    "development": DATA / "scene_graph_captions.json",
-    "blind": DATA / "scene_graph_captions_2.json",
+    "set 1": DATA / "scene_graph_captions.json",
+    "set 2": DATA / "scene_graph_captions_2.json",
+    "set 3, blind": DATA / "scene_graph_captions_3.json",
 }
 
 
@@ -154,6 +155,17 @@ def score(captions: list[dict[str, Any]], name: str) -> Score:
         ("a chair lies next to a trash can", {("chair", "lies next to", "can")}),
         ("two boys wrestle in the mud as their friends cheer", {("boys", "wrestle in", "mud")}),
         ("the woman looks at him as he rides a horse", set()),
+        ("seven geese waddle past a barn", {("geese", "waddle past", "barn")}),
+        ("soldiers in dress uniform march through the square",
+         {("soldiers", "in", "uniform"), ("soldiers", "march through", "square")}),
+        ("a cat with green eyes peers through a hole",
+         {("cat", "with", "eyes"), ("cat", "peers through", "hole")}),
+        ("a crowd of fans cheers as a player scores a goal",
+         {("crowd", "of", "fans"), ("player", "scores", "goal")}),
+        ("two nuns feed pigeons", {("nuns", "feed", "pigeons")}),
+        ("shelves with jars of honey and bags of rice",
+         {("shelves", "with", "jars"), ("jars", "of", "honey"), ("shelves", "with", "bags"),
+          ("bags", "of", "rice")}),
     ],
 )  # fmt: skip
 def test_relations(caption: str, marked: set[tuple[str, ...]]) -> None:
@@ -172,6 +184,11 @@ def test_relations(caption: str, marked: set[tuple[str, ...]]) -> None:
         ("a truck full of hay", {("full", "truck")}),
         ("the door is closed", {("closed", "door")}),
         ("the roof is painted red", {("red", "roof")}),
+        ("the runner, exhausted and sweaty, bends over",
+         {("exhausted", "runner"), ("sweaty", "runner")}),
+        ("the dog looks sad and wet", {("sad", "dog"), ("wet", "dog")}),
+        ("a baby in a high chair under a concrete bridge", set()),
+        ("two friends film him", {("two", "friends")}),
     ],
 )  # fmt: skip
 def test_modifiers(caption: str, marked: set[tuple[str, ...]]) -> None:
@@ -190,23 +207,24 @@ def test_nothing_and_far_too_much() -> None:
     assert 0 < len(scene_graph(many).relations) < 5000
 
 
-# Captions and marks were written by hand for this, each set independently of the code. Set 1 is
-# for development: all its 80 were read to mend the rules. Set 2 is the blind one: no rule was
-# written after its captions were scored or read, and its first score is the one below. (The first
-# version of the rules had recall 0.763 and precision 0.877 on relations of set 1, then unseen.)
+# Captions and marks were written by hand for this, each set independently of the code. Sets 1 and
+# 2 are for development: what was missed in them was read to mend the rules. Set 3 is the blind one:
+# no rule was written after its captions were scored or read. docs/negatives.md has all scores.
 @pytest.mark.parametrize(
     ("use", "name", "recall", "accepted", "precision"),
     [
-        ("development", "relations", 0.97, 0.99, 0.99),
-        ("development", "modifiers", 0.99, 0.99, 0.99),
-        ("blind", "relations", 0.86, 0.89, 0.90),
-        ("blind", "modifiers", 0.92, 0.92, 0.94),
+        ("set 1", "relations", 0.97, 0.99, 0.99),
+        ("set 1", "modifiers", 0.99, 0.99, 0.99),
+        ("set 2", "relations", 0.96, 0.99, 0.99),
+        ("set 2", "modifiers", 0.99, 0.99, 0.99),
+        ("set 3, blind", "relations", 0.88, 0.94, 0.95),
+        ("set 3, blind", "modifiers", 0.97, 0.97, 0.97),
     ],
 )
 def test_score_on_marked_captions(
     use: str, name: str, recall: float, accepted: float, precision: float
 ) -> None:
     made = score(json.loads(MARKED[use].read_text("utf-8"))["captions"], name)
-    print(f"scene graph, {use} set, {name}: {made}")
+    print(f"scene graph, {use}, {name}: {made}")
     assert made.recall >= recall and made.precision >= precision
     assert made.recall_or_accepted >= accepted
