@@ -9,7 +9,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait as wait_for
+from multiprocessing.forkserver import ensure_running
 from typing import Any, Protocol, TypeVar
 
 from clic.errors import DataError
@@ -78,6 +80,12 @@ def run_tasks(
     # Forked from a server that has no threads, after one import of what the tasks need.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([module])
+    with _ignored_interrupts():
+        ensure_running()
+    # Workers asked for before the server has imported would start behind a Ctrl-C, to find nothing.
+    ready = context.Process(target=_nothing)
+    ready.start()
+    ready.join()
     count, stop = context.Value("q", 0), context.Event()
     pool = ProcessPoolExecutor(workers, context, _start, (count, stop))
     try:
@@ -90,6 +98,23 @@ def run_tasks(
     finally:
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _nothing() -> None:
+    """What the process does that tells when the server is ready."""
+
+
+@contextmanager
+def _ignored_interrupts() -> Iterator[None]:
+    """Let a process started here ignore Ctrl-C, which would find it amid its imports."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what signals do
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _collect(

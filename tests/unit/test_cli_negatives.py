@@ -81,7 +81,8 @@ def test_captions_from_stdin(
     ("words", "part"),
     [
         ([], "no caption is given"),
-        (["--caption", " ", "--kinds", "swop"], "did you mean 'swap'"),
+        (["--caption", " "], "--caption is empty"),
+        (["--caption", "a dog", "--kinds", "swop"], "did you mean 'swap'"),
         (["--caption", "a dog", "--kinds", "cross_swap"], "give two"),
         (["--caption", "a dog", "--n", "0"], "--n 0"),
         (["--caption", "a dog", "--seed", "-1"], "--seed -1"),

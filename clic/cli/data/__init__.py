@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
+from typing import NoReturn
 
 from clic.cli.common import Parser, run_cli
 from clic.cli.data import (
@@ -17,6 +18,7 @@ from clic.cli.data import (
     shapes,
     verify,
 )
+from clic.errors import did_you_mean
 
 # Each module of this package is one command: its docstring is the help, `EXAMPLES` its examples,
 # `add_arguments(parser)` its arguments and `run(flags, words)` the work. `TAKES_SETTINGS` says that
@@ -36,17 +38,24 @@ COMMANDS: dict[str, ModuleType] = {
 
 def main() -> None:
     """Run `clic-data`."""
-    parser = _parser()
+    parser, commands = _parser()
     flags, words = parser.parse_known_args(sys.argv[1:])
     if flags.command is None:
         run_cli("clic-data", parser.print_help)
     command = COMMANDS[flags.command]
     if words and not getattr(command, "TAKES_SETTINGS", False):
-        parser.error(f"{words[0]!r} is not understood by clic-data {flags.command}")
+        _refuse(commands[flags.command], words[0])
     run_cli("clic-data", lambda: command.run(flags, words), flags.debug)
 
 
-def _parser() -> Parser:
+def _refuse(parser: Parser, word: str) -> NoReturn:
+    name = word.split("=")[0]
+    known = [option for action in parser._actions for option in action.option_strings]
+    parser.error(f"{word!r} is not understood{did_you_mean(name, known)}")
+
+
+def _parser() -> tuple[Parser, dict[str, Parser]]:
+    """Return the parser and those of its commands."""
     examples = "".join(f"  {line}\n" for c in COMMANDS.values() for line in c.EXAMPLES)
     parser = Parser(prog="clic-data", description=__doc__, epilog=f"examples:\n{examples}")
     common = Parser(add_help=False)
@@ -63,4 +72,4 @@ def _parser() -> Parser:
                 epilog="examples:\n" + "".join(f"  {line}\n" for line in command.EXAMPLES),
             )
         )
-    return parser
+    return parser, dict(commands.choices)

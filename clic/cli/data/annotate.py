@@ -54,7 +54,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
     from clic.errors import pick
 
     pick(TAGGERS, flags.tagger, "--tagger")
-    shards = find_shards(flags.shards, "clic-data annotate")
+    shards = find_shards(flags.shards, "SHARDS")
     sizes = {str(shard.resolve()): shard.stat().st_size for shard in shards}
     console = make_console()
     bar = Progress(

@@ -32,7 +32,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     from clic.data.pool import default_workers, run_tasks
 
     check_least(1, **({} if flags.workers is None else {"workers": flags.workers}))
-    shards = find_shards(flags.shards, "clic-data index")
+    shards = find_shards(flags.shards, "SHARDS")
     todo = [shard for shard in shards if flags.force or not is_indexed(shard)]
     failed = []
     with Progress(transient=True, disable=not sys.stdout.isatty()) as bars:

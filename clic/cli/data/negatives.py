@@ -76,6 +76,8 @@ def _captions(flags: argparse.Namespace) -> list[str]:
             reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
             raise DataError(f"--file {flags.file} cannot be read: {reason}") from error
         captions += [line.strip() for line in text.splitlines() if line.strip()]
+    if not all(caption.strip() for caption in captions):
+        raise ConfigError("--caption is empty; give a sentence")
     if not captions:
         raise ConfigError("no caption is given; name one with --caption, or a --file with some")
     return captions

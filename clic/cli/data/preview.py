@@ -8,6 +8,7 @@ own batches. Without --step the first batch of each kind is drawn.
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -64,8 +65,9 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
         flags.out.parent.mkdir(parents=True, exist_ok=True)
         draw_sheet(sections).save(flags.out, format="PNG")
     print(f"{flags.out}: {', '.join(drawn)} ({config.name})")
-    for group in (config.compose, config.captions):
-        print(f"  {asdict(group)}")
+    for name in ("compose", "captions"):
+        shown = " ".join(f"{k}={v}" for k, v in asdict(getattr(config, name)).items())
+        print(textwrap.fill(f"{name}: {shown}", 80, initial_indent="  ", subsequent_indent="    "))
     for note in notes:
         print(f"  {note}")
 

@@ -179,7 +179,8 @@ def _finish(plan: Plan, wanted: dict[str, Any], continued: int) -> Outcome:
     if not samples:
         discard(plan.work)
         raise DataError(
-            f"nothing of {plan.items} was left ({_shown(reasons)}); see {plan.out / REJECTED}"
+            f"nothing of {plan.items} was left ({_shown(reasons)}); {_remedy(reasons)}"
+            f"see {plan.out / REJECTED}"
         )
     record = {
         "identity": wanted,
@@ -214,8 +215,18 @@ def _outcome(record: dict[str, Any], continued: int, untouched: bool = False) ->
 
 def _kind(reason: str) -> str:
     """Return a reason without what is particular to one sample."""
-    general = re.sub(r" ?\([^)]*\)", "", reason.rsplit(": ", 1)[-1].split(";")[0])
-    return re.sub(r"\d{3,}", "N", general)
+    general = re.sub(r" ?\([^)]*\)", "", reason).split(";")[0].rsplit(": ", 1)[-1]
+    return re.sub(r"\d{3,}", "N", re.sub(r" of \d+ bytes", "", general))
+
+
+def _remedy(reasons: Counter[str]) -> str:
+    """Return what to do about the most frequent reason, where that is known."""
+    (worst, _), *_ = reasons.most_common(1)
+    if "No such file" in worst:
+        return "name the folder that holds the images with --image-root; "
+    if "UTF-8" in worst:
+        return "save the source as UTF-8, e.g. by iconv -f cp1252 -t utf-8; "
+    return ""
 
 
 def _shown(reasons: Counter[str], count: int = 3) -> str:

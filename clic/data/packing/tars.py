@@ -78,7 +78,7 @@ def members_of(key: str, ending: str, image: bytes, record: Mapping[str, Any]) -
     try:
         meta = json.dumps({"key": key, **record}, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise RejectedError("a text of it is not UTF-8; save the source as UTF-8") from error
+        raise RejectedError("its text is not UTF-8; save the source as UTF-8") from error
     if len(meta) > MAX_TEXT:
         raise RejectedError(f"its JSON would be larger than {MAX_TEXT:,} bytes")
     return {"__key__": key, ending: image, "json": meta, "txt": record["caption"].encode()}

@@ -369,3 +369,18 @@ def test_nothing_left_is_an_error_that_can_be_mended(put: Put, packed: Pack) -> 
         packed(table)
     result = packed(table, image_root=table.parent.parent / "i")  # other options, the same folder
     assert (result.sources(), len(result.rejected)) == (["a.jpg"], 1)
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("image: image of 5321 bytes (JPEG) cannot be decoded (cut: 12 left); drop it", "image"),
+        ("a.jpg: No such file or directory", "No such file or directory"),
+        ("its text is not UTF-8; save the source as UTF-8", "its text is not UTF-8"),
+    ],
+)
+def test_reasons_are_counted_without_what_is_particular(reason: str, kind: str) -> None:
+    from clic.data.packing.packer import _kind
+
+    counted = _kind(reason)
+    assert counted.startswith(kind) and "(" not in counted and ")" not in counted
