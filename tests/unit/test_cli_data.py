@@ -17,23 +17,6 @@ from clic.data.shards import index_path
 Clic = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def clic_data(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Clic:
-    """Return what runs `clic-data` in `tmp_path` and gives exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["clic-data", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            command.main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return run
-
-
 def test_help_shows_examples(clic_data: Clic) -> None:
     code, page, _ = clic_data()
     assert code == 0

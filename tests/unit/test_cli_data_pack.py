@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,26 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from clic.cli import data as command
-
 Clic = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def clic_data(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Clic:
-    """Return what runs `clic-data` in `tmp_path` and gives exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["clic-data", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            command.main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,30 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clic.cli import data as command
 from clic.data import pack
 from clic.data.preview import mark_changes
 from clic.types import Sample
 
 Clic = Callable[..., tuple[int, str, str]]
 SENTENCES = ("a red dog sleeps", "two cats play", "a man rides a horse", "the blue car is old")
-
-
-@pytest.fixture
-def clic_data(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Clic:
-    """Return what runs `clic-data` in `tmp_path` and gives exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["clic-data", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            command.main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture
@@ -57,7 +38,7 @@ def test_shards_are_shown_in_clics_recipe(
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == ("sheet.png: 4 composite rows of step 0, 4 single rows of step 1 (vitb32)")
-    assert "'composite_negative': 'cross_swap'" in out
+    assert "composite_negative=cross_swap" in out
     assert "  train.batch_size=4, all there are, in place of 200" in lines
     assert "  sampling.partner_self=true, for an orientation with one image alone" in lines
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))

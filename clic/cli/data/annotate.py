@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clic.cli.common import Parser, check_least, make_console
+from clic.cli.data.bars import bytes_bar
 from clic.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
                 f"--workers {flags.workers} has no effect with --ray {flags.ray}, whose cluster "
                 "decides; leave one out"
             )
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     from clic.captions.tagging import TAGGERS
     from clic.data.annotating import annotate_on_ray, annotate_shards
@@ -57,15 +57,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
     shards = find_shards(flags.shards, "SHARDS")
     sizes = {str(shard.resolve()): shard.stat().st_size for shard in shards}
     console = make_console()
-    bar = Progress(
-        TextColumn("annotate"),
-        BarColumn(bar_width=None),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        expand=True,
-    )
+    bar = bytes_bar("annotate", console)
     parts = []
     with bar:
         task = bar.add_task("annotate", total=sum(sizes.values()))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clic.cli.common import Parser, check_least, check_writable, make_console, writing
+from clic.cli.data.bars import bytes_bar
 
 if TYPE_CHECKING:
     from clic.data.verify import Findings
@@ -41,8 +42,6 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
     check_writable(flags.out and str(flags.out))
     from functools import partial
 
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
     from clic import runs
     from clic.data.histogram import draw_histogram
     from clic.data.lengths import context_length, make_measure
@@ -54,15 +53,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
     model = runs.source_of(flags.model)
     contexts = sorted({*CONTEXTS, context_length(model)})
     console = make_console()
-    bar = Progress(
-        TextColumn("verify"),
-        BarColumn(bar_width=None),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        expand=True,
-    )
+    bar = bytes_bar("verify", console)
     found = Findings()
     with bar:
         task = bar.add_task("verify", total=sum(shard.stat().st_size for shard in shards))

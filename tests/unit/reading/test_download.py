@@ -111,8 +111,10 @@ def test_a_part_of_an_earlier_call_is_continued(site: Any, tmp_path: Path) -> No
     with pytest.raises(KeyboardInterrupt):
         download(f"{site.url}/a", tmp_path / "a", progress=stop)
     assert names(tmp_path) == ["a.part", "a.part.json"]
+    kept = (tmp_path / "a.part").stat().st_size
+    assert kept in (500, 1000)  # the server sends two halves, which may come as one
     download(f"{site.url}/a", tmp_path / "a")
-    assert site.requests[1] == ("/a", "bytes=1000-")
+    assert site.requests[1] == ("/a", f"bytes={kept}-")
     assert (tmp_path / "a").read_bytes() == DATA and names(tmp_path) == ["a"]
 
 
