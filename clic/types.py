@@ -73,7 +73,7 @@ class Tally:
         broken: Of these, those that could not be used.
         captions: True and false captions.
         cut: Of these, those that the text tower's context cuts.
-        no_negative: Rows whose captions gave no false one.
+        no_negative: Rows without any false caption.
         retagged: Captions that were to have stored tags, had none of their own, and were tagged.
     """
 
@@ -112,6 +112,8 @@ class Batch:
         keys: For each row the keys of the samples it was made from.
         tally: What was met while it was built.
         faults: The samples that were replaced.
+        negative_kinds: The kind of each of the K negatives, by slot, e.g. `("cross_swap", "layout")`;
+            empty where the slots have no names.
     """
 
     images: Tensor
@@ -125,6 +127,7 @@ class Batch:
     keys: list[tuple[str, ...]] = field(default_factory=list)
     tally: Tally = Tally()
     faults: tuple[Fault, ...] = ()
+    negative_kinds: tuple[str, ...] = ()
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors by name, those that are None left out."""
@@ -152,6 +155,8 @@ class Features:
         negative_features: [B, K, D], unit norm, None where K = 0.
         negative_mask: bool [B, K], True where there is a negative; None means all are valid.
         logit_bias: Scalar of sigmoid models (SigLIP), else None.
+        negative_kinds: The kind of each of the K negatives, by slot, the same on every rank; empty
+            where the slots have no names.
     """
 
     image_features: Tensor
@@ -160,6 +165,7 @@ class Features:
     negative_features: Tensor | None = None
     negative_mask: Tensor | None = None
     logit_bias: Tensor | None = None
+    negative_kinds: tuple[str, ...] = ()
 
 
 @dataclass
