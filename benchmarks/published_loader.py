@@ -71,7 +71,7 @@ class Published:
         composite = functional.normalize(canvas, IMAGENET_MEAN, IMAGENET_STD)
         single = self.transform(first.convert("RGB"))
         sentences = [tuple(s.lower() for s in self.captions[i]) for i in (index, partner)]
-        positives = composite_positives(sentences, POSITIVES, rng)
+        positives = composite_positives(sentences, POSITIVES, rng).texts
         opening = [own[0] for own in sentences]
         negative = cross_swap(opening, [self.tagger(text) for text in opening], rng)
         texts = [*positives, negative.text if negative else ""]

@@ -99,7 +99,8 @@ class ComposeConfig:
     """How images are put on one canvas.
 
     Attributes:
-        layout: `pair`, two images side by side or stacked.
+        layout: `pair`, two images side by side or stacked, or `grid4`, four in two rows. Captions
+            of `grid4` leave out the longest sentences where the context has no room for all.
         fit: `squash` (the published rule, aspect not kept) or `crop` (the middle half of each).
         statistics: Pixel statistics of composites: `model`, or `imagenet` as the published code.
     """
@@ -118,6 +119,11 @@ class CaptionsConfig:
         tagger: `hanta` or `spacy` tags inline; `stored` takes the tags kept with each sample.
         composite_positives: P of a composite: p1, p2 and further joined sentences.
         composite_negative: `cross_swap` (CLIC) or `none`.
+        layout_share: Share of composites, 0 to 1, whose p1 and p2 tell where the images lie, "t1
+            left of t2", in place of joining their sentences.
+        layout_negative: Give those a second false caption, in which a relation is wrong.
+        layout_held_out: Phrases of relations that are never used, e.g. `[on the left of]`, to test
+            with.
         repair_negatives: In a cross swap, let "a" and "an" follow the new words and draw anew where
             the result is true; the published code does neither (`false` reproduces that).
         single_negative: False caption of a single image: `swap`, `replace`, `mixture` (one of
@@ -130,9 +136,21 @@ class CaptionsConfig:
     tagger: str = "hanta"
     composite_positives: int = 4
     composite_negative: str = "cross_swap"
+    layout_share: float = 0.0
+    layout_negative: bool = True
+    layout_held_out: list[str] = field(default_factory=list)
     repair_negatives: bool = True
     single_negative: str = "none"
     mixture: dict[str, float] = field(default_factory=dict)
+
+    def negative_kinds(self, kind: str) -> tuple[str, ...]:
+        """Return the name of each of the K false captions of a row, composite or single."""
+        if kind == "single":
+            names = [self.single_negative]
+        else:
+            told = self.layout_share > 0 and self.layout_negative
+            names = [self.composite_negative, "layout" if told else "none"]
+        return tuple(name for name in names if name != "none")
 
 
 @dataclass
@@ -147,6 +165,8 @@ class LossConfig:
         unimodal_weight: Weight of Eq. 6.
         hard_negative_positives: Number of positive slots, from the first, that enter Eq. 5;
             null takes all of them, as the paper does.
+        negative_weights: Relative weight in Eq. 5 of each kind of hard negatives, e.g.
+            `{cross_swap: 1, layout: 2}`; 1 where not named, and equal weights are the paper's mean.
     """
 
     composite: str = "clic"
@@ -155,6 +175,7 @@ class LossConfig:
     hard_negative_weight: float = 0.5
     unimodal_weight: float = 1.0
     hard_negative_positives: int | None = None
+    negative_weights: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass

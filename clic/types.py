@@ -75,6 +75,7 @@ class Tally:
         cut: Of these, those that the text tower's context cuts.
         no_negative: Rows without any false caption.
         retagged: Captions that were to have stored tags, had none of their own, and were tagged.
+        shortened: True captions of composites that leave images out, for want of context.
     """
 
     samples: int = 0
@@ -83,6 +84,7 @@ class Tally:
     cut: int = 0
     no_negative: int = 0
     retagged: int = 0
+    shortened: int = 0
 
     def __add__(self, other: Tally) -> Tally:
         """Return the sums."""
@@ -112,8 +114,8 @@ class Batch:
         keys: For each row the keys of the samples it was made from.
         tally: What was met while it was built.
         faults: The samples that were replaced.
-        negative_kinds: The kind of each of the K negatives, by slot, e.g. `("cross_swap", "layout")`;
-            empty where the slots have no names.
+        negative_kinds: The kind of each of the K negatives, by slot, such as `("cross_swap",
+            "layout")`; empty where the slots have no names.
     """
 
     images: Tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import filterfalse
 from operator import itemgetter
 from typing import NamedTuple
@@ -33,6 +33,7 @@ def cross_swap(
     tokens: Sequence[tuple[Token, ...]],
     rng: np.random.Generator,
     repair: bool = True,
+    put_together: Callable[[list[str], bool], str | None] | None = None,
 ) -> HardNegative | None:
     """Swap one word of t1 with one of t2 and join the two (CLIC, arXiv 2505.24424, section 3).
 
@@ -58,6 +59,7 @@ def cross_swap(
     if not groups:
         groups = [Pairs(_any_words(one, two), _any_words(two, one))]
     ordered = rng.random() < 0.5
+    put = put_together or _joined
 
     def build(pair: tuple[str, str]) -> HardNegative | None:
         if repair and _merely_exchanged(one, two, *pair):
@@ -67,10 +69,14 @@ def cross_swap(
             _replace_all(two, pair[1], one, pair[0], 1, repair),
         )
         texts = [apply_edits(captions[0], edits[0]), apply_edits(captions[1], edits[1])]
-        joined = join(texts if ordered else texts[::-1])
-        return HardNegative(joined, "cross_swap", edits[0] + edits[1])
+        joined = put(texts, ordered)
+        return None if joined is None else HardNegative(joined, "cross_swap", edits[0] + edits[1])
 
     return first_valid(groups, build, rng)
+
+
+def _joined(texts: list[str], ordered: bool) -> str:
+    return join(texts if ordered else texts[::-1])
 
 
 def _analyse(text: str, tokens: Sequence[Token]) -> _Caption:

@@ -7,6 +7,8 @@ from functools import partial
 
 import numpy as np
 
+from clic.captions.composite import Composite
+from clic.captions.composite_negatives import word_swap
 from clic.captions.cross_swap import cross_swap
 from clic.captions.replace import replace
 from clic.captions.sentences import end_sentence
@@ -70,23 +72,23 @@ def single_negative(
 
 
 def composite_negative(
-    captions: Sequence[str],
+    composite: Composite,
     tokens: Sequence[tuple[Token, ...]],
     rng: np.random.Generator,
     true: Iterable[str] = (),
 ) -> HardNegative | None:
-    """Make a false caption of a composite by `cross_swap`, equal to none of its true ones.
+    """Make a false caption of a composite by `word_swap`, equal to none of its true ones.
 
     Args:
-        captions: t1 and t2.
-        tokens: Their tokens.
+        composite: What its first true caption says.
+        tokens: Of each image's first sentence.
         rng: Draws the words and the order.
         true: The composite's true joined captions.
 
     Returns:
         The false joined caption, or None where there is none.
     """
-    return _outside(partial(cross_swap, captions, tokens, rng), set(map(_bare, true)))
+    return _outside(partial(word_swap, composite, tokens, rng), set(map(_bare, true)))
 
 
 def hard_negatives(

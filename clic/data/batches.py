@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from clic import images
+from clic.captions.layout import Place
 from clic.config import ComposeConfig
 from clic.data.captioning import Captioner, RowCaptions, check_captions
 from clic.data.faults import first_usable, substitutes
@@ -83,7 +84,7 @@ class BatchBuilder:
         plan = self.sampler.plan(step)
         pixels, rows = self._rows(plan, len(plan.rows))
         positives, cut = self._tokens([row.captions.positives for row in rows])
-        negatives, mask, cut_negatives = self._negatives(plan.kind, rows)
+        negatives, cut_negatives, mask = self._negatives(plan.kind, rows)
         mean, std = self._statistics(plan.kind)
         faults = tuple(fault for row in rows for fault in row.faults)
         tally = Tally(
@@ -91,8 +92,9 @@ class BatchBuilder:
             broken=len(faults),
             captions=positives[..., 0].numel() + (0 if mask is None else int(mask.sum())),
             cut=cut + cut_negatives,
-            no_negative=0 if mask is None else int((~mask).sum()),
+            no_negative=0 if mask is None else int((~mask.any(1)).sum()),
             retagged=sum(row.captions.retagged for row in rows),
+            shortened=sum(row.captions.shortened for row in rows),
         )
         return Batch(
             images=torch.from_numpy(pixels),
@@ -101,6 +103,7 @@ class BatchBuilder:
             positives=positives,
             negatives=negatives,
             negative_mask=mask,
+            negative_kinds=self.captioner.negative_kinds(plan.kind),
             kind=plan.kind,
             step=plan.step,
             keys=[tuple(sample.key for sample in row.samples) for row in rows],
@@ -131,21 +134,31 @@ class BatchBuilder:
             loaded.append(found)
             faults += broken
         samples = [part.sample for part in loaded]
+        places: list[Place] = []
         if plan.kind == "single":
             out[:] = loaded[0].pixels
         else:
-            order = generator(self.seed, "order", plan.step, row.slot).permutation(len(loaded))
-            images.compose(
-                [loaded[i].pixels for i in order],
-                self.compose.layout,
-                row.orientation,
-                self.preprocess.size,
-                self.compose.fit,  # type: ignore[arg-type]
-                self.decode,
-                out,
-            )
+            places = self._compose(plan, row, [part.pixels for part in loaded], out)
         rng = generator(self.seed, "captions", plan.step, row.slot)
-        return _Row(samples, self.captioner.make(plan.kind, samples, rng), faults)
+        return _Row(samples, self.captioner.make(plan.kind, samples, rng, places), faults)
+
+    def _compose(
+        self, plan: Plan, row: Row, pixels: Sequence[np.ndarray], out: np.ndarray
+    ) -> list[Place]:
+        """Join the images of a row in random order; return where each of them went."""
+        layout, size = self.compose.layout, self.preprocess.size
+        order = generator(self.seed, "order", plan.step, row.slot).permutation(len(pixels))
+        images.compose(
+            [pixels[i] for i in order],
+            layout,
+            row.orientation,
+            size,
+            self.compose.fit,  # type: ignore[arg-type]
+            self.decode,
+            out,
+        )
+        cells = images.cells(layout, row.orientation, size)
+        return [cells[cell][:2] for cell in np.argsort(order)]
 
     def _substitutes(self, plan: Plan, row: Row, place: int) -> Iterator[int]:
         landscape = None if plan.kind == "single" else row.orientation == "landscape"
@@ -182,12 +195,14 @@ class BatchBuilder:
 
     def _negatives(
         self, kind: Kind, rows: Sequence[_Row]
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None, int]:
-        if not self.captioner.negatives(kind):
-            return None, None, 0
-        negatives = [row.captions.negative for row in rows]
-        tokens, cut = self._tokens([(n.text if n else "",) for n in negatives])
-        return tokens, torch.tensor([[n is not None] for n in negatives]), cut
+    ) -> tuple[torch.Tensor | None, int, torch.Tensor | None]:
+        if not self.captioner.negative_kinds(kind):
+            return None, 0, None
+        slots = [row.captions.negatives for row in rows]
+        mask = torch.tensor([[negative is not None for negative in row] for row in slots])
+        texts = [tuple(negative.text if negative else "" for negative in row) for row in slots]
+        tokens, cut = self._tokens(texts)
+        return tokens, cut, mask
 
     def _tokens(self, texts: Sequence[tuple[str, ...]]) -> tuple[torch.Tensor, int]:
         flat, cut = self.tokens([text for row in texts for text in row])

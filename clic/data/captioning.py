@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clic.captions import layout
+from clic.captions.composite import Composite, Room, plain, relational
+from clic.captions.composite_negatives import layout_negative
+from clic.captions.layout import Place
 from clic.captions.negatives import composite_negative, cross_swap, single_negative
 from clic.captions.positives import composite_positives
 from clic.captions.sentences import end_sentence
@@ -25,15 +29,19 @@ LOOKED_AT = 16  # samples, before a source is taken for one without tags
 
 @dataclass(frozen=True)
 class RowCaptions:
-    """The captions of one row: P true ones, and a false one where one could be made.
+    """The captions of one row: P true ones, and K false ones.
 
     Attributes:
+        positives: The true captions.
+        negatives: A false caption of each kind, None where none could be made.
         retagged: Captions that were to have stored tags, had none of their own, and were tagged.
+        shortened: True captions that leave images out, for want of context.
     """
 
     positives: tuple[str, ...]
-    negative: HardNegative | None
+    negatives: tuple[HardNegative | None, ...]
     retagged: int = 0
+    shortened: int = 0
 
 
 def check_captions(sample: Sample) -> None:
@@ -60,23 +68,24 @@ class Captioner:
 
     Args:
         config: The group `captions`.
+        room: How long the joined captions of composites may be, None where what is too long is cut.
     """
 
-    def __init__(self, config: CaptionsConfig) -> None:
-        self.config = config
+    def __init__(self, config: CaptionsConfig, room: Room | None = None) -> None:
+        self.config, self.room = config, room
+        self._phrases = layout.without(config.layout_held_out)
         self._tagger: Tagger | None = None
 
-    def negatives(self, kind: Kind) -> int:
-        """Return the number K of false captions of a row."""
-        return int(self._generator(kind) != "none")
+    def negative_kinds(self, kind: Kind) -> tuple[str, ...]:
+        """Return the name of each of the K false captions of a row."""
+        return self.config.negative_kinds(kind)
 
-    def _generator(self, kind: Kind) -> str:
-        composite = kind == "composite"
-        return self.config.composite_negative if composite else self.config.single_negative
+    def _uses_tags(self, kind: Kind) -> bool:
+        return any(name != "layout" for name in self.negative_kinds(kind))
 
     def check(self, kind: Kind, source: Source) -> None:
         """Raise `ConfigError` where no tags can be had: none are stored, or no tagger is there."""
-        if not self.negatives(kind):
+        if not self._uses_tags(kind):
             return
         if self.config.tagger != "stored":
             make_tagger(self.config.tagger)
@@ -94,33 +103,68 @@ class Captioner:
             f"captions.tagger={FALLBACK}, or store tags (clic-data annotate)"
         )
 
-    def make(self, kind: Kind, samples: Sequence[Sample], rng: np.random.Generator) -> RowCaptions:
+    def make(
+        self,
+        kind: Kind,
+        samples: Sequence[Sample],
+        rng: np.random.Generator,
+        places: Sequence[Place] = (),
+    ) -> RowCaptions:
         """Return the captions of one row.
 
         Args:
             kind: Of the row.
             samples: Its samples, the primary one first; each has passed `check_captions`.
             rng: Draws sentences, orders and negatives.
+            places: Of a composite, where each sample's image lies.
         """
         captions = [self._sentences(sample) for sample in samples]
-        generator = self._generator(kind)
-        if kind == "composite":
-            positives = composite_positives(captions, self.config.composite_positives, rng)
-        else:
-            positives = [captions[0][0]]
-        if generator == "none":
-            return RowCaptions(tuple(positives), None)
-        used = len(samples) if generator == "cross_swap" else 1
-        first = [sentences[0] for sentences in captions[:used]]
-        tokens, retagged = self._tokens(samples[:used], first)
-        if generator != "cross_swap":
-            weights = self.config.mixture if generator == "mixture" else {generator: 1.0}
-            negative = single_negative(first[0], tokens[0], rng, weights, captions[0][1:])
-        elif self.config.repair_negatives:
-            negative = composite_negative(first, tokens, rng, positives)
-        else:
-            negative = cross_swap(first, tokens, rng, repair=False)
-        return RowCaptions(tuple(positives), negative, retagged)
+        first = [sentences[0] for sentences in captions]
+        tokens, retagged = self._tokens(samples, first) if self._uses_tags(kind) else ([], 0)
+        if kind == "single":
+            negatives = self._single_negatives(captions[0], tokens, rng)
+            return RowCaptions((first[0],), negatives, retagged)
+        composite = self._composite(first, places, rng).within(self.room)
+        positives = composite_positives(
+            captions, self.config.composite_positives, rng, composite, self.room
+        )
+        negatives = tuple(
+            self._composite_negative(name, composite, tokens, positives.texts, rng)
+            for name in self.negative_kinds(kind)
+        )
+        return RowCaptions(positives.texts, negatives, retagged, positives.shortened)
+
+    def _single_negatives(
+        self, captions: Sequence[str], tokens: Sequence[tuple[Token, ...]], rng: np.random.Generator
+    ) -> tuple[HardNegative | None, ...]:
+        name = self.config.single_negative
+        if name == "none":
+            return ()
+        weights = self.config.mixture if name == "mixture" else {name: 1.0}
+        return (single_negative(captions[0], tokens[0], rng, weights, captions[1:]),)
+
+    def _composite(
+        self, first: Sequence[str], places: Sequence[Place], rng: np.random.Generator
+    ) -> Composite:
+        """Return a composite with what its caption says: the sentences, or the layout."""
+        share = self.config.layout_share
+        if share > 0 and rng.random() < share:
+            return relational(first, places, self._phrases, rng)
+        return plain(first, places)
+
+    def _composite_negative(
+        self,
+        name: str,
+        composite: Composite,
+        tokens: Sequence[tuple[Token, ...]],
+        true: Sequence[str],
+        rng: np.random.Generator,
+    ) -> HardNegative | None:
+        if name == "layout":
+            return layout_negative(composite, rng)
+        if self.config.repair_negatives:
+            return composite_negative(composite, tokens, rng, true)
+        return cross_swap(composite.captions, tokens, rng, repair=False)
 
     def _sentences(self, sample: Sample) -> tuple[str, ...]:
         if not self.config.lowercase:

@@ -158,4 +158,5 @@ class FaultLog:
             "data/no_negative": total.no_negative,
             "data/retagged": total.retagged,
             "data/cut_captions": total.cut / max(total.captions, 1),
+            "data/shortened_captions": total.shortened / max(total.captions, 1),
         }

@@ -22,7 +22,11 @@ def make_measure(model: str) -> Measure:
     Raises:
         ModelError: The model is unknown, or its tokenizer cannot be had.
     """
-    tokenizer = _tokenizer(model)
+    return measure_of(_tokenizer(model))
+
+
+def measure_of(tokenizer: Any) -> Measure:
+    """Return what counts the tokens of a caption as a tokenizer of open_clip's makes them."""
     if hasattr(tokenizer, "encode"):  # CLIP's own
         return lambda text: len(tokenizer.encode(text)) + 2
     return lambda text: len(tokenizer.tokenizer(tokenizer.clean_fn(text))["input_ids"])
@@ -30,7 +34,12 @@ def make_measure(model: str) -> Measure:
 
 def context_length(model: str) -> int:
     """Return how many tokens the model reads; raises `ModelError`."""
-    return int(getattr(_tokenizer(model), "context_length", None) or 77)
+    return context_of(_tokenizer(model))
+
+
+def context_of(tokenizer: Any) -> int:
+    """Return how many tokens a tokenizer leaves of a text, start and end included."""
+    return int(getattr(tokenizer, "context_length", None) or 77)
 
 
 def _tokenizer(model: str) -> Any:

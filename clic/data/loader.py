@@ -10,13 +10,17 @@ from collections.abc import Iterator, Mapping
 
 from torch.utils.data import DataLoader, Dataset
 
+from clic import images
+from clic.captions.composite import Room
 from clic.config import Config
 from clic.data.batches import BatchBuilder
 from clic.data.captioning import Captioner
+from clic.data.lengths import context_of, measure_of
 from clic.data.sources import Source
 from clic.data.wiring import make_sampler
 from clic.errors import ClicError, DataError
 from clic.models import ClipModel
+from clic.models.clip_model import Tokenizer
 from clic.types import Batch, Kind
 
 
@@ -56,7 +60,8 @@ def make_builder(
         ConfigError: The samples carry no tags, and the settings ask for them.
         DataError: There is too little data for one batch.
     """
-    sampler, captioner = make_sampler(config, sources, rank, world_size), Captioner(config.captions)
+    sampler = make_sampler(config, sources, rank, world_size)
+    captioner = Captioner(config.captions, _room(config, clip.tokenizer))
     for kind in sampler.schedule:
         captioner.check(kind, sources[kind])
     return BatchBuilder(
@@ -69,6 +74,13 @@ def make_builder(
         config.seed,
         config.data.decode,
     )
+
+
+def _room(config: Config, tokenizer: Tokenizer) -> Room | None:
+    """Return how long captions may be where more are joined than the papers do."""
+    if images.images_of(config.compose.layout) <= 2:
+        return None
+    return Room(measure_of(tokenizer), context_of(tokenizer))
 
 
 def make_loader(

@@ -70,10 +70,11 @@ def _cell(pixels: np.ndarray, captions: RowCaptions, font: Font) -> Image.Image:
     lines: list[list[Word]] = []
     for number, text in enumerate(captions.positives, 1):
         lines += _wrap([(f"p{number}", GREY), *((word, INK) for word in text.split())], font)
-    if captions.negative is None:
+    false = [negative for negative in captions.negatives if negative is not None]
+    if not false:
         lines += [[("no false caption", GREY)]]
-    else:
-        words = mark_changes(captions.negative.text, captions.positives)
+    for negative in false:
+        words = mark_changes(negative.text, captions.positives)
         coloured = [(word, RED if changed else INK) for word, changed in words]
         lines += _wrap([("false", RED), *coloured], font)
     factor = -(-LEAST_SIDE // len(pixels))

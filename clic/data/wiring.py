@@ -14,6 +14,7 @@ from clic.data.neighbours import read_neighbours
 from clic.data.sampling import Sampler
 from clic.data.shards import ShardSource
 from clic.data.sources import ShapesSource, Source
+from clic.images import images_of
 from clic.types import KINDS, Kind
 
 
@@ -76,6 +77,7 @@ def make_sampler(
         config.seed,
         rank,
         world_size,
+        images_of(config.compose.layout),
         partner_self=sampling.partner_self,
         parts={kind: source.parts() for kind, source in sources.items()},
         samples=config.data.samples,

@@ -47,16 +47,36 @@ def pair_cells(orientation: Orientation, size: int) -> list[Cell]:
     return pick(halves, orientation, "orientation")
 
 
+def grid_cells(orientation: Orientation, size: int) -> list[Cell]:
+    """Return the four quarters of the canvas, row by row, for either orientation."""
+    half = size // 2
+    sides = ((0, half), (half, size - half))
+    return [(top, left, height, width) for top, height in sides for left, width in sides]
+
+
 # A layout says where each image goes on a square canvas, for images of one orientation.
-LAYOUTS: dict[str, Callable[[Orientation, int], list[Cell]]] = {"pair": pair_cells}
+LAYOUTS: dict[str, Callable[[Orientation, int], list[Cell]]] = {
+    "pair": pair_cells,
+    "grid4": grid_cells,
+}
+
+
+def cells(layout: str, orientation: Orientation, size: int) -> list[Cell]:
+    """Return the cells of a layout; raises `ConfigError` where it is unknown."""
+    return pick(LAYOUTS, layout, "compose.layout")(orientation, size)
+
+
+def images_of(layout: str) -> int:
+    """Return how many images a layout joins."""
+    return len(cells(layout, "landscape", 2))
 
 
 def largest_cell(
     layout: str, orientation: Orientation, size: int, fit: Fit = "squash"
 ) -> tuple[int, int]:
     """Return the height and width below which no image of a canvas may be decoded."""
-    cells = pick(LAYOUTS, layout, "compose.layout")(orientation, size)
-    height, width = (max(cell[side] for cell in cells) for side in (2, 3))
+    found = cells(layout, orientation, size)
+    height, width = (max(cell[side] for cell in found) for side in (2, 3))
     return (height, width) if fit == "squash" else (max(height, width), max(height, width))
 
 
@@ -72,7 +92,7 @@ def compose(
     """Join images on one square canvas, in the order given.
 
     Args:
-        images: One uint8 [H, W, 3] for each cell of the layout.
+        images: One uint8 [H, W, 3] for each cell of the layout, in the order of `cells`.
         layout: A name of `LAYOUTS`.
         orientation: Orientation that all of the images have.
         size: Side S of the canvas in pixels.
@@ -87,10 +107,10 @@ def compose(
     Raises:
         ConfigError: `layout`, `fit` or `method` is unknown.
     """
-    cells = pick(LAYOUTS, layout, "compose.layout")(orientation, size)
+    found = cells(layout, orientation, size)
     place, resize = pick(FITS, fit, "compose.fit"), resizer(method)
     canvas = np.empty((size, size, 3), dtype=np.uint8) if out is None else out
-    for image, (top, left, height, width) in zip(images, cells, strict=True):
+    for image, (top, left, height, width) in zip(images, found, strict=True):
         canvas[top : top + height, left : left + width] = place(image, height, width, resize)
     return canvas
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from clic.captions import composite_negative, make_tagger, single_negative
+from clic.captions.composite import plain
 from clic.cli.train import compose
 from clic.config import CaptionsConfig, Config
 from clic.data.captioning import Captioner
@@ -67,12 +68,12 @@ def test_no_true_caption_of_a_composite_is_returned() -> None:
     texts = {
         made.text
         for seed in range(40)
-        if (made := composite_negative(captions, tokens, generator(seed, "t")))
+        if (made := composite_negative(plain(captions), tokens, generator(seed, "t")))
     }
     assert texts == {"a red square. a blue circle.", "a blue circle. a red square."}
     true = "A red square. A blue circle"
     for seed in range(40):
-        made = composite_negative(captions, tokens, generator(seed, "t"), [true])
+        made = composite_negative(plain(captions), tokens, generator(seed, "t"), [true])
         assert made is not None and made.text == "a blue circle. a red square."
 
 
@@ -82,7 +83,7 @@ def test_rows_of_a_batch() -> None:
     config = CaptionsConfig(single_negative="mixture", mixture={"swap": 1.0, "replace": 1.0})
     for seed in range(20):
         row = Captioner(config).make("single", [sample], generator(seed, "t"))
-        assert row.negative is not None and row.negative.kind == "replace"
+        assert row.negatives[0] is not None and row.negatives[0].kind == "replace"
 
 
 def test_the_shipped_mixture_composes() -> None:

@@ -105,8 +105,8 @@ def test_tokens_are_the_tokenizers(builder: Callable[..., BatchBuilder], clip: C
         batch = build.build(step)
         for i, (_, captions) in enumerate(build.preview(step, 4)):
             assert torch.equal(batch.positives[i], clip.tokenizer(list(captions.positives)))
-            if batch.negatives is not None and captions.negative is not None:
-                expected = clip.tokenizer([captions.negative.text])
+            if batch.negatives is not None and captions.negatives[0] is not None:
+                expected = clip.tokenizer([captions.negatives[0].text])
                 assert torch.equal(batch.negatives[i], expected)
 
 
@@ -119,7 +119,7 @@ def test_a_missing_negative_is_masked(
     def without_every_other(*arguments: Any) -> Any:
         row = make(*arguments)
         calls.append(row)
-        return row if len(calls) % 2 else type(row)(row.positives, None)
+        return row if len(calls) % 2 else type(row)(row.positives, (None,))
 
     monkeypatch.setattr(build.captioner, "make", without_every_other)
     batch = build.build(0)

@@ -1,0 +1,165 @@
+"""Checks of the groups `captions`, `compose` and `loss`: what the objectives need, and no more."""
+
+from __future__ import annotations
+
+import math
+
+from clic.config import CaptionsConfig, Config
+from clic.errors import ConfigError, did_you_mean
+from clic.validation.effect import no_effect
+
+MIXABLE = ("swap", "replace")
+"""Generators that `captions.mixture` may weigh."""
+
+
+def validate_method(config: Config) -> None:
+    """Check that objectives get the captions they need, and that none are made for nothing."""
+    kinds, captions, loss = config.sampling.kinds, config.captions, config.loss
+    if kinds != "single":
+        needs = loss.composite == "softmax_negatives" or (
+            loss.composite == "clic" and loss.hard_negative_weight > 0
+        )
+        _check_negatives("composite", loss.composite, captions, needs)
+    if kinds != "composite":
+        needs = loss.single == "softmax_negatives"
+        _check_negatives("single", loss.single, captions, needs)
+    _validate_mixture(captions)
+    _validate_layout(config)
+    _validate_negative_weights(config)
+    if kinds != "single" and loss.composite == "clic":
+        _validate_clic(config)
+    elif loss.hard_negative_positives is not None:
+        raise no_effect(
+            "loss.hard_negative_positives",
+            loss.hard_negative_positives,
+            f"sampling.kinds={kinds} and loss.composite={loss.composite}",
+            "set it to null",
+        )
+
+
+def _check_negatives(kind: str, objective: str, captions: CaptionsConfig, needs: bool) -> None:
+    names = captions.negative_kinds(kind)
+    if needs and not names:
+        raise ConfigError(
+            f"loss.{kind}={objective} needs false captions and captions.{kind}_negative=none makes "
+            f"none; choose a generator, or set loss.hard_negative_weight=0"
+        )
+    if not needs and names:
+        because = f"loss.{kind}={objective} that uses no false captions"
+        if names[0] == "layout":
+            raise no_effect(
+                "captions.layout_negative", "true", because, "set captions.layout_negative=false"
+            )
+        raise no_effect(
+            f"captions.{kind}_negative", names[0], because, f"set captions.{kind}_negative=none"
+        )
+
+
+def _validate_mixture(captions: CaptionsConfig) -> None:
+    weights = captions.mixture
+    if captions.single_negative != "mixture":
+        if weights:
+            raise no_effect(
+                "captions.mixture",
+                dict(weights),
+                f"captions.single_negative={captions.single_negative}",
+                "set captions.single_negative=mixture, or captions.mixture={}",
+            )
+        return
+    for kind, weight in weights.items():
+        if kind not in MIXABLE:
+            hint = did_you_mean(kind, MIXABLE)
+            raise ConfigError(
+                f"captions.mixture.{kind} is not known{hint} (choices: {', '.join(MIXABLE)})"
+            )
+        if not 0 <= weight < math.inf:
+            raise ConfigError(f"captions.mixture.{kind}={weight} must be a number from 0 on")
+    if sum(weight > 0 for weight in weights.values()) < 2:
+        raise ConfigError(
+            f"captions.mixture={dict(weights)} draws from fewer than two generators; weigh two of "
+            f"{', '.join(MIXABLE)}, or name one as captions.single_negative"
+        )
+
+
+def _validate_layout(config: Config) -> None:
+    """Check what tells where images lie, and what `captions.repair_negatives` is for."""
+    captions, grid = config.captions, config.compose.layout != "pair"
+    share, kinds = captions.layout_share, f"sampling.kinds={config.sampling.kinds}"
+    if share > 1:
+        raise ConfigError(f"captions.layout_share={share} is a share from 0 to 1")
+    if config.sampling.kinds == "single" and share > 0:
+        raise no_effect("captions.layout_share", share, kinds, "set it to 0")
+    if config.sampling.kinds == "single" and grid:
+        raise no_effect("compose.layout", config.compose.layout, kinds, "leave it out")
+    if share == 0 and not captions.layout_negative:
+        raise no_effect(
+            "captions.layout_negative", "false", "captions.layout_share=0", "leave it out"
+        )
+    if share == 0 and captions.layout_held_out:
+        raise no_effect(
+            "captions.layout_held_out",
+            list(captions.layout_held_out),
+            "captions.layout_share=0",
+            "leave it out",
+        )
+    if captions.repair_negatives:
+        return
+    if captions.composite_negative == "none":
+        raise no_effect(
+            "captions.repair_negatives", "false", "captions.composite_negative=none", "leave it out"
+        )
+    if share > 0 or grid:
+        raise ConfigError(
+            "captions.repair_negatives=false is the published way for two joined sentences; leave "
+            "it out with captions.layout_share above 0 and with compose.layout=grid4"
+        )
+
+
+def _validate_negative_weights(config: Config) -> None:
+    weights = config.loss.negative_weights
+    if not weights:
+        return
+    kinds, names = config.sampling.kinds, config.captions.negative_kinds("composite")
+    if kinds == "single" or config.loss.composite != "clic":
+        because = f"sampling.kinds={kinds} and loss.composite={config.loss.composite}"
+        raise no_effect("loss.negative_weights", dict(weights), because, "leave it out")
+    for kind, weight in weights.items():
+        if kind not in names:
+            hint = did_you_mean(kind, names)
+            raise ConfigError(
+                f"loss.negative_weights.{kind} weighs false captions that are not made{hint} "
+                f"(made: {', '.join(names) or 'none'}); leave it out"
+            )
+        if not 0 < weight < math.inf:
+            raise ConfigError(f"loss.negative_weights.{kind}={weight} must be a number above 0")
+    if len(names) < 2:
+        raise no_effect(
+            "loss.negative_weights",
+            dict(weights),
+            f"one kind of false captions, {names[0]}",
+            "leave it out, or set loss.hard_negative_weight",
+        )
+
+
+def _validate_clic(config: Config) -> None:
+    loss, slots = config.loss, config.captions.composite_positives
+    if loss.contrastive_weight == loss.hard_negative_weight == loss.unimodal_weight == 0:
+        raise ConfigError("loss.*_weight are all 0: there is nothing to train on")
+    if loss.unimodal_weight > 0 and slots < 2:
+        raise ConfigError(
+            f"loss.unimodal_weight={loss.unimodal_weight} compares p1 with p2, and "
+            f"captions.composite_positives={slots}; use 2 or more, or weight 0"
+        )
+    if loss.hard_negative_positives is not None:
+        if loss.hard_negative_positives > slots:
+            raise ConfigError(
+                f"loss.hard_negative_positives={loss.hard_negative_positives} is more than "
+                f"captions.composite_positives={slots}"
+            )
+        if loss.hard_negative_weight == 0:
+            raise no_effect(
+                "loss.hard_negative_positives",
+                loss.hard_negative_positives,
+                "loss.hard_negative_weight=0",
+                "set it to null",
+            )
