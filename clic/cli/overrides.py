@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from clic.errors import ConfigError
 
-MIXTURE = "captions.mixture"
-"""The one setting whose entries have names of the user's choice, which Hydra adds with ++ alone."""
+OPEN = ("captions.mixture", "loss.negative_weights")
+"""Settings whose entries have names of the user's choice, which Hydra adds with ++ alone."""
 PATTERNS = ("data.shards", "data.single_shards")
 BRACE = re.compile(r"(?<!\$)\{")  # but not an interpolation's
 OUTER_COMMA = re.compile(r",(?![^{}]*\})")
@@ -34,11 +34,15 @@ def check_repeats(words: Sequence[str]) -> None:
             )
 
 
+def is_entry(key: str) -> bool:
+    """Return whether `key` is an entry of a setting that takes any: `validate` knows which."""
+    return key.startswith(tuple(f"{setting}." for setting in OPEN))
+
+
 def for_hydra(word: str) -> str:
     """Return a word as Hydra's grammar and its strict structures want it."""
     key = word.partition("=")[0]
-    added = key == MIXTURE or key.startswith(f"{MIXTURE}.")
-    return quote_braces(f"++{word}" if added else word)
+    return quote_braces(f"++{word}" if key in OPEN or is_entry(key) else word)
 
 
 def quote_braces(word: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clic.cli.common import INTERRUPTED, one_line, run_cli
-from clic.cli.overrides import MIXTURE, check_repeats, for_hydra
+from clic.cli.overrides import check_repeats, for_hydra, is_entry
 from clic.config import Config
 from clic.errors import ClicError, ConfigError, did_you_mean
 
@@ -165,8 +165,11 @@ def _check_override(word: str) -> None:
                 )
         return
     known = settings()
-    entry = name.startswith(f"{MIXTURE}.")  # any name: `validate` knows which there are
-    if name not in known and not entry and not any(k.startswith(f"{name}.") for k in known):
+    if (
+        name not in known
+        and not is_entry(name)
+        and not any(k.startswith(f"{name}.") for k in known)
+    ):
         last = [k for k in known if k.split(".")[-1] == name.split(".")[-1]]
         hint = did_you_mean(name, known) if not last else f"; did you mean {' or '.join(last)}?"
         raise ConfigError(f"setting {name!r} is not known{hint} (see clic-train --help)")

@@ -8,6 +8,7 @@ W * B images, so the averaging of data-parallel training gives that loss's gradi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 
 import torch
@@ -18,6 +19,7 @@ from clic import distributed
 from clic.errors import ConfigError
 from clic.losses.contrastive import image_to_text, text_to_image
 from clic.losses.hard_negative import hard_negative_loss
+from clic.losses.negative_weights import check_weights, slot_weights
 from clic.losses.sigmoid import sigmoid_loss
 from clic.losses.softmax_negatives import image_to_text_with_negatives
 from clic.losses.unimodal import unimodal_loss
@@ -77,16 +79,21 @@ class ClicObjective(Objective):
         unimodal_weight: Weight of Eq. 6.
         hard_negative_positives: Only this many first positives are held against the hard
             negatives; None means all of them, as published.
+        negative_weights: Relative weight in Eq. 5 of each kind of hard negatives, 1 for those not
+            named; equal weights give the published mean. Where a row has several negatives whose
+            kinds are known, the terms also hold `hard_negative/<kind>`, the plain mean of each.
         group: Process group to gather over, None for the default one.
 
     Raises:
-        ConfigError: A weight is negative, all are 0, or `hard_negative_positives` cannot work.
+        ConfigError: A weight is negative, all are 0, or `hard_negative_positives` or
+            `negative_weights` cannot work.
     """
 
     contrastive_weight: float = 0.5
     hard_negative_weight: float = 0.5
     unimodal_weight: float = 1.0
     hard_negative_positives: int | None = None
+    negative_weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         weights = {
@@ -99,24 +106,29 @@ class ClicObjective(Objective):
         if not any(weights.values()):
             raise ConfigError(f"{', '.join(f'loss.{n}=0' for n in weights)}: set one above 0")
         count = self.hard_negative_positives
-        if count is None:
-            return
-        if count < 1:
+        if count is not None and count < 1:
             raise ConfigError(
                 f"loss.hard_negative_positives={count} must be at least 1 (null means all)"
             )
-        if not self.hard_negative_weight:
-            raise ConfigError(
-                f"loss.hard_negative_positives={count} has no effect with "
-                "loss.hard_negative_weight=0; set it to null"
-            )
+        check_weights(self.negative_weights)
+        if self.hard_negative_weight:
+            return
+        for name, value, off in (
+            ("hard_negative_positives", count, "null"),
+            ("negative_weights", dict(self.negative_weights) or None, "{}"),
+        ):
+            if value is not None:
+                raise ConfigError(
+                    f"loss.{name}={value} has no effect with loss.hard_negative_weight=0; "
+                    f"set it to {off}"
+                )
 
     def _compute(self, features: Features) -> tuple[Tensor, Terms]:
         terms: Terms = {}
         if self.contrastive_weight:
             terms |= _contrastive(features, self.group)
         if self.hard_negative_weight and features.negative_features is not None:
-            terms["hard_negative"] = self._hard_negative(features, features.negative_features)
+            terms |= self._hard_negative(features, features.negative_features)
         if self.unimodal_weight and features.positive_features.shape[1] > 1:
             first, second = features.positive_features[:, :2].unbind(1)
             terms["unimodal"] = unimodal_loss(first, second)
@@ -133,7 +145,8 @@ class ClicObjective(Objective):
             )
         return torch.stack(parts).sum(), terms
 
-    def _hard_negative(self, features: Features, negatives: Tensor) -> Tensor:
+    def _hard_negative(self, features: Features, negatives: Tensor) -> Terms:
+        """Return Eq. 5 and, where the slots have names, the part of each kind."""
         positives = features.positive_features
         count = self.hard_negative_positives
         if count is not None and count > positives.shape[1]:
@@ -141,17 +154,31 @@ class ClicObjective(Objective):
                 f"loss.hard_negative_positives={count} is more than the {positives.shape[1]} "
                 "positives of the batch; lower it, or set it to null for all"
             )
-        mask = _mask(features, negatives)
-        valid = distributed.all_reduce_sum(mask.sum(), self.group).clamp(min=1)
-        valid_per_rank = valid.to(positives.dtype) / distributed.world_size(self.group)
-        return hard_negative_loss(
-            features.image_features,
-            positives[:, :count],
-            negatives,
-            mask,
-            features.logit_scale,
-            valid_per_rank,
-        )
+        mask, kinds = _mask(features, negatives), features.negative_kinds
+        own = slot_weights(self.negative_weights, kinds, mask.shape[1])
+        valid = distributed.all_reduce_sum(mask.sum(0), self.group)
+        world = distributed.world_size(self.group)
+
+        def mean(slots: Iterable[float]) -> Tensor:
+            # Filled on the device: a copy from the CPU would wait for the GPU.
+            weights = torch.stack([negatives.new_full((), weight) for weight in slots])
+            total = (weights * valid).sum()
+            return hard_negative_loss(
+                features.image_features,
+                positives[:, :count],
+                negatives,
+                mask,
+                features.logit_scale,
+                weights,
+                total.masked_fill(total == 0, 1.0) / world,
+            )
+
+        terms = {"hard_negative": mean(own)}
+        if len(kinds) > 1:
+            with torch.no_grad():
+                for kind in dict.fromkeys(kinds):
+                    terms[f"hard_negative/{kind}"] = mean(float(kind == slot) for slot in kinds)
+        return terms
 
 
 @dataclass(frozen=True)
@@ -241,7 +268,7 @@ def _at_least_fp32(features: Features) -> Features:
     dtype = torch.float32
     for value in floats.values():
         dtype = torch.promote_types(dtype, value.dtype)
-    cast = replace(features, **{name: value.to(dtype) for name, value in floats.items()})
+    cast = replace(features, **{n: v.to(dtype) for n, v in floats.items()})  # type: ignore[arg-type]
     if cast.negative_features is None or cast.negative_mask is None:
         return cast
     missing = ~cast.negative_mask.bool()

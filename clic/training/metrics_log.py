@@ -16,6 +16,7 @@ from clic import distributed
 from clic.config import WandbConfig
 from clic.errors import ConfigError
 from clic.training.console import say
+from clic.types import Batch
 
 SHOWN = {
     "loss": "loss",
@@ -61,6 +62,23 @@ class Averages:
         """Start anew."""
         self._sums.clear()
         self._counts.clear()
+
+
+def missing_negatives(batch: Batch) -> dict[str, Tensor]:
+    """Return the share of the rows that have no hard negative; of several kinds, of each kind.
+
+    The names are those of the batch's kinds, so that every rank has the same.
+    """
+    if batch.negative_mask is None:
+        return {}
+    name, kinds = f"{batch.kind}/no_negative", batch.negative_kinds
+    if len(kinds) < 2:
+        return {name: 1 - batch.negative_mask.float().mean()}
+    slots = list(zip(kinds, batch.negative_mask.unbind(1), strict=True))
+    return {
+        f"{name}/{kind}": 1 - torch.stack([m for k, m in slots if k == kind]).any(0).float().mean()
+        for kind in dict.fromkeys(kinds)
+    }
 
 
 class MetricsLog:

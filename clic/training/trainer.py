@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from clic.losses import ClicObjective, ClipObjective, SoftmaxNegativesObjective
 from clic.losses.objectives import Objective
 from clic.models import ClipModel
 from clic.seeding import generator, seed_torch
-from clic.training.metrics_log import Averages, MetricsLog
+from clic.training.metrics_log import Averages, MetricsLog, missing_negatives
 from clic.training.stopping import stop_requests
 from clic.types import KINDS, Batch, Kind, Tally
 
@@ -43,6 +43,7 @@ def make_objectives(loss: LossConfig) -> dict[Kind, Objective]:
             hard_negative_weight=loss.hard_negative_weight,
             unimodal_weight=loss.unimodal_weight,
             hard_negative_positives=loss.hard_negative_positives,
+            negative_weights=loss.negative_weights,
         ),
     }
     return {kind: pick(table, getattr(loss, kind), f"loss.{kind}")() for kind in KINDS}
@@ -127,12 +128,15 @@ class Trainer:
             self.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32
         ):
             features = self.features(pixels, batch.positives, batch.negatives, batch.negative_mask)
+        if batch.negative_kinds:
+            features = replace(features, negative_kinds=batch.negative_kinds)
         output = self.objectives[batch.kind](features)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(output.total).backward()
         report = {
             "loss": output.total.detach(),
             **{f"{batch.kind}/{name}": value for name, value in output.terms.items()},
+            **missing_negatives(batch),
         }
         if self.config.optim.grad_clip is not None:
             self.scaler.unscale_(self.optimizer)
@@ -144,8 +148,6 @@ class Trainer:
         if self.clamps:
             with torch.no_grad():
                 self.clip.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-        if batch.negative_mask is not None:
-            report[f"{batch.kind}/no_negative"] = 1 - batch.negative_mask.float().mean()
         self.done = batch.step + 1
         return report
 

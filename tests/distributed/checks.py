@@ -18,20 +18,23 @@ WORLD, B, P, K, WIDTH, D = 3, 4, 2, 2, 6, 8
 
 
 def objectives() -> dict[str, Objective]:
-    """Every objective by name; `sigmoid` is CLIC on features with a bias."""
-    return {name: make() for name, make in OBJECTIVES.items()} | {"sigmoid": ClicObjective()}
+    """Every objective by name; `sigmoid` is CLIC with a bias, `kinds` with names of negatives."""
+    weighted = ClicObjective(negative_weights={"layout": 3.0})
+    every = {name: make() for name, make in OBJECTIVES.items()}
+    return every | {"sigmoid": ClicObjective(), "kinds": weighted}
 
 
 class Towers(nn.Module):
-    """The least model that has two towers, a scale and, of the sigmoid kind, a bias."""
+    """The least model that has two towers, a scale and, for some objectives, a bias or names."""
 
-    def __init__(self, sigmoid: bool = False) -> None:
+    def __init__(self, objective: str = "clic") -> None:
         super().__init__()
+        self.kinds = ("swap", "layout") if objective == "kinds" else ()
         generator = torch.Generator().manual_seed(0)
         self.image = nn.Parameter(torch.randn(WIDTH, D, generator=generator).double())
         self.text = nn.Parameter(torch.randn(WIDTH, D, generator=generator).double())
         self.log_scale = nn.Parameter(torch.tensor(1.0).double())
-        self.bias = nn.Parameter(torch.tensor(-2.0).double()) if sigmoid else None
+        self.bias = nn.Parameter(torch.tensor(-2.0).double()) if objective == "sigmoid" else None
 
     def forward(self, rows: list[Tensor], mask: Tensor) -> Features:
         images, positives, negatives = rows
@@ -42,6 +45,7 @@ class Towers(nn.Module):
             normalize(negatives @ self.text, dim=-1),
             mask,
             self.bias,
+            self.kinds,
         )
 
 
@@ -52,6 +56,7 @@ def data(shift: int = 0) -> tuple[list[Tensor], Tensor]:
     rows = [torch.randn(*shape, generator=generator).double() for shape in shapes]
     mask = torch.rand(WORLD * B, K, generator=generator) < 0.5
     mask[:B] = False  # the first rank has no negative at all
+    mask[-B:, 1] = False  # the last one has none of the second kind
     return [part.roll(shift * B, 0) for part in rows], mask.roll(shift * B, 0)
 
 
@@ -125,7 +130,7 @@ def train(folder: Path) -> None:
         rows, mask = data(shift)
         part = slice(rank * B, (rank + 1) * B)
         for name, objective in objectives().items():
-            model = DistributedDataParallel(Towers(sigmoid=name == "sigmoid"))
+            model = DistributedDataParallel(Towers(name))
             out = objective(model([r[part] for r in rows], mask[part]))
             out.total.backward()
             found = {

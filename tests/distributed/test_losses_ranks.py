@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(name: str, rows: int) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
     """Return the total, terms and gradients of one process with the first `rows` rows."""
     inputs, mask = checks["data"]()
-    model = checks["Towers"](sigmoid=name == "sigmoid")
+    model = checks["Towers"](name)
     features = model([part[:rows] for part in inputs], mask[:rows])
     out = checks["objectives"]()[name](features)
     out.total.backward()

@@ -187,7 +187,9 @@ def test_mean_over_ranks_is_the_whole_batch_in_any_order_of_ranks(
     images, captions, negatives = unit(batch), unit(batch, slots), unit(batch, 2)
     mask = torch.rand(world, batch, 2, generator=generator) < 0.5
     scale, bias = features.logit_scale, torch.tensor(-4.0, dtype=torch.float64)
-    valid = mask.sum().clamp(min=1).double() / world
+    weights = torch.tensor([1.0, 2.5], dtype=torch.float64)
+    weighted = (weights * mask.sum((0, 1))).sum()
+    valid = (weighted if weighted > 0 else torch.ones_like(weighted)) / world
 
     def whole(parts: Tensor) -> Tensor:
         return parts[order].flatten(0, 1)
@@ -196,7 +198,7 @@ def test_mean_over_ranks_is_the_whole_batch_in_any_order_of_ranks(
         rank, first = int(order[place]), place * batch
         image, caption = images[rank], captions[rank]
         every = whole(captions)
-        hard = (negatives[rank], mask[rank], scale, valid)
+        hard = (negatives[rank], mask[rank], scale, weights, valid)
         return torch.stack(
             [
                 image_to_text(image, every, scale, first),
@@ -212,14 +214,64 @@ def test_mean_over_ranks_is_the_whole_batch_in_any_order_of_ranks(
     found = torch.stack([per_rank(place) for place in range(world)]).mean(0)
     all_images, all_captions = images.flatten(0, 1), captions.flatten(0, 1)
     given = Features(all_images, all_captions, scale, negatives.flatten(0, 1), mask.flatten(0, 1))
+    named = dataclasses.replace(given, negative_kinds=("swap", "layout"))
+    clic = ClicObjective(negative_weights={"layout": 2.5})(named).terms
     clip, softmax = ClipObjective()(given).terms, SoftmaxNegativesObjective()(given).terms
     expected = torch.stack(
         [
             clip["image_to_text"],
             clip["text_to_image"],
             ClipObjective()(dataclasses.replace(given, logit_bias=bias)).total,
-            ClicObjective()(given).terms["hard_negative"],
+            clic["hard_negative"],
             softmax["image_to_text"],
         ]
     )
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@quick
+@given(case=feature_sets(), data=st.data())
+def test_weighted_mean_is_that_of_plain_loops(
+    case: tuple[Features, torch.Generator], data: st.DataObject
+) -> None:
+    features, _ = case
+    mask = features.negative_mask
+    assert mask is not None and features.negative_features is not None
+    batch, slots = mask.shape
+    names = st.lists(st.sampled_from(["swap", "layout", "replace"]), min_size=slots, max_size=slots)
+    kinds = tuple(data.draw(names))
+    weight = st.floats(0.01, 100)
+    weights = data.draw(st.dictionaries(st.sampled_from(kinds), weight))
+    sums, counts = dict.fromkeys(kinds, 0.0), dict.fromkeys(kinds, 0)
+    for b in range(batch):
+        image = features.logit_scale * features.image_features[b]
+        for k, kind in enumerate(kinds):
+            for positive in features.positive_features[b]:
+                if mask[b, k]:
+                    gap = (image @ features.negative_features[b, k] - image @ positive).item()
+                    sums[kind] += max(gap, 0.0) + math.log1p(math.exp(-abs(gap)))
+                    counts[kind] += 1
+    total = sum(weights.get(kind, 1.0) * counts[kind] for kind in sums)
+    part = {kind: sums[kind] / counts[kind] if counts[kind] else 0.0 for kind in sums}
+    expected = {f"hard_negative/{kind}": mean for kind, mean in part.items()} if slots > 1 else {}
+    expected["hard_negative"] = (
+        sum(weights.get(kind, 1.0) * sums[kind] for kind in sums) / total if total else 0.0
+    )
+    named = dataclasses.replace(features, negative_kinds=kinds)
+    terms = values(ClicObjective(negative_weights=weights), named)
+    same({n: v for n, v in terms.items() if n.startswith("hard_negative")}, expected)
+
+
+@quick
+@given(case=feature_sets(), weight=st.floats(0.01, 100), factor=st.floats(1e-6, 1e6))
+def test_scaling_all_weights_changes_nothing(
+    case: tuple[Features, torch.Generator], weight: float, factor: float
+) -> None:
+    kinds = ("swap", "layout", "replace")[: case[0].negative_mask.shape[1]]
+    named = dataclasses.replace(case[0], negative_kinds=kinds)
+    once = {kind: weight**place for place, kind in enumerate(kinds)}
+    scaled = {kind: factor * value for kind, value in once.items()}
+    same(
+        values(ClicObjective(negative_weights=scaled), named),
+        values(ClicObjective(negative_weights=once), named),
+    )

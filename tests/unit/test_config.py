@@ -210,3 +210,12 @@ def test_every_setting_is_documented(schema: type) -> None:
 
 def test_shipped_default_run_validates(settings: Callable[..., Config]) -> None:
     validate(settings())
+
+
+@pytest.mark.parametrize(
+    "word", ["weights={layout:2}", "weights={layout: 2.0}", "weights.layout=2"]
+)
+def test_weights_by_kind_are_given_as_a_mapping_or_one_by_one(
+    settings: Callable[..., Config], word: str
+) -> None:
+    assert settings(f"loss.negative_{word}").loss.negative_weights == {"layout": 2.0}

@@ -28,6 +28,7 @@ from clic.types import Features
 EYE = torch.eye(2, dtype=torch.float64)
 TWO = torch.tensor(2.0, dtype=torch.float64)
 ALL = torch.ones(2, 1, dtype=torch.bool)
+ONE = torch.ones(1, dtype=torch.float64)
 
 
 def softplus(x: float) -> float:
@@ -103,7 +104,7 @@ def test_hard_negative() -> None:
     # Image 0: positive 2, negative 0. Image 1: positive 2, negative 2.
     negatives = EYE[[1, 1]].unsqueeze(1)
     two = torch.tensor(2.0)
-    found = hard_negative_loss(EYE, EYE.unsqueeze(1), negatives, ALL, TWO, two)
+    found = hard_negative_loss(EYE, EYE.unsqueeze(1), negatives, ALL, TWO, ONE, two)
     assert found.item() == pytest.approx((softplus(-2) + math.log(2)) / 2, rel=1e-12)
 
 
@@ -111,7 +112,7 @@ def test_hard_negative_is_a_mean_over_valid_pairs_only() -> None:
     mask = torch.tensor([[True], [False]])
     negatives = EYE[[1, 1]].unsqueeze(1)
     positives = torch.stack([EYE, EYE.flip(0)], 1)
-    found = hard_negative_loss(EYE, positives, negatives, mask, TWO, torch.tensor(1.0))
+    found = hard_negative_loss(EYE, positives, negatives, mask, TWO, ONE, torch.tensor(1.0))
     assert found.item() == pytest.approx((softplus(-2) + math.log(2)) / 2, rel=1e-12)
 
 
@@ -119,8 +120,8 @@ def test_hard_negative_keeps_its_precision_where_it_is_tiny() -> None:
     scale = torch.tensor(30.0, dtype=torch.float64)
     negatives = EYE.flip(0).unsqueeze(1)
     two = torch.tensor(2.0)
-    tiny = hard_negative_loss(EYE, EYE.unsqueeze(1), negatives, ALL, scale, two)
-    huge = hard_negative_loss(EYE, negatives, EYE.unsqueeze(1), ALL, scale, two)
+    tiny = hard_negative_loss(EYE, EYE.unsqueeze(1), negatives, ALL, scale, ONE, two)
+    huge = hard_negative_loss(EYE, negatives, EYE.unsqueeze(1), ALL, scale, ONE, two)
     assert tiny.item() == pytest.approx(math.log1p(math.exp(-30)), rel=1e-9)
     assert huge.item() == pytest.approx(30 + math.log1p(math.exp(-30)), rel=1e-15)
 
@@ -299,6 +300,129 @@ def test_all_weights_zero() -> None:
         ClicObjective(0.0, 0.0, 0.0)
 
 
+# Kinds of hard negatives
+
+
+def two_kinds() -> Features:
+    """Two positives and two negatives, of which the second image has the first only."""
+    return Features(
+        EYE,
+        torch.stack([EYE, EYE.flip(0)], 1),
+        TWO,
+        torch.stack([EYE[[1, 1]], EYE[[0, 1]]], 1),
+        torch.tensor([[True, True], [True, False]]),
+        negative_kinds=("swap", "layout"),
+    )
+
+
+# Logits of the positives are 2 and 0; of the negatives 0 and 2 (image 0), and 2 (image 1).
+SWAP = softplus(-2) + math.log(2) + math.log(2) + softplus(2)
+LAYOUT = math.log(2) + softplus(2)
+
+
+def test_kinds_are_weighted() -> None:
+    # Two positives against two swaps of weight 1 and one layout negative of weight 3.
+    terms = ClicObjective(negative_weights={"layout": 3.0})(two_kinds()).terms
+    expected = (SWAP + 3 * LAYOUT) / (2 * (1 * 2 + 3 * 1))
+    assert terms["hard_negative"].item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_terms_of_the_kinds_are_plain_means() -> None:
+    terms = ClicObjective(negative_weights={"layout": 3.0})(two_kinds()).terms
+    assert [name for name in terms if name.startswith("hard_negative")] == [
+        "hard_negative",
+        "hard_negative/swap",
+        "hard_negative/layout",
+    ]
+    assert terms["hard_negative/swap"].item() == pytest.approx(SWAP / 4, rel=1e-12)
+    assert terms["hard_negative/layout"].item() == pytest.approx(LAYOUT / 2, rel=1e-12)
+
+
+def test_only_the_asked_positives_enter_the_terms_of_the_kinds() -> None:
+    terms = ClicObjective(hard_negative_positives=1)(two_kinds()).terms
+    expected = (softplus(-2) + math.log(2)) / 2
+    assert terms["hard_negative/swap"].item() == pytest.approx(expected, rel=1e-12)
+    assert terms["hard_negative/layout"].item() == pytest.approx(math.log(2), rel=1e-12)
+
+
+def test_slots_of_one_kind_share_their_term() -> None:
+    given = dataclasses.replace(two_kinds(), negative_kinds=("swap", "swap"))
+    terms = ClicObjective(negative_weights={"swap": 2.0})(given).terms
+    assert terms["hard_negative"].item() == pytest.approx((SWAP + LAYOUT) / 6, rel=1e-12)
+    assert torch.equal(terms["hard_negative/swap"], terms["hard_negative"])
+
+
+def test_a_kind_without_negatives() -> None:
+    mask = torch.tensor([[True, False], [True, False]])
+    given = dataclasses.replace(two_kinds(), negative_mask=mask)
+    terms = ClicObjective(negative_weights={"layout": 3.0})(given).terms
+    assert terms["hard_negative/layout"].item() == 0.0
+    assert torch.equal(terms["hard_negative"], terms["hard_negative/swap"])
+    none = dataclasses.replace(given, negative_mask=torch.zeros_like(mask))
+    terms = ClicObjective(negative_weights={"layout": 3.0})(none).terms
+    assert {v.item() for n, v in terms.items() if n.startswith("hard_negative")} == {0.0}
+
+
+@pytest.mark.parametrize("weights", [{}, {"swap": 1.0}, {"swap": 0.3, "layout": 0.3}])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_weights_are_none_bit_for_bit(weights: dict[str, float], dtype: torch.dtype) -> None:
+    unnamed = features(batch=37, dtype=dtype)
+    named = dataclasses.replace(features(batch=37, dtype=dtype), negative_kinds=("swap", "layout"))
+    plain, weighted = ClicObjective()(unnamed), ClicObjective(negative_weights=weights)(named)
+    assert torch.equal(weighted.total, plain.total)
+    assert all(torch.equal(weighted.terms[name], value) for name, value in plain.terms.items())
+    for out in (plain, weighted):
+        out.total.backward()
+    for name in ("image_features", "positive_features", "negative_features", "logit_scale"):
+        assert torch.equal(getattr(named, name).grad, getattr(unnamed, name).grad)
+
+
+def test_one_kind_has_no_term_of_its_own() -> None:
+    given = dataclasses.replace(features(negatives=1), negative_kinds=("swap",))
+    out = ClicObjective(negative_weights={"swap": 5.0})(given)
+    plain = ClicObjective()(features(negatives=1))
+    assert out.terms.keys() == plain.terms.keys()
+    assert torch.equal(out.total, plain.total)
+
+
+def test_objectives_without_the_term_ignore_kinds() -> None:
+    named = dataclasses.replace(features(), negative_kinds=("swap", "layout"))
+    for objective in (ClipObjective(), SoftmaxNegativesObjective(), ClicObjective(1.0, 0.0, 1.0)):
+        out, plain = objective(named), objective(features())
+        assert torch.equal(out.total, plain.total) and out.terms.keys() == plain.terms.keys()
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
+def test_weight_of_a_kind_that_cannot_be(weight: float) -> None:
+    with pytest.raises(ConfigError, match=r"loss\.negative_weights\.layout=.* must be a positive"):
+        ClicObjective(negative_weights={"layout": weight})
+
+
+def test_weights_of_kinds_without_the_term() -> None:
+    with pytest.raises(ConfigError, match=r"negative_weights=\{'layout': 2\.0\} has no effect"):
+        ClicObjective(hard_negative_weight=0.0, negative_weights={"layout": 2.0})
+
+
+def test_weight_of_a_kind_that_is_not_there() -> None:
+    objective = ClicObjective(negative_weights={"layuot": 2.0})
+    with pytest.raises(
+        ConfigError,
+        match=r"weights\.layuot=2\.0 .*did you mean 'layout'\? \(its kinds: swap, layout\)",
+    ):
+        objective(two_kinds())
+    with pytest.raises(
+        ConfigError, match=r"layuot=2\.0 has no effect.*without names.*leave it out"
+    ):
+        objective(features())
+
+
+@pytest.mark.parametrize("kinds", [("swap",), ("swap", "layout", "replace")])
+def test_kinds_of_another_number_than_the_slots(kinds: tuple[str, ...]) -> None:
+    given = dataclasses.replace(two_kinds(), negative_kinds=kinds)
+    with pytest.raises(ConfigError, match=rf"negative_kinds=.* {len(kinds)} names for 2 .*or none"):
+        ClicObjective()(given)
+
+
 # Precision
 
 
@@ -349,8 +473,8 @@ def test_gradients_are_those_of_the_value(name: str, bias: bool) -> None:
     if bias and name == "softmax_negatives":
         return
     given = features(batch=3, positives=2, negatives=1, bias=bias)
-    leaves = [f.name for f in dataclasses.fields(given) if f.name != "negative_mask"]
-    leaves = [n for n in leaves if getattr(given, n) is not None]
+    leaves = [f.name for f in dataclasses.fields(given)]
+    leaves = [n for n in leaves if getattr(getattr(given, n), "requires_grad", False)]
 
     def total(*values: Tensor) -> Tensor:
         changed = dict(zip(leaves, values, strict=True))
@@ -363,8 +487,9 @@ def test_gradients_are_those_of_the_value(name: str, bias: bool) -> None:
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_same_on_cuda(name: str) -> None:
     given = features()
-    tensors = {f.name: getattr(given, f.name) for f in dataclasses.fields(given)}
-    there = Features(**{n: None if v is None else v.detach().cuda() for n, v in tensors.items()})
+    values = {f.name: getattr(given, f.name) for f in dataclasses.fields(given)}
+    tensors = {n: v for n, v in values.items() if isinstance(v, Tensor)}
+    there = dataclasses.replace(given, **{n: v.detach().cuda() for n, v in tensors.items()})
     with torch.autocast("cuda", dtype=torch.bfloat16):
         found = OBJECTIVES[name]()(there)
     assert found.total.dtype == torch.float64

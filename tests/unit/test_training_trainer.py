@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -19,7 +20,7 @@ from clic.config import Config, WandbConfig
 from clic.data import make_builder, make_sources
 from clic.errors import ConfigError
 from clic.training import Trainer, TrainingError
-from clic.training.metrics_log import Averages, MetricsLog, read
+from clic.training.metrics_log import Averages, MetricsLog, missing_negatives, read
 from clic.training.trainer import autocast_dtype
 from clic.types import Batch
 
@@ -95,6 +96,53 @@ def test_records_name_every_term(setup: Callable[..., Setup]) -> None:
         "time",
     } <= first.keys()
     assert "single/contrastive" in second and "composite/unimodal" not in second
+
+
+def test_records_name_every_kind_of_negatives(setup: Callable[..., Setup]) -> None:
+    run = setup("loss.negative_weights.layout=3.0", "train.log_every=2", steps=2)
+
+    def batches() -> Iterator[Batch]:
+        single_kind = run.builder.build(0)
+        # Rows 0 and 1 have two negatives each; row 2 a swap, row 3 none; and another step none.
+        mask = torch.tensor([[True, True], [True, True], [True, False], [False, False]])
+        for step, here in enumerate((mask, torch.zeros_like(mask))):
+            yield dataclasses.replace(
+                single_kind,
+                step=step,
+                negatives=single_kind.positives[:, 1:3],
+                negative_mask=here,
+                negative_kinds=("swap", "layout"),
+            )
+
+    (record,) = run.fit(batches())
+    assert record["composite/no_negative/swap"] == pytest.approx((1 / 4 + 1) / 2)
+    assert record["composite/no_negative/layout"] == pytest.approx((2 / 4 + 1) / 2)
+    assert "composite/no_negative" not in record
+    # 3 swaps of weight 1 and 2 layout negatives of weight 3; the step without any is 0.
+    swap, layout = (record[f"composite/hard_negative/{kind}"] for kind in ("swap", "layout"))
+    assert swap > 0 and layout > 0
+    expected = (3 * swap + 2 * 3 * layout) / (3 + 2 * 3)
+    assert record["composite/hard_negative"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        ((), {"composite/no_negative": 0.5}),
+        (("swap",), {"composite/no_negative": 0.5}),
+        (("swap", "swap"), {"composite/no_negative/swap": 0.25}),
+    ],
+    ids=["no names", "one kind", "two slots of one kind"],
+)
+def test_share_of_rows_without_a_negative(
+    setup: Callable[..., Setup], kinds: tuple[str, ...], expected: dict[str, float]
+) -> None:
+    mask = torch.tensor([[True, False], [True, True], [False, True], [False, False]])
+    batch = setup().builder.build(0)
+    slots = len(kinds) or 2
+    batch = dataclasses.replace(batch, negative_mask=mask[:, :slots], negative_kinds=kinds)
+    assert missing_negatives(batch) == expected
+    assert missing_negatives(dataclasses.replace(batch, negative_mask=None)) == {}
 
 
 def test_intervals_are_averaged(setup: Callable[..., Setup], tmp_path: Path) -> None:
