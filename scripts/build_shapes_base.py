@@ -21,7 +21,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,7 @@ ARCHITECTURE = {
     },
 }
 PREPROCESS = {"mean": list(OPENAI_DATASET_MEAN), "std": list(OPENAI_DATASET_STD)}
-BENCHMARKS = ("shapes++", "shapes-retrieval", "shapes-zero-shot")
+BENCHMARKS = ("shapes++", "shapes-relations", "shapes-retrieval", "shapes-zero-shot")
 
 # Stage 1. The factor makes up for the unit norm of the embedding that the heads read.
 VISION_LR = 3e-3
@@ -206,32 +206,35 @@ def new_model(folder: Path, seed: int) -> ClipModel:
     return clip
 
 
-def probe(clip: ClipModel, samples: int = 6000, rows: int = 500, steps: int = 400) -> dict:
+def probe(
+    clip: ClipModel,
+    benchmarks: Sequence[shapes.Triplets],
+    samples: int = 6000,
+    steps: int = 400,
+) -> dict[str, float]:
     """Return what a linear probe of the frozen image embedding tells apart.
 
     The probe is logistic regression of the labels, fitted on the training split. A caption's
-    score is the sum of the logits of what it says; a row of `shapes++` counts as right where
-    positive 1 beats the negative.
+    score is the sum of the logits of what it says; a row counts as right where positive 1 beats
+    the negative.
 
     Args:
         clip: The model.
+        benchmarks: What the probe is tried on, without a category in common.
         samples: Images that the probe is fitted on.
-        rows: Rows of each category of the test split.
         steps: Steps of the fit.
 
     Returns:
-        Percentages by category, swaps and relations.
+        Percentages by category.
     """
     tower = clip.model.visual.eval()
     with torch.no_grad():
         batches = list(scenes(samples // 200, 200, 0.8, seed=2**20))
         embed = [F.normalize(tower(pixels([s.image for _, s in b])), dim=-1) for b in batches]
         truth = torch.from_numpy(np.stack([targets(scene) for b in batches for scene, _ in b]))
-        benchmark = shapes.triplets("test", rows)
-        images = [benchmark.images[i : i + 200] for i in range(0, len(benchmark.images), 200)]
-        tested = torch.cat([F.normalize(tower(pixels(part)), dim=-1) for part in images])
+        tested = [embeddings(tower, benchmark.images) for benchmark in benchmarks]
     seed_torch(0)
-    heads = nn.Linear(tested.shape[1], len(LABELS))
+    heads = nn.Linear(ARCHITECTURE["embed_dim"], len(LABELS))
     optimizer = torch.optim.Adam(heads.parameters(), lr=0.05)
     inputs = HEADS_FACTOR * torch.cat(embed)
     for _ in range(steps):
@@ -239,14 +242,21 @@ def probe(clip: ClipModel, samples: int = 6000, rows: int = 500, steps: int = 40
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    logits = heads(HEADS_FACTOR * tested).detach()
     outcomes: dict[str, list[bool]] = {}
-    for row in benchmark.rows:
-        true, false = (
-            logits[row.image, said(caption)].sum() for caption in (row.positive1, row.negative)
-        )
-        outcomes.setdefault(row.category, []).append(bool(true > false))
+    for benchmark, embedding in zip(benchmarks, tested, strict=True):
+        logits = heads(HEADS_FACTOR * embedding).detach()
+        for row in benchmark.rows:
+            true, false = (
+                logits[row.image, said(caption)].sum() for caption in (row.positive1, row.negative)
+            )
+            outcomes.setdefault(row.category, []).append(bool(true > false))
     return {name: 100 * float(np.mean(rights)) for name, rights in outcomes.items()}
+
+
+def embeddings(tower: nn.Module, images: shapes.SceneImages) -> Tensor:
+    """Return the unit-norm embeddings of a benchmark's images, [N, D]."""
+    parts = [images[i : i + 200] for i in range(0, len(images), 200)]
+    return torch.cat([F.normalize(tower(pixels(part)), dim=-1) for part in parts])
 
 
 def said(caption: str) -> list[int]:
@@ -282,7 +292,7 @@ def main(arguments: list[str] | None = None) -> None:
     models.save(clip, options.out)
     print(f"{options.out}: made in {time.process_time() - start:.0f} CPU seconds")
     print("linear probe of the vision tower, positive 1 beats the negative, % (test split):")
-    print(json.dumps(probe(clip)))
+    print(json.dumps(probe(clip, (shapes.triplets("test"), shapes.relations("test")))))
     result = clic.evaluate(clic.load(str(options.out)), BENCHMARKS).to_dict()
     print("benchmarks (test split):")
     print(json.dumps(result["benchmarks"], indent=1))

@@ -22,6 +22,7 @@ from clic.shapes.benchmarks import (
     zero_shot,
 )
 from clic.shapes.language import captions, tag
+from clic.shapes.relational import RELATION_GROUPS, relations
 from clic.shapes.render import render_scene
 from clic.shapes.scenes import Scene, Thing, sample_pair, sample_single
 from clic.types import Sample
@@ -32,6 +33,7 @@ _SAMPLERS = {1: sample_single, 2: sample_pair}
 
 __all__ = [
     "CATEGORIES",
+    "RELATION_GROUPS",
     "SPLITS",
     "Classification",
     "Retrieval",
@@ -42,6 +44,7 @@ __all__ = [
     "TripletRow",
     "Triplets",
     "base_folder",
+    "relations",
     "retrieval",
     "sample",
     "sample_scene",

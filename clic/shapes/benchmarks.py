@@ -56,7 +56,7 @@ class TripletRow:
     """Two true captions and a false one of an image.
 
     Attributes:
-        category: One of `CATEGORIES`.
+        category: One of `CATEGORIES`, or of `shapes-relations`' categories.
         image: Index into the benchmark's images.
         positive1: True caption, which the negative differs from by one edit.
         positive2: Another true caption.
@@ -72,7 +72,7 @@ class TripletRow:
 
 @dataclass(frozen=True)
 class Triplets:
-    """`shapes++`: images and the rows that speak of them."""
+    """Images and the rows that speak of them: `shapes++` or `shapes-relations`."""
 
     images: SceneImages
     rows: tuple[TripletRow, ...]

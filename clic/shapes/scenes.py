@@ -54,8 +54,8 @@ INVERSE: dict[Relation, Relation] = {
     "below": "above",
 }
 
-_CENTRE = IMAGE_SIDE / 2
-_STEP = 0.5  # places and radii are multiples of it, so that masks can be cached
+CENTRE = IMAGE_SIDE / 2
+STEP = 0.5  # places and radii are multiples of it, so that masks can be cached
 _MAX_SHIFT = 5.0
 # Half the side of the middle half, less the pixel that antialiasing touches.
 _REACH = IMAGE_SIDE / 4 - 1
@@ -98,15 +98,20 @@ def relation(first: Thing, second: Thing) -> Relation:
     return "above" if dy < 0 else "below"
 
 
+def max_shift(radius: float) -> float:
+    """Return how far a lone thing may lie from the image's centre along each axis, in pixels."""
+    return min(_REACH - radius, _MAX_SHIFT)
+
+
 def sample_thing(rng: np.random.Generator) -> Thing:
     """Draw a lone thing, wholly inside the middle half of the image."""
     shape = SHAPES[rng.integers(len(SHAPES))]
     colour = tuple(COLOURS)[rng.integers(len(COLOURS))]
     size = SIZES[rng.integers(len(SIZES))]
     radius = RADII[size][rng.integers(len(RADII[size]))]
-    steps = int(min(_REACH - radius, _MAX_SHIFT) / _STEP)
-    dx, dy = rng.integers(-steps, steps + 1, size=2) * _STEP
-    return Thing(shape, colour, size, _CENTRE + float(dx), _CENTRE + float(dy), radius)
+    steps = int(max_shift(radius) / STEP)
+    dx, dy = rng.integers(-steps, steps + 1, size=2) * STEP
+    return Thing(shape, colour, size, CENTRE + float(dx), CENTRE + float(dy), radius)
 
 
 def sample_single(rng: np.random.Generator) -> Scene:

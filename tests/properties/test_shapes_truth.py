@@ -139,16 +139,37 @@ def test_a_composite_of_middle_halves_is_laid_out_like_a_pair() -> None:
     np.testing.assert_allclose(beside.std(0), shifted.std(0), atol=0.2)
 
 
-@pytest.mark.parametrize("split", shapes.SPLITS)
-def test_positives_are_true_and_negatives_false(split: str) -> None:
-    benchmark = shapes.triplets(split, per_category=200)
-    assert len(benchmark.rows) == len(benchmark.images) == 200 * len(shapes.CATEGORIES)
+def _assert_exact(benchmark: shapes.Triplets) -> None:
     for row in benchmark.rows:
         scene = benchmark.images.scenes[row.image]
         assert is_true(row.positive1, scene), row
         assert is_true(row.positive2, scene), row
         assert not is_true(row.negative, scene), row
         assert len({row.positive1, row.positive2, row.negative}) == 3
+
+
+@pytest.mark.parametrize("split", shapes.SPLITS)
+def test_positives_are_true_and_negatives_false(split: str) -> None:
+    benchmark = shapes.triplets(split, per_category=200)
+    assert len(benchmark.rows) == len(benchmark.images) == 200 * len(shapes.CATEGORIES)
+    _assert_exact(benchmark)
+
+
+@pytest.mark.parametrize("split", shapes.SPLITS)
+def test_relations_apart_are_true_and_false(split: str) -> None:
+    benchmark = shapes.relations(split, per_category=100)
+    assert len(benchmark.rows) == len(benchmark.images) == 100 * 12
+    _assert_exact(benchmark)
+
+
+@given(seeds)
+def test_relations_apart_of_any_seed_are_true_and_false(seed: int) -> None:
+    benchmark = shapes.relations("test", per_category=2, seed=seed)
+    _assert_exact(benchmark)
+    for row in benchmark.rows:
+        (_, one), (_, two), (_, false) = map(read, (row.positive1, row.positive2, row.negative))
+        assert one and false and two == (-one[0], -one[1])
+        assert false in (one, two)  # the phrases exchanged, or the relation replaced
 
 
 def test_negatives_edit_what_their_category_says() -> None:

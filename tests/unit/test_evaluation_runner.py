@@ -197,7 +197,7 @@ def test_text_only_hides_the_images_of_a_model_that_has_them() -> None:
     ("bench", "setting", "message"),
     [
         ("shapes++", {"allow_missing": True}, "allow_missing has no effect with text_only"),
-        ("shapes-retrieval", {}, r"shapes-retrieval cannot be scored.*name shapes\+\+, sugarcrepe"),
+        ("shapes-retrieval", {}, r"shapes-retrieval cannot be scored.*name shapes\+\+, shapes-rel"),
     ],
 )
 def test_text_only_without_effect(bench: str, setting: dict[str, Any], message: str) -> None:

@@ -68,6 +68,14 @@ _WORLD = (
         text_metrics=True,
     ),
     _made(
+        "shapes-relations",
+        "Shapes relations",
+        "by phrase, form of sentence and position",
+        _TRIPLET,
+        shapes.load_relations,
+        text_metrics=True,
+    ),
+    _made(
         "shapes-retrieval",
         "Shapes retrieval",
         "500 scenes of distinct attributes",

@@ -10,8 +10,25 @@ from clic.evaluation.cases import Classification, ClassificationTask, Interner, 
 
 def load_triplets(split: str, seed: int) -> Triplets:
     """Return `shapes++`: six categories of two true captions and a false one."""
-    world = shapes.triplets(split, seed=seed)
     categories = tuple(shapes.CATEGORIES)
+    groups = {
+        "replace": tuple(name for name in categories if name.startswith("replace")),
+        "swap": tuple(name for name in categories if name.startswith("swap")),
+        "mean": categories,
+    }
+    return _table(shapes.triplets(split, seed=seed), groups)
+
+
+def load_relations(split: str, seed: int) -> Triplets:
+    """Return `shapes-relations`: relations by phrase, by form of sentence and by position."""
+    categories = tuple(name for names in shapes.RELATION_GROUPS.values() for name in names)
+    groups = {**shapes.RELATION_GROUPS, "mean": categories}
+    return _table(shapes.relations(split, seed=seed), groups)
+
+
+def _table(world: shapes.Triplets, groups: dict[str, tuple[str, ...]]) -> Triplets:
+    """Return the world's triplets as a table; the group "mean" has all categories in order."""
+    categories = groups["mean"]
     number = {name: index for index, name in enumerate(categories)}
     texts = Interner()
     return Triplets(
@@ -23,11 +40,7 @@ def load_triplets(split: str, seed: int) -> Triplets:
         negative=texts.add_all(row.negative for row in world.rows),
         texts=tuple(texts.items),
         categories=categories,
-        groups={
-            "replace": tuple(name for name in categories if name.startswith("replace")),
-            "swap": tuple(name for name in categories if name.startswith("swap")),
-            "mean": categories,
-        },
+        groups=groups,
     )
 
 

@@ -29,7 +29,7 @@ NAMED = (
     "flickr30k-order", "svo-probes", "coco-retrieval", "coco2017-retrieval", "flickr30k-retrieval",
     "imagenet", "food101", "cifar10", "cifar100", "cars", "fgvc-aircraft", "dtd", "pets",
     "caltech101", "flowers", "country211", "whatsup", "cola", "valse", "bivlc", "shapes++",
-    "shapes-retrieval", "shapes-zero-shot",
+    "shapes-relations", "shapes-retrieval", "shapes-zero-shot",
 )  # fmt: skip
 
 
@@ -51,6 +51,8 @@ def test_groups_name_benchmarks() -> None:
     assert {"clic", "clove", "compositional", "all"} <= set(registry.GROUPS)
     assert set(zero_shot.FOLDERS) < set(registry.GROUPS["clic"])
     assert [b.name for b in registry.select(["all"])] == list(registry.BENCHMARKS)
+    # What a run of the world is judged by; the relations apart are asked for by name.
+    assert registry.GROUPS["shapes"] == ("shapes++", "shapes-retrieval", "shapes-zero-shot")
 
 
 @pytest.mark.parametrize(
@@ -102,6 +104,22 @@ def test_a_page_tells_all_of_a_benchmark(tmp_path: Path) -> None:
     assert "get it" not in "\n".join(listing.page("cola", tmp_path))
     with pytest.raises(ConfigError, match="did you mean"):
         listing.page("colla", tmp_path)
+
+
+def test_the_relations_apart_are_a_table() -> None:
+    table = registry.BENCHMARKS["shapes-relations"].load(Path(), "test", 0)
+    assert isinstance(table, Triplets)
+    assert table.groups == {
+        "phrases": ("left_of", "to_the_left_of", "on_the_left_of", "above", "over", "beneath"),
+        "forms": ("is", "there_is", "the_is"),
+        "positions": ("near", "diagonal", "off_centre"),
+        "mean": table.categories,
+    }
+    assert np.bincount(table.category).tolist() == [300] * 12
+    beneath = table.category == table.categories.index("beneath")
+    assert table.positive2 is not None
+    for first, second in zip(table.positive1[beneath], table.positive2[beneath], strict=True):
+        assert ("beneath" in table.texts[first]) != ("beneath" in table.texts[second])
 
 
 def test_how_to_get_names_only_what_can_be_fetched(tmp_path: Path) -> None:
