@@ -1,0 +1,113 @@
+"""No true caption of a composite is false and no false one true, judged by a reader of its own.
+
+The reader knows nothing of how captions are made: it parses the words and looks at the canvas. Few
+colours and nouns are drawn from, so that most composites share some, and many show a thing twice.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clic.captions.composite import Room
+from clic.config import CaptionsConfig
+from clic.data.captioning import Captioner
+from clic.images import cells
+from clic.shapes import tag
+from clic.types import Sample
+
+IMAGE = np.zeros((4, 4, 3), dtype=np.uint8)
+COLOURS, NOUNS = ("red", "blue", "green"), ("circle", "square", "star")
+HORIZONTAL = {"left": -1, "right": 1}
+VERTICAL = {"above": -1, "over": -1, "below": 1, "under": 1, "beneath": 1}
+SENTENCE = re.compile(
+    r"a (?P<colour1>\w+) (?P<noun1>\w+)"
+    r"(?: (?P<phrase>(?:to the |on the )?(?:left|right) of|above|over|below|under|beneath)"
+    r" a (?P<colour2>\w+) (?P<noun2>\w+))?"
+)
+Thing = tuple[str, str]
+Canvas = list[tuple[Thing, tuple[int, int]]]
+
+
+def is_true(sentence: str, canvas: Canvas, askew: bool) -> bool:
+    """Return whether a sentence holds of some things of a canvas.
+
+    Args:
+        sentence: Without its period.
+        canvas: Each thing with the top and left of its cell.
+        askew: Whether what lies neither in the row nor in the column may be told so too.
+    """
+    match = SENTENCE.fullmatch(sentence)
+    assert match, f"not understood: {sentence!r}"
+    found = match.groupdict()
+    first = [place for thing, place in canvas if thing == (found["colour1"], found["noun1"])]
+    if found["phrase"] is None:
+        return bool(first)
+    second = [place for thing, place in canvas if thing == (found["colour2"], found["noun2"])]
+    words = found["phrase"].split()
+    axis = 1 if set(words) & set(HORIZONTAL) else 0
+    sign = next((HORIZONTAL | VERTICAL)[word] for word in words if word in HORIZONTAL | VERTICAL)
+    return any(
+        sign * (one[axis] - two[axis]) > 0 and (askew or one[1 - axis] == two[1 - axis])
+        for one in first
+        for two in second
+    )
+
+
+def holds(caption: str, canvas: Canvas, askew: bool) -> bool:
+    assert caption.endswith(".")
+    return all(is_true(sentence, canvas, askew) for sentence in caption[:-1].split(". "))
+
+
+things = st.tuples(st.sampled_from(COLOURS), st.sampled_from(NOUNS))
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(things, min_size=4, max_size=4),
+    st.sampled_from(["pair", "grid4"]),
+    st.sampled_from(["landscape", "portrait"]),
+    st.sampled_from([0.0, 0.5, 1.0]),
+    st.sampled_from(["cross_swap", "none"]),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
+def test_true_captions_are_true_and_false_ones_false(
+    shown: list[Thing],
+    layout: str,
+    orientation: str,
+    share: float,
+    swap: str,
+    tight: bool,
+    seed: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    places = [cell[:2] for cell in cells(layout, orientation, 64)]  # type: ignore[arg-type]
+    places = [places[i] for i in rng.permutation(len(places))]
+    canvas = list(zip(shown, places, strict=False))
+    captions = [f"a {colour} {noun}" for (colour, noun), _ in canvas]
+    samples = [Sample(c, IMAGE, (c, c), (tag(c), tag(c))) for c in captions]
+    config = CaptionsConfig(
+        tagger="stored",
+        composite_positives=3,
+        composite_negative=swap,
+        layout_share=share,
+    )
+    room = Room(lambda text: len(text.split()) + 2, 12) if tight else None
+    row = Captioner(config, room).make("composite", samples, rng, places)
+    assert len(row.positives) == 3
+    for caption in row.positives:
+        assert holds(caption, canvas, askew=False), (caption, canvas)
+    assert len(row.negatives) == (swap != "none") + (share > 0)
+    for negative in row.negatives:
+        assert negative is None or not holds(negative.text, canvas, askew=True), (negative, canvas)
+    told = row.positives[0].count(" of ") + sum(row.positives[0].count(f" {w} ") for w in VERTICAL)
+    if share == 1:
+        assert told
+        if len(set(shown[: len(canvas)])) == len(canvas):
+            assert row.negatives[-1] is not None
+    if share == 0:
+        assert not told
