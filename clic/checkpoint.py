@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -56,28 +55,38 @@ def save(run: Path, clip: ClipModel, state: TrainingState, keep: int) -> Path:
 
     Returns:
         The checkpoint's folder.
+
+    Raises:
+        ConfigError: It cannot be written; the earlier ones stay.
     """
-    parent = run / runs.CHECKPOINTS
-    parent.mkdir(parents=True, exist_ok=True)
+    folder = run / runs.CHECKPOINTS / runs.step_folder(state.step)
     for leftover in run.glob(".step-*"):
         shutil.rmtree(leftover)
-    folder = parent / runs.step_folder(state.step)
-    # Beside the checkpoints' folder, so that nobody takes it for one before it is whole.
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=run))
-    staging.chmod(0o755)
-    models.write_files(clip, staging)
-    # Not `asdict`, which copies every tensor of the optimizer first.
-    torch.save({f.name: getattr(state, f.name) for f in fields(state)}, staging / STATE_FILE)
-    (staging / runs.COMPLETE).touch()
-    for file in staging.iterdir():
-        _sync(file)  # the rename must not reach the disk before the contents
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(staging, folder)
+    # Made beside the checkpoints' folder, so that nobody takes it for one before it is whole.
+    with models.whole_folder(folder, work=run) as new:
+        folder.parent.mkdir(exist_ok=True)
+        models.write_files(clip, new)
+        _write_state(state, new / STATE_FILE)
+        (new / runs.COMPLETE).touch()
+        for file in new.iterdir():
+            _sync(file)  # the rename must not reach the disk before the contents
     if keep:
         for old in runs.complete_checkpoints(run)[:-keep]:
             shutil.rmtree(old)
     return folder
+
+
+def _write_state(state: TrainingState, path: Path) -> None:
+    # Not `asdict`, which copies every tensor of the optimizer first.
+    record = {f.name: getattr(state, f.name) for f in fields(state)}
+    # Into a file of Python's: of its own torch would not tell why it could not be written.
+    with path.open("wb") as file:
+        try:
+            torch.save(record, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
 
 
 def _sync(path: Path) -> None:

@@ -5,13 +5,12 @@ from clic.models.clip_model import (
     Preprocess,
     build,
     create,
-    save,
     tokenizer_of,
-    write_files,
 )
 from clic.models.features import FeatureExtractor
 from clic.models.identity import identity, weights_sha256
 from clic.models.pooled import PooledImages, PooledTexts
+from clic.models.saving import save, whole_folder, write_files, writing
 from clic.models.source import INCLUDED, PACKAGED, Source, resolve
 from clic.models.towers import (
     TextEncoder,
@@ -42,5 +41,7 @@ __all__ = [
     "set_trainable",
     "tokenizer_of",
     "weights_sha256",
+    "whole_folder",
     "write_files",
+    "writing",
 ]

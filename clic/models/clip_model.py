@@ -1,26 +1,20 @@
-"""A CLIP-like model with what belongs to it, made by open_clip and saved as open_clip reads it."""
+"""A CLIP-like model with what belongs to it, made by open_clip."""
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import shutil
-import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from clic.errors import ModelError
 from clic.models import hugging_face
-from clic.models.source import CONFIG_FILE, INCLUDED, WEIGHTS_FILE, Source, resolve
+from clic.models.source import INCLUDED, Source, resolve
 from clic.models.towers import OpenClip
 
 Tokenizer = Callable[[list[str]], Tensor]
@@ -187,60 +181,3 @@ def _preprocess_of(model: OpenClip) -> Preprocess:
         interpolation=config.get("interpolation", "bicubic"),
         resize_mode=config.get("resize_mode", "shortest"),
     )
-
-
-def save(clip: ClipModel, folder: Path) -> Path:
-    """Write a model as an open_clip folder, which `local-dir:PATH` and a hub push understand.
-
-    The weights' file holds nothing but the tensors, so equal weights give equal files. The folder
-    appears whole or not at all.
-
-    Args:
-        clip: The model.
-        folder: Where to; replaced where it exists.
-
-    Returns:
-        `folder`.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        write_files(clip, staging)
-        staging.chmod(0o755)
-        replace_folder(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return folder
-
-
-def replace_folder(new: Path, folder: Path) -> None:
-    """Put the folder `new` in the place of `folder`; an earlier one is moved aside before it goes.
-
-    At no moment is half a folder under the name.
-    """
-    aside = Path(f"{new}.old")
-    if folder.exists():
-        os.replace(folder, aside)
-    os.replace(new, folder)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def write_files(clip: ClipModel, folder: Path) -> None:
-    """Write the open_clip files of a model into an existing folder."""
-    from safetensors.torch import save_file
-
-    tensors = {
-        name: value.detach().cpu().contiguous() for name, value in clip.model.state_dict().items()
-    }
-    save_file(tensors, folder / WEIGHTS_FILE)
-    config = {"model_cfg": clip.source.architecture, "preprocess_cfg": _preprocess_config(clip)}
-    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    shutil.copymode(folder / CONFIG_FILE, folder / WEIGHTS_FILE)  # safetensors makes it private
-    if hasattr(clip.tokenizer, "save_pretrained"):
-        # A Hugging Face tokenizer is read from the folder; CLIP's own needs no files.
-        clip.tokenizer.save_pretrained(str(folder))
-
-
-def _preprocess_config(clip: ClipModel) -> dict[str, Any]:
-    config = deepcopy(dict(clip.model.visual.preprocess_cfg))
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}

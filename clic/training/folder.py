@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -222,7 +223,12 @@ def claim(place: RunFolder, config: Config) -> IO[str]:
 
 
 def write_config(run: Path, config: Config) -> None:
-    """Write the resolved settings, whole or not at all."""
+    """Write the resolved settings, whole or not at all; a run that cannot have them goes."""
     temporary = run / f".{runs.CONFIG_FILE}.tmp"
-    temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
-    os.replace(temporary, run / runs.CONFIG_FILE)
+    try:
+        temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
+        os.replace(temporary, run / runs.CONFIG_FILE)
+    except OSError:
+        if not (run / runs.CONFIG_FILE).is_file():
+            shutil.rmtree(run)  # nothing could continue it, and its name would be taken
+        raise

@@ -117,12 +117,13 @@ def _open_folder(config: Config, place: RunFolder, trainer: Trainer) -> IO[str]:
         if place.checkpoint is not None:
             say(f"resuming {place.checkpoint} from step {trainer.done}")
     if not place.continued or not (place.path / runs.PROVENANCE_FILE).is_file():
-        write_config(place.path, config)  # first: a folder with it is continued after a kill
-        if place.checkpoint is not None:  # the run's own start, for when it is continued
-            checkpoint.save(place.path, trainer.clip, trainer.state(), keep=0)
-        elif config.model.pretrained is None:
-            models.save(trainer.clip, place.path / runs.BASE)
-        _write_provenance(config, place, trainer.clip)  # last: the folder is complete
+        with models.writing(place.path):
+            write_config(place.path, config)  # first: a folder with it is continued after a kill
+            if place.checkpoint is not None:  # the run's own start, for when it is continued
+                checkpoint.save(place.path, trainer.clip, trainer.state(), keep=0)
+            elif config.model.pretrained is None:
+                models.save(trainer.clip, place.path / runs.BASE)
+            _write_provenance(config, place, trainer.clip)  # last: the folder is complete
     return lock
 
 

@@ -90,7 +90,7 @@ def test_a_failed_save_leaves_what_was_there(
 ) -> None:
     clip, folder = create(str(tiny)), tmp_path / "model"
     save(clip, folder)
-    monkeypatch.setattr("clic.models.clip_model.json.dumps", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("clic.models.saving.json.dumps", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save(clip, folder)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]

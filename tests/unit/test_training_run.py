@@ -332,7 +332,8 @@ def test_a_checkpoint_cut_off_in_writing_is_cleared_away(
         with pytest.raises(ZeroDivisionError):
             run(*LENGTH, "train.run_name=first")
     path = Path(settings().train.runs_dir) / "first"
-    assert not runs.complete_checkpoints(path) and list(path.glob(".step-*"))
+    assert not runs.complete_checkpoints(path) and not list(path.glob(".step-*"))
+    (path / ".step-000003-killed" / "new").mkdir(parents=True)
     run(*LENGTH, "train.run_name=first")
     assert not list(path.glob(".step-*"))
     names = sorted(p.name for p in (path / runs.CHECKPOINTS).iterdir())

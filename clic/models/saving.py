@@ -1,0 +1,105 @@
+"""Models written as open_clip folders, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from clic.errors import ConfigError
+from clic.models.clip_model import ClipModel
+from clic.models.source import CONFIG_FILE, WEIGHTS_FILE
+
+
+def save(clip: ClipModel, folder: Path) -> Path:
+    """Write a model as an open_clip folder, which `local-dir:PATH` and a hub push understand.
+
+    The weights' file holds nothing but the tensors, so equal weights give equal files. The folder
+    appears whole or not at all.
+
+    Args:
+        clip: The model.
+        folder: Where to; replaced where it exists.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        ConfigError: The folder cannot be written.
+    """
+    with whole_folder(folder, folder.parent) as new:
+        write_files(clip, new)
+    return folder
+
+
+def write_files(clip: ClipModel, folder: Path) -> None:
+    """Write the open_clip files of a model into an existing folder."""
+    from safetensors.torch import save_file
+
+    tensors = {
+        name: value.detach().cpu().contiguous() for name, value in clip.model.state_dict().items()
+    }
+    save_file(tensors, folder / WEIGHTS_FILE)
+    config = {"model_cfg": clip.source.architecture, "preprocess_cfg": _preprocess_config(clip)}
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    shutil.copymode(folder / CONFIG_FILE, folder / WEIGHTS_FILE)  # safetensors makes it private
+    if hasattr(clip.tokenizer, "save_pretrained"):
+        # A Hugging Face tokenizer is read from the folder; CLIP's own needs no files.
+        clip.tokenizer.save_pretrained(str(folder))
+
+
+def _preprocess_config(clip: ClipModel) -> dict[str, Any]:
+    config = deepcopy(dict(clip.model.visual.preprocess_cfg))
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}
+
+
+@contextmanager
+def whole_folder(folder: Path, work: Path) -> Iterator[Path]:
+    """Give an empty folder that takes the place of `folder` when the block ends well.
+
+    At no moment is half a folder under the name. An earlier one is moved aside and goes when the
+    new one stands; where the block fails, it stays and the new one goes.
+
+    Args:
+        folder: What is to be written.
+        work: Folder for what is not whole yet, on the same disk; made where it is missing.
+
+    Raises:
+        ConfigError: The disk refuses.
+    """
+    with writing(folder):
+        work.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=f".{folder.name}-", dir=work, ignore_cleanup_errors=True
+        ) as hidden:
+            new = Path(hidden) / "new"
+            new.mkdir()
+            yield new
+            if folder.exists():
+                os.replace(folder, Path(hidden) / "old")
+            os.replace(new, folder)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what a full disk or a missing permission raises into one line that names `path`.
+
+    Raises:
+        ConfigError: The disk refused what the block wrote.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise ConfigError(
+            f"cannot write {path} ({reason}); free space and give the same command again, "
+            "or choose another folder"
+        ) from error
