@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from clic import patching, runs, shapes
+from clic import models, patching, runs, shapes
 from clic.errors import ConfigError, ModelError
+from clic.patching import folders
 
 CONFIG = {"model_cfg": {"embed_dim": 4, "text_cfg": {"width": 4}}, "preprocess_cfg": {"mean": [0]}}
 
@@ -196,13 +197,13 @@ def test_weights_are_read_one_at_a_time(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[tuple[float, str]] = []
-    blend = patching._blend
+    blend = folders.blend
 
     def spy(name: str, base: Tensor, tuned: Tensor, alpha: float) -> Tensor:
         order.append((alpha, name))
         return blend(name, base, tuned, alpha)
 
-    monkeypatch.setattr(patching, "_blend", spy)
+    monkeypatch.setattr(folders, "blend", spy)
     monkeypatch.setattr("safetensors.torch.load_file", lambda *a, **k: pytest.fail("read whole"))
     patching.patch(*pair, 0.5, tmp_path / "out")
     assert sorted(name for _, name in order) == sorted(state(0))
@@ -228,13 +229,13 @@ def test_sweep_scores_each_alpha_and_keeps_no_model(
 
 def test_a_sweep_builds_a_named_model_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[str] = []
-    create = patching.models.create
+    create = models.create
 
-    def spy(name: str) -> patching.models.ClipModel:
+    def spy(name: str) -> models.ClipModel:
         built.append(name)
         return create(name)
 
-    monkeypatch.setattr(patching.models, "create", spy)
+    monkeypatch.setattr(models, "create", spy)
     patching.sweep("shapes-base", shapes.base_folder(), [0.0, 0.5, 1.0], lambda m: {}, tmp_path)
     assert built == ["shapes-base"]
 

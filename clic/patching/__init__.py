@@ -1,0 +1,9 @@
+"""Weights between a base model and the one that was tuned from it (WiSE-FT, arXiv 2109.01903).
+
+CLoVe (arXiv 2402.15021, section 3.3) patches its models with alpha = 0.6.
+"""
+
+from clic.patching.folders import RECORD_FILE, patch, sweep
+from clic.patching.interpolation import interpolate
+
+__all__ = ["RECORD_FILE", "interpolate", "patch", "sweep"]

@@ -1,0 +1,88 @@
+"""theta(alpha) of two sets of tensors (WiSE-FT, arXiv 2109.01903)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from clic.errors import ConfigError, ModelError
+
+
+def interpolate(
+    base: Mapping[str, Tensor], tuned: Mapping[str, Tensor], alpha: float
+) -> dict[str, Tensor]:
+    """Return theta(alpha) = (1 - alpha) * theta_base + alpha * theta_tuned (arXiv 2109.01903).
+
+    Computed in fp32 (float64 stays) and given in the wider of the two dtypes. Integer and boolean
+    tensors must agree and are copied; so are infinite entries (the causal mask's -inf), and
+    tensors that are equal already, so that a frozen tower keeps its bits. Alpha 0 and 1 give the
+    inputs' values exactly.
+
+    Args:
+        base: Tensors of the base model by name.
+        tuned: Tensors of the tuned model, the same names and shapes.
+        alpha: 0 (base) to 1 (tuned).
+
+    Raises:
+        ConfigError: `alpha` lies outside 0..1.
+        ModelError: Names, shapes, or tensors that must agree, do not.
+    """
+    check_alpha(alpha)
+    check_names(base.keys(), tuned.keys())
+    return {name: blend(name, base[name], tuned[name], alpha) for name in base}
+
+
+def blend(name: str, base: Tensor, tuned: Tensor, alpha: float) -> Tensor:
+    """Return one tensor of theta(alpha); see `interpolate`."""
+    if base.shape != tuned.shape:
+        raise ModelError(
+            f"tensor {name!r} has shape {list(base.shape)} in the base "
+            f"and {list(tuned.shape)} in the tuned"
+        )
+    floating = base.is_floating_point(), tuned.is_floating_point()
+    if not any(floating):
+        if base.dtype != tuned.dtype or not torch.equal(base, tuned):
+            raise ModelError(f"tensor {name!r} holds no weights, yet differs between the models")
+        return base.clone()
+    if not all(floating):
+        raise ModelError(
+            f"tensor {name!r} is {base.dtype} in the base and {tuned.dtype} in the tuned"
+        )
+    dtype = torch.promote_types(base.dtype, tuned.dtype)
+    exact = torch.promote_types(dtype, torch.float32)
+    first, second = base.to(exact), tuned.to(exact)
+    infinite = first.isinf()
+    if not torch.equal(infinite, second.isinf()) or not torch.equal(
+        first[infinite], second[infinite]
+    ):
+        raise ModelError(f"tensor {name!r} is infinite in different places in the two models")
+    if alpha == 1.0:
+        return tuned.to(dtype, copy=True)
+    if alpha == 0.0 or torch.equal(first, second):
+        return base.to(dtype, copy=True)
+    mixed = (1.0 - alpha) * first + alpha * second
+    return torch.where(infinite, first, mixed).to(dtype)
+
+
+def check_alpha(alpha: float) -> None:
+    """Raise `ConfigError` where alpha is no number from 0 to 1."""
+    if not 0.0 <= alpha <= 1.0:
+        raise ConfigError(f"alpha={alpha} lies outside 0..1; 0 is the base model, 1 the tuned one")
+
+
+def check_names(base: Iterable[str], tuned: Iterable[str]) -> None:
+    """Raise `ModelError` where two models do not have the same tensors."""
+    only_base, only_tuned = sorted(set(base) - set(tuned)), sorted(set(tuned) - set(base))
+    if only_base or only_tuned:
+        raise ModelError(
+            "the models differ in their tensors: "
+            f"only in the base {first_few(only_base)}; only in the tuned {first_few(only_tuned)}"
+        )
+
+
+def first_few(names: Sequence[str], count: int = 3) -> str:
+    """Return names for a message, and how many more there are."""
+    shown = ", ".join(names[:count]) or "none"
+    return f"{shown} and {len(names) - count} more" if len(names) > count else shown
