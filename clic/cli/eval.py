@@ -7,18 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clic.cli.common import (
-    Parser,
-    add_scoring_flags,
-    check_folder,
-    check_torchrun,
-    check_writable,
-    compose,
-    make_console,
-    run_cli,
-    settings_of,
-)
+from clic.cli.common import check_torchrun, make_console, run_cli
+from clic.cli.composing import compose
+from clic.cli.disk import check_folder, check_writable
 from clic.cli.eval_results import Results, gather
+from clic.cli.parser import Parser, add_scoring_flags, settings_of
 from clic.config_eval import EvalConfig, check
 
 NAME = "clic-eval"

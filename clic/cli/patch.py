@@ -8,16 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clic.cli.common import (
-    Parser,
-    add_scoring_flags,
-    check_writable,
-    compose,
-    make_console,
-    refuse_torchrun,
-    run_cli,
-    settings_of,
-)
+from clic.cli.common import make_console, refuse_torchrun, run_cli
+from clic.cli.composing import compose
+from clic.cli.disk import check_writable
+from clic.cli.parser import Parser, add_scoring_flags, settings_of
 from clic.config_eval import PatchConfig, check, parse_alpha, parse_sweep
 from clic.errors import ConfigError
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from clic import inference, models, runs
-from clic.cli import common
+from clic.cli import common, composing
 from clic.cli.eval import main
 from clic.config_eval import EvalConfig, PatchConfig
 from clic.errors import ConfigError, ModelError
@@ -141,7 +141,7 @@ def test_text_only(clic_eval: Command, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "schema"), [("eval", EvalConfig), ("patch", PatchConfig)])
 def test_the_file_and_the_schema_have_the_same_defaults(name: str, schema: type) -> None:
-    assert common.compose(name, [], schema) == schema()
+    assert composing.compose(name, [], schema) == schema()
 
 
 def test_flags_and_words_are_the_same_settings(clic_eval: Command, tmp_path: Path) -> None:

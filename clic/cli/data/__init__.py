@@ -6,7 +6,7 @@ import sys
 from types import ModuleType
 from typing import NoReturn
 
-from clic.cli.common import Parser, run_cli
+from clic.cli.common import run_cli
 from clic.cli.data import (
     annotate,
     fetch,
@@ -18,6 +18,7 @@ from clic.cli.data import (
     shapes,
     verify,
 )
+from clic.cli.parser import Parser
 from clic.errors import did_you_mean
 
 # Each module of this package is one command: its docstring is the help, `EXAMPLES` its examples,

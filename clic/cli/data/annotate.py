@@ -12,8 +12,9 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from clic.cli.common import Parser, check_least, make_console
+from clic.cli.common import make_console
 from clic.cli.data.bars import bytes_bar
+from clic.cli.parser import Parser, check_least
 from clic.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from clic.cli.common import Parser
+from clic.cli.parser import Parser
 from clic.errors import DataError
 
 EXAMPLES = (

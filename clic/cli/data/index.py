@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from clic.cli.common import Parser, check_least
+from clic.cli.parser import Parser, check_least
 from clic.errors import DataError
 
 EXAMPLES = ("clic-data index /data/laion", "clic-data index --force '/data/{00000..00099}.tar'")

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clic.cli.common import Parser, check_least, make_console, split_commas
+from clic.cli.common import make_console
+from clic.cli.parser import Parser, check_least, split_commas
 from clic.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clic.cli.common import Parser, check_least, writing
+from clic.cli.disk import writing
+from clic.cli.parser import Parser, check_least
 from clic.errors import DataError
 
 EXAMPLES = ("clic-data neighbours /data/coco --model ViT-B-32:openai",)

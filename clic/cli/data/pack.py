@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clic.cli.common import Parser, check_least, make_console
+from clic.cli.common import make_console
+from clic.cli.parser import Parser, check_least
 from clic.errors import ConfigError
 
 if TYPE_CHECKING:

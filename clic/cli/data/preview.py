@@ -14,7 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clic.cli.common import Parser, check_least, writing
+from clic.cli.disk import writing
+from clic.cli.parser import Parser, check_least
 from clic.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clic.cli.common import Parser, check_least
+from clic.cli.parser import Parser, check_least
 
 EXAMPLES = ("clic-data shapes data/world --objects 1 --count 14400",)
 

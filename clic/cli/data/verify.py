@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clic.cli.common import Parser, check_least, check_writable, make_console, writing
+from clic.cli.common import make_console
 from clic.cli.data.bars import bytes_bar
+from clic.cli.disk import check_writable, writing
+from clic.cli.parser import Parser, check_least
 
 if TYPE_CHECKING:
     from clic.data.verify import Findings

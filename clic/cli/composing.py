@@ -1,0 +1,87 @@
+"""Settings of a command composed from its file, its flags and its ``key=value`` words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from clic.errors import ConfigError, did_you_mean
+
+Config = TypeVar("Config")
+
+
+def compose(
+    config_name: str,
+    words: Sequence[str],
+    schema: type[Config],
+    flags: Mapping[str, Any] | None = None,
+) -> Config:
+    """Compose ``configs/<config_name>.yaml`` with overrides into a schema dataclass.
+
+    Args:
+        config_name: Name of the file under ``clic.configs``, without its ending.
+        words: ``key=value`` overrides; for a list setting ``key=a,b`` means ``key=[a,b]``.
+        schema: Dataclass that the settings must fit.
+        flags: Settings that were given as flags, those that are None left out.
+
+    Raises:
+        ConfigError: A setting is unknown, has the wrong type, or was given both ways.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    words = [_as_list(word, schema) for word in words]
+    _check_keys(words, schema, given)
+    try:
+        with initialize_config_module("clic.configs", version_base="1.3"):
+            # The file's settings lie in a node of its own name, because a bare `model=M` would
+            # choose from the group configs/model.
+            overrides = [f"{config_name}.{word}" for word in words]
+            composed = hydra_compose(config_name, overrides=overrides)[config_name]
+        settings = OmegaConf.merge(OmegaConf.structured(schema), composed, given)
+        result = OmegaConf.to_object(settings)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_reason(error, f"{config_name}.")) from error
+    if not isinstance(result, schema):
+        raise TypeError(f"{config_name}: composed {type(result)}, expected {schema}")
+    return result
+
+
+def _as_list(word: str, schema: type) -> str:
+    """Write ``bench=a,b`` as ``bench=[a,b]``, which Hydra would take for a sweep."""
+    key, value = word.split("=", 1)
+    lists = {f.name for f in fields(schema) if "list" in str(f.type)}
+    if key in lists and value and value != "null" and not value.startswith("["):
+        return f"{key}=[{value}]"
+    return word
+
+
+def _check_keys(words: Sequence[str], schema: type, given: Mapping[str, Any]) -> None:
+    known = [f.name for f in fields(schema)]
+    for word in words:
+        key = word.split("=", 1)[0]
+        if key not in known:
+            choices = ", ".join(known)
+            raise ConfigError(
+                f"setting {key!r} is not known{did_you_mean(key, known)} (settings: {choices})"
+            )
+        if key in given:
+            raise ConfigError(f"{key} is given twice, as a flag and as {word!r}; keep one")
+
+
+def _reason(error: Exception, prefix: str) -> str:
+    """Return the part of a Hydra or OmegaConf message that helps, on one line."""
+    override = getattr(error, "override", None)
+    if override is not None:
+        word = str(override).removeprefix(prefix)
+        return f"{word!r} cannot be read as a key=value setting; check quotes and brackets"
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    text = re.sub(r"\s+(full_key|object_type|reference_type)[:=]\s*\S*", " ", str(cause))
+    key = str(getattr(cause, "full_key", None) or "").removeprefix(prefix)
+    return " ".join((f"{key}: {text}" if key else text).split()) or type(error).__name__
