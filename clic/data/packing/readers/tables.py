@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,17 +33,17 @@ class _TextTable(Reader):
         self.header = self.find_header()
         self.found.append(f"images below {self.root()}")
 
+    @abstractmethod
     def find_header(self) -> list[str]:
         """Return the names of the columns, empty where the first row is data; fills `found`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def image_of(self, row: list[str]) -> str:
         """Return the image of a row, empty where the row is too short to name one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, row: list[str]) -> tuple[tuple[str, ...], dict[str, Any]]:
         """Return captions and further entries of a row; raises `RejectedError`."""
-        raise NotImplementedError
 
     def items(self) -> Iterator[Item]:
         name, root = self.path.name, self.root()
