@@ -34,7 +34,7 @@ PHRASES: Phrases = {
 # be names.
 _LOWERED = word_set(
     "A An The This That These Those There It He She They We One Two Three Four Five Six Several "
-    "Some Many Few Multiple Various Another Two-story In On At Of With Near Inside Outside"
+    "Some Many Few Multiple Various Another In On At Of With Near Inside Outside"
 )
 
 
