@@ -6,42 +6,22 @@ import csv
 import json
 import os
 import shutil
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from clic import inference, models
 from clic.cli.eval import main
 from clic.evaluation import outputs
 
 Command = Callable[..., tuple[int, str, str]]
+StandIn = Callable[[pytest.MonkeyPatch, Path], list[str]]
 BENCH = ("--bench", "shapes-retrieval,shapes-zero-shot")
 
 
-class Noise:
-    """A model whose features depend on its name and the input's bytes."""
-
-    def __init__(self, name: str) -> None:
-        self.identity = {"name": name, "weights_sha256": "0" * 64}
-        self.seed = zlib.crc32(name.encode())
-
-    def encode_image(self, images: Sequence[Image.Image]) -> np.ndarray:
-        return np.stack([self._feature(image.tobytes()) for image in images])
-
-    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
-        return np.stack([self._feature(text.encode()) for text in texts])
-
-    def _feature(self, data: bytes) -> np.ndarray:
-        return np.random.default_rng([self.seed, zlib.crc32(data)]).normal(size=8)
-
-
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def results(tmp_path_factory: pytest.TempPathFactory, stand_in: StandIn) -> Path:
     """Return a folder with what `--out` wrote of two models, and of one on other data."""
     root = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
@@ -53,35 +33,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def stand_in(patch: pytest.MonkeyPatch, folder: Path) -> None:
-    patch.setattr(inference, "load", lambda name, **_: Noise(name))
-    patch.setattr(models, "resolve", lambda name: None)
-    patch.chdir(folder)
-    for name in ("CLIC_DATA", "WORLD_SIZE"):
-        patch.delenv(name, raising=False)
-    patch.setenv("CLIC_CACHE", str(folder / "cache"))
-
-
 @pytest.fixture
-def clic_eval(
-    results: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Command:
+def clic_eval(results: Path, clic_eval: Command, tmp_path: Path) -> Command:
     """Return what runs the command in a folder with copies of the results."""
     for name in ("one", "two", "other"):
         shutil.copytree(results / name, tmp_path / name)
-    stand_in(monkeypatch, tmp_path)
-
-    def call(*words: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main(words)
-        captured = capsys.readouterr()
-        assert isinstance(stopped.value.code, int)
-        return stopped.value.code, captured.out, captured.err
-
-    return call
+    return clic_eval
 
 
 def numbers(file: Path) -> list[dict[str, str]]:

@@ -8,67 +8,18 @@ import os
 import subprocess
 import sys
 import time
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from clic import inference, models, runs
+from clic import models, runs
 from clic.cli import common, composing
 from clic.cli.eval import main
 from clic.config_eval import EvalConfig, PatchConfig
 from clic.errors import ConfigError, ModelError
 
 Command = Callable[..., tuple[int, str, str]]
-
-
-class Noise:
-    """A model whose features depend on its name and the input's bytes."""
-
-    def __init__(self, name: str) -> None:
-        self.identity = {"name": name, "weights_sha256": "0" * 64}
-        self.seed = zlib.crc32(name.encode())
-
-    def encode_image(self, images: Sequence[Image.Image]) -> np.ndarray:
-        return np.stack([self._feature(image.tobytes()) for image in images])
-
-    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
-        return np.stack([self._feature(text.encode()) for text in texts])
-
-    def _feature(self, data: bytes) -> np.ndarray:
-        return np.random.default_rng([self.seed, zlib.crc32(data)]).normal(size=8)
-
-
-@pytest.fixture
-def loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """Stand-in models, the names that were loaded, and an empty current folder."""
-    names: list[str] = []
-
-    def load(name: str, **settings: object) -> Noise:
-        names.append(name)
-        return Noise(name)
-
-    monkeypatch.setattr(inference, "load", load)
-    monkeypatch.setattr(models, "resolve", lambda name: None)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("CLIC_DATA", raising=False)
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    return names
-
-
-@pytest.fixture
-def clic_eval(loaded: list[str], capsys: pytest.CaptureFixture[str]) -> Command:
-    def call(*words: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main(words)
-        captured = capsys.readouterr()
-        assert isinstance(stopped.value.code, int)
-        return stopped.value.code, captured.out, captured.err
-
-    return call
 
 
 def test_help_is_quick_and_has_examples() -> None:
