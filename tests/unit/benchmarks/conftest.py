@@ -1,7 +1,9 @@
-"""Models whose features are known: angles in a plane, and axes by class."""
+"""What the tests of benchmarks share: models whose features are known, images, zips."""
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -67,3 +69,17 @@ def paint() -> Callable[..., None]:
         Image.fromarray(pixels).save(path, format="PNG")  # lossless, whatever the ending
 
     return write
+
+
+@pytest.fixture
+def zipped() -> Callable[[dict[str, bytes]], bytes]:
+    """Return what makes the bytes of a zip."""
+
+    def pack(content: dict[str, bytes]) -> bytes:
+        data = io.BytesIO()
+        with zipfile.ZipFile(data, "w") as archive:
+            for name, body in content.items():
+                archive.writestr(name, body)
+        return data.getvalue()
+
+    return pack

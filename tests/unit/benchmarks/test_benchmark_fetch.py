@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 import shutil
 import sys
-import tarfile
 import threading
-import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -22,13 +19,14 @@ import pytest
 
 from clic.cli.data import main
 from clic.errors import ConfigError, DataError
-from clic.evaluation import fetch, manifest, registry, unpacking
+from clic.evaluation import fetch, manifest, registry
 from clic.evaluation.benchmarks import files
 from clic.evaluation.benchmarks.entry import Benchmark
 from clic.evaluation.cases import Classification
 from clic.evaluation.sources import Archive, ByHand, File, ImageList, Source, Torchvision
 
 Command = Callable[..., "Done"]
+Zipped = Callable[[dict[str, bytes]], bytes]
 
 
 class Done(NamedTuple):
@@ -99,14 +97,6 @@ def clic_data(
     return call
 
 
-def zipped(content: dict[str, bytes]) -> bytes:
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w") as archive:
-        for name, body in content.items():
-            archive.writestr(name, body)
-    return data.getvalue()
-
-
 def made_of(*sources: Source, images: tuple[Source, ...] = ()) -> Benchmark:
     """Return a benchmark of nothing but sources."""
 
@@ -136,7 +126,7 @@ def scpp(site: Site) -> None:
 
 
 def test_sugarcrepe_pp_over_a_broken_connection(
-    site: Site, clic_data: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site, clic_data: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: Zipped
 ) -> None:
     monkeypatch.setattr("clic.download.fetching.BACKOFF", 0.01)
     scpp(site)
@@ -169,7 +159,9 @@ def test_sugarcrepe_pp_over_a_broken_connection(
     assert done.out.count("is there, left alone") == 6
 
 
-def test_a_wrong_checksum_leaves_nothing(site: Site, clic_data: Command, tmp_path: Path) -> None:
+def test_a_wrong_checksum_leaves_nothing(
+    site: Site, clic_data: Command, tmp_path: Path, zipped: Zipped
+) -> None:
     site.files["/zips/val2017.zip"] = zipped({"val2017/1.jpg": b"other"})
     scpp(site)
     done = clic_data("fetch", "sugarcrepe++", "--data", "d", "--mirror", site.url)
@@ -220,7 +212,7 @@ def test_a_web_page_is_no_file(site: Site, tmp_path: Path) -> None:
 
 
 def test_a_sign_up_is_told_and_the_rest_is_fetched(
-    site: Site, clic_data: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site, clic_data: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: Zipped
 ) -> None:
     splits = {"images": []}
     content = zipped({"dataset_flickr30k.json": json.dumps(splits).encode(), "other.json": b"{}"})
@@ -281,7 +273,7 @@ def test_the_hub_lists_files_with_their_checksums(site: Site, tmp_path: Path) ->
 
 
 def test_an_archive_is_got_again_where_images_of_it_are_missing(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: Zipped
 ) -> None:
     site.files["/v.zip"] = zipped({"val/1.jpg": b"new", "val/2.jpg": b"two"})
     archive = Archive("http://x.org/v.zip", "coco/v.zip", "coco", "coco/val")
@@ -328,7 +320,7 @@ def test_torchvision_gets_its_sets_beside_and_whole(tmp_path: Path) -> None:
         get(benchmark, tmp_path, "http://localhost:1")
 
 
-def test_two_at_a_time_do_it_once(site: Site, tmp_path: Path) -> None:
+def test_two_at_a_time_do_it_once(site: Site, tmp_path: Path, zipped: Zipped) -> None:
     site.files["/v.zip"] = zipped({f"val/{n}.jpg": bytes(5000) for n in range(50)})
     benchmark = made_of(Archive("http://x.org/v.zip", "coco/v.zip", "coco", "coco/val"))
     with ThreadPoolExecutor(4) as pool:
@@ -352,80 +344,6 @@ def test_a_folder_that_cannot_be_one(clic_data: Command, tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     done = clic_data("fetch", "cola", "--data", str(tmp_path / "file"))
     assert done.code == 2 and done.err.count("\n") == 1 and "no folder can be made at" in done.err
-
-
-# Unpacking
-
-
-def tarred(members: dict[str, bytes | str]) -> bytes:
-    """Return a tar.gz; a text is the target of a link."""
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w:gz") as archive:
-        for name, body in members.items():
-            entry = tarfile.TarInfo(name)
-            if isinstance(body, str):
-                entry.type, entry.linkname = tarfile.SYMTYPE, body
-                archive.addfile(entry)
-            else:
-                entry.size = len(body)
-                archive.addfile(entry, io.BytesIO(body))
-    return data.getvalue()
-
-
-@pytest.mark.parametrize("pack", [zipped, tarred])
-@pytest.mark.parametrize("name", ["../out", "/etc/out", "a/../../out", "..\\out", "C:/out"])
-def test_no_member_leaves_the_folder(
-    tmp_path: Path, pack: Callable[[dict[str, Any]], bytes], name: str
-) -> None:
-    (tmp_path / "a.bin").write_bytes(pack({"good": b"1", name: b"2"}))
-    with pytest.raises(DataError, match="would be put outside the folder"):
-        unpacking.unpack(tmp_path / "a.bin", tmp_path / "into")
-    assert not list((tmp_path / "into").iterdir())
-    assert {path.name for path in tmp_path.iterdir()} == {"a.bin", "into"}
-
-
-def test_links_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.tgz").write_bytes(tarred({"link": "/etc/passwd", "link/x": b"1"}))
-    with pytest.raises(DataError, match="'link' is a link"):
-        unpacking.unpack(tmp_path / "a.tgz", tmp_path / "into")
-
-
-@pytest.mark.parametrize("pack", [zipped, tarred])
-def test_a_broken_archive_leaves_nothing(
-    tmp_path: Path, pack: Callable[[dict[str, Any]], bytes]
-) -> None:
-    data = pack({f"{n}.jpg": bytes([n]) * 5000 for n in range(9)})
-    (tmp_path / "a.bin").write_bytes(data[: len(data) // 2])
-    with pytest.raises(DataError, match="is no whole archive"):
-        unpacking.unpack(tmp_path / "a.bin", tmp_path / "into")
-    assert not list((tmp_path / "into").iterdir())
-
-
-def test_a_damaged_member_leaves_nothing(tmp_path: Path) -> None:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a.jpg", bytes(range(256)) * 40)
-    data = bytearray(stream.getvalue())
-    data[40:60] = b"\xff" * 20
-    (tmp_path / "a.zip").write_bytes(data)
-    with pytest.raises(DataError, match="is no whole archive"):
-        unpacking.unpack(tmp_path / "a.zip", tmp_path / "into")
-    assert not list((tmp_path / "into").iterdir())
-
-
-@pytest.mark.parametrize("pack", [zipped, tarred])
-def test_a_part_a_new_name_and_what_is_there(
-    tmp_path: Path, pack: Callable[[dict[str, Any]], bytes]
-) -> None:
-    members = {"images/1.jpg": b"new", "images/2.jpg": b"two", "notes/x.txt": b"x"}
-    (tmp_path / "a.bin").write_bytes(pack(members))
-    into = tmp_path / "into"
-    (into / "visual7w").mkdir(parents=True)
-    (into / "visual7w/1.jpg").write_bytes(b"own")
-    count = unpacking.unpack(tmp_path / "a.bin", into, "images", ("images", "visual7w"))
-    assert count == 1
-    found = {str(p.relative_to(into)): p.read_bytes() for p in into.rglob("*") if p.is_file()}
-    assert found == {"visual7w/1.jpg": b"own", "visual7w/2.jpg": b"two"}
 
 
 def test_the_manifest_of_another_hand(tmp_path: Path) -> None:
