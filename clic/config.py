@@ -127,7 +127,7 @@ class CaptionsConfig:
         repair_negatives: In a cross swap, let "a" and "an" follow the new words and draw anew where
             the result is true; the published code does neither (`false` reproduces that).
         single_negative: False caption of a single image: `swap`, `replace`, `mixture` (one of
-            them, drawn for each image) or `none`.
+            them, drawn for each image), `stored` (one of those kept with the sample) or `none`.
         mixture: Of `mixture`, each generator's weight, e.g. `{swap: 1, replace: 3}`. Where the
             drawn one yields nothing, another is drawn.
     """

@@ -56,12 +56,14 @@ class Sample:
         captions: True sentences, the first one being the caption of plain CLIP training.
         tags: For each caption the tokens that were stored with it; None where none were, and empty
             where those that were are of other captions.
+        negatives: False captions that were stored with it, where the source reads them.
     """
 
     key: str
     image: bytes | np.ndarray
     captions: tuple[str, ...]
     tags: tuple[tuple[Token, ...], ...] | None = None
+    negatives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from clic.captions.negatives import (
     hard_negatives,
     replace,
     single_negative,
+    stored_negative,
     swap,
 )
 from clic.captions.positives import composite_positives
@@ -27,5 +28,6 @@ __all__ = [
     "make_tagger",
     "replace",
     "single_negative",
+    "stored_negative",
     "swap",
 ]

@@ -26,6 +26,7 @@ __all__ = [
     "hard_negatives",
     "replace",
     "single_negative",
+    "stored_negative",
     "swap",
 ]
 
@@ -69,6 +70,25 @@ def single_negative(
             return negative
         del left[kind]
     return None
+
+
+def stored_negative(
+    texts: Iterable[str], rng: np.random.Generator, true: Iterable[str]
+) -> HardNegative | None:
+    """Draw one of the false captions that are stored with an image, as NegCLIP does.
+
+    Args:
+        texts: The false captions.
+        rng: Draws one of them, each as likely as any other.
+        true: The image's true captions; none of them is returned, whatever its case, spaces and
+            final period.
+
+    Returns:
+        The false caption, without edits, or None where there is none.
+    """
+    known = {"", *map(_bare, true)}
+    left = [text for text in texts if _bare(text) not in known]
+    return HardNegative(left[int(rng.integers(len(left)))], "stored", ()) if left else None
 
 
 def composite_negative(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,12 @@ from clic.captions import layout
 from clic.captions.composite import Composite, Room, plain, relational
 from clic.captions.composite_negatives import layout_negative
 from clic.captions.layout import Place
-from clic.captions.negatives import composite_negative, cross_swap, single_negative
+from clic.captions.negatives import (
+    composite_negative,
+    cross_swap,
+    single_negative,
+    stored_negative,
+)
 from clic.captions.positives import composite_positives
 from clic.captions.sentences import end_sentence
 from clic.captions.tagging import Tagger, lower, make_tagger
@@ -24,7 +29,8 @@ FALLBACK = "hanta"
 """Tagger of captions that should have stored tags and have none of their own."""
 
 LONGEST_WORD = 1000  # characters; byte-pair encoding takes their square in time
-LOOKED_AT = 16  # samples, before a source is taken for one without tags
+LOOKED_AT = 16  # samples, before a source is taken for one without tags or false captions
+UNTAGGED = ("layout", "stored")  # false captions that are made without tags
 
 
 @dataclass(frozen=True)
@@ -48,13 +54,14 @@ def check_captions(sample: Sample) -> None:
     """Raise `DataError` where a sample has no first caption, or one that is no text."""
     if not sample.captions or not end_sentence(sample.captions[0]):
         raise DataError(f"sample {sample.key!r} has no caption; drop it from the data")
+    texts = sample.captions + sample.negatives
     try:
-        "".join(sample.captions).encode()
+        "".join(texts).encode()
     except UnicodeEncodeError as error:
         raise DataError(
             f"sample {sample.key!r}: a caption holds half a character ({error.reason}); mend it"
         ) from error
-    for caption in sample.captions:
+    for caption in texts:
         longest = max(map(len, caption.split()), default=0) if len(caption) > LONGEST_WORD else 0
         if longest > LONGEST_WORD:
             raise DataError(
@@ -81,27 +88,29 @@ class Captioner:
         return self.config.negative_kinds(kind)
 
     def _uses_tags(self, kind: Kind) -> bool:
-        return any(name != "layout" for name in self.negative_kinds(kind))
+        return any(name not in UNTAGGED for name in self.negative_kinds(kind))
 
     def check(self, kind: Kind, source: Source) -> None:
-        """Raise `ConfigError` where no tags can be had: none are stored, or no tagger is there."""
+        """Raise `ConfigError` where tags or false captions are to be had, and cannot.
+
+        They are to be stored and are not, or no tagger is there.
+        """
+        if "stored" in self.negative_kinds(kind) and not _any(source, lambda s: bool(s.negatives)):
+            raise ConfigError(
+                "captions.single_negative=stored, and the first samples carry no false captions; "
+                "pack them from a file that has some (clic-data pack train_neg_clip.tsv ...), or "
+                "use captions.single_negative=swap"
+            )
         if not self._uses_tags(kind):
             return
         if self.config.tagger != "stored":
             make_tagger(self.config.tagger)
             return
-        for index in range(min(LOOKED_AT, len(source))):
-            try:
-                if source.read(index).tags is not None:
-                    return
-            except UnavailableError:
-                raise
-            except (DataError, OSError):
-                continue  # whoever builds the batch replaces and counts it
-        raise ConfigError(
-            f"captions.tagger=stored, and the first samples carry no tags; use "
-            f"captions.tagger={FALLBACK}, or store tags (clic-data annotate)"
-        )
+        if not _any(source, lambda sample: sample.tags is not None):
+            raise ConfigError(
+                f"captions.tagger=stored, and the first samples carry no tags; use "
+                f"captions.tagger={FALLBACK}, or store tags (clic-data annotate)"
+            )
 
     def make(
         self,
@@ -118,11 +127,11 @@ class Captioner:
             rng: Draws sentences, orders and negatives.
             places: Of a composite, where each sample's image lies.
         """
-        captions = [self._sentences(sample) for sample in samples]
+        captions = [self._cased(sample.captions) for sample in samples]
         first = [sentences[0] for sentences in captions]
         tokens, retagged = self._tokens(samples, first) if self._uses_tags(kind) else ([], 0)
         if kind == "single":
-            negatives = self._single_negatives(captions[0], tokens, rng)
+            negatives = self._single_negatives(samples[0], captions[0], tokens, rng)
             return RowCaptions((first[0],), negatives, retagged)
         composite = self._composite(first, places, rng).within(self.room)
         positives = composite_positives(
@@ -135,11 +144,17 @@ class Captioner:
         return RowCaptions(positives.texts, negatives, retagged, positives.shortened)
 
     def _single_negatives(
-        self, captions: Sequence[str], tokens: Sequence[tuple[Token, ...]], rng: np.random.Generator
+        self,
+        sample: Sample,
+        captions: Sequence[str],
+        tokens: Sequence[tuple[Token, ...]],
+        rng: np.random.Generator,
     ) -> tuple[HardNegative | None, ...]:
         name = self.config.single_negative
         if name == "none":
             return ()
+        if name == "stored":
+            return (stored_negative(self._cased(sample.negatives), rng, captions),)
         weights = self.config.mixture if name == "mixture" else {name: 1.0}
         return (single_negative(captions[0], tokens[0], rng, weights, captions[1:]),)
 
@@ -166,10 +181,8 @@ class Captioner:
             return composite_negative(composite, tokens, rng, true)
         return cross_swap(composite.captions, tokens, rng, repair=False)
 
-    def _sentences(self, sample: Sample) -> tuple[str, ...]:
-        if not self.config.lowercase:
-            return sample.captions
-        return tuple(map(lower, sample.captions))
+    def _cased(self, texts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(lower, texts)) if self.config.lowercase else texts
 
     def _tokens(
         self, samples: Sequence[Sample], captions: Sequence[str]
@@ -188,6 +201,19 @@ class Captioner:
         if self._tagger is None:  # made in the process that uses it, so that workers can be spawned
             self._tagger = make_tagger(name)
         return self._tagger(caption)
+
+
+def _any(source: Source, has: Callable[[Sample], bool]) -> bool:
+    """Return whether one of a source's first samples has what is asked for."""
+    for index in range(min(LOOKED_AT, len(source))):
+        try:
+            if has(source.read(index)):
+                return True
+        except UnavailableError:
+            raise
+        except (DataError, OSError):
+            continue  # whoever builds the batch replaces and counts it
+    return False
 
 
 def _stored(sample: Sample, caption: str) -> tuple[Token, ...] | None:

@@ -57,7 +57,7 @@ def make_builder(
         world_size: Number of ranks.
 
     Raises:
-        ConfigError: The samples carry no tags, and the settings ask for them.
+        ConfigError: The samples carry no tags or no false captions, and the settings ask for them.
         DataError: There is too little data for one batch.
     """
     sampler = make_sampler(config, sources, rank, world_size)

@@ -33,6 +33,20 @@ def check_length(what: str, length: int) -> None:
         raise DataError(f"its {what} of {length} bytes is above the limit of {MAX_TEXT}")
 
 
+def negatives_of(record: dict[str, Any]) -> tuple[str, ...]:
+    """Return a sample's false captions: the JSON's `negatives`, a list, where there are any.
+
+    Raises:
+        DataError: It is something else, or holds something else than text.
+    """
+    found = record.get("negatives")
+    if found is None:
+        return ()
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise DataError("its `negatives` should be a list of texts; pack it anew")
+    return tuple(text.strip() for text in found if text.strip())
+
+
 def captions_of(record: dict[str, Any], text: bytes) -> tuple[str, ...]:
     """Return a sample's captions: the JSON's `captions` or `caption`, else the text.
 

@@ -19,7 +19,7 @@ from clic.data.index_merged import MergedIndex, Place, merge
 from clic.data.index_missing import index_missing, with_progress
 from clic.data.index_tar import read_span
 from clic.data.naming import find_shards, locate_shards
-from clic.data.record import captions_of, parse_record
+from clic.data.record import captions_of, negatives_of, parse_record
 from clic.data.sources import Source
 from clic.errors import DataError
 from clic.types import Sample
@@ -44,6 +44,7 @@ class ShardSource(Source):
         setting: Name of the setting, for messages.
         cache_dir: Setting `data.cache_dir`, for remote shards and large indexes.
         cache_gb: Setting `data.cache_gb`, GB of remote shards that are kept.
+        negatives: Read the false captions that are stored with the samples.
 
     Raises:
         DataError: A shard is missing, broken, or differs from its index.
@@ -55,7 +56,9 @@ class ShardSource(Source):
         setting: str = "data.shards",
         cache_dir: str | None = None,
         cache_gb: float = 100.0,
+        negatives: bool = False,
     ) -> None:
+        self._negatives = negatives
         folder = cache_folder(cache_dir)
         self._cache = ShardCache(folder, int(cache_gb * GB))
         self._locations = locate_shards(shards, setting)
@@ -132,11 +135,12 @@ class ShardSource(Source):
             record = parse_record(meta) if meta else {}
             captions = captions_of(record, text)
             tags = stored_tokens(record, captions)
+            negatives = negatives_of(record) if self._negatives else ()
         except DataError as error:
             raise DataError(f"{shard}: {key}: {error}") from error
         if tags is None and "caption_hash" in record:
             tags = ()  # they are those of other captions
-        return Sample(key, image, captions, tags)
+        return Sample(key, image, captions, tags, negatives)
 
     def _bytes(self, place: Place, shard: Path) -> list[bytes]:
         try:

@@ -34,21 +34,26 @@ def make_sources(config: Config) -> dict[Kind, Source]:
             kind: ShapesSource(data.split, objects, data.samples, config.seed)
             for kind, objects in zip(KINDS, (1, 2), strict=True)
         }
-    main = _mixed(data) if data.mix else _shards(data, data.shards, "data.shards")
+    negatives = config.captions.single_negative == "stored"
+    main = (
+        _mixed(data, negatives)
+        if data.mix
+        else _shards(data, data.shards, "data.shards", negatives)
+    )
     if data.single_shards:
-        single = _shards(data, data.single_shards, "data.single_shards")
+        single = _shards(data, data.single_shards, "data.single_shards", negatives)
         return {"composite": main, "single": single}
     return dict.fromkeys(KINDS, main)
 
 
-def _shards(data: DataConfig, shards: Any, setting: str) -> ShardSource:
-    return ShardSource(shards, setting, data.cache_dir, data.cache_gb)
+def _shards(data: DataConfig, shards: Any, setting: str, negatives: bool) -> ShardSource:
+    return ShardSource(shards, setting, data.cache_dir, data.cache_gb, negatives)
 
 
-def _mixed(data: DataConfig) -> Source:
+def _mixed(data: DataConfig, negatives: bool) -> Source:
     entries: Sequence[Mapping[str, Any]] = data.mix
     sources = [
-        _shards(data, entry["shards"], f"data.mix[{number}].shards")
+        _shards(data, entry["shards"], f"data.mix[{number}].shards", negatives)
         for number, entry in enumerate(entries)
     ]
     return MixedSource(sources, [float(entry.get("weight", 1.0)) for entry in entries])

@@ -21,7 +21,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "compose.statistics": ("model", "imagenet"),
     "captions.tagger": ("hanta", "spacy", "stored"),
     "captions.composite_negative": ("cross_swap", "none"),
-    "captions.single_negative": ("swap", "replace", "mixture", "none"),
+    "captions.single_negative": ("swap", "replace", "mixture", "stored", "none"),
     "loss.composite": ("clic", "clip", "softmax_negatives"),
     "loss.single": ("clip", "softmax_negatives"),
     "optim.schedule": ("clic", "warmup_cosine", "constant"),

@@ -23,6 +23,12 @@ def validate_method(config: Config) -> None:
     if kinds != "composite":
         needs = loss.single == "softmax_negatives"
         _check_negatives("single", loss.single, captions, needs)
+        if captions.single_negative == "stored" and config.data.source == "shapes":
+            raise ConfigError(
+                "captions.single_negative=stored, and the world (data=shapes) stores no false "
+                "captions; name shards that have some (data=shards), or use "
+                "captions.single_negative=swap"
+            )
     _validate_mixture(captions)
     _validate_layout(config)
     _validate_negative_weights(config)

@@ -75,6 +75,8 @@ def _members(sample: Sample) -> dict[str, Any]:
     }
     if sample.tags is not None:
         record |= annotation.record(sample.captions, sample.tags, "given", "1")
+    if sample.negatives:
+        record["negatives"] = list(sample.negatives)
     try:
         return members_of(sample.key, ending, data, record)
     except RejectedError as error:
