@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from study_tables import cell, made_by, row, triplet
+
 CATEGORIES = ("swap_att", "swap_noun", "swap_phrase", "replace_att", "replace_obj", "replace_rel")
 # Title of each part of the Markdown file, and its columns: heading -> path in clic-eval's JSON.
 TABLES: dict[str, dict[str, str]] = {
@@ -27,7 +29,6 @@ TABLES: dict[str, dict[str, str]] = {
 }
 
 # Rows of the table in short: a triplet category, or label -> path in clic-eval's JSON.
-TRIPLET = ("itt", "tot", "p1")
 IN_SHORT = {
     "image to text R@1": "shapes-retrieval/image_to_text@1",
     "text to image R@1": "shapes-retrieval/text_to_image@1",
@@ -47,49 +48,30 @@ HEADINGS = {
 def in_short(models: Mapping[str, Any]) -> list[str]:
     """Return the lines of the table in short: a column a method, ITT / TOT / p1 in a cell."""
     names = [name for name in HEADINGS if name in models]
-    lines = [f"| | {' | '.join(HEADINGS[name] for name in names)} |", "|---|" + "--:|" * len(names)]
+    lines = [row(["", *(HEADINGS[name] for name in names)]), "|---|" + "--:|" * len(names)]
     for category in CATEGORIES:
-        cells = [triplet(models[name]["measures"], category) for name in names]
-        lines.append(f"| {category} | {' | '.join(cells)} |")
+        cells = [triplet(models[name]["measures"], f"shapes++/{category}") for name in names]
+        lines.append(row([category, *cells]))
     for label, path in IN_SHORT.items():
-        cells = [cell(models[name]["measures"][path]) for name in names]
-        lines.append(f"| {label} | {' | '.join(cells)} |")
+        lines.append(row([label, *(cell(models[name]["measures"][path]) for name in names)]))
     return lines
-
-
-def triplet(measures: Mapping[str, Any], category: str) -> str:
-    """Return a category's ITT, TOT and p1, with the largest of their deviations."""
-    found = [measures[f"shapes++/{category}/{name}"] for name in TRIPLET]
-    means = " / ".join(f"{measure['mean']:.1f}" for measure in found)
-    deviations = [measure["std"] for measure in found if measure["std"] is not None]
-    return f"{means} (≤ ±{max(deviations):.1f})" if deviations else means
 
 
 def markdown(table: Mapping[str, Any]) -> str:
     """Return the Markdown file: one part for each of `TABLES`, a row for each model."""
     about = table["about"]
-    commit, _, changes = (about["commit"] or "unknown").partition("+")
-    commit = f"commit {commit[:12]}{' with changes' if changes else ''}"
     lines = [
         f"Percent on the {about['split']} split: mean ± sample standard deviation over seeds "
         f"{', '.join(map(str, about['seeds']))}; the base model is one model.",
         "",
-        f"{about['device']}, {about['threads']} thread(s) a run, "
-        f"torch {about['versions']['torch']}, {about['date']}, {commit}.",
+        made_by(about),
     ]
     lines += ["", "### In short: ITT / TOT / p1, and the largest of their deviations", ""]
     lines += in_short(table["models"])
     for title, columns in TABLES.items():
-        lines += ["", f"### {title}", "", f"| model | n | {' | '.join(columns)} |"]
+        lines += ["", f"### {title}", "", row(["model", "n", *columns])]
         lines += ["|---|--:|" + "--:|" * len(columns)]
         for name, model in table["models"].items():
             cells = [cell(model["measures"][path]) for path in columns.values()]
-            lines.append(f"| {name} | {model['n']} | {' | '.join(cells)} |")
+            lines.append(row([name, str(model["n"]), *cells]))
     return "\n".join(lines) + "\n"
-
-
-def cell(measure: Mapping[str, Any]) -> str:
-    """Return one measure as it is printed."""
-    if measure["std"] is None:
-        return f"{measure['mean']:.1f}"
-    return f"{measure['mean']:.1f} ± {measure['std']:.1f}"

@@ -1,0 +1,300 @@
+"""Trains and evaluates many models, each as a user would, and keeps what is finished.
+
+Each model is one `clic-train` and one `clic-eval`. What an earlier call finished is reused only if
+it was made by the same code, settings, torch and number of threads: its name carries their hash.
+Comments and layout of the code do not count. An interrupted study goes on when it is called again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import datetime
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from clic import provenance, runs
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+BASE_MODEL = "shapes-base"
+
+# What training cannot depend on, since it imports nothing of it; a change there asks for evaluating
+# again, and not for training again.
+EVALUATION_ONLY = (
+    "clic/cli/data",
+    "clic/cli/eval.py",
+    "clic/cli/patch.py",
+    "clic/config_eval.py",
+    "clic/evaluation",
+    "clic/patching",
+    "configs/eval.yaml",
+    "configs/patch.yaml",
+)
+
+
+class CommandError(RuntimeError):
+    """A command ended with an error; the message is one line that names its log."""
+
+
+class Job(NamedTuple):
+    """One model to make, and one evaluation of it.
+
+    Attributes:
+        name: What its run is called, before the hashes. Equal names mean equal runs.
+        words: Of `clic-train`; None where the base itself is evaluated.
+        seed: Of the training; None for a base.
+        split: Of the benchmarks.
+        base: What it starts from: `shapes-base`, or an open_clip folder.
+    """
+
+    name: str
+    words: tuple[str, ...] | None
+    seed: int | None
+    split: str
+    base: str = BASE_MODEL
+
+
+class Sources(NamedTuple):
+    """Hashes of the source: of what training depends on, and of all of it."""
+
+    training: str
+    all: str
+
+
+class Setup(NamedTuple):
+    """What the jobs of a study have in common.
+
+    Attributes:
+        runs: Folder of the runs, their logs and reports.
+        threads: Of each run.
+        jobs: Runs at a time.
+        bench: Benchmarks, as `clic-eval --bench` takes them.
+        sources: Of the code.
+        shown: Categories of `shapes++` in the line that ends a job.
+    """
+
+    runs: Path
+    threads: int
+    jobs: int
+    bench: str
+    sources: Sources
+    shown: tuple[str, ...]
+
+
+class Result(NamedTuple):
+    """What became of a job: its measures by path, and where they come from."""
+
+    job: Job
+    measures: dict[str, float]
+    record: dict[str, Any]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that every study has."""
+    add = parser.add_argument
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
+    add("--jobs", type=int, default=1, help="runs at a time (default 1)")
+    add("--threads", type=int, default=1, help="threads of each run (default 1)")
+    place = CHECKOUT / "runs" / parser.prog
+    add("--runs", type=Path, default=place, help="where runs are kept (default runs/%(prog)s)")
+
+
+def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse numbers below 1, make RUNS absolute and each seed one."""
+    if options.jobs < 1 or options.threads < 1:
+        parser.error("--jobs and --threads must be 1 or more")
+    options.runs = options.runs.resolve()
+    options.seeds = list(dict.fromkeys(options.seeds))
+
+
+def hash_source(without: Sequence[str] = ()) -> str:
+    """Return a hash of torch's version and of the checkout's code, settings and shipped model.
+
+    Args:
+        without: Files and folders that do not count.
+    """
+    digest = hashlib.sha256(torch.__version__.encode())
+    for path in sorted(p for top in ("clic", "configs") for p in (CHECKOUT / top).rglob("*")):
+        name = path.relative_to(CHECKOUT).as_posix()
+        ignored = any(name == other or name.startswith(f"{other}/") for other in without)
+        if not ignored and path.is_file() and path.suffix != ".pyc":
+            content = read_source(path)
+            digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def read_source(path: Path) -> bytes:
+    """Return a file's content, of Python what it means alone."""
+    content = path.read_bytes()
+    return ast.dump(ast.parse(content)).encode() if path.suffix == ".py" else content
+
+
+def run_all(jobs: Sequence[Job], setup: Setup) -> list[Result]:
+    """Run jobs, several at a time, and print each error in a line.
+
+    Jobs of the same name are one training, evaluated on several splits, and run one after another:
+    two at a time would train into one folder.
+
+    Returns:
+        Results in the order of `jobs`, without those that failed.
+
+    Raises:
+        KeyboardInterrupt: It was interrupted; no further job was started.
+    """
+    by_name: dict[str, list[Job]] = {}
+    for job in dict.fromkeys(jobs):
+        by_name.setdefault(job.name, []).append(job)
+    count = sum(map(len, by_name.values()))
+    found: dict[Job, Result] = {}
+
+    def run_group(group: Sequence[Job]) -> None:
+        for job in group:
+            started = time.monotonic()
+            found[job] = run_job(job, setup)
+            seconds = time.monotonic() - started
+            print(f"[{len(found)}/{count}] {told(found[job], seconds, setup.shown)}", flush=True)
+
+    with ThreadPoolExecutor(setup.jobs) as pool:
+        futures = [pool.submit(run_group, group) for group in by_name.values()]
+        try:
+            wait(futures)
+        except KeyboardInterrupt:  # the running commands got it too; the waiting ones never start
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    for future in futures:
+        try:
+            future.result()
+        except CommandError as error:
+            print(f"error: {error}", file=sys.stderr)
+    return [found[job] for job in jobs if job in found]
+
+
+def run_job(job: Job, setup: Setup) -> Result:
+    """Train and evaluate one model, or read what an equal job left."""
+    # Sums over several threads round differently, so the number of threads is part of the run.
+    run = setup.runs / f"{job.name}-{setup.threads}t-{setup.sources.training[:10]}"
+    log = run.with_name(f"{run.name}.log")
+    report = run.with_name(f"{run.name}-{job.split}-{setup.sources.all[:10]}.json")
+    reused = report.is_file()
+    if not reused:
+        if job.words is not None and not runs.is_finished(run):
+            clic_command("train", log, setup.threads, training_words(job, run))
+        model = job.base if job.words is None else str(run)
+        partial = report.with_suffix(".partial")
+        flags = ["--bench", setup.bench, "--model", model, "--split", job.split]
+        clic_command("eval", log, setup.threads, [*flags, "--json", str(partial)])
+        partial.replace(report)
+    content = json.loads(report.read_text("utf-8"))
+    measures = dict(numbers(content["benchmarks"]))
+    record = {"seed": job.seed, "run": run.name, "model": content["model"], "reused": reused}
+    return Result(job, measures, record)
+
+
+def told(result: Result, seconds: float, shown: Sequence[str]) -> str:
+    """Return the line that says a job is done."""
+    text = "reused" if result.record["reused"] else f"{seconds:.0f} s"
+    for name in shown:
+        itt, tot = (result.measures[f"shapes++/{name}/{measure}"] for measure in ("itt", "tot"))
+        text += f", {name} ITT / TOT {itt:.1f} / {tot:.1f}"
+    return f"{result.job.name}: {text}"
+
+
+def training_words(job: Job, run: Path) -> list[str]:
+    """Return the words of `clic-train` that make a job's run."""
+    base = [] if job.base == BASE_MODEL else [f"model.name={quote(job.base)}"]
+    place = [f"train.runs_dir={quote(run.parent)}", f"train.run_name={run.name}"]
+    return [*(job.words or ()), f"seed={job.seed}", *base, *place]
+
+
+def quote(path: Path | str) -> str:
+    """Return a path as Hydra's grammar wants it, whatever characters it holds."""
+    return "'" + str(path).replace("'", "\\'") + "'"
+
+
+def clic_command(name: str, log: Path, threads: int, words: Sequence[str]) -> None:
+    """Run one of clic's commands with its output in `log`."""
+    program = ["-c", f"from clic.cli.{name} import main; main()"]
+    run_command(f"clic-{name}", log, threads, program, words)
+
+
+def run_command(
+    name: str, log: Path, threads: int, program: Sequence[str], words: Sequence[str]
+) -> None:
+    """Run a Python program with its output in `log`.
+
+    Args:
+        name: What it is called in the log and in messages.
+        log: Is added to.
+        threads: Of its computations.
+        program: Python's arguments up to the program's own.
+        words: The program's arguments.
+
+    Raises:
+        CommandError: It ended with another code than 0.
+    """
+    env = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    with log.open("a", encoding="utf-8") as out:
+        print(f"$ {name}", *words, file=out, flush=True)
+        done = subprocess.run(
+            [sys.executable, *program, *words],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    if done.returncode:
+        last = log.read_text("utf-8").rstrip().splitlines()[-1].strip()
+        raise CommandError(f"{name} ended with {done.returncode}: {last} (see {log})")
+
+
+def numbers(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yield every percentage of clic-eval's JSON with its path, row counts left out."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float) and not (name == "n" or name.startswith("n_")):
+            yield f"{prefix}{name}", float(value)
+
+
+def about(seeds: Sequence[int], threads: int) -> dict[str, Any]:
+    """Return what the numbers depend on besides the source."""
+    on_gpu = torch.cuda.is_available()
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "seeds": list(seeds),
+        "device": torch.cuda.get_device_name() if on_gpu else f"CPU ({cpu_name()})",
+        "threads": threads,
+        **provenance.code(),
+    }
+
+
+def cpu_name() -> str:
+    """Return the processor's name where the system tells it, else its architecture."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def interrupted(prog: str) -> int:
+    """Say that a study was interrupted, and return its exit code."""
+    print(f"{prog}: interrupted; call it again to go on", file=sys.stderr)
+    return 130
+
+
+def with_ending(path: Path, ending: str) -> Path:
+    """Return a path with an ending added; `with_suffix` would cut off what follows a dot."""
+    return path.with_name(path.name + ending)

@@ -1,0 +1,168 @@
+"""The studies reuse what is finished and nothing else, and their tables add up."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def study(studies: SimpleNamespace) -> ModuleType:
+    return studies.study
+
+
+def setup(study: ModuleType, runs: Path, jobs: int = 1) -> Any:
+    sources = study.Sources("t" * 64, "a" * 64)
+    return study.Setup(runs, 1, jobs, "shapes++", sources, ("swap_att",))
+
+
+def test_every_number_is_found(study: ModuleType) -> None:
+    benchmarks = {"a": {"x": {"itt": 1, "n": 5}, "y": 2.5, "n_images": 7}, "b": {"name@1": 3}}
+    assert dict(study.numbers(benchmarks)) == {"a/x/itt": 1.0, "a/y": 2.5, "b/name@1": 3.0}
+
+
+def test_mean_and_sample_deviation(studies: SimpleNamespace) -> None:
+    tables = studies.study_tables
+    three = [{"m": value} for value in (1.0, 2.0, 6.0)]
+    summary = tables.summarise(three)
+    assert summary["m"]["mean"] == 3.0
+    assert summary["m"]["std"] == pytest.approx(7**0.5)
+    assert tables.cell(summary["m"]) == "3.0 ± 2.6"
+    assert tables.cell(tables.summarise(three[:1])["m"]) == "1.0"
+
+
+def test_a_cell_gives_the_largest_deviation(studies: SimpleNamespace) -> None:
+    values = {"itt": (90.0, 1.0), "tot": (80.0, 3.0), "p1": (95.0, 2.0)}
+    measures = {f"shapes++/c/{k}": {"mean": m, "std": s} for k, (m, s) in values.items()}
+    triplet = studies.study_tables.triplet
+    assert triplet(measures, "shapes++/c") == "90.0 / 80.0 / 95.0 (≤ ±3.0)"
+    single = {path: {**measure, "std": None} for path, measure in measures.items()}
+    assert triplet(single, "shapes++/c") == "90.0 / 80.0 / 95.0"
+
+
+def test_the_shipped_table_is_what_its_results_give(studies: SimpleNamespace) -> None:
+    table = json.loads((ROOT / "docs" / "shapes_table.json").read_text("utf-8"))
+    shipped = (ROOT / "docs" / "shapes_table.md").read_text("utf-8")
+    assert studies.shapes_report.markdown(table) == shipped
+
+
+def test_what_decides_a_result(
+    study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "CHECKOUT", tmp_path)
+    for folder in ("clic/cli/data", "configs/experiment"):
+        (tmp_path / folder).mkdir(parents=True)
+    files = [
+        tmp_path / name
+        for name in ("clic/loop.py", "clic/cli/eval.py", "clic/cli/data/pack.py", "configs/a.yaml")
+    ]
+
+    def hashes(*texts: str, without: tuple[str, ...] = ()) -> tuple[str, str]:
+        for file, text in zip(files, texts, strict=True):
+            file.write_text(text, "utf-8")
+        training = (*study.EVALUATION_ONLY, *without)
+        return study.hash_source(training), study.hash_source(without)
+
+    first = hashes("x = 1", "y = 1", "z = 1", "s: 1")
+    assert hashes("x  =  1  # a comment", "y = 1", "z = 1", "s: 1") == first
+    for changed in (("x = 1", "y = 2", "z = 1", "s: 1"), ("x = 1", "y = 1", "z = 2", "s: 1")):
+        training, everything = hashes(*changed)
+        assert training == first[0], "training does not depend on the other commands"
+        assert everything != first[1]
+    for changed in (("x = 2", "y = 1", "z = 1", "s: 1"), ("x = 1", "y = 1", "z = 1", "s: 2")):
+        assert hashes(*changed)[0] != first[0]
+    names = ("configs/a.yaml",)
+    before = hashes("x = 1", "y = 1", "z = 1", "s: 1", without=names)
+    assert hashes("x = 1", "y = 1", "z = 1", "s: 2", without=names) == before
+
+
+def test_what_does_not_count_exists(studies: SimpleNamespace) -> None:
+    for name in (*studies.study.EVALUATION_ONLY, *studies.layout_study.IN_THE_NAME):
+        assert (ROOT / name).exists() and not name.endswith("/"), name
+
+
+def test_a_job_is_trained_and_evaluated_once(
+    study: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    calls: list[tuple[str, list[str]]] = []
+
+    def command(name: str, log: Path, threads: int, words: list[str]) -> None:
+        calls.append((name, list(words)))
+        if name == "train":
+            model = tmp_path / words[-1].removeprefix("train.run_name=") / "model"
+            model.mkdir(parents=True)
+            (model / "open_clip_config.json").touch()
+            (model / "open_clip_model.safetensors").touch()
+        else:
+            scores = {"shapes++": {"swap_att": {"itt": 50.0, "tot": 25.0, "n": 4}}}
+            content = {"model": {"weights_sha256": "w"}, "benchmarks": scores}
+            Path(words[-1]).write_text(json.dumps(content), "utf-8")
+
+    monkeypatch.setattr(study, "clic_command", command)
+    words = ("+experiment=e",)
+    jobs = [
+        study.Job("e-seed3", words, 3, "test", base="/a 'base'"),
+        study.Job("e-seed3", words, 3, "validation", base="/a 'base'"),
+        study.Job("base", None, None, "test"),
+    ]
+    results = study.run_all(jobs, setup(study, tmp_path, jobs=2))
+    assert [result.job for result in results] == jobs
+    assert results[0].measures == {"shapes++/swap_att/itt": 50.0, "shapes++/swap_att/tot": 25.0}
+    assert sorted(name for name, _ in calls) == ["eval", "eval", "eval", "train"]
+    trained = next(words for name, words in calls if name == "train")
+    run = "e-seed3-1t-tttttttttt"
+    assert trained == [
+        "+experiment=e",
+        "seed=3",
+        r"model.name='/a \'base\''",
+        f"train.runs_dir='{tmp_path}'",
+        f"train.run_name={run}",
+    ]
+    assert (tmp_path / f"{run}-test-aaaaaaaaaa.json").is_file()
+    capsys.readouterr()
+    again = study.run_all(jobs, setup(study, tmp_path))
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "[3/3] base: reused, swap_att ITT / TOT 50.0 / 25.0"
+    assert len(calls) == 4 and all(result.record["reused"] for result in again)
+
+
+def test_a_command_that_fails_is_one_line(
+    study: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "a.log"
+    program = ["-c", "import sys; print('first'); sys.exit('clic-eval: error: last')"]
+    with pytest.raises(study.CommandError) as caught:
+        study.run_command("clic-eval", log, 1, program, ["--bench", "x"])
+    assert str(caught.value) == f"clic-eval ended with 1: clic-eval: error: last (see {log})"
+    assert log.read_text("utf-8").startswith("$ clic-eval --bench x\n")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_interrupted_study_starts_no_further_job(
+    studies: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+
+    def interrupted(job: object, setup: object) -> None:
+        started.append(job)
+        time.sleep(0.2)
+
+    def wait(futures: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(studies.study, "run_job", interrupted)
+    monkeypatch.setattr(studies.study, "wait", wait)
+    monkeypatch.setattr(sys, "argv", ["shapes_table", "--runs", str(tmp_path)])
+    assert studies.shapes_table.main() == 130
+    assert len(started) <= 1
