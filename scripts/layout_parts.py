@@ -78,7 +78,6 @@ def parts(recipe: Config) -> dict[str, Part]:
     as_long = f"train.epochs={recipe.train.epochs}"
     lr, hard = recipe.optim.lr, recipe.loss.hard_negative_weight
     unimodal, said = recipe.loss.unimodal_weight, recipe.captions.layout_held_out
-    epoch = steps(recipe) // recipe.train.epochs
     shares = sorted({0.25, 0.5, 1.0, recipe.captions.layout_share})
     lengths = sorted({1, 2, 4, recipe.train.epochs})
     held_out = ",".join(f"'{phrase}'" for phrase in dict.fromkeys([*said, "beneath"]))
@@ -98,7 +97,7 @@ def parts(recipe: Config) -> dict[str, Part]:
             seeds=(0,),
         ),
         "main": Part(
-            f"The recipe and its controls, all trained for {steps(recipe)} steps",
+            "The recipe and its controls at equal steps",
             {
                 "base": None,
                 "plain CLIP": ("+experiment=shapes_clip", as_long),
@@ -126,7 +125,7 @@ def parts(recipe: Config) -> dict[str, Part]:
         ),
         "steps": Part(
             "Length of the training",
-            {f"{epoch * v} steps": (LAYOUT, f"train.epochs={v}") for v in lengths},
+            {f"epochs {v}": (LAYOUT, f"train.epochs={v}") for v in lengths},
         ),
         "positives": Part(
             "True captions of a composite",

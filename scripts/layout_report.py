@@ -53,7 +53,7 @@ def markdown(table: Mapping[str, Any]) -> str:
 
 def compact(table: Mapping[str, Any], part: Mapping[str, Any], bases: Sequence[str]) -> list[str]:
     """Return the lines of a table with a row for each row of a part."""
-    lines = [row(["", "n", *COLUMNS]), "|---|" + "--:|" * (1 + len(COLUMNS))]
+    lines = [row(["", "steps", "n", *COLUMNS]), "|---|" + "--:|" * (2 + len(COLUMNS))]
     for shown in part["rows"]:
         n, measures = measured(table, shown, bases)
         cells = [
@@ -61,7 +61,7 @@ def compact(table: Mapping[str, Any], part: Mapping[str, Any], bases: Sequence[s
             for what in COLUMNS.values()
         ]
         label = f"**{shown['label']}** (the recipe)" if shown["recipe"] else shown["label"]
-        lines.append(row([label, str(n), *cells]))
+        lines.append(row([label, str(shown["steps"]), str(n), *cells]))
     return lines
 
 

@@ -115,14 +115,14 @@ def test_the_tables(studies: SimpleNamespace, table: dict[str, Any]) -> None:
     text = studies.layout_report.markdown(table)
     together, alone, second = text.split("## main")[1].split("## share")[0].split("| **ours**")[1:]
     # Values 0, 2, 10, 12: mean 6, deviation sqrt(104 / 3) = 5.9; then 0, 2 and 10, 12.
-    assert together.startswith(" (the recipe) | 4 | 6.0 / 6.0 / 6.0 (≤ ±5.9) |")
-    assert alone.startswith(" (the recipe) | 2 | 1.0 / 1.0 / 1.0 (≤ ±1.4) |")
-    assert second.startswith(" (the recipe) | 2 | 11.0 / 11.0 / 11.0 (≤ ±1.4) |")
+    assert together.startswith(" (the recipe) | 9 | 4 | 6.0 / 6.0 / 6.0 (≤ ±5.9) |")
+    assert alone.startswith(" (the recipe) | 9 | 2 | 1.0 / 1.0 / 1.0 (≤ ±1.4) |")
+    assert second.startswith(" (the recipe) | 9 | 2 | 11.0 / 11.0 / 11.0 (≤ ±1.4) |")
     assert "| on the left of | 6.0 / 6.0 / 6.0 (≤ ±5.9) † |" in text
     assert "| above | 6.0 / 6.0 / 6.0 (≤ ±5.9) |" in text
     assert "Not the study itself" not in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("| CLIC")}
-    assert widths == {len(studies.layout_report.COLUMNS) + 3}
+    assert widths == {len(studies.layout_report.COLUMNS) + 4}
 
 
 def test_the_tables_say_what_was_added(studies: SimpleNamespace, table: dict[str, Any]) -> None:
