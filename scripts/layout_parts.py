@@ -109,7 +109,10 @@ def parts(recipe: Config) -> dict[str, Part]:
         ),
         "share": Part(
             "Share of composites whose layout is told (at 1, none is joined plainly)",
-            {f"share {v:g}": (LAYOUT, f"captions.layout_share={v}") for v in shares},
+            {
+                "share 0": (LAYOUT, "captions.layout_share=0", "captions.layout_held_out=[]"),
+                **{f"share {v:g}": (LAYOUT, f"captions.layout_share={v}") for v in shares},
+            },
         ),
         "negatives": Part(
             "Hard negatives of a composite",
@@ -141,6 +144,13 @@ def parts(recipe: Config) -> dict[str, Part]:
                     "captions.composite_positives=4",
                     "loss.hard_negative_positives=2",
                 ),
+            },
+        ),
+        "kinds": Part(
+            "Steps of single images in between, or composites alone",
+            {
+                "in turn": (LAYOUT,),
+                "composites alone": (LAYOUT, "sampling.kinds=composite"),
             },
         ),
         "phrases": Part(

@@ -86,7 +86,8 @@ def check_two(captions: tuple[str, str], seed: int) -> None:
     texts = [rebuilt(caption, made, i) for i, caption in enumerate(captions)]
     assert made.text in {join(order) for order in permutations(texts)}
     true = {
-        text.lower() for text in composite_positives([[c] for c in captions], 2, generator(0, "")).texts
+        text.lower()
+        for text in composite_positives([[c] for c in captions], 2, generator(0, "")).texts
     }
     assert made.text.lower() not in true
 
