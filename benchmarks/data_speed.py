@@ -38,6 +38,7 @@ from clic.config import CaptionsConfig, ComposeConfig
 from clic.data import packing
 from clic.data.batches import BatchBuilder
 from clic.data.captioning import Captioner
+from clic.data.tokens import CaptionTokenizer
 from clic.models import Preprocess
 from clic.seeding import generator
 from clic.types import Batch, Sample
@@ -138,7 +139,7 @@ def make_builder(folder: Path, batch_size: int, decode: str, tagger: str) -> Bat
         {"composite": source, "single": source},
         data.Sampler({"composite": wide, "single": wide}, "alternate", batch_size, SEED),
         Captioner(CaptionsConfig(tagger=tagger)),
-        get_tokenizer("ViT-B-32"),
+        CaptionTokenizer(get_tokenizer("ViT-B-32")),
         Preprocess(SIZE, OPENAI_MEAN, OPENAI_STD),
         ComposeConfig(statistics="imagenet"),
         SEED,

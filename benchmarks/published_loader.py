@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional
 
+from clic.captions.composite import plain
 from clic.captions.cross_swap import cross_swap
 from clic.captions.positives import composite_positives
 from clic.captions.tagging import make_tagger
@@ -71,7 +72,7 @@ class Published:
         composite = functional.normalize(canvas, IMAGENET_MEAN, IMAGENET_STD)
         single = self.transform(first.convert("RGB"))
         sentences = [tuple(s.lower() for s in self.captions[i]) for i in (index, partner)]
-        positives = composite_positives(sentences, POSITIVES, rng).texts
+        positives = composite_positives(plain(sentences), POSITIVES, rng).texts
         opening = [own[0] for own in sentences]
         negative = cross_swap(opening, [self.tagger(text) for text in opening], rng)
         texts = [*positives, negative.text if negative else ""]

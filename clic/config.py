@@ -101,7 +101,8 @@ class ComposeConfig:
     Attributes:
         layout: `pair`, two images side by side or stacked, or `grid4`, four in two rows. Captions
             of `grid4` leave out the longest sentences where the context has no room for all.
-        fit: `squash` (the published rule, aspect not kept) or `crop` (the middle half of each).
+        fit: `squash` (the published rule, aspect not kept) or `crop` (the middle half of each; of
+            `grid4`, whose cells are square, the whole).
         statistics: Pixel statistics of composites: `model`, or `imagenet` as the published code.
     """
 
@@ -121,7 +122,10 @@ class CaptionsConfig:
         composite_negative: `cross_swap` (CLIC) or `none`.
         layout_share: Share of composites, 0 to 1, whose p1 and p2 tell where the images lie, "t1
             left of t2", in place of joining their sentences.
-        layout_negative: Give those a second false caption, in which a relation is wrong.
+        layout_negative: Give those a false caption in which a relation is wrong, beside that of
+            `composite_negative`.
+        layout_period: Share of those, 0 to 1, whose captions end with a period. A model that only
+            ever saw a period may not understand the same caption without it.
         layout_held_out: Phrases of relations that are never used, e.g. `[on the left of]`, to test
             with.
         repair_negatives: In a cross swap, let "a" and "an" follow the new words and draw anew where
@@ -138,6 +142,7 @@ class CaptionsConfig:
     composite_negative: str = "cross_swap"
     layout_share: float = 0.0
     layout_negative: bool = True
+    layout_period: float = 0.5
     layout_held_out: list[str] = field(default_factory=list)
     repair_negatives: bool = True
     single_negative: str = "none"

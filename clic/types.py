@@ -29,7 +29,11 @@ class Token(NamedTuple):
 
 
 class Edit(NamedTuple):
-    """One changed part: `old` stood at `span` (start, end characters) of caption `caption`."""
+    """One changed part: `old` stood at `span` (start, end characters) of caption `caption`.
+
+    Caption 0 is the only one, or the first positive of a composite; where words of several images
+    swap, it is the image's number.
+    """
 
     caption: int
     span: tuple[int, int]
@@ -77,7 +81,8 @@ class Tally:
         cut: Of these, those that the text tower's context cuts.
         no_negative: Rows without any false caption.
         retagged: Captions that were to have stored tags, had none of their own, and were tagged.
-        shortened: True captions of composites that leave images out, for want of context.
+        joined: True captions of composites.
+        shortened: Of these, those that leave images out, for want of context.
     """
 
     samples: int = 0
@@ -86,6 +91,7 @@ class Tally:
     cut: int = 0
     no_negative: int = 0
     retagged: int = 0
+    joined: int = 0
     shortened: int = 0
 
     def __add__(self, other: Tally) -> Tally:

@@ -15,6 +15,7 @@ from clic.config import Config
 from clic.validation import validate
 
 LAYOUT = "+experiment=shapes_layout"
+FEWER = (0, 1)  # seeds of what varies the recipe; the recipe itself has more, on two bases
 Words = tuple[str, ...]
 
 
@@ -113,6 +114,7 @@ def parts(recipe: Config) -> dict[str, Part]:
                 "share 0": (LAYOUT, "captions.layout_share=0", "captions.layout_held_out=[]"),
                 **{f"share {v:g}": (LAYOUT, f"captions.layout_share={v}") for v in shares},
             },
+            seeds=FEWER,
         ),
         "negatives": Part(
             "Hard negatives of a composite",
@@ -125,10 +127,20 @@ def parts(recipe: Config) -> dict[str, Part]:
                     "loss.negative_weights={cross_swap:1,layout:2}",
                 ),
             },
+            seeds=FEWER,
         ),
         "steps": Part(
             "Length of the training",
             {f"epochs {v}": (LAYOUT, f"train.epochs={v}") for v in lengths},
+            seeds=FEWER,
+        ),
+        "period": Part(
+            "Relational captions that end with a period (the benchmarks' do not)",
+            {
+                f"{recipe.captions.layout_period:g} of them": (LAYOUT,),
+                "all": (LAYOUT, "captions.layout_period=1"),
+            },
+            seeds=FEWER,
         ),
         "positives": Part(
             "True captions of a composite",
@@ -145,6 +157,7 @@ def parts(recipe: Config) -> dict[str, Part]:
                     "loss.hard_negative_positives=2",
                 ),
             },
+            seeds=FEWER,
         ),
         "kinds": Part(
             "Steps of single images in between, or composites alone",
@@ -152,6 +165,7 @@ def parts(recipe: Config) -> dict[str, Part]:
                 "in turn": (LAYOUT,),
                 "composites alone": (LAYOUT, "sampling.kinds=composite"),
             },
+            seeds=FEWER,
         ),
         "phrases": Part(
             "Phrases held out of training",
@@ -159,6 +173,7 @@ def parts(recipe: Config) -> dict[str, Part]:
                 ", ".join(said) or "none": (LAYOUT,),
                 "with beneath": (LAYOUT, f"captions.layout_held_out=[{held_out}]"),
             },
+            seeds=FEWER,
             relations=(", ".join(said) or "none", "with beneath"),
         ),
     }

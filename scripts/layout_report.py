@@ -28,11 +28,9 @@ GROUPS = {"phrases": "phrase", "forms": "form of sentence", "positions": "positi
 def markdown(table: Mapping[str, Any]) -> str:
     """Return the Markdown file: a section for each part of the study."""
     about = table["about"]
-    seeds = about["seeds"]
-    numbers = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     lines = [
-        f"Percent: ITT / TOT / p1 of the triplets, mean over {numbers}; in brackets the largest "
-        "sample standard deviation of the cell. n counts models. Made by "
+        "Percent: ITT / TOT / p1 of the triplets, mean over n models, which differ in their seed or "
+        "in their base too; in brackets the largest sample standard deviation of the cell. Made by "
         "`bash scripts/layout_study.sh`.",
         "",
         made_by(about),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from clic.captions.composite_negatives import layout_negative, word_swap
 from clic.captions.negatives import (
     GENERATORS,
-    composite_negative,
     cross_swap,
     hard_negatives,
     replace,
@@ -20,14 +20,15 @@ __all__ = [
     "GENERATORS",
     "TAGGERS",
     "Tagger",
-    "composite_negative",
     "composite_positives",
     "cross_swap",
     "hard_negatives",
     "join",
+    "layout_negative",
     "make_tagger",
     "replace",
     "single_negative",
     "stored_negative",
     "swap",
+    "word_swap",
 ]

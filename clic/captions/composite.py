@@ -5,19 +5,31 @@ from __future__ import annotations
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from clic.captions.layout import Part, Phrases, Place, Sentence, may_lie, retold, state, tell
+from clic.captions.layout import (
+    Part,
+    Phrases,
+    Place,
+    Sentence,
+    Statement,
+    may_lie,
+    retold,
+    state,
+    tell,
+)
 from clic.captions.words import ARTICLES
+from clic.errors import DataError
 
 Bag = frozenset[str]
 _MARKS = string.punctuation + "“”‘’«»…—–"
 
 
 class Room(NamedTuple):
-    """How much text a model reads.
+    """How long a caption may be, for a model to read it to its end.
 
     Attributes:
         measure: Returns the tokens of a text, start and end included.
@@ -27,9 +39,9 @@ class Room(NamedTuple):
     measure: Callable[[str], int]
     context: int
 
-    def holds(self, text: str) -> bool:
-        """Return whether a text is read to its end."""
-        return self.measure(text) <= self.context
+    def holds(self, *texts: str) -> bool:
+        """Return whether each of some texts is read to its end."""
+        return all(self.measure(text) <= self.context for text in texts)
 
 
 @dataclass(frozen=True)
@@ -37,45 +49,86 @@ class Composite:
     """What is known of a composite, and what its first true caption says.
 
     Attributes:
-        captions: t_1 to t_k, the first sentence of each image.
+        sentences: Of each image, its true sentences, t_i the first of them.
         places: Where each image lies.
         parts: What p1 joins; p2 tells the same in other words (`retold`).
+        period: Whether its captions, true and false, end with a period.
+
+    Raises:
+        DataError: An image has no sentence.
     """
 
-    captions: tuple[str, ...]
+    sentences: tuple[tuple[str, ...], ...]
     places: tuple[Place, ...]
     parts: tuple[Part, ...]
+    period: bool = True
+
+    def __post_init__(self) -> None:
+        for image, sentences in enumerate(self.sentences):
+            if not sentences:
+                raise DataError(
+                    f"image {image} of a composite has no caption; drop it from the data"
+                )
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """t_1 to t_k, the first sentence of each image."""
+        return tuple(sentences[0] for sentences in self.sentences)
+
+    @cached_property
+    def _truth(self) -> list[list[Bag]]:
+        """Words of each image's sentences, the first one's first."""
+        return [list(map(bag, sentences)) for sentences in self.sentences]
 
     def positives(self) -> tuple[str, str]:
         """Return p1 and p2."""
-        return tell(self.parts, self.captions), tell(retold(self.parts), self.captions)
+        return self.tell(self.parts, self.captions), self.tell(retold(self.parts), self.captions)
+
+    def tell(self, parts: Sequence[Part], captions: Sequence[str]) -> str:
+        """Return the joined caption of some parts, of t_1 to t_k or of others in their place."""
+        return tell(parts, captions, self.period)
 
     def images(self) -> list[int]:
         """Return the numbers of the images that the caption tells of."""
         return sorted({image for part in self.parts for image in _images(part)})
 
     def within(self, room: Room | None) -> Composite:
-        """Return the composite with as many parts as the room holds, the shortest ones."""
-        kept = shortest_first([part.text(self.captions) for part in self.parts], room)
-        return replace(self, parts=tuple(self.parts[number] for number in kept))
+        """Return the composite with as many parts as the room holds, the shortest ones.
+
+        Where it does not hold a single statement, sentences are joined instead.
+        """
+        if room is None or room.holds(*self.positives()):
+            return self
+        captions = self.captions
+        kept = shortest_first([part.text(captions) for part in self.parts], room)
+        shorter = replace(self, parts=tuple(self.parts[number] for number in kept))
+        told = isinstance(shorter.parts[0], Statement)
+        if told and not room.holds(*shorter.positives()):
+            return plain(self.sentences, self.places).within(room)
+        return shorter
 
     def may_be_true(self, parts: Sequence[Part], captions: Sequence[str]) -> bool:
-        """Return whether parts may be true of the composite, as far as its captions tell.
+        """Return whether parts may be true of the composite, as far as its sentences tell.
 
-        A caption is true of an image whose own caption has all of its words. A caption of another
-        image may be true where the image's own has fewer words: nobody knows whether the dog of "a
-        dog" is brown. Only what has words changed is taken for false there, as CLIC does. How two
-        things of one image lie is unknown as well.
+        A caption is true of an image one of whose sentences has all of its words. A caption of
+        another image may be true where a sentence of this one has fewer words: nobody knows whether
+        the dog of "a dog" is brown. Only what has words changed is taken for false there, as CLIC
+        does. How two things of one image lie is unknown as well.
 
         Args:
             parts: What is said.
             captions: t_1 to t_k, maybe with words changed.
         """
-        truth = list(map(bag, self.captions))
-        matches = [
-            [i for i, true in enumerate(truth) if said <= true or (said == own and true <= said)]
-            for said, own in zip(map(bag, captions), truth, strict=True)
-        ]
+        matches = []
+        for caption, (own, *_) in zip(captions, self._truth, strict=True):
+            said = bag(caption)
+            matches.append(
+                [
+                    image
+                    for image, truth in enumerate(self._truth)
+                    if any(said <= true or (said == own and true <= said) for true in truth)
+                ]
+            )
         return all(self._may_hold(part, matches) for part in parts)
 
     def _may_hold(self, part: Part, matches: Sequence[Sequence[int]]) -> bool:
@@ -88,17 +141,35 @@ class Composite:
         )
 
 
-def plain(captions: Sequence[str], places: Sequence[Place] = ()) -> Composite:
-    """Return a composite whose caption joins those of its images: "t1. t2."."""
-    parts = tuple(map(Sentence, range(len(captions))))
-    return Composite(tuple(captions), tuple(places), parts)
+def plain(sentences: Sequence[Sequence[str]], places: Sequence[Place] = ()) -> Composite:
+    """Return a composite whose caption joins those of its images: "t1. t2.".
+
+    Args:
+        sentences: Of each image, at least one.
+        places: Where each image lies; no matter where no layout is told.
+    """
+    parts = tuple(map(Sentence, range(len(sentences))))
+    return Composite(tuple(map(tuple, sentences)), tuple(places), parts)
 
 
 def relational(
-    captions: Sequence[str], places: Sequence[Place], phrases: Phrases, rng: np.random.Generator
+    sentences: Sequence[Sequence[str]],
+    places: Sequence[Place],
+    phrases: Phrases,
+    rng: np.random.Generator,
+    period: bool = True,
 ) -> Composite:
-    """Return a composite whose caption tells its layout: "t1 left of t2."."""
-    return Composite(tuple(captions), tuple(places), state(places, phrases, rng))
+    """Return a composite whose caption tells its layout: "t1 left of t2.".
+
+    Args:
+        sentences: Of each image, at least one.
+        places: Where each image lies.
+        phrases: Of each relation.
+        rng: Draws what is told, and how.
+        period: Whether the composite's captions end with a period.
+    """
+    parts = state(places, phrases, rng)
+    return Composite(tuple(map(tuple, sentences)), tuple(places), parts, period)
 
 
 def bag(caption: str) -> Bag:

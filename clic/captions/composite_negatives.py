@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import combinations
 
@@ -11,32 +11,45 @@ import numpy as np
 from clic.captions.composite import Composite
 from clic.captions.cross_swap import cross_swap
 from clic.captions.layout import Statement, retold, tell
+from clic.captions.negatives import bare, outside
 from clic.types import Edit, HardNegative, Token
 
 
 def word_swap(
-    composite: Composite, tokens: Sequence[tuple[Token, ...]], rng: np.random.Generator
+    composite: Composite,
+    tokens: Sequence[tuple[Token, ...]],
+    rng: np.random.Generator,
+    true: Iterable[str] = (),
 ) -> HardNegative | None:
     """Let two images' captions exchange a word, in the wording of p1 or of p2.
 
     For two images whose sentences are joined this is CLIC's hard negative (`cross_swap`); where the
-    layout is told, it stays as it is.
+    layout is told, it stays as it is. A swap that merely exchanges two captions ("a red circle" and
+    "a blue circle") is none: where that is false, `layout_negative` says it.
 
     Args:
         composite: What is said, of at least two images.
-        tokens: Of each image's caption.
+        tokens: Of each image's first sentence.
         rng: Draws the images, the words and the wording.
+        true: The composite's true joined captions; none of them is returned, whatever its case.
 
     Returns:
         The false caption, each edit's span in its own image's caption; None where no two words
         give one that is surely false.
     """
+    return outside(partial(_word_swap, composite, tokens, rng), set(map(bare, true)))
+
+
+def _word_swap(
+    composite: Composite, tokens: Sequence[tuple[Token, ...]], rng: np.random.Generator
+) -> HardNegative | None:
+    captions = composite.captions
     pairs = list(combinations(composite.images(), 2))
     if len(pairs) > 1:
         pairs = [pairs[i] for i in rng.permutation(len(pairs))]
     for pair in pairs:
         negative = cross_swap(
-            [composite.captions[image] for image in pair],
+            [captions[image] for image in pair],
             [tokens[image] for image in pair],
             rng,
             put_together=partial(_told, composite, pair),
@@ -55,7 +68,7 @@ def _told(
     for image, text in zip(pair, texts, strict=True):
         captions[image] = text
     parts = composite.parts if ordered else retold(composite.parts)
-    return None if composite.may_be_true(parts, captions) else tell(parts, captions)
+    return None if composite.may_be_true(parts, captions) else composite.tell(parts, captions)
 
 
 def layout_negative(composite: Composite, rng: np.random.Generator) -> HardNegative | None:
@@ -66,7 +79,7 @@ def layout_negative(composite: Composite, rng: np.random.Generator) -> HardNegat
         rng: Draws the statement and how it is made false.
 
     Returns:
-        The false caption, which differs from p1 in the edits, whose spans lie in p1; None where no
+        The false caption, with its edits of p1 (caption 0); None where no
         relation is told, or its opposite may be true (of "a dog" and "a brown dog").
     """
     parts = composite.parts
@@ -79,7 +92,7 @@ def layout_negative(composite: Composite, rng: np.random.Generator) -> HardNegat
         if not composite.may_be_true(changed, composite.captions):
             start = len(tell(parts[:number], composite.captions)) + bool(number)
             edits = _edits(true.segments(composite.captions), false, composite, start)
-            return HardNegative(tell(changed, composite.captions), "layout", edits)
+            return HardNegative(composite.tell(changed, composite.captions), "layout", edits)
     return None
 
 

@@ -30,6 +30,16 @@ PHRASES: Phrases = {
 }
 """How a relation is said; the synonyms of one relation mean the same."""
 
+_INVERSE_PHRASE = {
+    "left of": "right of",
+    "to the left of": "to the right of",
+    "on the left of": "on the right of",
+    "above": "below",
+    "over": "under",
+}
+_INVERSE_PHRASE |= {said: phrase for phrase, said in _INVERSE_PHRASE.items()} | {"beneath": "over"}
+_MARKS = " \t\r\n.!?…;:,。！？"
+
 # First words that lose the capital of a sentence's start inside another sentence. Other words may
 # be names.
 _LOWERED = word_set(
@@ -92,14 +102,16 @@ Part = Sentence | Statement
 """What a joined caption is made of."""
 
 
-def tell(parts: Iterable[Part], captions: Sequence[str]) -> str:
+def tell(parts: Iterable[Part], captions: Sequence[str], period: bool = True) -> str:
     """Return the joined caption of some parts, in their order.
 
     Args:
         parts: What is said.
         captions: One caption of each image.
+        period: Whether the last period stays.
     """
-    return " ".join(part.text(captions) for part in parts)
+    text = " ".join(part.text(captions) for part in parts)
+    return text if period else text.removesuffix(".")
 
 
 def retold(parts: Sequence[Part]) -> tuple[Part, ...]:
@@ -152,15 +164,20 @@ def state(
 ) -> tuple[Statement, ...]:
     """Return statements that tell where the images of a composite lie.
 
+    The second wording of each has the inverse phrase, "over" and "under", or another one of the
+    inverse relation where that is held out.
+
     Two images share a row or a column, and one statement tells it. Of a grid, either the rows are
     told or the columns, a statement for each.
 
     Args:
         places: Of each image.
-        phrases: Of each relation; the inverse's phrase has the same number in its list, or is its
-            last one, so that "over" goes with "under".
-        rng: Draws rows or columns, the order of statements, of their images, and the phrases.
+        phrases: Of each relation.
+        rng: Draws the phrases, and of a grid rows or columns and every order; a pair's first image
+            comes first.
     """
+    if len(places) < 2:
+        raise ValueError(f"places={list(places)}: two images or more have a layout to tell")
     found: dict[str, list[tuple[int, int]]] = {"row": [], "column": []}
     for pair in combinations(range(len(places)), 2):
         which = relation(places[pair[0]], places[pair[1]])
@@ -179,13 +196,14 @@ def _statement(
     which = relation(places[first], places[second])
     assert which is not None
     said, opposite = phrases[which], phrases[INVERSE[which]]
-    number = int(rng.integers(len(said)))
-    return Statement(first, which, second, said[number], opposite[min(number, len(opposite) - 1)])
+    phrase = said[int(rng.integers(len(said)))]
+    inverse = _INVERSE_PHRASE[phrase]
+    return Statement(first, which, second, phrase, inverse if inverse in opposite else opposite[-1])
 
 
 def _bare(caption: str) -> str:
     """Return a caption without the mark that ends it."""
-    return caption.strip().rstrip(".!? \t\r\n")
+    return caption.strip().rstrip(_MARKS)
 
 
 def _lowered(caption: str) -> str:

@@ -7,8 +7,6 @@ from functools import partial
 
 import numpy as np
 
-from clic.captions.composite import Composite
-from clic.captions.composite_negatives import word_swap
 from clic.captions.cross_swap import cross_swap
 from clic.captions.replace import replace
 from clic.captions.sentences import end_sentence
@@ -20,7 +18,6 @@ from clic.types import HardNegative, Token
 
 __all__ = [
     "GENERATORS",
-    "composite_negative",
     "cross_swap",
     "distinct_negatives",
     "hard_negatives",
@@ -61,11 +58,11 @@ def single_negative(
         The false caption, or None where none of the generators yields one.
     """
     left = {kind: weight for kind, weight in weights.items() if weight > 0}
-    known = set(map(_bare, true))
+    known = set(map(bare, true))
     while left:
         kind = _drawn(left, rng) if len(left) > 1 else next(iter(left))
         make = pick(GENERATORS, kind, "captions.mixture")
-        negative = _outside(partial(make, caption, tokens, rng), known)
+        negative = outside(partial(make, caption, tokens, rng), known)
         if negative is not None:
             return negative
         del left[kind]
@@ -86,29 +83,9 @@ def stored_negative(
     Returns:
         The false caption, without edits, or None where there is none.
     """
-    known = {"", *map(_bare, true)}
-    left = [text for text in texts if _bare(text) not in known]
+    known = {"", *map(bare, true)}
+    left = [text for text in texts if bare(text) not in known]
     return HardNegative(left[int(rng.integers(len(left)))], "stored", ()) if left else None
-
-
-def composite_negative(
-    composite: Composite,
-    tokens: Sequence[tuple[Token, ...]],
-    rng: np.random.Generator,
-    true: Iterable[str] = (),
-) -> HardNegative | None:
-    """Make a false caption of a composite by `word_swap`, equal to none of its true ones.
-
-    Args:
-        composite: What its first true caption says.
-        tokens: Of each image's first sentence.
-        rng: Draws the words and the order.
-        true: The composite's true joined captions.
-
-    Returns:
-        The false joined caption, or None where there is none.
-    """
-    return _outside(partial(word_swap, composite, tokens, rng), set(map(_bare, true)))
 
 
 def hard_negatives(
@@ -143,12 +120,12 @@ def hard_negatives(
             if len(found) == n:
                 break
             make = partial(GENERATORS[kind], caption, tokens, streams[kind])
-            negative = _outside(make, known)
+            negative = outside(make, known)
             if negative is None:
                 del streams[kind]
             else:
                 found.append(negative)
-                known.add(_bare(negative.text))
+                known.add(bare(negative.text))
     return found
 
 
@@ -156,9 +133,9 @@ def distinct_negatives(make: Callable[[], HardNegative | None], n: int) -> list[
     """Return at most `n` negatives of what `make` draws, no two of the same text."""
     found: list[HardNegative] = []
     known: set[str] = set()
-    while len(found) < n and (negative := _outside(make, known)) is not None:
+    while len(found) < n and (negative := outside(make, known)) is not None:
         found.append(negative)
-        known.add(_bare(negative.text))
+        known.add(bare(negative.text))
     return found
 
 
@@ -173,15 +150,15 @@ def _drawn(weights: Mapping[str, float], rng: np.random.Generator) -> str:
     return names[-1]
 
 
-def _outside(make: Callable[[], HardNegative | None], known: set[str]) -> HardNegative | None:
+def outside(make: Callable[[], HardNegative | None], known: set[str]) -> HardNegative | None:
     """Return a negative that is not among the known texts, None where there seems to be none."""
     for _ in range(_PATIENCE):
         negative = make()
-        if negative is None or not known or _bare(negative.text) not in known:
+        if negative is None or not known or bare(negative.text) not in known:
             return negative
     return None
 
 
-def _bare(text: str) -> str:
+def bare(text: str) -> str:
     """Return what two captions share where only case, spaces or the final period differ."""
     return end_sentence(" ".join(text.lower().split()))

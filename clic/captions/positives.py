@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clic.captions.composite import Composite, Room, plain, shortest_first
-from clic.captions.sentences import end_sentence, join
-from clic.errors import DataError
+from clic.captions.composite import Composite, Room, shortest_first
+from clic.captions.sentences import end_sentence, has_words, join
 
 
 class Positives(NamedTuple):
@@ -25,45 +24,40 @@ class Positives(NamedTuple):
 
 
 def composite_positives(
-    captions: Sequence[Sequence[str]],
+    composite: Composite,
     count: int,
     rng: np.random.Generator,
-    composite: Composite | None = None,
     room: Room | None = None,
 ) -> Positives:
     """Return true captions of one composite (CLIC, arXiv 2505.24424, section 3).
 
-    With t_i the first sentence of image i: p1 = "t1. t2. ... tk.", p2 = "tk. ... t2. t1.", and
-    each further one joins one other sentence of each image, in random order. Where the composite's
-    parts tell its layout, p1 and p2 do.
+    p1 and p2 tell its parts: with t_i the first sentence of image i, "t1. t2. ... tk." and "tk. ...
+    t2. t1.", or where the images lie. Each further one joins one other sentence of each image, in
+    random order.
 
     Args:
-        captions: For each of the k images its sentences, at least one.
+        composite: What is known of it.
         count: Number of captions P wanted, at least 1.
         rng: Draws the other sentences and their order.
-        composite: What p1 and p2 say, already within the room; None for the sentences above.
-        room: How long a caption may be: its longest sentences are left out. None for any length.
+        room: How long the further ones may be: the longest sentences are left out. None for any
+            length.
 
     Returns:
         `count` texts. An image's other sentences are drawn without repetition until each was
         used; an image that has one sentence alone gives that one every time.
-
-    Raises:
-        DataError: An image has no sentence.
     """
     if count < 1:
         raise ValueError(f"count={count} must be at least 1")
-    for index, sentences in enumerate(captions):
-        if not sentences:
-            raise DataError(f"image {index} of a composite has no caption; drop it from the data")
-    if composite is None:
-        composite = plain([sentences[0] for sentences in captions]).within(room)
     texts = list(composite.positives()[:count])
-    left_out = len(composite.images()) < len(captions)
+    left_out = len(composite.images()) < len(composite.sentences)
     shortened = len(texts) * left_out
     further = count - len(texts)
     if further:
-        drawn = [_draw(sentences[1:] or sentences, further, rng) for sentences in captions]
+        others = (list(filter(has_words, sentences[1:])) for sentences in composite.sentences)
+        drawn = [
+            _draw(other or own[:1], further, rng)
+            for other, own in zip(others, composite.sentences, strict=True)
+        ]
         for row in zip(*drawn, strict=True):
             said = [end_sentence(row[i]) for i in rng.permutation(len(row))]
             kept = shortest_first(said, room)

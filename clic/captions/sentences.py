@@ -17,6 +17,11 @@ def end_sentence(sentence: str) -> str:
     return bare if not bare or bare.endswith(_ENDINGS) else f"{bare}."
 
 
+def has_words(sentence: str) -> bool:
+    """Return whether a sentence holds more than marks and spaces."""
+    return any(map(str.isalnum, sentence))
+
+
 def join(sentences: Sequence[str]) -> str:
     """Join captions into one text, ``"t1. t2."`` (CLIC, arXiv 2505.24424).
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -19,7 +19,6 @@ from clic.data.sources import Source
 from clic.data.tokens import CaptionTokenizer
 from clic.errors import DataError
 from clic.models import Preprocess
-from clic.models.clip_model import Tokenizer
 from clic.seeding import generator
 from clic.types import Batch, Fault, Kind, Sample, Tally
 
@@ -28,8 +27,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class _Loaded(NamedTuple):
-    """A sample with its pixels, at the model's size where its row is a single image."""
+    """A sample, its number and its pixels, at the model's size where its row is a single image."""
 
+    number: int
     sample: Sample
     pixels: np.ndarray
 
@@ -49,7 +49,7 @@ class BatchBuilder:
         sources: For each kind the source of its samples.
         sampler: Plans each step.
         captioner: Makes the captions.
-        tokenizer: list of N captions -> int64 [N, L].
+        tokens: Makes token ids of captions.
         preprocess: What the vision tower expects.
         compose: The group `compose`.
         seed: The run's seed.
@@ -61,18 +61,14 @@ class BatchBuilder:
         sources: Mapping[Kind, Source],
         sampler: Sampler,
         captioner: Captioner,
-        tokenizer: Tokenizer,
+        tokens: CaptionTokenizer,
         preprocess: Preprocess,
         compose: ComposeConfig,
         seed: int,
         decode: str = "exact",
     ) -> None:
         self.sources, self.sampler, self.captioner = sources, sampler, captioner
-        self.tokens, self.preprocess, self.compose = (
-            CaptionTokenizer(tokenizer),
-            preprocess,
-            compose,
-        )
+        self.tokens, self.preprocess, self.compose = tokens, preprocess, compose
         self.seed, self.decode = seed, decode
 
     def build(self, step: int) -> Batch:
@@ -84,7 +80,7 @@ class BatchBuilder:
         plan = self.sampler.plan(step)
         pixels, rows = self._rows(plan, len(plan.rows))
         positives, cut = self._tokens([row.captions.positives for row in rows])
-        negatives, cut_negatives, mask = self._negatives(plan.kind, rows)
+        negatives, cut_negatives, mask = self._negatives(plan.kind, rows, positives)
         mean, std = self._statistics(plan.kind)
         faults = tuple(fault for row in rows for fault in row.faults)
         tally = Tally(
@@ -94,6 +90,7 @@ class BatchBuilder:
             cut=cut + cut_negatives,
             no_negative=0 if mask is None else int((~mask.any(1)).sum()),
             retagged=sum(row.captions.retagged for row in rows),
+            joined=positives[..., 0].numel() if plan.kind == "composite" else 0,
             shortened=sum(row.captions.shortened for row in rows),
         )
         return Batch(
@@ -128,8 +125,11 @@ class BatchBuilder:
         loaded: list[_Loaded] = []
         faults: list[Fault] = []
         for place, index in enumerate(row.indices):
+            taken = {*row.indices, *(part.number for part in loaded)}
             found, broken = first_usable(
-                partial(self._load, plan.kind, row), index, self._substitutes(plan, row, place)
+                partial(self._load, plan.kind, row),
+                index,
+                self._substitutes(plan, row, place, taken),
             )
             loaded.append(found)
             faults += broken
@@ -160,10 +160,12 @@ class BatchBuilder:
         cells = images.cells(layout, row.orientation, size)
         return [cells[cell][:2] for cell in np.argsort(order)]
 
-    def _substitutes(self, plan: Plan, row: Row, place: int) -> Iterator[int]:
+    def _substitutes(
+        self, plan: Plan, row: Row, place: int, taken: Collection[int]
+    ) -> Iterator[int]:
         landscape = None if plan.kind == "single" else row.orientation == "landscape"
         wide = self.sampler.landscape[plan.kind]
-        return substitutes(wide, landscape, row.indices, self.seed, plan.step, row.slot, place)
+        return substitutes(wide, landscape, taken, self.seed, plan.step, row.slot, place)
 
     def _load(self, kind: Kind, row: Row, index: int) -> _Loaded:
         """Read and decode a sample; raises `DataError` where any part of it is broken."""
@@ -186,7 +188,7 @@ class BatchBuilder:
                 )
         except DataError as error:
             raise DataError(f"sample {sample.key!r}: {error}") from error
-        return _Loaded(sample, pixels)
+        return _Loaded(index, sample, pixels)
 
     def _statistics(self, kind: Kind) -> tuple[tuple[float, ...], tuple[float, ...]]:
         if kind == "composite" and self.compose.statistics == "imagenet":
@@ -194,15 +196,18 @@ class BatchBuilder:
         return self.preprocess.mean, self.preprocess.std
 
     def _negatives(
-        self, kind: Kind, rows: Sequence[_Row]
+        self, kind: Kind, rows: Sequence[_Row], positives: torch.Tensor
     ) -> tuple[torch.Tensor | None, int, torch.Tensor | None]:
+        """Return the token ids of the negatives, how many are cut, and which of them count."""
         if not self.captioner.negative_kinds(kind):
             return None, 0, None
         slots = [row.captions.negatives for row in rows]
-        mask = torch.tensor([[negative is not None for negative in row] for row in slots])
+        made = torch.tensor([[negative is not None for negative in row] for row in slots])
         texts = [tuple(negative.text if negative else "" for negative in row) for row in slots]
-        tokens, cut = self._tokens(texts)
-        return tokens, cut, mask
+        ids, cut = self._tokens(texts)
+        # What the context cuts may leave of a false caption what it leaves of a true one.
+        same = (ids.unsqueeze(2) == positives.unsqueeze(1)).all(-1).any(-1)
+        return ids, cut, made & ~same
 
     def _tokens(self, texts: Sequence[tuple[str, ...]]) -> tuple[torch.Tensor, int]:
         flat, cut = self.tokens([text for row in texts for text in row])

@@ -9,16 +9,15 @@ import numpy as np
 
 from clic.captions import layout
 from clic.captions.composite import Composite, Room, plain, relational
-from clic.captions.composite_negatives import layout_negative
+from clic.captions.composite_negatives import layout_negative, word_swap
 from clic.captions.layout import Place
 from clic.captions.negatives import (
-    composite_negative,
     cross_swap,
     single_negative,
     stored_negative,
 )
 from clic.captions.positives import composite_positives
-from clic.captions.sentences import end_sentence
+from clic.captions.sentences import has_words
 from clic.captions.tagging import Tagger, lower, make_tagger
 from clic.config import CaptionsConfig
 from clic.data.sources import Source
@@ -52,7 +51,7 @@ class RowCaptions:
 
 def check_captions(sample: Sample) -> None:
     """Raise `DataError` where a sample has no first caption, or one that is no text."""
-    if not sample.captions or not end_sentence(sample.captions[0]):
+    if not sample.captions or not has_words(sample.captions[0]):
         raise DataError(f"sample {sample.key!r} has no caption; drop it from the data")
     texts = sample.captions + sample.negatives
     try:
@@ -133,10 +132,8 @@ class Captioner:
         if kind == "single":
             negatives = self._single_negatives(samples[0], captions[0], tokens, rng)
             return RowCaptions((first[0],), negatives, retagged)
-        composite = self._composite(first, places, rng).within(self.room)
-        positives = composite_positives(
-            captions, self.config.composite_positives, rng, composite, self.room
-        )
+        composite = self._composite(captions, places, rng).within(self.room)
+        positives = composite_positives(composite, self.config.composite_positives, rng, self.room)
         negatives = tuple(
             self._composite_negative(name, composite, tokens, positives.texts, rng)
             for name in self.negative_kinds(kind)
@@ -159,13 +156,17 @@ class Captioner:
         return (single_negative(captions[0], tokens[0], rng, weights, captions[1:]),)
 
     def _composite(
-        self, first: Sequence[str], places: Sequence[Place], rng: np.random.Generator
+        self,
+        captions: Sequence[Sequence[str]],
+        places: Sequence[Place],
+        rng: np.random.Generator,
     ) -> Composite:
         """Return a composite with what its caption says: the sentences, or the layout."""
         share = self.config.layout_share
         if share > 0 and rng.random() < share:
-            return relational(first, places, self._phrases, rng)
-        return plain(first, places)
+            period = rng.random() < self.config.layout_period
+            return relational(captions, places, self._phrases, rng, period)
+        return plain(captions, places)
 
     def _composite_negative(
         self,
@@ -178,7 +179,7 @@ class Captioner:
         if name == "layout":
             return layout_negative(composite, rng)
         if self.config.repair_negatives:
-            return composite_negative(composite, tokens, rng, true)
+            return word_swap(composite, tokens, rng, true)
         return cross_swap(composite.captions, tokens, rng, repair=False)
 
     def _cased(self, texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -204,15 +205,18 @@ class Captioner:
 
 
 def _any(source: Source, has: Callable[[Sample], bool]) -> bool:
-    """Return whether one of a source's first samples has what is asked for."""
-    for index in range(min(LOOKED_AT, len(source))):
-        try:
-            if has(source.read(index)):
-                return True
-        except UnavailableError:
-            raise
-        except (DataError, OSError):
-            continue  # whoever builds the batch replaces and counts it
+    """Return whether one of the first samples, of any source of a mix, has what is asked for."""
+    first = 0
+    for part in source.parts():
+        for index in range(first, first + min(LOOKED_AT, part.count)):
+            try:
+                if has(source.read(index)):
+                    return True
+            except UnavailableError:
+                raise
+            except (DataError, OSError):
+                continue  # whoever builds the batch replaces and counts it
+        first += part.count
     return False
 
 

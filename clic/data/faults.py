@@ -139,6 +139,11 @@ class FaultLog:
             total.cut,
             total.captions,
         )
+        self._warn(
+            "captions of composites leave images out, for which the context has no room",
+            total.shortened,
+            total.joined,
+        )
         self._warn("samples lack stored tags of their own", total.retagged, total.samples)
 
     def _warn(self, what: str, count: int, of: int) -> None:
@@ -158,5 +163,5 @@ class FaultLog:
             "data/no_negative": total.no_negative,
             "data/retagged": total.retagged,
             "data/cut_captions": total.cut / max(total.captions, 1),
-            "data/shortened_captions": total.shortened / max(total.captions, 1),
+            "data/shortened_captions": total.shortened / max(total.joined, 1),
         }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from clic import models
+from clic.data.tokens import CaptionTokenizer
 from clic.errors import ModelError
 
 Measure = Callable[[str], int]
@@ -22,14 +23,7 @@ def make_measure(model: str) -> Measure:
     Raises:
         ModelError: The model is unknown, or its tokenizer cannot be had.
     """
-    return measure_of(_tokenizer(model))
-
-
-def measure_of(tokenizer: Any) -> Measure:
-    """Return what counts the tokens of a caption as a tokenizer of open_clip's makes them."""
-    if hasattr(tokenizer, "encode"):  # CLIP's own
-        return lambda text: len(tokenizer.encode(text)) + 2
-    return lambda text: len(tokenizer.tokenizer(tokenizer.clean_fn(text))["input_ids"])
+    return CaptionTokenizer(_tokenizer(model)).length
 
 
 def context_length(model: str) -> int:

@@ -15,12 +15,12 @@ from clic.captions.composite import Room
 from clic.config import Config
 from clic.data.batches import BatchBuilder
 from clic.data.captioning import Captioner
-from clic.data.lengths import context_of, measure_of
+from clic.data.lengths import context_of
 from clic.data.sources import Source
+from clic.data.tokens import CaptionTokenizer
 from clic.data.wiring import make_sampler
 from clic.errors import ClicError, DataError
 from clic.models import ClipModel
-from clic.models.clip_model import Tokenizer
 from clic.types import Batch, Kind
 
 
@@ -61,14 +61,15 @@ def make_builder(
         DataError: There is too little data for one batch.
     """
     sampler = make_sampler(config, sources, rank, world_size)
-    captioner = Captioner(config.captions, _room(config, clip.tokenizer))
+    tokens = CaptionTokenizer(clip.tokenizer)
+    captioner = Captioner(config.captions, _room(config, tokens))
     for kind in sampler.schedule:
         captioner.check(kind, sources[kind])
     return BatchBuilder(
         sources,
         sampler,
         captioner,
-        clip.tokenizer,
+        tokens,
         clip.preprocess,
         config.compose,
         config.seed,
@@ -76,11 +77,16 @@ def make_builder(
     )
 
 
-def _room(config: Config, tokenizer: Tokenizer) -> Room | None:
-    """Return how long captions may be where more are joined than the papers do."""
+def _room(config: Config, tokens: CaptionTokenizer) -> Room | None:
+    """Return the room for captions of more images than the papers join; theirs are cut.
+
+    Raises:
+        ConfigError: The tokenizer does not tell how long a caption is.
+    """
     if images.images_of(config.compose.layout) <= 2:
         return None
-    return Room(measure_of(tokenizer), context_of(tokenizer))
+    tokens.length("")
+    return Room(tokens.length, context_of(tokens.tokenizer))
 
 
 def make_loader(

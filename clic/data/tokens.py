@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clic.errors import ConfigError
 from clic.models.clip_model import Tokenizer
 
 MOST_WORDS = 200_000  # that are kept; a corpus's vocabulary is smaller, its misspellings are not
@@ -86,17 +87,33 @@ class CaptionTokenizer:
         ids = self._words[word] = tuple(self.tokenizer.encode(word))
         return ids
 
-    def _count_cut(self, texts: Sequence[str], ids: Tensor) -> int:
-        """Return how many texts a Hugging Face tokenizer, as open_clip wraps it, has cut."""
-        from open_clip.tokenizer import HFTokenizer
+    def length(self, text: str) -> int:
+        """Return how many tokens a text has, cut by no context, start and end included.
 
-        if not isinstance(self.tokenizer, HFTokenizer):
-            return 0  # of an unknown kind, which cannot be asked
-        inner, length = self.tokenizer.tokenizer, self.tokenizer.context_length
+        Raises:
+            ConfigError: The tokenizer is of a kind that cannot be asked.
+        """
+        if hasattr(self.tokenizer, "encode"):  # CLIP's own
+            return len(self._ids(text) if self.joins else self.tokenizer.encode(text)) + 2
+        if not self._is_hugging_face():
+            raise ConfigError(
+                f"the tokenizer {type(self.tokenizer).__name__} does not tell how long a caption "
+                "is; use compose.layout=pair, or a model whose tokenizer open_clip makes"
+            )
         # CLIPS's way puts three tokens of its own around the text's.
         own = 3 if self.tokenizer.tokenizer_mode == "clips" else 0
+        cleaned = self.tokenizer.clean_fn(text)
+        return len(self.tokenizer.tokenizer(cleaned, add_special_tokens=not own).input_ids) + own
+
+    def _is_hugging_face(self) -> bool:
+        from open_clip.tokenizer import HFTokenizer
+
+        return isinstance(self.tokenizer, HFTokenizer)
+
+    def _count_cut(self, texts: Sequence[str], ids: Tensor) -> int:
+        """Return how many texts a Hugging Face tokenizer, as open_clip wraps it, has cut."""
+        if not self._is_hugging_face():
+            return 0  # of an unknown kind, which cannot be asked
         # The last place may hold an end or class token in any case, the one before only if full.
-        full = (ids[:, -2] != inner.pad_token_id).nonzero().flatten().tolist()
-        cleaned = [self.tokenizer.clean_fn(texts[row]) for row in full]
-        sizes = [len(inner(c, add_special_tokens=not own).input_ids) + own for c in cleaned]
-        return sum(size > length for size in sizes)
+        full = (ids[:, -2] != self.tokenizer.tokenizer.pad_token_id).nonzero().flatten().tolist()
+        return sum(self.length(texts[row]) > self.tokenizer.context_length for row in full)

@@ -81,9 +81,20 @@ def whole_folder(folder: Path, work: Path) -> Iterator[Path]:
             new = Path(hidden) / "new"
             new.mkdir()
             yield new
-            if folder.exists():
-                os.replace(folder, Path(hidden) / "old")
-            os.replace(new, folder)
+            _exchange(folder, new, Path(hidden) / "old")
+
+
+def _exchange(folder: Path, new: Path, aside: Path) -> None:
+    """Put `new` in the place of `folder`, which goes aside; where that fails, it is put back."""
+    if not folder.exists():
+        os.replace(new, folder)
+        return
+    os.replace(folder, aside)
+    try:
+        os.replace(new, folder)
+    except OSError:
+        os.replace(aside, folder)
+        raise
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def missing_negatives(batch: Batch) -> dict[str, Tensor]:
         return {}
     name, kinds = f"{batch.kind}/no_negative", batch.negative_kinds
     if len(kinds) < 2:
-        return {name: 1 - batch.negative_mask.float().mean()}
+        return {name: 1 - batch.negative_mask.any(1).float().mean()}
     slots = list(zip(kinds, batch.negative_mask.unbind(1), strict=True))
     return {
         f"{name}/{kind}": 1 - torch.stack([m for k, m in slots if k == kind]).any(0).float().mean()

@@ -37,6 +37,7 @@ MINIMUM: dict[str, float] = {
     "data.max_broken": 0,
     "captions.composite_positives": 1,
     "captions.layout_share": 0,
+    "captions.layout_period": 0,
     "loss.contrastive_weight": 0,
     "loss.hard_negative_weight": 0,
     "loss.unimodal_weight": 0,

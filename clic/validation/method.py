@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 
-from clic.config import CaptionsConfig, Config
+from clic.config import CaptionsConfig, Config, LossConfig
 from clic.errors import ConfigError, did_you_mean
 from clic.validation.effect import no_effect
 
 MIXABLE = ("swap", "replace")
 """Generators that `captions.mixture` may weigh."""
+
+CLIC_ONLY = (
+    "contrastive_weight",
+    "hard_negative_weight",
+    "unimodal_weight",
+    "hard_negative_positives",
+)
+"""Settings of `loss` that the objective `clic` alone reads."""
 
 
 def validate_method(config: Config) -> None:
@@ -31,16 +39,18 @@ def validate_method(config: Config) -> None:
             )
     _validate_mixture(captions)
     _validate_layout(config)
+    _validate_repair(config)
     _validate_negative_weights(config)
     if kinds != "single" and loss.composite == "clic":
         _validate_clic(config)
-    elif loss.hard_negative_positives is not None:
-        raise no_effect(
-            "loss.hard_negative_positives",
-            loss.hard_negative_positives,
-            f"sampling.kinds={kinds} and loss.composite={loss.composite}",
-            "set it to null",
-        )
+        return
+    without = LossConfig()
+    for name in CLIC_ONLY:
+        value, usual = getattr(loss, name), getattr(without, name)
+        if value != usual:
+            because = f"sampling.kinds={kinds} and loss.composite={loss.composite}"
+            remedy = "set it to null" if usual is None else f"leave it at {usual}"
+            raise no_effect(f"loss.{name}", value, because, remedy)
 
 
 def _check_negatives(kind: str, objective: str, captions: CaptionsConfig, needs: bool) -> None:
@@ -69,7 +79,7 @@ def _validate_mixture(captions: CaptionsConfig) -> None:
                 "captions.mixture",
                 dict(weights),
                 f"captions.single_negative={captions.single_negative}",
-                "set captions.single_negative=mixture, or captions.mixture={}",
+                "set captions.single_negative=mixture, or take another group than captions=mixed",
             )
         return
     for kind, weight in weights.items():
@@ -88,15 +98,25 @@ def _validate_mixture(captions: CaptionsConfig) -> None:
 
 
 def _validate_layout(config: Config) -> None:
-    """Check what tells where images lie, and what `captions.repair_negatives` is for."""
+    """Check what tells where images lie."""
     captions, grid = config.captions, config.compose.layout != "pair"
     share, kinds = captions.layout_share, f"sampling.kinds={config.sampling.kinds}"
-    if share > 1:
-        raise ConfigError(f"captions.layout_share={share} is a share from 0 to 1")
+    for name in ("layout_share", "layout_period"):
+        if getattr(captions, name) > 1:
+            raise ConfigError(
+                f"captions.{name}={getattr(captions, name)} is a share; use one from 0 to 1"
+            )
     if config.sampling.kinds == "single" and share > 0:
         raise no_effect("captions.layout_share", share, kinds, "set it to 0")
     if config.sampling.kinds == "single" and grid:
         raise no_effect("compose.layout", config.compose.layout, kinds, "leave it out")
+    if share == 0 and captions.layout_period != CaptionsConfig().layout_period:
+        raise no_effect(
+            "captions.layout_period",
+            captions.layout_period,
+            "captions.layout_share=0",
+            "leave it out",
+        )
     if share == 0 and not captions.layout_negative:
         raise no_effect(
             "captions.layout_negative", "false", "captions.layout_share=0", "leave it out"
@@ -106,15 +126,19 @@ def _validate_layout(config: Config) -> None:
             "captions.layout_held_out",
             list(captions.layout_held_out),
             "captions.layout_share=0",
-            "leave it out",
+            "set it to []",
         )
+
+
+def _validate_repair(config: Config) -> None:
+    captions = config.captions
     if captions.repair_negatives:
         return
     if captions.composite_negative == "none":
         raise no_effect(
             "captions.repair_negatives", "false", "captions.composite_negative=none", "leave it out"
         )
-    if share > 0 or grid:
+    if captions.layout_share > 0 or config.compose.layout != "pair":
         raise ConfigError(
             "captions.repair_negatives=false is the published way for two joined sentences; leave "
             "it out with captions.layout_share above 0 and with compose.layout=grid4"

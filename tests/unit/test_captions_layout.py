@@ -12,6 +12,7 @@ from clic.captions.composite_negatives import layout_negative, word_swap
 from clic.captions.layout import (
     INVERSE,
     PHRASES,
+    Part,
     Place,
     Sentence,
     Statement,
@@ -49,6 +50,15 @@ MEANING = {
 
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
+
+
+def each(*captions: str) -> list[list[str]]:
+    """Return captions as the sentences of an image each."""
+    return [[caption] for caption in captions]
+
+
+def composite(captions: Sequence[str], places: Sequence[Place], parts: Sequence[Part]) -> Composite:
+    return Composite(tuple((caption,) for caption in captions), tuple(places), tuple(parts))
 
 
 def changed(text: str, negative: HardNegative) -> str:
@@ -136,6 +146,29 @@ def test_phrases_that_are_held_out_are_never_used() -> None:
 
 
 @pytest.mark.parametrize(
+    ("held_out", "phrase", "inverse"),
+    [
+        ("left of", "to the left of", "to the right of"),
+        ("on the left of", "right of", "left of"),
+        ("right of", "left of", "on the right of"),
+        ("above", "over", "under"),
+        ("below", "under", "over"),
+        ("under", "over", "beneath"),
+    ],
+)
+def test_the_inverse_stays_that_of_the_phrase_whatever_is_held_out(
+    held_out: str, phrase: str, inverse: str
+) -> None:
+    left, pairs = without([held_out]), set()
+    for seed in range(100):
+        for places in (BESIDE, STACKED):
+            (told,) = state(places[:: -1 if seed % 2 else 1], left, rng(seed))
+            pairs.add((told.phrase, told.inverse_phrase))
+    assert (phrase, inverse) in pairs
+    assert len({one for one, _ in pairs}) == len(pairs)  # each phrase has one inverse
+
+
+@pytest.mark.parametrize(
     ("held_out", "message"),
     [
         (["on the lift of"], r"captions\.layout_held_out='on the lift of'.*on the left of"),
@@ -152,7 +185,7 @@ def test_what_cannot_be_held_out_is_told(held_out: list[str], message: str) -> N
 
 def test_p1_and_p2_are_the_two_ways_to_tell_one_fact() -> None:
     told = Statement(0, "left", 1, "left of", "right of")
-    pair = Composite((CIRCLE, SQUARE), tuple(BESIDE), (told,))
+    pair = composite((CIRCLE, SQUARE), BESIDE, (told,))
     assert pair.positives() == (
         "a red circle left of a blue square.",
         "a blue square right of a red circle.",
@@ -163,7 +196,7 @@ def test_p1_and_p2_are_the_two_ways_to_tell_one_fact() -> None:
 def test_a_grid_is_told_by_rows_or_by_columns() -> None:
     seen = set()
     for seed in range(40):
-        p1, p2 = relational((CIRCLE, SQUARE, STAR, BOW), GRID, PHRASES, rng(seed)).positives()
+        p1, p2 = relational(each(CIRCLE, SQUARE, STAR, BOW), GRID, PHRASES, rng(seed)).positives()
         assert sorted(word for word in p1.split() if word == "a") == ["a"] * 4
         assert len(p1.split(". ")) == len(p2.split(". ")) == 2
         seen.add("left" in p1 or "right" in p1)
@@ -177,17 +210,30 @@ def test_a_sentence_goes_on_without_its_mark_and_its_capital() -> None:
     assert tell([told], ["Paris at night", "London."]) == "Paris at night above London."
 
 
+def test_a_period_stays_or_goes_in_all_captions_of_a_composite() -> None:
+    for period in (True, False):
+        grid = relational(each(CIRCLE, SQUARE, STAR, BOW), GRID, PHRASES, rng(3), period)
+        false = (
+            layout_negative(grid, rng()),
+            word_swap(grid, [tag(c) for (c,) in grid.sentences], rng()),
+        )
+        assert false[0] is not None and false[1] is not None
+        for text in (*grid.positives(), false[0].text, false[1].text):
+            assert text.count(".") == 1 + period and text.endswith(".") == period
+        assert changed(grid.positives()[0], false[0]) == false[0].text
+
+
 # --- false captions ------------------------------------------------------------------------------
 
 
-def false_captions(composite: Composite) -> set[str]:
-    found = (layout_negative(composite, rng(seed)) for seed in range(40))
+def false_captions(shown: Composite) -> set[str]:
+    found = (layout_negative(shown, rng(seed)) for seed in range(40))
     return {made.text for made in found if made is not None}
 
 
 def test_a_layout_negative_inverts_the_phrase_or_exchanges_the_images() -> None:
     told = Statement(0, "left", 1, "to the left of", "to the right of")
-    pair = Composite((CIRCLE, SQUARE), tuple(BESIDE), (told,))
+    pair = composite((CIRCLE, SQUARE), BESIDE, (told,))
     assert false_captions(pair) == {
         "a red circle to the right of a blue square.",
         "a blue square to the left of a red circle.",
@@ -200,7 +246,7 @@ def test_a_layout_negative_inverts_the_phrase_or_exchanges_the_images() -> None:
 
 def test_a_layout_negative_of_a_grid_changes_one_statement() -> None:
     for seed in range(40):
-        grid = relational((CIRCLE, SQUARE, STAR, BOW), GRID, PHRASES, rng(seed))
+        grid = relational(each(CIRCLE, SQUARE, STAR, BOW), GRID, PHRASES, rng(seed))
         made = layout_negative(grid, rng(seed))
         assert made is not None
         true, false = (text.split(". ") for text in (grid.positives()[0], made.text))
@@ -209,7 +255,7 @@ def test_a_layout_negative_of_a_grid_changes_one_statement() -> None:
 
 
 def test_no_layout_is_contradicted_where_none_is_told() -> None:
-    assert layout_negative(plain((CIRCLE, SQUARE), BESIDE), rng()) is None
+    assert layout_negative(plain(each(CIRCLE, SQUARE), BESIDE), rng()) is None
 
 
 @pytest.mark.parametrize(
@@ -223,20 +269,43 @@ def test_no_layout_is_contradicted_where_none_is_told() -> None:
 )
 def test_captions_that_may_say_the_same_have_no_layout_negative(captions: Sequence[str]) -> None:
     for seed in range(10):
-        assert layout_negative(relational(captions, BESIDE, PHRASES, rng(seed)), rng(seed)) is None
+        assert (
+            layout_negative(relational(each(*captions), BESIDE, PHRASES, rng(seed)), rng(seed))
+            is None
+        )
+
+
+def test_what_another_sentence_of_an_image_says_is_no_negative() -> None:
+    told = (Statement(0, "left", 1, "left of", "right of"),)
+    both = (("a dog", "a cat and a dog"), ("a cat", "a dog and a cat"))
+    assert layout_negative(Composite(both, tuple(BESIDE), told), rng()) is None
+    things = (("a red circle", "a blue circle"), ("a blue square", "a red square"))
+    tokens = [tag("a red circle"), tag("a blue square")]
+
+    def swapped(*parts: Part) -> set[str]:
+        shown = Composite(things, tuple(BESIDE), parts)
+        made = (word_swap(shown, tokens, rng(seed)) for seed in range(40))
+        return {negative.text for negative in made if negative}
+
+    # A blue circle and a red square are there, and no red square left of a blue circle.
+    assert swapped(Sentence(0), Sentence(1)) == set()
+    assert swapped(*told) == {
+        "a red square left of a blue circle.",
+        "a blue circle right of a red square.",
+    }
 
 
 def test_a_grid_with_two_of_a_kind_contradicts_only_what_is_surely_false() -> None:
     """Circle and square in the upper row, square and circle in the lower: rows tell nothing."""
     rows = (Statement(0, "left", 1, "left of", "right of"),)
-    assert false_captions(Composite((CIRCLE, SQUARE, SQUARE, CIRCLE), tuple(GRID), rows)) == set()
-    same = Composite((CIRCLE, SQUARE, CIRCLE, SQUARE), tuple(GRID), rows)
+    assert false_captions(composite((CIRCLE, SQUARE, SQUARE, CIRCLE), GRID, rows)) == set()
+    same = composite((CIRCLE, SQUARE, CIRCLE, SQUARE), GRID, rows)
     assert len(false_captions(same)) == 2
 
 
 def test_a_word_swap_keeps_the_layout() -> None:
     told = Statement(0, "left", 1, "left of", "right of")
-    pair = Composite((CIRCLE, SQUARE), tuple(BESIDE), (told,))
+    pair = composite((CIRCLE, SQUARE), BESIDE, (told,))
     tokens = [tag(CIRCLE), tag(SQUARE)]
     found = {made.text for s in range(60) if (made := word_swap(pair, tokens, rng(s)))}
     assert found == {
@@ -249,7 +318,7 @@ def test_a_word_swap_keeps_the_layout() -> None:
 
 def test_a_word_swap_of_a_grid_names_the_images_it_changed() -> None:
     captions = (CIRCLE, SQUARE, STAR, BOW)
-    grid = plain(captions, GRID)
+    grid = plain(each(*captions), GRID)
     pairs = set()
     for seed in range(60):
         made = word_swap(grid, [tag(c) for c in captions], rng(seed))
@@ -265,7 +334,7 @@ def test_a_word_swap_of_a_grid_names_the_images_it_changed() -> None:
 def test_a_swap_that_the_other_images_make_true_is_no_negative() -> None:
     """Swapping colours gives a blue circle and a red square, and both are there."""
     captions = (CIRCLE, SQUARE, "a blue circle", "a red square")
-    grid = plain(captions, GRID)
+    grid = plain(each(*captions), GRID)
     tokens = [tag(caption) for caption in captions]
     for seed in range(60):
         made = word_swap(grid, tokens, rng(seed))
@@ -286,11 +355,20 @@ def test_the_longest_sentences_are_left_out_first() -> None:
 
 
 def test_a_grid_is_told_as_far_as_there_is_room() -> None:
-    long = relational((CIRCLE, SQUARE, STAR, BOW), GRID, PHRASES, rng()).within(WORDS)
+    long = relational(each(CIRCLE, SQUARE, STAR, BOW), GRID, PHRASES, rng()).within(WORDS)
     assert len(long.parts) == 1 and len(long.images()) == 2
     assert all(WORDS.holds(text) for text in long.positives())
     made = layout_negative(long, rng())
     assert made is not None and WORDS.holds(made.text)
+
+
+def test_sentences_are_joined_where_no_statement_has_room() -> None:
+    captions = [f"a {colour} circle that is {colour}" for colour in ("red", "blue", "pink", "cyan")]
+    told = relational(each(*captions), GRID, PHRASES, rng())
+    joined = told.within(WORDS)
+    assert not WORDS.holds(told.parts[0].text(captions))
+    assert joined.parts == (Sentence(0),) and WORDS.holds(*joined.positives())
+    assert told.within(None) is told
 
 
 def test_the_inverse_of_every_relation_inverts_again() -> None:

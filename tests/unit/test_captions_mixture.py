@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from clic.captions import composite_negative, make_tagger, single_negative
+from clic.captions import make_tagger, single_negative, word_swap
 from clic.captions.composite import plain
 from clic.cli.train import compose
 from clic.config import CaptionsConfig, Config
@@ -68,12 +68,12 @@ def test_no_true_caption_of_a_composite_is_returned() -> None:
     texts = {
         made.text
         for seed in range(40)
-        if (made := composite_negative(plain(captions), tokens, generator(seed, "t")))
+        if (made := word_swap(plain([[c] for c in captions]), tokens, generator(seed, "t")))
     }
     assert texts == {"a red square. a blue circle.", "a blue circle. a red square."}
     true = "A red square. A blue circle"
     for seed in range(40):
-        made = composite_negative(plain(captions), tokens, generator(seed, "t"), [true])
+        made = word_swap(plain([[c] for c in captions]), tokens, generator(seed, "t"), [true])
         assert made is not None and made.text == "a blue circle. a red square."
 
 

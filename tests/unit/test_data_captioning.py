@@ -13,6 +13,7 @@ from clic.captions.spacy_tags import _load
 from clic.config import CaptionsConfig
 from clic.data import Source
 from clic.data.captioning import Captioner, check_captions
+from clic.data.mixing import MixedSource
 from clic.errors import ConfigError, DataError
 from clic.types import Sample, Token
 
@@ -115,7 +116,7 @@ def test_equal_generators_give_equal_captions() -> None:
     assert len({maker.make("composite", [DOG, CAT], RNG(i)).negatives[0] for i in range(20)}) > 1
 
 
-@pytest.mark.parametrize("captions", [(), ("",), (" . ",), ("..", "a dog")])
+@pytest.mark.parametrize("captions", [(), ("",), (" . ",), ("..", "a dog"), ("?!",)])
 def test_a_sample_without_caption_is_named(captions: tuple[str, ...]) -> None:
     with pytest.raises(DataError, match="'x' has no caption"):
         check_captions(Sample("x", IMAGE, captions))
@@ -159,6 +160,15 @@ def test_a_setting_that_wants_tags_where_there_are_none_is_named() -> None:
         captioner().check("single", Listed(samples))  # which have no false captions
     captioner().check("composite", Listed([None, bare, DOG]))
     captioner().check("composite", Listed([Sample("x", IMAGE, ("a dog",), ())]))
+
+
+def test_each_source_of_a_mix_is_looked_at() -> None:
+    bare = Sample("x", IMAGE, ("a dog",))
+    tagged, untagged = Listed([DOG] * 20), Listed([bare] * 20)
+    for sources in ([tagged, untagged], [untagged, tagged]):
+        captioner().check("composite", MixedSource(sources, [1.0, 1.0]))
+    with pytest.raises(ConfigError, match="carry no tags"):
+        captioner().check("composite", MixedSource([untagged, untagged], [1.0, 1.0]))
 
 
 def test_a_tagger_that_is_not_installed_is_told_before_the_run(

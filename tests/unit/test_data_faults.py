@@ -86,6 +86,26 @@ def test_substitutes_have_the_orientation_and_are_no_others_of_the_row() -> None
     assert anyone == set(range(30)) - {1}
 
 
+def test_two_broken_ones_of_a_row_get_two_substitutes(
+    builder: Callable[..., BatchBuilder],
+) -> None:
+    class Few(Faulty):
+        def __len__(self) -> int:
+            return 5
+
+        def sizes(self) -> np.ndarray:
+            return np.full((5, 2), 8, dtype=np.int32)
+
+    build = builder("sampling.kinds=composite", "data.max_broken=1", source=Few({0: None, 1: None}))
+    seen = 0
+    for step in range(40):
+        batch = build.build(step)
+        for keys in batch.keys:
+            assert len(set(keys)) == 2
+        seen += len(batch.faults)
+    assert seen > 40
+
+
 def test_the_last_of_an_orientation_stands_in_for_itself() -> None:
     wide = np.array([True, False, True])
     assert list(islice(substitutes(wide, False, (1,), 0, 0, 0, 0), 3)) == [1, 1, 1]
@@ -287,13 +307,17 @@ def test_what_was_counted_before_a_resume_counts() -> None:
 def test_large_shares_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     log = FaultLog(0.01, CPU)
     for _ in range(3):
-        log.add(batch_of(Tally(samples=500, retagged=40, captions=800, cut=200)))
+        tally = Tally(samples=500, retagged=40, captions=800, cut=200, joined=400, shortened=40)
+        log.add(batch_of(tally))
         log.gather()
     assert capsys.readouterr().err.splitlines() == [
         "WARNING: 25% of the captions are longer than the text tower's context and are cut",
         "WARNING: 8% of the samples lack stored tags of their own",
+        "WARNING: 10% of the captions of composites leave images out, for which the context has no "
+        "room",
     ]
     assert log.record()["data/cut_captions"] == 0.25
+    assert log.record()["data/shortened_captions"] == 0.1
     log = FaultLog(0.01, CPU)
     log.add(batch_of(Tally(samples=2000, retagged=100, captions=2000, cut=100)))
     log.gather()

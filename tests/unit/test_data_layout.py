@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,17 @@ def test_the_share_of_composites_that_tell_their_layout(share: float) -> None:
             assert (row.negatives[1] is not None) == (" of " in row.positives[0])
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_share_of_told_captions_that_end_with_a_period(share: float) -> None:
+    made = rows(BESIDE, layout_share=1.0, layout_period=share, composite_positives=2)
+    ends = [
+        {text.endswith(".") for text in (*row.positives, *(n.text for n in row.negatives if n))}
+        for row in made
+    ]
+    assert all(len(found) == 1 for found in ends)
+    assert abs(sum(True in found for found in ends) / len(ends) - share) < 0.1
+
+
 @pytest.mark.parametrize(
     ("changes", "kinds"),
     [
@@ -201,6 +213,34 @@ def test_a_grid_takes_four_images_a_row(settings: Callable[..., Config], clip: C
     assert torch.equal(batch.positives, again.positives)
 
 
+@pytest.mark.parametrize("layout", ["pair", "grid4"])
+def test_a_builder_can_be_sent_to_a_worker_that_is_spawned(
+    settings: Callable[..., Config], clip: ClipModel, layout: str
+) -> None:
+    config = settings(f"compose.layout={layout}", "captions.layout_share=0.5")
+    source = Plains()
+    builder = make_builder(config, {"composite": source, "single": source}, clip)
+    sent = pickle.loads(pickle.dumps(builder))
+    assert torch.equal(sent.build(0).positives, builder.build(0).positives)
+
+
+def test_what_the_context_leaves_of_a_false_caption_is_not_false(
+    settings: Callable[..., Config], build_tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    class Long(Plains):
+        def read(self, index: int) -> Sample:
+            sample = super().read(index)
+            caption = "thing " * 40 + sample.captions[0]
+            return Sample(sample.key, sample.image, (caption,), (shapes.tag(caption),))
+
+    config = settings("captions.layout_share=1", "captions.composite_positives=2")
+    text = {"context_length": 14, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    short = build_tiny(tmp_path / "short", text_cfg=text)
+    batch = make_builder(config, {"composite": Long(), "single": Long()}, short).build(0)
+    assert batch.negative_mask is not None and not batch.negative_mask.any()
+    assert batch.tally.no_negative == 4 and batch.tally.cut > 0
+
+
 def test_cells_of_a_grid() -> None:
     assert images.images_of("pair") == 2 and images.images_of("grid4") == 4
     for orientation in ("landscape", "portrait"):
@@ -231,6 +271,8 @@ def test_a_run_reports_each_kind(settings: Callable[..., Config], layout: str) -
     [
         (["captions.layout_share=1.5"], ["captions.layout_share=1.5", "0 to 1"]),
         (["captions.layout_share=-0.1"], ["captions.layout_share=-0.1", "0 or more"]),
+        (["captions.layout_share=1", "captions.layout_period=2"], ["captions.layout_period=2.0"]),
+        (["captions.layout_period=1"], ["captions.layout_period=1.0 has no effect"]),
         (["captions.layout_negative=false"], ["captions.layout_negative=false has no effect"]),
         (["captions.layout_held_out=[over]"], ["captions.layout_held_out=['over'] has no effect"]),
         (["compose.layout=grid9"], ["compose.layout='grid9'", "grid4"]),
@@ -253,6 +295,10 @@ def test_a_run_reports_each_kind(settings: Callable[..., Config], layout: str) -
         (
             ["loss.composite=clip", "captions.composite_negative=none", "captions.layout_share=1"],
             ["captions.layout_negative=true has no effect", "captions.layout_negative=false"],
+        ),
+        (
+            ["loss.composite=softmax_negatives", "loss.unimodal_weight=2"],
+            ["loss.unimodal_weight=2.0 has no effect", "leave it at 1.0"],
         ),
         (
             ["loss.negative_weights={layout: 2}"],

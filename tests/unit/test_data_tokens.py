@@ -14,6 +14,7 @@ from open_clip.tokenizer import SimpleTokenizer
 
 from clic.data import tokens
 from clic.data.tokens import CaptionTokenizer
+from clic.errors import ConfigError
 
 CLIP = SimpleTokenizer(context_length=20)
 KEPT = CaptionTokenizer(CLIP)
@@ -131,3 +132,11 @@ def test_hugging_face_tokenizers(tmp_path: Path, mode: str | None) -> None:
     assert not kept.joins and torch.equal(ids, tokenizer(texts))
     own = 2 if mode is None else 3
     assert cut == sum(count + own > 8 for count in range(9))
+    assert [kept.length(text) for text in texts] == [count + own for count in range(9)]
+
+
+def test_lengths_are_those_of_the_whole_text() -> None:
+    for text in ("", "a dog.", "caf\xe9 &amp; bar", "dog " * 200):
+        assert KEPT.length(text) == len(KEPT.tokenizer.encode(text)) + 2
+    with pytest.raises(ConfigError, match=r"Other does not tell.*compose\.layout=pair"):
+        CaptionTokenizer(Other()).length("a dog")

@@ -82,6 +82,24 @@ def test_the_reason_and_the_remedy_are_told(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_earlier_model_is_put_back_where_the_new_one_cannot_take_its_place(
+    clip: ClipModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = models.save(clip, tmp_path / "model")
+    before = everything(tmp_path)
+    replace = os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(source).name == "new":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(ConfigError, match=r"model \(Input/output error\)"):
+        models.save(clip, folder)
+    assert everything(tmp_path) == before
+
+
 @pytest.mark.parametrize("what", ["weights", "state"])
 def test_a_checkpoint_that_finds_no_room(
     what: str, clip: ClipModel, tiny: Path, tmp_path: Path
