@@ -29,8 +29,8 @@ def markdown(table: Mapping[str, Any]) -> str:
     """Return the Markdown file: a section for each part of the study."""
     about = table["about"]
     lines = [
-        "Percent: ITT / TOT / p1 of the triplets, mean over n models, which differ in their seed or "
-        "in their base too; in brackets the largest sample standard deviation of the cell. Made by "
+        "Percent: ITT / TOT / p1 of the triplets, mean over n models, which differ in seed or "
+        "base; in brackets the largest sample standard deviation of the cell. Made by "
         "`bash scripts/layout_study.sh`.",
         "",
         made_by(about),

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from clic import images
+from clic.captions.composite import Room
 from clic.captions.layout import Place
 from clic.config import ComposeConfig
 from clic.data.captioning import Captioner, RowCaptions, check_captions
@@ -112,6 +113,10 @@ class BatchBuilder:
         """Return the image, uint8 [S, S, 3], and the captions of a step's first rows."""
         pixels, built = self._rows(self.sampler.plan(step), rows)
         return [(image, row.captions) for image, row in zip(pixels, built, strict=True)]
+
+    def room(self) -> Room | None:
+        """Return how much of a caption the model reads, None where its tokenizer cannot tell."""
+        return self.tokens.room() if self.tokens.measures() else None
 
     def _rows(self, plan: Plan, count: int) -> tuple[np.ndarray, list[_Row]]:
         """Return the images, uint8 [count, S, S, 3], and the rest of a plan's first rows."""

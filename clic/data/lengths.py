@@ -28,12 +28,7 @@ def make_measure(model: str) -> Measure:
 
 def context_length(model: str) -> int:
     """Return how many tokens the model reads; raises `ModelError`."""
-    return context_of(_tokenizer(model))
-
-
-def context_of(tokenizer: Any) -> int:
-    """Return how many tokens a tokenizer leaves of a text, start and end included."""
-    return int(getattr(tokenizer, "context_length", None) or 77)
+    return int(getattr(_tokenizer(model), "context_length", None) or 77)
 
 
 def _tokenizer(model: str) -> Any:

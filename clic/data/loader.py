@@ -11,11 +11,9 @@ from collections.abc import Iterator, Mapping
 from torch.utils.data import DataLoader, Dataset
 
 from clic import images
-from clic.captions.composite import Room
 from clic.config import Config
 from clic.data.batches import BatchBuilder
 from clic.data.captioning import Captioner
-from clic.data.lengths import context_of
 from clic.data.sources import Source
 from clic.data.tokens import CaptionTokenizer
 from clic.data.wiring import make_sampler
@@ -62,7 +60,9 @@ def make_builder(
     """
     sampler = make_sampler(config, sources, rank, world_size)
     tokens = CaptionTokenizer(clip.tokenizer)
-    captioner = Captioner(config.captions, _room(config, tokens))
+    # What is too long is cut, as in the papers, but of more images than they join.
+    room = tokens.room() if images.images_of(config.compose.layout) > 2 else None
+    captioner = Captioner(config.captions, room)
     for kind in sampler.schedule:
         captioner.check(kind, sources[kind])
     return BatchBuilder(
@@ -75,18 +75,6 @@ def make_builder(
         config.seed,
         config.data.decode,
     )
-
-
-def _room(config: Config, tokens: CaptionTokenizer) -> Room | None:
-    """Return the room for captions of more images than the papers join; theirs are cut.
-
-    Raises:
-        ConfigError: The tokenizer does not tell how long a caption is.
-    """
-    if images.images_of(config.compose.layout) <= 2:
-        return None
-    tokens.length("")
-    return Room(tokens.length, context_of(tokens.tokenizer))
 
 
 def make_loader(

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from clic.captions.composite import Room
 from clic.data.captioning import RowCaptions
 
 LEAST_SIDE, TEXT_WIDTH, MARGIN, LINE = 160, 360, 12, 18
 INK, GREY, RED, PAPER = (20, 20, 20), (110, 110, 110), (200, 20, 20), (255, 255, 255)
+PALE = (185, 185, 185)  # what the model does not read
+UNREAD_SHOWN = 12  # words of it
+# DejaVu Sans: Latin, Greek, Cyrillic and more; Pillow's own font has English letters only.
+FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 Word = tuple[str, tuple[int, int, int]]
 
@@ -24,21 +32,24 @@ class Section(NamedTuple):
     rows: Sequence[tuple[np.ndarray, RowCaptions]]
 
 
-def draw_sheet(sections: Sequence[Section], columns: int = 2) -> Image.Image:
+def draw_sheet(
+    sections: Sequence[Section], columns: int = 2, room: Room | None = None
+) -> Image.Image:
     """Draw the rows of batches under their headings.
 
-    The words that make a caption false are red. Images have the pixels that the model is given;
-    small ones are shown larger by a whole factor.
+    The words that make a caption false are red, and those past the model's context pale. Images
+    have the pixels that the model is given; small ones are shown larger by a whole factor.
 
     Args:
         sections: What to draw.
         columns: Rows of a batch that stand side by side.
+        room: How much of a caption the model reads, None where that is unknown.
 
     Returns:
         The sheet.
     """
-    font = ImageFont.load_default(size=13)
-    bands = [_band(section, columns, font) for section in sections]
+    font = ImageFont.truetype(FONT, 13)
+    bands = [_band(section, columns, font, room) for section in sections]
     width = max(band.width for band in bands)
     sheet = Image.new("RGB", (width, sum(band.height for band in bands)), PAPER)
     top = 0
@@ -48,8 +59,8 @@ def draw_sheet(sections: Sequence[Section], columns: int = 2) -> Image.Image:
     return sheet
 
 
-def _band(section: Section, columns: int, font: Font) -> Image.Image:
-    cells = [_cell(pixels, captions, font) for pixels, captions in section.rows]
+def _band(section: Section, columns: int, font: Font, room: Room | None) -> Image.Image:
+    cells = [_cell(pixels, captions, font, room) for pixels, captions in section.rows]
     lines = [cells[i : i + columns] for i in range(0, len(cells), columns)]
     heights = [max(cell.height for cell in line) for line in lines]
     size = (
@@ -66,17 +77,19 @@ def _band(section: Section, columns: int, font: Font) -> Image.Image:
     return band
 
 
-def _cell(pixels: np.ndarray, captions: RowCaptions, font: Font) -> Image.Image:
+def _cell(pixels: np.ndarray, captions: RowCaptions, font: Font, room: Room | None) -> Image.Image:
     lines: list[list[Word]] = []
     for number, text in enumerate(captions.positives, 1):
-        lines += _wrap([(f"p{number}", GREY), *((word, INK) for word in text.split())], font)
+        words = [(word, INK) for word in text.split()]
+        lines += _wrap([(f"p{number}", GREY), *_unread_pale(words, room)], font)
     false = [negative for negative in captions.negatives if negative is not None]
     if not false:
         lines += [[("no false caption", GREY)]]
     for negative in false:
-        words = mark_changes(negative.text, captions.positives)
-        coloured = [(word, RED if changed else INK) for word, changed in words]
-        lines += _wrap([("false", RED), *coloured], font)
+        marked = mark_changes(negative.text, captions.positives)
+        words = [(word, RED if changed else INK) for word, changed in marked]
+        kind = [(f"({negative.kind})", GREY)] if len(captions.negatives) > 1 else []
+        lines += _wrap([("false", RED), *kind, *_unread_pale(words, room)], font)
     factor = -(-LEAST_SIDE // len(pixels))
     shown = Image.fromarray(pixels.repeat(factor, axis=0).repeat(factor, axis=1))
     size = (shown.width + MARGIN + TEXT_WIDTH, max(shown.height, LINE * len(lines)))
@@ -106,6 +119,17 @@ def _changes(true: list[str], false: list[str]) -> list[bool]:
     for _, start, size in SequenceMatcher(None, true, false, autojunk=False).get_matching_blocks():
         changed[start : start + size] = [False] * size
     return changed
+
+
+def _unread_pale(words: list[Word], room: Room | None) -> list[Word]:
+    """Return the words, those that the model does not read pale, and no more than some of them."""
+    texts = [word for word, _ in words]
+    if room is None or room.holds(" ".join(texts)):
+        return words
+    read = bisect(range(1, len(texts)), 0, key=lambda n: not room.holds(" ".join(texts[:n])))
+    unread = [(word, PALE) for word in texts[read : read + UNREAD_SHOWN]]
+    more = [("...", PALE)] if len(texts) > read + UNREAD_SHOWN else []
+    return [*words[:read], *unread, *more]
 
 
 def _wrap(words: Sequence[Word], font: Font) -> list[list[Word]]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clic.captions.composite import Room
 from clic.errors import ConfigError
 from clic.models.clip_model import Tokenizer
 
@@ -87,19 +88,27 @@ class CaptionTokenizer:
         ids = self._words[word] = tuple(self.tokenizer.encode(word))
         return ids
 
-    def length(self, text: str) -> int:
-        """Return how many tokens a text has, cut by no context, start and end included.
+    def measures(self) -> bool:
+        """Return whether the tokenizer tells how long a caption is: all that open_clip makes do."""
+        return hasattr(self.tokenizer, "encode") or self._is_hugging_face()
+
+    def room(self) -> Room:
+        """Return how long a caption may be, to be read to its end.
 
         Raises:
-            ConfigError: The tokenizer is of a kind that cannot be asked.
+            ConfigError: The tokenizer does not tell.
         """
-        if hasattr(self.tokenizer, "encode"):  # CLIP's own
-            return len(self._ids(text) if self.joins else self.tokenizer.encode(text)) + 2
-        if not self._is_hugging_face():
+        if not self.measures():
             raise ConfigError(
                 f"the tokenizer {type(self.tokenizer).__name__} does not tell how long a caption "
                 "is; use compose.layout=pair, or a model whose tokenizer open_clip makes"
             )
+        return Room(self.length, int(self.tokenizer.context_length))
+
+    def length(self, text: str) -> int:
+        """Return how many tokens a text has, cut by no context, start and end included."""
+        if hasattr(self.tokenizer, "encode"):  # CLIP's own
+            return len(self._ids(text) if self.joins else self.tokenizer.encode(text)) + 2
         # CLIPS's way puts three tokens of its own around the text's.
         own = 3 if self.tokenizer.tokenizer_mode == "clips" else 0
         cleaned = self.tokenizer.clean_fn(text)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from clic.evaluation.panels import COUNTS
+from clic.evaluation.panels import COUNTS, mean_names
 from clic.evaluation.report_tables import new_table
 
 if TYPE_CHECKING:
@@ -34,23 +34,28 @@ class Line(NamedTuple):
     dash: str
 
 
-def lines_of(forms: Sequence[dict[str, Any]]) -> list[Line]:
+def lines_of(forms: Sequence[dict[str, Any]], means: Sequence[str] = ()) -> list[Line]:
     """Return a benchmark's lines from its numbers at each alpha.
 
     Triplets: each macro mean's ITT (solid) and TOT (dashed). Other rows in categories: each metric
     of the means, or of the last one where those would be too many. Retrieval: recall at 1, both
     ways. Classification: every task.
+
+    Args:
+        forms: The numbers, one for each alpha.
+        means: Names of the benchmark's means over categories.
     """
     first = forms[0]
-    means = [name for name, entry in first.items() if isinstance(entry, dict) and "_" not in name]
+    means = [name for name in first if name in means]
     lines = []
     for index, name in enumerate(reversed(means)):
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
         for metric, dash in DASHES.items():
             if metric in first[name]:
                 values = [form[name][metric] for form in forms]
                 label = f"{name} {metric.upper()}"
                 measure = f"{metric.upper()} {name}"
-                lines.append(Line(measure, label, values, COLOURS[index], MARKERS[index], dash))
+                lines.append(Line(measure, label, values, colour, marker, dash))
     if lines:
         return lines
     if any(isinstance(entry, dict) for entry in first.values()):
@@ -88,6 +93,12 @@ def _lines_of_entries(forms: Sequence[dict[str, Any]], names: Sequence[str]) -> 
     ]
 
 
+def _lines(results: Sequence[dict[str, Any]], name: str) -> list[Line]:
+    """Return the lines of one benchmark of a sweep."""
+    source = results[0]["provenance"]["benchmarks"].get(name, {})
+    return lines_of([result["benchmarks"][name] for result in results], list(mean_names(source)))
+
+
 def tables(results: Sequence[dict[str, Any]]) -> list[Table]:
     """Return a rich table for each benchmark: a row for each alpha, a column for each line.
 
@@ -96,7 +107,7 @@ def tables(results: Sequence[dict[str, Any]]) -> list[Table]:
     made = []
     for name in results[0]["benchmarks"]:
         forms = [result["benchmarks"][name] for result in results]
-        columns = {line.name: line.values for line in lines_of(forms)}
+        columns = {line.name: line.values for line in _lines(results, name)}
         if "p1" in forms[0].get("mean", {}):
             columns["P1 mean"] = [form["mean"]["p1"] for form in forms]
         table = new_table(name, "alpha")
@@ -114,7 +125,7 @@ def draw(results: Sequence[dict[str, Any]], title: str, path: str | Path) -> Non
     """Draw a sweep, a panel for each benchmark, and write it as a PNG.
 
     Args:
-        results: For each alpha ``{"alpha": alpha, "benchmarks": {...}}``, alphas ascending.
+        results: For each alpha, ascending, ``{"alpha": alpha, ...}`` with what a report has.
         title: What was swept; it should name the model.
         path: File to write.
     """
@@ -133,8 +144,7 @@ def draw(results: Sequence[dict[str, Any]], title: str, path: str | Path) -> Non
         if index >= len(names):
             axis.set_axis_off()
             continue
-        forms = [result["benchmarks"][names[index]] for result in results]
-        _panel(axis, names[index], alphas, lines_of(forms))
+        _panel(axis, names[index], alphas, _lines(results, names[index]))
     figure.suptitle(title, fontsize=11)
     figure.savefig(path)
 

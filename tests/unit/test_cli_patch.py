@@ -142,7 +142,7 @@ def test_sweep(clic_patch: Command, run: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_lines_of_a_picture() -> None:
     triplets = {"a_b": {"itt": 1.0, "tot": 2.0, "n": 5}, "mean": {"itt": 3.0, "tot": 4.0, "n": 5}}
-    lines = sweeps.lines_of([triplets, triplets])
+    lines = sweeps.lines_of([triplets, triplets], ["mean"])
     assert [(line.label, line.values) for line in lines] == [
         ("mean ITT", [3.0, 3.0]),
         ("mean TOT", [4.0, 4.0]),
@@ -154,10 +154,32 @@ def test_lines_of_a_picture() -> None:
     assert [line.label for line in sweeps.lines_of([zero_shot])] == ["shape", "pair"]
 
 
+def test_categories_of_one_word_are_no_means(tmp_path: Path) -> None:
+    """`shapes-relations` has a category `above`, and more categories than there are colours."""
+    entry = {"itt": 3.0, "tot": 4.0, "p1": 5.0, "n": 5}
+    names = [f"word{i}" for i in range(9)]
+    numbers = {"relations": dict.fromkeys([*names, "phrases", "mean"], entry)}
+    groups = {"phrases": names, "mean": names}
+    result = {
+        "alpha": 0.5,
+        "benchmarks": numbers,
+        "provenance": {"benchmarks": {"relations": {"groups": groups}}},
+    }
+    (table,) = sweeps.tables([result])
+    headers = ["alpha", "ITT mean", "TOT mean", "ITT phrases", "TOT phrases", "P1 mean"]
+    assert [str(column.header).replace("\n", " ") for column in table.columns] == headers
+    sweeps.draw([result], "title", tmp_path / "sweep.png")
+    assert len(sweeps.lines_of([numbers["relations"]], [*names, "mean"])) == 20
+
+
 def test_tables_of_a_sweep_name_measures_as_the_evaluation_does() -> None:
     entry = {"itt": 3.0, "tot": 4.0, "p1": 5.0, "n": 5}
     numbers = {"a++": {"a_b": entry, "swap": entry, "mean": entry}, "r": {"text_to_image@1": 6.0}}
-    triplets, retrieval = sweeps.tables([{"alpha": 0.5, "benchmarks": numbers}])
+    sources = {"a++": {"groups": {"swap": ["a_b"], "mean": ["a_b"]}}, "r": {}}
+    provenance = {"benchmarks": sources}
+    triplets, retrieval = sweeps.tables(
+        [{"alpha": 0.5, "benchmarks": numbers, "provenance": provenance}]
+    )
     headers = ["alpha", "ITT mean", "TOT mean", "ITT swap", "TOT swap", "P1 mean"]
     assert [str(column.header).replace("\n", " ") for column in triplets.columns] == headers
     assert list(triplets.columns[-1].cells) == ["5.0"]

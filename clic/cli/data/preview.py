@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clic.cli.disk import writing
 from clic.cli.parser import Parser, check_least
@@ -64,13 +64,23 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
         drawn.append(f"{len(rows)} {kind} rows of step {step}")
     with writing(flags.out):
         flags.out.parent.mkdir(parents=True, exist_ok=True)
-        draw_sheet(sections).save(flags.out, format="PNG")
+        draw_sheet(sections, room=builder.room()).save(flags.out, format="PNG")
     print(f"{flags.out}: {', '.join(drawn)} ({config.name})")
-    for name in ("compose", "captions"):
-        shown = " ".join(f"{k}={v}" for k, v in asdict(getattr(config, name)).items())
+    for name, values in _shown(config).items():
+        shown = " ".join(f"{k}={v}" for k, v in values.items())
         print(textwrap.fill(f"{name}: {shown}", 80, initial_indent="  ", subsequent_indent="    "))
     for note in notes:
         print(f"  {note}")
+
+
+def _shown(config: Config) -> dict[str, dict[str, Any]]:
+    """Return the settings of groups that decide what is drawn, those left out that say nothing."""
+    captions = asdict(config.captions)
+    if not config.captions.layout_share:
+        captions = {k: v for k, v in captions.items() if not k.startswith("layout_")}
+    if config.sampling.kinds == "single":
+        return {"captions": captions}
+    return {"compose": asdict(config.compose), "captions": captions}
 
 
 def _settings(words: Sequence[str]) -> Config:

@@ -326,7 +326,7 @@ def test_real_sugarcrepe_through_the_whole_path(tmp_path: Path) -> None:
 
 def test_sweeps_draw_every_form_of_numbers() -> None:
     winoground = {"tag_object": {"text": 1.0, "n": 2}, "all": {"text": 2.0, "image": 3.0, "n": 2}}
-    lines = sweeps.lines_of([winoground, winoground])
+    lines = sweeps.lines_of([winoground, winoground], ["all"])
     assert [(line.name, line.values) for line in lines] == [
         ("text all", [2.0, 2.0]), ("image all", [3.0, 3.0]),
     ]  # fmt: skip
@@ -334,6 +334,8 @@ def test_sweeps_draw_every_form_of_numbers() -> None:
     assert [line.label for line in sweeps.lines_of([cola])] == ["multi object accuracy"]
     parts = dict.fromkeys(("i2t", "t2i", "group", "i_pos"), 1.0)
     many = {"add": {**parts, "n": 1}, "swap": {**parts, "n": 1}, "all": {**parts, "n": 2}}
-    assert [line.name for line in sweeps.lines_of([many])] == [f"{name} all" for name in parts]
+    assert [line.name for line in sweeps.lines_of([many], ["add", "swap", "all"])] == [
+        f"{name} all" for name in parts
+    ]
     per_class = {"accuracy": 1.0, "mean_per_class": 2.0, "n_images": 3}
     assert len(sweeps.lines_of([per_class])) == 2
