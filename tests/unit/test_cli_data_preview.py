@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
+from clic.captions.composite import Room
 from clic.data import pack
-from clic.data.preview import mark_changes
+from clic.data.preview import FONT, INK, PALE, UNREAD_SHOWN, Word, _unread_pale, mark_changes
 from clic.types import Sample
 
 Clic = Callable[..., tuple[int, str, str]]
@@ -89,3 +90,28 @@ def test_changed_words_are_those_of_the_nearest_true_caption() -> None:
     ]
     longer = mark_changes("a big red dog. a blue fish.", true)
     assert [word for word, changed in longer if changed] == ["big", "fish."]
+
+
+def test_what_the_model_does_not_read_is_pale_and_not_drawn_without_end() -> None:
+    room = Room(lambda text: len(text.split()) + 2, 7)
+    words: list[Word] = [(str(i), INK) for i in range(40)]
+    shown = _unread_pale(words, room)
+    assert shown[:5] == words[:5]
+    assert shown[5:] == [(str(i), PALE) for i in range(5, 5 + UNREAD_SHOWN)] + [("...", PALE)]
+    assert _unread_pale(words[:6], room) == [*words[:5], ("5", PALE)]
+    assert _unread_pale(words[:5], room) == words[:5]
+    assert _unread_pale(words, None) == words
+
+
+def test_letters_beyond_english_are_drawn() -> None:
+    font = ImageFont.truetype(FONT, 13)
+    box = bytes(font.getmask("\uffff"))
+    assert all(bytes(font.getmask(letter)) != box for letter in "üßéñåЖΩŁ")
+
+
+def test_a_kind_is_told_where_there_are_several(clic_data: Clic, tiny: Path) -> None:
+    words = (f"model.name={tiny}", "data.samples=64", "train.batch_size=4")
+    _, told, _ = clic_data("preview", "+experiment=shapes_layout", *words)
+    assert "layout_share=0.75" in told
+    _, single, _ = clic_data("preview", "+experiment=shapes_negclip", *words)
+    assert "layout_" not in single and "compose:" not in single
