@@ -56,9 +56,11 @@ def validate_method(config: Config) -> None:
 def _check_negatives(kind: str, objective: str, captions: CaptionsConfig, needs: bool) -> None:
     names = captions.negative_kinds(kind)
     if needs and not names:
+        told = kind == "composite" and captions.layout_share > 0
+        layout = ", captions.layout_negative=true," if told else ","
         raise ConfigError(
             f"loss.{kind}={objective} needs false captions and captions.{kind}_negative=none makes "
-            f"none; choose a generator, or set loss.hard_negative_weight=0"
+            f"none; choose a generator{layout} or set loss.hard_negative_weight=0"
         )
     if not needs and names:
         because = f"loss.{kind}={objective} that uses no false captions"

@@ -14,6 +14,7 @@ import yaml
 
 from clic import models, runs
 from clic.cli import train as command
+from clic.cli import train_help
 from clic.cli.overrides import quote_braces
 from clic.config import Config
 from clic.errors import ConfigError
@@ -89,7 +90,7 @@ def test_the_defaults_hold_no_experiment() -> None:
     "path", sorted(ROOT.glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}"
 )
 def test_every_file_says_what_it_is(path: Path) -> None:
-    described = dict(command.described(path.parent.name))
+    described = dict(train_help.described(path.parent.name))
     assert len(described[path.stem]) > 10
 
 
@@ -97,14 +98,14 @@ def test_every_file_says_what_it_is(path: Path) -> None:
 
 
 def test_help_lists_everything_and_fits_a_terminal() -> None:
-    page = command.help_text()
+    page = train_help.help_text()
     assert all(len(line) <= 80 for line in page.splitlines())
     for experiment in EXPERIMENTS:
         (line,) = [li for li in page.splitlines() if li.split()[:1] == [experiment]]
         assert len(line.split()) > 3
     for word in CHOICES:
         assert word.split("=")[1] in page
-    for name in command.settings():
+    for name in train_help.settings():
         assert name in page
     for part in ("examples:", "--multirun", "--cfg", "torchrun"):
         assert part in page

@@ -37,13 +37,15 @@ RECIPE = {"+experiment": "vitb32", "model.pretrained": "null"}
 def add_arguments(parser: Parser) -> None:
     """Add this command's arguments."""
     parser.usage = f"{parser.prog} [SHARDS ...] [SETTING=VALUE ...] [options]"
-    parser.add_argument("--out", type=Path, default=Path("preview.png"), help="PNG to write")
+    parser.add_argument("--out", type=Path, default=Path("preview.png"), help="picture to write")
     parser.add_argument("--step", type=int, help="step of the run (default: one of each kind)")
     parser.add_argument("--rows", type=int, default=8, help="first rows of a step (default 8)")
 
 
 def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     """Draw the batches."""
+    from PIL import Image
+
     from clic import data, models, runs
     from clic.data.preview import Section, draw_sheet
     from clic.validation import validate
@@ -64,7 +66,8 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
         drawn.append(f"{len(rows)} {kind} rows of step {step}")
     with writing(flags.out):
         flags.out.parent.mkdir(parents=True, exist_ok=True)
-        draw_sheet(sections, room=builder.room()).save(flags.out, format="PNG")
+        form = Image.registered_extensions().get(flags.out.suffix.lower(), "PNG")
+        draw_sheet(sections, room=builder.room()).save(flags.out, format=form)
     print(f"{flags.out}: {', '.join(drawn)} ({config.name})")
     for name, values in _shown(config).items():
         shown = " ".join(f"{k}={v}" for k, v in values.items())
