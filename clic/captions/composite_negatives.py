@@ -79,8 +79,8 @@ def layout_negative(composite: Composite, rng: np.random.Generator) -> HardNegat
         rng: Draws the statement and how it is made false.
 
     Returns:
-        The false caption, with its edits of p1 (caption 0); None where no
-        relation is told, or its opposite may be true (of "a dog" and "a brown dog").
+        The false caption, with its edits of p1 (caption 0); None where no relation is told, or its
+        opposite may be true (of "a dog" and "a brown dog").
     """
     parts = composite.parts
     told = [number for number, part in enumerate(parts) if isinstance(part, Statement)]
