@@ -128,7 +128,7 @@ def test_records_name_every_kind_of_negatives(setup: Callable[..., Setup]) -> No
 @pytest.mark.parametrize(
     ("kinds", "expected"),
     [
-        ((), {"composite/no_negative": 0.5}),
+        ((), {"composite/no_negative": 0.25}),
         (("swap",), {"composite/no_negative": 0.5}),
         (("swap", "swap"), {"composite/no_negative/swap": 0.25}),
     ],
