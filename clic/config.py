@@ -129,7 +129,8 @@ class CaptionsConfig:
         layout_held_out: Phrases of relations that are never used, e.g. `[on the left of]`, to test
             with.
         repair_negatives: In a cross swap, let "a" and "an" follow the new words and draw anew where
-            the result is true; the published code does neither (`false` reproduces that).
+            the result is true by any sentence of the images; the published code does neither
+            (`false` reproduces that).
         single_negative: False caption of a single image: `swap`, `replace`, `mixture` (one of
             them, drawn for each image), `stored` (one of those kept with the sample) or `none`.
         mixture: Of `mixture`, each generator's weight, e.g. `{swap: 1, replace: 3}`. Where the

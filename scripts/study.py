@@ -243,7 +243,8 @@ def run_command(
     Raises:
         CommandError: It ended with another code than 0.
     """
-    env = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    # Unbuffered, so that the last line of the log is what was said last.
+    env = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     with log.open("a", encoding="utf-8") as out:
         print(f"$ {name}", *words, file=out, flush=True)
         done = subprocess.run(

@@ -99,8 +99,11 @@ class Composite:
         """
         if room is None or room.holds(*self.positives()):
             return self
-        captions = self.captions
-        kept = shortest_first([part.text(captions) for part in self.parts], room)
+        wordings = ((part, part.inverse()) for part in self.parts)
+        longer = [
+            max((part.text(self.captions) for part in pair), key=room.measure) for pair in wordings
+        ]
+        kept = shortest_first(longer, room)
         shorter = replace(self, parts=tuple(self.parts[number] for number in kept))
         told = isinstance(shorter.parts[0], Statement)
         if told and not room.holds(*shorter.positives()):

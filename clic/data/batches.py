@@ -43,6 +43,11 @@ class _Row(NamedTuple):
     faults: list[Fault]
 
 
+def _made(row: _Row) -> int:
+    """Return how many false captions a row has, those that do not count for their cut included."""
+    return sum(negative is not None for negative in row.captions.negatives)
+
+
 class BatchBuilder:
     """Turns the sampler's plans into batches.
 
@@ -87,7 +92,7 @@ class BatchBuilder:
         tally = Tally(
             samples=sum(len(row.samples) for row in rows) + len(faults),
             broken=len(faults),
-            captions=positives[..., 0].numel() + (0 if mask is None else int(mask.sum())),
+            captions=positives[..., 0].numel() + sum(map(_made, rows)),
             cut=cut + cut_negatives,
             no_negative=0 if mask is None else int((~mask.any(1)).sum()),
             retagged=sum(row.captions.retagged for row in rows),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import NamedTuple
@@ -77,19 +77,23 @@ def _band(section: Section, columns: int, font: Font, room: Room | None) -> Imag
     return band
 
 
-def _cell(pixels: np.ndarray, captions: RowCaptions, font: Font, room: Room | None) -> Image.Image:
-    lines: list[list[Word]] = []
+def _paragraphs(captions: RowCaptions, room: Room | None) -> Iterator[list[Word]]:
+    """Yield the words of each caption, with what says which it is."""
     for number, text in enumerate(captions.positives, 1):
         words = [(word, INK) for word in text.split()]
-        lines += _wrap([(f"p{number}", GREY), *_unread_pale(words, room)], font)
+        yield [(f"p{number}", GREY), *_unread_pale(words, room)]
     false = [negative for negative in captions.negatives if negative is not None]
     if not false:
-        lines += [[("no false caption", GREY)]]
+        yield [("no false caption", GREY)]
     for negative in false:
         marked = mark_changes(negative.text, captions.positives)
         words = [(word, RED if changed else INK) for word, changed in marked]
         kind = [(f"({negative.kind})", GREY)] if len(captions.negatives) > 1 else []
-        lines += _wrap([("false", RED), *kind, *_unread_pale(words, room)], font)
+        yield [("false", RED), *kind, *_unread_pale(words, room)]
+
+
+def _cell(pixels: np.ndarray, captions: RowCaptions, font: Font, room: Room | None) -> Image.Image:
+    lines = [line for words in _paragraphs(captions, room) for line in _wrap(words, font)]
     factor = -(-LEAST_SIDE // len(pixels))
     shown = Image.fromarray(pixels.repeat(factor, axis=0).repeat(factor, axis=1))
     size = (shown.width + MARGIN + TEXT_WIDTH, max(shown.height, LINE * len(lines)))

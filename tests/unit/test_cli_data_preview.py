@@ -12,8 +12,19 @@ from PIL import Image, ImageFont
 
 from clic.captions.composite import Room
 from clic.data import pack
-from clic.data.preview import FONT, INK, PALE, UNREAD_SHOWN, Word, _unread_pale, mark_changes
-from clic.types import Sample
+from clic.data.captioning import RowCaptions
+from clic.data.preview import (
+    FONT,
+    GREY,
+    INK,
+    PALE,
+    UNREAD_SHOWN,
+    Word,
+    _paragraphs,
+    _unread_pale,
+    mark_changes,
+)
+from clic.types import HardNegative, Sample
 
 Clic = Callable[..., tuple[int, str, str]]
 SENTENCES = ("a red dog sleeps", "two cats play", "a man rides a horse", "the blue car is old")
@@ -109,7 +120,20 @@ def test_letters_beyond_english_are_drawn() -> None:
     assert all(bytes(font.getmask(letter)) != box for letter in "üßéñåЖΩŁ")
 
 
-def test_a_kind_is_told_where_there_are_several(clic_data: Clic, tiny: Path) -> None:
+def test_a_kind_is_told_where_there_are_several() -> None:
+    swap, layout = (HardNegative(f"the {kind}", kind, ()) for kind in ("cross_swap", "layout"))
+    shown = list(_paragraphs(RowCaptions(("the truth",), (swap, layout)), None))
+    assert [" ".join(word for word, _ in words) for words in shown] == [
+        "p1 the truth", "false (cross_swap) the cross_swap", "false (layout) the layout",
+    ]  # fmt: skip
+    shown = list(_paragraphs(RowCaptions(("the truth",), (swap,)), None))
+    assert [word for word, _ in shown[1]] == ["false", "the", "cross_swap"]
+    assert list(_paragraphs(RowCaptions(("the truth",), (None, None)), None))[1] == [
+        ("no false caption", GREY)
+    ]
+
+
+def test_only_settings_that_matter_are_shown(clic_data: Clic, tiny: Path) -> None:
     words = (f"model.name={tiny}", "data.samples=64", "train.batch_size=4")
     _, told, _ = clic_data("preview", "+experiment=shapes_layout", *words)
     assert "layout_share=0.75" in told

@@ -66,8 +66,9 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
         drawn.append(f"{len(rows)} {kind} rows of step {step}")
     with writing(flags.out):
         flags.out.parent.mkdir(parents=True, exist_ok=True)
-        form = Image.registered_extensions().get(flags.out.suffix.lower(), "PNG")
-        draw_sheet(sections, room=builder.room()).save(flags.out, format=form)
+        form = Image.registered_extensions().get(flags.out.suffix.lower())
+        sheet = draw_sheet(sections, room=builder.room())
+        sheet.save(flags.out, format=form if form in Image.SAVE else "PNG")
     print(f"{flags.out}: {', '.join(drawn)} ({config.name})")
     for name, values in _shown(config).items():
         shown = " ".join(f"{k}={v}" for k, v in values.items())
