@@ -145,9 +145,12 @@ class ShardCache:
                 f"{self.limit / GB:.3g}; raise it"
             )
         deadline = time.monotonic() + PATIENCE
+        idle = False
         while missing := self._try_room(need, path):
-            # What is left is read or fetched by others, and may go when they are done.
-            if time.monotonic() > deadline or not any(map(_reserved, self._others(path))):
+            # What is left is read or fetched by others, and may go when they are done. If there is
+            # nothing left, it may have gone since the first look: only the second one is believed.
+            was_idle, idle = idle, not any(map(_reserved, self._others(path)))
+            if time.monotonic() > deadline or (idle and was_idle):
                 raise DataError(missing)
             time.sleep(POLL)
 
@@ -184,7 +187,8 @@ class ShardCache:
         Partial ones are among them: one that nobody holds is of a download that was given up.
         """
         ages = []
-        for other in (*self.folder.glob("*.tar"), *self.folder.glob("*.tar.part")):
+        # Partial ones first: one that is renamed meanwhile is seen twice, and not never.
+        for other in (*self.folder.glob("*.tar.part"), *self.folder.glob("*.tar")):
             if other.name not in (path.name, f"{path.name}.part"):
                 with suppress(FileNotFoundError):
                     ages.append((other.stat().st_atime_ns, other))

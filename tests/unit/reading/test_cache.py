@@ -145,6 +145,22 @@ def test_the_oldest_make_room(
         assert cached(tmp_path) == {f"{name}.tar" for name in kept}
 
 
+@pytest.mark.parametrize("looks", [1, 2])
+def test_what_was_in_the_way_may_be_gone_at_the_second_look(
+    looks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread's file went between the look for room and the look at who holds it."""
+    monkeypatch.setattr("clic.data.cache.POLL", 0.001)
+    cache = ShardCache(tmp_path, 100)
+    answers = iter(["in use"] * looks + [""])
+    monkeypatch.setattr(cache, "_try_room", lambda need, path: next(answers))
+    if looks == 1:
+        cache.make_room(10, tmp_path / "a.tar")
+        return
+    with pytest.raises(DataError, match="in use"):
+        cache.make_room(10, tmp_path / "a.tar")
+
+
 def test_a_shard_in_use_stays(served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clic.data.cache.PATIENCE", 0.2)
     size = len(served.files["/a.tar"])
