@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,23 +22,11 @@ WORDS = (
 )
 
 
-def command(name: str, *words: str, cwd: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", f"clic.cli.{name}", *words],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, f"{name} {' '.join(words)}\n{done.stdout}\n{done.stderr}"
-
-
 @pytest.mark.slow
-def test_training_teaches_relations(tmp_path: Path) -> None:
-    command("train", *WORDS, cwd=tmp_path)
+def test_training_teaches_relations(tmp_path: Path, command: Callable[..., str]) -> None:
+    command("clic-train", *WORDS, cwd=tmp_path)
     command(
-        "eval", "--bench", "shapes++,shapes-relations", "--model", "runs/run", "--json",
+        "clic-eval", "--bench", "shapes++,shapes-relations", "--model", "runs/run", "--json",
         "tuned.json", "--device", "cpu", cwd=tmp_path,
     )  # fmt: skip
     found = json.loads((tmp_path / "tuned.json").read_text())["benchmarks"]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,23 +12,8 @@ import pytest
 STEPS = 200
 
 
-def command(name: str, *words: str, cwd: Path) -> str:
-    """Run a command as it is installed and return what it printed."""
-    module = name.removeprefix("clic-")
-    done = subprocess.run(
-        [sys.executable, "-m", f"clic.cli.{module}", *words],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, f"{name} {' '.join(words)}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workplace(tmp_path_factory: pytest.TempPathFactory, command: Callable[..., str]) -> Path:
     """A folder in which the default experiment was trained for two thirds of its steps."""
     folder = tmp_path_factory.mktemp("workplace")
     command(
@@ -40,7 +24,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def numbers(workplace: Path) -> dict[str, dict]:
+def numbers(workplace: Path, command: Callable[..., str]) -> dict[str, dict]:
     """Benchmarks of the base, the tuned model and the one half-way."""
     command("clic-patch", "--alpha", "0.5", cwd=workplace)
     models = {"base": "shapes-base", "tuned": "runs/run", "half": "runs/run/patched/alpha-0.50"}
@@ -87,7 +71,9 @@ def test_half_way_lies_between(numbers: dict[str, dict]) -> None:
 
 
 @pytest.mark.slow
-def test_the_ends_of_patching_are_the_models_themselves(workplace: Path) -> None:
+def test_the_ends_of_patching_are_the_models_themselves(
+    workplace: Path, command: Callable[..., str]
+) -> None:
     command("clic-patch", "--alpha", "0,1", cwd=workplace)
     run = workplace / "runs/run"
     weights = "open_clip_model.safetensors"
