@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import os
@@ -22,6 +21,7 @@ from clic.data.index_tar import NOTHING, Span, read_span, walk
 from clic.data.pool import Ticker, run_tasks
 from clic.data.record import captions_of, parse_record
 from clic.errors import ClicError, ConfigError, DataError
+from clic.locks import Lock, take_lock
 
 _RETRIES = 5  # of a task on Ray whose worker died
 _PATIENCE = 10.0  # seconds for a cluster to answer
@@ -251,10 +251,8 @@ def _claimed(shard: Path) -> Iterator[Path]:
     """
     temporary = shard.with_name(f".{shard.name}.annotating")
     with open(temporary, "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"{shard} is being annotated by another process") from error
+        if take_lock(file, shard, shared=False, wait=False) is Lock.HELD:
+            raise DataError(f"{shard} is being annotated by another process")
         try:
             file.truncate(0)
             yield temporary

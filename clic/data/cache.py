@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -17,11 +16,15 @@ from typing import Any, BinaryIO
 from clic.data.index import INDEX_SUFFIX, index_path, load_index, write_index
 from clic.data.remote import MISSING, beside, fetch
 from clic.download import RefusedError
+from clic.download.content import BLOCK, is_tar
 from clic.errors import DataError, UnavailableError
+from clic.locks import Lock, open_lock, take_lock
 
 GB = 10**9
 PATIENCE = 600.0
 """Seconds to wait for other processes to be done with what must go, or with their downloads."""
+STALE = 3600.0
+"""Seconds after which a partial file that nobody can lock counts as given up."""
 POLL = 0.05
 UNKNOWN = 16 << 20
 """Bytes after which room is made again, where a server does not say how long a file is."""
@@ -86,7 +89,8 @@ class ShardCache:
             except DataError as error:
                 raise UnavailableError(str(error)) from error
             finally:
-                _grant(path).unlink(missing_ok=True)
+                with suppress(OSError):  # of another user, who fetched the same and was killed
+                    _grant(path).unlink(missing_ok=True)
             file = self._open_cached(path)  # None if another process evicted it in this instant
         with file:
             yield file
@@ -94,10 +98,13 @@ class ShardCache:
     def _open_cached(self, path: Path) -> BinaryIO | None:
         try:
             file = open(path, "rb")  # noqa: SIM115, the caller closes it
-            fcntl.flock(file, fcntl.LOCK_SH)
+            take_lock(file, path, shared=True, wait=True)
             mine = os.fstat(file.fileno())
-            if os.path.samestat(mine, path.stat()):
-                os.utime(path, ns=(time.time_ns(), mine.st_mtime_ns))
+            if not is_tar(os.pread(file.fileno(), BLOCK, 0)):
+                path.unlink(missing_ok=True)  # a web page, kept before answers were looked at
+            elif os.path.samestat(mine, path.stat()):
+                with suppress(OSError):  # it may be another user's, or the disk read-only
+                    os.utime(path, ns=(time.time_ns(), mine.st_mtime_ns))
                 return file
             file.close()
         except FileNotFoundError:
@@ -118,15 +125,16 @@ class ShardCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock_path = target.with_name(f"{target.name}.lock")
-            lock = open(lock_path, "wb")  # noqa: SIM115, closed below
+            lock = open_lock(lock_path)
         except OSError as error:
             raise _unusable(self.folder, error) from error
         with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            take_lock(lock, lock_path, shared=False, wait=True)
             if not target.exists() and not _fetch_index(url, target):
                 with self.open(url):
                     write_index(self.path(url), target)
-            lock_path.unlink(missing_ok=True)
+            with suppress(PermissionError):  # another user's
+                lock_path.unlink(missing_ok=True)
         return target
 
     def make_room(self, need: int, path: Path) -> None:
@@ -156,12 +164,13 @@ class ShardCache:
 
     def _try_room(self, need: int, path: Path) -> str:
         """Return what is in the way, after all that nobody uses has gone."""
-        with open(self.folder / ".lock", "wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with open_lock(self.folder / ".lock") as lock:
+            take_lock(lock, self.folder / ".lock", shared=False, wait=True)
             while missing := self._missing(need, path):
                 if not any(_remove_unused(other) for other in self._others(path)):
                     return missing
-            _grant(path).write_text(str(need), encoding="utf-8")
+            with suppress(PermissionError):  # of another user, who fetched the same and was killed
+                _grant(path).write_text(str(need), encoding="utf-8")
         return ""
 
     def _missing(self, need: int, path: Path) -> str:
@@ -172,7 +181,9 @@ class ShardCache:
                 f"the shards in use fill data.cache_gb={self.limit / GB:.3g} in {self.folder}; "
                 "raise it"
             )
-        arrived = path.with_name(f"{path.name}.part").stat().st_size
+        arrived = 0  # as seen where the disk has no locks, and the partial file another name
+        with suppress(FileNotFoundError):
+            arrived = path.with_name(f"{path.name}.part").stat().st_size
         free = shutil.disk_usage(self.folder).free
         if free < need - arrived:
             return (
@@ -187,6 +198,10 @@ class ShardCache:
         Partial ones are among them: one that nobody holds is of a download that was given up.
         """
         ages = []
+        for own in self.folder.glob("*.tar.*.part"):  # of processes that could not lock
+            if _is_stale(own):
+                with suppress(OSError):
+                    own.unlink()
         # Partial ones first: one that is renamed meanwhile is seen twice, and not never.
         for other in (*self.folder.glob("*.tar.part"), *self.folder.glob("*.tar")):
             if other.name not in (path.name, f"{path.name}.part"):
@@ -235,15 +250,27 @@ def _grant(path: Path) -> Path:
 def _remove_unused(path: Path) -> bool:
     try:
         with open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found = take_lock(file, path, shared=False, wait=False)
+            # On a disk without locks nobody knows who uses it; readers keep what they have open.
+            unused = path.suffix != ".part" or _is_stale(path)
+            if found is Lock.HELD or (found is Lock.UNSUPPORTED and not unused):
+                return False
             path.unlink()
             if path.suffix == ".part":
                 _grant(path.with_suffix("")).unlink(missing_ok=True)
     except FileNotFoundError:
         return True
     except OSError:
-        return False  # somebody reads or fetches it
+        return False  # it is another user's
     return True
+
+
+def _is_stale(path: Path) -> bool:
+    """Return whether nobody has written to a partial file for long."""
+    try:
+        return path.stat().st_mtime < time.time() - STALE
+    except FileNotFoundError:
+        return True
 
 
 def _reserved(path: Path) -> int:

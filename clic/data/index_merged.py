@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from clic.data.index import COLUMNS, ShardIndex, index_counts, load_index, remed
 from clic.data.index_columns import ColumnsError, read_columns, write_columns
 from clic.data.index_tar import Span
 from clic.errors import DataError
+from clic.locks import open_lock, take_lock
 
 FORMAT, VERSION = "merged index", 1
 IN_MEMORY = 8 << 20
@@ -124,8 +124,8 @@ def merge(indexes: Sequence[Path], folder: Path) -> MergedIndex:
     try:
         if columns is None:
             folder.mkdir(parents=True, exist_ok=True)
-            with open(path.with_suffix(".lock"), "wb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel drops it with the process
+            with open_lock(path.with_suffix(".lock")) as file:
+                take_lock(file, folder, shared=False, wait=True)
                 columns = _mapped(path, identity)
                 if columns is None:
                     _write(path, identity, indexes)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from clic.data.index import write_index
 from clic.errors import DataError
+from clic.locks import Lock, take_lock
 
 
 def index_missing(missing: Sequence[tuple[Path, Path]]) -> None:
@@ -58,23 +58,13 @@ def ensure_index(shard: Path, target: Path, wait: bool) -> bool:
         return True
     try:
         with open(shard, "rb") as file:
-            if not _claimed(file, wait):
+            if take_lock(file, shard, shared=False, wait=wait) is Lock.HELD:
                 return False
             if not target.exists():  # who had the claim may have written it
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_index(shard, target)
     except OSError as error:
         raise DataError(f"{shard} cannot be read ({error.strerror}); mend or remove it") from error
-    return True
-
-
-def _claimed(file: BinaryIO, wait: bool) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # a disk without locks: the work may be done twice, the files stay whole
     return True
 
 

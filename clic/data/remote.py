@@ -9,6 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from clic.download import RefusedError, download
+from clic.download.connection import shown
+from clic.download.content import check_content
 from clic.download.partial import partial_file
 from clic.errors import DataError
 
@@ -86,6 +88,8 @@ def _fetch_object(url: str, target: Path, progress: Progress | None) -> Path:
                             progress(done, total)
                 if done != total:
                     raise ConnectionError(f"{done} of {total} bytes")
+                partial.flush()
+                check_content(partial.path, target.name, shown(url), ended=True)
             except FileNotFoundError as error:
                 raise RefusedError(f"{url} is not there; check it", 404) from error
             except OSError as error:

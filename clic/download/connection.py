@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
+import io
 import re
 import ssl
+import time
 import urllib.error
 import urllib.request
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from clic.download.partial import Origin
 from clic.errors import DataError
 
 TIMEOUT = 60.0
+SLOWEST = 1000.0
+"""Bytes a second that a server must send, or another connection is tried."""
+WINDOW = 60.0
+"""Seconds of waiting over which that is measured."""
 PASSING = (408, 416, 425, 429, 500, 502, 503, 504)
 """Answers of a server that may answer otherwise to the next request."""
 URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"
@@ -77,8 +85,8 @@ def _opener() -> urllib.request.OpenerDirector:
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
+        _HTTPHandler,
+        _HTTPSHandler,
         urllib.request.HTTPDefaultErrorHandler,
         urllib.request.HTTPRedirectHandler,
         urllib.request.HTTPErrorProcessor,
@@ -88,6 +96,55 @@ def _opener() -> urllib.request.OpenerDirector:
     return opener
 
 
+class _Paced(io.RawIOBase):
+    """What a socket sends, head and body; a server that only drips is as good as silent."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw, self._waited, self._bytes = raw, 0.0, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        begin = time.monotonic()
+        count = self._raw.readinto(buffer)  # type: ignore[attr-defined]
+        self._waited += time.monotonic() - begin
+        self._bytes += count or 0
+        if self._waited >= WINDOW:
+            if count and self._bytes < SLOWEST * self._waited:
+                raise TimeoutError(f"{self._bytes} bytes in {self._waited:.0f} seconds, too slow")
+            self._waited, self._bytes = 0.0, 0
+        return count  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, *words: Any, **named: Any) -> None:
+        super().__init__(*words, **named)
+        self.fp = io.BufferedReader(_Paced(self.fp.detach()))
+
+
+class _HTTPConnection(http.client.HTTPConnection):
+    response_class = _Response
+
+
+class _HTTPSConnection(http.client.HTTPSConnection):
+    response_class = _Response
+
+
+class _HTTPHandler(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_HTTPConnection, req)
+
+
+class _HTTPSHandler(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_HTTPSConnection, req)
+
+
 def describe(response: http.client.HTTPResponse, url: str) -> Origin:
     """Return what an answer is (part) of."""
     etag, modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
@@ -95,8 +152,13 @@ def describe(response: http.client.HTTPResponse, url: str) -> Origin:
     validator = etag if etag and not etag.startswith("W/") else modified
     if response.status == 206:
         total = re.search(r"/(\d+)$", response.headers.get("Content-Range", ""))
-        return Origin(url, validator, int(total[1]) if total else None)
-    return Origin(url, validator, response.length)
+        return Origin(address_id(url), validator, int(total[1]) if total else None)
+    return Origin(address_id(url), validator, response.length)
+
+
+def address_id(url: str) -> str:
+    """Return what tells a URL from others without what may be secret in it."""
+    return f"{shown(url)} {hashlib.blake2b(url.encode(), digest_size=8).hexdigest()}"
 
 
 def shown(url: str) -> str:

@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from clic.download.connection import PassingError, connect, describe, shown
+from clic.download import connection
+from clic.download.connection import PassingError, address_id, connect, describe, shown
+from clic.download.content import check_content
 from clic.download.partial import Origin, Partial, partial_file
 from clic.errors import DataError
 
@@ -31,13 +33,15 @@ def download(
     sha256: str | None = None,
     size: int | None = None,
     progress: Progress | None = None,
+    name: str | None = None,
 ) -> Path:
     """Fetch a file over http(s) and return where it lies.
 
     What has arrived is kept in `<target>.part` (what it is part of, in `<target>.part.json`), from
     which a dropped connection, Ctrl-C or kill continues, provided that the server proves by ETag or
     Last-Modified that the file is still the same; otherwise it is fetched anew. Processes that want
-    the same target wait for each other.
+    the same target wait for each other. A web page in place of the file is refused, and a tar, zip
+    or JSON file of which the server does not say the length is checked for its end.
 
     Args:
         url: http or https.
@@ -45,6 +49,7 @@ def download(
         sha256: Its checksum in hexadecimal, where known.
         size: Its size in bytes, where known.
         progress: Called with the bytes so far and in all (None where the server does not say).
+        name: What it will be called, whose ending tells what it must be; default `target`'s.
 
     Returns:
         `target`.
@@ -60,7 +65,7 @@ def download(
             if partial is None:
                 _check(target, target, sha256, size)
                 return target
-            _fetch(url, partial, size, progress)
+            _fetch(url, partial, size, progress, name or target.name)
             try:
                 _check(shown(url), partial.path, sha256, size)
             except DataError:
@@ -73,16 +78,21 @@ def download(
     return target
 
 
-def _fetch(url: str, partial: Partial, size: int | None, progress: Progress | None) -> None:
+def _fetch(
+    url: str, partial: Partial, size: int | None, progress: Progress | None, name: str
+) -> None:
     """Fill the partial file, however many connections it takes."""
-    failures, best = 0, partial.size()
+    failures, best, begun = 0, partial.size(), time.monotonic()
     while True:
         try:
             _fetch_rest(url, partial, size, progress)
+            _check_arrived(url, partial, name)
             return
         except PassingError as error:
-            reached = partial.size()
-            failures = 0 if reached > best else failures + 1
+            reached, now = partial.size(), time.monotonic()
+            # A byte a connection would never end, so what it brings must be worth its time.
+            worth = reached > best + connection.SLOWEST * (now - begun)
+            failures, begun = 0 if worth else failures + 1, now
             best = max(best, reached)
             if failures >= ATTEMPTS:
                 kept = f"{reached} bytes are kept" if reached else "or check the address"
@@ -94,6 +104,18 @@ def _fetch(url: str, partial: Partial, size: int | None, progress: Progress | No
             time.sleep(min(wait, LONGEST_WAIT))
 
 
+def _check_arrived(url: str, partial: Partial, name: str) -> None:
+    """Raise where a whole file is not what its name says."""
+    partial.flush()
+    origin = partial.origin()
+    try:
+        ended = origin is not None and origin.total is not None
+        check_content(partial.path, name, shown(url), ended)
+    except DataError:
+        partial.clear()  # or it would be continued
+        raise
+
+
 def _fetch_rest(url: str, partial: Partial, size: int | None, progress: Progress | None) -> None:
     """Fetch over one connection what is missing.
 
@@ -101,7 +123,7 @@ def _fetch_rest(url: str, partial: Partial, size: int | None, progress: Progress
         PassingError: It ended early.
     """
     old, have = partial.origin(), partial.size()
-    if old is None or old.url != url or old.validator is None:
+    if old is None or old.url != address_id(url) or old.validator is None:
         have = 0
     elif have and have == old.total:
         return  # killed between the last byte and the rename

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
+
+from clic.locks import Lock, open_lock, take_lock
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Origin:
     """What a partial file is part of.
 
     Attributes:
-        url: Where it comes from.
+        url: Where it comes from, as `address_id` says it.
         validator: Strong ETag or Last-Modified, by which the server knows the file again.
         total: Bytes of the whole, None where the server did not say.
     """
@@ -30,14 +32,19 @@ class Origin:
 class Partial:
     """`<target>.part`, and its `Origin` in `<target>.part.json`; one process has it at a time.
 
+    Where it cannot be locked, or is another user's, a process has one of its own, which none
+    continues.
+
     Args:
         target: What the file will be once it is whole.
-        file: The open partial file.
+        path: The partial file.
+        file: It, open.
+        kept: Whether another process may continue what this one leaves.
     """
 
-    def __init__(self, target: Path, file: BinaryIO) -> None:
-        self.target, self.path, self._file = target, _part(target), file
-        self._note = target.with_name(f"{target.name}.part.json")
+    def __init__(self, target: Path, path: Path, file: IO[bytes], kept: bool = True) -> None:
+        self.target, self.path, self._file, self._kept = target, path, file, kept
+        self._note = path.with_name(f"{path.name}.json")
 
     def size(self) -> int:
         """Return the bytes that have arrived."""
@@ -75,8 +82,8 @@ class Partial:
         self._note.unlink(missing_ok=True)
 
     def leave(self) -> None:
-        """Remove the files where nothing has arrived."""
-        if self.path.exists() and not self.path.stat().st_size:
+        """Remove the files where nothing has arrived, or nobody may continue them."""
+        if self.path.exists() and not (self._kept and self.path.stat().st_size):
             self.path.unlink()
             self._note.unlink(missing_ok=True)
 
@@ -94,20 +101,31 @@ def partial_file(target: Path) -> Iterator[Partial | None]:
     """
     path = _part(target)
     while not target.exists():
-        with open(path, "ab+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # the kernel drops it with the process
+        with open_lock(path) as file:
+            known = take_lock(file, path, shared=False, wait=True)
             if target.exists() or not _is_at(file, path):
                 continue  # who held it has moved or removed the file meanwhile
-            partial = Partial(target, file)
-            try:
-                yield partial
-            finally:
-                partial.leave()
-            return
+            if known is Lock.TAKEN and file.writable():
+                yield from _left(Partial(target, path, file))
+                return
+        own = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
+        with open(own, "ab") as file:
+            yield from _left(Partial(target, own, file, kept=False))
+        with suppress(OSError):
+            if not path.stat().st_size:
+                path.unlink()  # it was there to be locked
+        return
     yield None
 
 
-def _is_at(file: BinaryIO, path: Path) -> bool:
+def _left(partial: Partial) -> Iterator[Partial]:
+    try:
+        yield partial
+    finally:
+        partial.leave()
+
+
+def _is_at(file: IO[bytes], path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:

@@ -15,6 +15,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Hashable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -113,13 +114,15 @@ class FeatureCache:
             if path.suffix == ENDING:
                 blocks.append((status.st_mtime_ns, status.st_size, path))
             elif path.suffix == PART and status.st_mtime < time.time() - STALE_SECONDS:
-                path.unlink(missing_ok=True)
+                with suppress(PermissionError):
+                    path.unlink(missing_ok=True)
         total = sum(size for _, size, _ in blocks)
         for _, size, path in sorted(blocks):
             if total <= self.limit:
                 break
-            path.unlink(missing_ok=True)  # a process that is reading it has it open
-            total -= size
+            with suppress(PermissionError):  # another user's
+                path.unlink(missing_ok=True)  # a process that is reading it has it open
+                total -= size
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
         for entry in os.scandir(self.folder):
@@ -215,7 +218,7 @@ class TowerCache:
 
     def _read_block(self, path: Path, wanted: dict[bytes, int]) -> tuple[list[int], np.ndarray]:
         """Return the items that a block has, taken out of `wanted`, and their features."""
-        _, keys_hash, features_hash = path.stem.split("-")
+        keys_hash, _, features_hash = path.stem.removeprefix(f"{self._tower}-").partition("-")
         nothing: tuple[list[int], np.ndarray] = ([], np.empty((0, 0), np.float32))
         try:
             with safe_open(path, framework="numpy") as block:
@@ -227,21 +230,23 @@ class TowerCache:
                     return nothing
                 features = block.get_tensor("features")
             if whole and _array_hash(features) == features_hash:
-                os.utime(path)  # used now: among the last to go
+                with suppress(OSError):  # it may be another user's, or the disk read-only
+                    os.utime(path)  # used now: among the last to go
                 return [wanted.pop(key) for key in here], features[[rows[key] for key in here]]
             reason = "its content has changed"
         except FileNotFoundError:
             return nothing  # another process has just removed it
-        except (OSError, SafetensorError) as error:
+        except OSError as error:  # which says nothing of what the block holds
+            warnings.warn(f"features in {path} cannot be read ({error})", stacklevel=2)
+            return nothing
+        except SafetensorError as error:
             reason = str(error)
-        self._drop(path, reason)
-        return nothing
-
-    def _drop(self, path: Path, reason: str) -> None:
         warnings.warn(
             f"features in {path} are broken ({reason}); they are encoded again", stacklevel=2
         )
-        path.unlink(missing_ok=True)
+        with suppress(PermissionError):
+            path.unlink(missing_ok=True)
+        return nothing
 
 
 def _hash(data: bytes) -> bytes:

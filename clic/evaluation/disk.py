@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from clic.errors import DataError
+from clic.locks import Lock, take_lock
 
 SPARE = 1 << 28
 """Bytes of the disk that stay free."""
@@ -43,11 +43,9 @@ def alone(data_root: Path, say: Callable[[str], None]) -> Iterator[None]:
         ) from error
     handle = os.open(data_root, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if take_lock(handle, data_root, shared=False, wait=False) is Lock.HELD:
             say(f"{data_root}: waiting for another clic-data fetch")
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            take_lock(handle, data_root, shared=False, wait=True)
         yield
     finally:
         os.close(handle)  # which gives the lock back

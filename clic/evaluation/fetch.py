@@ -142,14 +142,14 @@ class _Site:
             sha256=value if kind == "sha256" else None,
             size=size,
             progress=self.progress(path),
+            name=path,
         )
-        try:
-            manifest.check_no_page(unchecked, url)
-            if kind == "md5":
+        if kind == "md5":
+            try:
                 manifest.check_md5(unchecked, value, url)
-        except DataError:
-            unchecked.unlink()
-            raise
+            except DataError:
+                unchecked.unlink()
+                raise
         digest = manifest.record(self.root, path, unchecked, url)
         os.replace(unchecked, target)
         trust = "as published" if checksum else "as before" if known else "none is published"
@@ -210,8 +210,7 @@ class _Site:
             path, url = item
             unchecked = self.root / f"{path}.unchecked"
             try:
-                download(self._address(url), unchecked)
-                manifest.check_no_page(unchecked, url)
+                download(self._address(url), unchecked, name=path)
             except ClicError as error:
                 lost[path] = str(error)
                 unchecked.unlink(missing_ok=True)

@@ -14,7 +14,6 @@ from clic.errors import DataError
 
 NAME = "fetched.json"
 CHUNK = 1 << 20
-_PAGE = (b"<!doctype html", b"<html")
 
 
 def recorded(data_root: Path, path: str) -> str | None:
@@ -71,17 +70,6 @@ def check_md5(file: Path, expected: str, name: str) -> None:
         raise DataError(
             f"{name} has the MD5 {digest.hexdigest()} where {expected} was expected; it is another "
             "file, or broken: try again"
-        )
-
-
-def check_no_page(file: Path, url: str) -> None:
-    """Raise `DataError` where a server answered with a web page instead of the file."""
-    with file.open("rb") as stream:
-        start = stream.read(512).lstrip().lower()
-    if start.startswith(_PAGE):
-        raise DataError(
-            f"{url} answers with a web page (a quota, a sign-up or a move), not with the file; "
-            "open it in a browser, or try again later"
         )
 
 

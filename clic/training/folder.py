@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import time
@@ -17,6 +16,7 @@ from omegaconf import OmegaConf
 from clic import runs
 from clic.config import Config
 from clic.errors import ConfigError, ModelError
+from clic.locks import Lock, take_lock
 
 LOCK_FILE = ".lock"
 PATIENCE = 10.0
@@ -177,12 +177,12 @@ def _taken(run: Path) -> ConfigError:
 def lock_run(run: Path) -> IO[str] | None:
     """Take a run for this process, or return None where another process holds it.
 
-    The kernel drops the lock with the process, so a killed run is free once that has ended.
+    The kernel drops the lock with the process, so a killed run is free once that has ended. On a
+    disk without locks a run counts as free.
     """
-    file = open(run / LOCK_FILE, "a", encoding="utf-8")  # noqa: SIM115, it is held until the end
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    path = run / LOCK_FILE
+    file = open(path, "a", encoding="utf-8")  # noqa: SIM115, it is held until the end
+    if take_lock(file, path, shared=False, wait=False) is Lock.HELD:
         file.close()
         return None
     _held.add(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -327,3 +328,55 @@ def test_settings_that_cannot_work(settings: dict[str, Any], message: str) -> No
         check(kind())
         with pytest.raises(ConfigError, match=message):
             check(kind(**settings))
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EACCES, errno.EROFS])
+def test_a_block_that_may_not_be_touched_is_used_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder, code: int
+) -> None:
+    keep(tmp_path, KEYS, rows(5))
+    refuse(monkeypatch, "os.utime", OSError(code, "not yours"))
+    found, kept = FeatureCache(tmp_path).tower("tower").read(KEYS)
+    assert found.all() and torch.equal(kept, rows(5)) and len(blocks(tmp_path)) == 1
+    assert not recwarn
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_block_that_cannot_be_read_is_not_called_broken_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    keep(tmp_path, KEYS, rows(5))
+    refuse(monkeypatch, "clic.evaluation.cache.safe_open", OSError(code, "not for you"))
+    with pytest.warns(UserWarning, match="cannot be read .*not for you"):
+        found, _ = FeatureCache(tmp_path).tower("tower").read(KEYS)
+    assert not found.any() and len(blocks(tmp_path)) == 1
+
+
+def test_blocks_that_may_not_be_removed_stay_and_the_others_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, key in enumerate(KEYS[:2]):
+        keep(tmp_path, [key], rows(1, number))
+        os.utime(max(blocks(tmp_path), key=lambda p: p.stat().st_mtime), (number, number))
+    foreign = min(blocks(tmp_path), key=lambda path: path.stat().st_mtime)
+    unlink = Path.unlink
+
+    def guarded(path: Path, missing_ok: bool = False) -> None:
+        if path == foreign:
+            raise PermissionError(errno.EPERM, "not yours")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", guarded)
+    FeatureCache(tmp_path, limit_gb=1e-9).evict()
+    assert blocks(tmp_path) == [foreign]
+    foreign.write_bytes(b"broken")
+    with pytest.warns(UserWarning, match="broken"):
+        found, _ = FeatureCache(tmp_path).tower("tower").read(KEYS)
+    assert not found.any() and blocks(tmp_path) == [foreign]
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, name: str, error: OSError) -> None:
+    def raises(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(name, raises)

@@ -20,6 +20,7 @@ LAYERS = {
     "config_eval": 0,
     "distributed": 0,
     "errors": 0,
+    "locks": 0,
     "seeding": 0,
     "types": 0,
     # L1: pure parts, which know neither runs nor settings.

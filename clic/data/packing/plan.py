@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from typing import Any
 from clic.data.packing.items import Item, dump, load
 from clic.data.packing.readers import Reader
 from clic.errors import ConfigError, DataError
+from clic.locks import Lock, take_lock
 
 WORK = ".packing"
 """Folder inside OUT for what is not finished; it goes when everything is."""
@@ -131,18 +131,16 @@ def claim(out: Path) -> Iterator[None]:
         raise DataError(f"{out} already holds shards; name a new folder, or remove them")
     try:
         work.mkdir(parents=True, exist_ok=True)
-        lock = open(work / "lock", "w")  # noqa: SIM115, it is held until the end
+        file = open(work / "lock", "w")  # noqa: SIM115, it is held until the end
     except OSError as error:
         raise DataError(
             f"OUT {out} cannot be written to ({error.strerror}); name another folder"
         ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+    with file:
+        if take_lock(file, work, shared=False, wait=False) is Lock.HELD:
             raise ConfigError(
                 f"another process is packing into {out}; wait for it, or name another folder"
-            ) from error
+            )
         yield
 
 
