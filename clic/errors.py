@@ -1,20 +1,64 @@
-"""Errors that are the user's to mend: one line with the cause and the remedy, exit code 2."""
+"""Errors that are the user's to mend, and what neither they nor a file may tell: secrets."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+HIDDEN = "..."
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
+_USER = re.compile(rf"({_SCHEME})[^\s/?#'\"]*@")
+# A list of addresses may be one text, so that a query ends before the next of them.
+_QUERY = re.compile(
+    rf"({_SCHEME}[^\s?#'\"]*[?#])(?!\.\.\.)(?:(?!,\s*{_SCHEME})[^\s'\"\]<>])+?"
+    rf"(?=[.,:;)]*(?:[\s'\"\]<>]|$|,\s*{_SCHEME}))"
+)
+_NAMES = (
+    r"(?:[\w.-]*[._-])?(?:token|secret|passwd|password|(?:api|access|secret|private)[_-]?key"
+    r"|(?:api|access|auth|secret)token|credentials?|authorization|signature)"
+)
+_NAME = re.compile(_NAMES, re.IGNORECASE)
+_VALUE = re.compile(rf"(\b{_NAMES}=['\"]?)[^\s'\",&;)\]}}]+", re.IGNORECASE)
+_TOKEN = re.compile(
+    r"\b(hf_|gh[pousr]_|github_pat_|xox[abeprs]-|AKIA|ASIA)[A-Za-z0-9]{16}[\w-]*"
+    r"|\b(sk-)[\w-]{32,}|\b(eyJ)[\w-]+\.[\w-]+\.[\w-]*|\b(Bearer )\S+"
+)
+"""Tokens of Hugging Face, GitHub, Slack, AWS and OpenAI, and JSON web tokens."""
+
+
+def redact(value: Any) -> Any:
+    """Return a text, or the lists and mappings it stands in, without what may be secret.
+
+    That is the user, password and query of an address, the value of a setting that is called a
+    token, key or password, and what looks like a well-known token.
+    """
+    if isinstance(value, str):
+        text = _QUERY.sub(rf"\1{HIDDEN}", _USER.sub(r"\1", value))
+        return _TOKEN.sub(rf"\1\2\3\4{HIDDEN}", _VALUE.sub(rf"\1{HIDDEN}", text))
+    if isinstance(value, Mapping):
+        return {
+            key: HIDDEN if one and _NAME.fullmatch(str(key)) else redact(one)
+            for key, one in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [redact(one) for one in value]
+    return value
 
 
 class ClicError(Exception):
     """A mistake in a setting, a file or a command line.
 
     The message names the setting or file, its value and what to do; the command lines print it
-    without a traceback and exit with 2. Anything else that is raised is a bug.
+    without a traceback and exit with 2. Anything else that is raised is a bug. What may be secret
+    in it, such as the query of an address, is left out.
     """
+
+    def __init__(self, *words: object) -> None:
+        super().__init__(*map(redact, words))
 
 
 class ConfigError(ClicError):

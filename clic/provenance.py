@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from clic.errors import redact
 
 PACKAGE = Path(__file__).resolve().parent
 PACKAGES = ("clic", "torch", "open_clip_torch", "numpy", "pillow")
@@ -52,3 +55,8 @@ def versions() -> dict[str, str | None]:
 def code() -> dict[str, Any]:
     """Return commit, versions and platform."""
     return {"commit": commit(), "versions": versions(), "platform": platform.platform()}
+
+
+def command() -> list[str]:
+    """Return the command line, without what may be secret in it."""
+    return [str(redact(word)) for word in sys.argv]

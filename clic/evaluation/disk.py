@@ -35,6 +35,7 @@ def alone(data_root: Path, say: Callable[[str], None]) -> Iterator[None]:
     Raises:
         DataError: It is no folder and cannot be made one.
     """
+    made = [place for place in (data_root, *data_root.parents) if not place.exists()]
     try:
         data_root.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -25,6 +25,7 @@ CSV_COLUMNS = (
 )  # fmt: skip
 # A table that is too wide is made to fit; others keep their size.
 SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
+_FORMULA = re.compile(r"[\s\0]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
     "_": r"\_", "%": r"\%", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -97,8 +98,20 @@ def csv_text(reports: Sequence[Report], comparison: Comparison | None = None) ->
         for line in panel.every:
             for index, report in enumerate(reports):
                 if line.values[index] is not None:
-                    writer.writerow(_csv_row(report, line, index))
+                    row = _csv_row(report, line, index)
+                    writer.writerow({key: _cell(value) for key, value in row.items()})
     return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula; names come from others' reports."""
+    if not isinstance(value, str) or not _FORMULA.match(value):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def _csv_row(report: Report, line: Line, index: int) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 
 from clic import distributed, provenance
-from clic.errors import ClicError, ConfigError, DataError
+from clic.errors import ClicError, ConfigError, DataError, redact
 from clic.evaluation import scoring
 from clic.evaluation.cache import FeatureCache
 from clic.evaluation.cases import Table, used_images
@@ -124,7 +123,7 @@ def run(
         raise scored.failure
     record = {
         **provenance.code(),
-        "command": sys.argv,
+        "command": provenance.command(),
         "date": started.isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - clock, 3),
         "stages": {**encoded.stages, "scoring": {"seconds": round(scored.seconds, 3)}},
@@ -133,7 +132,7 @@ def run(
         "device": str(getattr(model, "device", "unknown")),
         "dtype": str(getattr(model, "precision", getattr(model, "dtype", "unknown"))),
         "seed": plan.settings.get("seed"),
-        "settings": {**plan.settings, "batch_size": batch_size, "workers": workers},
+        "settings": redact({**plan.settings, "batch_size": batch_size, "workers": workers}),
         "benchmarks": scored.sources,
         "left_out": _left_out(plan),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import lzma
 import os
 import shutil
 import stat
@@ -9,19 +11,26 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from clic.errors import DataError
+from clic.evaluation import disk
+
+GROWTH = 200
+"""Sizes of an archive that all in it may have together; images hardly grow, text some 30 times."""
+ALLOWED = 1 << 30
+"""Bytes that it may have in any case."""
 
 
 class Member(NamedTuple):
-    """A file in an archive, and how to open it."""
+    """A file in an archive, its bytes, and how to open it."""
 
     name: str
-    open: AbstractContextManager[IO[bytes]]
+    size: int
+    open: Callable[[], IO[bytes]]
 
 
 def unpack(
@@ -39,33 +48,50 @@ def unpack(
         rename: Old and new name of the archive's top folder.
 
     Raises:
-        DataError: The archive is broken, or a member would leave the folder, or is a link.
+        DataError: The archive is broken, encrypted or larger inside than any benchmark's, the disk
+            is too small, or a member would leave the folder, or is a link.
     """
     into.mkdir(parents=True, exist_ok=True)
+    total, most = 0, max(ALLOWED, GROWTH * archive.stat().st_size)
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=into) as temporary:
         place = Path(temporary)
         try:
             for member in _members(archive):
+                total += member.size
+                if total > most:
+                    raise DataError(
+                        f"{archive} has {archive.stat().st_size:,} bytes and more than {most:,} in "
+                        "it; do not trust it, and remove it"
+                    )
                 parts = _safe_parts(member.name, archive)
                 wanted = _within(parts, only)
                 if wanted is None:
                     continue
                 if rename is not None and wanted[0] == rename[0]:
                     wanted = (rename[1], *wanted[1:])
+                disk.check_room(member.size, into)
                 target = place.joinpath(*wanted)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with member.open as source, target.open("xb") as sink:
+                with member.open() as source, target.open("xb") as sink:
                     shutil.copyfileobj(source, sink, 1 << 20)
         except (
             zipfile.BadZipFile,
             tarfile.TarError,
             zlib.error,
+            lzma.LZMAError,
             EOFError,
-            FileExistsError,
+            OSError,
             ValueError,
         ) as error:
+            if isinstance(error, OSError) and error.errno not in (None, errno.EEXIST, errno.EINVAL):
+                raise  # the disk
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise DataError(
-                f"{archive} is no whole archive ({error}); remove it and fetch it again"
+                f"{archive} is no whole archive ({reason}); remove it and fetch it again"
+            ) from error
+        except RuntimeError as error:  # encrypted, or compressed in a way that zipfile lacks
+            raise DataError(
+                f"{archive} cannot be unpacked here ({error}); unpack it by hand into {into}"
             ) from error
         return _move(place, into)
 
@@ -94,16 +120,21 @@ def _members(archive: Path) -> Iterator[Member]:
                     raise DataError(
                         f"{archive}: {info.filename!r} is a link, which is not unpacked"
                     )
-                yield Member(info.filename, opened.open(info))
+                yield Member(info.filename, info.file_size, partial(opened.open, info))
         return
     with tarfile.open(archive) as tar:
         for entry in tar:
             if entry.isdir():
                 continue
-            content = tar.extractfile(entry) if entry.isreg() else None
-            if content is None:
+            if not entry.isreg():
                 raise DataError(f"{archive}: {entry.name!r} is a link, which is not unpacked")
-            yield Member(entry.name, content)
+            yield Member(entry.name, entry.size, partial(_content, tar, entry))
+
+
+def _content(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
+    content = tar.extractfile(entry)
+    assert content is not None  # a regular file
+    return content
 
 
 def _safe_parts(name: str, archive: Path) -> tuple[str, ...]:

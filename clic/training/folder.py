@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from clic import runs
 from clic.config import Config
-from clic.errors import ConfigError, ModelError
+from clic.errors import ConfigError, ModelError, redact
 from clic.locks import Lock, take_lock
 
 LOCK_FILE = ".lock"
@@ -140,8 +140,8 @@ def _continued(path: Path) -> RunFolder:
 def differences(run: Path, config: Config) -> list[str]:
     """Return the settings of a run that differ from `config` and matter, as `name: then -> now`."""
     free = (*FREE_TO_CHANGE, "train.batch_size") if config.data.allow_reorder else FREE_TO_CHANGE
-    then = _flat(OmegaConf.to_container(OmegaConf.load(run / runs.CONFIG_FILE)))
-    now = _flat(asdict(config))
+    then = _flat(redact(OmegaConf.to_container(OmegaConf.load(run / runs.CONFIG_FILE))))
+    now = _flat(redact(asdict(config)))  # an address may be signed anew
     return [
         f"{key}: {then.get(key)} -> {now.get(key)}"
         for key in sorted(then.keys() | now.keys())
@@ -223,10 +223,11 @@ def claim(place: RunFolder, config: Config) -> IO[str]:
 
 
 def write_config(run: Path, config: Config) -> None:
-    """Write the resolved settings, whole or not at all; a run that cannot have them goes."""
+    """Write the resolved settings without secrets, whole or not at all; else the run goes."""
     temporary = run / f".{runs.CONFIG_FILE}.tmp"
     try:
-        temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
+        kept = redact(OmegaConf.to_container(OmegaConf.structured(config)))
+        temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(kept)), encoding="utf-8")
         os.replace(temporary, run / runs.CONFIG_FILE)
     except OSError:
         if not (run / runs.CONFIG_FILE).is_file():

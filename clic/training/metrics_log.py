@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clic import distributed
+from clic import distributed, provenance
 from clic.config import WandbConfig
 from clic.errors import ConfigError
 from clic.training.console import say
@@ -173,13 +174,17 @@ def _start_wandb(config: WandbConfig, name: str, folder: Path, settings: dict[st
         raise ConfigError(
             "wandb.enabled=true needs the package wandb; pip install wandb"
         ) from error
-    return wandb.init(
-        project=config.project,
-        entity=config.entity,
-        mode=config.mode,
-        name=name,
-        id=name,
-        resume="allow",
-        dir=str(folder),
-        config=settings,
-    )
+    words, sys.argv = sys.argv, provenance.command()  # W&B keeps the command line, too
+    try:
+        return wandb.init(
+            project=config.project,
+            entity=config.entity,
+            mode=config.mode,
+            name=name,
+            id=name,
+            resume="allow",
+            dir=str(folder),
+            config=settings,
+        )
+    finally:
+        sys.argv = words

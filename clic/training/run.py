@@ -16,7 +16,7 @@ import torch
 from clic import checkpoint, data, distributed, models, provenance, runs
 from clic.config import Config
 from clic.data import BatchBuilder
-from clic.errors import ConfigError
+from clic.errors import ConfigError, redact
 from clic.models import ClipModel
 from clic.seeding import seed_torch
 from clic.training.console import say
@@ -133,7 +133,7 @@ def _write_provenance(config: Config, place: RunFolder, clip: ClipModel) -> None
         "experiment": config.name,
         "seed": config.seed,
         **provenance.code(),
-        "command": sys.argv,
+        "command": provenance.command(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "device": str(clip.device),
         "world_size": distributed.world_size(),
@@ -166,7 +166,7 @@ def _fit(
         trainer.steps,
         config.wandb,
         run.name,
-        asdict(config),
+        redact(asdict(config)),
     )
     loader = data.make_loader(
         builder,

@@ -171,3 +171,16 @@ def test_with_one_true_caption_tables_have_its_accuracy_once() -> None:
     assert table_of(formats.markdown([one]), "sugarcrepe")[0] == ["category", "accuracy", "n"]
     lines = list(csv.DictReader(io.StringIO(formats.csv_text([one]))))
     assert [line["metric"] for line in lines] == ["itt", "itt", "p1", "p1"]
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r", " =", "\uff1d", "\n@"])
+def test_no_cell_is_a_formula(start: str) -> None:
+    name = f'{start}HYPERLINK("http://x","y")'
+    text = formats.csv_text([made(name, 50.0)])
+    one = next(csv.DictReader(io.StringIO(text, newline="")))
+    assert one["model"] == f"'{name}"
+
+
+def test_numbers_are_no_formulas() -> None:
+    for value in (-1.5, "-1.5", "+2", "a-b", "ViT-B-32:openai", None, ""):
+        assert formats._cell(value) == value

@@ -328,3 +328,30 @@ def test_differences_of_equal_settings_are_none(settings: Callable[..., Config])
     path = make_run(settings(*words), "shapes-1")
     assert differences(path, settings(*words)) == []
     assert json.dumps(differences(path, settings()))
+
+
+def test_settings_are_kept_without_secrets_and_an_address_may_be_signed_anew(
+    settings: Callable[..., Config],
+) -> None:
+    words = ["data=shards", "train.run_name=signed"]
+    config = settings(*words, "data.shards='https://u:s3cret@h.org/a.tar?sig=s3cret'")
+    run = make_run(config, "signed", steps=(5,))
+    kept = (run / runs.CONFIG_FILE).read_text(encoding="utf-8")
+    assert "s3cret" not in kept and "https://h.org/a.tar?..." in kept
+    assert choose(settings(*words, "data.shards='https://h.org/a.tar?sig=another'")).continued
+    with pytest.raises(
+        ConfigError, match=r"h.org/a\.tar\?\.\.\. -> https://h\.org/b\.tar\?\.\.\."
+    ) as e:
+        choose(settings(*words, "data.shards='https://h.org/b.tar?sig=s3cret'"))
+    assert "s3cret" not in str(e.value)
+
+
+def test_settings_kept_with_an_address_by_an_earlier_version_are_the_same(
+    settings: Callable[..., Config],
+) -> None:
+    words = ["data=shards", "train.run_name=old"]
+    config = settings(*words, "data.shards='https://h.org/a.tar?sig=1'")
+    run = make_run(config, "old", steps=(5,))
+    kept = (run / runs.CONFIG_FILE).read_text(encoding="utf-8")
+    (run / runs.CONFIG_FILE).write_text(kept.replace("?...", "?sig=1"), encoding="utf-8")
+    assert choose(settings(*words, "data.shards='https://h.org/a.tar?sig=2'")).continued

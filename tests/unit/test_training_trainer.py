@@ -410,12 +410,18 @@ def test_what_wandb_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         log=lambda record, step: told.append((record["loss"], step)),
         finish=lambda: told.append("end"),
     )
-    module = SimpleNamespace(init=lambda **settings: told.append(settings["name"]) or run)
+    module = SimpleNamespace(
+        init=lambda **settings: told.extend([settings["name"], *sys.argv]) or run
+    )
     monkeypatch.setitem(sys.modules, "wandb", module)
+    words = ["clic-train", "data.shards=https://u:s3cret@h.org/a.tar?sig=s3cret"]
+    monkeypatch.setattr(sys, "argv", words)
     log = MetricsLog(tmp_path / "m.jsonl", 0, 9, WandbConfig(enabled=True), "the-run", {})
     log.log({"step": 3, "loss": 0.5})
     log.close()
-    assert told == ["the-run", (0.5, 3), "end"]
+    line = ["clic-train", "data.shards=https://h.org/a.tar?..."]  # which W&B keeps by itself
+    assert told == ["the-run", *line, (0.5, 3), "end"]
+    assert sys.argv is words
 
 
 def test_evaluation_does_not_count_as_training_time(setup: Callable[..., Setup]) -> None:
