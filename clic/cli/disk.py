@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,13 +64,23 @@ def check_writable(*paths: str | None) -> None:
         special = file.exists() and not file.is_file()  # written into, where files are replaced
         if not os.access(file if special else file.parent, os.W_OK):
             raise ConfigError(f"cannot write {file}: no permission; choose another file")
+        if not special:
+            try:
+                tempfile.TemporaryFile(dir=file.parent).close()
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot write {file}: {error.strerror}; choose another file"
+                ) from error
 
 
 def check_folder(path: str) -> None:
     """Fail before the work where a folder could not be made, or written to, after it.
 
+    Something is put there and removed again: /proc and some network disks grant a permission that
+    they then refuse.
+
     Raises:
-        ConfigError: The path is a file, or there is no permission.
+        ConfigError: The path is a file, there is no permission, or it cannot be written to.
     """
     folder = Path(path).expanduser().absolute()
     existing = next(place for place in (folder, *folder.parents) if place.exists())
@@ -77,3 +88,7 @@ def check_folder(path: str) -> None:
         raise ConfigError(f"cannot write to {path}: {existing} is no folder; name another one")
     if not os.access(existing, os.W_OK):
         raise ConfigError(f"cannot write to {path}: no permission in {existing}; name another one")
+    try:
+        tempfile.TemporaryDirectory(dir=existing).cleanup()
+    except OSError as error:
+        raise ConfigError(f"cannot write to {path}: {error.strerror}; name another one") from error

@@ -13,6 +13,7 @@ from clic.cli.disk import check_folder, check_writable
 from clic.cli.eval_results import Results, gather
 from clic.cli.parser import Parser, add_scoring_flags, settings_of
 from clic.config_eval import EvalConfig, check
+from clic.errors import ConfigError
 
 NAME = "clic-eval"
 FALLBACK_MODEL = "ViT-B-32:openai"
@@ -134,7 +135,11 @@ def _wanted(settings: EvalConfig) -> dict[str, list[Path]]:
     check_writable(*named.values())
     if settings.out is not None:
         check_folder(settings.out)
-    return outputs.files(settings.out, named)
+    found = outputs.files(settings.out, named)
+    for file in (path for paths in found.values() for path in paths):
+        if file.is_dir():
+            raise ConfigError(f"{file} is a folder; remove it, or name another place")
+    return found
 
 
 def _default_model() -> str:

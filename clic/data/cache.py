@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from clic.data.index import INDEX_SUFFIX, index_path, load_index, write_index
 from clic.data.remote import MISSING, beside, fetch
 from clic.download import RefusedError
-from clic.download.content import BLOCK, is_tar
+from clic.download.content import BLOCK, WrongFileError, is_tar
 from clic.errors import DataError, UnavailableError
 from clic.locks import Lock, open_lock, take_lock
 
@@ -218,6 +218,8 @@ def _fetch_index(url: str, target: Path) -> bool:
     except RefusedError as error:
         if error.status not in MISSING:
             raise
+        return False
+    except WrongFileError:
         return False
     try:
         load_index(fetched)

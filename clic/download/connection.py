@@ -107,14 +107,14 @@ class _Paced(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int | None:
         begin = time.monotonic()
-        count = self._raw.readinto(buffer)  # type: ignore[attr-defined]
+        count = self._raw.readinto(buffer)
         self._waited += time.monotonic() - begin
         self._bytes += count or 0
         if self._waited >= WINDOW:
             if count and self._bytes < SLOWEST * self._waited:
                 raise TimeoutError(f"{self._bytes} bytes in {self._waited:.0f} seconds, too slow")
             self._waited, self._bytes = 0.0, 0
-        return count  # type: ignore[no-any-return]
+        return count
 
     def close(self) -> None:
         self._raw.close()

@@ -6,6 +6,7 @@ import json
 import re
 import tarfile
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 from clic.download.connection import PassingError
@@ -19,6 +20,10 @@ PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
 MARKUP = (".html", ".htm", ".xml", ".svg")
 
 
+class WrongFileError(DataError):
+    """What arrived is another thing than the file that was asked for."""
+
+
 def check_content(path: Path, name: str, said: str, ended: bool) -> None:
     """Check a file that has arrived, as far as its name tells what it must be.
 
@@ -29,19 +34,19 @@ def check_content(path: Path, name: str, said: str, ended: bool) -> None:
         ended: Whether the server told its length, and that has arrived.
 
     Raises:
-        DataError: It is something else.
+        WrongFileError: It is something else.
         PassingError: It is cut.
     """
     with path.open("rb") as file:
         start = file.read(BLOCK)
     kind = Path(name).suffix.lower()
     if PAGE.match(start) and kind not in MARKUP:
-        raise DataError(
+        raise WrongFileError(
             f"{said} answers with a web page (a quota, a sign-up or a move), not with the file; "
             "open it in a browser, or try again later"
         )
     if start.startswith(POINTER):
-        raise DataError(
+        raise WrongFileError(
             f"{said} answers with a git LFS pointer, not with the file; take the address that its "
             "download button has"
         )
@@ -51,6 +56,15 @@ def check_content(path: Path, name: str, said: str, ended: bool) -> None:
         _check_zip(path, start, said, ended)
     elif kind == ".json" and not ended:  # what was cut; what it holds is its reader's to judge
         _check_json(path, start, said)
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raise `DataError` where a file that could not be read is what git leaves in its place."""
+    with suppress(OSError), path.open("rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            raise DataError(
+                f"{path} is a git LFS pointer, not the file; run git lfs pull where it comes from"
+            )
 
 
 def is_tar(start: bytes) -> bool:
@@ -66,7 +80,7 @@ def is_tar(start: bytes) -> bool:
 
 def _check_tar(path: Path, start: bytes, said: str, ended: bool) -> None:
     if not is_tar(start):
-        raise DataError(
+        raise WrongFileError(
             f"{said} is no tar (it begins with {start[:16]!r}); check the address, or whether it "
             "needs a sign-in"
         )
@@ -90,14 +104,14 @@ def _check_zip(path: Path, start: bytes, said: str, ended: bool) -> None:
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         if start.startswith(b"PK") and not ended:
             raise PassingError("the zip ends early") from error
-        raise DataError(
+        raise WrongFileError(
             f"{said} is no whole zip ({error}); check the address, or try again later"
         ) from error
 
 
 def _check_json(path: Path, start: bytes, said: str) -> None:
     if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] not in (b"{", b"["):
-        raise DataError(
+        raise WrongFileError(
             f"{said} is no JSON (it begins with {start[:16]!r}); check the address, or whether it "
             "needs a sign-in"
         )

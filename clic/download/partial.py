@@ -109,11 +109,13 @@ def partial_file(target: Path) -> Iterator[Partial | None]:
                 yield from _left(Partial(target, path, file))
                 return
         own = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
-        with open(own, "ab") as file:
-            yield from _left(Partial(target, own, file, kept=False))
-        with suppress(OSError):
-            if not path.stat().st_size:
-                path.unlink()  # it was there to be locked
+        try:
+            with open(own, "ab") as file:
+                yield from _left(Partial(target, own, file, kept=False))
+        finally:
+            with suppress(OSError):
+                if not path.stat().st_size:
+                    path.unlink()  # it was there to be locked
         return
     yield None
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clic.errors import DataError
@@ -29,13 +29,25 @@ def check_room(needed: int, place: Path) -> None:
 
 
 @contextmanager
+def no_empty_folders(places: Iterable[Path]) -> Iterator[None]:
+    """Remove the folders of these places that the block makes and puts nothing into."""
+    above = {folder for place in places for folder in (place, *place.parents)}
+    new = [folder for folder in above if not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in sorted(new, key=lambda f: len(f.parts), reverse=True):
+            with suppress(OSError):  # it is not there, holds something, or is a file
+                folder.rmdir()
+
+
+@contextmanager
 def alone(data_root: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Let one process at a time put files below a data root; the others wait.
 
     Raises:
         DataError: It is no folder and cannot be made one.
     """
-    made = [place for place in (data_root, *data_root.parents) if not place.exists()]
     try:
         data_root.mkdir(parents=True, exist_ok=True)
     except OSError as error:

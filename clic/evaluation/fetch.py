@@ -74,7 +74,13 @@ def fetch(
         ConfigError: `mirror` has no effect, or a package is missing.
         DataError: A file cannot be had, is another one than published, or the disk is too small.
     """
-    with disk.alone(data_root, say):
+    places = [data_root]
+    for source in (*benchmark.annotations, *benchmark.images):
+        if isinstance(source, Torchvision):
+            places.append(_beside(data_root, source))
+        else:
+            places += [data_root / source.gives, data_root / getattr(source, "into", "")]
+    with disk.no_empty_folders(places), disk.alone(data_root, say):
         return _fetch(benchmark, data_root, _Site(data_root, say, progress, mirror))
 
 
@@ -234,8 +240,7 @@ class _Site:
                 "its own addresses; leave it out"
             )
         top = Path(source.gives).parts[0]
-        # torchvision takes a half-unpacked folder for a whole one, so it unpacks elsewhere.
-        place = self.root / f".fetching-{top}"
+        place = _beside(self.root, source)
         if (place / top).exists():
             shutil.rmtree(place / top)
         place.mkdir(parents=True, exist_ok=True)
@@ -255,6 +260,11 @@ class _Site:
         own, other = urlsplit(url), urlsplit(self.mirror)
         path = other.path.rstrip("/") + own.path
         return urlunsplit((other.scheme, other.netloc, path, own.query, ""))
+
+
+def _beside(data_root: Path, source: Torchvision) -> Path:
+    """Return where torchvision unpacks, as it takes a half-unpacked folder for a whole one."""
+    return data_root / f".fetching-{Path(source.gives).parts[0]}"
 
 
 def _hub_entries(listing: Path, url: str) -> list[tuple[str, int | None, str | None]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from clic.download.content import refuse_pointer
 from clic.errors import DataError
 from clic.evaluation.cases import Grids, Interner
 from clic.evaluation.refs import ImageRef
@@ -23,6 +24,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
+        refuse_pointer(path)
         raise DataError(f"{path} cannot be read as JSON ({error}); download it again") from error
 
 

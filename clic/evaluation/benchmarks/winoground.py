@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from clic.download.content import refuse_pointer
 from clic.errors import DataError
 from clic.evaluation.benchmarks.reading import GridBuilder, text_field
 from clic.evaluation.cases import Grids
@@ -70,5 +71,6 @@ def read_lines(path: Path) -> list[Any]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines if line.strip()]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
+        refuse_pointer(path)
         raise DataError(f"{path} cannot be read as JSON lines ({error}); get it again") from error

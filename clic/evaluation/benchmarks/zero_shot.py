@@ -138,6 +138,8 @@ def _image_folder(folder: Path, names: Sequence[str] | None = None) -> Labelled:
     """Return a folder of folders, one a class in the order of their names."""
     from torchvision import datasets
 
+    if not any(entry.is_dir() for entry in folder.iterdir()):
+        raise DataError(f"{folder} has no folders of classes; unpack the images into them")
     found = datasets.ImageFolder(str(folder), allow_empty=True)
     if names is not None and len(names) != len(found.classes):
         raise DataError(

@@ -360,3 +360,29 @@ def test_by_hand_steps_name_the_folder() -> None:
         for source in (*benchmark.annotations, *benchmark.images):
             if isinstance(source, ByHand):
                 assert "{data}" in source.steps
+
+
+@pytest.mark.parametrize("name", ["winoground", "sugarcrepe++", "imagenet"])
+def test_a_fetch_that_gets_nothing_leaves_no_folder(
+    clic_data: Command, tmp_path: Path, site: Site, name: str
+) -> None:
+    (tmp_path / "own" / "empty").mkdir(parents=True)
+    for data in ("new/deep", "own", "own/empty"):
+        assert clic_data("fetch", name, "--data", data, "--mirror", site.url).code == 2
+    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert found == ["own", "own/empty"]
+
+
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\n", b"[" * 10**5])
+@pytest.mark.parametrize("name", ["sugarcrepe++", "winoground", "imagenet", "aro-relation"])
+def test_pointers_and_garbage_are_one_line(tmp_path: Path, name: str, content: bytes) -> None:
+    (benchmark,) = registry.select([name])
+    for source in benchmark.annotations or benchmark.images:
+        place = tmp_path / source.gives
+        if not place.suffix:
+            place = place / "examples.jsonl"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+    with pytest.raises(DataError) as error:
+        benchmark.load(tmp_path, "test", 0)
+    assert ("git lfs pull" in str(error.value)) == (name != "imagenet" and b"lfs" in content)

@@ -194,3 +194,36 @@ def test_a_folder_without_permission_is_told_before_the_work(
 ) -> None:
     (tmp_path / "shut").mkdir(mode=0o500)
     assert "no permission" in clic_eval("--compare", "one", "two", "--out", "shut/x")[2]
+
+
+@pytest.mark.parametrize(
+    "place", [("--out", "/proc/x"), ("--out", "/sys/x/y"), ("--csv", "/proc/x")]
+)
+def test_a_place_that_cannot_be_written_is_found_before_the_model(
+    place: tuple[str, str], monkeypatch: pytest.MonkeyPatch, clic_eval: Command
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        pytest.fail("the model was loaded")
+
+    monkeypatch.setattr("clic.cli.eval.gather", load)
+    code, out, err = clic_eval(*BENCH, "--model", "m1", *place)
+    assert (code, out) == (2, "") and f"cannot write {place[1]}" in err.replace("write to", "write")
+
+
+def test_a_folder_under_the_name_of_a_file_is_found_before_the_model(
+    monkeypatch: pytest.MonkeyPatch, clic_eval: Command, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("clic.cli.eval.gather", lambda *_, **__: pytest.fail("too late"))
+    (tmp_path / "three" / "report.csv").mkdir(parents=True)
+    code, _, err = clic_eval(*BENCH, "--model", "m1", "--out", "three")
+    assert code == 2 and "three/report.csv is a folder" in err
+
+
+def test_what_the_command_line_holds_of_secrets_is_in_no_file(
+    clic_eval: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sys.argv", ["clic-eval", "x=https://u:s3cret@h/a?sig=s3cret"])
+    assert clic_eval(*BENCH, "--model", "m1", "--out", "four")[0] == 0
+    files = [path.read_text(encoding="utf-8") for path in (tmp_path / "four").iterdir()]
+    assert len(files) == len(outputs.FILES) and not any("s3cret" in text for text in files)
+    assert "https://h/a?..." in (tmp_path / "four" / "report.json").read_text()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import multiprocessing
 import os
 import shutil
 import threading
+import time
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -341,3 +344,61 @@ def test_local_and_remote_shards_together(served: Any, tmp_path: Path) -> None:
     source = ShardSource([str(local), f"{served.url}/a.tar"], cache_dir=str(tmp_path / "cache"))
     assert captions(source) == EXPECTED[4:8] + EXPECTED[:4]
     write_index(local)
+
+
+# --- other users, disks without locks, wrong answers ----------------------------------------------
+
+
+def test_a_web_page_in_place_of_a_shard_does_not_stay(served: Any, tmp_path: Path) -> None:
+    whole = served.files["/a.tar"]
+    served.files["/a.tar"] = b"<!DOCTYPE html><html>sign in</html>"
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"a\.tar answers with a web page"):
+            opened(served, tmp_path, "a")
+        assert cached(tmp_path) == set()
+    served.files["/a.tar"] = whole
+    assert captions(opened(served, tmp_path, "a")) == EXPECTED[:4]
+
+
+def test_a_web_page_that_an_earlier_version_kept_goes(served: Any, tmp_path: Path) -> None:
+    source = opened(served, tmp_path, "a")
+    source.paths[0].write_bytes(b"<html>sign in</html>")
+    assert captions(opened(served, tmp_path, "a")) == EXPECTED[:4]
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EACCES, errno.EROFS])
+def test_a_shard_that_may_not_be_touched_is_used(
+    served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    opened(served, tmp_path)
+    served.requests.clear()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, "not yours")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert captions(opened(served, tmp_path)) == EXPECTED
+    assert cached(tmp_path) == {"a.tar", "b.tar", "c.tar"} and not served.requests
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_shards_are_cached_and_evicted_on_a_disk_without_locks(
+    served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr("clic.locks._said", set())
+    folder = tmp_path / "cache" / "shards"
+    folder.mkdir(parents=True)
+    for name, age in (("0-x.tar.part", 0), ("0-y.tar.part", 10**4), ("0-z.tar.ab.part", 10**4)):
+        (folder / name).write_bytes(b"half")
+        past = time.time() - age
+        os.utime(folder / name, (past, past))
+    size = len(served.files["/a.tar"])
+    with pytest.warns(UserWarning, match="cannot lock files"):
+        assert captions(opened(served, tmp_path, gb=2.5 * size / 1e9)) == EXPECTED
+    assert len(cached(tmp_path)) == 2
+    # Another process may be at the one that was written to a moment ago.
+    assert [path.name for path in folder.glob("*.part*")] == ["0-x.tar.part"]

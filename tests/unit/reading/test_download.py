@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
+import io
 import pickle
 import socket
+import tarfile
 import threading
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +264,146 @@ def test_several_at_once_fetch_once(site: Any, tmp_path: Path) -> None:
 def test_a_refusal_passes_between_processes() -> None:
     error = pickle.loads(pickle.dumps(RefusedError("not there", 404)))
     assert (str(error), error.status) == ("not there", 404)
+
+
+# --- what answers hold ----------------------------------------------------------------------------
+
+PAGES = [
+    b"<!DOCTYPE html><html>sign in</html>",
+    b"\n  <HTML><body>quota</body>",
+    b"\xef\xbb\xbf<html lang='en'>",
+    b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>",
+    b"<!-- moved --><html>",
+]
+
+
+def tar_of(*sizes: int) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for number, size in enumerate(sizes):
+            entry = tarfile.TarInfo(f"{number}.jpg")
+            entry.size = size
+            archive.addfile(entry, io.BytesIO(b"x" * size))
+    return stream.getvalue()
+
+
+def zip_of(name: str = "a.jpg") -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr(name, b"x" * 5000)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("lengths", [True, False])
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("name", ["a.tar", "a.zip", "a.json", "a.jpg", "a.csv"])
+def test_a_web_page_is_no_file_and_does_not_stay(
+    site: Any, tmp_path: Path, page: bytes, name: str, lengths: bool
+) -> None:
+    site.files["/x"], site.lengths = page, lengths
+    with pytest.raises(DataError, match=r"/x answers with a web page"):
+        download(f"{site.url}/x?key=secret", tmp_path / name)
+    assert not names(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.tar", b'{"error": "rate limit"}', "is no tar"),
+        ("a.tar", b"Too many requests", "is no tar"),
+        ("a.tar", bytes(range(1, 256)) * 40, "is no tar"),
+        ("a.zip", b"Too many requests", "is no whole zip"),
+        ("a.zip", zip_of()[:3000], "is no whole zip"),
+        ("a.json", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git LFS"),
+        ("a.tar", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git LFS"),
+    ],
+)
+def test_what_is_not_what_its_name_says_does_not_stay(
+    site: Any, tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    site.files["/x"] = content
+    with pytest.raises(DataError, match=said):
+        download(f"{site.url}/x", tmp_path / name)
+    assert not names(tmp_path)
+
+
+CUT = {
+    "no end blocks": ("a.tar", tar_of(700, 900), 512 + 1024 + 512 + 1024),
+    "in a member": ("a.tar", tar_of(700, 900), 512 + 1024 + 512 + 100),
+    "in a header": ("a.tar", tar_of(700, 900), 512 + 1024 + 100),
+    "zip": ("a.zip", zip_of(), 3000),
+    "json": ("a.json", b'[{"caption": "a dog"}, {"caption": "a cat"}]', 30),
+}
+
+
+@pytest.mark.parametrize("validators", [{}, {"ETag": '"{hash}"'}])
+@pytest.mark.parametrize("case", CUT)
+def test_a_cut_file_of_unknown_length_is_fetched_again(
+    site: Any, tmp_path: Path, case: str, validators: dict[str, str]
+) -> None:
+    name, whole, cut = CUT[case]
+    site.files["/x"], site.lengths, site.validators = whole, False, validators
+    site.drops = [cut]
+    assert download(f"{site.url}/x", tmp_path / name).read_bytes() == whole
+    (tmp_path / name).unlink()
+    site.files["/x"] = whole[:cut]
+    with pytest.raises(DataError, match="ends early"):
+        download(f"{site.url}/x", tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("lengths", [True, False])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.tar", tar_of(700, 0, 900)),
+        ("a.tar", tar_of()),
+        ("a.tar", gzip.compress(tar_of(700))),
+        ("a.zip", zip_of()),
+        ("a.json", b'\xef\xbb\xbf [{"a": 1}]'),
+        ("a.json", b'{"a": 1}\n{"a": 2}\n'),
+        ("a.txt", b"a < b"),
+        ("a.xml", b"<?xml version='1.0'?><a/>"),
+        ("a.jpg", b"\xff\xd8"),
+    ],
+)
+def test_whole_files_are_taken(
+    site: Any, tmp_path: Path, name: str, content: bytes, lengths: bool
+) -> None:
+    site.files["/x"], site.lengths = content, lengths
+    assert download(f"{site.url}/x", tmp_path / name).read_bytes() == content
+
+
+def test_a_tar_that_has_no_end_at_its_source_is_taken(site: Any, tmp_path: Path) -> None:
+    site.files["/x"] = tar_of(700)[: 512 + 1024]
+    assert download(f"{site.url}/x", tmp_path / "a.tar").stat().st_size == 512 + 1024
+
+
+@pytest.mark.parametrize("lengths", [True, False])
+def test_a_server_that_only_drips_is_given_up(
+    site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lengths: bool
+) -> None:
+    """Nothing is fast enough here, so that the test depends on no clock."""
+    monkeypatch.setattr("clic.download.connection.SLOWEST", 1e15)
+    monkeypatch.setattr("clic.download.connection.WINDOW", 0.0)
+    site.files["/a"], site.lengths = DATA, lengths
+    with pytest.raises(DataError, match=r"/a cannot be fetched .*too slow; 6 tries"):
+        download(f"{site.url}/a", tmp_path / "a")
+    assert len(site.requests) == 6
+
+
+def test_a_byte_a_connection_is_given_up(
+    site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clic.download.connection.SLOWEST", 1e15)
+    site.files["/a"], site.drops = DATA, [1] * 1000
+    with pytest.raises(DataError, match="6 tries"):
+        download(f"{site.url}/a", tmp_path / "a")
+    assert len(site.requests) == 6
+
+
+def test_notes_of_downloads_tell_no_secret(site: Any, tmp_path: Path) -> None:
+    site.files["/a"], site.drops = DATA, [1000] + [0] * 20
+    with pytest.raises(DataError, match="1000 bytes are"):
+        download(f"{site.url}/a?sig=s3cret", tmp_path / "a")
+    assert "s3cret" not in (tmp_path / "a.part.json").read_text()
