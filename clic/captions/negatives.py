@@ -34,7 +34,7 @@ Generator = Callable[[str, Sequence[Token], np.random.Generator], HardNegative |
 # Generators of one caption; cross_swap, which takes two, is the business of composites.
 GENERATORS: dict[str, Generator] = {"swap": swap, "replace": replace}
 
-FOREIGN = "clic's taggers and word lists know English, and most letters here are of another script"
+FOREIGN = "clic's taggers and word lists know English alone"
 
 # So many draws in a row without a new text, and a kind counts as used up.
 _PATIENCE = 32
@@ -133,7 +133,9 @@ def hard_negatives(
                 found.append(negative)
                 known.add(bare(negative.text))
     if not found and is_foreign(caption):
-        warnings.warn(f"no false captions: {FOREIGN}", stacklevel=2)
+        warnings.warn(
+            f"no false captions: the caption is not in Latin script, and {FOREIGN}", stacklevel=2
+        )
     return found
 
 
