@@ -18,7 +18,13 @@ from typing import NamedTuple
 from clic.types import Token
 
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[\da-f]{1,6}|[a-z][a-z\d]{1,31})(?:;|(?![a-z\d]))", re.I)
-_UNESCAPED = 3  # times: open_clip's tokenizer does it twice, ftfy before that once more
+_UNESCAPED = 8  # times at most: open_clip's tokenizer does it twice, ftfy before that now and then
+# Marks in UTF-8 that were read as Windows' encoding; of the last byte of one there is no trace.
+_MARKS = {
+    mark.encode().decode("cp1252", "ignore"): mark
+    for mark in "\u2013\u2014\u2018\u2019\u201a\u201c\u201d\u201e\u2026"
+}
+_MISREAD = re.compile("|".join(sorted(_MARKS, key=len, reverse=True)) + "\x9d?")
 _INLINE = (
     "a abbr b big cite code del em font i ins kbd mark q s samp small span strike strong sub sup"
 )
@@ -33,9 +39,7 @@ _MARKUP = re.compile(
     re.I,
 )
 _FOLDED = {
-    **dict.fromkeys(
-        "\u2018\u2019\u201a\u201b\u02b9\u02bb\u02bc\u02bd\u2032\u2035\u055a\ua78c", "'"
-    ),
+    **dict.fromkeys("\u2018\u2019\u201b\u02b9\u02bb\u02bc\u02bd\u2032\u2035\u055a\ua78c", "'"),
     **dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033\u2036\u301d\u301e\u301f", '"'),
     **dict.fromkeys("\u2010\u2011\u2043\u058a", "-"),
 }
@@ -78,9 +82,11 @@ def fold(caption: str) -> Folded:
     folded = Folded(caption, range(len(caption)), range(1, len(caption) + 1))
     if _is_plain(caption):
         return folded
+    folded = _replaced(folded, _MISREAD, lambda match: _MARKS[match.group().rstrip("\x9d")])
     for _ in range(_UNESCAPED):
-        if "&" in folded.text:
-            folded = _replaced(folded, _ENTITY, _unescape)
+        before, folded = folded, _replaced(folded, _ENTITY, _unescape)
+        if before is folded:
+            break
     if not folded.text.isascii():
         folded = _fold_characters(folded)
     folded = _replaced(folded, _MARKUP, lambda match: "" if match["inline"] else " ")

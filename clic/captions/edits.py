@@ -70,7 +70,7 @@ def make_edits(
         The edits in the order of their spans, repaired articles among them.
     """
     changes = list(changes)
-    capitals = len(caption) > 1 and caption.isupper()
+    capitals = articles and len(caption) > 1 and caption.isupper()
     ends = {change.last for change in changes}
     edits = []
     for first, last, text in changes:
@@ -93,6 +93,8 @@ def _article_edits(caption: str, before: Token, text: str, index: int) -> list[E
     if article == before.text.lower():
         return []
     new = article.capitalize() if before.text[0].isupper() else article
+    if caption.isupper():
+        new = article.upper()
     return [Edit(index, (before.start, before.end), caption[before.start : before.end], new)]
 
 

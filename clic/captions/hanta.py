@@ -17,11 +17,15 @@ from clic.types import Token
 # Raised with whatever changes a tag or a lemma: stored tags keep it beside HanTa's own version.
 _RULES = 2
 
-# One token: an address, a number, a word (hyphens and apostrophes inside, its clitic cut off), a
-# clitic, or one other mark.
+# One token: an address or a file's name, a number, a word (hyphens and apostrophes inside, its
+# clitic cut off), a clitic, or one other mark.
 _CLITIC = r"['\u2019](?:s|re|ve|ll|d|m)(?![^\W_])"
+_ADDRESS = (
+    r"(?:(?:https?://|www\.)\S*[^\W_]"
+    r"|[\w.+@-]{1,100}\.(?:jpe?g|png|gif|webp|com|org|net)(?![^\W_]))"
+)
 _TOKEN = re.compile(
-    r"(?:https?://|www\.)\S*[^\W_]"
+    rf"{_ADDRESS}"
     r"|\d+(?:[.,:/]\d+)*(?:st|nd|rd|th|s)?(?![^\W_])"
     r"|n['\u2019]t(?![^\W_])"
     rf"|{_CLITIC}"
@@ -49,7 +53,6 @@ _UNIVERSAL = {
 }  # fmt: skip
 _SINGULAR = frozenset(("a", "an", "this", "another", "each", "every"))
 _PLACES = frozenset(("above", "below", "behind", "inside", "outside", "underneath", "past"))
-_ADDRESSES = ("http://", "https://", "www.")
 _CLITICS = {"n't": "PART", "'s": "PART", **dict.fromkeys(("'re", "'ve", "'ll", "'d", "'m"), "AUX")}
 # Marks that HanTa does not know, by those that it takes for the same.
 _KNOWN_MARKS = {"\u2013": "\u2014", "\u2015": "\u2014", "\u2026": "..."}
@@ -237,7 +240,7 @@ def _correct(tokens: list[Token]) -> list[Token]:
                 tokens[i] = token._replace(pos=_CLITICS[word])
         elif after == "n't" and following.start == token.end:
             tokens[i] = token._replace(pos="AUX")
-        elif word.startswith(_ADDRESSES):
+        elif "." in word[:-1] and re.fullmatch(_ADDRESS, word):
             tokens[i] = token._replace(pos="X")
         elif word in COLOUR_WORDS and token.pos in ("NOUN", "PROPN", "VERB"):
             if following.pos in ("NOUN", "ADJ"):

@@ -45,6 +45,11 @@ def test_every_apostrophe_is_read_as_one(apostrophe: str) -> None:
         ("a caf&eacute; &amp; a \ufb01sh", "a caf\u00e9 & a fish"),
         ("a <b>red</b> <i class='x'>dog</i><br>a &lt;em&gt;c&lt;/em&gt;at", "a red dog a cat"),
         ("<b>r</b>ed &quot;dogs&quot;", 'red "dogs"'),
+        (
+            "the man\u00e2\u20ac\u2122s \u00e2\u20ac\u0153red\u00e2\u20ac\x9d hat\u00e2\u20ac",
+            'the man\'s "red" hat"',
+        ),
+        ("a dog\u201acat", "a dog\u201acat"),
         ("3\ufe0f\u20e3 dogs \u2764\ufe0f", "3 dogs \u2764"),
     ],
 )
@@ -85,7 +90,16 @@ def test_an_accent_goes_with_its_letter() -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["o'clock", "o\u2019clock", "rock'n'roll", "http://dog.com/cat.jpg", "www.dog.com"]
+    "word",
+    [
+        "o'clock",
+        "o\u2019clock",
+        "rock'n'roll",
+        "http://dog.com/cat.jpg",
+        "www.dog.com",
+        "red_dog-2.jpg",
+        "blue@dog.com",
+    ],
 )
 def test_a_word_with_marks_inside_is_one(word: str) -> None:
     assert word in [token.text for token in TAG(f"a red dog {word} near a blue cat")]
@@ -103,8 +117,17 @@ def test_half_a_contraction_never_swaps(caption: str) -> None:
 
 
 def test_capitals_stay_capitals() -> None:
-    for made in hard_negatives("A MAN IN A RED HAT NEXT TO A BLUE CAR!", n=8):
+    for made in hard_negatives("A MAN IN A RED HAT NEXT TO A BLUE CAR AND AN OX!", n=20):
         assert made.text.isupper()
+
+
+@pytest.mark.parametrize("mark", ["'", "\u2019", "&#39;"])
+def test_the_apostrophe_of_a_plural_stays_with_its_owner(mark: str) -> None:
+    caption = f"the dogs{mark} owner is next to the girls{mark} red bag"
+    graph = scene_graph(TAG(caption))
+    assert [phrase.head for phrase in graph.phrases] == [3, 11]
+    made = [negative.text for negative in hard_negatives(caption, n=30)]
+    assert made and all(text.count(f"s{mark} ") == 2 for text in made)
 
 
 def test_a_final_mark_of_another_keyboard_gets_no_second_one() -> None:

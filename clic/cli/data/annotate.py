@@ -87,8 +87,8 @@ def _report(parts: Sequence[Annotated]) -> int:
         from clic.captions.negatives import FOREIGN
 
         print(
-            f"  {foreign:,} of these ({foreign / tagged:.0%}) give few false captions, or none: they "
-            f"are not in Latin script, and {FOREIGN}"
+            f"  {foreign:,} of these ({foreign / tagged:.0%}) give few false captions, or none: "
+            f"they are not in Latin script, and {FOREIGN}"
         )
     problems = [part.problem for part in parts if part.problem is not None]
     for problem in problems[:SHOWN]:
