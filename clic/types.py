@@ -83,6 +83,7 @@ class Tally:
         retagged: Captions that were to have stored tags, had none of their own, and were tagged.
         joined: True captions of composites.
         shortened: Of these, those that leave images out, for want of context.
+        foreign: Rows without any false caption whose true one is not in Latin script.
     """
 
     samples: int = 0
@@ -93,6 +94,7 @@ class Tally:
     retagged: int = 0
     joined: int = 0
     shortened: int = 0
+    foreign: int = 0
 
     def __add__(self, other: Tally) -> Tally:
         """Return the sums."""

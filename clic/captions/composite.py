@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from clic.captions.characters import fold
 from clic.captions.layout import (
     Part,
     Phrases,
@@ -177,7 +178,7 @@ def relational(
 
 def bag(caption: str) -> Bag:
     """Return the words of a caption in lower case, without marks and articles."""
-    words = (word.strip(_MARKS) for word in caption.lower().split())
+    words = (word.strip(_MARKS) for word in fold(caption).text.lower().split())
     return frozenset(word for word in words if word and word not in ARTICLES)
 
 

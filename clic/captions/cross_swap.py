@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from clic.captions.characters import spelled
 from clic.captions.draws import Pairs, first_valid
 from clic.captions.edits import Change, apply_edits, make_edits, plain
 from clic.captions.sentences import join
@@ -80,6 +81,7 @@ def _joined(texts: list[str], ordered: bool) -> str:
 
 
 def _analyse(text: str, tokens: Sequence[Token]) -> _Caption:
+    tokens = spelled(tokens)
     words = list(map(str.lower, map(_TEXT, tokens)))
     return _Caption(text, tokens, words, dict.fromkeys(zip(map(_TAG, tokens), words, strict=True)))
 
@@ -102,8 +104,13 @@ def _any_words(caption: _Caption, other: _Caption) -> list[str]:
     """
     words = [word for tag, word in caption.tagged if tag not in EXCLUDED_TAGS]
     if not words:
-        pairs = zip(caption.words, caption.tokens, strict=True)
-        words = [word for word, token in pairs if token.pos not in ("PUNCT", "SYM")]
+        words = [
+            word
+            for i, word in enumerate(caption.words)
+            if caption.tokens[i].pos not in ("PUNCT", "SYM")
+            and word[:1] != "'"  # of "isn't" and "it's" either half is no word
+            and "n't" not in caption.words[i : i + 2]
+        ]
     present = set(other.words)
     return [word for word in dict.fromkeys(words) if word not in present]
 

@@ -70,27 +70,32 @@ def make_edits(
         The edits in the order of their spans, repaired articles among them.
     """
     changes = list(changes)
+    capitals = articles and len(caption) > 1 and caption.isupper()
     ends = {change.last for change in changes}
     edits = []
     for first, last, text in changes:
         start, end = tokens[first].start, tokens[last - 1].end
-        if caption[start].isupper() and starts_sentence(tokens, first):
+        if capitals:
+            text = text.upper()
+        elif caption[start].isupper() and starts_sentence(tokens, first):
             text = text[:1].upper() + text[1:]
         if articles and first > 0 and first not in ends:
             before = tokens[first - 1]
             if before.text in _INDEFINITE:
-                edits += _article_edits(before, text, index)
+                edits += _article_edits(caption, before, text, index)
         edits.append(Edit(index, (start, end), caption[start:end], text))
     return tuple(edits) if len(changes) == 1 else tuple(sorted(edits, key=_span))
 
 
-def _article_edits(before: Token, text: str, index: int) -> list[Edit]:
+def _article_edits(caption: str, before: Token, text: str, index: int) -> list[Edit]:
     """Return the edit of an "a" or "an" that does not fit the new word after it, if any."""
     article = indefinite_article(text)
     if article == before.text.lower():
         return []
     new = article.capitalize() if before.text[0].isupper() else article
-    return [Edit(index, (before.start, before.end), before.text, new)]
+    if caption.isupper():
+        new = article.upper()
+    return [Edit(index, (before.start, before.end), caption[before.start : before.end], new)]
 
 
 def apply_edits(caption: str, edits: Sequence[Edit]) -> str:

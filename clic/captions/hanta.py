@@ -9,20 +9,28 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
+from clic.captions.characters import fold
 from clic.captions.tagging import lower
 from clic.captions.words import COLOUR_WORDS
 from clic.types import Token
 
 # Raised with whatever changes a tag or a lemma: stored tags keep it beside HanTa's own version.
-_RULES = 1
+_RULES = 2
 
-# One token: a number, a word (hyphens inside, its clitic cut off), a clitic, or one other mark.
+# One token: an address or a file's name, a number, a word (hyphens and apostrophes inside, its
+# clitic cut off), a clitic, or one other mark.
+_CLITIC = r"['\u2019](?:s|re|ve|ll|d|m)(?![^\W_])"
+_ADDRESS = (
+    r"(?:(?:https?://|www\.)\S*[^\W_]"
+    r"|[\w.+@-]{1,100}\.(?:jpe?g|png|gif|webp|com|org|net)(?![^\W_]))"
+)
 _TOKEN = re.compile(
-    r"\d+(?:[.,:/]\d+)*(?:st|nd|rd|th|s)?(?![^\W_])"
+    rf"{_ADDRESS}"
+    r"|\d+(?:[.,:/]\d+)*(?:st|nd|rd|th|s)?(?![^\W_])"
     r"|n['\u2019]t(?![^\W_])"
-    r"|['\u2019](?:s|re|ve|ll|d|m)(?![^\W_])"
+    rf"|{_CLITIC}"
     r"|[^\W_]+?(?=n['\u2019]t(?![^\W_]))"
-    r"|[^\W_]+(?:-[^\W_]+)*"
+    rf"|[^\W_]+(?:(?:-|(?!{_CLITIC})['\u2019])[^\W_]+)*"
     r"|\S",
     re.IGNORECASE,
 )
@@ -45,6 +53,9 @@ _UNIVERSAL = {
 }  # fmt: skip
 _SINGULAR = frozenset(("a", "an", "this", "another", "each", "every"))
 _PLACES = frozenset(("above", "below", "behind", "inside", "outside", "underneath", "past"))
+_CLITICS = {"n't": "PART", "'s": "PART", **dict.fromkeys(("'re", "'ve", "'ll", "'d", "'m"), "AUX")}
+# Marks that HanTa does not know, by those that it takes for the same.
+_KNOWN_MARKS = {"\u2013": "\u2014", "\u2015": "\u2014", "\u2026": "..."}
 _NOTHING = Token("", 0, 0, "", "")
 _AUXILIARY = ("VB", "VD", "VH")
 
@@ -88,18 +99,19 @@ class HantaTagger:
 
     def __call__(self, text: str) -> tuple[Token, ...]:
         """Return the tokens of `text`, words tagged X from the 513th on; any text is fine."""
-        spans = tokenize(text)
-        low = lower(text)
+        folded = fold(text)
+        spans = tokenize(folded.text)
+        low = lower(folded.text)
         words = [low[start:end][-_LONGEST_WORD:] for start, end in spans]
         tagged: list[tuple[str, str]] = []
         for i in range(0, min(len(words), _MOST_WORDS), _LONGEST_TEXT):
             tagged += _tag(words[i : i + _LONGEST_TEXT])
         tagged += [(_mark(word) or "X", word) for word in words[_MOST_WORDS:]]
         tokens = [
-            Token(text[start:end], start, end, pos, lemma)
+            Token(folded.text[start:end], start, end, pos, lemma)
             for (start, end), (pos, lemma) in zip(spans, tagged, strict=True)
         ]
-        return tuple(_correct(tokens))
+        return folded.restore(text, _correct(tokens))
 
 
 class _Tables(NamedTuple):
@@ -111,7 +123,8 @@ class _Tables(NamedTuple):
 
 def _tag(words: Sequence[str]) -> list[tuple[str, str]]:
     """Return (universal POS, lemma) for each of at most `_LONGEST_TEXT` lower-case words."""
-    return [_describe(word, tag) for word, tag in zip(words, best_tags(words), strict=True)]
+    tags = best_tags([_KNOWN_MARKS.get(word, word) for word in words])
+    return [_describe(word, tag) for word, tag in zip(words, tags, strict=True)]
 
 
 def best_tags(words: Sequence[str]) -> list[int]:
@@ -213,7 +226,8 @@ def _correct(tokens: list[Token]) -> list[Token]:
     A colour in front of what it colours is an adjective ("an orange cat"), "left" in
     "the left of" is a noun, in "a circle left of", like "next" in "next to" and "above" in
     "is above a", a preposition, what looks like a plural in "a cook chops onions" is a verb, and
-    what looks like a name in "a giraffe" is a noun.
+    what looks like a name in "a giraffe" is a noun. What is less than a word ("n't" and the "ca"
+    before it) or more than one (an address) is never tagged as one that could stand elsewhere.
     """
     for i in range(len(tokens) - 1, -1, -1):
         token = tokens[i]
@@ -221,7 +235,14 @@ def _correct(tokens: list[Token]) -> list[Token]:
         before = tokens[i - 1].pos if i else ""
         following = tokens[i + 1] if i + 1 < len(tokens) else _NOTHING
         after = following.text.lower()
-        if word in COLOUR_WORDS and token.pos in ("NOUN", "PROPN", "VERB"):
+        if word in _CLITICS:
+            if token.pos not in ("PART", "AUX"):
+                tokens[i] = token._replace(pos=_CLITICS[word])
+        elif after == "n't" and following.start == token.end:
+            tokens[i] = token._replace(pos="AUX")
+        elif "." in word[:-1] and re.fullmatch(_ADDRESS, word):
+            tokens[i] = token._replace(pos="X")
+        elif word in COLOUR_WORDS and token.pos in ("NOUN", "PROPN", "VERB"):
             if following.pos in ("NOUN", "ADJ"):
                 tokens[i] = token._replace(pos="ADJ", lemma=word)
         elif word in ("left", "right") and after == "of":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
+from clic.captions.characters import fold, is_foreign
 from clic.captions.cross_swap import cross_swap
 from clic.captions.replace import replace
 from clic.captions.sentences import end_sentence
@@ -31,6 +33,8 @@ Generator = Callable[[str, Sequence[Token], np.random.Generator], HardNegative |
 
 # Generators of one caption; cross_swap, which takes two, is the business of composites.
 GENERATORS: dict[str, Generator] = {"swap": swap, "replace": replace}
+
+FOREIGN = "clic's taggers and word lists know English alone"
 
 # So many draws in a row without a new text, and a kind counts as used up.
 _PATIENCE = 32
@@ -100,7 +104,9 @@ def hard_negatives(
         seed: Decides the draws; equal arguments give equal results in any process.
 
     Returns:
-        At most `n` negatives with distinct texts; fewer where the caption does not give more.
+        At most `n` negatives with distinct texts; fewer where the caption does not give more. Their
+        edits' spans are positions in `caption` as it was given, of which nothing else is changed.
+        A warning says where there are none because the caption is not in Latin script.
 
     Raises:
         ConfigError: A kind is unknown, there is none, or `n` is below 1.
@@ -126,6 +132,10 @@ def hard_negatives(
             else:
                 found.append(negative)
                 known.add(bare(negative.text))
+    if not found and is_foreign(caption):
+        warnings.warn(
+            f"no false captions: the caption is not in Latin script, and {FOREIGN}", stacklevel=2
+        )
     return found
 
 
@@ -160,5 +170,8 @@ def outside(make: Callable[[], HardNegative | None], known: set[str]) -> HardNeg
 
 
 def bare(text: str) -> str:
-    """Return what two captions share where only case, spaces or the final period differ."""
-    return end_sentence(" ".join(text.lower().split()))
+    """Return what two captions share where only case, spaces or the final period differ.
+
+    So do captions that differ in how a character is written, as in their apostrophes.
+    """
+    return end_sentence(" ".join(fold(text).text.lower().split()))

@@ -56,7 +56,8 @@ def letters_of(tokens: Sequence[Token]) -> str:
     for i, letter in enumerate(letters):
         if letter == "p":
             token = tokens[i]
-            letters[i] = _WORD_LETTERS.get((token.pos, token.text.lower()), "o")
+            owned = token.text == "'" and _is_possessive(tokens, letters, i)
+            letters[i] = "S" if owned else _WORD_LETTERS.get((token.pos, token.text.lower()), "o")
         elif letter in "DRA" and tokens[i].text.lower() in QUANTITIES:
             letters[i] = "M"
         elif letter in "Ao" and i + 1 < len(letters) and _LETTERS.get(tokens[i + 1].pos) in _INSIDE:
@@ -67,6 +68,16 @@ def letters_of(tokens: Sequence[Token]) -> str:
                 if i and letters[i - 1] == "N":
                     letters[i - 1] = "A"
     return "".join(letters)
+
+
+def _is_possessive(tokens: Sequence[Token], letters: Sequence[str], i: int) -> bool:
+    """Return whether an apostrophe is that of "the dogs' owner", and closes no quotation."""
+    if i == 0 or letters[i - 1] != "N" or tokens[i - 1].text[-1:] not in ("s", "S"):
+        return False
+    joined = tokens[i - 1].end == tokens[i].start
+    quotes = sum(token.text == "'" and letters[j] != "S" for j, token in enumerate(tokens[:i]))
+    following = letters[i + 1 : i + 2]
+    return joined and not quotes % 2 and bool(following) and following[0] in "AMN"
 
 
 def _is_name(word: str, following: str) -> bool:

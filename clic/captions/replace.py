@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from clic.captions.characters import spelled
 from clic.captions.context import NOMINAL, governor, head_from, phrase_start, subject
 from clic.captions.edits import Change, apply_edits, make_edits
 from clic.captions.lexicon import Alternatives, Condition, Lexicon, Use, default_lexicon
@@ -43,7 +44,7 @@ def replace(
     Returns:
         The false caption with its edits, or None where the lexicon knows none of its words.
     """
-    tokens = tokens[:MAX_TOKENS]
+    tokens = spelled(tokens[:MAX_TOKENS])
     lexicon = lexicon or default_lexicon()
     reader = _Reader(tokens, lexicon)
     draw = float(rng.random())

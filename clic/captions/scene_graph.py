@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from clic.captions.characters import spelled
 from clic.captions.phrases import PARTICIPLE, NounPhrase, is_plural, letters_of, phrases_of
 from clic.captions.reader import Reader, Relation
 from clic.captions.words import (
@@ -63,7 +64,7 @@ def scene_graph(tokens: Sequence[Token]) -> SceneGraph:
     Args:
         tokens: The caption's tokens, with universal POS.
     """
-    tokens = tokens[:MAX_TOKENS]
+    tokens = spelled(tokens[:MAX_TOKENS])
     letters = list(letters_of(tokens))
     forms = [token.text.lower() for token in tokens]
     _mark_prepositions(tokens, letters, forms)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_ENDINGS = ("!", "?")
+_ENDINGS = ("!", "?", "\uff01", "\uff1f")
+# What a final period takes the place of; the others are an ellipsis, a full stop of other scripts,
+# and what looks like a space or like nothing.
+_LEFT_OUT = ". \t\r\n\u2026\u3002\uff0e\u00a0\u202f\u200b\ufeff"
 
 
 def end_sentence(sentence: str) -> str:
@@ -13,7 +16,7 @@ def end_sentence(sentence: str) -> str:
     A final ``!`` or ``?`` stands in place of the period. What holds no more than spaces and
     periods becomes the empty string.
     """
-    bare = sentence.strip().rstrip(". \t\r\n")
+    bare = sentence.strip().rstrip(_LEFT_OUT)
     return bare if not bare or bare.endswith(_ENDINGS) else f"{bare}."
 
 

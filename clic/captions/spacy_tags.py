@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from clic.captions.characters import fold
 from clic.captions.tagging import lower
 from clic.errors import ConfigError
 from clic.types import Token
@@ -41,12 +42,14 @@ class SpacyTagger:
         """Return the tokens of `text`, white space left out."""
         # Its limit guards the parser's memory, which does not run here.
         self._pipeline.max_length = max(self._pipeline.max_length, len(text))
-        return tuple(
-            Token(text[start:end], start, end, word.pos_ or "X", word.lemma_ or word.text)
-            for word in self._pipeline(lower(text))
+        folded = fold(text)
+        tokens = [
+            Token(folded.text[start:end], start, end, word.pos_ or "X", word.lemma_ or word.text)
+            for word in self._pipeline(lower(folded.text))
             if not word.is_space
             for start, end in [(word.idx, word.idx + len(word))]
-        )
+        ]
+        return folded.restore(text, tokens)
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from clic.captions.characters import spelled
 from clic.captions.context import NOMINAL, head_from, phrase_start, subject
 from clic.captions.edits import Change, apply_edits, make_edits, plain
 from clic.captions.lexicon import Lexicon, Thing, default_lexicon
@@ -57,7 +58,7 @@ def swap(
     Returns:
         The false caption with its edits, or None where no pair gives one.
     """
-    tokens = tokens[:MAX_TOKENS]
+    tokens = spelled(tokens[:MAX_TOKENS])
     finder = _Finder(caption, tokens, lexicon or default_lexicon())
     draw = float(rng.random())
     ranks = finder.ranks()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from clic.captions.annotation import annotate, stored_tokens
+from clic.captions.characters import is_foreign
 from clic.captions.tagging import Tagger, make_tagger
 from clic.data.index import IMAGE_TYPES, index_path, is_indexed, write_index
 from clic.data.index_tar import NOTHING, Span, read_span, walk
@@ -37,6 +38,7 @@ class Annotated:
         kept: Samples that had the tagger's tags already.
         broken: Samples left as they are, whose JSON or captions cannot be read.
         problem: Why the shard itself was left as it is, None where it was not.
+        foreign: Samples among those tagged whose first caption is not in Latin script.
     """
 
     shard: str
@@ -44,6 +46,7 @@ class Annotated:
     kept: int = 0
     broken: int = 0
     problem: str | None = None
+    foreign: int = 0
 
 
 def annotate_shards(
@@ -165,7 +168,9 @@ def annotate_shard(tagger: str, force: bool, shard: Path, tick: Ticker) -> Annot
                 write_index(shard)
     except (DataError, OSError) as error:
         return Annotated(str(shard), problem=str(error))
-    return Annotated(str(shard), len(found.changed), found.kept, found.broken)
+    return Annotated(
+        str(shard), len(found.changed), found.kept, found.broken, foreign=found.foreign
+    )
 
 
 class _Json(NamedTuple):
@@ -183,11 +188,13 @@ class _Found:
         changed: The new JSONs, by the place of the `.json`, or else of the `.txt` they follow.
         kept: Samples with tags.
         broken: Samples that cannot be read.
+        foreign: Samples to be tagged whose first caption is not in Latin script.
     """
 
     changed: dict[int, _Json]
     kept: int = 0
     broken: int = 0
+    foreign: int = 0
 
 
 def _read(file: BinaryIO, shard: Path, tagger: Tagger, force: bool, tick: Ticker) -> _Found:
@@ -208,6 +215,7 @@ def _read(file: BinaryIO, shard: Path, tagger: Tagger, force: bool, tick: Ticker
         if has:
             found.kept += 1
         elif captions:
+            found.foreign += is_foreign(captions[0])
             data = json.dumps(record | annotate(captions, tagger)).encode()
             if meta.length:
                 found.changed[meta.offset] = _Json(None, data)

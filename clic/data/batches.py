@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from clic import images
+from clic.captions.characters import is_foreign
 from clic.captions.composite import Room
 from clic.captions.layout import Place
 from clic.config import ComposeConfig
@@ -89,15 +90,17 @@ class BatchBuilder:
         negatives, cut_negatives, mask = self._negatives(plan.kind, rows, positives)
         mean, std = self._statistics(plan.kind)
         faults = tuple(fault for row in rows for fault in row.faults)
+        without = [] if mask is None else (~mask.any(1)).nonzero().flatten().tolist()
         tally = Tally(
             samples=sum(len(row.samples) for row in rows) + len(faults),
             broken=len(faults),
             captions=positives[..., 0].numel() + sum(map(_made, rows)),
             cut=cut + cut_negatives,
-            no_negative=0 if mask is None else int((~mask.any(1)).sum()),
+            no_negative=len(without),
             retagged=sum(row.captions.retagged for row in rows),
             joined=positives[..., 0].numel() if plan.kind == "composite" else 0,
             shortened=sum(row.captions.shortened for row in rows),
+            foreign=sum(is_foreign(rows[number].captions.positives[0]) for number in without),
         )
         return Batch(
             images=torch.from_numpy(pixels),

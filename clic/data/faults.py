@@ -6,6 +6,7 @@ workers and wherever the run was resumed.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import astuple
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 
 from clic import distributed
+from clic.captions.negatives import FOREIGN
 from clic.errors import DataError, UnavailableError
 from clic.seeding import generator
 from clic.types import Batch, Fault, Tally
@@ -26,6 +28,18 @@ MOST_IN_A_ROW = 100  # broken samples for one place, before the data are taken f
 JUDGED_FROM = 1000  # samples
 SHOWN = 10  # faults that are printed
 WARNED_SHARE = 0.05  # of captions that are cut, of samples that are tagged anew
+LARGE_SHARE = 0.2  # of captions that are cut, of rows without a false caption: told at the start
+
+_SENTENCES = "pack the data as sentences: clic-data pack --prepare-sentences"
+_CUT = f"captions are longer than the text tower's context and are cut ({_SENTENCES})"
+_SHORTENED = (
+    f"captions of composites leave images out, for which the context has no room ({_SENTENCES})"
+)
+_NEGATIVES = {
+    "stored": "captions.single_negative=mixture makes them",
+    "swap": "captions.single_negative=replace or mixture finds more",
+    "replace": "captions.single_negative=mixture with swap in captions.mixture finds more",
+}
 
 
 def substitutes(
@@ -108,6 +122,7 @@ class FaultLog:
         self._since = Tally()
         self._shown: list[Fault] = []
         self._warned: set[str] = set()
+        self._seen: dict[str, tuple[int, int]] = {}
 
     def add(self, batch: Batch) -> None:
         """Take up a batch of this rank; its faults are printed, the first few of the run."""
@@ -117,6 +132,30 @@ class FaultLog:
                 f"WARNING: sample number {fault.number} replaced: {fault.reason}", file=sys.stderr
             )
             self._shown.append(fault)
+        if distributed.is_main():
+            self._look(batch)
+
+    def _look(self, batch: Batch) -> None:
+        """Tell early of what makes training pointless, from what this rank alone has seen."""
+        tally = batch.tally
+        self._warn_early(_CUT, tally.cut, tally.captions)
+        self._warn_early(_SHORTENED, tally.shortened, tally.joined)
+        if batch.negative_mask is not None:
+            rows, kinds = len(batch.negative_mask), ", ".join(dict.fromkeys(batch.negative_kinds))
+            remedy = _NEGATIVES.get(kinds, "see what clic-data negatives makes of some captions")
+            if 2 * tally.foreign > tally.no_negative:
+                remedy = f"most captions are not in Latin script, and {FOREIGN}"
+            what = f"{batch.kind} rows have no false caption"
+            self._warn_early(what, tally.no_negative, rows, f" by {kinds} ({remedy})")
+
+    def _warn_early(self, what: str, count: int, of: int, more: str = "") -> None:
+        """Tell once of a share that is surely large, by three standard deviations of a count."""
+        seen, total = self._seen.get(what, (0, 0))
+        seen, total = self._seen[what] = seen + count, total + of
+        spread = math.sqrt(total * LARGE_SHARE * (1 - LARGE_SHARE))
+        if what not in self._warned and seen > LARGE_SHARE * total + 3 * spread:
+            self._warned.add(what)
+            print(f"WARNING: {seen / total:.0%} of the {what}{more}", file=sys.stderr)
 
     def gather(self) -> None:
         """Add up what every rank has met; each has to call it at the same step.
@@ -134,16 +173,8 @@ class FaultLog:
                 f"data.max_broken={self.max_broken} allows; mend or drop them, or raise it: "
                 f"{_listed(self._shown) or 'see the other ranks'}"
             )
-        self._warn(
-            "captions are longer than the text tower's context and are cut",
-            total.cut,
-            total.captions,
-        )
-        self._warn(
-            "captions of composites leave images out, for which the context has no room",
-            total.shortened,
-            total.joined,
-        )
+        self._warn(_CUT, total.cut, total.captions)
+        self._warn(_SHORTENED, total.shortened, total.joined)
         self._warn("samples lack stored tags of their own", total.retagged, total.samples)
 
     def _warn(self, what: str, count: int, of: int) -> None:

@@ -77,11 +77,65 @@ def test_captions_from_stdin(
     assert code == 0 and out.count("swap") == 1 and "none" in out
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_byte_order_marks_of_a_file_are_no_words(
+    encoding: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = "a red dog near a blue caf\u00e9\r\n\r\n\ufeffa man\u2028in a hat\r"
+    mark = "\ufeff" if encoding.endswith("e") else ""
+    (tmp_path / "in.txt").write_bytes((mark + text).encode(encoding))
+    words = ("--json", "--n", "2", "--file")
+    code, out, _ = run(monkeypatch, capsys, *words, str(tmp_path / "in.txt"))
+    assert code == 0 and "ufeff" not in out
+    captions = [json.loads(line)["caption"] for line in out.splitlines()]
+    assert captions == ["a red dog near a blue caf\u00e9", "a man\u2028in a hat"]
+    data = (tmp_path / "in.txt").read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8"))
+    assert run(monkeypatch, capsys, *words, "-")[1] == out
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16-le"])
+def test_a_file_in_another_encoding_is_named_with_the_remedy(
+    encoding: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "in.txt").write_bytes("the man\u2019s caf\u00e9\n".encode(encoding))
+    code, out, err = run(monkeypatch, capsys, "--file", str(tmp_path / "in.txt"))
+    assert code == 2 and not out and err.count("\n") == 1
+    assert "in.txt cannot be read: it is no UTF-8 text" in err and "iconv -f" in err
+
+
+def test_captions_of_another_script_are_counted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions = (
+        "\u4e00\u53ea\u7ea2\u8272\u7684\u72d7",
+        "\u0431\u0435\u043b\u044b\u0439 \u043f\u0451\u0441",
+        "!",
+        "a red dog",
+    )
+    words = [word for caption in captions for word in ("--caption", caption)]
+    kinds = ("--kinds", "swap,replace")
+    code, out, err = run(monkeypatch, capsys, "--json", *words, *kinds)
+    assert code == 0 and len(out.splitlines()) == 4
+    assert err.startswith(
+        "note: no false caption was found for 3 of 4 captions (75%); 2 of them are"
+    )
+    assert "not in Latin script" in err and err.count("\n") == 1
+    assert run(monkeypatch, capsys, "--caption", "a red dog", *kinds)[2] == ""
+
+
 @pytest.mark.parametrize(
     ("words", "part"),
     [
         ([], "no caption is given"),
         (["--caption", " "], "--caption is empty"),
+        (["--caption", "a caf\udce9"], "--caption holds bytes that are no UTF-8"),
         (["--caption", "a dog", "--kinds", "swop"], "did you mean 'swap'"),
         (["--caption", "a dog", "--kinds", "cross_swap"], "give two"),
         (["--caption", "a dog", "--n", "0"], "--n 0"),

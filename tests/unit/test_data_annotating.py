@@ -93,6 +93,27 @@ def test_the_samples_carry_their_tags(shard: Path) -> None:
     assert sample.captions == tuple(CAPTIONS) and sample.tags == tuple(map(TAG, CAPTIONS))
 
 
+def test_samples_of_another_script_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [
+        "\u4e00\u53ea\u7ea2\u8272\u7684\u72d7",
+        "\u0431\u0435\u043b\u044b\u0439 \u043f\u0451\u0441",
+        "a dog",
+        "a caf\u00e9",
+    ]
+    members = {}
+    for number, text in enumerate(texts):
+        members |= {f"{number}.png": picture(), f"{number}.txt": text.encode()}
+    shard = write_tar(tmp_path / "00000.tar", members)
+    monkeypatch.setattr(sys, "argv", ["clic-data", "annotate", str(shard), "--workers", "1"])
+    for expected in ("2 of these (50%) give few false captions, or none: they are not", ""):
+        with pytest.raises(SystemExit):
+            main()
+        out = capsys.readouterr().out
+        assert expected in " ".join(out.split()) and ("Latin" in out) == bool(expected)
+
+
 def test_what_is_there_is_kept_unless_forced(shard: Path) -> None:
     annotated(shard)
     first = shard.read_bytes()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clic import models
+from clic import distributed, models
 from clic.config import Config
 from clic.data import BatchBuilder, Source, make_builder, make_loader
 from clic.data.faults import FaultLog, first_usable, substitutes
@@ -311,14 +312,80 @@ def test_large_shares_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:
         log.add(batch_of(tally))
         log.gather()
     assert capsys.readouterr().err.splitlines() == [
-        "WARNING: 25% of the captions are longer than the text tower's context and are cut",
+        "WARNING: 25% of the captions are longer than the text tower's context and are cut (pack "
+        "the data as sentences: clic-data pack --prepare-sentences)",
         "WARNING: 8% of the samples lack stored tags of their own",
         "WARNING: 10% of the captions of composites leave images out, for which the context has no "
-        "room",
+        "room (pack the data as sentences: clic-data pack --prepare-sentences)",
     ]
     assert log.record()["data/cut_captions"] == 0.25
     assert log.record()["data/shortened_captions"] == 0.1
     log = FaultLog(0.01, CPU)
     log.add(batch_of(Tally(samples=2000, retagged=100, captions=2000, cut=100)))
     log.gather()
+    assert capsys.readouterr().err == ""
+
+
+def with_negatives(none: int, foreign: int, kinds: tuple[str, ...] = ("swap",)) -> Batch:
+    """Return a batch of twenty rows, some of them without a false caption."""
+    mask = torch.arange(20)[:, None] >= none
+    batch = batch_of(Tally(samples=20, captions=40, no_negative=none, foreign=foreign))
+    return replace(batch, negative_mask=mask, negative_kinds=kinds)
+
+
+@pytest.mark.parametrize(
+    ("batch", "line"),
+    [
+        (
+            batch_of(Tally(captions=16, cut=16)),
+            "100% of the captions are longer than the text tower",
+        ),
+        (batch_of(Tally(captions=16, cut=16)), "clic-data pack --prepare-sentences"),
+        (batch_of(Tally(joined=8, shortened=8)), "100% of the captions of composites leave images"),
+        (with_negatives(12, 0), "60% of the single rows have no false caption by swap (captions."),
+        (with_negatives(12, 0, ("replace",)), "captions.single_negative=mixture"),
+        (
+            with_negatives(12, 0, ("cross_swap", "layout")),
+            "by cross_swap, layout (see what clic-data",
+        ),
+        (with_negatives(20, 19), "(most captions are not in Latin script, and clic's taggers"),
+    ],
+)
+def test_what_makes_training_pointless_is_told_with_the_first_batch(
+    batch: Batch, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = FaultLog(0.01, CPU)
+    log.add(batch)
+    told = capsys.readouterr().err
+    assert told.startswith("WARNING: ") and line in told and told.count("\n") == 1
+    for _ in range(100):
+        log.add(batch)
+        log.gather()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_large_share_is_told_as_soon_as_it_is_sure(capsys: pytest.CaptureFixture[str]) -> None:
+    log = FaultLog(0.01, CPU)
+    log.add(with_negatives(6, 0))  # 30 % of twenty rows may be chance
+    assert capsys.readouterr().err == ""
+    for _ in range(20):
+        log.add(with_negatives(6, 0))
+    assert capsys.readouterr().err.startswith("WARNING: 30% of the single rows have no false")
+
+
+@pytest.mark.parametrize("none", [0, 1, 4])
+def test_shares_that_are_not_large_are_not_told(
+    none: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = FaultLog(0.01, CPU)
+    for _ in range(200):
+        log.add(with_negatives(none, 0))
+    assert capsys.readouterr().err == ""
+
+
+def test_only_the_first_rank_tells(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(distributed, "is_main", lambda: False)
+    FaultLog(0.01, CPU).add(with_negatives(20, 0))
     assert capsys.readouterr().err == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,31 @@ def test_too_many_end_the_run_with_the_list(
 def test_settings_are_checked(settings: Callable[..., Config], word: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         validate(settings(word))
+
+
+@pytest.mark.parametrize(
+    ("caption", "told"),
+    [
+        ("a red dog on a blue mat next to a cat. " * 20, "clic-data pack --prepare-sentences"),
+        (
+            "\u0431\u0435\u043b\u044b\u0439 \u043f\u0451\u0441 \u0438 \u043a\u043e\u0442",
+            "most captions are not in Latin script",
+        ),
+        ("a dog", "100% of the single rows have no false caption by swap"),
+    ],
+)
+def test_captions_that_teach_nothing_are_told_at_the_start(
+    caption: str,
+    told: str,
+    settings: Callable[..., Config],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pack((replace(sample(i, 100), captions=(caption,), tags=None) for i in range(1, 40)),
+         tmp_path / "w")  # fmt: skip
+    words = ("data.source=shards", "data.samples=null", "data.split=null", "captions.tagger=hanta",
+             "sampling.kinds=single", "captions.single_negative=swap",
+             "loss.single=softmax_negatives")  # fmt: skip
+    train(settings(f"data.shards={tmp_path}/w", *words))
+    lines = [line for line in capsys.readouterr().err.splitlines() if told in line]
+    assert len(lines) == 1 and lines[0].startswith("WARNING: 100% of the ")

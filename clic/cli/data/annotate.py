@@ -83,6 +83,13 @@ def _report(parts: Sequence[Annotated]) -> int:
     print(f"{shards}: {tagged:,} samples tagged, {kept:,} had been")
     if broken := sum(part.broken for part in parts):
         print(f"  {broken:,} samples cannot be read and stay as they are (see clic-data verify)")
+    if foreign := sum(part.foreign for part in parts):
+        from clic.captions.negatives import FOREIGN
+
+        print(
+            f"  {foreign:,} of these ({foreign / tagged:.0%}) give few false captions, or none: "
+            f"they are not in Latin script, and {FOREIGN}"
+        )
     problems = [part.problem for part in parts if part.problem is not None]
     for problem in problems[:SHOWN]:
         print(f"  left as it is: {' '.join(problem.split())}")

@@ -7,7 +7,9 @@ last with the first.
 from __future__ import annotations
 
 import argparse
+import codecs
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,6 +30,9 @@ EXAMPLES = (
     'clic-data negatives --caption "a dog chases a red ball"',
     'clic-data negatives --caption "a dog on a bed" --caption "two cats"',
     "clic-data negatives --file captions.txt --n 2 --json > out.jsonl",
+)
+_NO_UTF8 = (
+    "--file {} cannot be read: it is no UTF-8 text; save it as UTF-8, e.g. by iconv -f {} -t utf-8"
 )
 
 
@@ -56,32 +61,76 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     tagger = make_tagger(flags.tagger)
     console = make_console()
     following = [*captions[1:], captions[0]]
+    without: list[str] = []
     for number, (caption, other) in enumerate(zip(captions, following, strict=True)):
         tokens = tagger(caption)
         pair = (tokens, tagger(other) if "cross_swap" in kinds else ())
         found = list(_negatives((caption, other), pair, kinds, flags.n, flags.seed, number))
+        if not found:
+            without.append(caption)
         if flags.json:
             print(json.dumps(_record(caption, tokens, found)))
         else:
             if number:
                 console.print()
             console.print(_table(caption, tokens, found, kinds))
+    if without:
+        print(_note(without, len(captions)), file=sys.stderr)
+
+
+def _note(without: Sequence[str], count: int) -> str:
+    from clic.captions.characters import is_foreign
+    from clic.captions.negatives import FOREIGN
+
+    share = f"{len(without):,} of {count:,} captions ({len(without) / count:.0%})"
+    note = f"note: no false caption was found for {share}"
+    foreign = sum(map(is_foreign, without))
+    return (
+        f"{note}; {foreign:,} of them are not in Latin script, and {FOREIGN}" if foreign else note
+    )
 
 
 def _captions(flags: argparse.Namespace) -> list[str]:
     captions = list(flags.caption or ())
     if flags.file is not None:
-        try:
-            text = sys.stdin.read() if str(flags.file) == "-" else flags.file.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-            raise DataError(f"--file {flags.file} cannot be read: {reason}") from error
-        captions += [line.strip() for line in text.splitlines() if line.strip()]
+        lines = re.split(r"\r\n|\r|\n", _read(flags.file))
+        captions += [line for line in (_bare(line) for line in lines) if line]
+    try:
+        "".join(captions).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError("--caption holds bytes that are no UTF-8; give it in UTF-8") from error
     if not all(caption.strip() for caption in captions):
         raise ConfigError("--caption is empty; give a sentence")
     if not captions:
         raise ConfigError("no caption is given; name one with --caption, or a --file with some")
     return captions
+
+
+def _read(path: Path) -> str:
+    """Return the text of a file or of stdin: UTF-8, or UTF-16 where its first bytes say so."""
+    try:
+        if str(path) != "-":
+            data = path.read_bytes()
+        elif hasattr(sys.stdin, "buffer"):
+            data = sys.stdin.buffer.read()
+        else:
+            data = sys.stdin.read().encode()
+    except OSError as error:
+        raise DataError(f"--file {path} cannot be read: {error.strerror}") from error
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", "replace")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(_NO_UTF8.format(path, "cp1252")) from error
+    if "\0" in text:
+        raise DataError(_NO_UTF8.format(path, "utf-16le"))
+    return text
+
+
+def _bare(line: str) -> str:
+    """Return a line without outer spaces and byte order marks, those of joined files."""
+    return line.strip().strip("\ufeff").strip()
 
 
 def _kinds(names: Sequence[str] | None, count: int) -> list[str]:
