@@ -164,8 +164,8 @@ class LossConfig:
     """Objectives of the two kinds of batch and CLIC's weights (Eq. 7).
 
     Attributes:
-        composite: Objective of composites: `clic`, `clip` or `softmax_negatives`.
-        single: Objective of single images: `clip` or `softmax_negatives`.
+        composite: Objective of composites, one of `clic.losses.OBJECTIVES`.
+        single: Objective of single images, another of them or the same.
         contrastive_weight: Weight of Eq. 4.
         hard_negative_weight: Weight of Eq. 5.
         unimodal_weight: Weight of Eq. 6.

@@ -6,6 +6,7 @@ from typing import Any
 
 from clic.config import Config, OptimConfig, TrainConfig
 from clic.errors import ConfigError, did_you_mean
+from clic.losses.registry import choices as objectives
 from clic.validation.data import validate_data
 from clic.validation.method import validate_method
 
@@ -22,8 +23,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "captions.tagger": ("hanta", "spacy", "stored"),
     "captions.composite_negative": ("cross_swap", "none"),
     "captions.single_negative": ("swap", "replace", "mixture", "stored", "none"),
-    "loss.composite": ("clic", "clip", "softmax_negatives"),
-    "loss.single": ("clip", "softmax_negatives"),
+    "loss.composite": objectives("composite"),
+    "loss.single": objectives("single"),
     "optim.schedule": ("clic", "warmup_cosine", "constant"),
     "train.precision": ("auto", "fp32", "bf16", "fp16"),
     "wandb.mode": ("online", "offline"),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from clic import runs, shapes
+from clic import models, runs, shapes
 from clic.cli.common import run_cli
 from clic.config import Config
 from clic.data import faults, pack
@@ -93,3 +94,24 @@ def test_too_many_end_the_run_with_the_list(
 def test_settings_are_checked(settings: Callable[..., Config], word: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         validate(settings(word))
+
+
+@pytest.mark.parametrize(
+    ("words", "setting"),
+    [
+        (("loss.single=softmax_negatives", "captions.single_negative=swap"), "loss.single"),
+        (("loss.composite=softmax_negatives",), "loss.composite"),
+    ],
+)
+def test_a_sigmoid_model_is_refused_before_the_run_has_a_folder(
+    settings: Callable[..., Config],
+    build_tiny: Callable[..., Any],
+    tmp_path: Path,
+    words: tuple[str, ...],
+    setting: str,
+) -> None:
+    models.save(build_tiny(tmp_path / "made", init_logit_bias=-10.0), tmp_path / "sigmoid")
+    config = settings(*words, f"model.name={tmp_path}/sigmoid", "train.run_name=mine")
+    with pytest.raises(ConfigError, match=rf"{setting}=softmax_negatives needs a softmax.*clip"):
+        train(config)
+    assert not (Path(config.train.runs_dir) / "mine").exists()
