@@ -23,13 +23,13 @@ def run(script: str, *words: str, **env: str) -> subprocess.CompletedProcess[str
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "scripts").glob("*.sh")), ids=lambda p: p.name)
 def test_bash_can_read_it(path: Path) -> None:
-    subprocess.run([BASH, "-n", str(path)], check=True, timeout=60)
+    subprocess.run([BASH, "-n", str(path)], check=True, timeout=600)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
@@ -64,7 +64,7 @@ def test_an_environment_of_somebody_else_is_not_cleared(tmp_path: Path) -> None:
     theirs.write_text("uv = 0.9", "utf-8")
     command = 'set -euo pipefail; source "$0/scripts/environment.sh"; use_environment'
     done = subprocess.run(
-        [BASH, "-c", command, str(tmp_path)], capture_output=True, text=True, timeout=60
+        [BASH, "-c", command, str(tmp_path)], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 2
     assert "was not made by this script" in done.stderr
