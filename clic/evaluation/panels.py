@@ -40,7 +40,9 @@ EXPLAINED = {
     "chance k / number of images",
 }
 """What each metric is, in a line, with what guessing would give."""
-_ONE_CAPTION = "accuracy: the image is nearer to the true caption than to the false one; chance 50 %"
+_ONE_CAPTION = (
+    "accuracy: the image is nearer to the true caption than to the false one; chance 50 %"
+)
 _CLASSES = "the class whose prompts are nearest is the image's; chance 1 / number of classes"
 MANY = 12  # categories: beyond, tables show the means alone
 TOGETHER = "zero-shot classification"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clic.errors import ConfigError, did_you_mean, pick
 from clic.evaluation.benchmarks.entries import ENTRIES
-from clic.evaluation.benchmarks.entry import VALIDATION, Benchmark
+from clic.evaluation.benchmarks.entry import Benchmark
 from clic.evaluation.sources import Source, present
 
 __all__ = ["ALIASES", "BENCHMARKS", "GROUPS", "Benchmark", "missing", "select", "text_only"]
@@ -79,13 +79,13 @@ def select(names: Iterable[str]) -> list[Benchmark]:
             choices = [*BENCHMARKS, *GROUPS]
             raise ConfigError(
                 f"bench={name!r} is not known{did_you_mean(name.lower(), choices)} "
-                f"(choices: {', '.join(choices)}; see --bench list)"
+                f"(choices: {', '.join(choices)}; see clic-eval --bench list)"
             )
         for member in known[spelling(name)]:
             found = of_split(BENCHMARKS[member], split if at else "test")
             chosen[found.name] = found
     if not chosen:
-        raise ConfigError("bench is empty; name a benchmark (see --bench list)")
+        raise ConfigError("bench is empty; name a benchmark (see clic-eval --bench list)")
     return list(chosen.values())
 
 

@@ -46,7 +46,7 @@ class MarginObjective(Objective):
         )
         return terms["contrastive"] + terms["margin"], terms
 '''
-ENTRY = '''
+ENTRY = """
 OBJECTIVES["margin"] = Entry(
     home="clic.losses.objectives:MarginObjective",
     about="plain CLIP and a margin",
@@ -54,7 +54,7 @@ OBJECTIVES["margin"] = Entry(
     reads=("margin",),
     kinds=("composite",),
 )
-'''
+"""
 
 
 def recipe(title: str) -> str:

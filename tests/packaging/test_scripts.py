@@ -46,6 +46,47 @@ def test_gpu_check_refuses_what_it_does_not_know() -> None:
     assert "--fast" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("files", "parts"),
+    [
+        ([], ["there are no wheels", "pip wheel --wheel-dir"]),
+        (["a.tar.gz"], ["there are no wheels", "pip wheel --wheel-dir"]),
+        (["a.whl", "antlr4-python3-runtime-4.9.3.tar.gz"], ["is a source", "pip wheel", "4.9.3"]),
+        (["a.whl", "b-1.zip"], ["b-1.zip is a source", "pip wheel"]),
+    ],
+)
+def test_gpu_check_wants_wheels_and_says_how_to_build_them(
+    tmp_path: Path, files: list[str], parts: list[str]
+) -> None:
+    python = tmp_path / "python"  # which says that there is a GPU
+    python.write_text("#!/bin/sh\nexit 0\n", "utf-8")
+    python.chmod(0o755)
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    for name in files:
+        (folder / name).touch()
+    done = run("gpu_check.sh", str(folder), CLIC_PYTHON=str(python))
+    assert done.returncode == 2
+    assert all(part in done.stderr for part in parts)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_the_help_of_gpu_check_tells_builds_sources_too() -> None:
+    done = run("gpu_check.sh", "--help")
+    assert "pip wheel --wheel-dir" in done.stdout and "pip download" not in done.stdout
+
+
+def test_the_demo_says_what_its_columns_are() -> None:
+    """Carry out the demo's lines that do."""
+    text = (ROOT / "scripts/demo.sh").read_text("utf-8")
+    code = text.split('"$PYTHON" -c \'from clic.evaluation')[1].split("'\n")[0]
+    words = [sys.executable, "-c", f"from clic.evaluation{code}"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    for metric in ("ITT, ", "TOT, ", "P1: ", "image to text R@k"):
+        (line,) = [line for line in done.stdout.splitlines() if line.strip().startswith(metric)]
+        assert "chance" in line
+
+
 def test_an_old_python_is_refused(tmp_path: Path) -> None:
     old = tmp_path / "python3.8"
     old.write_text('#!/bin/sh\n[ "$1" = -V ] && echo "Python 3.8.10"\nexit 1\n', "utf-8")

@@ -171,6 +171,22 @@ def test_features_are_kept_by_how_images_are_prepared(
     assert encoded(first, cache).cached == encoded(other, cache).cached == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "pretrained", "named"),
+    [
+        ("ViT-B-32:opnai", "included", "model 'ViT-B-32:opnai': 'opnai' is neither"),
+        ("ViT-B-32", "opnai", "model.pretrained='opnai' is neither"),
+    ],
+)
+def test_weights_that_there_are_not_are_named_as_they_were_given(
+    monkeypatch: pytest.MonkeyPatch, name: str, pretrained: str, named: str
+) -> None:
+    monkeypatch.setattr("clic.models.hub.go_offline_if_unreachable", lambda: None)
+    with pytest.raises(ModelError, match=named) as caught:
+        models.resolve(name, pretrained)
+    assert "did you mean 'openai'" in str(caught.value)
+
+
 def test_device_and_identity(encoder: Encoder) -> None:
     assert encoder.device == torch.device("cpu")
     assert encoder.identity["image_size"] == 32
