@@ -10,6 +10,9 @@ set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
 
+help_of "$0" "$@"
+(($# == 0)) || fail "demo.sh takes no words, and $1 was given (usage: bash scripts/demo.sh)"
+
 # A title, then the command as one would type it, then its output.
 show() {
     printf '\n== %s\n$ %s\n' "$1" "${*:2}"

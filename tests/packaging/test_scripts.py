@@ -71,6 +71,45 @@ def test_gpu_check_wants_wheels_and_says_how_to_build_them(
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("script", ["demo.sh", "test.sh", "gpu_check.sh"])
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_help_is_printed_before_anything_is_made(script: str, word: str, tmp_path: Path) -> None:
+    done = run(script, word, CLIC_PYTHON=str(tmp_path / "no-python"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"bash scripts/{script}" in done.stdout
+    lines = done.stdout.splitlines()
+    assert "source" not in done.stdout.split() and "set -euo" not in done.stdout
+    assert all(len(line) <= 100 and not line.startswith("#") for line in lines)
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["build_lexicon", "build_shapes_base", "layout_study", "noisy_recognition", "shapes_table"],
+)
+def test_every_python_script_has_help_and_names_a_wrong_flag(script: str, tmp_path: Path) -> None:
+    words = [sys.executable, str(ROOT / "scripts" / f"{script}.py")]
+    shown = subprocess.run([*words, "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "usage: " in shown.stdout
+    wrong = subprocess.run([*words, "--fastt"], cwd=tmp_path, capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert "Traceback" not in wrong.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_noisy_recognition_names_a_model_that_there_is_not() -> None:
+    words = [sys.executable, str(ROOT / "scripts/noisy_recognition.py"), "/no/model"]
+    done = subprocess.run([*words, "--noise", "0"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "/no/model" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_the_demo_takes_no_words() -> None:
+    done = run("demo.sh", "--quick")
+    assert done.returncode == 2
+    assert "--quick was given" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
 def test_what_the_help_of_gpu_check_tells_builds_sources_too() -> None:
     done = run("gpu_check.sh", "--help")
     assert "pip wheel --wheel-dir" in done.stdout and "pip download" not in done.stdout
