@@ -36,6 +36,8 @@ def test_help_waits_for_no_large_package_and_has_examples(command: str) -> None:
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "examples:" in shown.stdout
+    if command != "data":
+        assert max(map(len, shown.stdout.splitlines())) <= 80
 
 
 def test_one_model(clic_eval: Command, tmp_path: Path) -> None:
