@@ -164,8 +164,8 @@ class LossConfig:
     """Objectives of the two kinds of batch and CLIC's weights (Eq. 7).
 
     Attributes:
-        composite: Objective of composites: `clic`, `clip` or `softmax_negatives`.
-        single: Objective of single images: `clip` or `softmax_negatives`.
+        composite: Objective of composites, one of `clic.losses.OBJECTIVES`.
+        single: Objective of single images, another of them or the same.
         contrastive_weight: Weight of Eq. 4.
         hard_negative_weight: Weight of Eq. 5.
         unimodal_weight: Weight of Eq. 6.
@@ -225,7 +225,9 @@ class TrainConfig:
         keep_checkpoints: Newest checkpoints to keep; 0 keeps all.
         log_every: Steps between lines of `metrics.jsonl` and the console.
         eval_every: Steps between evaluations of `eval_bench`; 0 evaluates none.
-        eval_bench: Benchmarks for `eval_every`.
+        eval_bench: Benchmarks for `eval_every`, each on its validation split (`NAME@val`).
+        eval_on_test: Also score benchmarks without a validation split, on their test data. What
+            is chosen by those numbers is chosen on the test data.
         run_name: Folder under `runs_dir`; null makes `<experiment>-<time>`.
         runs_dir: Where runs are kept.
         resume: `auto`, `never`, or the path of a checkpoint.
@@ -244,6 +246,7 @@ class TrainConfig:
     log_every: int = 10
     eval_every: int = 0
     eval_bench: list[str] = field(default_factory=list)
+    eval_on_test: bool = False
     run_name: str | None = None
     runs_dir: str = "runs"
     resume: str = "auto"

@@ -79,7 +79,12 @@ def main() -> int:
     try:
         text = build(arguments.wordnet)
     except FileNotFoundError as error:
-        print(f"{error.filename} is missing; apt-get install wordnet-base, or give --wordnet")
+        reason = f"{error.filename} is missing; apt-get install wordnet-base, or give --wordnet"
+        print(f"build_lexicon: error: {reason}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        reason = f"{error.name} is not installed; pip install lemminflect==0.2.3"
+        print(f"build_lexicon: error: {reason}", file=sys.stderr)
         return 2
     if arguments.check:
         same = TARGET.read_text(encoding="utf-8") == text

@@ -10,6 +10,9 @@ set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
 
+help_of "$0" "$@"
+(($# == 0)) || fail "demo.sh takes no words, and $1 was given (usage: bash scripts/demo.sh)"
+
 # A title, then the command as one would type it, then its output.
 show() {
     printf '\n== %s\n$ %s\n' "$1" "${*:2}"
@@ -27,6 +30,11 @@ run=$("$PYTHON" -c 'from clic.runs import newest_finished; print(newest_finished
 
 show "2/4 Evaluate: the base and the fine-tuned model side by side" \
     clic-eval --bench shapes --model shapes-base --model "$run" --json "$run/eval.json"
+# The words of the page that clic-eval --html writes.
+printf '\nWhat the columns are, in percent of rows:\n'
+"$PYTHON" -c 'from clic.evaluation.panels import EXPLAINED
+for name in ("itt", "tot", "p1", "image_to_text", "text_to_image"):
+    print(" ", EXPLAINED[name])'
 
 show "3/4 Patch: the model half-way between the two" clic-patch --alpha 0.5 --run "$run"
 

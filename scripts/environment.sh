@@ -15,6 +15,13 @@ fail() {
     exit 2
 }
 
+# help_of SCRIPT WORDS: prints the comment at the script's head and ends where help is asked for.
+help_of() {
+    case ${2:-} in
+        -h | --help) sed -n '2,/^[^#]/{/^[^#]/d;s/^# \{0,1\}//;p;}' "$1"; exit 0 ;;
+    esac
+}
+
 is_new_enough() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
 }

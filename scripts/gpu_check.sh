@@ -4,7 +4,9 @@
 #   bash scripts/gpu_check.sh [--out FILE] [WHEELS_DIR]
 # The machine may be bare: python3 (or CLIC_PYTHON) with torch, torchvision, pytest and setuptools.
 # What else clic needs may come as wheels in a folder, for a machine without network, made by
-#   pip download --dest WHEELS_DIR --no-deps NAME ...
+#   pip wheel --wheel-dir WHEELS_DIR --no-deps NAME ...
+# on a machine with network and the same Python: of some packages (antlr4-python3-runtime) there is
+# only the source to download, which `pip wheel` builds.
 # Nothing is installed into the machine's own Python.
 # Exit code 0: all well; 1: a test or the timing failed (see the JSON); 2: it cannot run here.
 set -euo pipefail
@@ -47,7 +49,12 @@ install() {
 }
 if [[ -n $wheels ]]; then
     files=("$wheels"/*.whl)
-    [[ -e ${files[0]} ]] || fail "there are no wheels (*.whl) in $wheels"
+    [[ -e ${files[0]} ]] ||
+        fail "there are no wheels (*.whl) in $wheels; make them with: pip wheel --wheel-dir $wheels --no-deps NAME ..."
+    for file in "$wheels"/*.tar.gz "$wheels"/*.zip; do
+        [[ ! -e $file ]] ||
+            fail "$file is a source, not a wheel; build it with: pip wheel --wheel-dir $wheels --no-deps $file"
+    done
     install "${files[@]}"
 fi
 # Built from a copy: a build leaves its own folders behind.

@@ -16,6 +16,7 @@ from PIL import Image
 
 import clic
 from clic import shapes
+from clic.cli.common import run_cli
 from clic.inference import Encoder
 from clic.seeding import generator
 from clic.shapes import Classification
@@ -66,4 +67,4 @@ def accuracy(features: np.ndarray, classes: np.ndarray, targets: Sequence[int]) 
 
 
 if __name__ == "__main__":
-    main()
+    run_cli("noisy_recognition", main)

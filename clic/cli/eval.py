@@ -19,26 +19,29 @@ NAME = "clic-eval"
 FALLBACK_MODEL = "ViT-B-32:openai"
 WAIT_MINUTES = 180.0  # for a rank with more to do: other models' weights, larger images, scoring
 DESCRIPTION = """\
-Score models on compositional benchmarks, retrieval and zero-shot classification.
-Each distinct image and caption is encoded once, whatever the number of benchmarks."""
+Score models on compositional benchmarks, retrieval and zero-shot
+classification. Each distinct image and caption is encoded once, whatever the
+number of benchmarks."""
 EXAMPLES = """\
 examples:
-  clic-eval --bench list                        what there is, and what is installed here
-  clic-eval --bench list:winoground             all of one: paper, licence, files, rows, rule
-  clic-eval --bench shapes++                    the newest finished run; needs no data
+  clic-eval --bench list                    what there is, and what is here
+  clic-eval --bench list:winoground         all of one: paper, files, rows, rule
+  clic-eval --bench shapes++                the newest finished run; no data
+  clic-eval --bench coco-retrieval@val      its validation split, to choose by
   clic-eval --bench shapes++ --model shapes-base --model runs/shapes-1
-                                                two models side by side
+                                            two models side by side
   clic-eval --bench shapes++ --compare shapes-base runs/shapes-1 --out results
-                                                differences with 95 % intervals; all files
-  clic-eval --compare results/a results/b       the same of results that --out wrote before
+                                            differences with 95 % intervals
+  clic-eval --compare results/a results/b   the same of what --out wrote before
   clic-eval --bench sugarcrepe++ --model ViT-B-32:openai --data ~/data
   clic-eval --bench sugarcrepe++ --text-only --data ~/data
-                                                the captions alone, without COCO's images
+                                            the captions alone, without images
   clic-eval --bench all --model hf-hub:ORG/NAME --json all.json --rows all.jsonl
-  clic-eval bench=shapes batch_size=128         settings as key=value (configs/eval.yaml)
+  clic-eval bench=shapes batch_size=128     settings (configs/eval.yaml)
 
-models: ViT-B-32:openai (open_clip name and tag), local-dir:PATH, hf-hub:ORG/NAME, shapes-base,
-  or the path of a run, a checkpoint, an open_clip folder or a Hugging Face CLIP folder.
+models: ViT-B-32:openai (open_clip name and tag), local-dir:PATH,
+  hf-hub:ORG/NAME, shapes-base, or the path of a run, a checkpoint, an open_clip
+  folder or a Hugging Face CLIP folder.
 exit codes: 0 done, 2 a mistake in the command or in the data, 130 interrupted."""
 
 
@@ -46,8 +49,8 @@ def make_parser() -> Parser:
     """Return the command's parser; a flag that is not given is None."""
     parser = Parser(
         prog=NAME,
-        usage=f"{NAME} --bench NAME[,NAME] [--model M ... | --compare M M ...] "
-        "[options] [key=value ...]",
+        usage=f"{NAME} --bench NAME[,NAME] [--model M ... | --compare M M ...]\n"
+        "                 [options] [key=value ...]",
         description=DESCRIPTION,
         epilog=EXAMPLES,
     )

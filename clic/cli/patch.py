@@ -32,16 +32,16 @@ Write models between a base (alpha 0) and the one fine-tuned from it (alpha 1):
 (1 - alpha) * base + alpha * tuned, or evaluate a whole sweep of them."""
 EXAMPLES = """\
 examples:
-  clic-patch --alpha 0.5                         of the newest finished run
+  clic-patch --alpha 0.5                      of the newest finished run
   clic-patch --run runs/shapes-1 --alpha 0.25,0.5,0.75
-  clic-patch --sweep 0:1:0.25 --bench shapes     writes RUN/sweep.json and RUN/sweep.png
+  clic-patch --sweep 0:1:0.25 --bench shapes  writes sweep.json and sweep.png
   clic-patch --sweep 0,0.5,1 --bench sugarcrepe++ --data ~/data
   clic-patch --base ViT-B-32:openai --tuned tuned/ --alpha 0.6 --out patched/
-  clic-patch alpha=0.5 run=runs/shapes-1         settings as key=value (configs/patch.yaml)
+  clic-patch alpha=0.5 run=runs/shapes-1      settings (configs/patch.yaml)
 
-Without --out, models go to RUN/patched/alpha-0.50/. With --out DIR a single alpha is written to DIR
-itself, several to DIR/alpha-0.50/ and so on.
-exit codes: 0 done, 2 a mistake in the command or in the models, 130 interrupted."""
+Without --out, models go to RUN/patched/alpha-0.50/. With --out DIR a single
+alpha is written to DIR itself, several to DIR/alpha-0.50/ and so on.
+exit codes: 0 done, 2 a mistake in the command or the models, 130 interrupted."""
 
 
 class Pair(NamedTuple):

@@ -192,20 +192,25 @@ def _run(config: Config) -> int:
 
 
 def _evaluator(config: Config) -> Any:
-    """Return what scores the model during training; settings are chosen on validation scenes."""
+    """Return what scores the model during training, on validation splits: settings are chosen so.
+
+    Raises:
+        ConfigError: A name is not known, or has no validation split and test data are not allowed.
+        DataError: Files are missing.
+    """
     from clic import evaluation
-    from clic.evaluation.registry import select
+    from clic.evaluation import registry
     from clic.inference import Encoder
     from clic.models import ClipModel
 
     # Before training, so that a misspelt name or a missing file does not end the run half-way.
-    benches = list(config.train.eval_bench)
-    made = any(benchmark.made for benchmark in select(benches))
-    plan = evaluation.prepare(benches, split="validation" if made else "test")
+    chosen = registry.for_choosing(config.train.eval_bench, config.train.eval_on_test)
+    plan = evaluation.prepare(chosen)
 
     def score(clip: ClipModel) -> dict[str, float]:
-        report = evaluation.run(Encoder(clip), plan)
-        return _flat(report.to_dict()["benchmarks"])
+        numbers = evaluation.run(Encoder(clip), plan).to_dict()["benchmarks"]
+        told = {name if "@" in name else f"{name}@test": own for name, own in numbers.items()}
+        return _flat(told)
 
     return score
 

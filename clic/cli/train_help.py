@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clic.config import Config
+from clic.losses.registry import OBJECTIVES
 
 CONFIGS = "clic.configs"
 USAGE = """usage: clic-train [+experiment=NAME] [GROUP=CHOICE ...] [SETTING=VALUE ...]
@@ -41,20 +42,30 @@ def help_text() -> str:
     """Return the page that `--help` prints, the experiments and groups with a line each."""
     lines = [USAGE, "experiments:"]
     for name, line in described("experiment"):
-        lines += textwrap.wrap(
-            line,
-            79,
-            initial_indent=f"  {name:<24} ",
-            subsequent_indent=" " * 27,
-            break_on_hyphens=False,
-        )
+        lines += wrapped(name, line)
     lines += ["", "groups (clic-train model=vitb16 optim=clove ...):"]
     for group in groups():
         if group != "experiment":
             lines.append(f"  {group + '=':<11}{', '.join(choices(group))}")
+    lines += ["", "objectives (loss.composite=NAME, loss.single=NAME):"]
+    for name, entry in OBJECTIVES.items():
+        needs = f"; needs {' and '.join(entry.needs)}" if entry.needs else ""
+        only = "" if len(entry.kinds) > 1 else f"; {entry.kinds[0]} only"
+        lines += wrapped(name, f"{entry.about}{needs}{only}")
     lines += ["", OPTIONS.rstrip(), "", "settings (clic-train --cfg job prints their values):"]
     lines += textwrap.wrap(", ".join(settings()), 79, initial_indent="  ", subsequent_indent="  ")
     return "\n".join(lines)
+
+
+def wrapped(name: str, line: str) -> list[str]:
+    """Return the lines of a name and what it means, 79 columns wide."""
+    return textwrap.wrap(
+        line,
+        79,
+        initial_indent=f"  {name:<24} ",
+        subsequent_indent=" " * 27,
+        break_on_hyphens=False,
+    )
 
 
 def _config_root() -> Path:

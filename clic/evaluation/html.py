@@ -87,6 +87,9 @@ def _panel(panel: Panel, reports: Sequence[Report], galleries: Sequence[Gallery]
     yield f'<section id="{_anchor(panel.name)}">\n<h2>{escape(panel.name)}</h2>\n'
     if panel.size:
         yield f'<p class="quiet small">{escape(panel.size)}</p>\n'
+    if panel.explained:
+        told = "".join(f"<li>{escape(line)}</li>\n" for line in panel.explained)
+        yield f'<ul class="explained quiet small">\n{told}</ul>\n'
     # Screen readers have the table, which says the same.
     yield '<div class="charts" aria-hidden="true">\n'
     for metric, lines in panel.sections.items():

@@ -60,6 +60,8 @@ def lines(data_root: Path) -> list[str]:
     listed.append("group all: every one of them")
     listed += ["data folder (--data, else $CLIC_DATA, else ./data):", f"  {data_root.resolve()}"]
     listed.append("--bench list:NAME tells all of one: paper, licence, files, rows, rule")
+    splits = [b.name for b in BENCHMARKS.values() if b.validation]
+    listed += _wrapped(f"NAME@val is the validation split, to choose by: of {', '.join(splits)}")
     texts = [b.name for b in BENCHMARKS.values() if text_only(b, data_root)]
     if texts:
         listed.append(f"text only: --text-only scores the captions of {', '.join(texts)} alone")

@@ -87,7 +87,8 @@ def prepare(
     Args:
         benches: Names and groups, see `registry.BENCHMARKS`.
         data_root: Folder of the benchmarks' files, default CLIC_DATA, then `./data`.
-        split: Split of the benchmarks that are made on the fly: test or validation (or train).
+        split: Split of the benchmarks that are made on the fly: test or validation (or train);
+            those whose name ends in @val have theirs.
         seed: Seed of the benchmarks that are made on the fly.
         allow_missing: Leave out rows whose image is missing or broken, and count the rest.
         text_only: Score the captions alone, whatever the model can do; no image is looked for.
@@ -126,14 +127,25 @@ def _check_settings(chosen: Sequence[Benchmark], split: str, seed: int) -> None:
             f"split={split!r} is not known{did_you_mean(split, SPLITS)} "
             f"(choices: {', '.join(SPLITS)})"
         )
-    if any(benchmark.made for benchmark in chosen):
+    names, made = ", ".join(b.name for b in chosen), [b for b in chosen if b.made]
+    if seed != 0 and not made:
+        raise ConfigError(
+            f"seed={seed} has no effect: {names} is read from files, and only the shapes "
+            "benchmarks have a seed; leave it out"
+        )
+    if split == "test" or any(benchmark.split is None for benchmark in made):
         return
-    for name, value, default in (("split", split, "test"), ("seed", seed, 0)):
-        if value != default:
-            raise ConfigError(
-                f"{name}={value} has no effect: {', '.join(b.name for b in chosen)} is read from "
-                f"files, and only the shapes benchmarks have a {name}; leave it out"
-            )
+    if made:
+        raise ConfigError(
+            f"split={split} has no effect: the split is in the name already ({names}); leave one "
+            "out"
+        )
+    able = [b.validation.name for b in chosen if b.validation and split == "validation"]
+    remedy = f"name {','.join(able)}" if able else "leave it out"
+    raise ConfigError(
+        f"split={split} has no effect: {names} is read from files, and only the shapes benchmarks "
+        f"have a split that is set so; {remedy}"
+    )
 
 
 def _check_text_only(chosen: Sequence[Benchmark], allow_missing: bool) -> None:
@@ -170,7 +182,7 @@ def _check_files(benchmarks: Sequence[Benchmark], root: Path, with_images: bool)
     only_images = all(registry.text_only(b, root) for b in benchmarks if b.name in lacking)
     raise DataError(
         f"{', '.join(lacking)}: {paths[0]}{more} is missing; get it with: {commands} "
-        "(or name the folder that holds the data with --data"
+        "(or name the folder that holds the data with --data; for clic-train, with CLIC_DATA"
         f"{TEXT_ONLY_HINT if only_images else ''})"
     )
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from clic.errors import ConfigError, did_you_mean
+from clic.errors import ConfigError, did_you_mean, pick
 from clic.evaluation.benchmarks.entries import ENTRIES
 from clic.evaluation.benchmarks.entry import Benchmark
 from clic.evaluation.sources import Source, present
 
 __all__ = ["ALIASES", "BENCHMARKS", "GROUPS", "Benchmark", "missing", "select", "text_only"]
+SPLITS = {"test": "test", "val": "validation", "validation": "validation"}
+"""What may follow the @ of a benchmark's name, and the split that it means."""
 
 BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in ENTRIES}
 ALIASES = {
@@ -62,24 +64,81 @@ def spelling(name: str) -> str:
 def select(names: Iterable[str]) -> list[Benchmark]:
     """Return the benchmarks that names and groups mean, each once, in the order given.
 
+    A name that ends in `@val` means the validation split; `@test` is the same as no ending.
+
     Raises:
-        ConfigError: A name is not known, or none is given.
+        ConfigError: A name or its split is not known, or none is given.
     """
     exact = {spelling(name): (name,) for name in BENCHMARKS}
     aliases = {key: (name,) for key, name in ALIASES.items()}
     known = {**{spelling(group): members for group, members in GROUPS.items()}, **aliases, **exact}
     chosen: dict[str, Benchmark] = {}
-    for name in names:
+    for word in names:
+        name, at, split = word.partition("@")
         if spelling(name) not in known:
             choices = [*BENCHMARKS, *GROUPS]
             raise ConfigError(
                 f"bench={name!r} is not known{did_you_mean(name.lower(), choices)} "
-                f"(choices: {', '.join(choices)}; see --bench list)"
+                f"(choices: {', '.join(choices)}; see clic-eval --bench list)"
             )
-        chosen.update((member, BENCHMARKS[member]) for member in known[spelling(name)])
+        for member in known[spelling(name)]:
+            found = of_split(BENCHMARKS[member], split if at else "test")
+            chosen[found.name] = found
     if not chosen:
-        raise ConfigError("bench is empty; name a benchmark (see --bench list)")
+        raise ConfigError("bench is empty; name a benchmark (see clic-eval --bench list)")
     return list(chosen.values())
+
+
+def of_split(benchmark: Benchmark, split: str) -> Benchmark:
+    """Return a benchmark's test or validation split.
+
+    Raises:
+        ConfigError: The split is not known, or the benchmark has no such split.
+    """
+    if pick(SPLITS, split.lower(), f"the split of bench={benchmark.name}@{split}") == "test":
+        return benchmark
+    if benchmark.validation is None:
+        able = ", ".join(b.name for b in BENCHMARKS.values() if b.validation)
+        raise ConfigError(
+            f"bench={benchmark.name}@{split}: {benchmark.name} has no validation split here; name "
+            f"{benchmark.name} alone for what its papers report, or one that has: {able}"
+        )
+    return benchmark.validation
+
+
+def for_choosing(names: Sequence[str], on_test: bool) -> list[str]:
+    """Return the benchmarks that score a model during training: their validation splits.
+
+    Args:
+        names: Names and groups; one that ends in `@test` means the test split nevertheless.
+        on_test: Whether test data may be scored, where there is no validation split or the name
+            asks for it.
+
+    Raises:
+        ConfigError: A name is not known, test data are not allowed, or allowing them changes
+            nothing.
+    """
+    chosen: dict[str, Benchmark] = {}
+    for name in names:
+        wants_test = name.lower().endswith("@test")
+        for benchmark in select([name]):
+            own = benchmark if wants_test else benchmark.validation or benchmark
+            chosen[own.name] = own
+    test = [benchmark for benchmark in chosen.values() if benchmark.split != "validation"]
+    if test and not on_test:
+        able = ", ".join(b.name for b in BENCHMARKS.values() if b.validation)
+        raise ConfigError(
+            f"train.eval_bench={test[0].name}{'@test' if test[0].validation else ''} would score "
+            "test data during training, and what is chosen by it is chosen on the test data; "
+            + ("leave out its @test, or " if test[0].validation else f"name one of {able}, or ")
+            + "add train.eval_on_test=true to do so nevertheless"
+        )
+    if on_test and not test:
+        raise ConfigError(
+            f"train.eval_on_test=true has no effect: {', '.join(chosen)} is no test data; leave "
+            "it out"
+        )
+    return list(chosen)
 
 
 def missing(benchmark: Benchmark, data_root: Path, with_images: bool = True) -> list[Source]:

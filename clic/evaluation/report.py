@@ -103,12 +103,17 @@ def write_rows(path: str | Path, reports: Sequence[Report]) -> None:
 
 
 def notes(reports: Sequence[Report]) -> list[str]:
-    """Return a line for each thing that was left out, and for each row count that is not whole."""
+    """Return a line for each thing left out, each split but test, and each count not whole."""
     lines: dict[str, None] = {}
     for report in reports:
         for name, reason in report.provenance.get("left_out", {}).items():
             lines[f"{name}: left out, {reason}"] = None
         for name, source in report.provenance.get("benchmarks", {}).items():
+            if source.get("split", "test") != "test":
+                lines[
+                    f"{name}: scored on the {source['split']} split, by which settings are chosen; "
+                    "results are reported on the test split"
+                ] = None
             lost = len(source["missing_images"]) + len(source["broken_images"])
             if lost:
                 lines[

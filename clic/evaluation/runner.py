@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -167,7 +167,7 @@ def _score(plan: Plan, encoded: EncodedPlan, keep_rows: bool) -> _Scored:
             if lost:
                 table = table.without(np.isin(np.arange(len(table.images)), list(lost)))
             scored.benchmarks[bench] = scoring.score(table, own)
-            scored.sources[bench] = _source(item, table, list(lost.values()))
+            scored.sources[bench] = _source(item, table, list(lost.values()), plan.settings)
             if keep_rows:
                 scored.rows += [{"benchmark": bench, **row} for row in scoring.rows(table, own)]
                 scored.tables[bench] = table
@@ -221,9 +221,13 @@ def _left_out(plan: Plan) -> dict[str, str]:
     return {**plan.left_out, **partial}
 
 
-def _source(item: Prepared, table: Table, broken: list[str]) -> dict[str, Any]:
+def _source(
+    item: Prepared, table: Table, broken: list[str], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    asked = settings.get("split") if item.benchmark.made else "test"
     return {
         "version": item.benchmark.version,
+        "split": item.benchmark.split or asked,
         "sha256": item.sha256,
         "rows": table.rows,
         "rows_of_the_whole": item.rows,

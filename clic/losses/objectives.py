@@ -213,13 +213,6 @@ class SoftmaxNegativesObjective(Objective):
         return terms["contrastive"], terms
 
 
-OBJECTIVES: dict[str, type[Objective]] = {
-    "clip": ClipObjective,
-    "clic": ClicObjective,
-    "softmax_negatives": SoftmaxNegativesObjective,
-}
-
-
 def _contrastive(features: Features, group: ProcessGroup | None) -> Terms:
     """Return CLIC Eq. 4 with its two directions, or the sigmoid loss of a model with a bias."""
     captions = distributed.all_gather(features.positive_features, group)

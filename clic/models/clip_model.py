@@ -142,8 +142,8 @@ def _not_built(source: Source, error: Exception) -> ModelError:
     remedy = ""
     if "download" in reason:
         remedy = (
-            "; check the network, or fetch the weights elsewhere and give the file as "
-            "model.pretrained=FILE (a folder as local-dir:PATH)"
+            "; check the network, or fetch the weights elsewhere and give the file as ARCH:FILE "
+            "(clic-train: model.pretrained=FILE; a folder as local-dir:PATH)"
         )
     weights = source.pretrained or "random weights"
     return ModelError(f"model {source.name!r} ({weights}) could not be built: {reason}{remedy}")

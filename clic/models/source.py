@@ -149,8 +149,10 @@ def _from_architecture(name: str, pretrained: str | None) -> Source:
     tag_config = get_pretrained_cfg(architecture_name, pretrained)
     if not tag_config:
         tags = open_clip.list_pretrained_tags_by_model(architecture_name)
+        # The words of the command: clic-eval has no model.pretrained.
+        given = f"model {name!r}: {tag!r}" if tag else f"model.pretrained={pretrained!r}"
         raise ModelError(
-            f"model.pretrained={pretrained!r} is neither a tag of {architecture_name} nor a file"
+            f"{given} is neither a tag of {architecture_name} nor a file"
             f"{did_you_mean(pretrained, tags)} (tags: {_some(tags)})"
         )
     if tag_config.get("quick_gelu", False):  # the activation that these weights were trained with

@@ -17,8 +17,8 @@ from clic.checkpoint import TrainingState
 from clic.config import Config, LossConfig
 from clic.data.faults import FaultLog
 from clic.errors import ClicError, ConfigError, pick
-from clic.losses import ClicObjective, ClipObjective, SoftmaxNegativesObjective
-from clic.losses.objectives import Objective
+from clic.losses import OBJECTIVES, Objective
+from clic.losses.registry import SOFTMAX, choices
 from clic.models import ClipModel
 from clic.seeding import generator, seed_torch
 from clic.training.metrics_log import Averages, MetricsLog, missing_negatives
@@ -35,18 +35,25 @@ class TrainingError(ClicError):
 
 def make_objectives(loss: LossConfig) -> dict[Kind, Objective]:
     """Return the objective of each kind of batch."""
-    table: dict[str, Callable[[], Objective]] = {
-        "clip": ClipObjective,
-        "softmax_negatives": SoftmaxNegativesObjective,
-        "clic": lambda: ClicObjective(
-            contrastive_weight=loss.contrastive_weight,
-            hard_negative_weight=loss.hard_negative_weight,
-            unimodal_weight=loss.unimodal_weight,
-            hard_negative_positives=loss.hard_negative_positives,
-            negative_weights=loss.negative_weights,
-        ),
-    }
-    return {kind: pick(table, getattr(loss, kind), f"loss.{kind}")() for kind in KINDS}
+    return {kind: pick(OBJECTIVES, getattr(loss, kind), f"loss.{kind}").of(loss) for kind in KINDS}
+
+
+def check_softmax(config: Config, model: torch.nn.Module) -> None:
+    """Refuse an objective that cannot train a sigmoid model, before the run has a folder.
+
+    Raises:
+        ConfigError: The objective of a kind of batch that is used needs a softmax.
+    """
+    if getattr(model, "logit_bias", None) is None:
+        return
+    for kind in (kind for kind in KINDS if config.sampling.kinds in ("alternate", kind)):
+        name = getattr(config.loss, kind)
+        if OBJECTIVES[name].needs_now(SOFTMAX, config.loss):
+            able = [n for n in choices(kind) if SOFTMAX not in OBJECTIVES[n].needs]
+            raise ConfigError(
+                f"loss.{kind}={name} needs a softmax, and this model has a logit_bias (sigmoid "
+                f"loss); set loss.{kind} to {' or '.join(able)}"
+            )
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -85,6 +92,7 @@ class Trainer:
             models.enable_grad_checkpointing(clip.model)
         self.dtype = autocast_dtype(config.train.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+        check_softmax(config, clip.model)
         self.objectives = make_objectives(config.loss)
         self.optimizer = optim.adamw(
             clip.model,

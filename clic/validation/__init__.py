@@ -6,7 +6,9 @@ from typing import Any
 
 from clic.config import Config, OptimConfig, TrainConfig
 from clic.errors import ConfigError, did_you_mean
+from clic.losses.registry import choices as objectives
 from clic.validation.data import validate_data
+from clic.validation.effect import no_effect
 from clic.validation.method import validate_method
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -22,8 +24,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "captions.tagger": ("hanta", "spacy", "stored"),
     "captions.composite_negative": ("cross_swap", "none"),
     "captions.single_negative": ("swap", "replace", "mixture", "stored", "none"),
-    "loss.composite": ("clic", "clip", "softmax_negatives"),
-    "loss.single": ("clip", "softmax_negatives"),
+    "loss.composite": objectives("composite"),
+    "loss.single": objectives("single"),
     "optim.schedule": ("clic", "warmup_cosine", "constant"),
     "train.precision": ("auto", "fp32", "bf16", "fp16"),
     "wandb.mode": ("online", "offline"),
@@ -110,6 +112,8 @@ def _validate_train(train: TrainConfig) -> None:
             f"train.eval_every={train.eval_every} and train.eval_bench={list(train.eval_bench)} go "
             "together: name benchmarks and a number of steps, or neither"
         )
+    if train.eval_on_test and not train.eval_bench:
+        raise no_effect("train.eval_on_test", "true", "train.eval_bench=[]", "leave it out")
     if train.run_name is not None and (
         not train.run_name
         or train.run_name != train.run_name.strip()

@@ -3,64 +3,84 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import fields
 
 from clic.config import CaptionsConfig, Config, LossConfig
 from clic.errors import ConfigError, did_you_mean
+from clic.losses.registry import KINDS, NEGATIVES, OBJECTIVES, SECOND_POSITIVE
 from clic.validation.effect import no_effect
 
 MIXABLE = ("swap", "replace")
 """Generators that `captions.mixture` may weigh."""
 
-CLIC_ONLY = (
-    "contrastive_weight",
-    "hard_negative_weight",
-    "unimodal_weight",
-    "hard_negative_positives",
-)
-"""Settings of `loss` that the objective `clic` alone reads."""
-
 
 def validate_method(config: Config) -> None:
     """Check that objectives get the captions they need, and that none are made for nothing."""
     kinds, captions, loss = config.sampling.kinds, config.captions, config.loss
-    if kinds != "single":
-        needs = loss.composite == "softmax_negatives" or (
-            loss.composite == "clic" and loss.hard_negative_weight > 0
+    used = [kind for kind in KINDS if kinds in ("alternate", kind)]
+    for kind in used:
+        _check_negatives(kind, captions, loss)
+    stored = "single" in used and captions.single_negative == "stored"
+    if stored and config.data.source == "shapes":
+        raise ConfigError(
+            "captions.single_negative=stored, and the world (data=shapes) stores no false "
+            "captions; name shards that have some (data=shards), or use "
+            "captions.single_negative=swap"
         )
-        _check_negatives("composite", loss.composite, captions, needs)
-    if kinds != "composite":
-        needs = loss.single == "softmax_negatives"
-        _check_negatives("single", loss.single, captions, needs)
-        if captions.single_negative == "stored" and config.data.source == "shapes":
-            raise ConfigError(
-                "captions.single_negative=stored, and the world (data=shapes) stores no false "
-                "captions; name shards that have some (data=shards), or use "
-                "captions.single_negative=swap"
-            )
     _validate_mixture(captions)
     _validate_layout(config)
     _validate_repair(config)
     _validate_negative_weights(config)
-    if kinds != "single" and loss.composite == "clic":
+    for kind in used:
+        _check_second_positive(kind, config)
+    _check_read(config, used)
+    if "composite" in used and loss.composite == "clic":
         _validate_clic(config)
-        return
-    without = LossConfig()
-    for name in CLIC_ONLY:
+
+
+def _check_read(config: Config, used: Sequence[str]) -> None:
+    """Refuse settings of `loss` that no objective in use reads."""
+    loss, without = config.loss, LossConfig()
+    read = {name for kind in used for name in OBJECTIVES[getattr(loss, kind)].reads}
+    for name in (f.name for f in fields(LossConfig) if f.name not in (*KINDS, *read)):
         value, usual = getattr(loss, name), getattr(without, name)
         if value != usual:
-            because = f"sampling.kinds={kinds} and loss.composite={loss.composite}"
+            chosen = [f"loss.{kind}={getattr(loss, kind)}" for kind in used]
+            because = " and ".join([f"sampling.kinds={config.sampling.kinds}", *chosen])
             remedy = "set it to null" if usual is None else f"leave it at {usual}"
             raise no_effect(f"loss.{name}", value, because, remedy)
 
 
-def _check_negatives(kind: str, objective: str, captions: CaptionsConfig, needs: bool) -> None:
-    names = captions.negative_kinds(kind)
+def _check_second_positive(kind: str, config: Config) -> None:
+    loss, objective = config.loss, getattr(config.loss, kind)
+    slots = config.captions.composite_positives if kind == "composite" else 1
+    if slots > 1 or not OBJECTIVES[objective].needs_now(SECOND_POSITIVE, loss):
+        return
+    weight = OBJECTIVES[objective].needs[SECOND_POSITIVE]
+    setting = f"loss.{weight}={getattr(loss, weight)}" if weight else f"loss.{kind}={objective}"
+    if kind == "single":
+        raise ConfigError(
+            f"{setting} needs a second true caption, and single images have one; choose another "
+            f"loss.single{', or weight 0' if weight else ''}"
+        )
+    raise ConfigError(
+        f"{setting} compares p1 with p2, and captions.composite_positives={slots}; use 2 or more"
+        f"{', or weight 0' if weight else ''}"
+    )
+
+
+def _check_negatives(kind: str, captions: CaptionsConfig, loss: LossConfig) -> None:
+    names, objective = captions.negative_kinds(kind), getattr(loss, kind)
+    entry = OBJECTIVES[objective]
+    needs, weight = entry.needs_now(NEGATIVES, loss), entry.needs.get(NEGATIVES)
     if needs and not names:
         told = kind == "composite" and captions.layout_share > 0
         layout = ", captions.layout_negative=true," if told else ","
         raise ConfigError(
             f"loss.{kind}={objective} needs false captions and captions.{kind}_negative=none makes "
-            f"none; choose a generator{layout} or set loss.hard_negative_weight=0"
+            f"none; choose a generator{layout} or "
+            + (f"set loss.{weight}=0" if weight else f"another loss.{kind}")
         )
     if not needs and names:
         because = f"loss.{kind}={objective} that uses no false captions"
@@ -152,7 +172,7 @@ def _validate_negative_weights(config: Config) -> None:
     if not weights:
         return
     kinds, names = config.sampling.kinds, config.captions.negative_kinds("composite")
-    if kinds == "single" or config.loss.composite != "clic":
+    if kinds == "single" or "negative_weights" not in OBJECTIVES[config.loss.composite].reads:
         because = f"sampling.kinds={kinds} and loss.composite={config.loss.composite}"
         raise no_effect("loss.negative_weights", dict(weights), because, "leave it out")
     for kind, weight in weights.items():
@@ -177,11 +197,6 @@ def _validate_clic(config: Config) -> None:
     loss, slots = config.loss, config.captions.composite_positives
     if loss.contrastive_weight == loss.hard_negative_weight == loss.unimodal_weight == 0:
         raise ConfigError("loss.*_weight are all 0: there is nothing to train on")
-    if loss.unimodal_weight > 0 and slots < 2:
-        raise ConfigError(
-            f"loss.unimodal_weight={loss.unimodal_weight} compares p1 with p2, and "
-            f"captions.composite_positives={slots}; use 2 or more, or weight 0"
-        )
     if loss.hard_negative_positives is not None:
         if loss.hard_negative_positives > slots:
             raise ConfigError(

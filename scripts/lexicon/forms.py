@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from lemminflect import getInflection
-
 VERB_TAGS = ("VBZ", "VBG", "VBD", "VBN")
 
 
@@ -53,6 +51,8 @@ class Inflector:
 @cache
 def _inflect(word: str, tag: str) -> str:
     """Return lemminflect's first form: of its dictionary, else of its rules."""
+    from lemminflect import getInflection  # here, so that --help needs nothing installed
+
     forms = getInflection(word, tag=tag)
     if not forms:
         raise ValueError(f"{word!r} has no {tag}; add it to the overrides")

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+import clic
 from clic import models, runs
 from clic.cli import train as command
 from clic.cli import train_help
 from clic.cli.overrides import quote_braces
 from clic.config import Config
 from clic.errors import ConfigError
+from clic.inference import Encoder
 from clic.training import train
 from clic.training.metrics_log import read
 from clic.validation import validate
@@ -157,8 +159,40 @@ def run_main(
         (["train.runs_dir=/proc/x", "train.max_steps=1"], ["train.runs_dir=/proc/x: cannot make"]),
         (["train.eval_every=1", "train.eval_bench=[shapess++]"], ["did you mean 'shapes++'"]),
         (
-            ["train.eval_every=1", "train.eval_bench=[sugarcrepe]"],
-            ["sugarcrepe: ", "add_att.json", "clic-data fetch sugarcrepe"],
+            ["train.eval_every=1", "train.eval_bench=[sugarcrepe]", "train.eval_on_test=true"],
+            ["sugarcrepe: ", "add_att.json", "clic-data fetch sugarcrepe", "CLIC_DATA"],
+        ),
+        (
+            ["train.eval_every=1", "train.eval_bench=[coco-retrieval]"],
+            ["coco-retrieval@val: ", "dataset_coco.json", "clic-data fetch coco-retrieval"],
+        ),
+        *(
+            (
+                ["train.eval_every=1", f"train.eval_bench=[{name}]"],
+                [f"train.eval_bench={name}", "chosen on the test data", "train.eval_on_test=true"],
+            )
+            for name in ("sugarcrepe", "winoground", "coco2017-retrieval", "imagenet")
+        ),
+        (
+            ["train.eval_every=1", "train.eval_bench=[shapes++,sugarcrepe++]"],
+            ["train.eval_bench=sugarcrepe++", "train.eval_on_test=true"],
+        ),
+        (
+            ["train.eval_every=1", "train.eval_bench=[shapes++@test]"],
+            ["train.eval_bench=shapes++@test", "leave out its @test"],
+        ),
+        (
+            ["train.eval_every=1", "train.eval_bench=[shapes]", "train.eval_on_test=true"],
+            ["train.eval_on_test=true has no effect", "shapes++@val", "leave it out"],
+        ),
+        (["train.eval_on_test=true"], ["train.eval_on_test=true has no effect", "eval_bench"]),
+        (
+            ["train.eval_every=1", "train.eval_bench=[sugarcrepe@val]"],
+            ["sugarcrepe has no validation split", "coco-retrieval"],
+        ),
+        (
+            ["train.eval_every=1", "train.eval_bench=[shapes++@vall]"],
+            ["shapes++@vall", "did you mean 'val'"],
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -254,7 +288,7 @@ def process(folder: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=6000,
     )
 
 
@@ -283,7 +317,7 @@ def test_training_goes_on_when_its_reader_leaves(tmp_path: Path, tiny_words: lis
         stdout=write_end,
         stderr=subprocess.PIPE,
         text=True,
-        timeout=240,
+        timeout=6000,
     )
     os.close(write_end)
     assert (result.returncode, result.stderr) == (0, "")
@@ -300,7 +334,7 @@ def test_help_whose_reader_has_left_is_quiet(module: str) -> None:
         stdout=write_end,
         stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
+        timeout=600,
     )
     os.close(write_end)
     assert result.stderr == ""
@@ -328,8 +362,30 @@ def test_a_mistake_ends_a_multirun(tmp_path: Path, tiny_words: list[str]) -> Non
 def test_what_scores_the_model_during_training(settings: Callable[..., Config], tiny: Path) -> None:
     config = settings("train.eval_every=1", "train.eval_bench=[shapes-zero-shot]")
     numbers = command._evaluator(config)(models.create(str(tiny)))
-    assert {"shapes-zero-shot/shape", "shapes-zero-shot/pair"} <= numbers.keys()
+    assert {"shapes-zero-shot@val/shape", "shapes-zero-shot@val/pair"} <= numbers.keys()
     assert all(isinstance(value, (int, float)) for value in numbers.values())
+
+
+def test_the_split_is_in_the_name_of_what_is_logged(
+    settings: Callable[..., Config], tiny: Path
+) -> None:
+    words = "train.eval_bench=[shapes-zero-shot,shapes-zero-shot@test]"
+    config = settings("train.eval_every=1", words, "train.eval_on_test=true")
+    model = models.create(str(tiny))
+    numbers = command._evaluator(config)(model)
+    assert {name.split("/")[0] for name in numbers} == {
+        "shapes-zero-shot@val",
+        "shapes-zero-shot@test",
+    }
+    scored = {
+        split: clic.evaluate(Encoder(model), "shapes-zero-shot", split=split).benchmarks
+        for split in ("validation", "test")
+    }
+    assert scored["validation"] != scored["test"]
+    for name, split in (("val", "validation"), ("test", "test")):
+        for task in ("shape", "pair"):
+            expected = scored[split]["shapes-zero-shot"][task]
+            assert numbers[f"shapes-zero-shot@{name}/{task}"] == expected
 
 
 def test_all_settings_can_be_printed(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         [sys.executable, str(HERE / "ranks.py"), str(SCRIPT), "2", str(folder)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         check=True,
-        timeout=300,
+        timeout=600,
     )
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)]
 

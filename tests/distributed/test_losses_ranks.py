@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, str(HERE / "ranks.py"), str(HERE / "checks.py"), str(WORLD), str(path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         check=True,
-        timeout=300,
+        timeout=600,
     )
     return path
 

@@ -54,7 +54,7 @@ def launch(folder: Path, words: list[str], ranks: int) -> tuple[list[int], str]:
         )
         for rank in range(ranks)
     ]
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    outputs = [process.communicate(timeout=600)[0] for process in processes]
     return [process.returncode for process in processes], "\n".join(outputs)
 
 

@@ -23,13 +23,13 @@ def run(script: str, *words: str, **env: str) -> subprocess.CompletedProcess[str
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "scripts").glob("*.sh")), ids=lambda p: p.name)
 def test_bash_can_read_it(path: Path) -> None:
-    subprocess.run([BASH, "-n", str(path)], check=True, timeout=60)
+    subprocess.run([BASH, "-n", str(path)], check=True, timeout=600)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
@@ -44,6 +44,86 @@ def test_gpu_check_refuses_what_it_does_not_know() -> None:
     done = run("gpu_check.sh", "--fast")
     assert done.returncode == 2
     assert "--fast" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("files", "parts"),
+    [
+        ([], ["there are no wheels", "pip wheel --wheel-dir"]),
+        (["a.tar.gz"], ["there are no wheels", "pip wheel --wheel-dir"]),
+        (["a.whl", "antlr4-python3-runtime-4.9.3.tar.gz"], ["is a source", "pip wheel", "4.9.3"]),
+        (["a.whl", "b-1.zip"], ["b-1.zip is a source", "pip wheel"]),
+    ],
+)
+def test_gpu_check_wants_wheels_and_says_how_to_build_them(
+    tmp_path: Path, files: list[str], parts: list[str]
+) -> None:
+    python = tmp_path / "python"  # which says that there is a GPU
+    python.write_text("#!/bin/sh\nexit 0\n", "utf-8")
+    python.chmod(0o755)
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    for name in files:
+        (folder / name).touch()
+    done = run("gpu_check.sh", str(folder), CLIC_PYTHON=str(python))
+    assert done.returncode == 2
+    assert all(part in done.stderr for part in parts)
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("script", ["demo.sh", "test.sh", "gpu_check.sh"])
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_help_is_printed_before_anything_is_made(script: str, word: str, tmp_path: Path) -> None:
+    done = run(script, word, CLIC_PYTHON=str(tmp_path / "no-python"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"bash scripts/{script}" in done.stdout
+    lines = done.stdout.splitlines()
+    assert "set -euo" not in done.stdout
+    assert all(len(line) <= 100 and not line.startswith("#") for line in lines)
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["build_lexicon", "build_shapes_base", "layout_study", "noisy_recognition", "shapes_table"],
+)
+def test_every_python_script_has_help_and_names_a_wrong_flag(script: str, tmp_path: Path) -> None:
+    words = [sys.executable, str(ROOT / "scripts" / f"{script}.py")]
+    shown = subprocess.run([*words, "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "usage: " in shown.stdout
+    wrong = subprocess.run([*words, "--fastt"], cwd=tmp_path, capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert "Traceback" not in wrong.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_noisy_recognition_names_a_model_that_there_is_not() -> None:
+    words = [sys.executable, str(ROOT / "scripts/noisy_recognition.py"), "/no/model"]
+    done = subprocess.run([*words, "--noise", "0"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "/no/model" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_the_demo_takes_no_words() -> None:
+    done = run("demo.sh", "--quick")
+    assert done.returncode == 2
+    assert "--quick was given" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_what_the_help_of_gpu_check_tells_builds_sources_too() -> None:
+    done = run("gpu_check.sh", "--help")
+    assert "pip wheel --wheel-dir" in done.stdout and "pip download" not in done.stdout
+
+
+def test_the_demo_says_what_its_columns_are() -> None:
+    """Carry out the demo's lines that do."""
+    text = (ROOT / "scripts/demo.sh").read_text("utf-8")
+    code = text.split('"$PYTHON" -c \'from clic.evaluation')[1].split("'\n")[0]
+    words = [sys.executable, "-c", f"from clic.evaluation{code}"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    for metric in ("ITT, ", "TOT, ", "P1: ", "image to text R@k"):
+        (line,) = [line for line in done.stdout.splitlines() if line.strip().startswith(metric)]
+        assert "chance" in line
 
 
 def test_an_old_python_is_refused(tmp_path: Path) -> None:
@@ -64,7 +144,7 @@ def test_an_environment_of_somebody_else_is_not_cleared(tmp_path: Path) -> None:
     theirs.write_text("uv = 0.9", "utf-8")
     command = 'set -euo pipefail; source "$0/scripts/environment.sh"; use_environment'
     done = subprocess.run(
-        [BASH, "-c", command, str(tmp_path)], capture_output=True, text=True, timeout=60
+        [BASH, "-c", command, str(tmp_path)], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 2
     assert "was not made by this script" in done.stderr

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-import time
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -153,16 +154,23 @@ def test_an_interrupted_study_starts_no_further_job(
     studies: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[object] = []
+    told = threading.Event()
 
     def interrupted(job: object, setup: object) -> None:
         started.append(job)
-        time.sleep(0.2)
+        told.wait()  # the job that runs when the study is interrupted
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, *words: Any, **settings: Any) -> None:
+            super().shutdown(*words, **{**settings, "wait": False})
+            told.set()
 
     def wait(futures: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(studies.study, "run_job", interrupted)
     monkeypatch.setattr(studies.study, "wait", wait)
+    monkeypatch.setattr(studies.study, "ThreadPoolExecutor", Pool)
     monkeypatch.setattr(sys, "argv", ["shapes_table", "--runs", str(tmp_path)])
     assert studies.shapes_table.main() == 130
     assert len(started) <= 1

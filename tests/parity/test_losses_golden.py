@@ -33,7 +33,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Any:
                 [sys.executable, str(RANKS), str(SCRIPT), str(world), str(folder)],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
                 check=True,
-                timeout=300,
+                timeout=600,
             )
             paths = [folder / f"rank{rank}.pt" for rank in range(world)]
             known[world] = [torch.load(path, weights_only=True) for path in paths]

@@ -204,7 +204,7 @@ def test_a_request_to_stop_leaves_the_workers_to_the_training_process(
     for name in ("-TERM", "-INT"):  # as torchrun and Slurm send them, to the whole group
         subprocess.run(["kill", name, str(worker.pid)], check=True)
     assert [batch.step for batch in batches] == list(range(1, 12))
-    worker.join(20)
+    worker.join(600)
     assert worker.exitcode == 0
 
 
@@ -215,13 +215,13 @@ def test_a_worker_ends_when_its_parent_says_so() -> None:
     def work() -> None:
         _start_worker(0)
         ready.set()
-        time.sleep(60)
+        time.sleep(3600)
 
     worker = context.Process(target=work, daemon=True)
     worker.start()
-    assert ready.wait(20)
+    assert ready.wait(600)
     worker.terminate()
-    worker.join(20)
+    worker.join(600)
     assert worker.exitcode == 0
 
 

@@ -6,15 +6,17 @@ import base64
 import io
 import shutil
 import subprocess
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from clic.evaluation import gallery, html
+from clic.evaluation import gallery, html, panels, rules
 from clic.evaluation.cases import (
     Classification,
     ClassificationTask,
@@ -57,6 +59,58 @@ def triplet_report(negatives: list[float], name: str = "m") -> Report:
     return Report(
         name, {"source": EVIL}, {"date": "2026-01-02"}, {"b++": form}, rows, {"b++": table}
     )
+
+
+@pytest.mark.parametrize(
+    ("form", "told", "untold"),
+    [
+        (
+            {"swap_att": {"itt": 50.0, "tot": 20.0, "p1": 60.0, "n": 2}},
+            ["ITT, image to text", "TOT, text only", "P1: ", "chance 33 %", "chance 50 %"],
+            ["R@k", "classes"],
+        ),
+        (
+            {"add_att": {"itt": 50.0, "p1": 50.0, "n": 2}},
+            ["nearer to the true caption than to the false one; chance 50 %"],
+            ["ITT", "TOT", "P1"],
+        ),
+        (
+            {"image_to_text@1": 1.0, "text_to_image@1": 2.0, "n_images": 5, "n_captions": 9},
+            ["image to text R@k", "text to image R@k", "chance k / number of images"],
+            ["ITT", "classes"],
+        ),
+        (
+            {"all": {"text": 1.0, "image": 2.0, "group": 3.0, "n": 4}},
+            ["text: ", "image: ", "group: ", "chance 25 %", "chance 17 %"],
+            ["ITT"],
+        ),
+        (
+            {"shape": 90.0, "colour": 80.0, "pair": 70.0, "n_images": 5},
+            ["the class whose prompts are nearest is the image's; chance 1 / number of classes"],
+            ["ITT", "R@k"],
+        ),
+        (
+            {"mean": {"accuracy": 50.0, "n": 4}},
+            ["accuracy: the right answer beats every other one; chance 1 / number of answers"],
+            ["ITT", "R@k"],
+        ),
+    ],
+)
+def test_the_page_says_what_each_metric_is(
+    form: dict[str, Any], told: list[str], untold: list[str]
+) -> None:
+    page = "".join(html.page([Report("m", {}, {}, {"b": form})]))
+    explained = page.split('<ul class="explained')[1].split("</ul>")[0]
+    assert all(escape(words) in explained for words in told)
+    assert not any(words in explained for words in untold)
+
+
+def test_every_metric_of_every_rule_has_its_words() -> None:
+    metrics = {"itt", "tot", "p1", "accuracy", "image_to_text", "text_to_image"}
+    for shape, rule in ((1, "choice"), (2, "winoground"), (2, "bivlc"), (2, "cola")):
+        metrics |= set(rules.RULES[rule](torch.rand(3, shape, 2)))
+    assert metrics <= set(panels.EXPLAINED)
+    assert all("chance" in words for words in panels.EXPLAINED.values())
 
 
 def only(row: dict[str, Any], table: Table | None) -> gallery.Failure:
@@ -250,7 +304,7 @@ def browse(tmp_path: Path, page: str, *words: str) -> str:
         "--disable-background-networking", "--disable-sync", "--no-first-run", "--hide-scrollbars",
         f"--user-data-dir={tmp_path / 'profile'}", *words, file.as_uri(),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     return done.stdout
 
 

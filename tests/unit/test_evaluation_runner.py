@@ -154,6 +154,41 @@ def test_world_settings_have_no_effect_on_files(setting: dict[str, Any], tmp_pat
 
 
 @pytest.mark.parametrize(
+    ("benches", "remedy"),
+    [
+        (["coco-retrieval"], "name coco-retrieval@val"),
+        (["shapes++@val"], r"shapes\+\+@val names its split already"),
+        (["shapes++@val", "coco-retrieval@val"], "names its split already; leave one out"),
+    ],
+)
+def test_a_split_beside_names_that_have_theirs(benches: list[str], remedy: str) -> None:
+    with pytest.raises(ConfigError, match=f"split=validation has no effect.*{remedy}"):
+        plan.prepare(benches, split="validation")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("sugarcrepe@val", "sugarcrepe has no validation split.*coco-retrieval"),
+        ("retrieval@val", "coco2017-retrieval has no validation split"),
+        ("coco-retrieval@train", r"coco-retrieval@train.*choices: test, val, validation"),
+        ("coco-retrieval@", "coco-retrieval@.*choices: test, val"),
+        ("coco-retreival@val", "did you mean 'coco-retrieval'"),
+    ],
+)
+def test_a_split_that_there_is_not(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        registry.select([name])
+
+
+def test_a_split_in_the_name_is_that_of_the_setting() -> None:
+    named = plan.prepare(["shapes++@val", "shapes++"]).prepared
+    asked = plan.prepare(["shapes++"], split="validation").prepared
+    assert [item.benchmark.name for item in named] == ["shapes++@val", "shapes++"]
+    assert named[0].sha256 == asked[0].sha256 != named[1].sha256
+
+
+@pytest.mark.parametrize(
     "name", ["SugarCrepe++", "sugar-crepe++", "SUGAR_CREPE++", "sugarcrepe-pp"]
 )
 def test_names_as_people_write_them(name: str) -> None:

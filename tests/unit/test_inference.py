@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from PIL import Image
 
 from clic import inference, models
 from clic.errors import ClicError, ConfigError, DataError, ModelError
+from clic.evaluation import FeatureCache
+from clic.evaluation.encode import Encoded, encode_images
+from clic.evaluation.share import Share
 from clic.inference import Encoder
 
 
@@ -130,6 +134,57 @@ def test_keys(tiny: Path, encoder: Encoder, build_tiny: Callable[..., Any], tmp_
     assert Encoder(text_only).image_key == encoder.image_key
     assert Encoder(build_tiny(tmp_path, seed=1)).image_key != encoder.image_key
     assert Encoder(text_only, precision="bf16").image_key != encoder.image_key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mean": (0.1, 0.2, 0.3)},
+        {"std": (0.5, 0.5, 0.5)},
+        {"interpolation": "bilinear"},
+        {"resize_mode": "squash"},
+        {"resize_mode": "longest"},
+    ],
+    ids=lambda change: "-".join(map(str, change.items())),
+)
+def test_features_are_kept_by_how_images_are_prepared(
+    tiny: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    """A model of the same weights that sees images otherwise takes none of the kept features."""
+    files = [tmp_path / f"{seed}.png" for seed in range(3)]
+    for seed, file in enumerate(files):
+        Image.fromarray(pixels(seed)).save(file)
+    first, other = models.create(str(tiny)), models.create(str(tiny))
+    other.preprocess = dataclasses.replace(first.preprocess, **change)
+    cache = FeatureCache(tmp_path / "cache")
+
+    def encoded(clip: models.ClipModel, kept: FeatureCache | None) -> Encoded:
+        encoder = Encoder(clip)
+        share = Share("images", 4, cache=kept, tower=encoder.image_tower_key)
+        return encode_images(encoder, files, share, 1, allow_broken=False)
+
+    assert encoded(first, cache).cached == 0
+    found = encoded(other, cache)
+    assert found.cached == 0
+    assert torch.equal(found.features, encoded(other, None).features)
+    assert not torch.equal(found.features, encoded(first, None).features)
+    assert encoded(first, cache).cached == encoded(other, cache).cached == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "named"),
+    [
+        ("ViT-B-32:opnai", "included", "model 'ViT-B-32:opnai': 'opnai' is neither"),
+        ("ViT-B-32", "opnai", "model.pretrained='opnai' is neither"),
+    ],
+)
+def test_weights_that_there_are_not_are_named_as_they_were_given(
+    monkeypatch: pytest.MonkeyPatch, name: str, pretrained: str, named: str
+) -> None:
+    monkeypatch.setattr("clic.models.hub.go_offline_if_unreachable", lambda: None)
+    with pytest.raises(ModelError, match=named) as caught:
+        models.resolve(name, pretrained)
+    assert "did you mean 'openai'" in str(caught.value)
 
 
 def test_device_and_identity(encoder: Encoder) -> None:

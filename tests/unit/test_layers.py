@@ -16,7 +16,6 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = {
     # L0: records, settings and process groups.
     "config": 0,
-    "validation": 0,
     "config_eval": 0,
     "distributed": 0,
     "errors": 0,
@@ -30,7 +29,7 @@ LAYERS = {
     "metrics": 1,
     "models": 1,
     "shapes": 1,
-    # L2: files.
+    # L2: files; and the checks of settings, which read what the parts of L1 can do.
     "checkpoint": 2,
     "data": 2,
     "download": 2,
@@ -40,6 +39,7 @@ LAYERS = {
     "patching": 2,
     "provenance": 2,
     "runs": 2,
+    "validation": 2,
     # L3: the loop.
     "training": 3,
     # L4: the command lines.

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from clic.config import LossConfig
 from clic.errors import ConfigError
 from clic.losses import (
     OBJECTIVES,
@@ -22,6 +23,7 @@ from clic.losses import (
     text_to_image,
     unimodal_loss,
 )
+from clic.losses.registry import KINDS
 from clic.types import Features
 
 # Two images and their captions on the axes of a plane: cosines are 1 and 0.
@@ -494,3 +496,21 @@ def test_same_on_cuda(name: str) -> None:
         found = OBJECTIVES[name]()(there)
     assert found.total.dtype == torch.float64
     assert found.total.item() == pytest.approx(OBJECTIVES[name]()(given).total.item(), rel=1e-10)
+
+
+# The registry
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_an_objective_reads_the_settings_that_its_class_takes(name: str) -> None:
+    entry, settings = OBJECTIVES[name], LossConfig()
+    taken = [f.name for f in dataclasses.fields(entry()) if f.name != "group"]
+    assert sorted(entry.reads) == sorted(taken)
+    made = entry.of(settings)
+    assert all(getattr(made, setting) == getattr(settings, setting) for setting in taken)
+    assert {weight for weight in entry.needs.values() if weight} <= set(entry.reads)
+
+
+def test_every_setting_of_the_losses_is_read_by_an_objective() -> None:
+    settings = {f.name for f in dataclasses.fields(LossConfig)} - set(KINDS)
+    assert settings == {setting for entry in OBJECTIVES.values() for setting in entry.reads}

@@ -6,11 +6,12 @@ import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from clic import runs, shapes
+from clic import models, runs, shapes
 from clic.cli.common import run_cli
 from clic.config import Config
 from clic.data import faults, pack
@@ -122,3 +123,24 @@ def test_captions_that_teach_nothing_are_told_at_the_start(
     train(settings(f"data.shards={tmp_path}/w", *words))
     lines = [line for line in capsys.readouterr().err.splitlines() if told in line]
     assert len(lines) == 1 and lines[0].startswith("WARNING: 100% of the ")
+
+
+@pytest.mark.parametrize(
+    ("words", "setting"),
+    [
+        (("loss.single=softmax_negatives", "captions.single_negative=swap"), "loss.single"),
+        (("loss.composite=softmax_negatives",), "loss.composite"),
+    ],
+)
+def test_a_sigmoid_model_is_refused_before_the_run_has_a_folder(
+    settings: Callable[..., Config],
+    build_tiny: Callable[..., Any],
+    tmp_path: Path,
+    words: tuple[str, ...],
+    setting: str,
+) -> None:
+    models.save(build_tiny(tmp_path / "made", init_logit_bias=-10.0), tmp_path / "sigmoid")
+    config = settings(*words, f"model.name={tmp_path}/sigmoid", "train.run_name=mine")
+    with pytest.raises(ConfigError, match=rf"{setting}=softmax_negatives needs a softmax.*clip"):
+        train(config)
+    assert not (Path(config.train.runs_dir) / "mine").exists()

@@ -120,8 +120,9 @@ def test_a_run_that_another_process_trains_is_skipped(
 
 @pytest.mark.parametrize("words", [(), ("train.run_name=shapes-1",)], ids=["auto", "named"])
 def test_a_run_whose_process_is_about_to_end_is_waited_for(
-    settings: Callable[..., Config], words: tuple[str, ...]
+    settings: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
+    monkeypatch.setattr(folder, "PATIENCE", 600.0)  # the process may take its time to end
     path = make_run(settings(*words), "shapes-1", steps=(5,))
     with other_process(path) as other:
         assert other.stdin is not None

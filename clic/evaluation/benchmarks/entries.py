@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 from clic.evaluation.benchmarks import (
     aro,
@@ -19,7 +21,7 @@ from clic.evaluation.benchmarks import (
     winoground,
 )
 from clic.evaluation.benchmarks.classification import CLASSIFICATION, RULE
-from clic.evaluation.benchmarks.entry import Benchmark, of_files
+from clic.evaluation.benchmarks.entry import VALIDATION, Benchmark, of_files, on_validation
 from clic.evaluation.cases import Table
 
 _TRIPLET = "ITT: the image prefers both true captions; TOT: the captions alone"
@@ -45,7 +47,7 @@ def _made(
     text_metrics: bool = False,
 ) -> Benchmark:
     """Return a benchmark of the world, which needs no files."""
-    return Benchmark(
+    made = Benchmark(
         name=name,
         title=title,
         about=about,
@@ -56,6 +58,14 @@ def _made(
         rule=rule,
         text_metrics=text_metrics,
     )
+    validation = replace(
+        made,
+        name=f"{name}{VALIDATION}",
+        title=f"{title}, validation",
+        load=lambda data_root, split, seed: load("validation", seed),
+        split="validation",
+    )
+    return replace(made, validation=validation)
 
 
 _WORLD = (
@@ -256,19 +266,25 @@ _COMPOSITIONAL = (
     ),
 )
 _RETRIEVAL = (
-    Benchmark(
-        name="coco-retrieval",
-        title="COCO retrieval, Karpathy test",
-        about="5,000 images of val2014, 25,010 captions",
-        load=of_files(retrieval.load_coco),
-        version="1",
-        citation="Karpathy and Fei-Fei 2015, arXiv 1412.2306",
-        licence="CC BY 4.0",
-        rule=_RECALL,
-        annotations=(files.karpathy(retrieval.KARPATHY_COCO),),
-        images=(files.COCO_2014,),
+    on_validation(
+        Benchmark(
+            name="coco-retrieval",
+            title="COCO retrieval, Karpathy test",
+            about="5,000 images of val2014, 25,010 captions",
+            load=of_files(retrieval.load_coco),
+            version="1",
+            citation="Karpathy and Fei-Fei 2015, arXiv 1412.2306",
+            licence="CC BY 4.0",
+            rule=_RECALL,
+            annotations=(files.karpathy(retrieval.KARPATHY_COCO),),
+            images=(files.COCO_2014,),
+            rows=5000 + 25_010,
+            differs=_PRE_CAPTION,
+        ),
+        load=partial(retrieval.load_coco, split="val"),
+        title="COCO retrieval, Karpathy validation",
+        about="5,000 other images of val2014, 25,010 captions",
         rows=5000 + 25_010,
-        differs=_PRE_CAPTION,
     ),
     Benchmark(
         name="coco2017-retrieval",
@@ -284,19 +300,25 @@ _RETRIEVAL = (
         rows=5000 + 25_000,
         differs=f"{_PRE_CAPTION}; and CLIC's code reads a list of its own that is not published",
     ),
-    Benchmark(
-        name="flickr30k-retrieval",
-        title="Flickr30k retrieval, Karpathy test",
-        about="1,000 images, 5,000 captions",
-        load=of_files(retrieval.load_flickr30k),
-        version="1",
-        citation="Young et al. 2014, 10.1162/tacl_a_00166",
-        licence="research only, after a sign-up",
-        rule=_RECALL,
-        annotations=(files.karpathy(retrieval.KARPATHY_FLICKR),),
-        images=(files.FLICKR_IMAGES,),
-        rows=1000 + 5000,
-        differs=_PRE_CAPTION,
+    on_validation(
+        Benchmark(
+            name="flickr30k-retrieval",
+            title="Flickr30k retrieval, Karpathy test",
+            about="1,000 images, 5,000 captions",
+            load=of_files(retrieval.load_flickr30k),
+            version="1",
+            citation="Young et al. 2014, 10.1162/tacl_a_00166",
+            licence="research only, after a sign-up",
+            rule=_RECALL,
+            annotations=(files.karpathy(retrieval.KARPATHY_FLICKR),),
+            images=(files.FLICKR_IMAGES,),
+            rows=1000 + 5000,
+            differs=_PRE_CAPTION,
+        ),
+        load=partial(retrieval.load_flickr30k, split="val"),
+        title="Flickr30k retrieval, Karpathy validation",
+        about="1,014 images, 5,070 captions",
+        rows=1014 + 5070,
     ),
 )
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clic.evaluation.cases import Table
 from clic.evaluation.sources import Source
+
+VALIDATION = "@val"
+"""How the name of a benchmark's validation split ends."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,10 @@ class Benchmark:
         rows: Rows of the whole benchmark (for retrieval: images and captions), where established.
         differs: In what its numbers may differ from the paper's code, empty where in nothing.
         text_metrics: Whether something can be said of a model without `encode_image`.
+        split: The split that it is bound to, whatever is asked for; None for the one asked for, or
+            what a benchmark on files usually scores.
+        validation: The same on its validation split, for choosing settings; None where files have
+            none.
     """
 
     name: str
@@ -44,11 +51,29 @@ class Benchmark:
     rows: int | None = None
     differs: str = ""
     text_metrics: bool = False
+    split: str | None = None
+    validation: Benchmark | None = None
 
     @property
     def made(self) -> bool:
         """Whether the benchmark is made on the fly, with a split and a seed."""
         return not self.annotations
+
+
+def on_validation(
+    benchmark: Benchmark, load: Callable[[Path], Table], title: str, about: str, rows: int
+) -> Benchmark:
+    """Return a benchmark on files with its validation split, which they hold too."""
+    split = replace(
+        benchmark,
+        name=f"{benchmark.name}{VALIDATION}",
+        title=title,
+        about=about,
+        load=of_files(load),
+        rows=rows,
+        split="validation",
+    )
+    return replace(benchmark, validation=split)
 
 
 def of_files(load: Callable[[Path], Table]) -> Callable[[Path, str, int], Table]:

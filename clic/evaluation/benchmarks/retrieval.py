@@ -54,8 +54,8 @@ def load_coco2017(data_root: Path) -> Retrieval:
     )
 
 
-def read_karpathy(path: Path, folder: Path) -> Gallery:
-    """Return the images of a Karpathy file's test split, each with all its raw sentences.
+def read_karpathy(path: Path, folder: Path, split: str = "test") -> Gallery:
+    """Return the images of a Karpathy file's split, test or val, each with all its raw sentences.
 
     Raises:
         DataError: The file is broken.
@@ -68,25 +68,28 @@ def read_karpathy(path: Path, folder: Path) -> Gallery:
                 [str(sentence["raw"]) for sentence in entry["sentences"]],
             )
             for entry in content["images"]
-            if entry["split"] == "test"
+            if entry["split"] == split
         ]
     except (KeyError, TypeError) as error:
         raise DataError(f"{path} is not a Karpathy split ({error!r}); download it") from error
 
 
-def load_coco(data_root: Path) -> Retrieval:
-    """Return COCO's Karpathy test split: 5,000 images of val2014, 25,010 captions."""
+def load_coco(data_root: Path, split: str = "test") -> Retrieval:
+    """Return COCO's Karpathy test or val split: 5,000 images of val2014, 25,010 captions each."""
     path = data_root / KARPATHY_COCO
-    return make_gallery(path, read_karpathy(path, data_root / KARPATHY_COCO_IMAGES))
+    gallery = read_karpathy(path, data_root / KARPATHY_COCO_IMAGES, split)
+    return make_gallery(path, gallery, split)
 
 
-def load_flickr30k(data_root: Path) -> Retrieval:
-    """Return Flickr30k's Karpathy test split: 1,000 images, 5,000 captions."""
+def load_flickr30k(data_root: Path, split: str = "test") -> Retrieval:
+    """Return a Karpathy split of Flickr30k: 1,000 images (test) or 1,014 (val), 5 captions each."""
     path = data_root / KARPATHY_FLICKR
-    return make_gallery(path, read_karpathy(path, data_root / FLICKR_IMAGES))
+    return make_gallery(path, read_karpathy(path, data_root / FLICKR_IMAGES, split), split)
 
 
-def make_gallery(path: Path, entries: Iterable[tuple[ImageRef, list[str]]]) -> Retrieval:
+def make_gallery(
+    path: Path, entries: Iterable[tuple[ImageRef, list[str]]], split: str = "test"
+) -> Retrieval:
     """Return a gallery of images with their captions; an image without any is an error.
 
     Raises:
@@ -104,7 +107,7 @@ def make_gallery(path: Path, entries: Iterable[tuple[ImageRef, list[str]]]) -> R
         caption += [texts.add(text) for text in own]
         owner += [position] * len(own)
     if not images:
-        raise DataError(f"{path} has no image of the test split; download it again")
+        raise DataError(f"{path} has no image of the {split} split; download it again")
     return Retrieval(
         images=tuple(images),
         texts=tuple(texts.items),

@@ -16,8 +16,10 @@ from torch import Tensor
 from clic import evaluation
 from clic.captions.tagging import make_tagger
 from clic.errors import DataError
+from clic.evaluation import plan
 from clic.evaluation.benchmarks import order
 from clic.evaluation.cases import digest
+from clic.evaluation.report import notes
 from clic.types import Token
 
 Paint = Callable[..., None]
@@ -27,13 +29,21 @@ FILES = {
 }
 
 
-def write_karpathy(root: Path, paint: Paint, which: str, captions: dict[int, list[str]]) -> None:
-    """Write the file of a split whose image i is of red i; one more image is of the train split."""
+def write_karpathy(
+    root: Path,
+    paint: Paint,
+    which: str,
+    captions: dict[int, list[str]],
+    validation: dict[int, list[str]] | None = None,
+) -> None:
+    """Write the file of splits whose image i is of red i; one more image is of the train split."""
     file, folder, name = FILES[which]
     images = [{"filename": "train.jpg", "split": "train", "sentences": [{"raw": "not this"}]}]
-    for red, own in captions.items():
+    both = [("test", *item) for item in captions.items()]
+    both += [("val", *item) for item in (validation or {}).items()]
+    for split, red, own in both:
         sentences = [{"raw": text, "tokens": text.split()} for text in own]
-        entry = {"filename": name.format(red), "split": "test", "sentences": sentences}
+        entry = {"filename": name.format(red), "split": split, "sentences": sentences}
         images.append({**entry, "filepath": "val2014", "imgid": red})
         paint(root / folder / name.format(red), red)
     (root / file).write_text(json.dumps({"images": images, "dataset": which}))
@@ -51,6 +61,32 @@ def test_retrieval_takes_all_sentences_of_the_test_split(
     assert numbers["image_to_text@1"] == 100.0
     assert numbers["text_to_image@1"] == 75.0
     assert numbers["text_to_image@5"] == 100.0
+
+
+@pytest.mark.parametrize("which", ["coco", "flickr30k"])
+@pytest.mark.parametrize("ending", ["@val", "@validation", "@VAL"])
+def test_the_validation_split_is_a_benchmark_of_its_own(
+    tmp_path: Path, angle_model: Any, paint: Paint, which: str, ending: str
+) -> None:
+    test, validation = {10: ["a 11"], 80: ["d 79"]}, {20: ["a 20"], 50: ["b 50"], 70: ["c 20"]}
+    write_karpathy(tmp_path, paint, which, test, validation)
+    names = [f"{which}-retrieval{ending}", f"{which}-retrieval", f"{which}-retrieval@test"]
+    report = evaluation.evaluate(angle_model, names, tmp_path)
+    own, usual = f"{which}-retrieval@val", f"{which}-retrieval"
+    assert list(report.benchmarks) == [own, usual]
+    assert report.benchmarks[own]["n_images"] == 3
+    assert report.benchmarks[own]["text_to_image@1"] == pytest.approx(200 / 3)
+    assert report.benchmarks[usual]["n_images"] == 2
+    sources = report.provenance["benchmarks"]
+    assert [sources[name]["split"] for name in (own, usual)] == ["validation", "test"]
+    told = [line for line in notes([report]) if "scored on the" in line]
+    assert len(told) == 1 and told[0].startswith(f"{own}: scored on the validation split")
+
+
+def test_a_file_without_a_validation_split_is_named(tmp_path: Path, paint: Paint) -> None:
+    write_karpathy(tmp_path, paint, "coco", {10: ["a 11"]})
+    with pytest.raises(DataError, match=r"dataset_coco\.json has no image of the val split"):
+        plan.prepare("coco-retrieval@val", tmp_path)
 
 
 @pytest.mark.parametrize(

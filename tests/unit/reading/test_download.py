@@ -256,7 +256,7 @@ def test_several_at_once_fetch_once(site: Any, tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(600)
     assert (tmp_path / "a").read_bytes() == DATA
     assert len(site.requests) == 1 and names(tmp_path) == ["a"]
 

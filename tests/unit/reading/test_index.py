@@ -250,9 +250,9 @@ def test_ranks_that_start_at_once_index_each_shard_once(
         rank.start()
     start.set()
     expected = [shapes.sample("train", i, 2).key for i in range(7)]
-    assert [found.get(timeout=60) for _ in ranks] == [expected] * 4
+    assert [found.get(timeout=600) for _ in ranks] == [expected] * 4
     for rank in ranks:
-        rank.join(10)
+        rank.join(600)
     assert sorted(log.read_text().split()) == ["00000.tar", "00001.tar", "00002.tar"]
     assert not [path for path in mine.iterdir() if path.name.startswith(".")]
 
@@ -263,7 +263,7 @@ def hang_on(shard: Path, claimed: Any) -> None:
 
     def hang(shard: Path, target: Path) -> None:
         claimed.set()
-        time.sleep(600)
+        time.sleep(3600)
 
     index_missing.write_index = hang  # type: ignore[assignment]
     ensure_index(shard, index_path(shard), wait=True)
@@ -275,7 +275,7 @@ def test_the_claim_of_a_killed_process_is_free(shards: Path, tmp_path: Path) -> 
     claimed = context.Event()
     other = context.Process(target=hang_on, args=(mine / "00000.tar", claimed), daemon=True)
     other.start()
-    assert claimed.wait(30)
+    assert claimed.wait(600)
     pair = (mine / "00000.tar", index_path(mine / "00000.tar"))
     assert not ensure_index(*pair, wait=False)
     os.kill(other.pid or 0, signal.SIGKILL)

@@ -75,7 +75,7 @@ def load(
         builder = make_builder(config, make_sources(config), clip, rank, ranks)
 
         def steps(first: int, last: int, workers: int = 2) -> list[Batch]:
-            return within(120, lambda: list(make_loader(builder, first, last, workers, False)))
+            return within(600, lambda: list(make_loader(builder, first, last, workers, False)))
 
         steps.epoch = builder.sampler.steps_per_epoch()  # type: ignore[attr-defined]
         return steps
