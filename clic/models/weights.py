@@ -12,6 +12,7 @@ import re
 import shlex
 import sys
 import textwrap
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -106,9 +107,15 @@ def _content(path: Path) -> Any:
             "is it the right file, and whole?"
         )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return _restricted(path)
     except Exception as error:  # what a restricted unpickler raises on foreign bytes has no end
         raise _not_read(path, error) from error
+
+
+def _restricted(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd pickles; whether they can be read is told anyway
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _check_not_text(path: Path, head: bytes) -> None:
@@ -215,7 +222,7 @@ def _inert(path: Path) -> Any:
     try:
         names = set(_globals(path))
         with torch.serialization.safe_globals([_stand_in(name) for name in names]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return _restricted(path)
     except Exception as error:
         raise ModelError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
 

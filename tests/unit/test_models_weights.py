@@ -188,7 +188,6 @@ def _bytes(kind: str) -> bytes:
         "noise like a pickle": b"\x80\x02" + noise,
         "noise like a zip": b"PK\x03\x04" + noise,
         "foreign pickle": pickle.dumps({"a": np.ones(3)}),
-        "list": b"",
     }[kind]
 
 
@@ -206,13 +205,19 @@ def _bytes(kind: str) -> bytes:
     ],
 )
 def test_what_is_no_weights_file_is_told_in_one_line(
-    tmp_path: Path, model: nn.Module, name: str, kind: str, says: str
+    tmp_path: Path,
+    model: nn.Module,
+    recwarn: pytest.WarningsRecorder,
+    name: str,
+    kind: str,
+    says: str,
 ) -> None:
     file = tmp_path / name
     file.write_bytes(_bytes(kind))
     with pytest.raises(ModelError, match=says) as error:
         models.create(f"Single:{file}")
     assert "\n" not in str(error.value) and str(file) in str(error.value)
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("save", [torch.save, save_file])
@@ -232,7 +237,7 @@ def test_a_file_cut_short_is_told_in_one_line(
 @pytest.mark.parametrize("content", [[1, 2], {}, 3, torch.zeros(3), {"a": 1}, {"net": {"a": 1}}])
 def test_what_torch_saved_without_weights_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "w.pt")
-    with pytest.raises(ModelError, match="and not the weights|is no tensor"):
+    with pytest.raises(ModelError, match=r"and not the weights|is no tensor"):
         weights.read(tmp_path / "w.pt")
 
 
@@ -243,12 +248,11 @@ def test_a_folder_where_a_file_is_expected(tmp_path: Path) -> None:
         models.resolve("ViT-B-32", str(tmp_path))
 
 
-@pytest.mark.parametrize("value", [float("nan")])
 def test_starting_weights_with_nan_name_the_tensor_and_the_file(
-    model: nn.Module, tmp_path: Path, value: float
+    model: nn.Module, tmp_path: Path
 ) -> None:
     with torch.no_grad():
-        model.visual.proj[0, 0] = value
+        model.visual.proj[0, 0] = float("nan")
     file = tmp_path / "w.pt"
     torch.save(model.state_dict(), file)
     with pytest.raises(ModelError, match=r"'visual\.proj' of .*w\.pt holds NaN"):
@@ -261,7 +265,9 @@ def test_starting_weights_with_nan_name_the_tensor_and_the_file(
 def test_a_bare_weights_file_is_told_its_architectures(model: nn.Module, tmp_path: Path) -> None:
     file = tmp_path / "epoch_1.pt"
     torch.save({"state_dict": prefixed(model.state_dict(), "module.")}, file)
-    with pytest.raises(ModelError, match=r"ARCH:FILE.*Single, Small, Small-quickgelu.*Single:"):
+    with pytest.raises(
+        ModelError, match=r"ARCH:FILE .*\(of its shapes: Small, Small-q.*, Single\), e\.g\. Small:"
+    ):
         models.resolve(str(file))
     torch.save({"a": torch.ones(2)}, file)
     with pytest.raises(ModelError, match=rf"ARCH:FILE, e\.g\. ARCH:{file}"):
