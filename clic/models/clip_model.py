@@ -134,7 +134,13 @@ def _load(model: OpenClip, file: Path) -> None:
     if file.suffix in (".npz", ".npy"):  # of big_vision
         factory.load_checkpoint(model, str(file))
         return
-    state = factory.convert_state_dict(model, weights.read(file))
+    state = weights.read(file)
+    if any(name.startswith(("text_model.", "vision_model.")) for name in state):
+        raise ModelError(
+            f"{file} has Hugging Face's names of tensors; name its folder, with config.json beside "
+            "the file, as the model"
+        )
+    state = factory.convert_state_dict(model, state)
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = factory.convert_to_custom_text_state_dict(state)
     for name in SCALARS:
@@ -179,6 +185,11 @@ def _from_hugging_face(source: Source, folder: Path, device: torch.device | str)
 
 def _not_built(source: Source, error: Exception) -> ModelError:
     # A state dict that does not fit lists every tensor: the first few say enough.
+    if "trust_remote_code" in str(error):  # transformers advises to run it
+        return ModelError(
+            f"the text tower or tokenizer of {source.name!r} brings its own code, which is not run "
+            "here; take a model that does with transformers' own classes"
+        )
     reason = textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" ...")
     remedy = ""
     if "download" in reason:

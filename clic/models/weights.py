@@ -141,8 +141,8 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise ModelError(
-            f"{path} is damaged or cut short ({error}), so the model could not be built; "
-            "get it again"
+            f"{path} cannot be read ({error}): it is damaged or cut short, so the model could not "
+            "be built; get it again"
         ) from error
 
 
@@ -242,8 +242,9 @@ def _globals(path: Path) -> Iterator[str]:
 def _named(pickled: Any) -> Iterator[str]:
     for code, argument, _ in pickletools.genops(pickled):
         if code.name == "GLOBAL":
-            found = tuple(str(argument).split(" ", 1))
-            module, name = _compat_pickle.NAME_MAPPING.get(found, found)  # as the unpickler does
+            module, _, name = str(argument).partition(" ")
+            # Names of Python 2, as the unpickler reads them.
+            module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
             yield f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from clic.errors import ModelError
-from clic.models import resolve, source
+from clic.models import create, resolve, source
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
@@ -96,6 +98,29 @@ def test_a_tokenizer_that_would_run_code_is_refused(
     (where / name).write_text(content)
     with pytest.raises(ModelError, match=says):
         resolve(str(where))
+
+
+@pytest.mark.parametrize("brings", ["config", "tokenizer"])
+def test_transformers_is_told_to_run_no_code_of_others(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, brings: str
+) -> None:
+    """What transformers does with code of a repository: refuses, asks, or runs, as it is told."""
+    ran: list[str] = []
+
+    class Auto:
+        @staticmethod
+        def from_pretrained(name: str, trust_remote_code: bool | None = None, **_: Any) -> None:
+            if trust_remote_code is not False:
+                ran.append(name)
+            raise ValueError("contains custom code; pass `trust_remote_code=True`\nto run it")
+
+    fake = types.ModuleType("transformers")
+    fake.__dict__.update(AutoConfig=Auto, AutoTokenizer=Auto)
+    monkeypatch.setitem(sys.modules, "transformers", fake)
+    part = {"hf_tokenizer_name": "any"} if brings == "tokenizer" else {"hf_model_name": "any/any"}
+    with pytest.raises(ModelError, match="brings its own code, which is not run here") as error:
+        create(str(folder(tiny, tmp_path, {"text_cfg": part})))
+    assert not ran and "\n" not in str(error.value)
 
 
 def test_harmless_arguments_of_a_tokenizer_are_taken(tiny: Path, tmp_path: Path) -> None:

@@ -92,6 +92,13 @@ def test_a_wrapped_file_loads_as_the_model(model: nn.Module, tmp_path: Path) -> 
     assert_same(clip.model.state_dict(), model)
 
 
+def test_hugging_faces_names_are_told_from_open_clips(model: nn.Module, tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file({"text_model.embeddings.position_ids": torch.arange(3)}, file)
+    with pytest.raises(ModelError, match="has Hugging Face's names"):
+        models.create(f"Single:{file}")
+
+
 def test_numbers_of_openais_archives_are_left_out(model: nn.Module, tmp_path: Path) -> None:
     torch.save({**model.state_dict(), "input_resolution": torch.tensor(32)}, tmp_path / "w.pt")
     assert_same(weights.read(tmp_path / "w.pt"), model)
