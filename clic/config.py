@@ -19,6 +19,9 @@ class ModelConfig:
             `local-dir:PATH`, `hf-hub:ORG/NAME`, or the path of a run, checkpoint or folder.
         pretrained: open_clip tag or weights file; `included` for names that carry their weights;
             null starts from random weights.
+        quick_gelu: Whether a weights file was trained with QuickGELU (OpenAI's and what was tuned
+            from them) or with GELU; must be said where the architecture exists with both. Null:
+            as the source says.
         train: `text` (everything outside the vision tower), `vision` or `both`.
         train_logit_scale: Whether logit_scale (and logit_bias) are trained with the text.
         grad_checkpointing: Recompute activations in the backward pass to save memory.
@@ -26,6 +29,7 @@ class ModelConfig:
 
     name: str = "shapes-base"
     pretrained: str | None = "included"
+    quick_gelu: bool | None = None
     train: str = "text"
     train_logit_scale: bool = True
     grad_checkpointing: bool = False

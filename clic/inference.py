@@ -203,7 +203,11 @@ class Encoder:
 
 
 def load(
-    name: str, device: str = "auto", precision: str = "fp32", batch_size: int = 128
+    name: str,
+    device: str = "auto",
+    precision: str = "fp32",
+    batch_size: int = 128,
+    quick_gelu: bool | None = None,
 ) -> Encoder:
     """Load a model for use.
 
@@ -213,11 +217,14 @@ def load(
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: See `Encoder`; the weights stay fp32.
         batch_size: See `Encoder`.
+        quick_gelu: Whether the weights file of `ViT-B-32:FILE` was trained with QuickGELU; the
+            names `ViT-B-32-quickgelu:FILE` and `ViT-B-32-gelu:FILE` say the same.
 
     Raises:
         ModelError: There is no such model.
     """
-    clip = models.create(runs.source_of(name), device=choose_device(device))
+    source = runs.source_of(name)
+    clip = models.create(source, device=choose_device(device), quick_gelu=quick_gelu)
     return Encoder(clip, batch_size, precision)
 
 

@@ -44,6 +44,7 @@ def facts(report: Report) -> dict[str, str]:
         "source": " ".join(
             str(part) for part in (model.get("source"), model.get("pretrained")) if part
         ),
+        "activation": model.get("activation"),
         "weights SHA-256": model.get("weights_sha256"),
         "clic commit": record.get("commit"),
         "date": record.get("date"),

@@ -11,7 +11,7 @@ from clic.models.features import FeatureExtractor
 from clic.models.identity import identity, weights_sha256
 from clic.models.pooled import PooledImages, PooledTexts
 from clic.models.saving import save, whole_folder, write_files, writing
-from clic.models.source import INCLUDED, PACKAGED, Source, resolve
+from clic.models.source import INCLUDED, PACKAGED, Source, filled, resolve
 from clic.models.towers import (
     TextEncoder,
     Trained,
@@ -19,6 +19,7 @@ from clic.models.towers import (
     set_mode,
     set_trainable,
 )
+from clic.models.weights import check_numbers
 
 __all__ = [
     "INCLUDED",
@@ -32,8 +33,10 @@ __all__ = [
     "TextEncoder",
     "Trained",
     "build",
+    "check_numbers",
     "create",
     "enable_grad_checkpointing",
+    "filled",
     "identity",
     "resolve",
     "save",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,9 +14,9 @@ import torch
 from torch import Tensor
 
 from clic.errors import ModelError
-from clic.models import hugging_face
+from clic.models import hugging_face, trust, weights
 from clic.models.source import INCLUDED, Source, resolve
-from clic.models.towers import OpenClip
+from clic.models.towers import SCALARS, OpenClip
 
 Tokenizer = Callable[[list[str]], Tensor]
 
@@ -70,6 +71,7 @@ def create(
     name: str,
     pretrained: str | None = INCLUDED,
     device: torch.device | str = "cpu",
+    quick_gelu: bool | None = None,
 ) -> ClipModel:
     """Build a model and load its weights, in fp32.
 
@@ -77,39 +79,82 @@ def create(
         name: See `resolve`.
         pretrained: See `resolve`; None leaves the weights random (torch's global seed).
         device: Where the weights go.
+        quick_gelu: See `resolve`.
 
     Raises:
         ModelError: The model cannot be found, or its weights do not fit the architecture.
     """
-    return build(resolve(name, pretrained), device)
+    return build(resolve(name, pretrained, quick_gelu), device)
 
 
 def build(source: Source, device: torch.device | str = "cpu") -> ClipModel:
     """Build the model that `resolve` found; see `create`."""
-    import open_clip
-    from safetensors import SafetensorError
-
-    is_architecture = not source.open_clip_name.startswith(("local-dir:", "hf-hub:"))
     with quiet():
         try:
-            if source.hugging_face_folder is not None:
-                return _from_hugging_face(source, source.hugging_face_folder, device)
-            model = open_clip.create_model(
-                source.open_clip_name,
-                pretrained=source.pretrained if is_architecture else None,
-                load_weights=source.pretrained is not None,
-                pretrained_text=source.pretrained is not None,
-                force_quick_gelu=bool(source.architecture.get("quick_gelu", False)),
-                device=device,
-            )
-            tokenizer = tokenizer_of(source)
+            clip = _build(source, device)
         except ImportError as error:
             raise ModelError(
                 f"model {source.name!r} needs the package {error.name!r}; pip install {error.name}"
             ) from error
-        except (RuntimeError, ValueError, OSError, SafetensorError) as error:
+        except (RuntimeError, ValueError, TypeError, KeyError, AssertionError, OSError) as error:
             raise _not_built(source, error) from error
-    return ClipModel(model, tokenizer, _preprocess_of(model), source)
+    if source.pretrained is not None:
+        weights.check_numbers(clip.model.state_dict(), source.weights_file or source.reference)
+    return clip
+
+
+def _build(source: Source, device: torch.device | str) -> ClipModel:
+    import open_clip
+
+    if source.hugging_face_folder is not None:
+        return _from_hugging_face(source, source.hugging_face_folder, device)
+    trust.check_towers(source.architecture)
+    own = source.weights_file is not None or source.pretrained is None
+    is_architecture = not source.open_clip_name.startswith(("local-dir:", "hf-hub:"))
+    quick_gelu = bool(source.architecture.get("quick_gelu", False))
+    model = open_clip.create_model(
+        source.open_clip_name,
+        pretrained=source.pretrained if is_architecture and not own else None,
+        load_weights=not own,
+        require_pretrained=not own,
+        pretrained_text=False,
+        force_quick_gelu=quick_gelu,  # spares a tag the warning that it was trained with it
+        quick_gelu=quick_gelu,  # alone would do, and can switch it off
+        device=device,
+    )
+    if source.weights_file is not None:
+        _load(model, source.weights_file)
+    return ClipModel(model, tokenizer_of(source), _preprocess_of(model), source)
+
+
+def _load(model: OpenClip, file: Path) -> None:
+    """Load a weights file, as open_clip's `load_checkpoint` does with one that it reads itself."""
+    from open_clip import factory
+
+    if file.suffix in (".npz", ".npy"):  # of big_vision
+        factory.load_checkpoint(model, str(file))
+        return
+    state = weights.read(file)
+    if any(name.startswith(("text_model.", "vision_model.")) for name in state):
+        raise ModelError(
+            f"{file} has Hugging Face's names of tensors; name its folder, with config.json beside "
+            "the file, as the model"
+        )
+    state = factory.convert_state_dict(model, state)
+    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+        state = factory.convert_to_custom_text_state_dict(state)
+    for name in SCALARS:
+        own = getattr(model, name, None)
+        if own is not None and name in state:
+            state[name] = state[name].reshape(own.shape)
+    if "logit_bias" not in state and getattr(model, "logit_bias", None) is not None:
+        state["logit_bias"] = torch.zeros_like(model.logit_bias)
+    position_ids = "text.transformer.embeddings.position_ids"
+    if position_ids in state and position_ids not in model.state_dict():  # of older transformers
+        del state[position_ids]
+    factory.resize_pos_embed(state, model)
+    factory.resize_text_pos_embed(state, model)
+    model.load_state_dict(state)
 
 
 def tokenizer_of(source: Source) -> Tokenizer:
@@ -119,6 +164,8 @@ def tokenizer_of(source: Source) -> Tokenizer:
     if source.hugging_face_folder is not None:
         context_length = source.architecture["text_cfg"]["context_length"]
         return open_clip.SimpleTokenizer(context_length=context_length)
+    if source.architecture["text_cfg"].get("hf_tokenizer_name"):
+        return open_clip.get_tokenizer(source.open_clip_name, trust_remote_code=False)
     return open_clip.get_tokenizer(source.open_clip_name)
 
 
@@ -138,6 +185,11 @@ def _from_hugging_face(source: Source, folder: Path, device: torch.device | str)
 
 def _not_built(source: Source, error: Exception) -> ModelError:
     # A state dict that does not fit lists every tensor: the first few say enough.
+    if "trust_remote_code" in str(error):  # transformers advises to run it
+        return ModelError(
+            f"the text tower or tokenizer of {source.name!r} brings its own code, which is not run "
+            "here; take a model that does with transformers' own classes"
+        )
     reason = textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" ...")
     remedy = ""
     if "download" in reason:
@@ -149,18 +201,31 @@ def _not_built(source: Source, error: Exception) -> ModelError:
     return ModelError(f"model {source.name!r} ({weights}) could not be built: {reason}{remedy}")
 
 
+_EXPECTED = "No pretrained weights loaded"  # open_clip builds, and the file is read here
+_told: set[str] = set()
+
+
+def _tell(record: logging.LogRecord) -> bool:
+    """Show a warning of open_clip once; its errors are raised, and told as such."""
+    text = record.getMessage()
+    if record.levelno == logging.WARNING and _EXPECTED not in text and text not in _told:
+        _told.add(text)
+        print(f"open_clip: {text}", file=sys.stderr)
+    return False
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the notes of open_clip and the hub's client: errors say what matters of them."""
-    loggers = [logging.root, logging.getLogger("huggingface_hub")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
+    """Silence open_clip and the hub's client, but for open_clip's warnings."""
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.CRITICAL)
+    logging.root.addFilter(_tell)  # open_clip logs to the root
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.root.removeFilter(_tell)
+        hub.setLevel(level)
 
 
 def _preprocess_of(model: OpenClip) -> Preprocess:

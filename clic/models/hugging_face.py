@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from clic.errors import ModelError, pick
+from clic.models import weights as file_weights
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -207,9 +208,6 @@ def _renamed(name: str) -> tuple[str, str | None]:
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     names = [WEIGHTS_FILE]
     if not (folder / WEIGHTS_FILE).is_file():
         names = sorted(set(_read(folder / SHARDS_FILE).get("weight_map", {}).values()))
@@ -217,10 +215,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
     for name in names:
         if PurePath(name).name != name:
             raise ModelError(f"{folder / SHARDS_FILE}: {name!r} lies outside the folder")
-        try:
-            found.update(load_file(folder / name))
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"{folder / name} cannot be read ({error}); get it again") from error
+        found.update(file_weights.read(folder / name))
     return found
 
 

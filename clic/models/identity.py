@@ -41,6 +41,7 @@ def identity(clip: ClipModel) -> dict[str, Any]:
         "source": source.open_clip_name,
         "pretrained": source.pretrained,
         "architecture": source.architecture,
+        "activation": source.activation,
         "parameters": sum(p.numel() for p in clip.model.parameters()),
         "image_size": clip.preprocess.size,
         "context_length": clip.context_length,

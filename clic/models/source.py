@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from clic.errors import ModelError, did_you_mean
-from clic.models import hub, hugging_face
+from clic.models import hub, hugging_face, weights
+from clic.models.trust import check_runs_nothing
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
@@ -18,6 +19,9 @@ INCLUDED = "included"
 
 PACKAGED = {"shapes-base": Path(__file__).parent.parent / "shapes" / "base"}
 """Models that ship with the package, by name."""
+
+ACTIVATIONS = {"-quickgelu": True, "-gelu": False}
+"""What ends an architecture's name and says which activation a weights file was trained with."""
 
 
 @dataclass(frozen=True)
@@ -37,27 +41,74 @@ class Source:
     architecture: dict[str, Any]
 
     @property
+    def folder(self) -> Path | None:
+        """The folder that holds the model, where there is one."""
+        local = self.open_clip_name.startswith("local-dir:")
+        return Path(self.open_clip_name.removeprefix("local-dir:")) if local else None
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The file that `pretrained` names, or the one in the folder; None for tags and the hub."""
+        if self.folder is not None:
+            return None if self.pretrained is None else self.folder / WEIGHTS_FILE
+        return _file(self.pretrained)
+
+    @property
+    def activation(self) -> str:
+        """`QuickGELU` or `GELU`."""
+        return "QuickGELU" if self.architecture.get("quick_gelu", False) else "GELU"
+
+    @property
+    def reference(self) -> str:
+        """The one name that gives this model again, from any folder, its activation included."""
+        if self.folder is not None and self.name not in PACKAGED:
+            return str(self.folder)
+        if self.weights_file is None or self.folder is not None:
+            tag = self.pretrained not in (INCLUDED, None) and ":" not in self.name
+            return f"{self.name}:{self.pretrained}" if tag else self.name
+        name, quick = self.open_clip_name, self.activation == "QuickGELU"
+        if not name.endswith("-quickgelu") and quick != bool(_config(name).get("quick_gelu")):
+            name += "-quickgelu" if quick else "-gelu"
+        elif not quick and _has_twin(name):
+            name += "-gelu"
+        return f"{name}:{self.weights_file.resolve()}"
+
+    @property
     def hugging_face_folder(self) -> Path | None:
         """The folder, where it is one of Hugging Face's that open_clip itself cannot read."""
-        folder = Path(self.open_clip_name.removeprefix("local-dir:"))
-        local = self.open_clip_name.startswith("local-dir:")
-        foreign = local and not (folder / CONFIG_FILE).is_file() and hugging_face.is_folder(folder)
-        return folder if foreign else None
+        folder = self.folder
+        if folder is None or (folder / CONFIG_FILE).is_file():
+            return None
+        return folder if hugging_face.is_folder(folder) else None
 
 
-def resolve(name: str, pretrained: str | None = INCLUDED) -> Source:
+def resolve(name: str, pretrained: str | None = INCLUDED, quick_gelu: bool | None = None) -> Source:
     """Find the architecture and weights that a name stands for, without loading weights.
 
     Args:
         name: `shapes-base`, `local-dir:PATH`, `hf-hub:ORG/NAME`, the plain path of an open_clip
             folder or of a Hugging Face CLIP folder, or an open_clip architecture, `ViT-B-32:openai`
-            naming its tag too.
+            naming its tag too, `ViT-B-32-quickgelu:FILE` or `ViT-B-32-gelu:FILE` a weights file
+            and its activation.
         pretrained: Tag or weights file of an architecture; `included` where the name carries its
             weights; None for random weights.
+        quick_gelu: Whether a weights file was trained with QuickGELU, or random weights will be;
+            None leaves it to the name.
 
     Raises:
-        ModelError: The name stands for nothing, or `pretrained` does not go with it.
+        ModelError: The name stands for nothing, `pretrained` does not go with it, it runs code, or
+            nobody says which activation a weights file was trained with.
     """
+    source = _resolve(name, pretrained, quick_gelu)
+    if quick_gelu is not None and source.open_clip_name.startswith(("local-dir:", "hf-hub:")):
+        raise ModelError(
+            f"model.quick_gelu={str(quick_gelu).lower()} has no effect on {name!r}, whose own "
+            f"configuration says {source.activation}; leave it out"
+        )
+    return source
+
+
+def _resolve(name: str, pretrained: str | None, quick_gelu: bool | None) -> Source:
     if name in PACKAGED:
         return _from_folder(name, PACKAGED[name], pretrained)
     if name.startswith("local-dir:"):
@@ -68,9 +119,29 @@ def resolve(name: str, pretrained: str | None = INCLUDED) -> Source:
     path = Path(name).expanduser()
     if path.is_dir():
         return _from_folder(name, path, pretrained)
-    if pretrained and (":" in name or not (pretrained == INCLUDED or Path(pretrained).is_file())):
+    if path.is_file():
+        raise ModelError(_bare_file(name, path))
+    weights = name.partition(":")[2] or pretrained
+    if pretrained and not (weights == INCLUDED or _file(weights)):
         hub.go_offline_if_unreachable()
-    return _from_architecture(name, pretrained)
+    return _from_architecture(name, pretrained, quick_gelu)
+
+
+def _file(pretrained: str | None) -> Path | None:
+    path = Path(pretrained or "").expanduser()
+    return path if path.is_file() else None
+
+
+def _bare_file(name: str, path: Path) -> str:
+    if (path.parent / CONFIG_FILE).is_file() and path.name == WEIGHTS_FILE:
+        return f"{name} is the weights of an open_clip folder; name the folder {path.parent}"
+    fitting = weights.architectures(weights.read(path))
+    hint = f" (of its shapes: {', '.join(fitting)})" if fitting else ""
+    arch = fitting[0] if fitting else "ARCH"
+    return (
+        f"{name} is a weights file, which does not say its architecture; name both as ARCH:FILE"
+        f"{hint}, e.g. {arch}:{name}"
+    )
 
 
 def _only_included(name: str, pretrained: str | None) -> None:
@@ -95,6 +166,7 @@ def _from_folder(name: str, folder: Path, pretrained: str | None) -> Source:
     if pretrained and not (folder / WEIGHTS_FILE).is_file():
         raise ModelError(f"{folder} holds no {WEIGHTS_FILE}; save the model as safetensors there")
     architecture = _read_config(config_path)["model_cfg"]
+    check_runs_nothing(architecture, config_path, folder)
     return Source(name, f"local-dir:{folder.resolve()}", pretrained, architecture)
 
 
@@ -120,10 +192,12 @@ def _from_hub(name: str, pretrained: str | None) -> Source:
             f"{name}: its {CONFIG_FILE} could not be fetched "
             f"({str(error).splitlines()[0]}); check the name and the network"
         ) from error
-    return Source(name, name, pretrained, _read_config(Path(path))["model_cfg"])
+    architecture = _read_config(Path(path))["model_cfg"]
+    check_runs_nothing(architecture, name)
+    return Source(name, name, pretrained, architecture)
 
 
-def _from_architecture(name: str, pretrained: str | None) -> Source:
+def _from_architecture(name: str, pretrained: str | None, quick_gelu: bool | None) -> Source:
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg
 
@@ -132,6 +206,8 @@ def _from_architecture(name: str, pretrained: str | None) -> Source:
         if pretrained not in (INCLUDED, None):
             raise ModelError(f"model.name={name!r} already names weights; leave out {pretrained!r}")
         pretrained = tag if pretrained else None
+    file = _file(pretrained)
+    architecture_name, named = _activation_of(architecture_name, file is not None or not pretrained)
     architecture = open_clip.get_model_config(architecture_name)
     if architecture is None:
         raise ModelError(_unknown_name(architecture_name, open_clip.list_models()))
@@ -144,9 +220,17 @@ def _from_architecture(name: str, pretrained: str | None) -> Source:
             "(clic-train: model.pretrained=null starts from random weights)"
         )
     architecture = deepcopy(architecture)
-    if pretrained is None or Path(pretrained).is_file():
+    if pretrained is None or file is not None:
+        quick = _told(name, architecture_name, architecture, named, quick_gelu, file)
+        if quick is not None and quick != bool(architecture.get("quick_gelu", False)):
+            architecture["quick_gelu"] = quick
         return Source(name, architecture_name, pretrained, architecture)
     tag_config = get_pretrained_cfg(architecture_name, pretrained)
+    if Path(pretrained).expanduser().is_dir():
+        raise ModelError(
+            f"model.pretrained={pretrained!r} is a folder, not a weights file; give the folder as "
+            f"the model ({pretrained} in place of {name})"
+        )
     if not tag_config:
         tags = open_clip.list_pretrained_tags_by_model(architecture_name)
         # The words of the command: clic-eval has no model.pretrained.
@@ -155,9 +239,78 @@ def _from_architecture(name: str, pretrained: str | None) -> Source:
             f"{given} is neither a tag of {architecture_name} nor a file"
             f"{did_you_mean(pretrained, tags)} (tags: {_some(tags)})"
         )
+    if quick_gelu is not None:
+        raise ModelError(
+            f"model.quick_gelu={str(quick_gelu).lower()} has no effect on the tag {pretrained!r}, "
+            "whose activation open_clip knows; leave it out"
+        )
     if tag_config.get("quick_gelu", False):  # the activation that these weights were trained with
         architecture["quick_gelu"] = True
     return Source(name, architecture_name, pretrained, architecture)
+
+
+def _config(architecture_name: str) -> dict[str, Any]:
+    import open_clip
+
+    return open_clip.get_model_config(architecture_name) or {}
+
+
+def _has_twin(architecture_name: str) -> bool:
+    return bool(_config(f"{architecture_name}-quickgelu"))
+
+
+def _activation_of(name: str, free: bool) -> tuple[str, bool | None]:
+    """Return the architecture that open_clip knows, and whether the name says QuickGELU.
+
+    Args:
+        name: An architecture, with or without an ending of `ACTIVATIONS`.
+        free: Whether the name may say it where open_clip has no such twin; a tag's may not.
+    """
+    if _config(name):
+        return name, True if name.endswith("-quickgelu") else None
+    for ending, quick in ACTIVATIONS.items():
+        if free and name.endswith(ending) and _config(name.removesuffix(ending)):
+            return name.removesuffix(ending), quick
+    return name, None
+
+
+def _told(
+    name: str,
+    architecture_name: str,
+    architecture: dict[str, Any],
+    named: bool | None,
+    setting: bool | None,
+    file: Path | None,
+) -> bool | None:
+    """Return whether to use QuickGELU, None for what the architecture's own configuration says.
+
+    The tensors of both kinds have the same names and shapes, so the wrong one would load, and
+    compute other features without a word.
+    """
+    if setting is not None and named not in (None, setting):
+        raise ModelError(
+            f"model.quick_gelu={str(setting).lower()} contradicts the name {name!r}; leave one out"
+        )
+    told = setting if setting is not None else named
+    if told is not None and not _has_activation(architecture):
+        raise ModelError(
+            f"QuickGELU or GELU is no choice of {architecture_name}, both of whose towers have "
+            "their own; leave it out"
+        )
+    if told is None and file is not None and _has_twin(architecture_name):
+        raise ModelError(
+            f"{file} goes with {architecture_name} in two ways, and the wrong one gives wrong "
+            "features without an error; say which activation it was trained with: "
+            f"{architecture_name}-quickgelu:FILE (OpenAI's weights and all that was tuned from "
+            f"them, as NegCLIP; MetaCLIP, DFN) or {architecture_name}-gelu:FILE (most of LAION's "
+            "and DataComp's); in clic-train also model.quick_gelu=true or false"
+        )
+    return told
+
+
+def _has_activation(architecture: dict[str, Any]) -> bool:
+    own_vision = "timm_model_name" in architecture["vision_cfg"]
+    return not (own_vision and "hf_model_name" in architecture["text_cfg"])
 
 
 def _some(tags: list[str], count: int = 8) -> str:
@@ -171,3 +324,30 @@ def _unknown_name(name: str, known: list[str]) -> str:
         f"model {name!r} is no open_clip architecture, no folder and no packaged model{hint}; "
         "use e.g. ViT-B-32:openai, local-dir:PATH, hf-hub:ORG/NAME, a run's folder or shapes-base"
     )
+
+
+def filled(architecture: dict[str, Any]) -> dict[str, Any]:
+    """Return a `model_cfg` with open_clip's defaults, so that equal models have equal ones.
+
+    What does not show in a model that has its weights is left out, and sizes that are written as
+    ratios become whole numbers, since 4.3637 and 6144 / 1408 build the same.
+    """
+    from open_clip import CLIPTextCfg, CLIPVisionCfg
+
+    vision = {**asdict(CLIPVisionCfg()), **architecture.get("vision_cfg", {})}
+    text = {**asdict(CLIPTextCfg()), **architecture.get("text_cfg", {})}
+    for tower in (vision, text):
+        for name in _OF_TRAINING:
+            tower.pop(name, None)
+        tower["mlp_width"] = int(tower["width"] * tower.pop("mlp_ratio"))
+    if not isinstance(vision["layers"], (list, tuple)):
+        vision["heads"] = vision["width"] // vision.pop("head_width")
+    if text["pool_type"] != "eos":
+        del text["eos_id"]  # nothing else reads it
+    defaults = {"quick_gelu": False, "custom_text": False, "init_logit_bias": None}
+    rest = {k: v for k, v in architecture.items() if k not in ("init_logit_scale", "output_dict")}
+    return {**defaults, **rest, "vision_cfg": vision, "text_cfg": text}
+
+
+_OF_TRAINING = ("timm_model_pretrained", "hf_model_pretrained", "patch_dropout", "timm_drop_path")
+"""Where a tower's weights came from, and what is dropped while it trains."""

@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 from clic.errors import ConfigError, ModelError
+from clic.models import check_numbers
+
+COUNTER = "num_batches_tracked"
+"""BatchNorm's count of the batches it saw: no weight, and different after any training of it."""
 
 
 def interpolate(
@@ -17,8 +21,8 @@ def interpolate(
 
     Computed in fp32 (float64 stays) and given in the wider of the two dtypes. Integer and boolean
     tensors must agree and are copied; so are infinite entries (the causal mask's -inf), and
-    tensors that are equal already, so that a frozen tower keeps its bits. Alpha 0 and 1 give the
-    inputs' values exactly.
+    tensors that are equal already, so that a frozen tower keeps its bits. BatchNorm's counters of
+    batches, which do differ, are the tuned model's. Alpha 0 and 1 give the inputs' values exactly.
 
     Args:
         base: Tensors of the base model by name.
@@ -27,7 +31,7 @@ def interpolate(
 
     Raises:
         ConfigError: `alpha` lies outside 0..1.
-        ModelError: Names, shapes, or tensors that must agree, do not.
+        ModelError: Names, shapes, or tensors that must agree, do not, or one holds NaN.
     """
     check_alpha(alpha)
     check_names(base.keys(), tuned.keys())
@@ -43,6 +47,8 @@ def blend(name: str, base: Tensor, tuned: Tensor, alpha: float) -> Tensor:
         )
     floating = base.is_floating_point(), tuned.is_floating_point()
     if not any(floating):
+        if name.endswith(COUNTER) and base.dtype == tuned.dtype:
+            return base.clone() if alpha == 0.0 else tuned.clone()
         if base.dtype != tuned.dtype or not torch.equal(base, tuned):
             raise ModelError(f"tensor {name!r} holds no weights, yet differs between the models")
         return base.clone()
@@ -53,6 +59,8 @@ def blend(name: str, base: Tensor, tuned: Tensor, alpha: float) -> Tensor:
     dtype = torch.promote_types(base.dtype, tuned.dtype)
     exact = torch.promote_types(dtype, torch.float32)
     first, second = base.to(exact), tuned.to(exact)
+    check_numbers({name: first}, "the base")
+    check_numbers({name: second}, "the tuned model")
     infinite = first.isinf()
     if not torch.equal(infinite, second.isinf()) or not torch.equal(
         first[infinite], second[infinite]

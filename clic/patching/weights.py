@@ -53,14 +53,15 @@ class Weights:
 
 @contextmanager
 def open_weights(model: str | Path) -> Iterator[Weights]:
-    """Open a model for reading; a name that is no folder is first built, and kept as a folder."""
-    path = Path(str(model).removeprefix("local-dir:")).expanduser()
-    if path.is_dir():
-        with _open_folder(str(model), runs.resolve(path)) as weights:
+    """Open a model for reading; what is no open_clip folder is first built, and kept as one."""
+    name = runs.source_of(str(model))
+    folder = Path(name.removeprefix("local-dir:"))
+    if name.startswith("local-dir:") and runs.is_open_clip_folder(folder):
+        with _open_folder(str(model), folder) as weights:
             yield weights
         return
     with tempfile.TemporaryDirectory(prefix="clic-patch-") as work:
-        folder = models.save(models.create(str(model)), Path(work) / "model")
+        folder = models.save(models.create(name), Path(work) / "model")
         with _open_folder(str(model), folder) as weights:
             yield weights
 
@@ -81,12 +82,18 @@ def _open_folder(label: str, folder: Path) -> Iterator[Weights]:
         ) from error
     files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
     with handle as tensors:
-        yield Weights(label, path, list(tensors.keys()), tensors.get_tensor, config, files)
+
+        def read(name: str) -> Tensor:
+            tensor = tensors.get_tensor(name)
+            models.check_numbers({name: tensor}, path)
+            return tensor
+
+        yield Weights(label, path, list(tensors.keys()), read, config, files)
 
 
 def check_architecture(base: Weights, tuned: Weights) -> None:
     """Raise `ModelError` where two models differ in their architecture."""
-    first, second = base.config.get("model_cfg", {}), tuned.config.get("model_cfg", {})
+    first, second = (models.filled(side.config.get("model_cfg", {})) for side in (base, tuned))
     differing = list(_differences(first, second))
     if differing:
         raise ModelError(

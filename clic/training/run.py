@@ -103,7 +103,7 @@ def _load_model(config: Config, device: torch.device) -> ClipModel:
                 file=sys.stderr,
             )
         seed_torch(config.seed)
-    return models.create(name, pretrained, device)
+    return models.create(name, pretrained, device, config.model.quick_gelu)
 
 
 def _open_folder(config: Config, place: RunFolder, trainer: Trainer) -> IO[str]:
@@ -129,7 +129,7 @@ def _open_folder(config: Config, place: RunFolder, trainer: Trainer) -> IO[str]:
 
 def _write_provenance(config: Config, place: RunFolder, clip: ClipModel) -> None:
     record = {
-        "base": _base(config, place),
+        "base": _base(config, place, clip),
         "experiment": config.name,
         "seed": config.seed,
         **provenance.code(),
@@ -144,17 +144,13 @@ def _write_provenance(config: Config, place: RunFolder, clip: ClipModel) -> None
     os.replace(temporary, place.path / runs.PROVENANCE_FILE)
 
 
-def _base(config: Config, place: RunFolder) -> str:
+def _base(config: Config, place: RunFolder, clip: ClipModel) -> str:
     """Return the model that the run starts from in a form that `clic.load` takes."""
     if place.checkpoint is not None and not place.continued:
         return runs.base_of(place.checkpoint.parent.parent)
     if config.model.pretrained is None:
         return str((place.path / runs.BASE).resolve())
-    name, pretrained = runs.source_of(config.model.name), config.model.pretrained
-    if pretrained == models.INCLUDED:
-        return name.removeprefix("local-dir:")
-    weights = Path(pretrained).expanduser()
-    return f"{name}:{weights.resolve() if weights.is_file() else pretrained}"
+    return clip.source.reference
 
 
 def _fit(

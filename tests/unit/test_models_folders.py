@@ -229,7 +229,7 @@ def test_weights_that_do_not_fit_are_refused(tiny: Path, tmp_path: Path, break_i
 def test_an_architecture_with_a_local_weights_file(tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     file.touch()
-    assert resolve("ViT-B-32", str(file)).pretrained == str(file)
+    assert resolve("ViT-B-32-quickgelu", str(file)).pretrained == str(file)
 
 
 def test_a_filled_longest_side_is_refused(tiny: Path, tmp_path: Path) -> None:

@@ -80,7 +80,8 @@ def test_the_users_own_settings_win(
         ("ViT-B-32", None, False),
         ("ViT-B-32:openai", None, False),
         ("shapes-base", "included", False),
-        ("ViT-B-32", __file__, False),
+        ("ViT-B-32-quickgelu", __file__, False),
+        (f"ViT-B-32-gelu:{__file__}", "included", False),
     ],
 )
 def test_it_is_asked_only_for_what_the_hub_has(

@@ -300,3 +300,40 @@ def test_a_folder_of_neither_kind(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match=r"open_clip folder, or a CLIP folder of Hugging Face's"):
         models.create(f"local-dir:{tmp_path}")
+
+
+# --- patching ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", EXPECTED)
+def test_a_folder_is_patched_with_the_same_model_in_either_format(
+    tmp_path: Path, case: tuple[str, int, float]
+) -> None:
+    theirs = write(tmp_path / "hf", config(*case))
+    ours = models.save(models.create(str(theirs)), tmp_path / "ours")
+    for number, (base, tuned) in enumerate(((theirs, ours), (ours, theirs), (theirs, theirs))):
+        out = clic.patch(base, tuned, alpha=0.5, out=tmp_path / str(number))
+        weights = (out / runs.OPEN_CLIP_WEIGHTS).read_bytes()
+        assert weights == (ours / runs.OPEN_CLIP_WEIGHTS).read_bytes()
+
+
+def test_settings_left_out_are_their_defaults_to_patching(tmp_path: Path) -> None:
+    theirs = write(tmp_path / "hf", config("gelu"))
+    ours = models.save(models.create(str(theirs)), tmp_path / "ours")
+    file = ours / runs.OPEN_CLIP_CONFIG
+    shortest = json.loads(file.read_text())
+    assert shortest["model_cfg"].pop("quick_gelu") is False
+    assert shortest["model_cfg"]["text_cfg"].pop("mlp_ratio") == 4.0
+    assert shortest["model_cfg"]["text_cfg"].pop("vocab_size") == 49408
+    file.write_text(json.dumps(shortest))
+    clic.patch(theirs, ours, alpha=0.5, out=tmp_path / "out")
+    quick = write(tmp_path / "quick", config("quick_gelu"))
+    with pytest.raises(ModelError, match=r"quick_gelu \(True against False\)"):
+        clic.patch(quick, ours, alpha=0.5, out=tmp_path / "other")
+
+
+def test_ratios_that_give_the_same_width_are_the_same_architecture() -> None:
+    one = {"vision_cfg": {"width": 1408, "mlp_ratio": 4.3637}, "text_cfg": {}}
+    two = {"vision_cfg": {"width": 1408, "mlp_ratio": 6144 / 1408}, "text_cfg": {}}
+    wider = {"vision_cfg": {"width": 1408, "mlp_ratio": 4.5}, "text_cfg": {}}
+    assert models.filled(one) == models.filled(two) != models.filled(wider)

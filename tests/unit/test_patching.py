@@ -104,6 +104,31 @@ def test_integers_and_booleans_must_agree(dtype: torch.dtype) -> None:
         patching.interpolate({"i": same}, {"i": same.float()}, 0.5)
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_batch_norms_counters_are_the_tuned_models(alpha: float) -> None:
+    name = "visual.bn1.num_batches_tracked"
+    mixed = patching.interpolate({name: torch.tensor(3)}, {name: torch.tensor(9)}, alpha)
+    assert mixed[name].item() == (3 if alpha == 0.0 else 9)
+    with pytest.raises(ModelError, match="num_batches_tracked"):
+        patching.interpolate({name: torch.tensor(3)}, {name: torch.tensor(9.0)}, alpha)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_nan_is_refused_with_tensor_and_file(
+    tmp_path: Path, side: int, alpha: float, dtype: torch.dtype
+) -> None:
+    states = [{n: v.to(dtype) if v.ndim else v for n, v in state(i).items()} for i in (0, 1)]
+    states[side]["text.weight"][1, 2] = float("nan")
+    with pytest.raises(ModelError, match=r"'text\.weight' of the (base|tuned model) holds NaN"):
+        patching.interpolate(*states, alpha)
+    pair = [folder(tmp_path / name, states[i]) for i, name in enumerate(("base", "tuned"))]
+    with pytest.raises(ModelError, match=rf"'text\.weight' of {pair[side]}/.* holds NaN"):
+        patching.patch(*pair, alpha, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_half_precision_is_computed_in_full() -> None:
     base = torch.tensor([1.0], dtype=torch.float16)
     tuned = torch.tensor([1.0 + 2**-10], dtype=torch.float16)

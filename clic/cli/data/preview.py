@@ -56,7 +56,11 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     validate(config)
     sources = data.make_sources(config)
     notes = _fit_small_data(config, sources)
-    clip = models.create(runs.source_of(config.model.name), config.model.pretrained)
+    clip = models.create(
+        runs.source_of(config.model.name),
+        config.model.pretrained,
+        quick_gelu=config.model.quick_gelu,
+    )
     builder = data.make_builder(config, sources, clip)
     kinds = builder.sampler.schedule
     sections, drawn = [], []

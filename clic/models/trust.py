@@ -1,0 +1,104 @@
+"""A model folder or hub repository from anybody, loaded without running a line of its code.
+
+What in open_clip 3 leads from a configuration to code: transformers' tokenizers and text towers
+(`trust_remote_code`, `auto_map`, pickled vocabularies), arguments handed through to them, and timm
+names that point elsewhere. Weights are safetensors, or pickles that `weights` reads.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from clic.errors import ModelError
+
+TOKENIZER_ARGUMENTS = {
+    "additional_special_tokens", "clean", "language", "reduction_mask", "strip_sep_token",
+    "use_fast",
+}  # fmt: skip
+"""`tokenizer_kwargs` that change how text is cut up, and reach nothing else."""
+CODE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".dill")
+
+
+def check_runs_nothing(
+    architecture: dict[str, Any], where: object, folder: Path | None = None
+) -> None:
+    """Refuse a foreign configuration that would have code run when its model is loaded.
+
+    Args:
+        architecture: open_clip's `model_cfg`.
+        where: What to call the configuration in an error.
+        folder: The model's folder, whose tokenizer files are looked at too.
+
+    Raises:
+        ModelError: It would, or is no configuration of open_clip's.
+    """
+    towers = {name: architecture.get(name) for name in ("text_cfg", "vision_cfg")}
+    for name, tower in towers.items():
+        if not isinstance(tower, dict):
+            raise ModelError(f"{where}: {name} is missing, or no JSON object; get it again")
+    _check_words(architecture, where)
+    text, vision = architecture["text_cfg"], architecture["vision_cfg"]
+    arguments = text.get("tokenizer_kwargs") or {}
+    foreign = sorted(set(arguments) - TOKENIZER_ARGUMENTS)
+    if foreign:
+        raise ModelError(
+            f"{where}: tokenizer_kwargs has {foreign[0]!r}, which could read or run other things "
+            f"than the tokenizer; only {', '.join(sorted(TOKENIZER_ARGUMENTS))} are taken"
+        )
+    if ":" in str(vision.get("timm_model_name") or ""):
+        raise ModelError(
+            f"{where}: timm_model_name={vision['timm_model_name']!r} points to another place; "
+            "only names of timm's own models are taken"
+        )
+    if folder is not None and text.get("hf_tokenizer_name"):
+        _check_tokenizer_files(folder)
+
+
+def check_towers(architecture: dict[str, Any]) -> None:
+    """Refuse a Hugging Face text tower whose repository brings its own code.
+
+    transformers would ask on the terminal whether to run it; asked beforehand with
+    `trust_remote_code=False` it refuses, or takes its own class of that kind.
+
+    Raises:
+        ValueError: It does.
+    """
+    name = architecture["text_cfg"].get("hf_model_name")
+    if name:
+        from transformers import AutoConfig
+
+        AutoConfig.from_pretrained(name, trust_remote_code=False)
+
+
+def _check_words(config: Any, where: object) -> None:
+    """Refuse the two words that mean code, however deep they lie."""
+    if isinstance(config, dict):
+        for word in ("trust_remote_code", "auto_map"):
+            if config.get(word):
+                raise ModelError(
+                    f"{where}: {word} asks to run code that comes with the model, which is not "
+                    f"done here; if the model does without it, take {word} out of the file"
+                )
+        for value in config.values():
+            _check_words(value, where)
+    elif isinstance(config, list):
+        for value in config:
+            _check_words(value, where)
+
+
+def _check_tokenizer_files(folder: Path) -> None:
+    """Refuse what AutoTokenizer would follow in a folder: pickles, and classes of its own."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix in CODE_SUFFIXES:
+            raise ModelError(
+                f"{path} is a pickle, which runs code when a tokenizer reads it; remove it, "
+                "or save the tokenizer as tokenizer.json"
+            )
+        if path.suffix == ".json" and path.name in ("config.json", "tokenizer_config.json"):
+            try:
+                config = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                raise ModelError(f"{path} cannot be read: {error}") from None
+            _check_words(config, path)
