@@ -127,6 +127,11 @@ def open_image(data: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise DataError(f"image of {len(data)} bytes: {error}; drop or shrink it") from error
     except Exception as error:  # as in `decode`
+        if kind := _other_format(data):
+            raise DataError(
+                f"{len(data)} bytes are an image of type {kind}, which is not read; convert it to "
+                "JPEG, PNG or WebP"
+            ) from error
         raise DataError(
             f"{len(data)} bytes starting with {bytes(data[:8])!r} are no image that PIL can read "
             f"as {', '.join(FORMATS)}; convert, replace or drop them"
@@ -144,6 +149,14 @@ def _formats() -> tuple[str, ...]:
     """Return those of `FORMATS` that this PIL has a reader for; it fails on names it lacks."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _other_format(data: bytes) -> str:
+    """Return PIL's name of an image that is not of `FORMATS`, by its first bytes alone."""
+    for name, (_, accepts) in Image.OPEN.items():
+        if name not in FORMATS and accepts and len(data) >= 16 and accepts(data[:16]) is True:
+            return name
+    return ""
 
 
 def _exif_orientation(image: Image.Image) -> int:
