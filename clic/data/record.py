@@ -30,7 +30,7 @@ def parse_record(data: bytes) -> dict[str, Any]:
     try:
         record = json.loads(data)  # in UTF-8, -16 or -32, with or without a byte order mark
     except UnicodeDecodeError as error:
-        raise DataError(f"its JSON is not UTF-8 ({error.reason}); save it as UTF-8") from error
+        raise DataError(f"its JSON is not valid UTF-8 ({error}); save it as UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"its JSON is not valid: {error}") from error
     if not isinstance(record, dict):

@@ -129,7 +129,7 @@ def open_image(data: bytes) -> Image.Image:
     except Exception as error:  # as in `decode`
         if kind := _other_format(data):
             raise DataError(
-                f"{len(data)} bytes are an image of type {kind}, which is not read; convert it to "
+                f"{len(data)} bytes start as an image of type {kind}, which is not read; convert it to "
                 "JPEG, PNG or WebP"
             ) from error
         raise DataError(
