@@ -132,8 +132,8 @@ def merge(indexes: Sequence[Path], folder: Path) -> MergedIndex:
                     columns = _mapped(path, identity)
     except OSError as error:
         raise DataError(
-            f"{path} cannot be written ({error.strerror}); set data.cache_dir or CLIC_CACHE to "
-            "a folder that can be"
+            f"{path} cannot be written ({error.strerror}); choose another data.cache_dir "
+            "or CLIC_CACHE"
         ) from error
     if columns is None:
         raise DataError(f"{path} was replaced meanwhile; start again")

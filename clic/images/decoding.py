@@ -129,8 +129,8 @@ def open_image(data: bytes) -> Image.Image:
     except Exception as error:  # as in `decode`
         if kind := _other_format(data):
             raise DataError(
-                f"{len(data)} bytes start as an image of type {kind}, which is not read; convert it to "
-                "JPEG, PNG or WebP"
+                f"{len(data)} bytes start as an image of type {kind}, which is not read; convert "
+                "it to JPEG, PNG or WebP"
             ) from error
         raise DataError(
             f"{len(data)} bytes starting with {bytes(data[:8])!r} are no image that PIL can read "
