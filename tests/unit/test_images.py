@@ -233,7 +233,7 @@ def test_formats_that_are_not_on_the_list_never_reach_their_reader(
     Image.open(io.BytesIO(data))
     assert opened.pop() == format  # PIL itself would
     for call in (images.decode, images.dimensions, images.open_image):
-        with pytest.raises(DataError, match=rf"which is not read|no image that PIL"):
+        with pytest.raises(DataError, match=r"which is not read|no image that PIL"):
             call(data)
     assert not opened
 
