@@ -29,13 +29,12 @@ import numpy as np
 
 from clic import images
 from clic.data.index_columns import ColumnsError, read_columns, read_header, write_columns
-from clic.data.index_tar import NOTHING, Span, read_span, walk
+from clic.data.index_tar import IMAGE_TYPES, NOTHING, Span, dots, read_span, walk
 from clic.data.record import captions_of, check_length, parse_record
 from clic.errors import DataError
 
 INDEX_SUFFIX = ".index"
 FORMAT, VERSION = "index", 2
-IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 COLUMNS: dict[str, tuple[str, int]] = {
     "blocks": ("<u4", 3),
     "lengths": ("<u4", 3),
@@ -87,7 +86,8 @@ def index_path(shard: Path) -> Path:
 def write_index(shard: Path, target: Path | None = None) -> Path:
     """Index a tar in one pass.
 
-    Keys without an image or without a caption are left out, and their number is printed. A sample
+    Keys without an image or without a caption are left out, and their number is printed, as is what
+    `walk` notes. A sample
     whose image or JSON is broken (or above the limits) has its place, so that reading it says so.
 
     Args:
@@ -98,21 +98,24 @@ def write_index(shard: Path, target: Path | None = None) -> Path:
         DataError: The tar is broken, or holds entries but no sample with an image and a caption.
     """
     target = index_path(shard) if target is None else target
-    entries, left_out = [], []
+    entries, left_out, notes, hint = list[_Entry](), list[str](), list[str](), ""
     try:
         with open(shard, "rb") as file:
-            for key, members in walk(file, shard):
+            for key, members in walk(file, shard, notes):
                 entry = _entry(file, shard, key, members)
                 if entry is None:
                     left_out.append(key)
+                    hint = hint or dots(key, members)
                 else:
                     entries.append(entry)
             if left_out and not entries:
-                raise _no_samples(file, shard)
+                raise _no_samples(file, shard, hint)
             shard_bytes = file.seek(0, 2)
     except OSError as error:
         raise DataError(f"{shard} cannot be read ({error.strerror}); mend or remove it") from error
-    _report(shard, len(entries), left_out, [e.key for e in entries if e.broken])
+    _report(shard, len(entries), left_out, hint, [e.key for e in entries if e.broken])
+    for note in notes:
+        print(f"{shard}: {note}", file=sys.stderr)
     try:
         _write(target, entries, shard_bytes, len(left_out))
     except OSError as error:
@@ -144,7 +147,7 @@ def _entry(file: BinaryIO, shard: Path, key: str, members: dict[str, Span]) -> _
         return _Entry(key, spans, 0, (0, 0), 0, str(error))
 
 
-def _no_samples(file: BinaryIO, shard: Path) -> DataError:
+def _no_samples(file: BinaryIO, shard: Path, hint: str) -> DataError:
     """Return what to say of a tar without samples: what the first JSON beside an image holds."""
     for key, members in walk(file, shard):
         if ".json" in members and any(t in members for t in IMAGE_TYPES):
@@ -156,15 +159,17 @@ def _no_samples(file: BinaryIO, shard: Path) -> DataError:
             )
     return DataError(
         f"{shard} holds no sample with an image ({', '.join(IMAGE_TYPES[:3])}...) and a "
-        "caption (.json or .txt) of the same key; it should be a WebDataset tar"
+        "caption (.json or .txt) of the same key; " + (hint or "it should be a WebDataset tar")
     )
 
 
-def _report(shard: Path, count: int, left_out: Sequence[str], broken: Sequence[str]) -> None:
+def _report(
+    shard: Path, count: int, left_out: Sequence[str], hint: str, broken: Sequence[str]
+) -> None:
     if left_out:
         print(
             f"{shard}: {len(left_out)} of {len(left_out) + count} keys have no image or no "
-            f"caption and are left out ({', '.join(left_out[:3])}, ...)",
+            f"caption and are left out ({', '.join(left_out[:3])}, ...){hint and '; ' + hint}",
             file=sys.stderr,
         )
     if broken:

@@ -132,7 +132,8 @@ def merge(indexes: Sequence[Path], folder: Path) -> MergedIndex:
                     columns = _mapped(path, identity)
     except OSError as error:
         raise DataError(
-            f"{path} cannot be written ({error.strerror}); choose another data.cache_dir"
+            f"{path} cannot be written ({error.strerror}); choose another data.cache_dir "
+            "or CLIC_CACHE"
         ) from error
     if columns is None:
         raise DataError(f"{path} was replaced meanwhile; start again")

@@ -57,15 +57,28 @@ def ensure_index(shard: Path, target: Path, wait: bool) -> bool:
     if target.exists():
         return True
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _nowhere(shard, target, error) from error
+    if not os.access(target.parent, os.W_OK):
+        raise _nowhere(shard, target, PermissionError(None, "it may not be written"))
+    try:
         with open(shard, "rb") as file:
             if take_lock(file, shard, shared=False, wait=wait) is Lock.HELD:
                 return False
             if not target.exists():  # who had the claim may have written it
-                target.parent.mkdir(parents=True, exist_ok=True)
                 write_index(shard, target)
     except OSError as error:
         raise DataError(f"{shard} cannot be read ({error.strerror}); mend or remove it") from error
     return True
+
+
+def _nowhere(shard: Path, target: Path, error: OSError) -> DataError:
+    return DataError(
+        f"there is no place for the index of {shard}: neither beside it nor in the cache, "
+        f"{target.parent} ({error.strerror}); set data.cache_dir or CLIC_CACHE to a folder that "
+        "can be written"
+    )
 
 
 def with_progress(

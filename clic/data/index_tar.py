@@ -1,10 +1,17 @@
-"""What lies where in a tar, without unpacking it."""
+"""What lies where in a tar, without unpacking it.
+
+A sample's members share a key, wherever they lie in the tar. As in webdataset a key ends at the
+first dot of a file's name, so that `000.seg.png` belongs to `000.jpg`. Only where no image has that
+key does the last dot count, if it gives an image and a caption of the same name:
+`IMG.2024.001.jpg` and `IMG.2024.001.txt`. What macOS and pax add (`._a.jpg`, `__MACOSX/`,
+`PaxHeaders/`) is no member.
+"""
 
 from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
@@ -19,6 +26,23 @@ class Span(NamedTuple):
 
 
 NOTHING = Span(0, 0)
+IMAGE_TYPES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
+    *(".jfif", ".jpe", ".avif"),
+)
+TEXT_TYPES = (".json", ".txt")
+Members = dict[str, Span]
+"""The members of a sample by extension, which has its last part in small letters."""
+
+_JUNK_FOLDERS = ("__MACOSX", "PaxHeaders")
+_COMPRESSED = {
+    b"\x1f\x8b": ("gzip", ".gz", "gunzip"),
+    b"BZh": ("bzip2", ".bz2", "bunzip2"),
+    b"\xfd7zXZ": ("xz", ".xz", "unxz"),
+    b"\x28\xb5\x2f\xfd": ("zstd", ".zst", "unzstd"),
+}
+"""By the first bytes: the name of a compression, its ending, and what undoes it."""
+_SHOWN = 3  # names in a note
 
 
 class _Entry(tarfile.TarInfo):
@@ -30,36 +54,128 @@ class _Entry(tarfile.TarInfo):
         return super()._block(count)  # type: ignore[misc]
 
 
-def walk(file: BinaryIO, shard: Path) -> Iterator[tuple[str, dict[str, Span]]]:
-    """Yield each key of a tar, with the place of each of its members by extension.
+def walk(
+    file: BinaryIO, shard: Path, notes: list[str] | None = None
+) -> Iterator[tuple[str, Members]]:
+    """Yield each key of a tar with its members, in the order in which the keys first occur.
+
+    What occurs again behind a whole sample of the same key is taken for another sample. Where a
+    name occurs again before that, the order does not tell what belongs together, and the last of
+    each name counts, as if the tar were unpacked.
+
+    Args:
+        file: The tar.
+        shard: Its name.
+        notes: Where to put what the user should know of names that occur twice or have dots.
 
     Raises:
-        DataError: The tar is broken or cut, or has a name that leads out of a folder.
+        DataError: The tar is broken or cut, or has a name that leads out of a folder; but what
+            comes before that is yielded first.
     """
-    current, members = "", dict[str, Span]()
-    for key, extension, span in _members(file, shard):
-        if key != current and members:
-            yield current, members
-            members = {}
-        current = key
-        members[extension] = span
-    if members:
-        yield current, members
+    groups: dict[str, tuple[str, list[tuple[str, Span]]]] = {}
+    failure = None
+    try:
+        for name, span in _files(file, shard):
+            parts = [part for part in name.split("/") if part not in ("", ".")]
+            if parts[-1].startswith(".") or any(p.startswith(_JUNK_FOLDERS) for p in parts[:-1]):
+                continue
+            folder, _, last = name.rpartition("/")
+            stem, dot, rest = last.partition(".")
+            middle, _, ending = (dot + rest).rpartition(".")
+            parts[-1] = stem
+            key = f"{folder}/{stem}" if folder else stem
+            members = groups.setdefault("/".join(parts), (key, []))[1]
+            members.append((f"{middle}{dot}{ending.lower()}", span))
+    except DataError as error:
+        failure = error
+    twice, replaced, dotted = list[str](), list[str](), list[str]()
+    for first_dot, found in groups.values():
+        for key, members in _by_last_dot(first_dot, found, dotted):
+            for sample in _samples(key, members, twice, replaced):
+                yield key, sample
+    if failure is not None:
+        raise failure
+    if notes is not None:
+        for names, what in (
+            (twice, "keys occur again behind a whole sample and are taken for further samples"),
+            (replaced, "members have the name of a later one, which is read instead, as when "
+                       "the tar is unpacked"),
+            (dotted, "samples are read by the last dot of their names, since no image has the "
+                     "name up to the first"),
+        ):  # fmt: skip
+            if names:
+                notes.append(f"{len(names)} {what} ({', '.join(names[:_SHOWN])}, ...)")
 
 
-def _members(file: BinaryIO, shard: Path) -> Iterator[tuple[str, str, Span]]:
+def _by_last_dot(
+    key: str, members: list[tuple[str, Span]], dotted: list[str]
+) -> list[tuple[str, list[tuple[str, Span]]]]:
+    """Return the members of a key; by their last dots where those are what is meant."""
+    if all(e.count(".") < 2 for e, _ in members) or any(e in IMAGE_TYPES for e, _ in members):
+        return [(key, members)]
+    stems: dict[str, list[tuple[str, Span]]] = {}
+    for extension, span in members:
+        stem, dot, ending = extension.rpartition(".")
+        stems.setdefault(key + stem, []).append((dot + ending, span))
+    whole = [stem for stem, inside in stems.items() if _is_whole(e for e, _ in inside)]
+    dotted += whole
+    return list(stems.items()) if whole else [(key, members)]
+
+
+def _samples(
+    key: str, members: list[tuple[str, Span]], twice: list[str], replaced: list[str]
+) -> list[Members]:
+    """Return the samples of one key: one, unless a whole one is followed by the same names."""
+    runs: list[Members] = [{}]
+    for extension, span in members:
+        if extension in runs[-1]:
+            runs.append({})
+        runs[-1][extension] = span
+    if len(runs) == 1 or _is_whole(runs[0]):
+        twice += [key] * (len(runs) - 1)
+        return runs
+    last = dict(members)
+    replaced += [key + extension for extension, span in members if last[extension] != span]
+    return [last]
+
+
+def _is_whole(extensions: Iterable[str]) -> bool:
+    found = set(extensions)
+    return not found.isdisjoint(IMAGE_TYPES) and not found.isdisjoint(TEXT_TYPES)
+
+
+def dots(key: str, members: Members) -> str:
+    """Return what to say of a key without image or caption, if dots in names may be the reason."""
+    for extension in members:
+        ending = "." + extension.rpartition(".")[2]
+        if extension != ending and ending in (*IMAGE_TYPES, *TEXT_TYPES):
+            return (
+                f"a key ends at the first dot of a name, and {key}{extension} is {key!r}'s "
+                f"'{extension}'; give an image and its caption the same name up to the last dot"
+            )
+    return ""
+
+
+def _files(file: BinaryIO, shard: Path) -> Iterator[tuple[str, Span]]:
+    end = os.fstat(file.fileno()).st_size
     try:
         with tarfile.open(fileobj=file, mode="r:", tarinfo=_Entry) as tar:
             for info in tar:
                 _check_name(shard, info.name)
-                if info.isfile():
-                    folder, _, name = info.name.rpartition("/")
-                    stem, dot, extension = name.partition(".")
-                    key = f"{folder}/{stem}" if folder else stem
-                    yield key, (dot + extension).lower(), Span(info.offset_data, info.size)
+                cut = info.offset_data + info.size > end  # which the next step says
+                if info.isfile() and info.name.strip("/.") and not cut:
+                    yield info.name, Span(info.offset_data, info.size)
                 tar.members = []  # type: ignore[attr-defined]  # which tarfile collects
             end = tar.offset
     except (tarfile.TarError, OSError, ValueError, OverflowError, MemoryError) as error:
+        file.seek(0)
+        head = file.read(8)
+        for magic, (name, ending, command) in _COMPRESSED.items():
+            if head.startswith(magic):
+                raise DataError(
+                    f"{shard} is compressed by {name}, and samples are read by their place; unpack "
+                    f"it: mv {shard} {shard}{ending} && {command} {shard}{ending}"
+                ) from error
         raise DataError(
             f"{shard} cannot be read as a tar file: {error}; fetch or pack it again"
         ) from error

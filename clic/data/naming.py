@@ -11,6 +11,7 @@ from webdataset.shardlists import expand_urls
 from clic.errors import DataError
 
 REMOTE = re.compile(r"pipe:|([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_COMPRESSED = re.compile(r"\.(?:tar\.|t)(gz|bz2?|xz|zst)$", re.IGNORECASE)
 SCHEMES = ("http", "https", "s3", "gs")
 """Kinds of address that shards are read from, by way of a cache on disk."""
 
@@ -76,15 +77,31 @@ def _remote(word: str, named: str) -> list[str]:
 
 def _local(path: Path, named: str) -> list[Path]:
     if path.is_dir():
-        inside = sorted(path.glob("*.tar"))
+        names = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+        inside = [p for p in names if p.suffix.lower() == ".tar"]
         if not inside:
-            raise DataError(f"{named}: no .tar files in {path}")
+            packed = next((p for p in names if _COMPRESSED.search(p.name)), None)
+            raise DataError(f"{named}: no .tar files in {path}{_unpack(packed) if packed else ''}")
         return inside
     if not path.is_file():
         raise DataError(f"{named}: there is no file or folder {path}")
+    if _COMPRESSED.search(path.name):
+        raise DataError(f"{named}: shards must be plain .tar files{_unpack(path)}")
     if path.suffix.lower() != ".tar":
         raise DataError(
             f"{named}: {path.name} is no .tar file, and shards must be WebDataset .tar files; "
             "pack the images and captions into some, e.g. with clic-data pack"
         )
     return [path]
+
+
+def _unpack(path: Path) -> str:
+    """Return the remedy for a compressed tar, to be put behind what is said of it."""
+    ending = _COMPRESSED.search(path.name)
+    program = {"gz": "gunzip", "xz": "unxz", "zst": "unzstd"}.get(
+        ending[1].lower() if ending else "", "bunzip2"
+    )
+    return (
+        f"; {path.name} is compressed, and samples are read by their place, so undo it: "
+        f"{program} -c {path} > {_COMPRESSED.sub('.tar', str(path))}"
+    )

@@ -47,6 +47,7 @@ class Findings:
         lengths: Captions by their length in tokens.
         first_lengths: First captions by their length in tokens.
         keys: A hash of each key, to find double ones.
+        notes: What is odd about the names in a tar, and how it is read.
     """
 
     shards: int = 0
@@ -65,6 +66,7 @@ class Findings:
     lengths: Counter[int] = field(default_factory=Counter)
     first_lengths: Counter[int] = field(default_factory=Counter)
     keys: list[bytes] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, other: Findings) -> None:
         """Add the findings of other shards."""
@@ -97,10 +99,10 @@ def check_shard(model: str, shard: Path, tick: Ticker) -> Findings:
     """
     found = Findings(shards=1, tar_bytes=shard.stat().st_size)
     index = _index(shard, found)
-    rows = 0
+    rows, notes = 0, list[str]()
     try:
         with open(shard, "rb") as file:
-            for key, members in walk(file, shard):
+            for key, members in walk(file, shard, notes):
                 row = _row(index, rows)
                 try:
                     if _check(file, shard, key, members, row, found, _measure(model)):
@@ -119,6 +121,7 @@ def check_shard(model: str, shard: Path, tick: Ticker) -> Findings:
         found.problem(shard.name, f"its index has {index.samples} samples, the tar {rows}; "
                       f"run: clic-data index --force {shard}")  # fmt: skip
     found.keys = [b"".join(found.keys)]
+    found.notes = [f"{shard.name}: {note}" for note in notes]
     return found
 
 

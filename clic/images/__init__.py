@@ -14,12 +14,13 @@ from clic.images.canvas import (
     orientation,
     pair_cells,
 )
-from clic.images.decoding import MAX_PIXELS, decode, dimensions, to_rgb
+from clic.images.decoding import FORMATS, MAX_PIXELS, decode, dimensions, open_image, to_rgb
 from clic.images.resizing import INTERPOLATIONS, METHODS
 from clic.images.transform import RESIZE_MODES, normalise, single
 
 __all__ = [
     "FITS",
+    "FORMATS",
     "INTERPOLATIONS",
     "LAYOUTS",
     "MAX_PIXELS",
@@ -36,6 +37,7 @@ __all__ = [
     "images_of",
     "largest_cell",
     "normalise",
+    "open_image",
     "orientation",
     "pair_cells",
     "single",

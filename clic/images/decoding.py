@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
+from functools import lru_cache
 
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from clic.errors import DataError, pick
 from clic.images.resizing import METHODS
 
 MAX_PIXELS = 178_956_970  # where PIL itself sees a decompression bomb
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
+"""What is read, by PIL's names. PIL's other readers are never given foreign bytes: the one for EPS
+starts Ghostscript. JPEG stands for MPO too, and AVIF needs a Pillow that has it."""
+
 _EXIF_ORIENTATION = 0x0112
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _EXIF_TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -25,11 +29,6 @@ _EXIF_TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What PIL's readers raise on broken files, beside OSError.
-_BROKEN: tuple[type[Exception], ...] = (
-    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError),
-    *(struct.error, zlib.error, Image.DecompressionBombError),
-)
 
 
 def decode(
@@ -62,23 +61,29 @@ def decode(
                 "give uint8 [H, W, 3] RGB, or the encoded image"
             )
         return data
-    image = _open(data)
-    orientation = _exif_orientation(image)
-    turn = _EXIF_TURNS.get(orientation)
+    image = open_image(data)
+    try:
+        pixels = _pixels(image, data, method, least)
+    except Exception as error:  # the decoders raise whatever they like, also RuntimeError
+        raise DataError(
+            f"image of {len(data)} bytes ({image.format}) cannot be decoded ({_said(error)}); "
+            "replace or drop it"
+        ) from error
+    return pixels
+
+
+def _pixels(
+    image: Image.Image, data: bytes, method: str, least: tuple[int, int] | None
+) -> np.ndarray:
     if method != "exact" and image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
+        orientation = _exif_orientation(image)
         stored = least[::-1] if least and orientation >= 5 else least
         pixels = _decode_jpeg(data, stored if method == "scaled" else None)
         if pixels is not None:
-            return pixels if turn is None else _turned(Image.fromarray(pixels), turn)
-    try:
-        image.load()
-        rgb = to_rgb(image)
-    except _BROKEN as error:
-        raise DataError(
-            f"image of {len(data)} bytes ({image.format}) cannot be decoded ({error}); "
-            "replace or drop it"
-        ) from error
-    return np.asarray(rgb) if turn is None else _turned(rgb, turn)
+            return _turned(Image.fromarray(pixels), orientation) if orientation > 1 else pixels
+    image.load()
+    # Only now, since PIL itself turns a TIFF while it loads it, and then drops the orientation.
+    return _turned(to_rgb(image), _exif_orientation(image))
 
 
 def _decode_jpeg(data: bytes, least: tuple[int, int] | None) -> np.ndarray | None:
@@ -86,12 +91,13 @@ def _decode_jpeg(data: bytes, least: tuple[int, int] | None) -> np.ndarray | Non
     height, width = least or (0, 0)
     try:
         return simplejpeg.decode_jpeg(data, min_height=height, min_width=width)
-    except ValueError:
+    except Exception:  # noqa: BLE001, as in `decode`
         return None
 
 
-def _turned(image: Image.Image, turn: Image.Transpose) -> np.ndarray:
-    return np.asarray(image.transpose(turn))
+def _turned(image: Image.Image, orientation: int) -> np.ndarray:
+    turn = _EXIF_TURNS.get(orientation)
+    return np.asarray(image if turn is None else image.transpose(turn))
 
 
 def dimensions(data: bytes | np.ndarray) -> tuple[int, int]:
@@ -99,36 +105,71 @@ def dimensions(data: bytes | np.ndarray) -> tuple[int, int]:
     if isinstance(data, np.ndarray):
         height, width = decode(data).shape[:2]
         return width, height
-    image = _open(data)
-    turned = _exif_orientation(image) >= 5
-    return (image.height, image.width) if turned else (image.width, image.height)
+    return _seen_size(open_image(data))
 
 
-def _open(data: bytes) -> Image.Image:
+def _seen_size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height after EXIF rotation of an image that is not loaded."""
+    width, height = image.size
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # newer PILs give the turned size here
+        width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
+    return (height, width) if _exif_orientation(image) >= 5 else (width, height)
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Return an encoded image with its header read and its pixels not: the only way to open one.
+
+    Raises:
+        DataError: The bytes are no image of `FORMATS`, or one of more than 178 megapixels.
+    """
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=_formats())
     except Image.DecompressionBombError as error:
         raise DataError(f"image of {len(data)} bytes: {error}; drop or shrink it") from error
-    except _BROKEN as error:
+    except Exception as error:  # as in `decode`
+        if kind := _other_format(data):
+            raise DataError(
+                f"{len(data)} bytes start as an image of type {kind}, which is not read; convert "
+                "it to JPEG, PNG or WebP"
+            ) from error
         raise DataError(
-            f"{len(data)} bytes starting with {bytes(data[:8])!r} are no image that PIL can read; "
-            "replace or drop them"
+            f"{len(data)} bytes starting with {bytes(data[:8])!r} are no image that PIL can read "
+            f"as {', '.join(FORMATS)}; convert, replace or drop them"
         ) from error
-    if image.width * image.height > MAX_PIXELS:
+    if not 0 < image.width * image.height <= MAX_PIXELS:
         raise DataError(
-            f"image of {image.width} x {image.height} pixels is above the limit of "
+            f"image of {image.width} x {image.height} pixels is empty or above the limit of "
             f"{MAX_PIXELS} pixels; drop or shrink it"
         )
     return image
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """Return those of `FORMATS` that this PIL has a reader for; it fails on names it lacks."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _other_format(data: bytes) -> str:
+    """Return PIL's name of an image that is not of `FORMATS`, by its first bytes alone."""
+    for name, (_, accepts) in Image.OPEN.items():
+        if name not in FORMATS and accepts and len(data) >= 16 and accepts(data[:16]) is True:
+            return name
+    return ""
 
 
 def _exif_orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 (upright) where there is none or it is unreadable."""
     try:
         value = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except _BROKEN:
+        return value if value in _EXIF_TURNS else 1
+    except Exception:  # noqa: BLE001, as in `decode`
         return 1  # like every viewer: broken metadata does not make the pixels worse
-    return value if value in _EXIF_TURNS else 1
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

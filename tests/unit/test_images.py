@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,9 +83,26 @@ def test_floating_point_pixels_are_refused() -> None:
         images.decode(encoded(Image.new("F", (2, 2), 0.5), "TIFF"))
 
 
+KINDS: dict[str, tuple[str, dict[str, object]]] = {
+    "JPEG": ("JPEG", {"quality": 95}),
+    "MPO": ("MPO", {"save_all": True}),
+    "PNG": ("PNG", {}),
+    "WebP": ("WEBP", {"lossless": True}),
+    "TIFF": ("TIFF", {}),
+    "TIFF by libtiff": ("TIFF", {"compression": "tiff_lzw"}),
+    "AVIF": ("AVIF", {"quality": 95}),
+}
+
+
+@pytest.mark.parametrize("method", ["exact", "fast", "scaled"])
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "AVIF" or "AVIF" in Image.SAVE])
 @pytest.mark.parametrize("turn", range(1, 9))
-def test_exif_rotation(turn: int) -> None:
-    upright = np.arange(6, dtype=np.uint8).reshape(2, 3)  # what must come out
+def test_every_orientation_is_turned_once_in_every_format(
+    turn: int, kind: str, method: str
+) -> None:
+    """PIL turns TIFFs while it loads them, and nothing else."""
+    upright = np.full((32, 48), 250, np.uint8)  # four fields, no two of which are equal
+    upright[:16, :24], upright[:16, 24:], upright[16:, :24] = 0, 80, 160
     stored = {
         1: upright,
         2: upright[:, ::-1],
@@ -96,9 +115,31 @@ def test_exif_rotation(turn: int) -> None:
     }[turn]
     exif = Image.Exif()
     exif[0x0112] = turn
-    data = encoded(Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
-    assert np.array_equal(images.decode(data)[..., 0], upright)
-    assert images.dimensions(data) == (3, 2)
+    format, options = KINDS[kind]
+    picture = Image.fromarray(np.ascontiguousarray(stored)).convert("RGB")
+    if format == "MPO":
+        options = options | {"append_images": [picture]}
+    data = encoded(picture, format, exif=exif, **options)
+    least = (16, 24) if method == "scaled" else None
+    decoded = images.decode(data, method, least)[..., 0].astype(int)
+    assert images.dimensions(data) == (48, 32)
+    height, width = decoded.shape
+    assert (height, width) in ([(32, 48), (16, 24)] if least else [(32, 48)])
+    for row, column in ((1, 1), (1, 3), (3, 1), (3, 3)):  # the middles of the fields
+        seen = decoded[row * height // 4, column * width // 4]
+        assert abs(seen - int(upright[row * 8, column * 12])) < 12
+
+
+def test_an_orientation_behind_the_pixels_of_a_png() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.fromarray(pixels(4, 6)), exif=exif)
+    start = data.index(b"eXIf") - 4
+    length = struct.unpack(">I", data[start : start + 4])[0] + 12
+    chunk, rest = data[start : start + length], data[:start] + data[start + length :]
+    moved = rest[:-12] + chunk + rest[-12:]
+    assert images.decode(moved).shape == images.decode(data).shape == (6, 4, 3)
+    assert images.dimensions(moved) == images.dimensions(data) == (4, 6)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
@@ -120,6 +161,105 @@ def test_broken_data_is_named(keep: int) -> None:
         data = encoded(Image.fromarray(pixels(64, 64)), kind)
         with pytest.raises(DataError, match="bytes"):
             images.decode(data[:keep])
+
+
+WHAT_DECODERS_RAISE = [
+    *(RuntimeError("decoder"), NotImplementedError("that"), SyntaxError("not a"), MemoryError()),
+    *(struct.error("unpack"), ZeroDivisionError("by zero"), AssertionError(), AttributeError("x")),
+    Image.DecompressionBombError("bomb"),
+]
+
+
+@pytest.mark.parametrize("error", WHAT_DECODERS_RAISE, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("place", ["PngImagePlugin.PngImageFile", "Image.Image"])
+def test_whatever_a_decoder_raises_is_a_broken_image(
+    error: Exception, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise error
+
+    data = encoded(Image.fromarray(pixels(8, 8)).convert("CMYK"), "TIFF")
+    png = encoded(Image.fromarray(pixels(8, 8)))
+    if place == "Image.Image":  # while the pixels are loaded or converted
+        monkeypatch.setattr("PIL.Image.Image.convert", fail)
+        message = str(error) or type(error).__name__
+        with pytest.raises(DataError, match=rf"TIFF\) cannot be decoded \({message}"):
+            images.decode(data)
+    else:  # while the header is read
+        monkeypatch.setattr(f"PIL.{place}._open", fail)
+        for call in (images.decode, images.dimensions):
+            with pytest.raises(DataError, match="bytes"):
+                call(png)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF"])
+def test_nothing_but_a_broken_image_comes_of_damaged_bytes(format: str) -> None:
+    if format not in Image.SAVE:
+        return  # this Pillow can neither write nor read it
+    whole = encoded(Image.fromarray(pixels(24, 32)), format)
+    rng = np.random.default_rng(0)
+    outcomes = set()
+    for _ in range(150):
+        data = np.frombuffer(whole, np.uint8).copy()
+        places = rng.integers(0, min(len(data), 400), size=rng.integers(1, 6))
+        data[places] = rng.integers(0, 256, size=len(places))
+        try:
+            height, width = images.decode(data.tobytes()).shape[:2]
+            assert images.dimensions(data.tobytes()) == (width, height)
+            outcomes.add("decoded")
+        except DataError:
+            outcomes.add("broken")
+    assert outcomes == {"decoded", "broken"}
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("format", ["EPS", "PPM", "TGA", "JPEG2000", "ICO", "PCX", "SGI", "DDS"])
+def test_formats_that_are_not_on_the_list_never_reach_their_reader(
+    format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = EPS if format == "EPS" else encoded(Image.fromarray(pixels(16, 16)), format)
+    Image.init()
+    opened = []
+    factory, accept = Image.OPEN[format]
+
+    def spy(*args: object) -> Image.Image:
+        opened.append(format)
+        return factory(*args)
+
+    monkeypatch.setitem(Image.OPEN, format, (spy, accept))
+    Image.open(io.BytesIO(data))
+    assert opened.pop() == format  # PIL itself would
+    for call in (images.decode, images.dimensions, images.open_image):
+        with pytest.raises(DataError, match=r"which is not read|no image that PIL"):
+            call(data)
+    assert not opened
+
+
+def test_a_pillow_without_avif_reads_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    from clic.images import decoding
+
+    Image.init()
+    monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
+    decoding._formats.cache_clear()
+    try:
+        assert images.decode(encoded(Image.fromarray(pixels(4, 6)), "WEBP")).shape == (4, 6, 3)
+        with pytest.raises(DataError, match="no image that PIL can read"):
+            images.decode(b"\0\0\0\x1cftypavif")
+    finally:
+        decoding._formats.cache_clear()
+
+
+def test_images_are_opened_in_one_place_only() -> None:
+    package = Path(images.__file__).parents[1]
+    opening = [
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if re.search(r"Image\.open\(|import open\b|ImageFile\.Parser", path.read_text("utf-8"))
+    ]
+    assert opening == ["images/decoding.py"]
 
 
 def test_a_decompression_bomb_is_refused_from_its_header() -> None:

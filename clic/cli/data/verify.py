@@ -89,6 +89,10 @@ def _summary(found: Findings, contexts: Sequence[int], model: str, special: int)
         yield f"  JSON that states another key or size than there is: {found.differing:,} samples"
     if double := found.double_keys():
         yield f"  keys that are not the only ones of their name: {double:,}"
+    for note in found.notes[:SHOWN]:
+        yield f"  {note}"
+    if len(found.notes) > SHOWN:
+        yield f"  ... and {len(found.notes) - SHOWN:,} more of such notes"
     if not found.captions:
         return
     images = sum(found.sizes.values())

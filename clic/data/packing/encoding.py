@@ -24,8 +24,8 @@ JPEG_SIDE = 65_500
 def kind_of(data: bytes) -> str:
     """Return PIL's name of an image's type, empty where it is none."""
     try:
-        return Image.open(io.BytesIO(data)).format or ""
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return images.open_image(data).format or ""
+    except DataError:
         return ""
 
 
@@ -74,5 +74,8 @@ def encode(
 
 
 def _is_plain_jpeg(data: bytes) -> bool:
-    with Image.open(io.BytesIO(data)) as image:
+    image = images.open_image(data)
+    try:
         return image.format == "JPEG" and image.mode == "RGB" and not image.getexif()
+    except Exception:  # noqa: BLE001, on broken metadata PIL raises whatever it likes
+        return False

@@ -65,7 +65,10 @@ def _members(sample: Sample) -> dict[str, Any]:
         raise DataError(f"key {sample.key!r} must not be empty or hold a dot; rename the sample")
     if not sample.captions:
         raise DataError(f"sample {sample.key!r} has no caption; drop it")
-    width, height = images.dimensions(sample.image)
+    try:
+        width, height = images.dimensions(sample.image)
+    except DataError as error:
+        raise DataError(f"sample {sample.key!r}: {error}") from error
     ending, data = _encoded(sample)
     record: dict[str, Any] = {
         "caption": sample.captions[0],

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clic import images
 from clic.captions import annotation
 from clic.data import ShardSource, pack
 from clic.data.shards import index_path
@@ -62,12 +63,20 @@ def test_where_captions_are_looked_for(
     assert ShardSource(str(tar(tmp_path / "x.tar", members))).read(0).captions == captions
 
 
-def test_size_after_exif_rotation(tmp_path: Path, jpeg: Jpeg, tar: WriteTar) -> None:
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("ending", ["jpg", "tif", "png", "webp"])
+def test_size_in_the_index_is_that_of_the_upright_pixels(
+    tmp_path: Path, ending: str, turn: int, jpeg: Jpeg, tar: WriteTar
+) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6
-    members = {"a.jpg": jpeg(20, 10, exif=exif), "a.txt": b"x"}
+    exif[0x0112] = turn
+    kind = {"jpg": "JPEG", "tif": "TIFF", "png": "PNG", "webp": "WEBP"}[ending]
+    members = {f"a.{ending}": jpeg(20, 10, format=kind, exif=exif), "a.txt": b"x"}
     source = ShardSource(str(tar(tmp_path / "x.tar", members)))
-    np.testing.assert_array_equal(source.sizes(), [[10, 20]])
+    np.testing.assert_array_equal(source.sizes(), [[10, 20] if turn >= 5 else [20, 10]])
+    for method in ("exact", "fast", "scaled"):
+        height, width = images.decode(source.read(0).image, method).shape[:2]
+        assert [width, height] == source.sizes()[0].tolist()
 
 
 def test_coins_for_square_images(tmp_path: Path, world: World) -> None:
