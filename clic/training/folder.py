@@ -13,10 +13,13 @@ from typing import IO, Any
 from weakref import WeakSet
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from clic import runs
+from clic import checkpoint, runs
 from clic.config import Config
 from clic.errors import ConfigError, ModelError
+from clic.training.console import say
 
 LOCK_FILE = ".lock"
 PATIENCE = 10.0
@@ -67,13 +70,14 @@ def choose(config: Config) -> RunFolder:
     train = config.train
     root = Path(train.runs_dir).expanduser()
     if train.resume not in ("auto", "never"):
-        checkpoint = Path(train.resume).expanduser().resolve()
-        if not (checkpoint / runs.COMPLETE).is_file():
+        start = Path(train.resume).expanduser().resolve()
+        if not (start / runs.COMPLETE).is_file():
             raise ModelError(
                 f"train.resume={train.resume} is no complete checkpoint; name a folder such as "
                 f"{root}/RUN/{runs.CHECKPOINTS}/{runs.step_folder(100)}, or auto, or never"
             )
-        return RunFolder(_new(root, config), checkpoint)
+        checkpoint.check(start)
+        return RunFolder(_new(root, config), start)
     if train.run_name is not None:
         return _named(root / train.run_name, config)
     if train.resume == "auto":
@@ -81,12 +85,20 @@ def choose(config: Config) -> RunFolder:
         for path in _by_age(root, config.name):
             if (
                 not runs.is_finished(path)
-                and not differences(path, config)
+                and _is_same(path, config)
                 and _is_free(path, deadline)
                 and not runs.is_finished(path)  # meanwhile
             ):
                 return _continued(path)
     return RunFolder(_new(root, config))
+
+
+def _is_same(path: Path, config: Config) -> bool:
+    try:
+        return not differences(path, config)
+    except ConfigError as error:
+        say(f"WARNING: {error}; it is not continued")
+        return False
 
 
 def _named(path: Path, config: Config) -> RunFolder:
@@ -133,20 +145,58 @@ def _by_age(root: Path, name: str) -> list[Path]:
 
 
 def _continued(path: Path) -> RunFolder:
-    checkpoints = runs.complete_checkpoints(path)
-    return RunFolder(path, checkpoints[-1] if checkpoints else None, continued=True)
+    """Return a run with its newest checkpoint that is whole, and say which ones are not.
+
+    Raises:
+        ModelError: None of its checkpoints is whole.
+    """
+    damaged: list[str] = []
+    for folder in reversed(runs.complete_checkpoints(path)):
+        try:
+            checkpoint.check(folder)
+        except checkpoint.DamagedError as error:
+            damaged.append(str(error).partition(";")[0])
+            continue
+        for message in damaged:
+            say(f"WARNING: {message}; going back to {folder.name}")
+        return RunFolder(path, folder, continued=True)
+    if damaged:  # its start may have been another run's checkpoint, so that is not guessed
+        raise ModelError(
+            f"no checkpoint of {path} is whole: {'; '.join(damaged)}; remove {path}, or leave it "
+            "and begin another run with train.resume=never (and another train.run_name)"
+        )
+    return RunFolder(path, None, continued=True)
 
 
 def differences(run: Path, config: Config) -> list[str]:
-    """Return the settings of a run that differ from `config` and matter, as `name: then -> now`."""
+    """Return the settings of a run that differ from `config` and matter, as `name: then -> now`.
+
+    A setting that the run's file lacks is younger than the run, which had its default.
+
+    Raises:
+        ConfigError: The run's settings cannot be read.
+    """
     free = (*FREE_TO_CHANGE, "train.batch_size") if config.data.allow_reorder else FREE_TO_CHANGE
-    then = _flat(OmegaConf.to_container(OmegaConf.load(run / runs.CONFIG_FILE)))
+    then = {**_flat(asdict(Config())), **_flat(_stored(run))}
     now = _flat(asdict(config))
     return [
         f"{key}: {then.get(key)} -> {now.get(key)}"
         for key in sorted(then.keys() | now.keys())
         if not key.startswith(free) and then.get(key) != now.get(key)
     ]
+
+
+def _stored(run: Path) -> Any:
+    path = run / runs.CONFIG_FILE
+    try:
+        stored = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(
+            f"{path} cannot be read ({type(error).__name__}); mend it, or remove {run}"
+        ) from error
+    if not isinstance(stored, dict) or "model" not in stored:  # an empty file is no settings
+        raise ConfigError(f"{path} holds no settings; mend it, or remove {run}")
+    return stored
 
 
 def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:

@@ -143,20 +143,29 @@ class MetricsLog:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a `metrics.jsonl`; a last line cut by a kill is left out."""
-    records = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                break
-    return records
+    """Return the records of a `metrics.jsonl`; what a kill or a crash left of others is left out."""
+    return _records(path)[0]
+
+
+def _records(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the records, and the number of lines that are none."""
+    records, lines = [], path.read_bytes().splitlines() if path.is_file() else []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:  # also bytes that are no text
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            records.append(record)
+    return records, len(lines) - len(records)
 
 
 def _cut(path: Path, last: int) -> None:
     """Remove the records of later steps, so that a kill meanwhile loses none of the others."""
-    lines = [json.dumps(record) + "\n" for record in read(path) if record["step"] <= last]
+    records, unreadable = _records(path)
+    if unreadable:
+        say(f"{path}: {unreadable} of its lines cannot be read and are left out")
+    lines = [json.dumps(record) + "\n" for record in records if record["step"] <= last]
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text("".join(lines), encoding="utf-8")
     os.replace(temporary, path)
