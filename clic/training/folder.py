@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import YAMLError  # type: ignore[import-untyped]  # what OmegaConf reads with
 
 from clic import checkpoint, runs
 from clic.config import Config

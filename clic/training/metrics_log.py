@@ -143,7 +143,7 @@ class MetricsLog:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a `metrics.jsonl`; what a kill or a crash left of others is left out."""
+    """Return the records of a `metrics.jsonl`, without what a kill or a crash made unreadable."""
     return _records(path)[0]
 
 

@@ -317,12 +317,18 @@ def test_a_multirun_makes_a_run_of_each(tmp_path: Path, tiny_words: list[str]) -
     assert not any("hydra" in word for record in records for word in record["command"])
 
 
-def test_a_mistake_ends_a_multirun(tmp_path: Path, tiny_words: list[str]) -> None:
-    result = process(tmp_path, ["-m", *tiny_words, "train.max_steps=2", "model.train=x,text"])
+def test_a_failed_job_does_not_end_a_multirun(tmp_path: Path, tiny_words: list[str]) -> None:
+    words = [word for word in tiny_words if not word.startswith("train.batch_size")]
+    words += ["train.max_steps=2", "train.batch_size=100,4", "model.train=x,text"]
+    result = process(tmp_path, ["-m", *words])
     assert result.returncode == 2
-    assert result.stderr.startswith("clic-train: error: model.train='x'")
-    assert result.stderr.count("\n") == 1
-    assert not (tmp_path / "runs").exists()
+    (run,) = (tmp_path / "runs").iterdir()
+    assert runs.is_finished(run)
+    first, *_, last = result.stderr.splitlines()
+    assert first.startswith("clic-train: will not run: train.batch_size=100 model.train=x: ")
+    assert last.startswith("clic-train: error: 3 of 4 runs failed: ")
+    assert "train.batch_size=100 model.train=text: 64 composite samples are fewer" in last
+    assert "Traceback" not in result.stderr
 
 
 def test_what_scores_the_model_during_training(settings: Callable[..., Config], tiny: Path) -> None:
