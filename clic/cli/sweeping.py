@@ -146,6 +146,8 @@ class Sweeper(HydraSweeper):
         if basic and sweep["dir"] == HYDRAS_FOLDER:
             with read_write(self.settings), open_dict(self.settings):
                 self.settings.hydra.sweep.dir = scratch
+                # Each job's settings are composed anew from these words.
+                self.settings.hydra.overrides.hydra.append(f"hydra.sweep.dir='{scratch}'")
         folder = Path(self.settings.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.settings, folder / "multirun.yaml")
