@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from clic.cli.common import INTERRUPTED, run_cli
+from clic.cli.common import INTERRUPTED, drop_output, run_cli
 from clic.cli.composing import reason
 from clic.cli.overrides import check_repeats, for_hydra, is_entry
 from clic.cli.train_help import CONFIGS, choices, groups, help_text, settings
@@ -168,6 +168,11 @@ def compose(words: Sequence[str]) -> Config:
 
 def _run(config: Config) -> int:
     validate(config)  # before torch and open_clip, whose imports take seconds
+    if "torch" not in sys.modules and int(os.environ.get("RANK", "0")) == 0:
+        try:
+            print("loading torch and open_clip", flush=True)
+        except BrokenPipeError:
+            drop_output()
     from clic import distributed
     from clic.training import train
     from clic.training.console import say

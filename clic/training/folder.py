@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -25,6 +26,8 @@ LOCK_FILE = ".lock"
 PATIENCE = 10.0
 """Seconds that a killed process is given to end, before its run counts as being trained."""
 POLL = 0.1
+UNFINISHED = tuple(f".{name}-*" for name in (runs.MODEL, runs.BASE, "step"))
+"""Folders that a kill leaves while the model or a checkpoint is written."""
 FREE_TO_CHANGE = (
     "train.resume",
     "train.run_name",
@@ -77,7 +80,7 @@ def choose(config: Config) -> RunFolder:
                 f"{root}/RUN/{runs.CHECKPOINTS}/{runs.step_folder(100)}, or auto, or never"
             )
         checkpoint.check(start)
-        return RunFolder(_new(root, config), start)
+        return _checked(RunFolder(_new(root, config), start), config)
     if train.run_name is not None:
         return _named(root / train.run_name, config)
     if train.resume == "auto":
@@ -90,7 +93,24 @@ def choose(config: Config) -> RunFolder:
                 and not runs.is_finished(path)  # meanwhile
             ):
                 return _continued(path)
-    return RunFolder(_new(root, config))
+    return _checked(RunFolder(_new(root, config)), config)
+
+
+def _checked(place: RunFolder, config: Config) -> RunFolder:
+    """Return a new run's place, where its folder could be made; tells it before the model loads."""
+    existing = next(parent for parent in place.path.absolute().parents if parent.exists())
+    try:  # permissions alone do not tell: on some file systems no folder can be made at all
+        os.rmdir(tempfile.mkdtemp(prefix=".clic-", dir=existing))
+    except OSError as error:
+        raise _unmakeable(place, config, error) from error
+    return place
+
+
+def _unmakeable(place: RunFolder, config: Config, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"train.runs_dir={config.train.runs_dir}: cannot make {place.path}: "
+        f"{error.strerror}; choose another folder"
+    )
 
 
 def _is_same(path: Path, config: Config) -> bool:
@@ -103,7 +123,7 @@ def _is_same(path: Path, config: Config) -> bool:
 
 def _named(path: Path, config: Config) -> RunFolder:
     if not path.exists():
-        return RunFolder(path)
+        return _checked(RunFolder(path), config)
     _check_unfinished(path, config)
     changed = differences(path, config)
     if changed:
@@ -252,6 +272,8 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 def claim(place: RunFolder, config: Config) -> IO[str]:
     """Make the run's folder where it is new, and take it for this process.
 
+    What a killed start has left half-written goes: nobody else writes here now.
+
     Raises:
         ConfigError: Another process trains it, or the folder cannot be made.
     """
@@ -262,13 +284,14 @@ def claim(place: RunFolder, config: Config) -> IO[str]:
         except FileExistsError:  # a run that started in the same second
             place.path = _new(place.path.parent, config)
         except OSError as error:
-            raise ConfigError(
-                f"train.runs_dir={config.train.runs_dir}: cannot make {place.path}: "
-                f"{error.strerror}; choose another folder"
-            ) from error
+            raise _unmakeable(place, config, error) from error
     lock = lock_run(place.path)
     if lock is None:
         raise _taken(place.path)
+    for pattern in UNFINISHED:
+        for leftover in place.path.glob(pattern):
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover)
     return lock
 
 

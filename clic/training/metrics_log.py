@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,12 @@ SHOWN = {
 }
 """Entries of a record that the console shows, with their labels."""
 
+PATIENCE = 60.0
+"""Seconds without a line, after which a step that ends is told."""
+MAIN = 4
+"""Numbers that the console shows of a benchmark that has no mean."""
+COUNTS = ("n", "/n")
+"""Ends of the names that count rows."""
 QUIET_AT_ZERO = ("data/broken",)
 """Of these, those that are shown only where there is something to show."""
 
@@ -106,6 +112,8 @@ class MetricsLog:
         self.active = distributed.is_main()
         self.stop = stop
         self._wandb: Any = None
+        self._first = self._logged = start
+        self._told = time.monotonic()
         if not self.active:
             return
         _cut(path, start)
@@ -117,11 +125,36 @@ class MetricsLog:
         """Keep and print one record, which names its `step`."""
         if not self.active:
             return
+        self._logged = record["step"]
         self._file.write(json.dumps({**record, "time": round(time.time(), 3)}) + "\n")
         self._file.flush()
         if self._wandb is not None:
             self._wandb.log(record, step=record["step"])
+        self._told = time.monotonic()
         say(self._line(record))
+
+    def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yield the batches; say when the first step is done, and while steps are long."""
+        begun: float | None = None
+        for batch in batches:
+            if begun is None:
+                begun = self._told = time.monotonic()
+                self._first = batch.step
+            yield batch
+            self._tell(batch.step, time.monotonic() - begun)
+
+    def _tell(self, step: int, seconds: float) -> None:
+        """Say that a step is done, where no record has said so for long; step counts from 0."""
+        if not self.active:
+            return
+        done = step + 1 - self._first
+        if done == 1 and step + 1 != self._logged:
+            say(f"the first step took {seconds:.1f} s")
+        elif time.monotonic() - self._told > PATIENCE:
+            say(f"done {step + 1}/{self.stop} steps, {seconds / done:.3g} s each")
+        else:
+            return
+        self._told = time.monotonic()
 
     def _line(self, record: Mapping[str, Any]) -> str:
         """Return what fits a terminal: the file holds every term."""
@@ -172,7 +205,22 @@ def _cut(path: Path, last: int) -> None:
 
 
 def _scores(record: Mapping[str, Any]) -> list[str]:
-    return [f"{key} {value:.4g}" for key, value in record.items() if key != "step"]
+    """Return each benchmark's main numbers: its means, or else its recall at 1, or its first few.
+
+    A benchmark has dozens of numbers, by the category; the file holds them all.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for key, value in record.items():
+        bench, _, name = key.partition("/")
+        if key != "step" and not name.split("/")[-1].startswith("n_") and name[-2:] not in COUNTS:
+            found.setdefault(bench, {})[name] = value
+    parts = []
+    for bench, numbers in found.items():
+        means = {k.removeprefix("mean/"): v for k, v in numbers.items() if k.startswith("mean/")}
+        recalls = {k: v for k, v in numbers.items() if k.endswith("@1")}
+        shown = means or recalls or dict(list(numbers.items())[:MAIN])
+        parts.append(" ".join([bench, *(f"{k} {v:.4g}".strip() for k, v in shown.items())]))
+    return parts
 
 
 def _start_wandb(config: WandbConfig, name: str, folder: Path, settings: dict[str, Any]) -> Any:
@@ -182,13 +230,19 @@ def _start_wandb(config: WandbConfig, name: str, folder: Path, settings: dict[st
         raise ConfigError(
             "wandb.enabled=true needs the package wandb; pip install wandb"
         ) from error
-    return wandb.init(
-        project=config.project,
-        entity=config.entity,
-        mode=config.mode,
-        name=name,
-        id=name,
-        resume="allow",
-        dir=str(folder),
-        config=settings,
-    )
+    try:
+        return wandb.init(
+            project=config.project,
+            entity=config.entity,
+            mode=config.mode,
+            name=name,
+            id=name,
+            resume="allow",
+            dir=str(folder),
+            config=settings,
+        )
+    except wandb.errors.Error as error:
+        raise ConfigError(
+            f"wandb cannot start ({error}); log in with `wandb login`, or set wandb.mode=offline "
+            f"or wandb.enabled=false: the same command then continues {folder}"
+        ) from error

@@ -180,6 +180,22 @@ def test_a_mistake_is_one_line_and_exit_2(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "words", [["optim.lr=-1"], ["model.train=txt"], ["-m", "optim.lr=-1,-2"], ["data=shards"]]
+)
+def test_a_mistake_is_found_before_torch_is_loaded(tmp_path: Path, words: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from clic.cli import train\n"
+        "try:\n    train.main()\n"
+        "except SystemExit as end:\n    print(end.code, 'torch' in sys.modules)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.stdout == "2 False\n", result.stderr
+
+
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     from clic.errors import ConfigError
 
