@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
+from clic.cli.overrides import for_hydra
 from clic.errors import ConfigError, did_you_mean
 
 Config = TypeVar("Config")
@@ -36,7 +37,7 @@ def compose(
     from omegaconf.errors import OmegaConfBaseException
 
     given = {key: value for key, value in (flags or {}).items() if value is not None}
-    words = [_as_list(word, schema) for word in words]
+    words = [for_hydra(word, schema) for word in words]
     _check_keys(words, schema, given)
     try:
         with initialize_config_module("clic.configs", version_base="1.3"):
@@ -51,15 +52,6 @@ def compose(
     if not isinstance(result, schema):
         raise TypeError(f"{config_name}: composed {type(result)}, expected {schema}")
     return result
-
-
-def _as_list(word: str, schema: type) -> str:
-    """Write ``bench=a,b`` as ``bench=[a,b]``, which Hydra would take for a sweep."""
-    key, value = word.split("=", 1)
-    lists = {f.name for f in fields(schema) if "list" in str(f.type)}
-    if key in lists and value and value != "null" and not value.startswith("["):
-        return f"{key}=[{value}]"
-    return word
 
 
 def _check_keys(words: Sequence[str], schema: type, given: Mapping[str, Any]) -> None:

@@ -133,7 +133,8 @@ def _train(words: Sequence[str]) -> int | None:
             mistakes.append(error)
         return sweeping.Outcome(0)
 
-    sys.argv = ["clic-train", *map(for_hydra, words)]
+    sweep = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(words))
+    sys.argv = ["clic-train", *(for_hydra(word, sweep=sweep) for word in words)]
     try:
         job()
     except (HydraException, OmegaConfBaseException) as error:

@@ -202,13 +202,13 @@ def test_what_a_kill_left_half_written_goes_with_the_next_start(
 def test_wandb_that_cannot_start_is_one_line(
     run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Refusal(Exception):
+    class RefusalError(Exception):
         pass
 
     def refuse(**settings: Any) -> None:
-        raise Refusal("api_key not configured")
+        raise RefusalError("api_key not configured")
 
-    fake = SimpleNamespace(init=refuse, errors=SimpleNamespace(Error=Refusal))
+    fake = SimpleNamespace(init=refuse, errors=SimpleNamespace(Error=RefusalError))
     monkeypatch.setitem(sys.modules, "wandb", fake)
     monkeypatch.setattr("clic.validation.find_spec", lambda name: True)
     words = ("train.max_steps=2", "train.run_name=first")
