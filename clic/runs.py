@@ -13,6 +13,7 @@ A run is a folder under ``runs/``:
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ SWEEP_PICTURE = "sweep.png"
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
+STEP_FOLDER = re.compile(r"step-(\d{6,})", re.ASCII)
 HUGGING_FACE_CONFIG = "config.json"
 HUGGING_FACE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
@@ -81,9 +83,16 @@ def newest_finished(root: str | Path = RUNS) -> Path | None:
 
 
 def complete_checkpoints(run: str | Path) -> list[Path]:
-    """Return the complete checkpoints of a run, oldest first."""
-    folders = _runs_below(Path(run) / CHECKPOINTS)
-    return [folder for folder in folders if (folder / COMPLETE).is_file()]
+    """Return the complete checkpoints of a run, from the lowest step to the highest.
+
+    A folder of another name, such as a copy that somebody keeps, is none of them.
+    """
+    steps = {
+        folder: int(match.group(1))  # by name, step-1000000 would come before step-999999
+        for folder in _runs_below(Path(run) / CHECKPOINTS)
+        if (match := STEP_FOLDER.fullmatch(folder.name)) and (folder / COMPLETE).is_file()
+    }
+    return sorted(steps, key=steps.__getitem__)
 
 
 def resolve(path: str | Path) -> Path:

@@ -64,6 +64,20 @@ make_venv() {
     rm "$unfinished"
 }
 
+# with_heartbeat COMMAND...: says now and then that the command, which is silent, still works.
+with_heartbeat() {
+    local beat status=0 begun=$SECONDS
+    # The sleep holds nobody's pipe, and the loop ends with the script that started it.
+    while sleep "${HEARTBEAT:-20}" >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
+        echo "  still installing ($((SECONDS - begun)) s)"
+    done &
+    beat=$!
+    "$@" || status=$?
+    kill "$beat" 2>/dev/null || true
+    wait "$beat" 2>/dev/null || true
+    return "$status"
+}
+
 # use_environment [EXTRAS]: installs the checkout, editable, with the extras (e.g. "dev") unless
 # that was done before, and sets PYTHON and BIN, the folder of clic-train and the others.
 use_environment() {
@@ -83,7 +97,7 @@ use_environment() {
     wanted="$CHECKOUT $(cksum <"$CHECKOUT/pyproject.toml")"
     if [[ $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then
         echo "installing clic${extras:+[$extras]} (the first time takes some minutes: torch is large)"
-        "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-input \
+        with_heartbeat "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-input \
             --editable "$CHECKOUT${extras:+[$extras]}"
         printf '%s\n' "$wanted" >"$stamp" || echo "note: cannot write $stamp; installed again next time"
     fi

@@ -6,6 +6,7 @@ Nothing here imports torch, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
@@ -39,7 +40,7 @@ def run_cli(name: str, body: Callable[[], int | None], debug: bool = False) -> N
     except ClicError as error:
         if debug:
             raise
-        print(f"{name}: error: {one_line(error)}", file=sys.stderr)
+        print(f"{name}: error: {in_words_of(name, one_line(error))}", file=sys.stderr)
         code = USER_ERROR
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
@@ -53,6 +54,23 @@ def run_cli(name: str, body: Callable[[], int | None], debug: bool = False) -> N
         print(f"{name}: error: {disk_reason(error)}", file=sys.stderr)
         code = USER_ERROR
     sys.exit(code)
+
+
+def in_words_of(command: str, message: str) -> str:
+    """Return a message with the flags of `clic-eval` in place of the settings of `clic-train`.
+
+    What loads models and data serves both, and names the settings.
+    """
+    if command != "clic-eval":
+        return message
+    message = re.sub(r" \(clic-train: [^()]*\)", "", message)
+    message = re.sub(r"\bmodel\.name=(?:'([^']*)')?", r"--model \1", message)
+    message = re.sub(r"\bmodel\.pretrained=(?:'([^']*)')?", r"--model ARCHITECTURE:\1", message)
+    return re.sub(
+        r"\b(?:data|train)\.(workers|cache_dir|cache_gb|batch_size|device|precision)\b=?",
+        lambda found: f"--{found.group(1).replace('_', '-')}" + " " * found.group().endswith("="),
+        message,
+    )
 
 
 def one_line(error: BaseException) -> str:

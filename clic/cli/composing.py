@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
+from clic.cli.overrides import for_hydra
 from clic.errors import ConfigError, did_you_mean
 
 Config = TypeVar("Config")
@@ -36,7 +37,7 @@ def compose(
     from omegaconf.errors import OmegaConfBaseException
 
     given = {key: value for key, value in (flags or {}).items() if value is not None}
-    words = [_as_list(word, schema) for word in words]
+    words = [for_hydra(word, schema) for word in words]
     _check_keys(words, schema, given)
     try:
         with initialize_config_module("clic.configs", version_base="1.3"):
@@ -47,19 +48,10 @@ def compose(
         settings = OmegaConf.merge(OmegaConf.structured(schema), composed, given)
         result = OmegaConf.to_object(settings)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_reason(error, f"{config_name}.")) from error
+        raise ConfigError(reason(error, f"{config_name}.")) from error
     if not isinstance(result, schema):
         raise TypeError(f"{config_name}: composed {type(result)}, expected {schema}")
     return result
-
-
-def _as_list(word: str, schema: type) -> str:
-    """Write ``bench=a,b`` as ``bench=[a,b]``, which Hydra would take for a sweep."""
-    key, value = word.split("=", 1)
-    lists = {f.name for f in fields(schema) if "list" in str(f.type)}
-    if key in lists and value and value != "null" and not value.startswith("["):
-        return f"{key}=[{value}]"
-    return word
 
 
 def _check_keys(words: Sequence[str], schema: type, given: Mapping[str, Any]) -> None:
@@ -75,13 +67,29 @@ def _check_keys(words: Sequence[str], schema: type, given: Mapping[str, Any]) ->
             raise ConfigError(f"{key} is given twice, as a flag and as {word!r}; keep one")
 
 
-def _reason(error: Exception, prefix: str) -> str:
-    """Return the part of a Hydra or OmegaConf message that helps, on one line."""
+def reason(error: Exception, prefix: str = "") -> str:
+    """Return what helps of a Hydra or OmegaConf message on one line: the setting and its fault.
+
+    Args:
+        error: What Hydra raised.
+        prefix: Of the settings' names, which the user did not write.
+    """
     override = getattr(error, "override", None)
     if override is not None:
-        word = str(override).removeprefix(prefix)
-        return f"{word!r} cannot be read as a key=value setting; check quotes and brackets"
+        key, _, value = str(override).removeprefix(prefix).partition("=")
+        return (
+            f"'{key}={value}' cannot be read; check its brackets and quotes, and write a text with "
+            f"signs of its own in two pairs of quotes, \"{key}='TEXT'\", as the shell takes one"
+        )
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    text = re.sub(r"\s+(full_key|object_type|reference_type)[:=]\s*\S*", " ", str(cause))
+    if "Ambiguous value for argument" in str(cause):
+        key = str(cause).split("'")[1].partition("=")[0].removeprefix(prefix)
+        return (
+            f"{key} has commas: [A,B] is a list, -m trains with each of A,B in turn, and a text "
+            f"with commas is written in two pairs of quotes, \"{key}='TEXT'\""
+        )
     key = str(getattr(cause, "full_key", None) or "").removeprefix(prefix)
+    if not key and (found := re.search(r"full_key: (\S+)", str(cause))):
+        key = found.group(1).removeprefix(prefix)
+    text = re.sub(r"\s+(full_key|object_type|reference_type)[:=]\s*\S*", " ", str(cause))
     return " ".join((f"{key}: {text}" if key else text).split()) or type(error).__name__

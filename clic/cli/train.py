@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from clic.cli.common import INTERRUPTED, one_line, run_cli
+from clic.cli.common import INTERRUPTED, drop_output, run_cli
+from clic.cli.composing import reason
 from clic.cli.overrides import check_repeats, for_hydra, is_entry
 from clic.cli.train_help import CONFIGS, choices, groups, help_text, settings
 from clic.config import Config
 from clic.errors import ClicError, ConfigError, did_you_mean
+from clic.validation import validate
 
 HYDRA_FLAGS = ("-m", "--multirun", "--cfg", "-c", "--config-dir", "-cd", "--resolve", "--info")
 WITH_VALUE = ("--cfg", "-c", "--config-dir", "-cd")
@@ -106,30 +106,39 @@ def _train(words: Sequence[str]) -> int | None:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    from clic.cli import sweeping
+
     _register_schema()
+    sweeping.install()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to us instead of printing them
     codes: list[int] = []
     mistakes: list[ClicError | OSError] = []
 
     @hydra.main(version_base="1.3", config_path=f"pkg://{CONFIGS}", config_name="train")
-    def job(composed: Any) -> None:
-        if mistakes or any(codes):
-            return  # the rest of a multirun, after a mistake or Ctrl-C
+    def job(composed: Any) -> sweeping.Outcome:
         sys.argv = ["clic-train", *words]  # as the run's provenance shall have it
-        try:
+
+        def run() -> int:
             config = OmegaConf.to_object(composed)
             assert isinstance(config, Config)
-            codes.append(_run(config))
+            return _run(config)
+
+        if sweeping.in_multirun():
+            outcome = sweeping.attempt(run, skip=INTERRUPTED in codes)
+            codes.append(outcome.code)
+            return outcome
+        try:
+            codes.append(run())
         except (ClicError, OSError) as error:  # Hydra would print a line of its own before ours
             mistakes.append(error)
+        return sweeping.Outcome(0)
 
-    with tempfile.TemporaryDirectory() as scratch:  # for the multirun.yaml that Hydra insists on
-        sweep = [f"hydra.sweep.dir={scratch}"] if "-m" in words or "--multirun" in words else []
-        sys.argv = ["clic-train", *map(for_hydra, words), *sweep]
-        try:
-            job()
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_reason(error)) from error
+    sweep = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(words))
+    sys.argv = ["clic-train", *(for_hydra(word, sweep=sweep) for word in words)]
+    try:
+        job()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(reason(error)) from error
     if mistakes:
         raise mistakes[0]
     return max(codes, default=0)
@@ -153,25 +162,18 @@ def compose(words: Sequence[str]) -> Config:
             composed = hydra.compose("train", overrides=[for_hydra(word) for word in words])
             config = OmegaConf.to_object(composed)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_reason(error)) from error
+        raise ConfigError(reason(error)) from error
     assert isinstance(config, Config)
     return config
 
 
-def _reason(error: Exception) -> str:
-    """Return what helps of a Hydra message on one line: the setting, and what is wrong with it."""
-    from hydra.errors import OverrideParseException
-
-    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    text = str(cause)
-    if isinstance(error, OverrideParseException):  # its cause does not say which word it is
-        text = f"{error.override!r} cannot be read: {error.message}".split("See https://")[0]
-    key = re.search(r"full_key: (\S+)", text)
-    text = re.sub(r"\s+(full_key|object_type|reference_type)[:=].*", "", text)
-    return f"{key.group(1)}: {one_line(ValueError(text))}" if key else one_line(ValueError(text))
-
-
 def _run(config: Config) -> int:
+    validate(config)  # before torch and open_clip, whose imports take seconds
+    if "torch" not in sys.modules and int(os.environ.get("RANK", "0")) == 0:
+        try:
+            print("loading torch and open_clip", flush=True)
+        except BrokenPipeError:
+            drop_output()
     from clic import distributed
     from clic.training import train
     from clic.training.console import say

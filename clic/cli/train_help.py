@@ -32,7 +32,8 @@ A run that was stopped or killed is continued by the same command.
 OPTIONS = """options:
   -h, --help           this page
   --debug              show the traceback of a mistake
-  -m, --multirun       one run for each combination of comma-separated values
+  -m, --multirun       one run for each combination of comma-separated values;
+                       name them, as in 'train.run_name=first-${seed}'
   --cfg job            print all settings with their values and stop
   --config-dir DIR     also look for settings and experiments of your own in DIR
 """

@@ -6,7 +6,7 @@ from clic.data.packing import pack
 from clic.data.sampling import Plan, Row, Sampler
 from clic.data.shards import ShardSource, write_index
 from clic.data.sources import ShapesSource, Source
-from clic.data.wiring import make_sources
+from clic.data.wiring import make_sampler, make_sources
 
 __all__ = [
     "BatchBuilder",
@@ -18,6 +18,7 @@ __all__ = [
     "Source",
     "make_builder",
     "make_loader",
+    "make_sampler",
     "make_sources",
     "pack",
     "write_index",

@@ -14,6 +14,7 @@ from clic import images
 from clic.config import Config
 from clic.data.batches import BatchBuilder
 from clic.data.captioning import Captioner
+from clic.data.sampling import Sampler
 from clic.data.sources import Source
 from clic.data.tokens import CaptionTokenizer
 from clic.data.wiring import make_sampler
@@ -44,6 +45,7 @@ def make_builder(
     clip: ClipModel,
     rank: int = 0,
     world_size: int = 1,
+    sampler: Sampler | None = None,
 ) -> BatchBuilder:
     """Return what builds this rank's batch of any step.
 
@@ -53,12 +55,14 @@ def make_builder(
         clip: For its tokenizer and preprocessing.
         rank: This rank.
         world_size: Number of ranks.
+        sampler: Made by `make_sampler` with the same settings, where there is one already.
 
     Raises:
         ConfigError: The samples carry no tags or no false captions, and the settings ask for them.
         DataError: There is too little data for one batch.
     """
-    sampler = make_sampler(config, sources, rank, world_size)
+    if sampler is None:
+        sampler = make_sampler(config, sources, rank, world_size)
     tokens = CaptionTokenizer(clip.tokenizer)
     # What is too long is cut, as in the papers, but of more images than they join.
     room = tokens.room() if images.images_of(config.compose.layout) > 2 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -12,16 +13,21 @@ from typing import IO, Any
 from weakref import WeakSet
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]  # what OmegaConf reads with
 
-from clic import runs
+from clic import checkpoint, runs
 from clic.config import Config
 from clic.errors import ConfigError, ModelError, redact
 from clic.locks import Lock, take_lock
+from clic.training.console import say
 
 LOCK_FILE = ".lock"
 PATIENCE = 10.0
 """Seconds that a killed process is given to end, before its run counts as being trained."""
 POLL = 0.1
+UNFINISHED = tuple(f".{name}-*" for name in (runs.MODEL, runs.BASE, "step"))
+"""Folders that a kill leaves while the model or a checkpoint is written."""
 FREE_TO_CHANGE = (
     "train.resume",
     "train.run_name",
@@ -68,13 +74,14 @@ def choose(config: Config) -> RunFolder:
     train = config.train
     root = Path(train.runs_dir).expanduser()
     if train.resume not in ("auto", "never"):
-        checkpoint = Path(train.resume).expanduser().resolve()
-        if not (checkpoint / runs.COMPLETE).is_file():
+        start = Path(train.resume).expanduser().resolve()
+        if not (start / runs.COMPLETE).is_file():
             raise ModelError(
                 f"train.resume={train.resume} is no complete checkpoint; name a folder such as "
                 f"{root}/RUN/{runs.CHECKPOINTS}/{runs.step_folder(100)}, or auto, or never"
             )
-        return RunFolder(_new(root, config), checkpoint)
+        checkpoint.check(start)
+        return _checked(RunFolder(_new(root, config), start), config)
     if train.run_name is not None:
         return _named(root / train.run_name, config)
     if train.resume == "auto":
@@ -82,17 +89,42 @@ def choose(config: Config) -> RunFolder:
         for path in _by_age(root, config.name):
             if (
                 not runs.is_finished(path)
-                and not differences(path, config)
+                and _is_same(path, config)
                 and _is_free(path, deadline)
                 and not runs.is_finished(path)  # meanwhile
             ):
                 return _continued(path)
-    return RunFolder(_new(root, config))
+    return _checked(RunFolder(_new(root, config)), config)
+
+
+def _checked(place: RunFolder, config: Config) -> RunFolder:
+    """Return a new run's place, where its folder could be made; tells it before the model loads."""
+    existing = next(parent for parent in place.path.absolute().parents if parent.exists())
+    try:  # permissions alone do not tell: on some file systems no folder can be made at all
+        os.rmdir(tempfile.mkdtemp(prefix=".clic-", dir=existing))
+    except OSError as error:
+        raise _unmakeable(place, config, error) from error
+    return place
+
+
+def _unmakeable(place: RunFolder, config: Config, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"train.runs_dir={config.train.runs_dir}: cannot make {place.path}: "
+        f"{error.strerror}; choose another folder"
+    )
+
+
+def _is_same(path: Path, config: Config) -> bool:
+    try:
+        return not differences(path, config)
+    except ConfigError as error:
+        say(f"WARNING: {error}; it is not continued")
+        return False
 
 
 def _named(path: Path, config: Config) -> RunFolder:
     if not path.exists():
-        return RunFolder(path)
+        return _checked(RunFolder(path), config)
     _check_unfinished(path, config)
     changed = differences(path, config)
     if changed:
@@ -134,20 +166,58 @@ def _by_age(root: Path, name: str) -> list[Path]:
 
 
 def _continued(path: Path) -> RunFolder:
-    checkpoints = runs.complete_checkpoints(path)
-    return RunFolder(path, checkpoints[-1] if checkpoints else None, continued=True)
+    """Return a run with its newest checkpoint that is whole, and say which ones are not.
+
+    Raises:
+        ModelError: None of its checkpoints is whole.
+    """
+    damaged: list[str] = []
+    for folder in reversed(runs.complete_checkpoints(path)):
+        try:
+            checkpoint.check(folder)
+        except checkpoint.DamagedError as error:
+            damaged.append(str(error).partition(";")[0])
+            continue
+        for message in damaged:
+            say(f"WARNING: {message}; going back to {folder.name}")
+        return RunFolder(path, folder, continued=True)
+    if damaged:  # its start may have been another run's checkpoint, so that is not guessed
+        raise ModelError(
+            f"no checkpoint of {path} is whole: {'; '.join(damaged)}; remove {path}, or leave it "
+            "and begin another run with train.resume=never (and another train.run_name)"
+        )
+    return RunFolder(path, None, continued=True)
 
 
 def differences(run: Path, config: Config) -> list[str]:
-    """Return the settings of a run that differ from `config` and matter, as `name: then -> now`."""
+    """Return the settings of a run that differ from `config` and matter, as `name: then -> now`.
+
+    A setting that the run's file lacks is younger than the run, which had its default.
+
+    Raises:
+        ConfigError: The run's settings cannot be read.
+    """
     free = (*FREE_TO_CHANGE, "train.batch_size") if config.data.allow_reorder else FREE_TO_CHANGE
-    then = _flat(redact(OmegaConf.to_container(OmegaConf.load(run / runs.CONFIG_FILE))))
+    then = {**_flat(redact(asdict(Config()))), **_flat(redact(_stored(run)))}
     now = _flat(redact(asdict(config)))  # an address may be signed anew
     return [
         f"{key}: {then.get(key)} -> {now.get(key)}"
         for key in sorted(then.keys() | now.keys())
         if not key.startswith(free) and then.get(key) != now.get(key)
     ]
+
+
+def _stored(run: Path) -> Any:
+    path = run / runs.CONFIG_FILE
+    try:
+        stored = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(
+            f"{path} cannot be read ({type(error).__name__}); mend it, or remove {run}"
+        ) from error
+    if not isinstance(stored, dict) or "model" not in stored:  # an empty file is no settings
+        raise ConfigError(f"{path} holds no settings; mend it, or remove {run}")
+    return stored
 
 
 def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
@@ -203,6 +273,8 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 def claim(place: RunFolder, config: Config) -> IO[str]:
     """Make the run's folder where it is new, and take it for this process.
 
+    What a killed start has left half-written goes: nobody else writes here now.
+
     Raises:
         ConfigError: Another process trains it, or the folder cannot be made.
     """
@@ -213,13 +285,14 @@ def claim(place: RunFolder, config: Config) -> IO[str]:
         except FileExistsError:  # a run that started in the same second
             place.path = _new(place.path.parent, config)
         except OSError as error:
-            raise ConfigError(
-                f"train.runs_dir={config.train.runs_dir}: cannot make {place.path}: "
-                f"{error.strerror}; choose another folder"
-            ) from error
+            raise _unmakeable(place, config, error) from error
     lock = lock_run(place.path)
     if lock is None:
         raise _taken(place.path)
+    for pattern in UNFINISHED:
+        for leftover in place.path.glob(pattern):
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover)
     return lock
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,12 @@ SHOWN = {
 }
 """Entries of a record that the console shows, with their labels."""
 
+PATIENCE = 60.0
+"""Seconds without a line, after which a step that ends is told."""
+MAIN = 4
+"""Numbers that the console shows of a benchmark that has no mean."""
+COUNTS = ("n", "/n")
+"""Ends of the names that count rows."""
 QUIET_AT_ZERO = ("data/broken",)
 """Of these, those that are shown only where there is something to show."""
 
@@ -107,6 +113,8 @@ class MetricsLog:
         self.active = distributed.is_main()
         self.stop = stop
         self._wandb: Any = None
+        self._first = self._logged = start
+        self._told = time.monotonic()
         if not self.active:
             return
         _cut(path, start)
@@ -118,11 +126,36 @@ class MetricsLog:
         """Keep and print one record, which names its `step`."""
         if not self.active:
             return
+        self._logged = record["step"]
         self._file.write(json.dumps({**record, "time": round(time.time(), 3)}) + "\n")
         self._file.flush()
         if self._wandb is not None:
             self._wandb.log(record, step=record["step"])
+        self._told = time.monotonic()
         say(self._line(record))
+
+    def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yield the batches; say when the first step is done, and while steps are long."""
+        begun: float | None = None
+        for batch in batches:
+            if begun is None:
+                begun = self._told = time.monotonic()
+                self._first = batch.step
+            yield batch
+            self._tell(batch.step, time.monotonic() - begun)
+
+    def _tell(self, step: int, seconds: float) -> None:
+        """Say that a step is done, where no record has said so for long; step counts from 0."""
+        if not self.active:
+            return
+        done = step + 1 - self._first
+        if done == 1 and step + 1 != self._logged:
+            say(f"the first step took {seconds:.1f} s")
+        elif time.monotonic() - self._told > PATIENCE:
+            say(f"done {step + 1}/{self.stop} steps, {seconds / done:.3g} s each")
+        else:
+            return
+        self._told = time.monotonic()
 
     def _line(self, record: Mapping[str, Any]) -> str:
         """Return what fits a terminal: the file holds every term."""
@@ -144,27 +177,51 @@ class MetricsLog:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a `metrics.jsonl`; a last line cut by a kill is left out."""
-    records = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                break
-    return records
+    """Return the records of a `metrics.jsonl`, without what a kill or a crash made unreadable."""
+    return _records(path)[0]
+
+
+def _records(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the records, and the number of lines that are none."""
+    records, lines = [], path.read_bytes().splitlines() if path.is_file() else []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:  # also bytes that are no text
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            records.append(record)
+    return records, len(lines) - len(records)
 
 
 def _cut(path: Path, last: int) -> None:
     """Remove the records of later steps, so that a kill meanwhile loses none of the others."""
-    lines = [json.dumps(record) + "\n" for record in read(path) if record["step"] <= last]
+    records, unreadable = _records(path)
+    if unreadable:
+        say(f"{path}: {unreadable} of its lines cannot be read and are left out")
+    lines = [json.dumps(record) + "\n" for record in records if record["step"] <= last]
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text("".join(lines), encoding="utf-8")
     os.replace(temporary, path)
 
 
 def _scores(record: Mapping[str, Any]) -> list[str]:
-    return [f"{key} {value:.4g}" for key, value in record.items() if key != "step"]
+    """Return each benchmark's main numbers: its means, or else its recall at 1, or its first few.
+
+    A benchmark has dozens of numbers, by the category; the file holds them all.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for key, value in record.items():
+        bench, _, name = key.partition("/")
+        if key != "step" and not name.split("/")[-1].startswith("n_") and name[-2:] not in COUNTS:
+            found.setdefault(bench, {})[name] = value
+    parts = []
+    for bench, numbers in found.items():
+        means = {k.removeprefix("mean/"): v for k, v in numbers.items() if k.startswith("mean/")}
+        recalls = {k: v for k, v in numbers.items() if k.endswith("@1")}
+        shown = means or recalls or dict(list(numbers.items())[:MAIN])
+        parts.append(" ".join([bench, *(f"{k} {v:.4g}".strip() for k, v in shown.items())]))
+    return parts
 
 
 def _start_wandb(config: WandbConfig, name: str, folder: Path, settings: dict[str, Any]) -> Any:
@@ -186,5 +243,10 @@ def _start_wandb(config: WandbConfig, name: str, folder: Path, settings: dict[st
             dir=str(folder),
             config=settings,
         )
+    except wandb.errors.Error as error:
+        raise ConfigError(
+            f"wandb cannot start ({error}); log in with `wandb login`, or set wandb.mode=offline "
+            f"or wandb.enabled=false: the same command then continues {folder}"
+        ) from error
     finally:
         sys.argv = words

@@ -15,7 +15,7 @@ import torch
 
 from clic import checkpoint, data, distributed, models, provenance, runs
 from clic.config import Config
-from clic.data import BatchBuilder
+from clic.data import BatchBuilder, Sampler
 from clic.errors import ConfigError, redact
 from clic.models import ClipModel
 from clic.seeding import seed_torch
@@ -48,12 +48,15 @@ def train(config: Config, evaluate: Evaluate | None = None) -> Path:
     with distributed.process_group(device, patience):
         place = distributed.broadcast_object(choose(config) if distributed.is_main() else None)
         assert place is not None
-        sources = data.make_sources(config)  # a missing file is told before a model is fetched
+        # What is wrong with the data or the run's length is told before a model is fetched.
+        ranks = distributed.rank(), distributed.world_size()
+        sources = data.make_sources(config)
+        sampler = data.make_sampler(config, sources, *ranks)
+        steps = count_steps(config, sampler)
+        if distributed.is_main():
+            say(f"data: {sampler.total():,} samples; loading the model {config.model.name}")
         clip = _load_model(config, device)
-        builder = data.make_builder(
-            config, sources, clip, distributed.rank(), distributed.world_size()
-        )
-        steps = count_steps(config, builder)
+        builder = data.make_builder(config, sources, clip, *ranks, sampler)
         trainer = Trainer(config, clip, steps, builder.sampler.total())
         if place.checkpoint is not None:
             state = checkpoint.load(place.checkpoint, clip)
@@ -76,13 +79,13 @@ def train(config: Config, evaluate: Evaluate | None = None) -> Path:
         return distributed.broadcast_object(place.path)
 
 
-def count_steps(config: Config, builder: BatchBuilder) -> int:
+def count_steps(config: Config, sampler: Sampler) -> int:
     """Return the run's length: `train.epochs` over the data, or `train.max_steps` of that.
 
     Raises:
         ConfigError: `train.max_steps` asks for more than the epochs hold.
     """
-    whole = config.train.epochs * builder.sampler.steps_per_epoch()
+    whole = config.train.epochs * sampler.steps_per_epoch()
     asked = config.train.max_steps
     if asked is not None and asked > whole:
         raise ConfigError(
@@ -183,7 +186,7 @@ def _fit(
         return numbers
 
     try:
-        trainer.fit(loader, log, save, evaluate_now if config.train.eval_every else None)
+        trainer.fit(log.watch(loader), log, save, evaluate_now if config.train.eval_every else None)
     except KeyboardInterrupt:
         if distributed.is_main():
             say(f"stopped after step {trainer.done}; the same command continues {run}")

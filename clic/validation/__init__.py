@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 from clic.config import Config, OptimConfig, TrainConfig
@@ -90,6 +91,10 @@ def validate(config: Config) -> None:
     validate_method(config)
     _validate_optim(config.optim)
     _validate_train(config.train)
+    if config.wandb.enabled and find_spec("wandb") is None:
+        raise ConfigError(
+            "wandb.enabled=true needs the package wandb; pip install wandb, or leave it out"
+        )
 
 
 def _validate_optim(optim: OptimConfig) -> None:

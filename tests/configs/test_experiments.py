@@ -16,7 +16,7 @@ import clic
 from clic import models, runs
 from clic.cli import train as command
 from clic.cli import train_help
-from clic.cli.overrides import quote_braces
+from clic.cli.overrides import for_hydra
 from clic.config import Config
 from clic.errors import ConfigError
 from clic.inference import Encoder
@@ -214,6 +214,22 @@ def test_a_mistake_is_one_line_and_exit_2(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "words", [["optim.lr=-1"], ["model.train=txt"], ["-m", "optim.lr=-1,-2"], ["data=shards"]]
+)
+def test_a_mistake_is_found_before_torch_is_loaded(tmp_path: Path, words: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from clic.cli import train\n"
+        "try:\n    train.main()\n"
+        "except SystemExit as end:\n    print(end.code, 'torch' in sys.modules)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.stdout == "2 False\n", result.stderr
+
+
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     from clic.errors import ConfigError
 
@@ -246,15 +262,53 @@ def test_help_exits_well(
         ("${name}/1.tar", "shapes/1.tar"),
         ("${name}/{0..2}.tar", "shapes/{0..2}.tar"),
         ("{a: 1}", {"a": 1}),
+        ("/data/lr=1/x.tar", "/data/lr=1/x.tar"),
+        ("/data/set (1)/{0..2}.tar", "/data/set (1)/{0..2}.tar"),
+        ("/data/a#1", "/data/a#1"),
+        ("/data/my set", "/data/my set"),
+        ("/data/größe/日本", "/data/größe/日本"),
+        ("~/data", "~/data"),
+        ("s3://b/x.tar?sig=a%2Fb&c=d", "s3://b/x.tar?sig=a%2Fb&c=d"),
+        ("a'b\\'c;d!e\\", "a'b\\'c;d!e\\"),
+        ("[old]/x", "[old]/x"),
+        ("[/a=1/x.tar, /b (2)/y.tar]", ["/a=1/x.tar", "/b (2)/y.tar"]),
+        ("2024", "2024"),
+        ("1e3", "1e3"),
+        ("null", None),
     ],
 )
 def test_a_pattern_needs_no_quotes_of_hydras(word: str, shards: object) -> None:
     assert command.compose([f"data.shards={word}"]).data.shards == shards
 
 
+def test_a_path_with_commas_that_exists_is_one(tmp_path: Path) -> None:
+    folder = tmp_path / "cats, dogs"
+    folder.mkdir()
+    for shards in (str(folder), f"{folder}/{{00..02}}.tar"):
+        assert command.compose([f"data.shards={shards}"]).data.shards == shards
+        assert for_hydra(f"data.shards={shards}") == f"data.shards='{shards}'"
+    with pytest.raises(ConfigError, match=r"data\.shards has commas: \[A,B\] is a list"):
+        command.compose(["data.shards=/nowhere/a,/nowhere/b"])
+
+
+@pytest.mark.parametrize(
+    ("word", "benches"),
+    [
+        ("shapes++", ["shapes++"]),
+        ("shapes++,sugarcrepe@val", ["shapes++", "sugarcrepe@val"]),
+        ("[shapes++,a=b]", ["shapes++", "a=b"]),
+        ("my triplets (1).jsonl", ["my triplets (1).jsonl"]),
+    ],
+)
+def test_benchmarks_need_no_brackets(word: str, benches: list[str]) -> None:
+    config = command.compose([f"train.eval_bench={word}", "train.run_name=007"])
+    assert config.train.eval_bench == benches
+    assert config.train.run_name == "007"
+
+
 def test_a_sweep_of_patterns_is_of_each() -> None:
-    words = quote_braces("data.shards=a/{0,1}.tar,b/{0..2}.tar")
-    assert words == "data.shards='a/{0,1}.tar','b/{0..2}.tar'"
+    word = for_hydra("data.shards=a/{0,1}.tar,b/{0..2}.tar", sweep=True)
+    assert word == "data.shards='a/{0,1}.tar','b/{0..2}.tar'"
 
 
 @pytest.mark.parametrize(
@@ -351,12 +405,18 @@ def test_a_multirun_makes_a_run_of_each(tmp_path: Path, tiny_words: list[str]) -
     assert not any("hydra" in word for record in records for word in record["command"])
 
 
-def test_a_mistake_ends_a_multirun(tmp_path: Path, tiny_words: list[str]) -> None:
-    result = process(tmp_path, ["-m", *tiny_words, "train.max_steps=2", "model.train=x,text"])
+def test_a_failed_job_does_not_end_a_multirun(tmp_path: Path, tiny_words: list[str]) -> None:
+    words = [word for word in tiny_words if not word.startswith("train.batch_size")]
+    words += ["train.max_steps=2", "train.batch_size=100,4", "model.train=x,text"]
+    result = process(tmp_path, ["-m", *words])
     assert result.returncode == 2
-    assert result.stderr.startswith("clic-train: error: model.train='x'")
-    assert result.stderr.count("\n") == 1
-    assert not (tmp_path / "runs").exists()
+    (run,) = (tmp_path / "runs").iterdir()
+    assert runs.is_finished(run)
+    first, *_, last = result.stderr.splitlines()
+    assert first.startswith("clic-train: will not run: train.batch_size=100 model.train=x: ")
+    assert last.startswith("clic-train: error: 3 of 4 runs failed: ")
+    assert "train.batch_size=100 model.train=text: 64 composite samples are fewer" in last
+    assert "Traceback" not in result.stderr
 
 
 def test_what_scores_the_model_during_training(settings: Callable[..., Config], tiny: Path) -> None:

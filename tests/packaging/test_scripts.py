@@ -149,3 +149,25 @@ def test_an_environment_of_somebody_else_is_not_cleared(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "was not made by this script" in done.stderr
     assert theirs.read_text("utf-8") == "uv = 0.9"
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_long_installation_says_that_it_works(tmp_path: Path, code: int) -> None:
+    """The stand-in for pip ends when its heartbeat has been heard."""
+    stub = tmp_path / "python"
+    stub.write_text(
+        '#!/bin/sh\ncase "$*" in\n'
+        '  *"pip install"*)\n'
+        f'    until grep -q "still installing" "{tmp_path}/out"; do sleep 0.02; done\n'
+        f"    exit {code};;\n"
+        f"  *prefix*) echo {tmp_path};;\n"
+        "esac\n",
+        "utf-8",
+    )
+    stub.chmod(0o755)
+    command = f'set -euo pipefail; source "{ROOT}/scripts/environment.sh"; use_environment'
+    with open(tmp_path / "out", "wb") as out:
+        environment = {**os.environ, "CLIC_PYTHON": str(stub), "HEARTBEAT": "0.05"}
+        done = subprocess.run([BASH, "-c", command], stdout=out, env=environment, timeout=600)
+    assert done.returncode == code
+    assert "still installing (" in (tmp_path / "out").read_text("utf-8")

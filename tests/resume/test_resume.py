@@ -14,6 +14,8 @@ from clic import runs
 from clic.training.metrics_log import read
 
 STEPS = 12
+HANG = 1800
+"""Seconds after which a process counts as hanging; nothing else is measured by them."""
 WEIGHTS = Path(runs.MODEL) / runs.OPEN_CLIP_WEIGHTS
 
 
@@ -39,7 +41,7 @@ class Command:
 
     def run(self, *words: str) -> str:
         process = self.start(*words)
-        output, errors = process.communicate(timeout=120)
+        output, errors = process.communicate(timeout=HANG)
         assert process.returncode == 0, errors
         return output
 
@@ -56,7 +58,7 @@ class Command:
             if line.split()[:2] == ["step", f"{step}/{STEPS}"]:
                 os.killpg(process.pid, number)
                 break
-        rest, _ = process.communicate(timeout=120)
+        rest, _ = process.communicate(timeout=HANG)
         return process.returncode, "".join(seen) + rest
 
 
@@ -126,6 +128,6 @@ def test_a_killed_run_with_loader_workers_is_continued_at_once(
         if line.startswith("step "):
             process.kill()
             break
-    process.wait(timeout=60)
+    process.wait()
     assert "resuming" in command.run("data.workers=2")
     assert_whole(only_run(command.folder), unbroken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,3 +109,82 @@ def test_other_batches_are_accepted_where_that_is_allowed() -> None:
         checkpoint.check_same_batches(then, 4, 1, 65)
     assert checkpoint.check_same_batches(state(), 4, 1, 65) == ""  # a checkpoint without it
     assert checkpoint.check_same_batches(state(), 4, 1, allow_reorder=True) == ""
+
+
+# --- damage --------------------------------------------------------------------------------------
+
+FILES = (runs.OPEN_CLIP_WEIGHTS, runs.OPEN_CLIP_CONFIG, checkpoint.STATE_FILE)
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) * 3 // 4] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def overwrite(path: Path) -> None:
+    path.write_bytes(bytes(range(1, 200)))
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("harm", [flip_a_bit, cut, overwrite, Path.unlink])
+def test_a_damaged_file_is_found_by_its_hash(
+    clip: ClipModel, tmp_path: Path, name: str, harm: Callable[[Path], None]
+) -> None:
+    folder = checkpoint.save(tmp_path, clip, state(), keep=0)
+    checkpoint.check(folder)
+    harm(folder / name)
+    with pytest.raises(checkpoint.DamagedError, match=f"{folder} is damaged: {name}"):
+        checkpoint.check(folder)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"sha256": 3}', "\x00\x00"])
+def test_a_damaged_marker_is_told(clip: ClipModel, tmp_path: Path, text: str) -> None:
+    folder = checkpoint.save(tmp_path, clip, state(), keep=0)
+    (folder / runs.COMPLETE).write_text(text)
+    with pytest.raises(checkpoint.DamagedError, match="COMPLETE cannot be read"):
+        checkpoint.check(folder)
+
+
+def test_a_marker_of_an_earlier_version_is_accepted(clip: ClipModel, tmp_path: Path) -> None:
+    folder = checkpoint.save(tmp_path, clip, state(), keep=0)
+    (folder / runs.COMPLETE).write_text("")
+    checkpoint.check(folder)
+    assert checkpoint.load(folder, clip).step == 5
+
+
+@pytest.mark.parametrize("name", [runs.OPEN_CLIP_WEIGHTS, checkpoint.STATE_FILE])
+@pytest.mark.parametrize("harm", [cut, overwrite])
+def test_without_hashes_a_cut_file_is_found_all_the_same(
+    clip: ClipModel, tmp_path: Path, name: str, harm: Callable[[Path], None]
+) -> None:
+    folder = checkpoint.save(tmp_path, clip, state(), keep=0)
+    (folder / runs.COMPLETE).write_text("")
+    harm(folder / name)
+    for use in (checkpoint.check, lambda path: checkpoint.load(path, clip)):
+        with pytest.raises(checkpoint.DamagedError, match=f"{folder} is damaged: {name}"):
+            use(folder)
+
+
+def test_the_state_of_a_later_version_is_told(clip: ClipModel, tmp_path: Path) -> None:
+    folder = checkpoint.save(tmp_path, clip, state(), keep=0)
+    record = torch.load(folder / checkpoint.STATE_FILE, weights_only=True)
+    torch.save({**record, "momentum": 1}, folder / checkpoint.STATE_FILE)
+    with pytest.raises(ModelError, match="holds momentum, which this version of clic does not"):
+        checkpoint.load(folder, clip)
+
+
+# --- a million steps -----------------------------------------------------------------------------
+
+
+def test_the_newest_checkpoints_are_kept_past_a_million_steps(
+    clip: ClipModel, tmp_path: Path
+) -> None:
+    for step in (999_998, 999_999, 1_000_000, 1_000_001):
+        checkpoint.save(tmp_path, clip, state(step), keep=2)
+    names = [path.name for path in runs.complete_checkpoints(tmp_path)]
+    assert names == ["step-1000000", "step-1000001"]

@@ -210,10 +210,8 @@ def test_a_kill_leaves_the_shards_whole(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, "annotate", str(tmp_path)]
     run = subprocess.Popen([*command, "--workers", "2"], start_new_session=True)
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.tar")}
-    while run.poll() is None:  # until the first tar is done
-        now = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.tar")}
-        if now != before:
-            break
+    while before == {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("*.tar")}:
+        assert run.poll() is None, "it ended before its first tar"
         time.sleep(0.005)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()

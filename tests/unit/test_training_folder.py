@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
 from clic import runs
 from clic.config import Config
@@ -356,3 +357,84 @@ def test_settings_kept_with_an_address_by_an_earlier_version_are_the_same(
     kept = (run / runs.CONFIG_FILE).read_text(encoding="utf-8")
     (run / runs.CONFIG_FILE).write_text(kept.replace("?...", "?sig=1"), encoding="utf-8")
     assert choose(settings(*words, "data.shards='https://h.org/a.tar?sig=2'")).continued
+
+
+# --- what an earlier version, or a crash, has left -----------------------------------------------
+
+
+def forget(run: Path, *names: str) -> None:
+    """Take settings, or whole groups of them, out of a run's file: it is older than they are."""
+    settings = yaml.safe_load((run / runs.CONFIG_FILE).read_text())
+    for name in names:
+        group, _, key = name.partition(".")
+        del (settings[group] if key else settings)[key or group]
+    (run / runs.CONFIG_FILE).write_text(yaml.safe_dump(settings))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("data.decode",), ("sampling.replacement", "loss.negative_weights"), ("compose",)],
+    ids=" ".join,
+)
+def test_a_setting_younger_than_the_run_has_its_default(
+    settings: Callable[..., Config], names: tuple[str, ...]
+) -> None:
+    config = settings("compose.fit=squash")
+    path = make_run(config, "shapes-1", steps=(5,))
+    forget(path, *names)
+    assert differences(path, config) == []
+    assert choose(config).path == path
+
+
+def test_another_value_of_such_a_setting_is_still_another_run(
+    settings: Callable[..., Config],
+) -> None:
+    path = make_run(settings(), "shapes-1", steps=(5,))
+    forget(path, "data.decode")
+    assert differences(path, settings("data.decode=exact")) == ["data.decode: fast -> exact"]
+
+
+@pytest.mark.parametrize("text", ["{", "- 1\n", "", "a: \x00", "${x"])
+def test_settings_that_cannot_be_read_do_not_stop_other_runs(
+    settings: Callable[..., Config], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = settings()
+    path = make_run(config, "shapes-1", steps=(5,))
+    (path / runs.CONFIG_FILE).write_text(text)
+    assert choose(config).path != path
+    assert f"WARNING: {path / runs.CONFIG_FILE} " in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"config\.yaml (cannot be read|holds no settings).*mend"):
+        choose(settings("train.run_name=shapes-1"))
+
+
+def damage(checkpoint: Path) -> None:
+    (checkpoint / runs.OPEN_CLIP_WEIGHTS).write_bytes(b"cut")
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
+    settings: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_run(settings(), "shapes-1", steps=(5, 10, 15))
+    for step in (10, 15):
+        damage(path / runs.CHECKPOINTS / runs.step_folder(step))
+    assert choose(settings()).checkpoint == path / "checkpoints" / "step-000005"
+    out = capsys.readouterr().out
+    assert out.count("is damaged: open_clip_model.safetensors") == 2
+    assert "step-000015 is damaged" in out and "going back to step-000005" in out
+
+
+@pytest.mark.parametrize("words", [(), ("train.run_name=shapes-1",)], ids=["auto", "named"])
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(
+    settings: Callable[..., Config], words: tuple[str, ...]
+) -> None:
+    path = make_run(settings(*words), "shapes-1", steps=(5,))
+    damage(path / "checkpoints" / "step-000005")
+    with pytest.raises(ModelError, match=r"no checkpoint of .*shapes-1 is whole.*resume=never"):
+        choose(settings(*words))
+
+
+def test_a_damaged_checkpoint_that_was_named_is_refused(settings: Callable[..., Config]) -> None:
+    path = make_run(settings(), "shapes-1", steps=(5,)) / "checkpoints" / "step-000005"
+    damage(path)
+    with pytest.raises(ModelError, match=f"checkpoint {path} is damaged"):
+        choose(settings(f"train.resume={path}"))

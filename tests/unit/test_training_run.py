@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -161,6 +163,60 @@ def test_a_mistake_leaves_no_folder(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train.batch_size=100"],
+        ["data.samples=3"],
+        ["train.max_steps=17"],
+        ["train.runs_dir=/proc/nowhere"],
+        ["wandb.enabled=true"],
+    ],
+    ids=str,
+)
+def test_a_mistake_is_found_before_the_model_is_built(
+    run: Callable[..., Path], words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clic.validation.find_spec", lambda name: None)
+    monkeypatch.setattr("clic.models.create", lambda *a: pytest.fail("the model is built"))
+    with pytest.raises(ClicError):
+        run(*words)
+
+
+def test_what_a_kill_left_half_written_goes_with_the_next_start(
+    run: Callable[..., Path], tmp_path: Path
+) -> None:
+    words = ("train.max_steps=8", "train.save_every=3", "train.run_name=first")
+    die(run, 4, *words)
+    path = tmp_path / "runs" / "first"
+    for name in (".model-x1", ".base-x2", ".step-000006-x3", ".mine"):
+        (path / name / "new").mkdir(parents=True)
+    (path / "elsewhere").mkdir()
+    (path / ".model-link").symlink_to(path / "elsewhere")
+    run(*words)
+    left = {p.name for p in path.iterdir()}
+    assert {".mine", ".model-link", "elsewhere"} <= left
+    assert not {".model-x1", ".base-x2", ".step-000006-x3"} & left
+
+
+def test_wandb_that_cannot_start_is_one_line(
+    run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class RefusalError(Exception):
+        pass
+
+    def refuse(**settings: Any) -> None:
+        raise RefusalError("api_key not configured")
+
+    fake = SimpleNamespace(init=refuse, errors=SimpleNamespace(Error=RefusalError))
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.setattr("clic.validation.find_spec", lambda name: True)
+    words = ("train.max_steps=2", "train.run_name=first")
+    with pytest.raises(ConfigError, match=r"api_key not configured.*wandb\.mode=offline"):
+        run(*words, "wandb.enabled=true")
+    assert runs.is_finished(run(*words))  # as the line says
+
+
 # --- random weights ------------------------------------------------------------------------------
 
 
@@ -240,6 +296,7 @@ def test_another_number_of_ranks_is_refused(
     folder = Path(settings().train.runs_dir) / "first" / "checkpoints" / "step-000003"
     state = torch.load(folder / checkpoint.STATE_FILE, weights_only=True)
     torch.save({**state, "world_size": 2}, folder / checkpoint.STATE_FILE)
+    (folder / runs.COMPLETE).write_text("")  # without the hash of the other state
     with pytest.raises(ConfigError, match="number of ranks 2 and cannot be resumed with 1"):
         run(*LENGTH, "train.run_name=first")
 

@@ -1,0 +1,231 @@
+"""A multirun (`clic-train -m`): what is wrong with its jobs is told before any of them trains.
+
+A job that fails does not end the others; the command's last line names those that have failed.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper as HydraSweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from clic.cli.common import INTERRUPTED, USER_ERROR, one_line
+from clic.cli.composing import reason
+from clic.cli.disk import DISK_ERRORS, disk_reason
+from clic.cli.train_help import settings
+from clic.config import Config
+from clic.errors import ClicError, ConfigError
+from clic.validation import validate
+
+BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+HYDRAS_FOLDER = "multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}"
+"""Where Hydra puts what a multirun leaves, unless the user says where."""
+PLAIN = re.compile(r"[\w.+-]+")
+Job = Sequence[str]
+"""The words of one combination of values."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended, which its process may have to send: an exit code, and the mistake."""
+
+    code: int
+    message: str = ""
+
+
+def in_multirun() -> bool:
+    """Return whether the job that runs here is one of a multirun."""
+    return str(HydraConfig.get().mode).endswith("MULTIRUN")
+
+
+def attempt(train: Callable[[], int], skip: bool) -> Outcome:
+    """Run a multirun's job and return how it ended, whatever happens; it says so too.
+
+    Args:
+        train: The job, which returns its exit code.
+        skip: Do nothing: an earlier job was interrupted.
+    """
+    if skip:
+        return Outcome(INTERRUPTED)
+    try:
+        return Outcome(train())
+    except (ClicError, OSError) as error:
+        message = one_line(error)
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            message = disk_reason(error)
+    except Exception as error:  # noqa: BLE001, nothing of it is hidden, and the other jobs go on
+        traceback.print_exc()
+        message = f"{type(error).__name__}: {one_line(error)}"
+    print(f"clic-train: job {HydraConfig.get().job.num} failed: {message}", file=sys.stderr)
+    return Outcome(USER_ERROR, message)
+
+
+def install() -> None:
+    """Put our sweeper in the place of Hydra's basic one.
+
+    Hydra takes plugins from its own package and from `hydra_plugins` alone, so it cannot be named
+    in the settings. A sweeper of another plugin stays the user's choice.
+    """
+    Plugins.instance().class_name_to_class[BASIC_SWEEPER] = Sweeper
+
+
+class Sweeper(HydraSweeper):
+    """Hydra's basic sweeper, but that it goes on after a job that fails.
+
+    Args:
+        max_batch_size: Jobs that a launcher gets at a time, None for all.
+        params: Sweeps that the settings name.
+    """
+
+    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None = None) -> None:
+        self.max_batch_size, self.params = max_batch_size, params or {}
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Take what Hydra gives a sweeper."""
+        self.context, self.settings = hydra_context, config
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run every combination of the values.
+
+        Raises:
+            ConfigError: Two jobs would write to one folder, or some of them have failed.
+        """
+        # Not above: Hydra loads its plugins anew when it looks for them.
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+        parser = OverridesParser.create(config_loader=self.context.config_loader)
+        own = [f"{key}={value}" for key, value in self.params.items()]
+        overrides = parser.parse_overrides([*own, *arguments])
+        batches = BasicSweeper.split_arguments(overrides, self.max_batch_size)
+        jobs = [job for batch in batches for job in batch]
+        names = dict(zip(map(tuple, jobs), _names(jobs), strict=True))
+        mistakes = self._check(jobs)
+        failed = [f"{name}: {message}" for name, message in mistakes.items()]
+        if len(mistakes) < len(names):
+            for line in failed:  # now, not when it is that job's turn
+                print(f"clic-train: will not run: {line}", file=sys.stderr)
+        done = 0
+        with tempfile.TemporaryDirectory() as scratch:
+            self._choose_folder(scratch)
+            for batch in batches:
+                rest = [job for job in batch if names[tuple(job)] not in mistakes]
+                for job, outcome in zip(rest, self._launch(rest, done), strict=True):
+                    if outcome.code:
+                        failed.append(f"{names[tuple(job)]}: {outcome.message}")
+                done += len(rest)
+        if failed:
+            raise ConfigError(f"{len(failed)} of {len(jobs)} runs failed: {'; '.join(failed)}")
+
+    def _choose_folder(self, scratch: str) -> None:
+        """Keep what a launcher writes, such as its jobs' output; the basic one's is empty."""
+        sweep = OmegaConf.to_container(self.settings.hydra.sweep, resolve=False)
+        assert isinstance(sweep, dict)
+        basic = self.settings.hydra.launcher._target_ == BASIC_LAUNCHER
+        if basic and sweep["dir"] == HYDRAS_FOLDER:
+            with read_write(self.settings), open_dict(self.settings):
+                self.settings.hydra.sweep.dir = scratch
+                # Each job's settings are composed anew from these words.
+                self.settings.hydra.overrides.hydra.append(f"hydra.sweep.dir='{scratch}'")
+        folder = Path(self.settings.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.settings, folder / "multirun.yaml")
+
+    def _launch(self, jobs: Sequence[Job], first: int) -> list[Outcome]:
+        if not jobs:
+            return []
+        try:
+            returned = self.launcher.launch(jobs, initial_job_idx=first)
+        except RuntimeError as error:  # of submitit: a job's process died without an answer
+            raise ConfigError(
+                f"the launcher lost a job: {one_line(error)}; the jobs' output lies in "
+                f"{self.settings.hydra.sweep.dir}"
+            ) from error
+        outcomes = [result.return_value for result in returned]
+        if any(outcome.code == INTERRUPTED for outcome in outcomes):
+            sys.exit(INTERRUPTED)
+        return outcomes
+
+    def _check(self, jobs: Sequence[Job]) -> dict[str, str]:
+        """Return the mistakes that the jobs' settings show, by the job's name.
+
+        Raises:
+            ConfigError: Two jobs would write to one folder.
+        """
+        mistakes: dict[str, str] = {}
+        folders: Counter[tuple[str, str | None]] = Counter()
+        for number, (job, name) in enumerate(zip(jobs, _names(jobs), strict=True)):
+            try:
+                config = self._compose(job, number)
+                folders[config.train.runs_dir, config.train.run_name] += 1
+                validate(config)
+            except ClicError as error:
+                mistakes[name] = one_line(error)
+            except (HydraException, OmegaConfBaseException) as error:
+                mistakes[name] = reason(error)
+        for (_, run), count in folders.items():
+            if run is not None and count > 1:
+                raise ConfigError(
+                    f"train.run_name={run} is the name of {count} runs of this multirun; write "
+                    f"'train.run_name={run}-{_distinction(jobs)}', which names each of them"
+                )
+        return mistakes
+
+    def _compose(self, job: Job, number: int) -> Config:
+        loader = self.context.config_loader
+        composed: DictConfig = loader.load_sweep_config(self.settings, list(job))
+        with open_dict(composed):
+            composed.hydra.job.id = composed.hydra.job.num = number
+        before = HydraConfig.instance().cfg
+        HydraConfig.instance().set_config(composed)  # for settings such as ${hydra:job.num}
+        try:
+            with read_write(composed), open_dict(composed):
+                del composed["hydra"]
+            config = OmegaConf.to_object(composed)
+        finally:
+            HydraConfig.instance().cfg = before
+        assert isinstance(config, Config)
+        return config
+
+
+def _varied(jobs: Sequence[Job]) -> list[int]:
+    """Return the places of the words that are not the same in every job."""
+    return [place for place, words in enumerate(zip(*jobs, strict=True)) if len(set(words)) > 1]
+
+
+def _names(jobs: Sequence[Job]) -> list[str]:
+    """Return what tells each job from the others."""
+    places = _varied(jobs)
+    return [" ".join(job[place] for place in places) or f"job {n}" for n, job in enumerate(jobs)]
+
+
+def _distinction(jobs: Sequence[Job]) -> str:
+    """Return an interpolation that has another value, fit for a folder's name, in each job."""
+    words = [job[place].lstrip("+").partition("=") for job in jobs for place in _varied(jobs)]
+    keys, known = dict.fromkeys(key for key, _, _ in words), settings()
+    # A group's choice is no value, and a path or a list is no name.
+    plain = all(PLAIN.fullmatch(value) for _, _, value in words)
+    if not words or not plain or not all(key in known for key in keys):
+        return "${hydra:job.num}"
+    return "-".join(f"${{{key}}}" for key in keys)
