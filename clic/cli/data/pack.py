@@ -1,6 +1,6 @@
 """Pack images and captions of any form into shards.
 
-SOURCE is a CSV or TSV, a parquet file, COCO's or Karpathy's JSON, a folder of
+SOURCE is a CSV or TSV, a parquet file, COCO's, Karpathy's or any JSON list, a folder of
 images with .txt or .json beside them, tars as img2dataset writes them, or a
 Hugging Face dataset (hf:NAME). What it is, is detected and printed. A run that
 was stopped is continued by the same command. docs/data.md shows every format.
@@ -38,7 +38,7 @@ def add_arguments(parser: Parser) -> None:
     read = parser.add_argument_group("reading")
     add = read.add_argument
     add("--format", metavar="F", help="clic-csv, table, negclip, parquet, folder, img2dataset, "
-        "coco, karpathy or datasets (default: detected)")  # fmt: skip
+        "coco, karpathy, records or datasets (default: detected)")  # fmt: skip
     add("--image-root", metavar="DIR", type=Path, help="where relative image paths start")
     add("--image-column", metavar="C", help="column with the image's path or bytes")
     add("--caption-column", metavar="C", action="append", help="column with captions; repeatable")

@@ -10,7 +10,7 @@ from clic.data.packing.readers.base import IMAGE_ENDINGS, Reader, Request, files
 from clic.data.packing.readers.columns import Parquet
 from clic.data.packing.readers.folders import Folder, Tars
 from clic.data.packing.readers.hub import MARKS, PREFIX, HubDataset
-from clic.data.packing.readers.lists import Coco, Karpathy, detect_list
+from clic.data.packing.readers.lists import Coco, Karpathy, Records, detect_list
 from clic.data.packing.readers.tables import ClicCsv, NegClip, Table, detect_table
 from clic.errors import DataError, did_you_mean, pick
 
@@ -25,6 +25,7 @@ FORMATS: dict[str, Callable[[str, Request], Reader]] = {
         Tars,
         Coco,
         Karpathy,
+        Records,
         HubDataset,
     )
 }
@@ -99,6 +100,8 @@ def detect(source: str, request: Request) -> Callable[[str, Request], Reader]:
         return Parquet
     if ending == ".json":
         return detect_list(path)
+    if ending in (".jsonl", ".ndjson"):
+        return Records
     if ending in TABLE_ENDINGS:
         return detect_table(path, request)
     if ending in COMPRESSED:
