@@ -19,6 +19,8 @@ from clic.captions.tagging import Tagger, lower
 from clic.errors import DataError
 from clic.types import Token
 
+KEYS = ("tokens", "tagger", "caption_hash")
+"""What `annotate` puts into a sample's JSON."""
 _FORMAT = "clic tokens 1"  # part of the hash, so that what was written otherwise does not match
 _LETTERS = {
     "ADJ": "J", "ADP": "I", "ADV": "R", "AUX": "B", "CCONJ": "C", "DET": "D", "INTJ": "U",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def find_shards(shards: Any, setting: str) -> list[Path]:
     """Return the tars on disk that a setting names.
 
     Args:
-        shards: A folder, a file, a brace pattern, or a list of them.
+        shards: A folder, a file, a pattern with braces or stars, or a list of them.
         setting: Name of the setting, for messages.
 
     Raises:
@@ -58,6 +59,16 @@ def locate_shards(shards: Any, setting: str) -> list[Path | str]:
     return found
 
 
+def is_pattern(name: str) -> bool:
+    """Return whether a name is a pattern such as ``a/*.tar``, and not that of a file."""
+    return glob.has_magic(name) and not Path(name).exists() and not REMOTE.match(name)
+
+
+def matches(pattern: str) -> list[Path]:
+    """Return the files and folders of a pattern, sorted; `**` stands for folders in folders."""
+    return [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
+
+
 def _remote(word: str, named: str) -> list[str]:
     scheme = (REMOTE.match(word) or [""])[1]
     if scheme is None or scheme.lower() not in SCHEMES:
@@ -83,6 +94,11 @@ def _local(path: Path, named: str) -> list[Path]:
             packed = next((p for p in names if _COMPRESSED.search(p.name)), None)
             raise DataError(f"{named}: no .tar files in {path}{_unpack(packed) if packed else ''}")
         return inside
+    if is_pattern(str(path)):
+        found = [shard for one in matches(str(path)) for shard in _local(one, named)]
+        if not found:
+            raise DataError(f"{named}: no file is of the pattern {path}; check it")
+        return found
     if not path.is_file():
         raise DataError(f"{named}: there is no file or folder {path}")
     if _COMPRESSED.search(path.name):

@@ -41,6 +41,42 @@ def test_pack_says_what_it_took_the_source_for(clic_data: Clic, table: Path) -> 
     assert (line["source"], line["row"]) == ("c.jpg", "captions.csv:4")
 
 
+def test_pack_says_how_many_rows_name_an_image(clic_data: Clic, table: Path) -> None:
+    table.write_text("image,caption\na.jpg,A dog\na.jpg,A wet dog\nb.jpg,A cat\n")
+    _, out, _ = clic_data("pack", "captions.csv", "shards", "--workers", 1)
+    wanted = "  3 rows name 2 images: their captions are grouped by image"
+    assert out.splitlines()[-1] == wanted
+    _, again, _ = clic_data("pack", "captions.csv", "shards", "--workers", 1)
+    assert again.splitlines()[-1] == wanted
+
+
+@pytest.mark.parametrize(
+    ("caption", "part"),
+    [
+        ("A wet dog runs over green grass. " * 12, "1 of 1 captions are longer than the 77 tokens"),
+        ("A dog runs over grass. A cat sits on a mat.", "1 of 1 captions hold several sentences"),
+        ("A dog.", ""),
+    ],
+)
+def test_pack_hints_at_sentences_where_captions_are_dense(
+    clic_data: Clic, table: Path, caption: str, part: str
+) -> None:
+    table.write_text(f"image,caption\na.jpg,{caption}\n")
+    _, out, _ = clic_data("pack", "captions.csv", "dense", "--workers", 1)
+    assert part in out and ("--prepare-sentences" in out) == bool(part)
+    if part:
+        words = ("pack", "captions.csv", "s", "--workers", 1, "--prepare-sentences")
+        assert "--prepare-sentences" not in clic_data(*words)[1]
+
+
+def test_pack_takes_columns_by_number(clic_data: Clic, table: Path) -> None:
+    table.write_text("caption,image,x\nA dog,a.jpg,A wet dog\n")
+    words = ("--no-header", "--image-column", 2, "--caption-column", 3, "--encoding", "cp1252")
+    code, out, _ = clic_data("pack", "captions.csv", "s", "--workers", 1, *words)
+    assert code == 0 and "  no header (said): columns are numbered from 1\n" in out
+    assert "s: 1 samples in 1 shard" in out
+
+
 def test_pack_again_says_that_it_was_done(clic_data: Clic, table: Path) -> None:
     clic_data("pack", "captions.csv", "shards", "--workers", 1)
     code, out, _ = clic_data("pack", "captions.csv", "shards", "--workers", 1)

@@ -1,6 +1,6 @@
 """Pack images and captions of any form into shards.
 
-SOURCE is a CSV or TSV, a parquet file, COCO's or Karpathy's JSON, a folder of
+SOURCE is a CSV or TSV, a parquet file, COCO's, Karpathy's or any JSON list, a folder of
 images with .txt or .json beside them, tars as img2dataset writes them, or a
 Hugging Face dataset (hf:NAME). What it is, is detected and printed. A run that
 was stopped is continued by the same command. docs/data.md shows every format.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from clic.errors import ConfigError
 if TYPE_CHECKING:
     from clic.data.packing import Outcome, Reader
 
+SEVERAL = 0.2  # share of captions with several sentences from which on it is told
 EXAMPLES = (
     "clic-data pack captions.csv shards",
     "clic-data pack train.tsv shards --image-column file --caption-column text",
@@ -37,11 +38,14 @@ def add_arguments(parser: Parser) -> None:
     read = parser.add_argument_group("reading")
     add = read.add_argument
     add("--format", metavar="F", help="clic-csv, table, negclip, parquet, folder, img2dataset, "
-        "coco, karpathy or datasets (default: detected)")  # fmt: skip
+        "coco, karpathy, records or datasets (default: detected)")  # fmt: skip
     add("--image-root", metavar="DIR", type=Path, help="where relative image paths start")
     add("--image-column", metavar="C", help="column with the image's path or bytes")
     add("--caption-column", metavar="C", action="append", help="column with captions; repeatable")
     add("--separator", metavar="S", help="comma, tab, semicolon, pipe or a character")
+    add("--no-header", action="store_true", default=None,
+        help="the table's first row is data; columns are named 1, 2, ...")  # fmt: skip
+    add("--encoding", metavar="E", help="of texts that are not UTF-8, e.g. cp1252")
     add("--split", metavar="S", help="split of a dataset, or several: train,restval")
     store = parser.add_argument_group("storing")
     add = store.add_argument
@@ -68,7 +72,13 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
         pick(TAGGERS, flags.tags, "--tags")
     columns = flags.caption_column and tuple(flags.caption_column)
     request = packing.Request(
-        flags.image_root, flags.image_column, columns, flags.separator, flags.split
+        image_root=flags.image_root,
+        image_column=flags.image_column,
+        caption_column=columns,
+        separator=flags.separator,
+        split=flags.split,
+        no_header=flags.no_header,
+        encoding=flags.encoding,
     )
     reader = packing.open_source(flags.source, request, flags.format)
     _describe(reader)
@@ -89,7 +99,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     except KeyboardInterrupt:
         print("whole shards stay; the same command goes on from there", file=sys.stderr)
         raise
-    _summarise(outcome, flags.out)
+    _summarise(outcome, flags.out, flags.prepare_sentences)
 
 
 def _check(flags: argparse.Namespace) -> None:
@@ -159,15 +169,34 @@ class _Bar:
         return advance
 
 
-def _summarise(outcome: Outcome, out: Path) -> None:
+def _summarise(outcome: Outcome, out: Path, prepared: bool) -> None:
     from clic.data.packing.plan import REJECTED
 
     if outcome.untouched:
         print(f"{out} had been packed already")
     shards = "1 shard" if outcome.shards == 1 else f"{outcome.shards:,} shards"
     print(f"{out}: {outcome.samples:,} samples in {shards}, {outcome.bytes / 1e6:,.1f} MB")
+    if outcome.grouped:
+        rows = outcome.items + outcome.grouped
+        print(f"  {rows:,} rows name {outcome.items:,} images: their captions are grouped by image")
+    for line in _about_captions(outcome, prepared):
+        print(f"  {line}")
     left_out = outcome.items - outcome.samples
     if left_out:
         print(f"  {left_out:,} of {outcome.items:,} were left out: {out / REJECTED}")
         for reason, count in outcome.reasons.most_common(5):
             print(f"  {count:>7,} x {reason[:66]}")
+
+
+def _about_captions(outcome: Outcome, prepared: bool) -> Iterator[str]:
+    """Yield what a model would not see of the captions, and what helps."""
+    remedy = "" if prepared else "; --prepare-sentences makes\n  captions of their sentences"
+    if outcome.cut:
+        yield (
+            f"{outcome.cut:,} of {outcome.captions:,} captions are longer than the 77 tokens that "
+            f"CLIP reads,\n  which cut them{remedy}"
+        )
+    elif outcome.several > SEVERAL * outcome.captions and not prepared:
+        yield (
+            f"{outcome.several:,} of {outcome.captions:,} captions hold several sentences{remedy}"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -13,6 +14,7 @@ from clic.errors import DataError, pick
 
 MAX_BYTES = 512 << 20  # no image, and more than memory should be asked for
 BATCH = 32  # images of a parquet file in memory at once
+_STANDARD = bytes.maketrans(b"-_", b"+/")  # from the alphabet of URLs
 BUFFER = 1 << 22  # bytes of it that are read at a time; without, a row group is read whole
 
 
@@ -48,6 +50,17 @@ def _slice(path: str, offset: int, length: int) -> bytes:
     if len(data) != length:
         raise RejectedError(f"{path} ends in the middle of the image, or it is too large")
     return data
+
+
+def _base64(path: str, offset: int, length: int) -> bytes:
+    """Read an image that a text holds in base64, of either alphabet, with or without padding."""
+    text = _slice(path, offset, length).rpartition(b",")[2].translate(_STANDARD)
+    try:
+        return base64.b64decode(
+            text.rstrip(b"=") + b"=" * (-len(text.rstrip(b"=")) % 4), None, True
+        )
+    except ValueError as error:
+        raise RejectedError(f"the base64 of its image is broken ({error})") from error
 
 
 def _parquet(path: str, column: str, group: int, row: int, root: str) -> bytes:
@@ -131,6 +144,7 @@ def release() -> None:
 FETCHERS: dict[str, Callable[..., bytes]] = {
     "file": _file,
     "slice": _slice,
+    "base64": _base64,
     "parquet": _parquet,
     "dataset": _dataset,
 }

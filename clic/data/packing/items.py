@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +15,16 @@ from clic.errors import DataError
 
 Place = tuple[Any, ...]
 """Where an image lies: a name of `clic.data.packing.fetch.FETCHERS`, and its arguments."""
+# What pandas, databases and spreadsheets write for a missing text, once it has become a string.
+MISSING = frozenset({"nan", "none", "null", "nil", "na", "n/a", "#n/a", "<na>", "nat", "undefined"})
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16's, which it begins with
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
 @dataclass(frozen=True)
@@ -25,6 +38,9 @@ class Item:
         captions: True captions as they were found.
         extra: Further entries of the sample's JSON.
         reason: Why the item is rejected, empty where it is not.
+        key: What the source calls the item where other items name it as a neighbour; empty for
+            the `key_of` its number.
+        same: What tells that two items are one image; empty where only an equal path does.
     """
 
     source: str
@@ -33,6 +49,8 @@ class Item:
     captions: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
+    key: str = ""
+    same: str = ""
 
 
 class RejectedError(Exception):
@@ -46,14 +64,14 @@ def key_of(number: int) -> str:
 
 def dump(item: Item) -> bytes:
     """Return an item as one line; text that is not UTF-8 survives (surrogate escapes)."""
-    fields = [item.source, item.row, item.place, item.captions, item.extra, item.reason]
+    fields = [item.source, item.row, item.place, item.captions, item.extra, item.reason, item.key]
     return json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n"
 
 
 def load(line: bytes) -> Item:
     """Return the item of a line that `dump` made."""
-    source, row, place, captions, extra, reason = json.loads(line)
-    return Item(source, row, tuple(place), tuple(captions), extra, reason)
+    source, row, place, captions, extra, reason, *key = json.loads(line)
+    return Item(source, row, tuple(place), tuple(captions), extra, reason, *key)
 
 
 def file_place(name: str, root: Path) -> Place:
@@ -71,12 +89,30 @@ def file_place(name: str, root: Path) -> Place:
         raise RejectedError("no image is named")
     if "://" in name[:12]:
         raise RejectedError("the image is a URL; download it first, e.g. with img2dataset")
+    name = _from_windows(name, root)
     path = Path(name)
     if path.is_absolute() and ".." not in path.parts:
         return ("file", str(path))
     if path.is_absolute() or not stays_inside(name):
         raise RejectedError(f"the path leads out of {root}; write it relative to --image-root")
     return ("file", str(root / path))
+
+
+def _from_windows(name: str, root: Path) -> str:
+    """Return a path that may be written as on Windows in the form of this system.
+
+    A backslash may stand in a file's name here, so a file of the very name goes first.
+    """
+    if "\\" not in name and not _WINDOWS.match(name):
+        return name
+    if os.path.exists(root / name):
+        return name
+    if _WINDOWS.match(name):
+        raise RejectedError(
+            "the path is one of Windows, from a drive or a server; write it relative to "
+            "--image-root"
+        )
+    return name.replace("\\", "/")
 
 
 def stays_inside(name: str) -> bool:
@@ -90,9 +126,49 @@ def stays_inside(name: str) -> bool:
 
 
 def texts(value: Any) -> tuple[str, ...]:
-    """Return the captions in a JSON value or a cell: a string, or a list of strings."""
+    """Return the captions in a JSON value or a cell: a string, or a list of strings.
+
+    What stands for a missing text, such as the "nan" that pandas writes, is no caption.
+    """
     values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    return tuple(v for v in values if isinstance(v, str) and v.strip())
+    return tuple(v for v in values if isinstance(v, str) and not is_missing(v))
+
+
+def is_missing(text: str) -> bool:
+    """Return whether a text is empty, or what programs write where there is none."""
+    bare = text.strip()
+    return not bare or bare.lower() in MISSING
+
+
+def detect_encoding(start: bytes, given: str | None = None) -> tuple[str, int]:
+    """Return the encoding of a text by its first bytes, and the length of its byte order mark.
+
+    Args:
+        start: The first bytes.
+        given: What the user says it is; None takes UTF-8, where no mark and no zeros between the
+            letters tell of UTF-16 or UTF-32.
+    """
+    for mark, encoding in _MARKS.items():
+        if start.startswith(mark):
+            return encoding, len(mark)
+    if given is not None:
+        return given, 0
+    high, low = start[:512:2], start[1:512:2]
+    for encoding, zeros, others in (("utf-16-le", low, high), ("utf-16-be", high, low)):
+        if zeros.count(0) * 2 > len(zeros) and not others.count(0):
+            return encoding, 0
+    return "utf-8", 0
+
+
+def decode_text(data: bytes, given: str | None = None) -> str:
+    """Return a small text; bytes that are not of its encoding survive as surrogates or marks."""
+    encoding, mark = detect_encoding(data, given)
+    return data[mark:].decode(encoding, decode_errors(encoding))
+
+
+def decode_errors(encoding: str) -> str:
+    """Return how `bytes.decode` is to treat what is not of the encoding."""
+    return "replace" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
 
 
 def parse_json(data: bytes, name: str) -> Any:

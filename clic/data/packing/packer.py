@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from clic.data.packing.part import pack_part
+from clic.data.packing.part import COUNTS, pack_part
 from clic.data.packing.plan import (
     RECORD,
     REJECTED,
@@ -46,6 +46,10 @@ class Outcome:
         reasons: How often each reason led to a rejection.
         continued: Parts that an earlier run had finished.
         untouched: Whether an earlier run had finished everything.
+        grouped: Rows of the source that went to an earlier row of the same image.
+        captions: In all samples.
+        cut: Of these, those that are surely longer than CLIP's context.
+        several: Of these, those of several sentences.
     """
 
     samples: int = 0
@@ -55,6 +59,10 @@ class Outcome:
     reasons: Counter[str] = field(default_factory=Counter)
     continued: int = 0
     untouched: bool = False
+    grouped: int = 0
+    captions: int = 0
+    cut: int = 0
+    several: int = 0
 
 
 class Progress(Protocol):
@@ -167,12 +175,14 @@ def _finish(plan: Plan, wanted: dict[str, Any], continued: int) -> Outcome:
     """Merge what became of the parts, in their order, and remove the work folder."""
     reasons: Counter[str] = Counter()
     samples = shards = size = 0
+    counts: Counter[str] = Counter()
     lines = []
     for part in range(len(plan.offsets)):
         result = json.loads(plan.part_file(part).read_text(encoding="utf-8"))
         samples += result["samples"]
         shards += len(result["shards"])
         size += result["bytes"]
+        counts.update(result.get("counts", {}))
         lines += [_readable(line) for line in result["rejected"]]
         reasons.update(_kind(line["reason"]) for line in result["rejected"])
     write_whole(plan.out / REJECTED, "".join(f"{line}\n" for line in lines))
@@ -190,6 +200,8 @@ def _finish(plan: Plan, wanted: dict[str, Any], continued: int) -> Outcome:
         "bytes": size,
         "items": plan.items,
         "reasons": dict(reasons.most_common()),
+        "grouped": plan.grouped,
+        **{name: counts[name] for name in COUNTS},
     }
     write_whole(plan.out / RECORD, json.dumps(record, indent=1))
     discard(plan.work)
@@ -210,6 +222,7 @@ def _outcome(record: dict[str, Any], continued: int, untouched: bool = False) ->
         reasons=Counter(record["reasons"]),
         continued=continued,
         untouched=untouched,
+        **{name: record.get(name, 0) for name in ("grouped", *COUNTS)},
     )
 
 
@@ -225,7 +238,9 @@ def _remedy(reasons: Counter[str]) -> str:
     if "No such file" in worst:
         return "name the folder that holds the images with --image-root; "
     if "UTF-8" in worst:
-        return "save the source as UTF-8, e.g. by iconv -f cp1252 -t utf-8; "
+        return "say what its texts are in, e.g. with --encoding cp1252 (Western Windows); "
+    if "Windows" in worst:
+        return "write the paths relative to --image-root, without the drive; "
     return ""
 
 

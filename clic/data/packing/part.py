@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,12 @@ from clic.data.packing.plan import Options, Plan, write_whole
 from clic.data.packing.tars import ShardWriter, members_of, size_of
 from clic.data.pool import Ticker
 
+COUNTS = ("captions", "cut", "several")
+"""What is counted of the captions that are stored; see `clic.data.packing.Outcome`."""
+CONTEXT = 77  # tokens that CLIP reads, the start and the end of the text included
+# What CLIP's tokenizer makes at least a token of: a word, a digit, a row of marks.
+_PIECE = re.compile(r"[^\W\d_]+|\d|[^\w\s]+|_+")
+
 
 def pack_part(plan: Plan, part: int, tick: Ticker) -> dict[str, Any]:
     """Write the shards of a part, then the file that says it is done.
@@ -33,11 +41,12 @@ def pack_part(plan: Plan, part: int, tick: Ticker) -> dict[str, Any]:
         tick: Called for each item.
 
     Returns:
-        What became of it: `shards`, `samples`, `bytes` and `rejected`.
+        What became of it: `shards`, `samples`, `bytes`, `rejected` and `counts`.
     """
     rejected: list[dict[str, str]] = []
+    counts: Counter[str] = Counter()
     shards, samples, size = [], 0, 0
-    for path, count in _write(plan, part, rejected, tick):
+    for path, count in _write(plan, part, rejected, counts, tick):
         target = plan.out / path.name
         write_index(path)
         size += path.stat().st_size
@@ -47,12 +56,17 @@ def pack_part(plan: Plan, part: int, tick: Ticker) -> dict[str, Any]:
         samples += count
     release()
     result = {"shards": shards, "samples": samples, "bytes": size, "rejected": rejected}
+    result["counts"] = counts
     write_whole(plan.part_file(part), json.dumps(result))
     return result
 
 
 def _write(
-    plan: Plan, part: int, rejected: list[dict[str, str]], tick: Ticker
+    plan: Plan,
+    part: int,
+    rejected: list[dict[str, str]],
+    counts: Counter[str],
+    tick: Ticker,
 ) -> Iterator[tuple[Path, int]]:
     """Yield each tar that is full, still in the work folder, with its number of samples."""
     limit, overflow = plan.options.shard_mb << 20, 0
@@ -61,7 +75,7 @@ def _write(
         for number, item in plan.read(part):
             tick()
             try:
-                members = _members(key_of(number), item, plan.options)
+                captions, members = _members(key_of(number), item, plan.options)
             except RejectedError as error:
                 rejected.append(_line(item, str(error)))
                 continue
@@ -72,6 +86,7 @@ def _write(
             if writer is None:
                 writer = ShardWriter(plan.work / shard_name(part, overflow))
             writer.write(members)
+            counts.update(_counted(captions))
     finally:
         if writer is not None:
             writer.close()
@@ -89,8 +104,8 @@ def _line(item: Item, reason: str) -> dict[str, str]:
     return {"source": item.source, **where, "reason": reason}
 
 
-def _members(key: str, item: Item, options: Options) -> dict[str, Any]:
-    """Return the members of an item's sample; raises `RejectedError`."""
+def _members(key: str, item: Item, options: Options) -> tuple[list[str], dict[str, Any]]:
+    """Return captions and members of an item's sample; raises `RejectedError`."""
     if item.reason:
         raise RejectedError(item.reason)
     captions = _captions(item, options)
@@ -105,7 +120,16 @@ def _members(key: str, item: Item, options: Options) -> dict[str, Any]:
     }
     if options.tags is not None:
         record |= annotation.annotate(captions, _tagger(options.tags))
-    return members_of(key, ending, image, record)
+    elif record.get("caption_hash") != annotation.caption_hash(captions):
+        for name in annotation.KEYS:  # an earlier packing's, of other captions
+            record.pop(name, None)
+    return captions, members_of(key, ending, image, record)
+
+
+def _counted(captions: Sequence[str]) -> dict[str, int]:
+    cut = sum(len(_PIECE.findall(caption)) + 2 > CONTEXT for caption in captions)
+    several = sum(len(prepare(caption)) > 1 for caption in captions)
+    return {"captions": len(captions), "cut": cut, "several": several}
 
 
 def _captions(item: Item, options: Options) -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from clic.data.packing.grouping import Groups
 from clic.data.packing.items import Item, dump, load
 from clic.data.packing.readers import Reader
 from clic.errors import ConfigError, DataError
@@ -18,6 +19,7 @@ from clic.locks import Lock, take_lock
 
 WORK = ".packing"
 """Folder inside OUT for what is not finished; it goes when everything is."""
+LIST = "items.jsonl"
 RECORD = "pack.json"
 REJECTED = "rejected.jsonl"
 VERSION = 1
@@ -54,12 +56,14 @@ class Plan:
         options: How samples are stored.
         items: Number of items of the source.
         offsets: Where each part starts in the file of items.
+        grouped: Rows of the source that went to an earlier row of the same image.
     """
 
     out: Path
     options: Options
     items: int
     offsets: tuple[int, ...]
+    grouped: int = 0
 
     @property
     def work(self) -> Path:
@@ -69,7 +73,7 @@ class Plan:
     def read(self, part: int) -> Iterator[tuple[int, Item]]:
         """Yield number and item of each item of a part."""
         first = part * self.options.shard_size
-        with open(self.work / "items.jsonl", "rb") as file:
+        with open(self.work / LIST, "rb") as file:
             file.seek(self.offsets[part])
             for number in range(first, min(first + self.options.shard_size, self.items)):
                 yield number, load(file.readline())
@@ -171,28 +175,43 @@ def make_plan(
     if path.is_file():
         recorded = json.loads(path.read_text(encoding="utf-8"))
         check_same(out, recorded["identity"], wanted)
-        return Plan(out, options, recorded["items"], tuple(recorded["offsets"])), True
-    items, offsets = _list_items(reader, out / WORK, options.shard_size, progress)
-    if not items:
+        grouped = recorded.get("grouped", 0)
+        return Plan(out, options, recorded["items"], tuple(recorded["offsets"]), grouped), True
+    rows = _list_items(reader, out / WORK / LIST, progress)
+    if not rows:
         raise DataError(f"{reader.source} holds nothing to pack ({reader.NAME})")
-    write_whole(path, json.dumps({"identity": wanted, "items": items, "offsets": offsets}))
-    return Plan(out, options, items, tuple(offsets)), False
+    items, offsets = _parts(out / WORK / LIST, options.shard_size)
+    listed = {"items": items, "offsets": offsets, "grouped": rows - items}
+    write_whole(path, json.dumps({"identity": wanted, **listed}))
+    return Plan(out, options, items, tuple(offsets), rows - items), False
 
 
-def _list_items(
-    reader: Reader, work: Path, shard_size: int, progress: Callable[[int], None]
-) -> tuple[int, list[int]]:
-    offsets, items, at = [], 0, 0
-    with open(work / "items.jsonl", "wb") as file:
+def _list_items(reader: Reader, path: Path, progress: Callable[[int], None]) -> int:
+    """Write the items of a source to a file, a line each, and return how many there were.
+
+    Those of one image are made into one item.
+    """
+    groups, at = Groups(), 0
+    with open(path, "wb") as file:
         for item in reader.items():
-            if items % shard_size == 0:
-                offsets.append(at)
+            groups.add(item, at)
             at += file.write(dump(item))
-            items += 1
-            if items % LISTED == 0:
+            if len(groups) % LISTED == 0:
                 progress(LISTED)
         file.flush()
         os.fsync(file.fileno())
+    groups.join(path)
+    return len(groups)
+
+
+def _parts(path: Path, shard_size: int) -> tuple[int, list[int]]:
+    """Return the number of items in a file, and where each part of them starts."""
+    offsets, items, at = [], 0, 0
+    with open(path, "rb") as file:
+        for line in file:
+            if items % shard_size == 0:
+                offsets.append(at)
+            at, items = at + len(line), items + 1
     return items, offsets
 
 

@@ -241,9 +241,9 @@ def test_a_part_that_is_too_large_goes_on_in_further_shards(
     from PIL import Image
 
     noise = np.random.default_rng(0).integers(0, 255, (700, 700, 3), dtype=np.uint8)
-    path = put("a.png", b"")
-    Image.fromarray(noise).save(path)  # noise cannot be compressed: about 1.5 MB
-    source = put("t.csv", "a.png,A dog\n" * 5)
+    for number in range(5):  # noise cannot be compressed: about 1.5 MB
+        Image.fromarray(noise).save(put(f"{number}.png", b""), compress_level=1)
+    source = put("t.csv", "".join(f"{number}.png,A dog\n" for number in range(5)))
     result = packed(source, shard_size=3, shard_mb=4, resize_short=None, quality=None)
     names = sorted(p.name for p in result.out.glob("*.tar"))
     assert names == ["00000.tar", "00000_1.tar", "00001.tar"]
@@ -253,8 +253,8 @@ def test_a_part_that_is_too_large_goes_on_in_further_shards(
 
 
 def test_parts_of_nothing_but_rejected_items_give_no_shard(put: Put, packed: Pack) -> None:
-    put("a.jpg")
-    rows = ["a.jpg,A dog", "gone.jpg,A cat", "gone.jpg,A cow", "a.jpg,A fox"]
+    put("a.jpg"), put("b.jpg")
+    rows = ["a.jpg,A dog", "gone.jpg,A cat", "lost.jpg,A cow", "b.jpg,A fox"]
     result = packed(put("t.csv", "\n".join(rows)), shard_size=1)
     assert sorted(p.name for p in result.out.glob("*.tar")) == ["00000.tar", "00003.tar"]
     assert [line["row"] for line in result.rejected] == ["t.csv:2", "t.csv:3"]

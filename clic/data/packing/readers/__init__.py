@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from clic.data.packing.readers.base import IMAGE_ENDINGS, Reader, Request
+from clic.data.naming import is_pattern, matches
+from clic.data.packing.readers.base import IMAGE_ENDINGS, Reader, Request, files_below
 from clic.data.packing.readers.columns import Parquet
 from clic.data.packing.readers.folders import Folder, Tars
 from clic.data.packing.readers.hub import MARKS, PREFIX, HubDataset
-from clic.data.packing.readers.lists import Coco, Karpathy, detect_list
+from clic.data.packing.readers.lists import Coco, Karpathy, Records, detect_list
 from clic.data.packing.readers.tables import ClicCsv, NegClip, Table, detect_table
 from clic.errors import DataError, did_you_mean, pick
 
@@ -24,6 +25,7 @@ FORMATS: dict[str, Callable[[str, Request], Reader]] = {
         Tars,
         Coco,
         Karpathy,
+        Records,
         HubDataset,
     )
 }
@@ -35,7 +37,7 @@ def open_source(source: str, request: Request, format: str | None = None) -> Rea
     """Return the reader of a source.
 
     Args:
-        source: A file, a folder, a brace pattern of tars, or `hf:NAME`.
+        source: A file, a folder, a pattern of tars or parquet files, or `hf:NAME`.
         request: What the user said about it.
         format: A name of `FORMATS`, None to detect it.
 
@@ -45,14 +47,36 @@ def open_source(source: str, request: Request, format: str | None = None) -> Rea
     """
     if format is not None:
         pick(FORMATS, format, "--format")
+    source = _one_of(source)
     _check_there(source)
     reader = FORMATS[format] if format else detect(source, request)
     return reader(source, request)
 
 
+def _one_of(source: str) -> str:
+    """Return the file that a pattern stands for, or the pattern where it is of several tars or so.
+
+    Raises:
+        DataError: No file is of the pattern, or several of a format that is packed by the file.
+    """
+    found = matches(source) if is_pattern(source) else []
+    together = all(path.suffix.lower() in (".tar", ".parquet") for path in found)
+    if not is_pattern(source) or (together and len({path.suffix.lower() for path in found}) == 1):
+        return source
+    if len(found) == 1:
+        return str(found[0])
+    if not found:
+        raise DataError(f"SOURCE {source}: no file is of this pattern; check it")
+    raise DataError(
+        f"SOURCE {source}: {len(found)} files are of this pattern ({found[0].name}, "
+        f"{found[1].name}, ...), and only tars and parquet files are packed together; name one, or "
+        "pack each into a folder of its own, which a run can read together"
+    )
+
+
 def _check_there(source: str) -> None:
     path = Path(source)
-    if source.startswith(PREFIX) or "{" in source or path.exists():
+    if source.startswith(PREFIX) or "{" in source or is_pattern(source) or path.exists():
         return
     near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     hint = did_you_mean(path.name, near)
@@ -76,8 +100,10 @@ def detect(source: str, request: Request) -> Callable[[str, Request], Reader]:
         return Parquet
     if ending == ".json":
         return detect_list(path)
+    if ending in (".jsonl", ".ndjson"):
+        return Records
     if ending in TABLE_ENDINGS:
-        return detect_table(path, request.separator)
+        return detect_table(path, request)
     if ending in COMPRESSED:
         raise DataError(f"SOURCE {source} is compressed; unpack it first")
     raise DataError(
@@ -100,7 +126,7 @@ def _detect_folder(path: Path) -> Callable[[str, Request], Reader]:
         )
     if _has_images(path):
         return Folder
-    if any(path.rglob("*.parquet")):
+    if any(files_below(path, ".parquet")):
         return Parquet
     raise DataError(
         f"SOURCE {path}: the folder holds neither images, nor tars, nor parquet files; "
@@ -109,4 +135,4 @@ def _detect_folder(path: Path) -> Callable[[str, Request], Reader]:
 
 
 def _has_images(path: Path) -> bool:
-    return any(p.suffix.lower() in IMAGE_ENDINGS for p in path.rglob("*"))
+    return any(files_below(path, tuple(IMAGE_ENDINGS)))

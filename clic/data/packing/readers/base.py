@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from clic.data.packing.items import Item, texts
 from clic.errors import ConfigError, DataError, did_you_mean
@@ -14,17 +16,21 @@ from clic.errors import ConfigError, DataError, did_you_mean
 # What images are called in the wild, their files and columns, the surest names first.
 IMAGE_ENDINGS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic"}
-    | {".jp2", ".ppm"}
+    | {".jp2", ".ppm", ".jfif", ".pjpeg", ".pjp"}
 )
 IMAGE_COLUMNS = (
     *("filepath", "file_path", "image_path", "img_path", "image_file", "image_filename"),
-    *("file_name", "filename", "image", "img", "picture", "photo", "path", "file"),
+    *("image_name", "file_name", "filename", "image", "img", "picture", "photo", "path", "file"),
     *("jpg", "jpeg", "png", "webp", "bytes"),
 )
 CAPTION_COLUMNS = (
     *("captions", "caption", "sentences", "title", "text", "description", "txt", "sentence"),
     *("raw_caption", "dense_caption", "long_caption", "alt_text", "alt", "raw"),
+    "comment",
 )
+_NUMBERED = re.compile(r"(.*?)[ _.-]?(\d+)")
+_SHOWN = 40  # characters of a name in a message, which may be a cell that holds an image
+_DEEPEST = 4  # lists and objects in one another that may hold captions
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class Request:
         caption_column: Columns with captions, in the order they are to be stored.
         separator: Between the columns of a text table.
         split: Splits of the source to take, separated by commas.
+        no_header: True where a text table's first row is data; columns are then 1, 2, ...
+        encoding: Of texts that are neither UTF-8 nor marked as UTF-16.
     """
 
     image_root: Path | None = None
@@ -44,6 +52,8 @@ class Request:
     caption_column: tuple[str, ...] | None = None
     separator: str | None = None
     split: str | None = None
+    no_header: bool | None = None
+    encoding: str | None = None
 
 
 class Reader(ABC):
@@ -108,12 +118,13 @@ def choose_columns(
         ConfigError: A named column is not there.
         DataError: Nothing can be guessed.
     """
-    image = _named(request.image_column, names, "--image-column") or _guess(
-        names, IMAGE_COLUMNS, where, "--image-column"
+    image = (
+        _named(request.image_column, names, "--image-column")
+        or _guess(names, IMAGE_COLUMNS, where, "--image-column", {})[0]
     )
     captions = tuple(
         _named(name, names, "--caption-column") or "" for name in request.caption_column or ()
-    ) or (_guess(names, CAPTION_COLUMNS, where, "--caption-column"),)
+    ) or _guess(names, CAPTION_COLUMNS, where, "--caption-column", _numbered(names))
     lines = [
         f"image column {image!r}{'' if request.image_column else ' (guessed)'}, caption "
         f"{'column' if len(captions) == 1 else 'columns'} {', '.join(map(repr, captions))}"
@@ -130,31 +141,118 @@ def _named(name: str | None, names: Sequence[str], flag: str) -> str | None:
     if name is not None and name not in names:
         raise ConfigError(
             f"{flag} {name}: there is no such column{did_you_mean(name, names)} "
-            f"(columns: {', '.join(names)})"
+            f"(columns: {_listed(names)})"
         )
     return name
 
 
-def _guess(names: Sequence[str], known: Sequence[str], where: str, flag: str) -> str:
+def _numbered(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return columns such as caption_0, caption_1, in the order of their numbers, by the word."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for name in names:
+        if parts := _NUMBERED.fullmatch(name.strip().lower()):
+            found.setdefault(parts[1], []).append((int(parts[2]), name))
+    return {word: [name for _, name in sorted(columns)] for word, columns in found.items()}
+
+
+def _guess(
+    names: Sequence[str], known: Sequence[str], where: str, flag: str, more: dict[str, list[str]]
+) -> tuple[str, ...]:
+    """Return the column that has the surest name, and those of `more` that belong to it."""
     lower = {name.strip().lower(): name for name in reversed(names)}
     for name in known:
-        if name in lower:
-            return lower[name]
+        if found := [*([lower[name]] if name in lower else []), *more.get(name, [])]:
+            return tuple(found)
     raise DataError(
-        f"{where}: no column could be guessed; name it with {flag} (columns: {', '.join(names)})"
+        f"{where}: no column could be guessed; name it with {flag} (columns: {_listed(names)})"
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = [shorten(name) for name in names[:20]]
+    return ", ".join(shown) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def shorten(text: str, most: int = _SHOWN) -> str:
+    """Return a text for a message: a cell may be as long as an image in base64."""
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def known_columns(names: Iterable[str]) -> int:
     """Return how many of the names mean an image or a caption."""
-    return len({n.strip().lower() for n in names} & {*IMAGE_COLUMNS, *CAPTION_COLUMNS})
+    bare = {name.strip().lower() for name in names}
+    bare |= {found[1] for name in bare if (found := _NUMBERED.fullmatch(name))}
+    return len(bare & {*IMAGE_COLUMNS, *CAPTION_COLUMNS})
 
 
-def captions_of(record: Any) -> tuple[str, ...]:
-    """Return the captions in a sample's JSON: a list, or an object with a caption key."""
-    if not isinstance(record, Mapping):
-        return texts(record)
-    for name in CAPTION_COLUMNS:
-        if found := texts(record.get(name)):
-            return found
+def captions_of(value: Any, depth: int = _DEEPEST) -> tuple[str, ...]:
+    """Return the captions in a cell or a sample's JSON.
+
+    Args:
+        value: A text, an object with a key of `CAPTION_COLUMNS`, or a list of either.
+        depth: How deep lists and objects are looked into.
+    """
+    if isinstance(value, str) or depth == 0:
+        return texts(value) if isinstance(value, str) else ()
+    if isinstance(value, Mapping):
+        found = (captions_of(value.get(name), depth - 1) for name in CAPTION_COLUMNS)
+        return next(filter(None, found), ())
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        return tuple(caption for inner in value for caption in captions_of(inner, depth - 1))
     return ()
+
+
+class Walked(NamedTuple):
+    """A folder below a source: its files' names, and why others in it were not looked into."""
+
+    folder: Path
+    names: list[str]
+    left_out: list[tuple[str, str]]
+
+
+def walk(root: Path) -> Iterator[Walked]:
+    """Yield each folder below a root, sorted and without hidden ones; links are followed.
+
+    A link to a folder that is walked anyway is not, so that no loop is entered and no image comes
+    twice.
+    """
+    top = os.path.realpath(root)
+    seen = {top}
+    todo = [root]
+    while todo:
+        folder, names, below = todo.pop(), [], []
+        left_out = []
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            yield Walked(folder.parent, [], [(folder.name, f"{error.strerror}")])
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            real = os.path.realpath(entry.path)
+            if not os.path.isdir(entry.path):
+                names.append(entry.name)
+            elif entry.is_symlink() and _leads_back(real, top):
+                left_out.append((entry.name, "a link to a folder that is read by its own name"))
+            elif real in seen:
+                left_out.append((entry.name, "a folder that is read already, by way of a link"))
+            else:
+                seen.add(real)
+                below.append(Path(entry.path))
+        yield Walked(folder, names, left_out)
+        todo += reversed(below)
+
+
+def _leads_back(real: str, top: str) -> bool:
+    """Return whether a folder holds the root, or is walked below it."""
+    if os.path.commonpath([top, real]) == real:
+        return True
+    inside = os.path.relpath(real, top).split(os.sep)
+    return not any(part.startswith(".") for part in inside)
+
+
+def files_below(root: Path, endings: str | tuple[str, ...]) -> Iterator[Path]:
+    """Yield the files below a folder that end in one of the lower-case endings, as `walk` does."""
+    for folder, names, _ in walk(root):
+        yield from (folder / name for name in names if name.lower().endswith(endings))

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from clic.data.naming import is_pattern, matches
 from clic.data.packing.fetch import BUFFER, need
-from clic.data.packing.items import Item, Place, RejectedError, file_place, texts
-from clic.data.packing.readers.base import Reader, choose_columns
+from clic.data.packing.items import Item, Place, RejectedError, file_place
+from clic.data.packing.readers.base import Reader, captions_of, choose_columns, files_below
 from clic.errors import DataError
 
 
@@ -22,7 +23,10 @@ class Parquet(Reader):
         arrow = need("pyarrow")
         need("pyarrow.parquet")
         path = Path(self.source).absolute()
-        self.paths = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+        if path.is_dir():
+            self.paths = sorted(files_below(path, ".parquet"))
+        else:
+            self.paths = matches(str(path)) if is_pattern(str(path)) else [path]
         schema = self._schema(self.paths[0])
         self.image, self.captions, self.found = choose_columns(
             self.request, schema.names, str(self.paths[0])
@@ -78,7 +82,7 @@ class Parquet(Reader):
     def _item(self, path: Path, row: dict[str, Any], number: int, group: int, at: int) -> Item:
         where = f"{path.name}:{number}"
         source = str(row[self.image] or "") if self.by_path else where
-        captions = tuple(c for name in self.captions for c in texts(row[name]))
+        captions = tuple(c for name in self.captions for c in captions_of(row[name]))
         place: Place = ("parquet", str(path), self.image, group, at, str(self.folder))
         try:
             if self.by_path:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from clic.data.packing.fetch import need
-from clic.data.packing.items import Item, texts
-from clic.data.packing.readers.base import Reader, choose_columns
+from clic.data.packing.items import Item
+from clic.data.packing.readers.base import Reader, captions_of, choose_columns
 from clic.errors import ConfigError, DataError, did_you_mean
 
 PREFIX = "hf:"
@@ -37,7 +37,7 @@ class HubDataset(Reader):
         number = 0
         for batch in self.data.select_columns(list(self.captions)).iter(batch_size=1000):
             for values in zip(*(batch[name] for name in self.captions), strict=True):
-                captions = tuple(c for value in values for c in texts(value))
+                captions = tuple(c for value in values for c in captions_of(value))
                 place = ("dataset", self.source, self.request.split, self.image, number)
                 yield Item(f"{self.source}:{number}", "", place, captions)
                 number += 1

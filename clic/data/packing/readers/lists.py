@@ -1,16 +1,19 @@
-"""JSON lists of COCO: captions as COCO publishes them, and Karpathy's splits."""
+"""JSON lists: captions as COCO publishes them, Karpathy's splits, and records of any names."""
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from clic.data.packing.items import Item, RejectedError, file_place, load_json, texts
-from clic.data.packing.readers.base import Reader
+from clic.data.packing.items import Item, RejectedError, file_place, load_json, parse_json, texts
+from clic.data.packing.readers.base import Reader, captions_of, choose_columns, shorten
 from clic.errors import ConfigError, DataError, did_you_mean
 
 TRAINING_SPLITS = "train,restval"
+SAMPLE = 100  # records whose names are looked at
 
 
 class _JsonList(Reader):
@@ -126,13 +129,68 @@ class Karpathy(_JsonList):
             yield self.item(path, path, texts(raws))
 
 
+class Records(Reader):
+    """A list of objects, or JSON lines, one an image or a caption of it."""
+
+    NAME = "records"
+    TAKES = ("image_root", "image_column", "caption_column")
+
+    def open(self) -> None:
+        self.path = Path(self.source)
+        first = [value for _, value in islice(self._values(), SAMPLE) if isinstance(value, dict)]
+        names = list(dict.fromkeys(name for value in first for name in value))
+        if not names:
+            raise DataError(f"{self.path} holds no list of objects; it is no {self.NAME}")
+        self.image, self.captions, self.found = choose_columns(self.request, names, str(self.path))
+        self.found.append(f"images below {self.root()}")
+
+    def _values(self) -> Iterator[tuple[int, Any]]:
+        """Yield the number and the value of each record, or why it is none."""
+        if self.path.suffix.lower() == ".json":
+            values = load_json(self.path)
+            yield from enumerate(values if isinstance(values, list) else [], 1)
+            return
+        try:
+            with open(self.path, "rb") as file:
+                for number, line in enumerate(file, 1):
+                    if line.strip():
+                        yield number, _parsed(line.removeprefix(codecs.BOM_UTF8))
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be read ({error.strerror}); check it") from error
+
+    def items(self) -> Iterator[Item]:
+        root = self.root()
+        for number, value in self._values():
+            where, image = f"{self.path.name}:{number}", ""
+            try:
+                if not isinstance(value, dict):
+                    raise value if isinstance(value, RejectedError) else RejectedError("no object")
+                found = value.get(self.image)
+                image = found if isinstance(found, str) else ""
+                place = file_place(image, root)
+            except RejectedError as error:
+                yield Item(shorten(image, 300), where, reason=str(error))
+            else:
+                captions = [c for name in self.captions for c in captions_of(value.get(name))]
+                yield Item(image, where, place, tuple(captions))
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return parse_json(line, "the line")
+    except RejectedError as error:
+        return error
+
+
 def detect_list(path: Path) -> type[Reader]:
     """Return the reader for a JSON file.
 
     Raises:
-        DataError: It is neither of the two.
+        DataError: It is none of the three.
     """
     value = load_json(path)
+    if isinstance(value, list) and any(isinstance(record, dict) for record in value):
+        return Records
     images = value.get("images") if isinstance(value, dict) else None
     if isinstance(images, list) and isinstance(value.get("annotations"), list):
         return Coco

@@ -1,134 +1,327 @@
-"""Rows of text tables, whatever separates their columns."""
+"""Rows of text tables, whatever separates their columns and however their quotes are written."""
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import os
-from collections.abc import Iterator
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
-from clic.data.packing.items import RejectedError
+from clic.data.packing.items import RejectedError, decode_errors, detect_encoding
 from clic.data.packing.readers.base import IMAGE_ENDINGS, known_columns
-from clic.errors import DataError
+from clic.errors import ConfigError, DataError
 
 SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "pipe"}
 SAMPLE_ROWS = 100
-_OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
-Row = tuple[int, "list[str] | RejectedError"]
+SAMPLE_BYTES = 1 << 24  # rows may hold images
+LONGEST_CELL = 1 << 29  # characters, an image in base64
+LONGEST_QUOTE = 1 << 17  # characters that a quoted cell may have behind its first line
+BASE64 = re.compile(
+    r"(data:image/[\w.+-]+;base64,)?(?P<start>/9j/|_9j_|iVBORw0KGgo|R0lGOD|UklGR|SUkq|TU0A|Qk)?"
+    r"[A-Za-z0-9+/_-]{40,}=*"
+)
+PATH_MAX = 4096  # characters; what is longer is no path
+_EXCEL = re.compile(r"\"?sep=(.)\"?\s*", re.IGNORECASE)
+_NUMBER = re.compile(r"#\d+$")
+
+
+class Row(NamedTuple):
+    """A row: its first line's number, its cells, and the byte it begins at, -1 if unknown."""
+
+    line: int
+    cells: list[str] | RejectedError
+    offset: int
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """How a text table is written.
+
+    Attributes:
+        path: The file.
+        encoding: Of its text.
+        ending: Of its lines.
+        start: The byte at which its first row begins.
+        lines: Number of lines before that.
+        separator: Between the columns.
+        called: How to call it.
+    """
+
+    path: Path
+    encoding: str
+    ending: str
+    start: int
+    lines: int = 0
+    separator: str = ""
+    called: str = ""
+
+
+class _Line(NamedTuple):
+    number: int
+    text: str
+    offset: int
 
 
 class _Lines(Iterator[str]):
-    """The lines of a UTF-8 file, counted; bytes that are not UTF-8 survive as surrogates."""
+    """The lines of a table, which can go back to where the present row began.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.number, self.offset, self._mark = file, 0, 0, (0, 0)
-        self.ended = False
-        if file.read(3) == b"\xef\xbb\xbf":
-            self.offset = 3
-        file.seek(self.offset)
+    A line that is a row of its own is no part of another row: a `csv.Error`.
+    """
+
+    def __init__(self, lines: Iterator[_Line], separator: str) -> None:
+        self._lines, self._again = lines, deque[_Line]()
+        self._separator = separator
+        self.taken: list[_Line] = []
+        self._quoted = 0
 
     def __next__(self) -> str:
-        line = self.file.readline()
-        if not line:
-            self.ended = True
-            raise StopIteration
-        self.number += 1
-        self.offset += len(line)
-        if self._mark[0] < 0:
-            self._mark = self.number, self.offset
-        return line.decode("utf-8", "surrogateescape")
+        line = self._again.popleft() if self._again else next(self._lines)
+        if self.taken:
+            self._quoted += len(line.text)
+            if self._quoted > LONGEST_QUOTE or self._is_row(line.text):
+                self._again.appendleft(line)
+                raise csv.Error("a quote that never closes")
+        self.taken.append(line)
+        return line.text
 
-    def mark(self) -> None:
-        """Remember the end of the next line."""
-        self._mark = -1, -1
+    def _is_row(self, line: str) -> bool:
+        """Return whether a line has an image in a column where the row's first line has one."""
+        first, other = (_split(text, self._separator) for text in (self.taken[0].text, line))
+        pairs = zip(first, other, strict=False)
+        return any(all(looks_like_image(cell.strip('"')) for cell in pair) for pair in pairs)
 
-    def back(self) -> None:
-        """Go back to the end of that line."""
-        self.number, self.offset = self._mark
-        self.ended = False
-        self.file.seek(self.offset)
+    def begin(self) -> None:
+        """Begin a row with the next line."""
+        self.taken, self._quoted = [], 0
+
+    def back(self, keep: int) -> None:
+        """Give back all lines of the present row but the first `keep`."""
+        self._again.extendleft(reversed(self.taken[keep:]))
+        self.taken, self._quoted = self.taken[:keep], 0
+
+    def take(self, count: int) -> None:
+        """Take that many lines into the present row."""
+        deque(islice(self, count), 0)
 
 
-def rows(path: Path, separator: str) -> Iterator[Row]:
-    """Yield the first line's number and the cells of each row; blank lines are no rows.
+def rows(table: TextFile) -> Iterator[Row]:
+    """Yield the rows of a table; blank lines are none.
 
-    A row that cannot be parsed (say, a quote that never closes) gives a `RejectedError`, and the
-    next row starts on the line after it.
+    Cells are quoted as RFC 4180 says, or with backslashes before inner quotes. A quote that is
+    meant as such (in tab-separated text nobody quotes) is a character like any other. Where a
+    quoted cell would swallow rows that follow, or it is not clear where it ends, the row is a
+    `RejectedError`, and the next one starts on the line after it.
 
     Raises:
-        DataError: The file cannot be read.
+        DataError: The file cannot be read, or is not of its encoding.
     """
+    csv.field_size_limit(LONGEST_CELL)  # a limit of the process; `_Lines` has its own
     try:
-        with open(path, "rb") as file:
-            lines = _Lines(file)
-            reader = csv.reader(lines, delimiter=separator)
+        with open(table.path, "rb") as file:
+            lines = _Lines(_read_lines(file, table), table.separator)
+            reader = csv.reader(lines, delimiter=table.separator, strict=True)
             while True:
-                first = lines.number + 1
-                lines.mark()
-                try:
-                    row = next(reader)
-                    if lines.ended:  # asked for more, and gives what it has as a row
-                        raise csv.Error("a quote that never closes")
-                except StopIteration:
+                lines.begin()
+                found = _parse(reader)
+                if not lines.taken:
                     return
-                except csv.Error as error:
-                    lines.back()
-                    reader = csv.reader(lines, delimiter=separator)
-                    yield first, RejectedError(f"the row cannot be read ({error}); mend its quotes")
+                cells: list[str] | RejectedError
+                if found is not None and not _is_doubtful(lines.taken, found, table.separator):
+                    cells = found
                 else:
-                    if any(cell.strip() for cell in row):
-                        yield first, row
+                    cells = _read_otherwise(lines, found, table.separator)
+                    reader = csv.reader(lines, delimiter=table.separator, strict=True)
+                first = lines.taken[0]
+                if isinstance(cells, RejectedError) or any(cell.strip() for cell in cells):
+                    yield Row(first.number, cells, first.offset)
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); check the path") from error
+        raise DataError(
+            f"{table.path} cannot be read ({error.strerror}); check the path"
+        ) from error
+    except UnicodeError as error:
+        raise DataError(
+            f"{table.path} is not in {table.encoding} ({error}); say what it is in with --encoding"
+        ) from error
 
 
-def first_rows(path: Path, separator: str, count: int = SAMPLE_ROWS) -> list[list[str]]:
+def _read_lines(file: BinaryIO, table: TextFile) -> Iterator[_Line]:
+    file.seek(table.start)
+    number, errors = table.lines, decode_errors(table.encoding)
+    if table.ending == "\n" and not table.encoding.startswith(("utf-16", "utf-32")):
+        offset = table.start
+        for data in file:
+            number += 1
+            yield _Line(number, data.decode(table.encoding, errors), offset)
+            offset += len(data)
+        return
+    text = io.TextIOWrapper(file, table.encoding, errors, newline=table.ending)
+    for line in text:
+        number += 1
+        yield _Line(number, line, -1)
+
+
+def _parse(reader: Iterator[list[str]]) -> list[str] | None:
+    """Return the next row, None where its quotes cannot be understood or nothing is left."""
+    try:
+        return next(reader, None)
+    except csv.Error:
+        return None
+
+
+def _is_doubtful(taken: list[_Line], cells: list[str], separator: str) -> bool:
+    r"""Return whether cells may be torn at a \" or hold rows that follow."""
+    torn = '\\"' in taken[0].text and any(cell.endswith("\\") for cell in cells)
+    return torn or (len(taken) > 1 and _swallows(taken, cells, separator))
+
+
+def _swallows(taken: list[_Line], cells: list[str], separator: str) -> bool:
+    """Return whether a line that went into a quoted cell has as many columns as the row."""
+    first, *others = (len(_split(line.text, separator)) for line in taken)
+    return separator == "\t" and first == len(cells) and first in others
+
+
+def _split(line: str, separator: str) -> list[str]:
+    return line.rstrip("\r\n").split(separator)
+
+
+def _read_otherwise(
+    lines: _Lines, cells: list[str] | None, separator: str
+) -> list[str] | RejectedError:
+    """Return the cells of a row that is not quoted as RFC 4180 says."""
+    count, first = len(lines.taken), lines.taken[0].text
+    lines.back(0)
+    if '\\"' in first:
+        escaped = csv.reader(
+            map(_with_backslashes, lines), delimiter=separator, escapechar="\\", strict=True
+        )
+        found = _parse(escaped)
+        if found is not None and not _swallows(lines.taken, found, separator):
+            return found
+        lines.back(0)
+    lines.take(count)
+    if cells is not None and not _swallows(lines.taken, cells, separator):
+        return cells
+    lines.back(1)
+    return _literal(first, separator)
+
+
+def _with_backslashes(line: str) -> str:
+    r"""Return a line in which only \" and \\ are escapes, and other backslashes stand alone."""
+    return re.sub(r'\\["\\]|\\', lambda found: found[0] if len(found[0]) == 2 else "\\\\", line)
+
+
+def _literal(line: str, separator: str) -> list[str] | RejectedError:
+    """Return the cells of one line whose quotes are characters, where that can be told."""
+    cells = _split(line, separator)
+    lenient = _parse(csv.reader([line], delimiter=separator)) or []
+    even = all(cell.count('"') % 2 == 0 for cell in cells)
+    if separator == "\t" or (even and len(lenient) == len(cells)):
+        return [_unquoted(cell, separator) for cell in cells]
+    return RejectedError("the row cannot be read (a quote that never closes); mend its quotes")
+
+
+def _unquoted(cell: str, separator: str) -> str:
+    try:
+        found = next(csv.reader([cell], delimiter=separator, strict=True), [])
+    except csv.Error:
+        return cell
+    return found[0] if len(found) == 1 else cell
+
+
+def first_rows(table: TextFile, count: int = SAMPLE_ROWS) -> list[list[str]]:
     """Return the first rows that can be read."""
-    return [row for _, row in islice(rows(path, separator), count) if isinstance(row, list)]
+    found = []
+    for row in islice(rows(table), count):
+        if isinstance(row.cells, list):
+            found.append(row.cells)
+        if row.offset > SAMPLE_BYTES:
+            break
+    return found
 
 
-def find_separator(path: Path, given: str | None) -> tuple[str, str]:
-    """Return the separator of a table, and how to call it.
+def open_table(path: Path, separator: str | None, encoding: str | None) -> TextFile:
+    """Return how a table is written.
 
     Args:
         path: The table.
-        given: What the user named: one character, or a word of `SEPARATORS`.
+        separator: What the user named: one character, or a word of `SEPARATORS`.
+        encoding: What the user says it is in.
 
     Raises:
-        DataError: The table has one column only, is empty, or is no UTF-8 text.
+        ConfigError: There is no such encoding.
+        DataError: The table has one column only, is empty, or is no text.
     """
-    try:
-        with open(path, "rb") as file:
-            start = file.read(4096)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); check the path") from error
-    if start[:2] in _OTHER_ENCODINGS or b"\0" in start[:512]:
-        raise DataError(f"{path} is no UTF-8 text; save it as UTF-8")
-    if not start.strip():
-        raise DataError(f"{path} is empty")
-    if given is not None:
+    table = _look_at(path, encoding)
+    if separator is not None:
         words = {word: character for character, word in SEPARATORS.items()}
-        character = words.get(given, given)
+        character = words.get(separator, separator)
         if len(character) != 1 or character in '"\r\n':
             raise DataError(
-                f"--separator {given!r} is neither one character nor one of {', '.join(words)}"
+                f"--separator {separator!r} is neither one character nor one of {', '.join(words)}"
             )
-        return character, SEPARATORS.get(character, repr(character))
-    found = {s: quality for s in SEPARATORS if (quality := _quality(path, s)) is not None}
+        called = SEPARATORS.get(character, repr(character))
+        return replace(table, separator=character, called=called)
+    if table.separator:
+        return table
+    tables = [replace(table, separator=character) for character in SEPARATORS]
+    found = {t.separator: quality for t in tables if (quality := _quality(t)) is not None}
     if not found:
         raise DataError(
             f"{path} has one column whether separated by {', '.join(SEPARATORS.values())}; "
             "name what stands between its columns with --separator"
         )
     best = max(found, key=lambda s: found[s])
-    return best, f"{SEPARATORS[best]} (detected)"
+    return replace(table, separator=best, called=f"{SEPARATORS[best]} (detected)")
 
 
-def _quality(path: Path, separator: str) -> tuple[float, ...] | None:
+def _look_at(path: Path, given: str | None) -> TextFile:
+    """Return encoding, line ends and start of a table; the separator where `sep=;` names it."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(1 << 16)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); check the path") from error
+    encoding, mark = detect_encoding(start, check_encoding(given))
+    if b"\0" in start[:512] and not encoding.startswith(("utf-16", "utf-32")):
+        raise DataError(f"{path} is no text; save it as UTF-8")
+    text = start[mark:].decode(encoding, "replace")
+    if not text.strip():
+        raise DataError(f"{path} is empty")
+    ending = "\r" if "\r" in text and "\n" not in text else "\n"
+    first = text.split(ending, 1)[0] + ending
+    if found := _EXCEL.fullmatch(first):
+        character = found[1]
+        called = f"{SEPARATORS.get(character, repr(character))} (by the line sep=)"
+        skipped = mark + len(first.encode(encoding))
+        return TextFile(path, encoding, ending, skipped, 1, character, called)
+    return TextFile(path, encoding, ending, mark)
+
+
+def check_encoding(given: str | None) -> str | None:
+    """Return an encoding by its own name; raises `ConfigError` where there is none."""
+    if given is None:
+        return None
+    try:
+        name = codecs.lookup(given).name
+        b"a".decode(name, "replace")
+    except LookupError as error:
+        raise ConfigError(
+            f"--encoding {given}: there is no such encoding of text; name one such as cp1252, "
+            "latin-1, utf-16 or gb18030"
+        ) from error
+    return name
+
+
+def _quality(table: TextFile) -> tuple[float, ...] | None:
     """Return how well a separator explains a table's start, None where it separates nothing."""
-    sample = first_rows(path, separator)
+    sample = first_rows(table)
     wide = sum(len(row) > 1 for row in sample)
     if wide * 2 <= len(sample):
         return None
@@ -138,5 +331,26 @@ def _quality(path: Path, separator: str) -> tuple[float, ...] | None:
 
 
 def looks_like_image(cell: str) -> bool:
-    """Return whether a cell is the name of an image file."""
-    return os.path.splitext(cell.strip().lower())[1] in IMAGE_ENDINGS
+    """Return whether a cell is the name of an image file, or an image in base64."""
+    bare = image_name(cell)
+    return is_base64(bare) or os.path.splitext(bare.lower())[1] in IMAGE_ENDINGS
+
+
+def image_name(cell: str) -> str:
+    """Return the image's name in a cell; Flickr8k numbers the captions of one, as a.jpg#0."""
+    bare = cell.strip()
+    numbered = _NUMBER.search(bare)
+    if numbered and os.path.splitext(bare[: numbered.start()].lower())[1] in IMAGE_ENDINGS:
+        return bare[: numbered.start()]
+    return bare
+
+
+def is_base64(cell: str) -> bool:
+    """Return whether a cell is an image in base64, by its first letters or for its length."""
+    found = BASE64.fullmatch(cell) if len(cell) > 40 else None
+    return bool(found and (found[1] or found["start"] or len(cell) > PATH_MAX))
+
+
+def columns(sample: Iterable[list[str]], width: int) -> list[tuple[str, ...]]:
+    """Return the columns of the rows that have so many cells."""
+    return list(zip(*(row for row in sample if len(row) == width), strict=True))

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from clic.data.packing.items import Item, RejectedError, file_place, key_of, texts
-from clic.data.packing.readers.base import Reader, choose_columns, known_columns
+from clic.data.packing.readers.base import (
+    Reader,
+    Request,
+    captions_of,
+    choose_columns,
+    known_columns,
+    shorten,
+)
 from clic.data.packing.readers.separated import (
-    find_separator,
+    Row,
+    columns,
     first_rows,
+    image_name,
+    is_base64,
     looks_like_image,
+    open_table,
     rows,
 )
 from clic.errors import DataError
@@ -27,9 +40,11 @@ class _TextTable(Reader):
 
     def open(self) -> None:
         self.path = Path(self.source)
-        self.separator, called = find_separator(self.path, self.request.separator)
-        self.found = [f"separator: {called}"]
-        self.first = (first_rows(self.path, self.separator, 1) or [[]])[0]
+        self.table = open_table(self.path, self.request.separator, self.request.encoding)
+        self.found = [f"separator: {self.table.called}"]
+        if self.table.encoding != "utf-8":
+            self.found.append(f"encoding: {self.table.encoding}")
+        self.first = (first_rows(self.table) or [[]])[0]
         self.header = self.find_header()
         self.found.append(f"images below {self.root()}")
 
@@ -46,32 +61,54 @@ class _TextTable(Reader):
         """Return captions and further entries of a row; raises `RejectedError`."""
 
     def items(self) -> Iterator[Item]:
-        name, root = self.path.name, self.root()
-        numbered = rows(self.path, self.separator)
-        if self.header:
-            next(numbered)
-        for line, row in numbered:
-            where, image = f"{name}:{line}", ""
-            try:
-                if isinstance(row, RejectedError):
-                    raise row
-                image = self.image_of(row)
-                captions, extra = self.read(row)
-                place = file_place(image, root)
-            except RejectedError as error:
-                yield Item(image, where, reason=str(error))
+        header, root = self.header and self.first, self.root()
+        for row in rows(self.table):
+            if header and row.cells == header:
+                header = []
             else:
-                yield Item(image, where, place, captions, extra)
+                yield self._item(row, root)
+
+    def _item(self, row: Row, root: Path) -> Item:
+        where, image = f"{self.path.name}:{row.line}", ""
+        try:
+            if isinstance(row.cells, RejectedError):
+                raise row.cells
+            image = image_name(self.image_of(row.cells))
+            captions, extra = self.read(row.cells)
+            if is_base64(image):
+                return self._inside(row, image, captions, extra)
+            place = file_place(image, root)
+        except RejectedError as error:
+            return Item(shorten(image, 300), where, reason=str(error))
+        return Item(image, where, place, captions, extra)
+
+    def _inside(
+        self, row: Row, image: str, captions: tuple[str, ...], extra: dict[str, Any]
+    ) -> Item:
+        """Return the item of an image that the table itself holds."""
+        where, at = f"{self.path.name}:{row.line}", -1
+        if row.offset >= 0:
+            with open(self.path, "rb") as file:
+                file.seek(row.offset)
+                at = file.readline().find(image.encode())
+        if at < 0:
+            raise RejectedError(
+                "images in base64 are read from tables in UTF-8, one row a line; save it so"
+            )
+        place = ("base64", str(self.path.absolute()), row.offset + at, len(image))
+        same = hashlib.blake2b(image.encode(), digest_size=16).hexdigest()
+        return Item(where, "", place, captions, extra, same=same)
 
 
 class ClicCsv(_TextTable):
     """The published code's CSV: path, caption, then one further sentence a column."""
 
     NAME = "clic-csv"
-    TAKES = ("image_root", "separator")
+    TAKES = ("image_root", "separator", "no_header", "encoding")
 
     def find_header(self) -> list[str]:
         header = not looks_like_image(self.first[0]) and known_columns(self.first) > 0
+        header = header and not self.request.no_header
         self.found.append(
             "columns: image path, caption, further sentences; "
             + ("first row taken for a header" if header else "no header")
@@ -86,12 +123,24 @@ class ClicCsv(_TextTable):
 
 
 class Table(_TextTable):
-    """Any CSV or TSV with a header."""
+    """Any CSV or TSV; without a header, its columns are called 1, 2, ..."""
 
     NAME = "table"
-    TAKES = ("image_root", "image_column", "caption_column", "separator")
+    TAKES: ClassVar[tuple[str, ...]] = (
+        *("image_root", "image_column", "caption_column"),
+        *("separator", "no_header", "encoding"),
+    )
 
     def find_header(self) -> list[str]:
+        self.width = len(self.first)
+        if self.request.no_header or any(map(_is_image, self.first)):
+            names = [str(number) for number in range(1, self.width + 1)]
+            given = _by_contents(self.request, first_rows(self.table), names, self.path)
+            image, captions, lines = choose_columns(given, names, str(self.path))
+            self.image, self.captions = int(image) - 1, [int(c) - 1 for c in captions]
+            said = "said" if self.request.no_header else "an image in the first row"
+            self.found += [f"no header ({said}): columns are numbered from 1", *lines]
+            return []
         header = [name.strip() for name in self.first]
         double = sorted({name for name in header if name and header.count(name) > 1})
         if double:
@@ -105,12 +154,13 @@ class Table(_TextTable):
         return row[self.image].strip() if self.image < len(row) else ""
 
     def read(self, row: list[str]) -> tuple[tuple[str, ...], dict[str, Any]]:
-        if len(row) != len(self.header):
+        if len(row) != self.width:
             raise RejectedError(
-                f"{len(row)} columns where the header has {len(self.header)}; "
+                f"{len(row)} columns where the {'header' if self.header else 'first row'} has "
+                f"{self.width}; "
                 "quote cells that hold a separator"
             )
-        found = [c for column in self.captions for c in texts(_cell(row[column]))]
+        found = [c for column in self.captions for c in captions_of(_cell(row[column]))]
         return tuple(found), {}
 
 
@@ -118,6 +168,7 @@ class NegClip(Table):
     """NegCLIP's TSV: filepath, title, neg_caption (a list), neg_image (row numbers)."""
 
     NAME = "negclip"
+    TAKES = ("image_root", "image_column", "caption_column", "separator", "encoding")
 
     def find_header(self) -> list[str]:
         header = super().find_header()
@@ -142,9 +193,45 @@ class NegClip(Table):
         return captions, extra
 
 
-def _cell(cell: str) -> str | Sequence[str]:
-    """Return a cell, or the strings of the list that pandas and JSON write as ['a', "b"]."""
-    if cell.strip()[:2] not in ("['", '["'):
+def _by_contents(
+    request: Request, sample: list[list[str]], names: list[str], path: Path
+) -> Request:
+    """Return a request that names the columns of a table without a header, by what they hold.
+
+    Raises:
+        DataError: Several columns might be it, or none.
+    """
+    cells = dict(zip(names, columns(sample, len(names)), strict=True))
+    image = request.image_column or next((n for n in names if _most(cells[n], _is_image)), None)
+    rest = [n for n in names if n != image and _most(cells[n], _is_text)]
+    captions = request.caption_column or tuple(
+        [n for n in rest if _most(cells[n], lambda cell: " " in cell.strip())] or rest
+    )
+    if image is None or not captions or (len(captions) > 1 and not request.caption_column):
+        first = "; ".join(f"{name} = {shorten(cells[name][0], 24)!r}" for name in names[:8])
+        raise DataError(
+            f"{path} has no header, and which columns hold image and captions cannot be told; name "
+            f"them by number with --image-column and --caption-column ({first}), or join the "
+            "captions to the images where they lie in another file"
+        )
+    return replace(request, image_column=image, caption_column=captions)
+
+
+def _most(cells: Sequence[str], test: Callable[[str], bool]) -> bool:
+    return sum(map(test, cells)) * 2 > len(cells)
+
+
+def _is_image(cell: str) -> bool:
+    return looks_like_image(cell) or "://" in cell[:12]
+
+
+def _is_text(cell: str) -> bool:
+    return any(map(str.isalpha, cell)) and not _is_image(cell)
+
+
+def _cell(cell: str) -> str | Sequence[Any]:
+    """Return a cell, or the list in it that pandas and JSON write as ['a', "b"] or [{...}]."""
+    if cell.strip()[:2] not in ("['", '["', "[{"):
         return cell
     try:
         return _list(cell, "caption")
@@ -164,16 +251,17 @@ def _list(cell: str, column: str) -> list[Any]:
     return value
 
 
-def detect_table(path: Path, separator: str | None) -> type[Reader]:
+def detect_table(path: Path, request: Request) -> type[Reader]:
     """Return the reader for a text table, by its first row.
 
     Raises:
         DataError: It is no table.
     """
-    character, _ = find_separator(path, separator)
-    first = (first_rows(path, character, 1) or [[]])[0]
+    table = open_table(path, request.separator, request.encoding)
+    first = (first_rows(table) or [[]])[0]
     if NEGATIVES in [name.strip() for name in first]:
         return NegClip
-    if first and looks_like_image(first[0]):
+    named = request.image_column or request.caption_column
+    if first and looks_like_image(first[0]) and not named:
         return ClicCsv
     return Table
