@@ -234,6 +234,8 @@ class TrainConfig:
         clamp_logit_scale: Keep the exponentiated logit_scale in [1, 100] where it is trained (but
             in sigmoid models, whose own is above 100); the published code clamps a copy, which
             has no effect (`false` reproduces that).
+        max_skipped: Steps in a row that may be skipped because their gradients are not finite;
+            with more of them the run ends.
     """
 
     batch_size: int = 48
@@ -250,6 +252,7 @@ class TrainConfig:
     device: str = "auto"
     precision: str = "auto"
     clamp_logit_scale: bool = True
+    max_skipped: int = 20
 
 
 @dataclass

@@ -16,6 +16,8 @@ from clic.models.towers import (
     TextEncoder,
     Trained,
     enable_grad_checkpointing,
+    freeze,
+    reached,
     set_mode,
     set_trainable,
 )
@@ -34,7 +36,9 @@ __all__ = [
     "build",
     "create",
     "enable_grad_checkpointing",
+    "freeze",
     "identity",
+    "reached",
     "resolve",
     "save",
     "set_mode",

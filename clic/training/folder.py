@@ -32,6 +32,7 @@ FREE_TO_CHANGE = (
     "train.log_every",
     "train.eval_every",
     "train.eval_bench",
+    "train.max_skipped",
     "data.workers",
     "data.cache_dir",
     "data.cache_gb",

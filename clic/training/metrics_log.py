@@ -24,11 +24,12 @@ SHOWN = {
     "lr": "lr",
     "images_per_second": "images/s",
     "peak_memory_gb": "GB",
+    "skipped_steps": "skipped",
     "data/broken": "broken",
 }
 """Entries of a record that the console shows, with their labels."""
 
-QUIET_AT_ZERO = ("data/broken",)
+QUIET_AT_ZERO = ("skipped_steps", "data/broken")
 """Of these, those that are shown only where there is something to show."""
 
 
