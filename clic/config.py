@@ -230,7 +230,8 @@ class TrainConfig:
         runs_dir: Where runs are kept.
         resume: `auto`, `never`, or the path of a checkpoint.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: `auto` (bf16 on CUDA, fp32 on the CPU), `fp32`, `bf16` or `fp16`.
+        precision: `auto` (on CUDA bf16, or fp16 where the GPU only emulates that; fp32 on the CPU),
+            `fp32`, `bf16` or `fp16`.
         clamp_logit_scale: Keep the exponentiated logit_scale in [1, 100] where it is trained (but
             in sigmoid models, whose own is above 100); the published code clamps a copy, which
             has no effect (`false` reproduces that).

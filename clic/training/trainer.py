@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -88,6 +88,9 @@ class Trainer:
         self.features = models.FeatureExtractor(clip.model, self.trained)
         losses = Losses(self.features, make_objectives(config.loss))
         uneven = freeze_unreached(losses, clip, config)
+        # A vision tower of which nothing trains is a frozen one: its statistics do not move.
+        vision = any(parameter.requires_grad for parameter in clip.model.visual.parameters())
+        self.trained = self.features.trained = replace(self.trained, vision=vision)
         if config.model.grad_checkpointing:  # not before: the graph would hide what is recomputed
             models.enable_grad_checkpointing(clip.model)
         self.losses: nn.Module = losses
