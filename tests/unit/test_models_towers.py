@@ -96,7 +96,7 @@ def test_a_frozen_tower_keeps_no_graph_whatever_its_parameters_ask_for(
 ) -> None:
     """Its activations would fill the memory for a gradient that nobody uses."""
     trained = set_trainable(clip.model, train, True)
-    clip.model.requires_grad_(True)
+    clip.model.requires_grad_(True).eval()
     extractor = FeatureExtractor(clip.model, trained)
     features = extractor(torch.zeros(1, 3, 32, 32), clip.tokenizer(["a"]).view(1, 1, -1))
     assert features.image_features.requires_grad == (train == "vision")
@@ -104,8 +104,7 @@ def test_a_frozen_tower_keeps_no_graph_whatever_its_parameters_ask_for(
 
 
 def test_what_a_loss_reaches(clip: ClipModel) -> None:
-    set_trainable(clip.model, "both", True)
-    extractor = FeatureExtractor(clip.model, set_trainable(clip.model, "both", True))
+    extractor = FeatureExtractor(clip.model.eval(), set_trainable(clip.model, "both", True))
     features = extractor(torch.zeros(1, 3, 32, 32), clip.tokenizer(["a"]).view(1, 1, -1))
     every = {name for name, _ in clip.model.named_parameters()}
     vision = {name for name in every if name.startswith("visual.")}
