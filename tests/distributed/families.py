@@ -80,6 +80,8 @@ def build(family: str, folder: Path) -> ClipModel:
         models.create(str(folder), None),
         tokenizer=lambda texts: tokens(torch.ones(len(texts), LENGTH, dtype=torch.int64)),
     )
+    if family == "coca":  # open_clip leaves it as the memory was
+        nn.init.normal_(clip.model.text_decoder.text_projection)
     models.write_files(clip, folder)  # a folder of a model holds weights
     if family == "custom-text":
         # As the pooling layer of BERT, which a tower that averages its tokens has and never calls.
@@ -151,8 +153,8 @@ def train(clip: ClipModel, objective: str, part: str) -> dict[str, Any]:
     except ConfigError as error:
         return {"refused": str(error)}
     clip = copy.deepcopy(clip)
-    before = {name: value.clone() for name, value in clip.model.named_parameters()}
     trainer = Trainer(config, clip, STEPS)
+    before = {name: value.clone() for name, value in clip.model.named_parameters()}
     models.set_mode(clip.model, trainer.trained)
     losses = [float(trainer.step(batch)["loss"]) for batch in batches(config, clip)]
     after = dict(clip.model.named_parameters())
