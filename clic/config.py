@@ -236,10 +236,13 @@ class TrainConfig:
         runs_dir: Where runs are kept.
         resume: `auto`, `never`, or the path of a checkpoint.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: `auto` (bf16 on CUDA, fp32 on the CPU), `fp32`, `bf16` or `fp16`.
+        precision: `auto` (on CUDA bf16, or fp16 where the GPU only emulates that; fp32 on the CPU),
+            `fp32`, `bf16` or `fp16`.
         clamp_logit_scale: Keep the exponentiated logit_scale in [1, 100] where it is trained (but
             in sigmoid models, whose own is above 100); the published code clamps a copy, which
             has no effect (`false` reproduces that).
+        max_skipped: Steps in a row that may be skipped because their gradients are not finite;
+            with more of them the run ends.
     """
 
     batch_size: int = 48
@@ -257,6 +260,7 @@ class TrainConfig:
     device: str = "auto"
     precision: str = "auto"
     clamp_logit_scale: bool = True
+    max_skipped: int = 20
 
 
 @dataclass

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from itertools import count
 from typing import Any, TypeVar
 
 import torch
@@ -13,9 +15,13 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from clic.errors import ConfigError
+from clic.errors import ClicError, ConfigError
 
 T = TypeVar("T")
+
+PATIENCE = timedelta(seconds=20)
+"""Time that the other ranks have, after a failure, to read what is in the store of rank 0."""
+_groups = count(1)
 
 
 def is_initialised() -> bool:
@@ -65,15 +71,32 @@ def choose_device(name: str = "auto") -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device={name!r} is not supported (choices: auto, cpu, cuda, cuda:N)")
     if device.type == "cuda":
-        count = torch.cuda.device_count()
-        index = device.index if device.index is not None else int(os.environ.get("LOCAL_RANK", 0))
-        if index >= count:
-            raise ConfigError(
-                f"device={name!r} needs GPU number {index}, and torch sees {count} GPU(s); "
-                "use device=cpu, or start fewer processes"
-            )
-        device = torch.device("cuda", index)
+        device = torch.device("cuda", _gpu(name, device.index))
     return device
+
+
+def _gpu(name: str, asked: int | None) -> int:
+    """Return the number of this rank's GPU among those that it sees."""
+    visible, local = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK") or 0)
+    if asked is not None and local_ranks() > 1:
+        raise ConfigError(
+            f"device={name!r} would put all {local_ranks()} ranks of this machine on one GPU; use "
+            "device=cuda, with which each rank takes its own"
+        )
+    index = local if asked is None else asked
+    if asked is None and visible == 1:
+        index = 0  # a cluster shows each task its own GPU; `process_group` sees whether it is
+    if index >= visible:
+        raise ConfigError(
+            f"device={name!r} needs GPU number {index}, and torch sees {visible} GPU(s); "
+            "use device=cpu, or start fewer processes"
+        )
+    return index
+
+
+def local_ranks() -> int:
+    """Return how many ranks this machine has; where nobody says so, they are all taken for its."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or 1)
 
 
 @contextmanager
@@ -84,6 +107,11 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
         device: This rank's device; NCCL is used on CUDA, gloo on the CPU.
         timeout_minutes: How long a collective waits for a missing rank before it fails, so that
             a lost rank ends the run instead of hanging it.
+
+    Raises:
+        ConfigError: Two ranks have the same GPU.
+        SystemExit: Another rank failed first, whose error is the one to read; the exit code is
+            that rank's.
     """
     if int(os.environ.get("WORLD_SIZE") or "1") == 1:
         yield
@@ -94,10 +122,68 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
         backend="nccl" if device.type == "cuda" else "gloo",
         timeout=timedelta(minutes=timeout_minutes),
     )
+    number, told = next(_groups), False
     try:
+        if device.type == "cuda" and torch.cuda.device_count() == 1:
+            _check_own_gpu(device)
         yield
+    except BaseException as error:
+        told = is_initialised()
+        code = _first_failure(error, number) if told else None
+        if code is not None:
+            raise SystemExit(code) from error
+        raise
     finally:
-        dist.destroy_process_group()
+        # torchrun serves the store itself.
+        serves = is_main() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        store = dist.distributed_c10d._get_default_store() if told and serves else None
+        others = range(1, world_size())
+        dist.destroy_process_group()  # on the others a collective then fails
+        if store is not None:
+            _wait_for(others, number, store)
+
+
+def _check_own_gpu(device: torch.device) -> None:
+    """Fail on every rank where ranks of a machine have the same GPU, before NCCL does."""
+    group: Any = dist.new_group(backend="gloo")
+    own = (socket.gethostname(), str(torch.cuda.get_device_properties(device).uuid))
+    owners: list[Any] = [None] * world_size()
+    dist.all_gather_object(owners, own, group=group)
+    shared = [number for number, owner in enumerate(owners) if owners.count(owner) > 1]
+    if shared:
+        raise ConfigError(
+            f"ranks {', '.join(map(str, shared))} see one and the same GPU; start one process for "
+            "each GPU (torchrun --nproc-per-node=N), or let each task see a GPU of its own"
+        )
+
+
+def _first_failure(error: BaseException, number: int) -> int | None:
+    """Return the exit code of the rank that failed first, None where this one's error counts.
+
+    What a rank meets after another has left, such as a closed connection, is no news. So the first
+    to fail leaves its exit code in the ranks' store before its connections close, and those that
+    fail later find it there.
+    """
+    code = 1
+    if isinstance(error, ClicError | OSError):
+        code = 2
+    elif isinstance(error, KeyboardInterrupt):
+        code = 130
+    store = dist.distributed_c10d._get_default_store()
+    try:
+        found = store.compare_set(f"clic/failed/{number}", "", f"{code} {rank()}")
+        store.set(f"clic/left/{number}/{rank()}", "")
+    except RuntimeError:  # rank 0, which serves the store, has been killed
+        return None
+    first, owner = map(int, found.split())
+    # All ranks stop together when they are told to, so each of them has its own say then.
+    return None if owner == rank() or code == 130 else first
+
+
+def _wait_for(ranks: Iterable[int], number: int, store: Any) -> None:
+    """Keep rank 0 until others have read its store, which goes with it, or have had their time."""
+    with suppress(RuntimeError):
+        store.wait([f"clic/left/{number}/{other}" for other in ranks], PATIENCE)
 
 
 def broadcast_object(value: T) -> T:

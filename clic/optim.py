@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import AdamW, Optimizer
 
 from clic.errors import ConfigError, pick
@@ -75,6 +77,62 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
     """Give every group the learning rate `lr`."""
     for group in optimizer.param_groups:
         group["lr"] = lr
+
+
+def step_if_finite(
+    optimizer: AdamW, parameters: Iterable[nn.Parameter], grad_clip: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """Take a step, unless a gradient is not finite; the device decides, and nobody waits for it.
+
+    A step that is skipped leaves the weights and the optimizer's moments as they are. Where ranks
+    have averaged their gradients, all of them skip the same steps.
+
+    Args:
+        optimizer: What `adamw` returned; its gradients are those of the loss, not scaled.
+        parameters: All that is trained.
+        grad_clip: Largest norm of the gradients; None does not clip.
+
+    Returns:
+        The gradients' norm before clipping, and whether the step was skipped, 1.0 or 0.0.
+    """
+    trained = [p for p in parameters if p.grad is not None]
+    norm = get_total_norm([p.grad for p in trained if p.grad is not None])
+    if grad_clip is not None:
+        clip_grads_with_norm_(trained, grad_clip, norm)
+    skipped = (~norm.isfinite()).float()
+    # torch's gradient scaler tells the fused kernel in the same way what it has found.
+    optimizer.found_inf = skipped  # type: ignore[attr-defined]
+    optimizer.step()
+    del optimizer.found_inf  # type: ignore[attr-defined]
+    return norm, skipped
+
+
+class SkippedSteps:
+    """Follows on the device how many steps in a row were skipped.
+
+    Args:
+        device: Where `step_if_finite` decides.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        # How many in a row now, the most in a row since the last reading, the last one's number.
+        self._counts = torch.zeros(3, dtype=torch.int64, device=device)
+
+    def add(self, skipped: Tensor, number: int) -> None:
+        """Take up one step's outcome, 1.0 where it was skipped, and the step's number."""
+        row, most, last = self._counts.unbind()
+        row = (row + 1) * skipped.long()
+        last = torch.where(skipped > 0, number, last)
+        self._counts = torch.stack([row, torch.maximum(most, row), last])
+
+    def read(self) -> tuple[int, int]:
+        """Return the most in a row since the last reading, and the last skipped step's number.
+
+        Only this waits for the device.
+        """
+        row, most, last = self._counts.tolist()
+        self._counts[1] = row
+        return most, last
 
 
 def clic_schedule(

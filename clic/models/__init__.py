@@ -16,6 +16,8 @@ from clic.models.towers import (
     TextEncoder,
     Trained,
     enable_grad_checkpointing,
+    freeze,
+    reached,
     set_mode,
     set_trainable,
 )
@@ -37,7 +39,9 @@ __all__ = [
     "create",
     "enable_grad_checkpointing",
     "filled",
+    "freeze",
     "identity",
+    "reached",
     "resolve",
     "save",
     "set_mode",

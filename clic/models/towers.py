@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,42 @@ def set_trainable(model: nn.Module, train: str, train_logit_scale: bool) -> Trai
         else:
             parameter.requires_grad_(trained.text)
     return trained
+
+
+def reached(model: nn.Module, loss: Tensor) -> set[str]:
+    """Return the names of the trained parameters that a loss was computed from.
+
+    They are those that its backward pass gives a gradient, be it zero.
+    """
+    leaves: set[int] = set()
+    seen: set[Any] = set()
+    nodes: list[Any] = [loss.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaves.add(id(getattr(node, "variable", None)))
+        nodes += [following for following, _ in node.next_functions]
+    return {name for name, parameter in model.named_parameters() if id(parameter) in leaves}
+
+
+def freeze(model: nn.Module, names: Iterable[str]) -> list[str]:
+    """Freeze the named parameters; return them for a reader, whole modules as `module.*`."""
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    names = trained.intersection(names)
+    kept = trained - names
+    shown: dict[str, None] = {}
+    for name, parameter in model.named_parameters():
+        if name not in names:
+            continue
+        parameter.requires_grad_(False)
+        parts = name.split(".")
+        modules = (".".join(parts[:depth]) + "." for depth in range(1, len(parts)))
+        whole = (m for m in modules if not any(other.startswith(m) for other in kept))
+        module = next(whole, None)
+        shown[name if module is None else f"{module}*"] = None
+    return list(shown)
 
 
 def set_mode(model: nn.Module, trained: Trained) -> None:

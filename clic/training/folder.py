@@ -39,6 +39,7 @@ FREE_TO_CHANGE = (
     "train.eval_every",
     "train.eval_bench",
     "train.eval_on_test",
+    "train.max_skipped",
     "data.workers",
     "data.cache_dir",
     "data.cache_gb",

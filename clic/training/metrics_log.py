@@ -25,6 +25,7 @@ SHOWN = {
     "lr": "lr",
     "images_per_second": "images/s",
     "peak_memory_gb": "GB",
+    "skipped_steps": "skipped",
     "data/broken": "broken",
 }
 """Entries of a record that the console shows, with their labels."""
@@ -35,7 +36,7 @@ MAIN = 4
 """Numbers that the console shows of a benchmark that has no mean."""
 COUNTS = ("n", "/n")
 """Ends of the names that count rows."""
-QUIET_AT_ZERO = ("data/broken",)
+QUIET_AT_ZERO = ("skipped_steps", "data/broken")
 """Of these, those that are shown only where there is something to show."""
 
 

@@ -21,6 +21,7 @@ from clic.models import ClipModel
 from clic.seeding import seed_torch
 from clic.training.console import say
 from clic.training.folder import RunFolder, choose, claim, write_config
+from clic.training.losses import check_effect
 from clic.training.metrics_log import MetricsLog
 from clic.training.trainer import Trainer
 from clic.validation import validate
@@ -46,6 +47,7 @@ def train(config: Config, evaluate: Evaluate | None = None) -> Path:
     # While rank 0 evaluates the others wait for it, which must not look like a lost rank.
     patience = EVALUATION_MINUTES if config.train.eval_every else COLLECTIVE_MINUTES
     with distributed.process_group(device, patience):
+        check_effect(config, distributed.world_size())
         place = distributed.broadcast_object(choose(config) if distributed.is_main() else None)
         assert place is not None
         # What is wrong with the data or the run's length is told before a model is fetched.

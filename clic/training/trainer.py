@@ -9,51 +9,28 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from clic import distributed, images, models, optim
 from clic.checkpoint import TrainingState
-from clic.config import Config, LossConfig
+from clic.config import Config
 from clic.data.faults import FaultLog
-from clic.errors import ClicError, ConfigError, pick
-from clic.losses import OBJECTIVES, Objective
-from clic.losses.registry import SOFTMAX, choices
+from clic.errors import ClicError, ConfigError, ModelError, pick
 from clic.models import ClipModel
 from clic.seeding import generator, seed_torch
+from clic.training.losses import Losses, freeze_unreached, make_objectives
 from clic.training.metrics_log import Averages, MetricsLog, missing_negatives
 from clic.training.stopping import stop_requests
-from clic.types import KINDS, Batch, Kind, Tally
+from clic.types import Batch, LossOutput, Tally
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_LOGIT_SCALE = math.log(100)
+SKIPPED = "skipped_steps"
 
 
 class TrainingError(ClicError):
     """The numbers of the run went wrong, e.g. the loss is no longer finite."""
-
-
-def make_objectives(loss: LossConfig) -> dict[Kind, Objective]:
-    """Return the objective of each kind of batch."""
-    return {kind: pick(OBJECTIVES, getattr(loss, kind), f"loss.{kind}").of(loss) for kind in KINDS}
-
-
-def check_softmax(config: Config, model: torch.nn.Module) -> None:
-    """Refuse an objective that cannot train a sigmoid model, before the run has a folder.
-
-    Raises:
-        ConfigError: The objective of a kind of batch that is used needs a softmax.
-    """
-    if getattr(model, "logit_bias", None) is None:
-        return
-    for kind in (kind for kind in KINDS if config.sampling.kinds in ("alternate", kind)):
-        name = getattr(config.loss, kind)
-        if OBJECTIVES[name].needs_now(SOFTMAX, config.loss):
-            able = [n for n in choices(kind) if SOFTMAX not in OBJECTIVES[n].needs]
-            raise ConfigError(
-                f"loss.{kind}={name} needs a softmax, and this model has a logit_bias (sigmoid "
-                f"loss); set loss.{kind} to {' or '.join(able)}"
-            )
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -65,7 +42,9 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         if device.type == "cpu":
             return torch.float32
-        precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        # Where a GPU only emulates bf16 (before Ampere), it is slower than fp32.
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if native else "fp16"
     dtype = pick(DTYPES, precision, "train.precision")
     if dtype is torch.float16 and device.type == "cpu":
         raise ConfigError("train.precision=fp16 needs a GPU; use fp32 or bf16 on the CPU")
@@ -88,12 +67,9 @@ class Trainer:
         self.trained = models.set_trainable(
             clip.model, config.model.train, config.model.train_logit_scale
         )
-        if config.model.grad_checkpointing:
-            models.enable_grad_checkpointing(clip.model)
+        self._check_weights(ModelError, "as it is loaded; take other weights")
         self.dtype = autocast_dtype(config.train.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
-        check_softmax(config, clip.model)
-        self.objectives = make_objectives(config.loss)
         self.optimizer = optim.adamw(
             clip.model,
             lr=config.optim.lr,
@@ -109,12 +85,20 @@ class Trainer:
             lr_start=config.optim.lr_start,
             lr_end=config.optim.lr_end,
         )
-        extractor = models.FeatureExtractor(clip.model, self.trained)
-        self.trim = extractor.trim
-        self.features: torch.nn.Module = extractor
+        self.features = models.FeatureExtractor(clip.model, self.trained)
+        losses = Losses(self.features, make_objectives(config.loss))
+        uneven = freeze_unreached(losses, clip, config)
+        # A vision tower of which nothing trains is a frozen one: its statistics do not move.
+        vision = any(parameter.requires_grad for parameter in clip.model.visual.parameters())
+        self.trained = self.features.trained = replace(self.trained, vision=vision)
+        if config.model.grad_checkpointing:  # not before: the graph would hide what is recomputed
+            models.enable_grad_checkpointing(clip.model)
+        self.losses: nn.Module = losses
         if distributed.world_size() > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
-            self.features = DistributedDataParallel(self.features, device_ids=ids)
+            self.losses = DistributedDataParallel(
+                losses, device_ids=ids, find_unused_parameters=uneven
+            )
         # What is frozen stays as it is; and sigmoid models (logit_bias) may start above 100.
         self.clamps = (
             config.train.clamp_logit_scale
@@ -122,41 +106,53 @@ class Trainer:
             and getattr(clip.model, "logit_bias", None) is None
         )
         self.faults = FaultLog(config.data.max_broken, self.device)
+        self.skipped = optim.SkippedSteps(self.device)
+        self.rate = 0.0
         self.done = 0
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Train on one batch; return the loss and its terms, named by the batch's kind."""
-        lr = self.lr_at(batch.step)
-        optim.set_lr(self.optimizer, lr)
+        optim.set_lr(self.optimizer, self.lr_at(batch.step))
         # Dropout is then a function of (seed, step, rank) too, and resuming needs no stored state.
         seed_torch(int(self._step_generator(batch.step).integers(2**63)))
-        batch = self.trim(batch).to(self.device)
+        batch = self.features.trim(batch).to(self.device)
         pixels = images.normalise(batch.images, batch.mean, batch.std)
         with torch.autocast(
             self.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32
         ):
-            features = self.features(pixels, batch.positives, batch.negatives, batch.negative_mask)
-        if batch.negative_kinds:
-            features = replace(features, negative_kinds=batch.negative_kinds)
-        output = self.objectives[batch.kind](features)
+            output: LossOutput = self.losses(
+                pixels,
+                batch.positives,
+                batch.negatives,
+                batch.negative_mask,
+                batch.kind,
+                batch.negative_kinds,
+            )
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(output.total).backward()
         report = {
             "loss": output.total.detach(),
             **{f"{batch.kind}/{name}": value for name, value in output.terms.items()},
             **missing_negatives(batch),
+            **self._update(batch.step + 1),
         }
-        if self.config.optim.grad_clip is not None:
-            self.scaler.unscale_(self.optimizer)
-            report["grad_norm"] = torch.nn.utils.clip_grad_norm_(
-                self.clip.model.parameters(), self.config.optim.grad_clip
-            )
-        self.scaler.step(self.optimizer)
+        self.done = batch.step + 1
+        return report
+
+    def _update(self, number: int) -> dict[str, Tensor]:
+        """Change the weights by their gradients, where these are finite; report what was done."""
+        self.rate = self.optimizer.param_groups[0]["lr"]
+        clip = self.config.optim.grad_clip
+        self.scaler.unscale_(self.optimizer)
+        norm, skipped = optim.step_if_finite(self.optimizer, self.clip.model.parameters(), clip)
         self.scaler.update()
+        self.skipped.add(skipped, number)
         if self.clamps:
             with torch.no_grad():
                 self.clip.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-        self.done = batch.step + 1
+        report = {SKIPPED: skipped}
+        if clip is not None:
+            report["grad_norm"] = norm.masked_fill(skipped > 0, 0.0)
         return report
 
     def _step_generator(self, step: int) -> Any:
@@ -178,7 +174,7 @@ class Trainer:
             evaluate: Called every `train.eval_every` steps.
 
         Raises:
-            TrainingError: The loss is not finite.
+            TrainingError: The loss or the weights are not finite, or too many steps were skipped.
             DataError: Too many samples are broken.
             KeyboardInterrupt: The process was told to stop; a checkpoint was written.
         """
@@ -194,7 +190,8 @@ class Trainer:
                 saving = not last and (stopping or self._due(train.save_every))
                 logging = last or self._due(train.log_every)
                 means = averages.means() if saving or logging else {}
-                self._check_finite(means)  # before a checkpoint is made of it
+                if saving or logging:
+                    self._check_finite(means)  # before a checkpoint is made of it
                 if saving or logging:
                     self.faults.gather()
                 if logging:
@@ -206,6 +203,8 @@ class Trainer:
                 if evaluate and (last or self._due(train.eval_every)):
                     log.log({"step": self.done, **evaluate()})
                     models.set_mode(self.clip.model, self.trained)
+                if saving or last:
+                    self._check_weights(TrainingError, f"by step {self.done}; lower optim.lr")
                 if saving:
                     save(self.state())
                 clock += time.perf_counter() - paused  # the rate is that of training alone
@@ -230,14 +229,41 @@ class Trainer:
                 f"the loss is {means['loss']} by step {self.done}; lower optim.lr, or use "
                 "train.precision=fp32 to see whether the precision is at fault"
             )
+        most, last = self.skipped.read()
+        allowed = self.config.train.max_skipped
+        # A run of which no step was done has trained nothing, however short it is.
+        if most > min(allowed, self.steps - 1):
+            raise TrainingError(
+                f"{most} steps in a row were skipped, the last of them step {last}, because their "
+                f"gradients are not finite (train.max_skipped={allowed}); lower optim.lr, use "
+                "train.precision=fp32 to see whether the precision is at fault, or look for "
+                "broken data with clic-data verify"
+            )
+
+    def _check_weights(self, error: type[ClicError], when: str) -> None:
+        """Raise `error` on all ranks where any of them holds weights that are not finite."""
+        state = self.clip.model.state_dict()
+        # A mask may hold -inf from the beginning.
+        floats = {n: v for n, v in state.items() if v.is_floating_point()}
+        broken = torch.stack([(v.isnan() | v.isposinf()).any() for v in floats.values()])
+        if distributed.all_reduce_sum(broken.sum()):
+            names = [n for n, bad in zip(floats, broken.tolist(), strict=True) if bad]
+            raise error(
+                f"model.name={self.config.model.name}: weights are not finite "
+                f"({', '.join(names[:3]) or 'on another rank'}) {when}"
+            )
 
     def _record(self, means: dict[str, float], steps: int, seconds: float) -> dict[str, Any]:
         count = steps * self.config.train.batch_size * distributed.world_size()
+        skipped = round(means[SKIPPED] * steps)
+        if "grad_norm" in means and skipped:  # its mean is over the steps that were done
+            means["grad_norm"] *= steps / max(1, steps - skipped)
         record: dict[str, Any] = {
             "step": self.done,
             **means,
+            SKIPPED: skipped,
             **self.faults.record(),
-            "lr": self.lr_at(self.done - 1),
+            "lr": self.rate,
             "logit_scale": self.clip.model.logit_scale.exp().item(),
             "images_per_second": count / seconds,
         }
@@ -279,7 +305,9 @@ class Trainer:
             ) from error
         for group, own in zip(self._groups(), settings, strict=True):
             group.update(own)  # this run's settings, not those it was saved with
-        self.scaler.load_state_dict(state.scaler)
+        if state.scaler:  # empty where the run had no fp16: the scale is then found anew
+            self.scaler.load_state_dict(state.scaler)
+        self._check_weights(ModelError, f"in the checkpoint of step {state.step}; take another")
         self.faults.total = Tally(**state.tally)
         self.done = state.step
 

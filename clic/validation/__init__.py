@@ -59,6 +59,7 @@ MINIMUM: dict[str, float] = {
     "train.keep_checkpoints": 0,
     "train.log_every": 1,
     "train.eval_every": 0,
+    "train.max_skipped": 0,
 }
 
 

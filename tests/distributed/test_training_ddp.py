@@ -33,7 +33,12 @@ def free_port() -> int:
 
 
 def launch(folder: Path, words: list[str], ranks: int) -> tuple[list[int], str]:
-    """Run `clic-train` on gloo ranks, as torchrun does; return exit codes and all errors."""
+    """Run `clic-train` on gloo ranks, as torchrun does; return exit codes and all output."""
+    return run(folder, [sys.executable, "-m", "clic.cli.train", *words], ranks)
+
+
+def run(folder: Path, command: list[str], ranks: int) -> tuple[list[int], str]:
+    """Run a command on gloo ranks; return exit codes and all output, rank by rank."""
     common = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -42,7 +47,6 @@ def launch(folder: Path, words: list[str], ranks: int) -> tuple[list[int], str]:
         "WORLD_SIZE": str(ranks),
         "LOCAL_WORLD_SIZE": str(ranks),
     }
-    command = [sys.executable, "-m", "clic.cli.train", *words]
     processes = [
         subprocess.Popen(
             command,
@@ -104,3 +108,49 @@ def test_two_ranks_train_what_one_trains(
         for name, value in load_file(after / WEIGHTS).items():
             torch.testing.assert_close(value, one[name], rtol=1e-4, atol=1e-5, msg=name)
         assert [record["step"] for record in read(after / runs.METRICS_FILE)] == [3, 4]
+
+
+FAILURE = """
+import sys
+from pathlib import Path
+import torch
+from clic import distributed
+from clic.cli.common import run_cli
+from clic.errors import ConfigError
+
+line = " ".join(["the", "one", "line"])
+
+def body():
+    with distributed.process_group(torch.device("cpu")):
+        distributed.barrier()
+        if distributed.rank() == int(sys.argv[1]):
+            raise (ValueError if sys.argv[2] == "bug" else ConfigError)(line)
+        if sys.argv[2] == "both":
+            raise ConfigError(line)
+        distributed.all_reduce_sum(torch.ones(3))
+
+run_cli("clic-train", body)
+"""
+
+
+@pytest.mark.parametrize(("kind", "code"), [("mistake", 2), ("bug", 1), ("both", 2)])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_rank_that_fails_speaks_alone(tmp_path: Path, rank: int, kind: str, code: int) -> None:
+    """The others' broken connections are no news, nor is the same mistake once more."""
+    codes, output = run(tmp_path, [sys.executable, "-c", FAILURE, str(rank), kind], ranks=3)
+    assert codes == [code] * 3, output
+    assert output.count("the one line") == 1, output
+    if kind == "bug":
+        assert output.count("Traceback") == 1
+    else:
+        assert [x for x in output.splitlines() if x.strip()] == ["clic-train: error: the one line"]
+
+
+def test_a_mistake_that_rank_0_alone_sees_is_the_only_line(
+    tmp_path: Path, tiny_words: list[str]
+) -> None:
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    codes, output = launch(tmp_path, [*tiny_words, "train.run_name=mine"], ranks=2)
+    assert codes == [2, 2], output
+    (line,) = [x for x in output.splitlines() if x.strip()]
+    assert line.startswith("clic-train: error: train.run_name=mine") and "exists" in line

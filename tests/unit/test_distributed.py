@@ -50,6 +50,76 @@ def test_choose_device_takes_the_gpu_of_the_local_rank(monkeypatch: pytest.Monke
         distributed.choose_device("cuda")
 
 
+def see(monkeypatch: pytest.MonkeyPatch, gpus: int, **environment: str) -> None:
+    """Let torch see some GPUs, and the process be one of several."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("name", ["cuda:0", "cuda:1"])
+@pytest.mark.parametrize("ranks", [{"LOCAL_WORLD_SIZE": "2"}, {"WORLD_SIZE": "2"}])
+def test_one_gpu_by_number_is_refused_for_several_ranks(
+    monkeypatch: pytest.MonkeyPatch, name: str, ranks: dict[str, str]
+) -> None:
+    see(monkeypatch, 2, LOCAL_RANK="1", **ranks)
+    with pytest.raises(ConfigError, match=rf"device='{name}' would put all 2 ranks.*device=cuda"):
+        distributed.choose_device(name)
+
+
+def test_one_gpu_by_number_serves_a_rank_alone_on_its_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    see(monkeypatch, 2, WORLD_SIZE="4", LOCAL_WORLD_SIZE="1", LOCAL_RANK="0")
+    assert distributed.choose_device("cuda:1") == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_a_task_that_sees_one_gpu_takes_it_whatever_its_local_rank(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    see(monkeypatch, 1, WORLD_SIZE="4", LOCAL_WORLD_SIZE="4", LOCAL_RANK="3")
+    assert distributed.choose_device(name) == torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize("uuids", [("a", "a"), ("a", "b")])
+def test_ranks_that_share_their_one_gpu_are_refused(
+    monkeypatch: pytest.MonkeyPatch, uuids: tuple[str, str]
+) -> None:
+    from types import SimpleNamespace
+
+    see(monkeypatch, 1, WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", LOCAL_RANK="1")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=uuids[1])
+    )
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout: None)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(dist, "new_group", lambda backend: backend)
+    monkeypatch.setattr(distributed, "world_size", lambda group=None: 2)
+
+    def gather(into: list[object], own: tuple[str, str], group: str) -> None:
+        assert group == "gloo"
+        into[:] = [(own[0], uuids[0]), own]
+
+    monkeypatch.setattr(dist, "all_gather_object", gather)
+    entered = []
+
+    def enter() -> None:
+        with distributed.process_group(torch.device("cuda", 0)):
+            entered.append(1)
+
+    if uuids[0] == uuids[1]:
+        with pytest.raises(ConfigError, match="ranks 0, 1 see one and the same GPU"):
+            enter()
+    else:
+        enter()
+    assert bool(entered) == (uuids[0] != uuids[1])
+
+
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "", "meta", "mps"])
 def test_choose_device_refuses_what_is_none(name: str) -> None:
     with pytest.raises(ConfigError, match="choices: auto, cpu, cuda"):

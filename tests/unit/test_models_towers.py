@@ -15,6 +15,8 @@ from clic.models import (
     FeatureExtractor,
     create,
     enable_grad_checkpointing,
+    freeze,
+    reached,
     set_mode,
     set_trainable,
 )
@@ -86,6 +88,44 @@ def test_only_trained_towers_keep_a_graph(clip: ClipModel, train: str) -> None:
     assert features.image_features.requires_grad == (train != "text")
     assert features.positive_features.requires_grad == (train != "vision")
     assert features.logit_scale.requires_grad == (train != "vision")
+
+
+@pytest.mark.parametrize("train", ["text", "vision"])
+def test_a_frozen_tower_keeps_no_graph_whatever_its_parameters_ask_for(
+    clip: ClipModel, train: str
+) -> None:
+    """Its activations would fill the memory for a gradient that nobody uses."""
+    trained = set_trainable(clip.model, train, True)
+    clip.model.requires_grad_(True).eval()
+    extractor = FeatureExtractor(clip.model, trained)
+    features = extractor(torch.zeros(1, 3, 32, 32), clip.tokenizer(["a"]).view(1, 1, -1))
+    assert features.image_features.requires_grad == (train == "vision")
+    assert features.positive_features.requires_grad == (train == "text")
+
+
+def test_what_a_loss_reaches(clip: ClipModel) -> None:
+    extractor = FeatureExtractor(clip.model.eval(), set_trainable(clip.model, "both", True))
+    features = extractor(torch.zeros(1, 3, 32, 32), clip.tokenizer(["a"]).view(1, 1, -1))
+    every = {name for name, _ in clip.model.named_parameters()}
+    vision = {name for name in every if name.startswith("visual.")}
+    assert reached(clip.model, features.image_features.sum() * 0) == vision
+    assert reached(clip.model, features.positive_features.sum()) == every - vision - {"logit_scale"}
+    assert reached(clip.model, features.logit_scale * 2) == {"logit_scale"}
+    assert reached(clip.model, torch.ones(())) == set()
+
+
+def test_what_is_frozen_is_named_as_briefly_as_possible(clip: ClipModel) -> None:
+    model = clip.model
+    set_trainable(model, "both", True)
+    vision = [name for name, _ in model.named_parameters() if name.startswith("visual.")]
+    assert freeze(model, [*vision, "logit_scale", "ln_final.bias"]) == [
+        "logit_scale",
+        "visual.*",
+        "ln_final.bias",
+    ]
+    kept = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert "ln_final.weight" in kept and not kept & {*vision, "logit_scale", "ln_final.bias"}
+    assert freeze(model, vision) == []  # what was frozen before is no news
 
 
 def test_features(clip: ClipModel) -> None:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from clic.errors import ConfigError
-from clic.optim import SCHEDULES, adamw, make_schedule, param_groups, set_lr
+from clic.optim import (
+    SCHEDULES,
+    SkippedSteps,
+    adamw,
+    make_schedule,
+    param_groups,
+    set_lr,
+    step_if_finite,
+)
 
 
 class Tower(nn.Module):
@@ -106,20 +115,77 @@ def test_fused_steps_are_those_of_the_plain_loop() -> None:
         torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.gpu
-def test_fused_on_cuda_skips_a_step_with_infinite_gradients() -> None:
-    model = nn.Linear(4, 4).cuda()
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_scaler_skips_a_fused_step_with_infinite_gradients(device: str) -> None:
+    model = nn.Linear(4, 4).to(device)
     optimizer = adamw(model, lr=1e-2, weight_decay=0.1)
     assert optimizer.defaults["fused"]
-    scaler = torch.amp.GradScaler("cuda")
+    scaler = torch.amp.GradScaler(device)
     before = model.weight.detach().clone()
-    scaler.scale(model(torch.full((1, 4), float("inf"), device="cuda")).sum()).backward()
+    scaler.scale(model(torch.full((1, 4), float("inf"), device=device)).sum()).backward()
     scaler.step(optimizer)
     scaler.update()
     assert torch.equal(model.weight, before)
-    scaler.scale(model(torch.ones(1, 4, device="cuda")).sum()).backward()
+    optimizer.zero_grad()
+    scaler.scale(model(torch.ones(1, 4, device=device)).sum()).backward()
     scaler.step(optimizer)
     assert not torch.equal(model.weight, before)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("grad_clip", [None, 1.0])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e38])
+def test_a_step_with_gradients_that_are_not_finite_changes_nothing(
+    bad: float, grad_clip: float | None, device: str
+) -> None:
+    """Of the last, the gradients are finite and their norm is not."""
+
+    def run(steps: list[float]) -> tuple[list[torch.Tensor], dict[str, Any], list[float]]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3)).to(device)
+        optimizer = adamw(model, lr=1e-2, weight_decay=0.1)
+        skipped = []
+        for value in steps:
+            for number, parameter in enumerate(model.parameters()):
+                parameter.grad = torch.full_like(parameter, 0.5 + number)
+            model[0].weight.grad[1, :2] = value
+            skipped.append(step_if_finite(optimizer, model.parameters(), grad_clip)[1].item())
+        return list(model.parameters()), optimizer.state_dict(), skipped
+
+    weights, state, skipped = run([0.3, bad, 0.4, bad])
+    expected, expected_state, _ = run([0.3, 0.4])
+    assert skipped == [0.0, 1.0, 0.0, 1.0]
+    for found, value in zip(weights, expected, strict=True):
+        assert torch.equal(found, value)
+    for number, moments in expected_state["state"].items():
+        for name, value in moments.items():
+            assert torch.equal(state["state"][number][name], value)
+
+
+def test_the_norm_is_that_before_clipping() -> None:
+    model = nn.Linear(2, 1, bias=False)
+    optimizer = adamw(model, lr=1e-2, weight_decay=0.1)
+    model.weight.grad = torch.tensor([[3.0, 4.0]])
+    norm, _ = step_if_finite(optimizer, model.parameters(), 1.0)
+    assert norm.item() == 5.0
+    torch.testing.assert_close(model.weight.grad, torch.tensor([[0.6, 0.8]]))
+
+
+def test_skipped_steps_in_a_row_are_counted() -> None:
+    steps = SkippedSteps(torch.device("cpu"))
+    assert steps.read() == (0, 0)
+    for number, skipped in enumerate([1, 1, 0, 1], 1):
+        steps.add(torch.tensor(float(skipped)), number)
+    assert steps.read() == (2, 4)
+    assert steps.read() == (1, 4)  # the one that goes on
+    steps.add(torch.tensor(1.0), 5)
+    assert steps.read() == (2, 5)
+    steps.add(torch.tensor(0.0), 6)
+    assert steps.read() == (2, 5)
+    assert steps.read() == (0, 5)
 
 
 # Schedules

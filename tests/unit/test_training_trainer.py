@@ -17,8 +17,9 @@ import torch
 from clic import models
 from clic.config import Config, WandbConfig
 from clic.data import make_builder, make_sources
-from clic.errors import ConfigError
+from clic.errors import ConfigError, ModelError
 from clic.training import Trainer, TrainingError
+from clic.training.losses import check_effect
 from clic.training.metrics_log import Averages, MetricsLog, missing_negatives, read
 from clic.training.trainer import autocast_dtype
 from clic.types import Batch
@@ -159,6 +160,32 @@ def test_the_schedule_spans_the_run(setup: Callable[..., Setup]) -> None:
     assert rates[4] == pytest.approx(0.01) and rates[7] < 0.002
 
 
+def test_each_step_uses_the_rate_of_its_own_number(setup: Callable[..., Setup]) -> None:
+    """Token rows that no caption holds are moved by the decay alone, which the rate scales."""
+    run = setup("optim.weight_decay=0.5", "optim.lr=0.4", "optim.warmup_fraction=0.5", steps=4)
+    expected = run.clip.model.token_embedding.weight[40000].detach().clone()
+    rates = [run.trainer.lr_at(step) for step in range(4)]
+    assert rates[0] != rates[1] and rates[2] != rates[3]
+    for step, rate in enumerate(rates):
+        run.trainer.step(run.builder.build(step))
+        expected *= 1 - rate * 0.5
+        torch.testing.assert_close(run.clip.model.token_embedding.weight[40000], expected)
+
+
+def test_the_record_has_the_rate_that_was_used(setup: Callable[..., Setup]) -> None:
+    run = setup("optim.warmup_fraction=0.5", steps=4)
+    used: list[float] = []
+    step = run.trainer.optimizer.step
+
+    def watched() -> Any:
+        used.append(run.trainer.optimizer.param_groups[0]["lr"])
+        return step()
+
+    run.trainer.optimizer.step = watched  # type: ignore[method-assign]
+    assert [record["lr"] for record in run.fit()] == used
+    assert used == [run.trainer.lr_at(number) for number in range(4)]
+
+
 def test_only_matrices_decay(setup: Callable[..., Setup]) -> None:
     run = setup("model.train=both", "model.train_logit_scale=true", "optim.weight_decay=0.3")
     decayed, plain = run.trainer.optimizer.param_groups
@@ -226,6 +253,66 @@ def test_gradients_are_clipped(setup: Callable[..., Setup]) -> None:
     assert norm.item() == pytest.approx(0.001, rel=1e-3)
 
 
+@pytest.mark.parametrize("words", [(), ("optim.grad_clip=0.001",), ("optim.grad_clip=1000",)])
+def test_scaled_gradients_are_clipped_and_applied_as_others_are(
+    setup: Callable[..., Setup], words: tuple[str, ...]
+) -> None:
+    found = []
+    for scale in (None, 2.0**20):
+        run = setup(*words)
+        if scale is not None:
+            run.trainer.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        reports = [run.trainer.step(run.builder.build(step)) for step in range(3)]
+        norms = [float(report["grad_norm"]) for report in reports if "grad_norm" in report]
+        found.append((norms, run.weights()))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    for name, value in found[0][1].items():
+        torch.testing.assert_close(found[1][1][name], value, rtol=1e-5, atol=1e-7)
+
+
+def test_the_scaler_is_restored(setup: Callable[..., Setup]) -> None:
+    run, again = setup(), setup()
+    for one, scale in ((run, 4.0), (again, 1024.0)):
+        one.trainer.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=2)
+        one.trainer.scaler.scale(torch.ones(()))
+    run.trainer.step(run.builder.build(0))
+    again.trainer.restore(run.trainer.state())
+    assert again.trainer.scaler.get_scale() == 4.0
+    for one in (run, again):
+        one.trainer.step(one.builder.build(1))
+        assert one.trainer.scaler.get_scale() == 8.0  # the second good step of two
+
+
+def test_a_run_without_a_scaler_continues_with_one(setup: Callable[..., Setup]) -> None:
+    """From fp32 or bf16 to fp16, as on a GPU without bf16; and back."""
+    run, again = setup(), setup()
+    run.trainer.step(run.builder.build(0))
+    again.trainer.scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
+    again.trainer.restore(run.trainer.state())
+    again.trainer.step(again.builder.build(1))
+    assert again.trainer.scaler.get_scale() == 16.0
+    run.trainer.restore(again.trainer.state())
+    run.trainer.step(run.builder.build(2))
+    assert run.trainer.done == 3
+
+
+def test_dropout_differs_from_rank_to_rank(
+    setup: Callable[..., Setup], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, seeds = setup(), set()
+
+    def keep(seed: int) -> None:
+        seeds.add(seed)
+        raise KeyError  # this is enough of the step
+
+    monkeypatch.setattr("clic.training.trainer.seed_torch", keep)
+    for rank in (0, 1, 2):
+        monkeypatch.setattr("clic.distributed.rank", lambda group=None, rank=rank: rank)
+        with pytest.raises(KeyError):
+            run.trainer.step(run.builder.build(3))
+    assert len(seeds) == 3
+
+
 def test_dropout_is_a_function_of_seed_and_step(setup: Callable[..., Setup]) -> None:
     run, draws = setup(), []
     for noise in (0, 1):
@@ -235,6 +322,104 @@ def test_dropout_is_a_function_of_seed_and_step(setup: Callable[..., Setup]) -> 
     assert torch.equal(*draws)
     run.trainer.step(run.builder.build(4))
     assert not torch.equal(draws[0], torch.rand(4))
+
+
+UNIMODAL = ("loss.contrastive_weight=0", "loss.hard_negative_weight=0")
+
+
+def test_what_no_loss_reaches_is_frozen_and_named(
+    setup: Callable[..., Setup], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("sampling.kinds=composite", "model.train=both", "model.train_logit_scale=true")
+    run = setup(*UNIMODAL, *words)
+    assert capsys.readouterr().out == (
+        "frozen, since no loss of this run reaches them: logit_scale, visual.*\n"
+    )
+    before = run.weights()
+    models.set_mode(run.clip.model, run.trainer.trained)
+    run.trainer.step(run.builder.build(0))
+    changed = {n for n, value in run.weights().items() if not torch.equal(before[n], value)}
+    assert changed and not any(n.startswith(("visual.", "logit_scale")) for n in changed)
+    setup(*UNIMODAL, "model.train=both", "model.train_logit_scale=true")
+    assert capsys.readouterr().out == ""  # the single steps reach it all
+
+
+def test_trying_what_a_loss_reaches_leaves_no_trace(setup: Callable[..., Setup]) -> None:
+    run = setup("model.train=both")
+    fresh = models.create(run.trainer.config.model.name).model
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    Trainer(run.trainer.config, run.clip, 2)
+    assert torch.equal(torch.rand(3), expected)
+    modes = [module.training for module in fresh.modules()]
+    assert [module.training for module in run.clip.model.modules()] == modes
+    for name, value in fresh.state_dict().items():
+        assert torch.equal(run.clip.model.state_dict()[name], value), name
+    assert all(parameter.grad is None for parameter in run.clip.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([*UNIMODAL, "model.train=vision"], "model.train=vision .*trains nothing"),
+        ([*UNIMODAL, "model.train=vision", "sampling.kinds=composite"], "trains nothing"),
+        (["train.batch_size=1"], "train.batch_size=1 on 1 rank trains nothing: loss.single=clip"),
+        (["train.batch_size=1", "sampling.kinds=single"], "train.batch_size=1"),
+        (
+            ["train.batch_size=1", "sampling.kinds=composite", "loss.composite=clip"],
+            "loss.composite=clip",
+        ),
+        (
+            [
+                "train.batch_size=1",
+                "sampling.kinds=composite",
+                "loss.hard_negative_weight=0",
+                "loss.unimodal_weight=0",
+            ],
+            "loss.composite=clic",
+        ),
+    ],
+)
+def test_steps_that_would_train_nothing_are_refused(
+    settings: Callable[..., Config], words: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_effect(settings(*words), 1)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sampling.kinds=composite"],
+        ["sampling.kinds=composite", *UNIMODAL],
+        ["sampling.kinds=composite", "loss.contrastive_weight=0", "loss.unimodal_weight=0"],
+        ["+experiment=shapes_negclip"],
+    ],
+    ids=["clic", "unimodal", "hard negatives", "softmax with negatives"],
+)
+def test_one_image_has_a_loss_where_there_is_more_than_the_others(
+    setup: Callable[..., Setup], words: list[str]
+) -> None:
+    run = setup(*words, "train.batch_size=1")
+    check_effect(run.trainer.config, 1)
+    models.set_mode(run.clip.model, run.trainer.trained)
+    losses = [run.trainer.step(run.builder.build(step))["loss"] for step in range(4)]
+    assert max(losses) > 0  # a row without a negative has none with the softmax
+
+
+def test_one_image_on_each_of_two_ranks_is_a_batch(settings: Callable[..., Config]) -> None:
+    check_effect(settings("train.batch_size=1", "sampling.kinds=single"), 2)
+
+
+def test_one_image_of_a_sigmoid_model_has_a_loss(
+    settings: Callable[..., Config], build_tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = models.save(build_tiny(tmp_path / "cfg", init_logit_bias=-10.0), tmp_path / "sigmoid")
+    words = ("train.batch_size=1", "sampling.kinds=single", f"model.name={folder}")
+    check_effect(settings(*words), 1)
+    with pytest.raises(ConfigError, match=r"loss\.single=softmax_negatives needs a softmax"):
+        check_effect(settings("loss.single=softmax_negatives", *words), 1)
 
 
 def test_recomputing_activations_trains(
@@ -274,7 +459,119 @@ def test_precisions() -> None:
         autocast_dtype("bf8", CPU)
 
 
+@pytest.mark.parametrize(
+    ("emulates", "native", "expected"),
+    [(True, True, torch.bfloat16), (True, False, torch.float16), (False, False, torch.float16)],
+    ids=["A100", "T4 and V100", "older"],
+)
+def test_automatic_precision_does_not_take_an_emulated_one(
+    monkeypatch: pytest.MonkeyPatch, emulates: bool, native: bool, expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: emulates if including_emulation else native,
+    )
+    assert autocast_dtype("auto", torch.device("cuda", 0)) == expected
+
+
 # --- numbers that go wrong -----------------------------------------------------------------------
+
+
+def spoil(run: Setup, steps: range | list[int], value: float = math.nan) -> Iterator[Batch]:
+    """Yield the batches; in some steps one gradient is not finite, though the loss is."""
+    weight = run.clip.model.ln_final.weight
+    for batch in run.batches():
+        hook = weight.register_hook(lambda grad: torch.full_like(grad, value))
+        if batch.step not in steps:
+            hook.remove()
+        yield batch
+        hook.remove()
+
+
+def is_finite(weights: dict[str, torch.Tensor]) -> bool:
+    return all(bool(value.isfinite().all()) for value in weights.values())
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("words", [(), ("optim.grad_clip=1.0",), ("model.train=both",)])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_step_with_a_gradient_that_is_not_finite_is_skipped_and_counted(
+    setup: Callable[..., Setup], value: float, words: tuple[str, ...], scaled: bool
+) -> None:
+    """In the step of a save, between two of them, and in the last one."""
+    run = setup("train.save_every=2", "train.log_every=2", *words)
+    if scaled:
+        run.trainer.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    kept: list[dict[str, torch.Tensor]] = []
+    log = MetricsLog(run.log_path, 0, 6, WandbConfig(), "run", {})
+    models.set_mode(run.clip.model, run.trainer.trained)
+    run.trainer.fit(spoil(run, [1, 2, 5], value), log, lambda s: kept.append(run.weights()))
+    log.close()
+    assert [record["skipped_steps"] for record in read(run.log_path)] == [1, 1, 1]
+    assert "NaN" not in run.log_path.read_text() and "Infinity" not in run.log_path.read_text()
+    assert len(kept) == 2 and all(map(is_finite, [*kept, run.weights()]))
+
+
+def test_a_skipped_step_leaves_weights_and_moments_as_they_were(
+    setup: Callable[..., Setup],
+) -> None:
+    run = setup()
+    batches = spoil(run, [1])
+    models.set_mode(run.clip.model, run.trainer.trained)
+    run.trainer.step(next(batches))
+    before, moments = run.weights(), run.trainer.state().optimizer["state"]
+    moments = {n: {k: v.clone() for k, v in m.items()} for n, m in moments.items()}
+    run.trainer.step(next(batches))
+    after = run.trainer.state().optimizer["state"]
+    assert all(torch.equal(before[name], value) for name, value in run.weights().items())
+    assert all(torch.equal(after[n][k], v) for n, m in moments.items() for k, v in m.items())
+
+
+@pytest.mark.parametrize(
+    ("most", "steps", "ends"),
+    [
+        (2, [1, 2, 3], "3 steps in a row were skipped, the last of them step 4"),
+        (2, [1, 2, 4, 5], None),
+        (0, [3], "1 steps in a row were skipped, the last of them step 4"),
+        (20, range(6), "6 steps in a row were skipped, the last of them step 6"),
+        (20, range(1, 6), None),
+    ],
+)
+def test_too_many_skipped_steps_in_a_row_end_the_run(
+    setup: Callable[..., Setup], most: int, steps: range | list[int], ends: str | None
+) -> None:
+    """As does a run of which every step was skipped, however short it is."""
+    run = setup(f"train.max_skipped={most}", "train.log_every=6", "train.save_every=2")
+    if ends is None:
+        run.fit(spoil(run, steps))
+        assert run.trainer.done == 6
+    else:
+        with pytest.raises(TrainingError, match=rf"{ends}.*max_skipped={most}.*optim\.lr"):
+            run.fit(spoil(run, steps))
+    assert is_finite(run.weights())
+
+
+def test_weights_that_are_not_finite_are_never_saved(setup: Callable[..., Setup]) -> None:
+    """However they came to be: here, by a rate at which a finite gradient is too much."""
+    for words in (("train.save_every=1",), ("train.save_every=0", "train.log_every=100")):
+        run = setup("optim.lr=1e39", "optim.schedule=constant", *words, steps=1 if words[1:] else 6)
+        with pytest.raises(TrainingError, match=r"weights are not finite \(.*\) by step 1"):
+            run.fit()
+        assert run.saved == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_starting_weights_that_are_not_finite_are_named(
+    settings: Callable[..., Config], value: float
+) -> None:
+    config = settings()
+    clip = models.create(config.model.name)
+    with torch.no_grad():
+        clip.model.ln_final.bias[0] = value
+    message = r"model\.name=.* weights are not finite \(ln_final\.bias\) as it is loaded"
+    with pytest.raises(ModelError, match=message):
+        Trainer(config, clip, 2)
 
 
 def broken(run: Setup, at: int) -> Iterator[Batch]:

@@ -1,0 +1,225 @@
+"""What each of two ranks does with every family of models; `ranks.py` runs it."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import math
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clic import distributed, models
+from clic.config import Config, WandbConfig
+from clic.errors import ConfigError
+from clic.models import ClipModel
+from clic.training.losses import check_effect
+from clic.training.metrics_log import MetricsLog
+from clic.training.trainer import Trainer
+from clic.types import KINDS, Batch
+
+B, STEPS = 2, 3
+LENGTH, VOCABULARY = 8, 64
+VISION = {"layers": 1, "width": 16, "head_width": 8, "image_size": 16, "patch_size": 8}
+TEXT = {"context_length": LENGTH, "vocab_size": VOCABULARY, "width": 16, "heads": 2, "layers": 1}
+LAST = {"no_causal_mask": True, "pool_type": "last"}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "clip": {},
+    "custom-text": {"custom_text": True},
+    "hugging-face-text": {"custom_text": True},  # its tower comes in `build`
+    "siglip": {"custom_text": True, "init_logit_bias": -10.0, "text_cfg": {**TEXT, **LAST}},
+    "coca": {
+        "custom_text": True,
+        "vision_cfg": {**VISION, "attentional_pool": True, "output_tokens": True,
+                       "attn_pooler_heads": 2},
+        "text_cfg": {**TEXT, "embed_cls": True, "output_tokens": True},
+        "multimodal_cfg": {**TEXT, "mlp_ratio": 2, "attn_pooler_heads": 2},
+    },
+    "timm-vision": {
+        "vision_cfg": {"timm_model_name": "test_resnet", "timm_pool": "avg",
+                       "timm_proj": "linear", "image_size": 32},
+    },
+}  # fmt: skip
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "clip": {"kinds": "single"},
+    "softmax_negatives": {"kinds": "single", "single": "softmax_negatives"},
+    "clic": {"kinds": "alternate"},
+    "contrastive alone": {"hard_negative_weight": 0.0, "unimodal_weight": 0.0},
+    "hard negatives alone": {"contrastive_weight": 0.0, "unimodal_weight": 0.0},
+    "unimodal alone": {"contrastive_weight": 0.0, "hard_negative_weight": 0.0},
+    "unimodal alone, then clip": {
+        "contrastive_weight": 0.0,
+        "hard_negative_weight": 0.0,
+        "kinds": "alternate",
+    },
+}
+
+
+def tokens(words: Tensor) -> Tensor:
+    """Return token ids whose end comes before the last but one."""
+    words[..., -2], words[..., -1] = VOCABULARY - 1, 0
+    return words
+
+
+def build(family: str, folder: Path) -> ClipModel:
+    """Return a small random model, the same on every rank."""
+    folder = folder / f"{family}-{distributed.rank()}"
+    folder.mkdir()
+    architecture = {"embed_dim": 16, "vision_cfg": VISION, "text_cfg": TEXT, **FAMILIES[family]}
+    config = {"model_cfg": architecture, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    clip = replace(
+        models.create(str(folder), None),
+        tokenizer=lambda texts: tokens(torch.ones(len(texts), LENGTH, dtype=torch.int64)),
+    )
+    if family == "coca":  # open_clip leaves it as the memory was
+        nn.init.normal_(clip.model.text_decoder.text_projection)
+    models.write_files(clip, folder)  # a folder of a model holds weights
+    if family == "custom-text":
+        # As the pooling layer of BERT, which a tower that averages its tokens has and never calls.
+        clip.model.text.pooler = nn.Linear(16, 16)
+    if family == "hugging-face-text":
+        from open_clip.hf_model import HFTextEncoder
+        from transformers import BertConfig
+
+        bert = BertConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=LENGTH,
+        )
+        clip.model.text = HFTextEncoder("bert", 16, bert, "mean_pooler", "linear")
+    return clip
+
+
+def settings(objective: str, train: str, clip: ClipModel) -> Config:
+    config = Config()
+    config.model.name, config.model.pretrained = clip.source.open_clip_name, None
+    config.model.train = train
+    config.train.batch_size, config.train.max_steps = B, STEPS
+    config.train.device, config.train.save_every = "cpu", 0
+    config.optim.lr, config.optim.schedule = 1e-3, "constant"
+    config.sampling.kinds = "composite"
+    config.captions.composite_positives = 2
+    for name, value in OBJECTIVES[objective].items():
+        setattr(config.sampling if name == "kinds" else config.loss, name, value)
+    if config.loss.single == "softmax_negatives":
+        config.captions.single_negative = "swap"
+    if config.loss.hard_negative_weight == 0:
+        config.captions.composite_negative = "none"
+    return config
+
+
+def batches(config: Config, clip: ClipModel) -> Iterator[Batch]:
+    """Yield this rank's random batches."""
+    size, schedule = clip.preprocess.size, config.sampling.kinds
+    for step in range(STEPS):
+        generator = torch.Generator().manual_seed(10 * step + distributed.rank())
+        kind = KINDS[step % 2] if schedule == "alternate" else schedule
+        names = config.captions.negative_kinds(kind)  # type: ignore[arg-type]
+
+        def texts(slots: int, generator: torch.Generator = generator) -> Tensor:
+            return tokens(torch.randint(1, VOCABULARY - 1, (B, slots, LENGTH), generator=generator))
+
+        yield Batch(
+            images=torch.randint(0, 256, (B, size, size, 3), generator=generator).byte(),
+            mean=clip.preprocess.mean,
+            std=clip.preprocess.std,
+            positives=texts(2 if kind == "composite" else 1),
+            negatives=texts(len(names)) if names else None,
+            # One rank has none: the number of negatives must not decide what is reached.
+            negative_mask=torch.full((B, len(names)), distributed.is_main()) if names else None,
+            kind=kind,  # type: ignore[arg-type]
+            step=step,
+            negative_kinds=names,
+        )
+
+
+def train(clip: ClipModel, objective: str, part: str) -> dict[str, Any]:
+    """Return what became of three steps, or why they were refused."""
+    config = settings(objective, part, clip)
+    try:
+        check_effect(config, distributed.world_size())
+    except ConfigError as error:
+        return {"refused": str(error)}
+    clip = copy.deepcopy(clip)
+    trainer = Trainer(config, clip, STEPS)
+    before = {name: value.clone() for name, value in clip.model.named_parameters()}
+    models.set_mode(clip.model, trainer.trained)
+    losses = [float(trainer.step(batch)["loss"]) for batch in batches(config, clip)]
+    after = dict(clip.model.named_parameters())
+    moved = [name for name, value in after.items() if not torch.equal(before[name], value)]
+    return {
+        "losses": losses,
+        "moved": moved,
+        "frozen": [name for name, value in after.items() if not value.requires_grad],
+        "sum": float(sum(value.detach().double().sum() for value in after.values())),
+    }
+
+
+def skip(clip: ClipModel) -> dict[str, Any]:
+    """Return the weights' sums where rank 1 alone meets gradients that are not finite, once."""
+    clip = copy.deepcopy(clip)
+    config = settings("clip", "text", clip)
+    trainer = Trainer(config, clip, STEPS)
+    scale, sums = clip.model.ln_final.weight, []
+    for batch in batches(config, clip):
+        hook = None
+        if batch.step == 1 and distributed.rank() == 1:
+            hook = scale.register_hook(lambda grad: grad * math.nan)
+        trainer.step(batch)
+        if hook is not None:
+            hook.remove()
+        sums.append(float(sum(p.detach().double().sum() for p in clip.model.parameters())))
+    return {"sums": sums, "read": trainer.skipped.read()}
+
+
+def stop(clip: ClipModel, folder: Path) -> dict[str, Any]:
+    """Return where each rank stops when rank 1 alone is told to, and what dropout draws."""
+    config = settings("clip", "text", clip)
+    config.train.log_every = 2
+    trainer = Trainer(config, copy.deepcopy(clip), STEPS)
+    saved: list[int] = []
+    draws: list[float] = []
+
+    def told() -> Iterator[Batch]:
+        for batch in batches(config, clip):
+            if batch.step == 0 and distributed.rank() == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+            draws.append(float(torch.rand(())))
+
+    log = MetricsLog(folder / "metrics.jsonl", 0, STEPS, WandbConfig(), "run", {})
+    try:
+        trainer.fit(told(), log, lambda state: saved.append(state.step))
+        ended = "by itself"
+    except KeyboardInterrupt:
+        ended = "stopped"
+    finally:
+        log.close()
+    return {"ended": ended, "done": trainer.done, "saved": saved, "draws": draws}
+
+
+def main(folder: Path) -> None:
+    found: dict[str, Any] = {}
+    for family in FAMILIES:
+        if family == "hugging-face-text" and importlib.util.find_spec("transformers") is None:
+            continue
+        clip = build(family, folder)
+        for objective in OBJECTIVES:
+            for part in ("text", "vision", "both"):
+                found[f"{family}/{objective}/{part}"] = train(clip, objective, part)
+        if family == "clip":
+            found["skip"] = skip(clip)
+            found["stop"] = stop(clip, folder)
+    (folder / f"rank-{distributed.rank()}.json").write_text(json.dumps(found))
