@@ -28,7 +28,7 @@ class Span(NamedTuple):
 NOTHING = Span(0, 0)
 IMAGE_TYPES = (
     *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
-    *(".jfif", ".jpe", ".avif"),
+    *(".jfif", ".jpe", ".avif", ".pjpeg", ".pjp"),
 )
 TEXT_TYPES = (".json", ".txt")
 Members = dict[str, Span]
@@ -69,8 +69,8 @@ def walk(
         notes: Where to put what the user should know of names that occur twice or have dots.
 
     Raises:
-        DataError: The tar is broken or cut, or has a name that leads out of a folder; but what
-            comes before that is yielded first.
+        DataError: The tar is broken or cut, or has names that lead out of a folder; but what can
+            be read is yielded first.
     """
     groups: dict[str, tuple[str, list[tuple[str, Span]]]] = {}
     failure = None
@@ -93,8 +93,6 @@ def walk(
         for key, members in _by_last_dot(first_dot, found, dotted):
             for sample in _samples(key, members, twice, replaced):
                 yield key, sample
-    if failure is not None:
-        raise failure
     if notes is not None:
         for names, what in (
             (twice, "keys occur again behind a whole sample and are taken for further samples"),
@@ -105,6 +103,8 @@ def walk(
         ):  # fmt: skip
             if names:
                 notes.append(f"{len(names)} {what} ({', '.join(names[:_SHOWN])}, ...)")
+    if failure is not None:
+        raise failure
 
 
 def _by_last_dot(
@@ -158,12 +158,14 @@ def dots(key: str, members: Members) -> str:
 
 def _files(file: BinaryIO, shard: Path) -> Iterator[tuple[str, Span]]:
     end = os.fstat(file.fileno()).st_size
+    outside: list[str] = []
     try:
         with tarfile.open(fileobj=file, mode="r:", tarinfo=_Entry) as tar:
             for info in tar:
-                _check_name(shard, info.name)
                 cut = info.offset_data + info.size > end  # which the next step says
-                if info.isfile() and info.name.strip("/.") and not cut:
+                if info.name.startswith("/") or ".." in PurePosixPath(info.name).parts:
+                    outside.append(info.name)
+                elif info.isfile() and info.name.strip("/.") and not cut:
                     yield info.name, Span(info.offset_data, info.size)
                 tar.members = []  # type: ignore[attr-defined]  # which tarfile collects
             end = tar.offset
@@ -182,13 +184,11 @@ def _files(file: BinaryIO, shard: Path) -> Iterator[tuple[str, Span]]:
     # tarfile takes a cut or broken header for the end; the real end is a block of zeros.
     if read_span(file, Span(end, tarfile.BLOCKSIZE), shard) != bytes(tarfile.BLOCKSIZE):
         raise DataError(f"{shard} is broken at byte {end}; fetch or pack it again")
-
-
-def _check_name(shard: Path, name: str) -> None:
-    if name.startswith("/") or ".." in PurePosixPath(name).parts:
+    if outside:
+        more = f" (and {len(outside) - 1} more)" if len(outside) > 1 else ""
         raise DataError(
-            f"{shard} is refused: its entry {name!r} leads out of the folder it would be unpacked "
-            "into; pack it again with plain names"
+            f"{shard} is refused: its entry {outside[0]!r}{more} leads out of the folder it would "
+            "be unpacked into; pack it again with plain names"
         )
 
 

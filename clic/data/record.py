@@ -11,12 +11,12 @@ from clic.errors import DataError
 MAX_TEXT = 1_000_000
 """Bytes of a sample's JSON, or of its text, above which it is refused."""
 
-_MARKS = {  # the longer first: UTF-32's begins as UTF-16's
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16's, which it begins with
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
 }
 
 
@@ -38,24 +38,51 @@ def parse_record(data: bytes) -> dict[str, Any]:
     return record
 
 
-def decode_text(data: bytes) -> str:
-    """Return the text of a `.txt`: UTF-8, or what a byte order mark says.
+def detect_encoding(start: bytes, given: str | None = None) -> tuple[str, int]:
+    """Return the encoding of a text by its first bytes, and the length of its byte order mark.
+
+    Args:
+        start: The first bytes.
+        given: What the user says it is; None takes UTF-8, where no mark and no zeros between the
+            letters tell of UTF-16 or UTF-32.
+    """
+    for mark, encoding in _MARKS.items():
+        if start.startswith(mark):
+            return encoding, len(mark)
+    if given is not None:
+        return given, 0
+    high, low = start[:512:2], start[1:512:2]
+    for encoding, zeros, others in (("utf-16-le", low, high), ("utf-16-be", high, low)):
+        if zeros.count(0) * 2 > len(zeros) and not others.count(0):
+            return encoding, 0
+    return "utf-8", 0
+
+
+def decode_text(data: bytes, what: str = "its text") -> str:
+    """Return a text that is UTF-8, or what its byte order mark says.
+
+    Args:
+        data: The bytes.
+        what: What they are, for messages.
 
     Raises:
         DataError: It is neither. No other encoding is guessed, since a wrong guess is trained on.
     """
-    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+    likely, mark = detect_encoding(data)
+    encoding = likely if mark else "utf-8"
+    unmarked = "" if likely == encoding else f"{likely[:6]}{likely[7:]}"  # as iconv writes it
+    remedy = "save it as UTF-8, e.g. by iconv -f {} -t utf-8"
     try:
-        text = data.decode(encoding)
+        text = data[mark:].decode(encoding)
     except UnicodeDecodeError as error:
         raise DataError(
-            f"its text is not {encoding.upper().removesuffix('-SIG')} ({error.reason} at byte "
-            f"{error.start}); save it as UTF-8, e.g. by iconv -f cp1252 -t utf-8"
+            f"{what} is not {encoding[:6].upper()} ({error.reason} at byte {mark + error.start}); "
+            f"{remedy.format(unmarked or 'cp1252')}"
         ) from error
     if "\0" in text:
         raise DataError(
-            "its text holds zero bytes, as UTF-16 without a byte order mark does; save it as UTF-8,"
-            " e.g. by iconv -f utf-16le -t utf-8"
+            f"{what} holds zero bytes, as UTF-16 without a byte order mark does; "
+            f"{remedy.format(unmarked or 'utf-16le')}"
         )
     return text
 

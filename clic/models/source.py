@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,13 @@ PACKAGED = {"shapes-base": Path(__file__).parent.parent / "shapes" / "base"}
 
 ACTIVATIONS = {"-quickgelu": True, "-gelu": False}
 """What ends an architecture's name and says which activation a weights file was trained with."""
+
+QUICK_FILES = {"negclip.pth": "ViT-B-32", "negclip.pt": "ViT-B-32"}
+"""Published weights files that are known to be of QuickGELU by their name, with their architecture.
+
+NegCLIP, which was tuned from OpenAI's weights, is published as such a file.
+"""
+_noted: set[Path] = set()
 
 
 @dataclass(frozen=True)
@@ -297,6 +305,16 @@ def _told(
             f"QuickGELU or GELU is no choice of {architecture_name}, both of whose towers have "
             "their own; leave it out"
         )
+    if told is None and file and QUICK_FILES.get(file.name.lower()) == architecture_name:
+        if file not in _noted:
+            _noted.add(file)
+            print(
+                f"{file} has the name of weights that are published with QuickGELU, which is "
+                f"taken; where it is not of them, say so: {architecture_name}-gelu:FILE (in "
+                "clic-train also model.quick_gelu=false)",
+                file=sys.stderr,
+            )
+        return True
     if told is None and file is not None and _has_twin(architecture_name):
         raise ModelError(
             f"{file} goes with {architecture_name} in two ways, and the wrong one gives wrong "

@@ -77,7 +77,9 @@ def test_captions_from_stdin(
     assert code == 0 and out.count("swap") == 1 and "none" in out
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
+)
 def test_byte_order_marks_of_a_file_are_no_words(
     encoding: str,
     tmp_path: Path,
@@ -97,9 +99,17 @@ def test_byte_order_marks_of_a_file_are_no_words(
     assert run(monkeypatch, capsys, *words, "-")[1] == out
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "utf-16-le"])
+@pytest.mark.parametrize(
+    ("encoding", "says"),
+    [
+        ("cp1252", "is not UTF-8 (invalid start byte at byte 7)"),
+        ("utf-16-le", "UTF-8, e.g. by iconv -f utf-16le"),
+        ("utf-16-be", "UTF-8, e.g. by iconv -f utf-16be"),
+    ],
+)
 def test_a_file_in_another_encoding_is_named_with_the_remedy(
     encoding: str,
+    says: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -107,7 +117,7 @@ def test_a_file_in_another_encoding_is_named_with_the_remedy(
     (tmp_path / "in.txt").write_bytes("the man\u2019s caf\u00e9\n".encode(encoding))
     code, out, err = run(monkeypatch, capsys, "--file", str(tmp_path / "in.txt"))
     assert code == 2 and not out and err.count("\n") == 1
-    assert "in.txt cannot be read: it is no UTF-8 text" in err and "iconv -f" in err
+    assert f"--file {tmp_path / 'in.txt'}" in err and says in err and "iconv -f" in err
 
 
 def test_captions_of_another_script_are_counted(

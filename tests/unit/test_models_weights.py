@@ -294,7 +294,7 @@ def test_the_weights_of_a_folder_are_told_their_folder(tiny: Path) -> None:
 def test_a_weights_file_must_say_its_activation_where_both_exist(
     model: nn.Module, tmp_path: Path, name: str, split: bool
 ) -> None:
-    file = tmp_path / "negclip.pt"
+    file = tmp_path / "tuned.pt"
     torch.save(model.state_dict(), file)
     given = (name, str(file)) if split else (f"{name}:{file}",)
     with pytest.raises(ModelError, match=f"{name}-quickgelu:FILE.*{name}-gelu:FILE") as error:
@@ -302,6 +302,37 @@ def test_a_weights_file_must_say_its_activation_where_both_exist(
     assert "model.quick_gelu=true or false" in str(error.value)
     assert models.resolve(*given, quick_gelu=True).activation == "QuickGELU"
     assert models.resolve(*given, quick_gelu=False).activation == "GELU"
+
+
+@pytest.mark.parametrize("name", ["negclip.pth", "negclip.pt", "NegCLIP.PT"])
+@pytest.mark.parametrize("split", [True, False])
+def test_a_published_file_known_by_its_name_has_its_activation_and_that_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, split: bool
+) -> None:
+    file = tmp_path / name
+    file.touch()
+    given = ("ViT-B-32", str(file)) if split else (f"ViT-B-32:{file}",)
+    found = [models.resolve(*given) for _ in range(2)]
+    assert [source.activation for source in found] == ["QuickGELU", "QuickGELU"]
+    assert found[0].reference == f"ViT-B-32-quickgelu:{file}"
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith(f"{file} has the name")
+    assert "ViT-B-32-gelu:FILE" in error and "model.quick_gelu=false" in error
+
+
+def test_what_was_said_goes_before_a_files_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "negclip.pth"
+    file.touch()
+    assert models.resolve(f"ViT-B-32:{file}", quick_gelu=False).activation == "GELU"
+    assert models.resolve(f"ViT-B-32-gelu:{file}").activation == "GELU"
+    assert models.resolve(f"ViT-B-32-quickgelu:{file}").activation == "QuickGELU"
+    for name in (f"ViT-L-14:{file}", f"ViT-B-32:{file.rename(tmp_path / 'my-negclip.pth')}"):
+        file.touch()
+        with pytest.raises(ModelError, match="say which activation"):
+            models.resolve(name)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

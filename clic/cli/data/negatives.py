@@ -7,7 +7,6 @@ last with the first.
 from __future__ import annotations
 
 import argparse
-import codecs
 import json
 import re
 import sys
@@ -30,9 +29,6 @@ EXAMPLES = (
     'clic-data negatives --caption "a dog chases a red ball"',
     'clic-data negatives --caption "a dog on a bed" --caption "two cats"',
     "clic-data negatives --file captions.txt --n 2 --json > out.jsonl",
-)
-_NO_UTF8 = (
-    "--file {} cannot be read: it is no UTF-8 text; save it as UTF-8, e.g. by iconv -f {} -t utf-8"
 )
 
 
@@ -107,7 +103,9 @@ def _captions(flags: argparse.Namespace) -> list[str]:
 
 
 def _read(path: Path) -> str:
-    """Return the text of a file or of stdin: UTF-8, or UTF-16 where its first bytes say so."""
+    """Return the text of a file or of stdin."""
+    from clic.data.record import decode_text
+
     try:
         if str(path) != "-":
             data = path.read_bytes()
@@ -117,15 +115,7 @@ def _read(path: Path) -> str:
             data = sys.stdin.read().encode()
     except OSError as error:
         raise DataError(f"--file {path} cannot be read: {error.strerror}") from error
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16", "replace")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(_NO_UTF8.format(path, "cp1252")) from error
-    if "\0" in text:
-        raise DataError(_NO_UTF8.format(path, "utf-16le"))
-    return text
+    return decode_text(data, f"--file {path}")
 
 
 def _bare(line: str) -> str:

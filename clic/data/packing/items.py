@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
 import re
@@ -11,19 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clic.data.record import detect_encoding
 from clic.errors import DataError
 
 Place = tuple[Any, ...]
 """Where an image lies: a name of `clic.data.packing.fetch.FETCHERS`, and its arguments."""
 # What pandas, databases and spreadsheets write for a missing text, once it has become a string.
 MISSING = frozenset({"nan", "none", "null", "nil", "na", "n/a", "#n/a", "<na>", "nat", "undefined"})
-_MARKS = {
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16's, which it begins with
-    codecs.BOM_UTF32_BE: "utf-32-be",
-    codecs.BOM_UTF16_LE: "utf-16-le",
-    codecs.BOM_UTF16_BE: "utf-16-be",
-}
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
@@ -138,26 +131,6 @@ def is_missing(text: str) -> bool:
     """Return whether a text is empty, or what programs write where there is none."""
     bare = text.strip()
     return not bare or bare.lower() in MISSING
-
-
-def detect_encoding(start: bytes, given: str | None = None) -> tuple[str, int]:
-    """Return the encoding of a text by its first bytes, and the length of its byte order mark.
-
-    Args:
-        start: The first bytes.
-        given: What the user says it is; None takes UTF-8, where no mark and no zeros between the
-            letters tell of UTF-16 or UTF-32.
-    """
-    for mark, encoding in _MARKS.items():
-        if start.startswith(mark):
-            return encoding, len(mark)
-    if given is not None:
-        return given, 0
-    high, low = start[:512:2], start[1:512:2]
-    for encoding, zeros, others in (("utf-16-le", low, high), ("utf-16-be", high, low)):
-        if zeros.count(0) * 2 > len(zeros) and not others.count(0):
-            return encoding, 0
-    return "utf-8", 0
 
 
 def decode_text(data: bytes, given: str | None = None) -> str:

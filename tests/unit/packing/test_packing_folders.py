@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 
 from clic.data import ShardSource
@@ -80,19 +81,61 @@ def write(path: Path, members: list[tuple[str, bytes]]) -> Path:
     return path
 
 
-def test_a_name_that_comes_again_in_a_tar_is_a_further_sample(
-    put: Put, packed: Pack, image: Image
+A, B, X, Y = ("a.jpg", 20), ("a.jpg", 30), ("a.txt", "One"), ("a.txt", "Two")
+TARS = {
+    # members (images by their width), and what is said of them
+    "two tars in one": ([A, X, B, Y], "1 keys occur again"),
+    "an image behind": ([A, X, B], "1 keys occur again"),
+    "by type": ([A, B, X, Y], "2 members have the name of a later one"),
+    "an image twice": ([A, B, X], "1 members have the name of a later one"),
+    "dots that pair": ([("v1.0 a.JPG", 20), ("v1.0 a.txt", "One"), ("v1.0 b.jpg", 30),
+                        ("v1.0 b.txt", "Two")], "2 samples are read by the last dot"),
+    "dots that do not": ([("a.left.jpg", 20), ("a.txt", "One")], ""),
+    "parts of one": ([A, ("a.seg.png", 9), ("a.crop.txt", "Part"), X], ""),
+    "junk": ([("__MACOSX/a.jpg", 9), ("__MACOSX/a.txt", "?"), ("in/.DS_Store", "?"), A,
+              ("._a.jpg", "?"), ("PaxHeaders.1/a.txt", "?"), X], ""),
+    "rare endings": ([("a.pjp", 20), X, ("a.pjp", 30), Y, ("v1.0.PJPEG", 9), ("v1.0.txt", "B")],
+                     "1 keys occur again"),
+    "two formats": ([("a.png", 30), A, X], ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TARS)
+def test_a_tar_holds_the_same_samples_for_packing_as_for_the_index(
+    put: Put, packed: Pack, image: Image, case: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two tars of the same numbering put together; images first and texts first are told apart."""
-    first, second = (
-        [("a.jpg", image(20)), ("a.txt", b"One")],
-        [("a.jpg", image(30)), ("a.txt", b"Two")],
+    members, said = TARS[case]
+    tail = [("b.jpg", 24), ("b.txt", "Last")]
+    path = write(
+        put("0.tar", b""),
+        [(n, w.encode() if isinstance(w, str) else image(w)) for n, w in [*members, *tail]],
     )
-    for number, order in enumerate([first + second, [first[0], second[0], first[1], second[1]]]):
-        path = write(put(f"{number}.tar", b""), [*order, ("b.jpg", image()), ("b.txt", b"Three")])
-        result = packed(path, out=path.parent / f"o{number}")
-        assert result.captions() == [["One"], ["Two"], ["Three"]] and not result.rejected
-        assert [record["width"] for record in result.records] == [20, 30, 24]
+    result = packed(path)
+    told = [line for line in capsys.readouterr().err.splitlines() if said in line]
+    source = ShardSource(str(path))
+    read = [source.read(i) for i in range(len(source))]
+    assert result.sources() == [f"0.tar/{sample.key}" for sample in read]
+    assert result.captions() == [list(sample.captions) for sample in read]
+    widths = [PIL.Image.open(io.BytesIO(sample.image)).width for sample in read]
+    assert [record["width"] for record in result.records] == widths
+    error = capsys.readouterr().err.splitlines()
+    assert bool(said) == bool(told) and set(told) <= set(error)
+    left_out = [line for line in error if "are left out" in line]
+    assert len(result.rejected) == len(left_out)
+    assert all("first dot" in line["reason"] for line in result.rejected if "dots" in case)
+
+
+def test_what_a_broken_tar_repeats_is_said_too(
+    put: Put, packed: Pack, image: Image, capsys: pytest.CaptureFixture[str]
+) -> None:
+    members = [("a.jpg", image(20)), ("a.jpg", image(30)), ("a.txt", b"One"), ("b.jpg", image())]
+    path = write(put("t.tar", b""), members)
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"b.jpg") + 600])
+    result = packed(path)
+    assert result.captions() == [["One"]] and result.records[0]["width"] == 30
+    assert "not all of the tar is packed" in reasons(result)["t.tar"]
+    assert f"{path}: 1 members have the name of a later one" in capsys.readouterr().err
 
 
 def test_a_samples_files_need_not_lie_side_by_side(put: Put, packed: Pack, image: Image) -> None:

@@ -10,14 +10,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from clic.data.index_tar import IMAGE_TYPES
 from clic.data.packing.items import Item, texts
 from clic.errors import ConfigError, DataError, did_you_mean
 
 # What images are called in the wild, their files and columns, the surest names first.
-IMAGE_ENDINGS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic"}
-    | {".jp2", ".ppm", ".jfif", ".pjpeg", ".pjp"}
-)
+IMAGE_ENDINGS = (*IMAGE_TYPES, ".heic", ".jp2", ".ppm")
 IMAGE_COLUMNS = (
     *("filepath", "file_path", "image_path", "img_path", "image_file", "image_filename"),
     *("image_name", "file_name", "filename", "image", "img", "picture", "photo", "path", "file"),

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import os
-import tarfile
-from collections import Counter
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from clic.captions import annotation
+from clic.data import index_tar
+from clic.data.index_tar import TEXT_TYPES, Members, Span
 from clic.data.naming import find_shards
-from clic.data.packing.items import (
-    Item,
-    RejectedError,
-    decode_text,
-    parse_json,
-    stays_inside,
-    texts,
-)
+from clic.data.packing.items import Item, RejectedError, decode_text, parse_json, texts
 from clic.data.packing.readers.base import IMAGE_ENDINGS, Reader, captions_of, walk
 from clic.data.record import MAX_TEXT
 from clic.errors import DataError
 
-TEXTS = (".json", ".txt")
 KEPT_TEXT = ("source", "url")
 KEPT_LISTS = ("negatives", "neighbours")
 """What a sample's JSON may hold beside its captions, and keeps when it is packed again."""
@@ -64,7 +57,7 @@ class Folder(Reader):
             stem, ending = os.path.splitext(name)
             if ending.lower() in IMAGE_ENDINGS:
                 images.append((stem, name))
-            elif ending.lower() in TEXTS and not name.endswith(STATISTICS):
+            elif ending.lower() in TEXT_TYPES and not name.endswith(STATISTICS):
                 beside.setdefault(stem, {})[ending.lower()] = name  # a.txt behind a.TXT
             elif not os.path.exists(folder / name):
                 yield Item(self._source(folder, name), reason="a link that leads to nothing")
@@ -108,104 +101,42 @@ class Tars(Reader):
             yield from self._tar(path)
 
     def _tar(self, path: Path) -> Iterator[Item]:
-        samples: list[_Sample] = []
+        notes: list[str] = []
         broken = ""
         try:
-            with tarfile.open(path, "r:") as tar:
-                for sample, ending, info in _members(tar, samples, path):
-                    sample.members[ending] = (info.offset_data, info.size)
-                end = tar.offset
-            _check_end(path, end)
-        except (tarfile.TarError, OSError) as error:
-            broken = f"the tar cannot be read on: {error}"
-        except RejectedError as error:
-            broken = str(error)
-        for sample in samples:
-            yield sample.item(self.request.encoding)
-        if broken:
-            yield Item(path.name, reason=broken)
-
-
-def _members(
-    tar: tarfile.TarFile, samples: list[_Sample], path: Path
-) -> Iterator[tuple[_Sample, str, tarfile.TarInfo]]:
-    """Yield the files of a tar, each with its sample, and add new samples to the list.
-
-    A sample's files need not lie side by side. A name that comes again is of a further sample.
-    """
-    of_key: dict[str, list[_Sample]] = {}
-    met: Counter[tuple[str, str]] = Counter()
-    for info in tar:
-        tar.members = []  # type: ignore[attr-defined]  # which tarfile collects
-        key, ending = _split_name(info.name)
-        if not info.isfile() or os.path.basename(info.name).startswith("."):
-            continue
-        same, times = of_key.setdefault(key, []), met[key, ending]
-        if times == len(same):
-            same.append(_Sample(path, key))
-            samples.append(same[-1])
-        met[key, ending] += 1
-        yield same[times], ending, info
-
-
-class _Sample:
-    """The members of one key of a tar, by their endings: where each begins, and its length."""
-
-    def __init__(self, tar: Path, key: str) -> None:
-        self.tar, self.key = tar, key
-        self.members: dict[str, tuple[int, int]] = {}
-
-    def item(self, encoding: str | None) -> Item:
-        source = f"{self.tar.name}/{self.key}"
-        image = next((e for e in self.members if e in IMAGE_ENDINGS), None)
-        try:
-            if self.key.startswith("/") or not stays_inside(self.key):
-                raise RejectedError("its name leads out of the archive")
-            if image is None:
-                raise RejectedError(f"no image among its files ({self._listed()})")
-            contents = {e[1:]: self._read(e) for e in TEXTS if e in self.members}
-            captions, extra = _texts(contents, self.key, encoding)
-            if not captions:
-                raise RejectedError("no caption in its .json or .txt")
-        except RejectedError as error:
-            return Item(source, reason=str(error))
-        place = ("slice", str(self.tar), *self.members[image])
-        return Item(extra.pop("source", source), "", place, captions, extra, key=self.key)
-
-    def _listed(self) -> str:
-        dotted = any(
-            e not in IMAGE_ENDINGS and e.endswith(tuple(IMAGE_ENDINGS)) for e in self.members
-        )
-        names = ", ".join(list(self.members)[:5])
-        return f"{names}; what follows a name's first dot is its type" if dotted else names
-
-    def _read(self, ending: str) -> bytes:
-        offset, length = self.members[ending]
-        try:
-            with open(self.tar, "rb") as file:
-                file.seek(offset)
-                return file.read(min(length, MAX_TEXT + 1))
+            with open(path, "rb") as file:
+                for key, members in index_tar.walk(file, path, notes):
+                    yield self._item(file, path, key, members)
+        except DataError as error:
+            broken = str(error).removeprefix(f"{path} ")
         except OSError as error:
-            raise RejectedError(f"{self.tar.name}: {error.strerror}") from error
+            broken = f"cannot be read ({error.strerror})"
+        if broken:
+            yield Item(path.name, reason=f"not all of the tar is packed, which {broken}")
+        for note in notes:
+            print(f"{path}: {note}", file=sys.stderr)
 
-
-def _split_name(name: str) -> tuple[str, str]:
-    """Return key and ending, which starts at the first dot of the file's name (WebDataset)."""
-    folder, _, file = name.rpartition("/")
-    stem, dot, ending = file.partition(".")
-    if name.startswith("/") and not folder:
-        folder = "/"
-    return (f"{folder}/{stem}" if folder else stem), (dot + ending).lower()
-
-
-def _check_end(path: Path, end: int) -> None:
-    """Refuse a tar that does not end with a block of zeros: tarfile takes a cut for the end."""
-    with open(path, "rb") as file:
-        file.seek(end)
-        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise RejectedError(
-                f"the tar is cut short or broken at byte {end}; what follows is lost"
-            )
+    def _item(self, file: BinaryIO, tar: Path, key: str, members: Members) -> Item:
+        source = f"{tar.name}/{key}"
+        image = next((ending for ending in IMAGE_ENDINGS if ending in members), None)
+        dots = index_tar.dots(key, members)
+        hint = dots and f"; {dots}"
+        try:
+            if image is None:
+                listed = ", ".join(list(members)[:5])
+                raise RejectedError(f"no image among its files ({listed}){hint}")
+            contents = {
+                ending[1:]: index_tar.read_span(file, Span(offset, min(length, MAX_TEXT + 1)), tar)
+                for ending, (offset, length) in members.items()
+                if ending in TEXT_TYPES
+            }
+            captions, extra = _texts(contents, key, self.request.encoding)
+            if not captions:
+                raise RejectedError(f"no caption in its .json or .txt{hint}")
+        except (RejectedError, DataError) as error:
+            return Item(source, reason=str(error))
+        place = ("slice", str(tar), *members[image])
+        return Item(extra.pop("source", source), "", place, captions, extra, key=key)
 
 
 def _texts(

@@ -14,8 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from clic.data.packing.items import RejectedError, decode_errors, detect_encoding
+from clic.data.packing.items import RejectedError, decode_errors
 from clic.data.packing.readers.base import IMAGE_ENDINGS, known_columns
+from clic.data.record import detect_encoding
 from clic.errors import ConfigError, DataError
 
 SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "pipe"}
