@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 from clic.cli.overrides import for_hydra
 from clic.errors import ConfigError, did_you_mean
 
-Config = TypeVar("Config")
+Schema = TypeVar("Schema")
 
 
 def compose(
     config_name: str,
     words: Sequence[str],
-    schema: type[Config],
+    schema: type[Schema],
     flags: Mapping[str, Any] | None = None,
-) -> Config:
+) -> Schema:
     """Compose ``configs/<config_name>.yaml`` with overrides into a schema dataclass.
 
     Args:
