@@ -34,11 +34,11 @@ from published_loader import OPENAI_MEAN, OPENAI_STD, SIZE, Published
 from torch import Tensor
 
 from clic import data, images
-from clic.config import CaptionsConfig, ComposeConfig
+from clic.config.train_settings import CaptionsConfig, ComposeConfig
 from clic.data import packing
-from clic.data.batches import BatchBuilder
-from clic.data.captioning import Captioner
-from clic.data.tokens import CaptionTokenizer
+from clic.data.batches.builder import BatchBuilder
+from clic.data.batches.caption_tokens import CaptionTokenizer
+from clic.data.batches.captioner import Captioner
 from clic.models import Preprocess
 from clic.seeding import generator
 from clic.types import Batch, Sample

@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from clic import evaluation
-from clic.evaluation.cases import Retrieval
-from clic.evaluation.plan import Plan, Prepared
+from clic.evaluation.evaluation_plan import EvaluationPlan, Prepared
+from clic.evaluation.tables.cases import Retrieval
 
 WIDTH = 512
 
@@ -62,7 +62,7 @@ def main() -> None:
         owner=np.arange(options.captions) % options.images,
     )
     benchmark = evaluation.BENCHMARKS["coco2017-retrieval"]
-    plan = Plan([Prepared(benchmark, table, "", (), table.rows)])
+    plan = EvaluationPlan([Prepared(benchmark, table, "", (), table.rows)])
     evaluation.run(Drawn(), evaluation.prepare("shapes-retrieval"))  # what is imported on the way
     before, start = peak(), time.perf_counter()
     report = evaluation.run(Drawn(), plan, keep_rows=options.rows)

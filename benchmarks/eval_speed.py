@@ -35,9 +35,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from clic import evaluation, models
-from clic.evaluation.cache import FeatureCache
-from clic.inference import Encoder
-from clic.models.packing import pack
+from clic.evaluation.encode.feature_cache import FeatureCache
+from clic.models.encoder import Encoder
+from clic.models.prefix_trees import pack
 
 CATEGORIES = {
     "replace_att": 788, "replace_obj": 1652, "replace_rel": 1406, "swap_att": 666, "swap_obj": 245,

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-from clic.data.index import ShardIndex, index_path, save_index
-from clic.data.sampling import Sampler
-from clic.data.shards import ShardSource
+from clic.data.sampling.sampler import Sampler
+from clic.data.shards.index import ShardIndex, index_path, save_index
+from clic.data.shards.shard_source import ShardSource
 
 BATCH, STEPS = 200, 100
 

@@ -32,9 +32,8 @@ from typing import Any
 import numpy as np
 
 from clic.captions import cross_swap, make_tagger, replace, swap
-from clic.captions.annotation import annotate, stored_tokens
 from clic.captions.phrases import noun_phrases
-from clic.captions.spacy_tags import MODEL
+from clic.captions.tagging import MODEL, annotate, stored_tokens
 from clic.cli.common import make_console
 from clic.errors import DataError
 from clic.seeding import generator

@@ -14,11 +14,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional
 
-from clic.captions.composite import plain
+from clic.captions.composites import composite_positives, plain
 from clic.captions.cross_swap import cross_swap
-from clic.captions.positives import composite_positives
 from clic.captions.tagging import make_tagger
-from clic.data.batches import IMAGENET_MEAN, IMAGENET_STD
+from clic.data.batches.builder import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE, POSITIVES = 224, 4
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)

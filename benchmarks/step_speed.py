@@ -21,8 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clic import models, optim
+from clic import models
 from clic.losses import ClicObjective
+from clic.training import optim
 
 CAPTIONS = (
     "a man in a red jacket is standing next to a brown dog on a snowy street",

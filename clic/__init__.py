@@ -19,14 +19,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from clic.captions import hard_negatives
     from clic.evaluation import evaluate
-    from clic.inference import load
+    from clic.models.encoder import load
     from clic.patching import patch
 
 # Imported when first asked for, so that `clic-train --help` does not wait for torch.
 _HOMES = {
     "evaluate": "clic.evaluation",
     "hard_negatives": "clic.captions",
-    "load": "clic.inference",
+    "load": "clic.models.encoder",
     "patch": "clic.patching",
 }
 

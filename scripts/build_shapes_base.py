@@ -35,10 +35,10 @@ from clic import models, shapes
 from clic.images import normalise
 from clic.losses import ClipObjective
 from clic.models import ClipModel
-from clic.optim import adamw, make_schedule, set_lr
 from clic.seeding import generator, seed_torch
 from clic.shapes.language import LEXICON, RELATION_PHRASES
 from clic.shapes.scenes import COLOURS, RELATIONS, SHAPES, Scene, Thing, relation
+from clic.training.optim import adamw, make_schedule, set_lr
 from clic.types import Features
 
 ARCHITECTURE = {
@@ -208,7 +208,7 @@ def new_model(folder: Path, seed: int) -> ClipModel:
 
 def probe(
     clip: ClipModel,
-    benchmarks: Sequence[shapes.Triplets],
+    benchmarks: Sequence[shapes.WorldTriplets],
     samples: int = 6000,
     steps: int = 400,
 ) -> dict[str, float]:

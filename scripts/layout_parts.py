@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from study import Job
 
 from clic.cli.train import compose
-from clic.config import Config
-from clic.validation import validate
+from clic.config.checks import validate
+from clic.config.train_settings import Config
 
 LAYOUT = "+experiment=shapes_layout"
 FEWER = (0, 1)  # seeds of what varies the recipe; the recipe itself has more, on two bases

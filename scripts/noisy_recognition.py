@@ -17,9 +17,9 @@ from PIL import Image
 import clic
 from clic import shapes
 from clic.cli.common import run_cli
-from clic.inference import Encoder
+from clic.models.encoder import Encoder
 from clic.seeding import generator
-from clic.shapes import Classification
+from clic.shapes import WorldClassification
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
-def noisy(tasks: Mapping[str, Classification], deviation: float) -> list[Image.Image]:
+def noisy(tasks: Mapping[str, WorldClassification], deviation: float) -> list[Image.Image]:
     """Return the images, which the tasks share, with noise of a standard deviation."""
     rng = generator(0, "noisy_recognition")
     images = next(iter(tasks.values())).images

@@ -35,7 +35,7 @@ EVALUATION_ONLY = (
     "clic/cli/data",
     "clic/cli/eval.py",
     "clic/cli/patch.py",
-    "clic/config_eval.py",
+    "clic/config/eval_settings.py",
     "clic/evaluation",
     "clic/patching",
     "configs/eval.yaml",

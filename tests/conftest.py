@@ -66,7 +66,7 @@ TINY = {
 @pytest.fixture(scope="session")
 def build_tiny() -> Callable[..., Any]:
     """Return what builds a tiny `ClipModel` with random weights of a seed."""
-    from clic.models import Source, build
+    from clic.models import ModelSource, build
 
     def make(folder: Path, seed: int = 0, **changes: Any) -> Any:
         architecture = json.loads(json.dumps({**TINY, **changes}))
@@ -75,7 +75,7 @@ def build_tiny() -> Callable[..., Any]:
             json.dumps({"model_cfg": architecture, "preprocess_cfg": {}})
         )
         torch.manual_seed(seed)
-        return build(Source("tiny", f"local-dir:{folder}", None, architecture))
+        return build(ModelSource("tiny", f"local-dir:{folder}", None, architecture))
 
     return make
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from clic.captions.composite_negatives import layout_negative, word_swap
+from clic.captions.composites import composite_positives
 from clic.captions.negatives import (
     GENERATORS,
     cross_swap,
@@ -12,7 +13,6 @@ from clic.captions.negatives import (
     stored_negative,
     swap,
 )
-from clic.captions.positives import composite_positives
 from clic.captions.sentences import join
 from clic.captions.tagging import TAGGERS, Tagger, make_tagger
 

@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
-from clic.captions.composite import Composite
+from clic.captions.composites import Composite
 from clic.captions.cross_swap import cross_swap
 from clic.captions.layout import Statement, retold, tell
 from clic.captions.negatives import bare, outside

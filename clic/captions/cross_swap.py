@@ -10,10 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from clic.captions.characters import spelled
-from clic.captions.draws import Pairs, first_valid
-from clic.captions.edits import Change, apply_edits, make_edits, plain
+from clic.captions.edits import Change, Pairs, apply_edits, first_valid, make_edits, plain
 from clic.captions.sentences import join
-from clic.captions.words import ARTICLES, word_set
+from clic.captions.word_lists import ARTICLES, word_set
 from clic.types import Edit, HardNegative, Token
 
 EXCLUDED_TAGS = word_set("AUX DET INTJ PART PUNCT SYM X SCONJ CCONJ")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from clic.captions.characters import fold
 from clic.captions.tagging import lower
-from clic.captions.words import COLOUR_WORDS
+from clic.captions.word_lists import COLOUR_WORDS
 from clic.types import Token
 
 # Raised with whatever changes a tag or a lemma: stored tags keep it beside HanTa's own version.

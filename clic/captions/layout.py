@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from clic.captions.sentences import end_sentence
-from clic.captions.words import word_set
+from clic.captions.word_lists import word_set
 from clic.errors import ConfigError, pick
 
 Relation = Literal["left", "right", "above", "below"]

@@ -63,7 +63,7 @@ class Alternative(NamedTuple):
     rivals: frozenset[str]
 
 
-class Thing(NamedTuple):
+class NounEntry(NamedTuple):
     """What a noun stands for, for things that change places."""
 
     kind: str  # "people", "animals" or a class "kinds-...", "" for others
@@ -86,7 +86,7 @@ class Lexicon:
     other, or, in ``...: member, ... > member, ...``, those on the left by those on the right
     alone. What a member lists as ``a/b`` means much the same, ``a~b`` are forms of one word in
     the same order throughout the set, ``a*7`` is its weight. Conditions are ``after`` and
-    ``before`` with a list of words and ``+classes`` (see `clic.captions.context` for the places
+    ``before`` with a list of words and ``+classes`` (see `clic.captions.phrases` for the places
     they speak of), and ``fallback``. ``class name: word, ...`` names a list. Lines that start
     with ``#`` are comments.
 
@@ -120,7 +120,7 @@ class Lexicon:
             words = tuple(phrase.split())
             if all(use.words != words for use in self.several.get(words[0], ())):
                 self.several.setdefault(words[0], []).append(Use(words, "", 0, -1, -1))
-        self._things: dict[str, Thing] = {}
+        self._things: dict[str, NounEntry] = {}
         for uses in self.several.values():
             uses.sort(key=lambda use: -len(use.words))  # the sort is stable
 
@@ -210,12 +210,12 @@ class Lexicon:
         """Return the words that some set lists as meaning much the same, itself among them."""
         return frozenset(self._synonyms.get((word, pos), ()))
 
-    def thing(self, noun: str) -> Thing:
+    def thing(self, noun: str) -> NounEntry:
         """Return what is known of a noun in lower case."""
         found = self._things.get(noun)
         if found is None:
             kinds = ("people", "animals", *(n for n in self.classes if n.startswith("kinds-")))
-            found = self._things[noun] = Thing(
+            found = self._things[noun] = NounEntry(
                 kind=next((n for n in kinds if noun in self.classes.get(n, ())), ""),
                 place=noun in self.classes.get("places", ()),
                 generic=noun in self.classes.get("generic", ()),

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from clic.captions.characters import spelled
-from clic.captions.context import NOMINAL, governor, head_from, phrase_start, subject
 from clic.captions.edits import Change, apply_edits, make_edits
 from clic.captions.lexicon import Alternatives, Condition, Lexicon, Use, default_lexicon
-from clic.captions.words import word_set
+from clic.captions.phrases import NOMINAL, governor, head_from, phrase_start, subject
+from clic.captions.word_lists import word_set
 from clic.types import HardNegative, Token
 
 MAX_TOKENS = 128  # no text tower reads more

@@ -9,12 +9,19 @@ from typing import ClassVar
 import numpy as np
 
 from clic.captions.characters import spelled
-from clic.captions.context import NOMINAL, head_from, phrase_start, subject
 from clic.captions.edits import Change, apply_edits, make_edits, plain
-from clic.captions.lexicon import Lexicon, Thing, default_lexicon
-from clic.captions.phrases import NounPhrase, is_plural, noun_phrases
-from clic.captions.sameness import Meaning, Range, alike
-from clic.captions.words import ARTICLES, COLOUR_WORDS, POSTURES, RELATIONAL_NOUNS, word_set
+from clic.captions.equivalence import Meaning, Range, alike
+from clic.captions.lexicon import Lexicon, NounEntry, default_lexicon
+from clic.captions.phrases import (
+    NOMINAL,
+    NounPhrase,
+    head_from,
+    is_plural,
+    noun_phrases,
+    phrase_start,
+    subject,
+)
+from clic.captions.word_lists import ARTICLES, COLOUR_WORDS, POSTURES, RELATIONAL_NOUNS, word_set
 from clic.types import HardNegative, Token
 
 MAX_TOKENS = 64  # bounds the pairs that are looked at; a text tower reads about as many
@@ -93,7 +100,7 @@ class _Finder:
         self._phrases = noun_phrases(tokens)
         self._classes = lexicon.classes
         self._meaning = Meaning(tokens, self._words, self._phrases, lexicon)
-        self._things: dict[int, Thing] = {}  # of the nouns that can stand elsewhere
+        self._things: dict[int, NounEntry] = {}  # of the nouns that can stand elsewhere
         self._plural: dict[int, bool] = {}
 
     def ranks(self) -> Iterator[list[list[Pair]]]:

@@ -1,11 +1,27 @@
-"""Part-of-speech tags by the name of their backend: words with offsets, POS and lemma."""
+"""Part-of-speech tags by the name of their backend: words with offsets, POS and lemma.
+
+Tags of a spaCy pipeline, the ones that the published generators use (extra `clic[spacy]`).
+
+Stored annotation: what a sample's JSON keeps of its captions' tags, and reading it back.
+
+    "tokens": [[[0, 1, 1, 3, 1, 4], "DJN", ["", "", "dog"]], ...]   one entry a caption
+    "tagger": {"name": "hanta", "version": "1.2.1+2"}
+    "caption_hash": "9d1f..."
+
+An entry holds, for each token in turn, the gap before it and its length in characters, one letter
+for its universal POS, and its lemma, empty where that is the lower-case word itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from itertools import accumulate
+from typing import Any, Protocol
 
-from clic.errors import pick
+from clic.captions.characters import fold
+from clic.errors import ConfigError, DataError, pick
 from clic.types import Token
 
 
@@ -45,7 +61,6 @@ def _hanta() -> Tagger:
 
 
 def _spacy() -> Tagger:
-    from clic.captions.spacy_tags import SpacyTagger
 
     return SpacyTagger()
 
@@ -61,3 +76,160 @@ def make_tagger(name: str) -> Tagger:
         ConfigError: There is none, or its model is not installed.
     """
     return pick(TAGGERS, name, "captions.tagger")()
+
+
+MODEL = "en_core_web_sm"
+# What tags and lemmas do not hang on.
+_UNUSED = ("parser", "ner", "senter")
+
+
+class SpacyTagger:
+    """Tags with a spaCy pipeline; a pure function of the text, whatever its case.
+
+    Captions are tagged in lower case, as in the published code, so that stored tags fit both.
+
+    Args:
+        pipeline: A loaded pipeline that sets `pos_` and `lemma_`; by default `MODEL`.
+
+    Raises:
+        ConfigError: spaCy or its model is not installed.
+    """
+
+    name = "spacy"
+
+    def __init__(self, pipeline: Any = None) -> None:
+        self._pipeline = _load(MODEL) if pipeline is None else pipeline
+
+    @property
+    def version(self) -> str:
+        """The pipeline's name and version, e.g. ``en_core_web_sm 3.8.0``."""
+        meta = self._pipeline.meta
+        return f"{meta['lang']}_{meta['name']} {meta['version']}"
+
+    def __call__(self, text: str) -> tuple[Token, ...]:
+        """Return the tokens of `text`, white space left out."""
+        # Its limit guards the parser's memory, which does not run here.
+        self._pipeline.max_length = max(self._pipeline.max_length, len(text))
+        folded = fold(text)
+        tokens = [
+            Token(folded.text[start:end], start, end, word.pos_ or "X", word.lemma_ or word.text)
+            for word in self._pipeline(lower(folded.text))
+            if not word.is_space
+            for start, end in [(word.idx, word.idx + len(word))]
+        ]
+        return folded.restore(text, tokens)
+
+
+@lru_cache(maxsize=1)
+def _load(model: str) -> Any:
+    try:
+        import spacy
+    except ImportError as error:
+        raise ConfigError(
+            "captions.tagger=spacy needs spaCy, which is not installed; run: "
+            f"pip install spacy && python -m spacy download {model}"
+        ) from error
+    if not spacy.util.is_package(model):
+        raise ConfigError(
+            f"captions.tagger=spacy needs the model {model}, which is not installed; run: "
+            f"python -m spacy download {model}"
+        )
+    return spacy.load(model, exclude=_UNUSED)
+
+
+KEYS = ("tokens", "tagger", "caption_hash")
+"""What `annotate` puts into a sample's JSON."""
+_FORMAT = "clic tokens 1"  # part of the hash, so that what was written otherwise does not match
+_LETTERS = {
+    "ADJ": "J", "ADP": "I", "ADV": "R", "AUX": "B", "CCONJ": "C", "DET": "D", "INTJ": "U",
+    "NOUN": "N", "NUM": "M", "PART": "T", "PRON": "P", "PROPN": "O", "PUNCT": ".", "SCONJ": "S",
+    "SYM": "$", "VERB": "V", "X": "x",
+}  # fmt: skip
+_TAGS = {letter: pos for pos, letter in _LETTERS.items()}
+
+Captions = tuple[tuple[Token, ...], ...]
+
+
+def annotate(captions: Sequence[str], tagger: Tagger) -> dict[str, Any]:
+    """Tag captions and return what belongs into the JSON of their sample.
+
+    Args:
+        captions: All of the sample's captions, in the order in which they are stored.
+        tagger: Tags them; its name and version are kept.
+
+    Returns:
+        The keys `tokens`, `tagger` and `caption_hash`.
+    """
+    return record(captions, [tagger(caption) for caption in captions], tagger.name, tagger.version)
+
+
+def record(
+    captions: Sequence[str], tokens: Sequence[Sequence[Token]], name: str, version: str
+) -> dict[str, Any]:
+    """Return what `annotate` returns, from tokens that are known already.
+
+    Args:
+        captions: All of the sample's captions, in the order in which they are stored.
+        tokens: The tokens of each.
+        name: What made them.
+        version: Its version.
+    """
+    return {
+        "tokens": [_packed(sentence) for sentence in tokens],
+        "tagger": {"name": name, "version": version},
+        "caption_hash": caption_hash(captions),
+    }
+
+
+def caption_hash(captions: Sequence[str]) -> str:
+    """Return 16 hexadecimal digits that stand for the captions, whatever their case."""
+    text = "\0".join([_FORMAT, *map(lower, captions)])
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def stored_tokens(stored: Mapping[str, Any], captions: Sequence[str]) -> Captions | None:
+    """Return the tokens of each caption, as they were stored.
+
+    Args:
+        stored: A sample's JSON.
+        captions: Its captions, in their own case or in lower case; the tokens follow it.
+
+    Returns:
+        The tokens, None where none are stored or where they are those of other captions.
+
+    Raises:
+        DataError: The hash fits and the tokens do not.
+    """
+    if "caption_hash" not in stored or stored["caption_hash"] != caption_hash(captions):
+        return None
+    try:
+        entries = stored["tokens"]
+        return tuple([_unpacked(c, *entry) for c, entry in zip(captions, entries, strict=True)])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"the stored tokens are broken ({error}); write them anew with clic-data annotate "
+            "--force"
+        ) from error
+
+
+def _packed(tokens: Sequence[Token]) -> list[Any]:
+    bounds = [bound for token in tokens for bound in (token.start, token.end)]
+    return [
+        [b - a for a, b in zip([0, *bounds], bounds, strict=False)],
+        "".join([_LETTERS[token.pos] for token in tokens]),
+        ["" if token.lemma == token.text.lower() else token.lemma for token in tokens],
+    ]
+
+
+def _unpacked(
+    caption: str, gaps: Sequence[int], letters: str, lemmas: Sequence[str]
+) -> tuple[Token, ...]:
+    bounds = list(accumulate(gaps))
+    starts, ends = bounds[::2], bounds[1::2]
+    if gaps and (min(gaps) < 0 or not all(gaps[1::2]) or bounds[-1] > len(caption)):
+        raise ValueError("a token lies outside its caption, or is empty")
+    "".join(lemmas)  # a TypeError where one is no text
+    texts = [caption[start:end] for start, end in zip(starts, ends, strict=True)]
+    lemmas = [lemma or text.lower() for lemma, text in zip(lemmas, texts, strict=True)]
+    tags = [_TAGS[letter] for letter in letters]
+    return tuple(map(Token._make, zip(texts, starts, ends, tags, lemmas, strict=True)))

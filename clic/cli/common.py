@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-from clic.cli.disk import DISK_ERRORS, disk_reason
 from clic.errors import ClicError, ConfigError
+from clic.io.files import DISK_ERRORS, disk_reason
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clic.cli.common import check_torchrun, make_console, run_cli
-from clic.cli.composing import compose
-from clic.cli.disk import check_folder, check_writable
 from clic.cli.eval_results import Results, gather
 from clic.cli.parser import Parser, add_scoring_flags, settings_of
-from clic.config_eval import EvalConfig, check
+from clic.config.eval_settings import EvalConfig, check
+from clic.config.overrides import compose
 from clic.errors import ConfigError
+from clic.io.files import check_folder, check_writable
 
 NAME = "clic-eval"
 FALLBACK_MODEL = "ViT-B-32:openai"
@@ -107,7 +107,7 @@ def _body(words: Sequence[str]) -> None:
 
 def _run(settings: EvalConfig) -> None:
     from clic import distributed
-    from clic.evaluation import outputs
+    from clic.evaluation.report import output_files
 
     wanted = _wanted(settings)
     results = gather(
@@ -119,7 +119,7 @@ def _run(settings: EvalConfig) -> None:
     if not distributed.is_main():
         return
     # Files first: whatever happens to the terminal, the numbers are kept.
-    written = outputs.write(wanted, results.reports, results.comparison, results.galleries)
+    written = output_files.write(wanted, results.reports, results.comparison, results.galleries)
     _print(results)
     for file in written:
         print(f"wrote {file}")
@@ -132,13 +132,13 @@ def _is_setting(word: str) -> bool:
 
 def _wanted(settings: EvalConfig) -> dict[str, list[Path]]:
     """Return the files to write, by kind, checked before the work that they are written after."""
-    from clic.evaluation import outputs
+    from clic.evaluation.report import output_files
 
-    named = {kind: getattr(settings, kind) for kind in outputs.FILES}
+    named = {kind: getattr(settings, kind) for kind in output_files.FILES}
     check_writable(*named.values())
     if settings.out is not None:
         check_folder(settings.out)
-    found = outputs.files(settings.out, named)
+    found = output_files.files(settings.out, named)
     for file in (path for paths in found.values() for path in paths):
         if file.is_dir():
             raise ConfigError(f"{file} is a folder; remove it, or name another place")
@@ -158,12 +158,12 @@ def _default_model() -> str:
 
 
 def _print(results: Results) -> None:
-    from clic.evaluation import formats, report, report_tables
+    from clic.evaluation.report import formats, report, terminal_tables
 
     console = make_console()
     for line in report.legend(results.reports):
         console.print(line, markup=False, highlight=False)
-    for table in report_tables.tables(results.reports, results.comparison):
+    for table in terminal_tables.tables(results.reports, results.comparison):
         console.print(table)
     if results.comparison is not None:
         console.print(formats.interval_note(results.comparison), markup=False, highlight=False)
@@ -175,12 +175,13 @@ def _print(results: Results) -> None:
 
 def _print_list(bench: list[str], data: str | None) -> bool:
     """Print what `--bench list` or `list:NAME` asks for; return False where it is neither."""
-    from clic.evaluation import listing, plan
+    from clic.evaluation import evaluation_plan
+    from clic.evaluation.report import listing
 
     pages = listing.wanted(bench)
     if pages is None:
         return False
-    root = Path(data).expanduser() if data is not None else plan.default_data_root()
+    root = Path(data).expanduser() if data is not None else evaluation_plan.default_data_root()
     console = make_console()
     if not pages:
         console.print(listing.table(root))

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clic.config_eval import EvalConfig
+from clic.config.eval_settings import EvalConfig
 from clic.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from clic.evaluation.compare import Comparison
-    from clic.evaluation.compare_rows import Observed
-    from clic.evaluation.html_gallery import Gallery
-    from clic.evaluation.plan import Plan
-    from clic.evaluation.report import Report
+    from clic.evaluation.evaluation_plan import EvaluationPlan
+    from clic.evaluation.report.comparison import Comparison
+    from clic.evaluation.report.html_page import Gallery
+    from clic.evaluation.report.paired_rows import Observed
+    from clic.evaluation.report.report import Report
 
 # Settings that say how models are scored, which results that were written before no longer need.
 SCORING = (
@@ -71,7 +71,8 @@ def gather(
         ModelError: There is no such model.
     """
     from clic import distributed
-    from clic.evaluation import compare, gallery
+    from clic.evaluation.report import comparison as compare
+    from clic.evaluation.tables import gallery
 
     main, comparing = distributed.is_main(), bool(settings.compare)  # rank 0 alone knows rows
     needs_rows = main and (comparing or keep_rows or with_gallery)
@@ -94,11 +95,12 @@ def _reports(
     settings: EvalConfig, default_model: Callable[[], str], with_rows: bool
 ) -> Iterator[Report]:
     """Yield the models' reports one by one; everything that can be wrong is noticed before."""
-    from clic.evaluation import compare_saved, registry
+    from clic.evaluation.benchmarks import catalogue
+    from clic.evaluation.report import saved_results
 
     names = names_of(settings)
-    saved = [compare_saved.is_saved(name) for name in names]
-    benches = [b.name for b in registry.select(settings.bench)] if settings.bench else []
+    saved = [saved_results.is_saved(name) for name in names]
+    benches = [b.name for b in catalogue.select(settings.bench)] if settings.bench else []
     loaded = _load(names, saved, benches, with_rows)
     if not benches and loaded:
         benches = _shared([report for reports in loaded for report in reports])
@@ -127,10 +129,10 @@ def _load(
     names: Sequence[str], saved: Sequence[bool], benches: Sequence[str], with_rows: bool
 ) -> list[list[Report]]:
     """Return the reports of each name that means a result written before."""
-    from clic.evaluation import compare_saved
+    from clic.evaluation.report import saved_results
 
     found = [name for name, done in zip(names, saved, strict=True) if done]
-    return [compare_saved.load(name, benches, with_rows) for name in found]
+    return [saved_results.load(name, benches, with_rows) for name in found]
 
 
 def _shared(reports: Sequence[Report]) -> list[str]:
@@ -173,7 +175,7 @@ def check_models(names: Sequence[str]) -> None:
             models.resolve(name)
 
 
-def _prepare(settings: EvalConfig, benches: Sequence[str]) -> Plan:
+def _prepare(settings: EvalConfig, benches: Sequence[str]) -> EvaluationPlan:
     from clic import evaluation
 
     return evaluation.prepare(
@@ -186,10 +188,11 @@ def _prepare(settings: EvalConfig, benches: Sequence[str]) -> Plan:
     )
 
 
-def _score(settings: EvalConfig, plan: Plan, name: str, keep_rows: bool) -> Report:
-    from clic import evaluation, inference
+def _score(settings: EvalConfig, plan: EvaluationPlan, name: str, keep_rows: bool) -> Report:
+    from clic import evaluation
+    from clic.models import encoder
 
-    model = inference.load(
+    model = encoder.load(
         name,
         device=settings.device,
         precision=settings.precision,
@@ -209,8 +212,8 @@ def _score(settings: EvalConfig, plan: Plan, name: str, keep_rows: bool) -> Repo
 
 
 def _compare(reports: Sequence[Report], observed: Sequence[dict[str, Observed]]) -> Comparison:
-    from clic.evaluation import compare
-    from clic.evaluation.progress import progress_bar
+    from clic.evaluation.report import comparison as compare
+    from clic.io.terminal import progress_bar
 
     with progress_bar(True, "intervals", len(reports[0].benchmarks)) as advance:
         return compare.compare(reports, observed, advance=advance)

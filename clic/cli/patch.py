@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clic.cli.common import make_console, refuse_torchrun, run_cli
-from clic.cli.composing import compose
-from clic.cli.disk import check_writable
 from clic.cli.parser import Parser, add_scoring_flags, settings_of
-from clic.config_eval import PatchConfig, check, parse_alpha, parse_sweep
+from clic.config.eval_settings import PatchConfig, check, parse_alpha, parse_sweep
+from clic.config.overrides import compose
 from clic.errors import ConfigError
+from clic.io.files import check_writable
 
 NAME = "clic-patch"
 SWEEP_SETTINGS = (
@@ -164,8 +164,9 @@ def _write_models(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) ->
 
 
 def _sweep(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) -> None:
-    from clic import evaluation, inference, patching, runs
-    from clic.evaluation import report, sweeps
+    from clic import evaluation, patching, runs
+    from clic.evaluation.report import alpha_sweep, report
+    from clic.models import encoder as inference
 
     plan = evaluation.prepare(
         settings.bench,
@@ -204,9 +205,9 @@ def _sweep(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) -> None:
     content = {"base": pair.base, "tuned": pair.tuned, "alphas": results}
     report.write_object(pair.folder / runs.SWEEP_FILE, content)
     picture = pair.folder / runs.SWEEP_PICTURE
-    sweeps.draw(results, f"{pair.label}: between base and fine-tuned", picture)
+    alpha_sweep.draw(results, f"{pair.label}: between base and fine-tuned", picture)
     console = make_console()
-    for table in sweeps.tables(results):
+    for table in alpha_sweep.tables(results):
         console.print(table)
     for line in report.notes(reports):
         console.print(f"note: {line}", markup=False, highlight=False)

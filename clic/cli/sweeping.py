@@ -26,12 +26,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from clic.cli.common import INTERRUPTED, USER_ERROR, one_line
-from clic.cli.composing import reason
-from clic.cli.disk import DISK_ERRORS, disk_reason
 from clic.cli.train_help import settings
-from clic.config import Config
+from clic.config.checks import validate
+from clic.config.overrides import reason
+from clic.config.train_settings import Config
 from clic.errors import ClicError, ConfigError
-from clic.validation import validate
+from clic.io.files import DISK_ERRORS, disk_reason
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -43,7 +43,7 @@ Job = Sequence[str]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """How a job ended, which its process may have to send: an exit code, and the mistake."""
 
     code: int
@@ -55,7 +55,7 @@ def in_multirun() -> bool:
     return str(HydraConfig.get().mode).endswith("MULTIRUN")
 
 
-def attempt(train: Callable[[], int], skip: bool) -> Outcome:
+def attempt(train: Callable[[], int], skip: bool) -> JobOutcome:
     """Run a multirun's job and return how it ended, whatever happens; it says so too.
 
     Args:
@@ -63,9 +63,9 @@ def attempt(train: Callable[[], int], skip: bool) -> Outcome:
         skip: Do nothing: an earlier job was interrupted.
     """
     if skip:
-        return Outcome(INTERRUPTED)
+        return JobOutcome(INTERRUPTED)
     try:
-        return Outcome(train())
+        return JobOutcome(train())
     except (ClicError, OSError) as error:
         message = one_line(error)
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
@@ -74,7 +74,7 @@ def attempt(train: Callable[[], int], skip: bool) -> Outcome:
         traceback.print_exc()
         message = f"{type(error).__name__}: {one_line(error)}"
     print(f"clic-train: job {HydraConfig.get().job.num} failed: {message}", file=sys.stderr)
-    return Outcome(USER_ERROR, message)
+    return JobOutcome(USER_ERROR, message)
 
 
 def install() -> None:
@@ -152,7 +152,7 @@ class Sweeper(HydraSweeper):
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.settings, folder / "multirun.yaml")
 
-    def _launch(self, jobs: Sequence[Job], first: int) -> list[Outcome]:
+    def _launch(self, jobs: Sequence[Job], first: int) -> list[JobOutcome]:
         if not jobs:
             return []
         try:

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from clic.cli.common import INTERRUPTED, drop_output, run_cli
-from clic.cli.composing import reason
-from clic.cli.overrides import check_repeats, for_hydra, is_entry
 from clic.cli.train_help import CONFIGS, choices, groups, help_text, settings
-from clic.config import Config
+from clic.config.checks import validate
+from clic.config.overrides import check_repeats, for_hydra, is_entry, reason
+from clic.config.train_settings import Config
 from clic.errors import ClicError, ConfigError, did_you_mean
-from clic.validation import validate
 
 HYDRA_FLAGS = ("-m", "--multirun", "--cfg", "-c", "--config-dir", "-cd", "--resolve", "--info")
 WITH_VALUE = ("--cfg", "-c", "--config-dir", "-cd")
@@ -115,7 +114,7 @@ def _train(words: Sequence[str]) -> int | None:
     mistakes: list[ClicError | OSError] = []
 
     @hydra.main(version_base="1.3", config_path=f"pkg://{CONFIGS}", config_name="train")
-    def job(composed: Any) -> sweeping.Outcome:
+    def job(composed: Any) -> sweeping.JobOutcome:
         sys.argv = ["clic-train", *words]  # as the run's provenance shall have it
 
         def run() -> int:
@@ -131,7 +130,7 @@ def _train(words: Sequence[str]) -> int | None:
             codes.append(run())
         except (ClicError, OSError) as error:  # Hydra would print a line of its own before ours
             mistakes.append(error)
-        return sweeping.Outcome(0)
+        return sweeping.JobOutcome(0)
 
     sweep = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(words))
     sys.argv = ["clic-train", *(for_hydra(word, sweep=sweep) for word in words)]
@@ -175,8 +174,8 @@ def _run(config: Config) -> int:
         except BrokenPipeError:
             drop_output()
     from clic import distributed
+    from clic.io.terminal import say
     from clic.training import train
-    from clic.training.console import say
 
     try:
         run = train(config, _evaluator(config) if config.train.eval_every else None)
@@ -201,12 +200,12 @@ def _evaluator(config: Config) -> Any:
         DataError: Files are missing.
     """
     from clic import evaluation
-    from clic.evaluation import registry
-    from clic.inference import Encoder
+    from clic.evaluation.benchmarks import catalogue
     from clic.models import ClipModel
+    from clic.models.encoder import Encoder
 
     # Before training, so that a misspelt name or a missing file does not end the run half-way.
-    chosen = registry.for_choosing(config.train.eval_bench, config.train.eval_on_test)
+    chosen = catalogue.for_choosing(config.train.eval_bench, config.train.eval_on_test)
     plan = evaluation.prepare(chosen)
 
     def score(clip: ClipModel) -> dict[str, float]:

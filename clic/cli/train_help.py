@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from clic.config import Config
+from clic.config.train_settings import Config
 from clic.losses.registry import OBJECTIVES
 
 CONFIGS = "clic.configs"

@@ -1,21 +1,21 @@
 """From shards or the embedded world to batches, in an order that one integer resumes."""
 
-from clic.data.batches import BatchBuilder
-from clic.data.loader import make_builder, make_loader
+from clic.data.batches.builder import BatchBuilder
+from clic.data.batches.loader import make_builder, make_loader, make_sampler, make_sources
 from clic.data.packing import pack
-from clic.data.sampling import Plan, Row, Sampler
-from clic.data.shards import ShardSource, write_index
-from clic.data.sources import ShapesSource, Source
-from clic.data.wiring import make_sampler, make_sources
+from clic.data.sampling.sample_sources import SampleSource, ShapesSource
+from clic.data.sampling.sampler import BatchPlan, BatchRow, Sampler
+from clic.data.shards.index import write_index
+from clic.data.shards.shard_source import ShardSource
 
 __all__ = [
     "BatchBuilder",
-    "Plan",
-    "Row",
+    "BatchPlan",
+    "BatchRow",
+    "SampleSource",
     "Sampler",
     "ShapesSource",
     "ShardSource",
-    "Source",
     "make_builder",
     "make_loader",
     "make_sampler",

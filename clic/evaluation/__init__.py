@@ -1,17 +1,18 @@
 """Benchmarks, for any model: each distinct image and text is encoded once, then scored."""
 
-from clic.evaluation.cache import FeatureCache
-from clic.evaluation.plan import Plan, prepare
-from clic.evaluation.registry import BENCHMARKS, GROUPS, Benchmark
-from clic.evaluation.report import Report
+from clic.evaluation.benchmarks.benchmark import Benchmark
+from clic.evaluation.benchmarks.catalogue import BENCHMARKS, GROUPS
+from clic.evaluation.encode.feature_cache import FeatureCache
+from clic.evaluation.evaluation_plan import EvaluationPlan, prepare
+from clic.evaluation.report.report import Report
 from clic.evaluation.runner import evaluate, run
 
 __all__ = [
     "BENCHMARKS",
     "GROUPS",
     "Benchmark",
+    "EvaluationPlan",
     "FeatureCache",
-    "Plan",
     "Report",
     "evaluate",
     "prepare",

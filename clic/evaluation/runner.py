@@ -15,12 +15,12 @@ import torch
 
 from clic import distributed, provenance
 from clic.errors import ClicError, ConfigError, DataError, redact
-from clic.evaluation import scoring
-from clic.evaluation.cache import FeatureCache
-from clic.evaluation.cases import Table, used_images
-from clic.evaluation.encode_plan import EncodedPlan, Work, encode_plan
-from clic.evaluation.plan import Plan, Prepared, prepare
-from clic.evaluation.report import Report
+from clic.evaluation.encode.encoding import EncodedPlan, Work, encode_plan
+from clic.evaluation.encode.feature_cache import FeatureCache
+from clic.evaluation.evaluation_plan import EvaluationPlan, Prepared, prepare
+from clic.evaluation.report.report import Report
+from clic.evaluation.tables import scoring
+from clic.evaluation.tables.cases import Table, used_images
 
 MOST_WORKERS = 16
 
@@ -94,7 +94,7 @@ def evaluate(
 
 def run(
     model: Any,
-    plan: Plan,
+    plan: EvaluationPlan,
     *,
     batch_size: int = 64,
     workers: int | None = None,
@@ -159,7 +159,7 @@ class _Scored:
     failure: ClicError | None = None
 
 
-def _score(plan: Plan, encoded: EncodedPlan, keep_rows: bool) -> _Scored:
+def _score(plan: EvaluationPlan, encoded: EncodedPlan, keep_rows: bool) -> _Scored:
     scored, clock = _Scored(), time.perf_counter()
     try:
         for item, own, lost in zip(plan.prepared, encoded.features, encoded.broken, strict=True):
@@ -212,7 +212,7 @@ def _check_model(model: Any, batch_size: int, workers: int) -> None:
             raise ConfigError(f"{name}={value} must be at least 1")
 
 
-def _left_out(plan: Plan) -> dict[str, str]:
+def _left_out(plan: EvaluationPlan) -> dict[str, str]:
     """Return what was not scored, and why: whole benchmarks, and metrics of the others."""
     partial = {}
     if not plan.with_images:

@@ -14,8 +14,16 @@ from clic.images.canvas import (
     orientation,
     pair_cells,
 )
-from clic.images.decoding import FORMATS, MAX_PIXELS, decode, dimensions, open_image, to_rgb
-from clic.images.resizing import INTERPOLATIONS, METHODS
+from clic.images.decoding import (
+    FORMATS,
+    INTERPOLATIONS,
+    MAX_PIXELS,
+    METHODS,
+    decode,
+    dimensions,
+    open_image,
+    to_rgb,
+)
 from clic.images.transform import RESIZE_MODES, normalise, single
 
 __all__ = [

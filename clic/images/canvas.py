@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from clic.errors import pick
-from clic.images.resizing import Resize, resizer
+from clic.images.decoding import Resize, resizer
 
 Orientation = Literal["landscape", "portrait"]
 Fit = Literal["squash", "crop"]

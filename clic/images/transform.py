@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from clic.errors import DataError, pick
-from clic.images.decoding import MAX_PIXELS
-from clic.images.resizing import Resize, resizer
+from clic.images.decoding import MAX_PIXELS, Resize, resizer
 
 
 def _shortest(image: np.ndarray, size: int, interpolation: str, resize: Resize) -> np.ndarray:

@@ -18,8 +18,7 @@ from torch.distributed import ProcessGroup
 from clic import distributed
 from clic.errors import ConfigError
 from clic.losses.contrastive import image_to_text, text_to_image
-from clic.losses.hard_negative import hard_negative_loss
-from clic.losses.negative_weights import check_weights, slot_weights
+from clic.losses.hard_negative import check_weights, hard_negative_loss, slot_weights
 from clic.losses.sigmoid import sigmoid_loss
 from clic.losses.softmax_negatives import image_to_text_with_negatives
 from clic.losses.unimodal import unimodal_loss

@@ -1,18 +1,11 @@
 """open_clip's models in and out: sources, building, saving, freezing, features."""
 
-from clic.models.clip_model import (
-    ClipModel,
-    Preprocess,
-    build,
-    create,
-    tokenizer_of,
-)
-from clic.models.features import FeatureExtractor
-from clic.models.identity import identity, weights_sha256
+from clic.models.loading import ClipModel, Preprocess, build, create, tokenizer_of
 from clic.models.pooled import PooledImages, PooledTexts
-from clic.models.saving import save, whole_folder, write_files, writing
-from clic.models.source import INCLUDED, PACKAGED, Source, filled, resolve
+from clic.models.saving import identity, save, weights_sha256, whole_folder, write_files, writing
+from clic.models.source import INCLUDED, PACKAGED, ModelSource, filled, resolve
 from clic.models.towers import (
+    FeatureExtractor,
     TextEncoder,
     Trained,
     enable_grad_checkpointing,
@@ -21,17 +14,17 @@ from clic.models.towers import (
     set_mode,
     set_trainable,
 )
-from clic.models.weights import check_numbers
+from clic.models.weight_files import check_numbers
 
 __all__ = [
     "INCLUDED",
     "PACKAGED",
     "ClipModel",
     "FeatureExtractor",
+    "ModelSource",
     "PooledImages",
     "PooledTexts",
     "Preprocess",
-    "Source",
     "TextEncoder",
     "Trained",
     "build",

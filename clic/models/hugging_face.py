@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from clic.errors import ModelError, pick
-from clic.models import weights as file_weights
+from clic.models import weight_files as file_weights
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"

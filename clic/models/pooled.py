@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clic.models.packing import NODES, Packs, pack
+from clic.models.prefix_trees import NODES, Packs, pack
 from clic.models.towers import OpenClip, TextEncoder
 
 TEXT_POOLS = ("argmax", "eos", "last", "first")

@@ -1,20 +1,28 @@
-"""Models written as open_clip folders, whole or not at all."""
+"""Models written as open_clip folders, whole or not at all.
+
+What a model is, told from its weights.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from clic.errors import ConfigError
-from clic.models.clip_model import ClipModel
+from clic.models.loading import ClipModel
 from clic.models.source import CONFIG_FILE, WEIGHTS_FILE
+from clic.models.towers import SCALARS, VISION_PREFIX
 
 
 def save(clip: ClipModel, folder: Path) -> Path:
@@ -114,3 +122,41 @@ def writing(path: Path) -> Iterator[None]:
             f"cannot write {path} ({reason}); free space and give the same command again, "
             "or choose another folder"
         ) from error
+
+
+def weights_sha256(model: nn.Module, prefix: str = "") -> str:
+    """Return the SHA-256 of the tensors' names, types and values, of names with `prefix` alone."""
+    return _sha256(model, lambda name: name.startswith(prefix))
+
+
+def _sha256(model: nn.Module, counts: Callable[[str], bool]) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if counts(name):
+            value = value.detach().cpu().contiguous()
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(value.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def text_sha256(model: nn.Module) -> str:
+    """Return the SHA-256 of the weights that decide text features: neither vision nor scalars."""
+    return _sha256(model, lambda name: not name.startswith(VISION_PREFIX) and name not in SCALARS)
+
+
+def identity(clip: ClipModel) -> dict[str, Any]:
+    """Return name, source, architecture, sizes and the hashes of the weights."""
+    source = clip.source
+    return {
+        "name": source.name,
+        "source": source.open_clip_name,
+        "pretrained": source.pretrained,
+        "architecture": source.architecture,
+        "activation": source.activation,
+        "parameters": sum(p.numel() for p in clip.model.parameters()),
+        "image_size": clip.preprocess.size,
+        "context_length": clip.context_length,
+        "weights_sha256": weights_sha256(clip.model),
+        "vision_sha256": weights_sha256(clip.model, VISION_PREFIX),
+        "text_sha256": text_sha256(clip.model),
+    }

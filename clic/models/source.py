@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from clic.errors import ModelError, did_you_mean
-from clic.models import hub, hugging_face, weights
+from clic.models import hugging_face, loading
+from clic.models import weight_files as weights
 from clic.models.trust import check_runs_nothing
 
 CONFIG_FILE = "open_clip_config.json"
@@ -33,7 +34,7 @@ _noted: set[Path] = set()
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """A model before it is built.
 
     Attributes:
@@ -90,7 +91,9 @@ class Source:
         return folder if hugging_face.is_folder(folder) else None
 
 
-def resolve(name: str, pretrained: str | None = INCLUDED, quick_gelu: bool | None = None) -> Source:
+def resolve(
+    name: str, pretrained: str | None = INCLUDED, quick_gelu: bool | None = None
+) -> ModelSource:
     """Find the architecture and weights that a name stands for, without loading weights.
 
     Args:
@@ -116,13 +119,13 @@ def resolve(name: str, pretrained: str | None = INCLUDED, quick_gelu: bool | Non
     return source
 
 
-def _resolve(name: str, pretrained: str | None, quick_gelu: bool | None) -> Source:
+def _resolve(name: str, pretrained: str | None, quick_gelu: bool | None) -> ModelSource:
     if name in PACKAGED:
         return _from_folder(name, PACKAGED[name], pretrained)
     if name.startswith("local-dir:"):
         return _from_folder(name, Path(name.removeprefix("local-dir:")).expanduser(), pretrained)
     if name.startswith("hf-hub:"):
-        hub.go_offline_if_unreachable()
+        loading.go_offline_if_unreachable()
         return _from_hub(name, pretrained)
     path = Path(name).expanduser()
     if path.is_dir():
@@ -131,7 +134,7 @@ def _resolve(name: str, pretrained: str | None, quick_gelu: bool | None) -> Sour
         raise ModelError(_bare_file(name, path))
     weights = name.partition(":")[2] or pretrained
     if pretrained and not (weights == INCLUDED or _file(weights)):
-        hub.go_offline_if_unreachable()
+        loading.go_offline_if_unreachable()
     return _from_architecture(name, pretrained, quick_gelu)
 
 
@@ -160,12 +163,12 @@ def _only_included(name: str, pretrained: str | None) -> None:
         )
 
 
-def _from_folder(name: str, folder: Path, pretrained: str | None) -> Source:
+def _from_folder(name: str, folder: Path, pretrained: str | None) -> ModelSource:
     _only_included(name, pretrained)
     config_path = folder / CONFIG_FILE
     if not config_path.is_file() and hugging_face.is_folder(folder):
         architecture = hugging_face.architecture(folder)
-        return Source(name, f"local-dir:{folder.resolve()}", pretrained, architecture)
+        return ModelSource(name, f"local-dir:{folder.resolve()}", pretrained, architecture)
     if not config_path.is_file():
         raise ModelError(
             f"{folder} holds no {CONFIG_FILE}; give an open_clip folder, or a CLIP folder of "
@@ -175,7 +178,7 @@ def _from_folder(name: str, folder: Path, pretrained: str | None) -> Source:
         raise ModelError(f"{folder} holds no {WEIGHTS_FILE}; save the model as safetensors there")
     architecture = _read_config(config_path)["model_cfg"]
     check_runs_nothing(architecture, config_path, folder)
-    return Source(name, f"local-dir:{folder.resolve()}", pretrained, architecture)
+    return ModelSource(name, f"local-dir:{folder.resolve()}", pretrained, architecture)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -188,7 +191,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _from_hub(name: str, pretrained: str | None) -> Source:
+def _from_hub(name: str, pretrained: str | None) -> ModelSource:
     from open_clip.pretrained import download_pretrained_from_hf
 
     _only_included(name, pretrained)
@@ -202,10 +205,10 @@ def _from_hub(name: str, pretrained: str | None) -> Source:
         ) from error
     architecture = _read_config(Path(path))["model_cfg"]
     check_runs_nothing(architecture, name)
-    return Source(name, name, pretrained, architecture)
+    return ModelSource(name, name, pretrained, architecture)
 
 
-def _from_architecture(name: str, pretrained: str | None, quick_gelu: bool | None) -> Source:
+def _from_architecture(name: str, pretrained: str | None, quick_gelu: bool | None) -> ModelSource:
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg
 
@@ -232,7 +235,7 @@ def _from_architecture(name: str, pretrained: str | None, quick_gelu: bool | Non
         quick = _told(name, architecture_name, architecture, named, quick_gelu, file)
         if quick is not None and quick != bool(architecture.get("quick_gelu", False)):
             architecture["quick_gelu"] = quick
-        return Source(name, architecture_name, pretrained, architecture)
+        return ModelSource(name, architecture_name, pretrained, architecture)
     tag_config = get_pretrained_cfg(architecture_name, pretrained)
     if Path(pretrained).expanduser().is_dir():
         raise ModelError(
@@ -254,7 +257,7 @@ def _from_architecture(name: str, pretrained: str | None, quick_gelu: bool | Non
         )
     if tag_config.get("quick_gelu", False):  # the activation that these weights were trained with
         architecture["quick_gelu"] = True
-    return Source(name, architecture_name, pretrained, architecture)
+    return ModelSource(name, architecture_name, pretrained, architecture)
 
 
 def _config(architecture_name: str) -> dict[str, Any]:

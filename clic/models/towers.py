@@ -1,16 +1,21 @@
-"""The two towers of a CLIP-like model: which one trains, and text without padding."""
+"""The two towers of a CLIP-like model: which one trains, and text without padding.
+
+From a batch to unit-norm features: the forward pass of training.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from clic.errors import ConfigError, pick
+from clic.types import Batch, Features
 
 OpenClip = Any
 """An open_clip module, whose attributes its own classes do not type."""
@@ -201,3 +206,74 @@ class _Encode(nn.Module):
 def frozen(is_frozen: bool) -> torch.autograd.grad_mode.set_grad_enabled:
     """Return a context in which a frozen tower keeps nothing for the backward pass."""
     return torch.set_grad_enabled(torch.is_grad_enabled() and not is_frozen)
+
+
+class FeatureExtractor(nn.Module):
+    """The module that data-parallel training wraps: images and captions in, `Features` out.
+
+    Args:
+        model: open_clip's module.
+        trained: Which of its towers train; a frozen one runs without gradient.
+    """
+
+    def __init__(self, model: OpenClip, trained: Trained) -> None:
+        super().__init__()
+        self.encode_text = TextEncoder(model)
+        self.trained = trained
+
+    @property
+    def model(self) -> OpenClip:
+        """open_clip's module."""
+        return self.encode_text.model
+
+    def trim(self, batch: Batch) -> Batch:
+        """Return a batch on the CPU without padding behind its longest caption, where exact.
+
+        Before the batch goes to a GPU, because finding the length there would wait for it.
+        """
+        if batch.negatives is None:
+            return replace(batch, positives=self.encode_text.trim(batch.positives))
+        texts = self.encode_text.trim(torch.cat([batch.positives, batch.negatives], dim=1))
+        slots = batch.positives.shape[1]
+        return replace(batch, positives=texts[:, :slots], negatives=texts[:, slots:])
+
+    def forward(
+        self,
+        images: Tensor,
+        positives: Tensor,
+        negatives: Tensor | None = None,
+        negative_mask: Tensor | None = None,
+    ) -> Features:
+        """Encode both sides.
+
+        Args:
+            images: [B, 3, S, S], normalised.
+            positives: int64 [B, P, L].
+            negatives: int64 [B, K, L] or None.
+            negative_mask: bool [B, K] or None.
+
+        Returns:
+            Features of this rank, unit norm in at least fp32.
+        """
+        with frozen(not self.trained.vision):
+            image_features = _unit(self.model.encode_image(images))
+        count, slots = positives.shape[:2]
+        captions = positives if negatives is None else torch.cat([positives, negatives], dim=1)
+        with frozen(not self.trained.text):
+            text_features = _unit(self.encode_text(captions.flatten(0, 1)))
+        text_features = text_features.unflatten(0, (count, captions.shape[1]))
+        logit_bias = getattr(self.model, "logit_bias", None)
+        return Features(
+            image_features=image_features,
+            positive_features=text_features[:, :slots],
+            logit_scale=self.model.logit_scale.exp(),
+            negative_features=None if negatives is None else text_features[:, slots:],
+            negative_mask=negative_mask,
+            logit_bias=logit_bias,
+        )
+
+
+def _unit(features: Tensor) -> Tensor:
+    # Half-precision norms lose the third digit of a cosine, so normalise in fp32.
+    features = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+    return F.normalize(features, dim=-1)

@@ -10,21 +10,21 @@ from typing import Literal, get_args
 
 from clic.errors import pick
 from clic.seeding import generator
-from clic.shapes.benchmarks import (
-    CATEGORIES,
-    Classification,
-    Retrieval,
-    SceneImages,
-    TripletRow,
-    Triplets,
-    retrieval,
-    triplets,
-    zero_shot,
-)
 from clic.shapes.language import captions, tag
 from clic.shapes.relational import RELATION_GROUPS, relations
 from clic.shapes.render import render_scene
 from clic.shapes.scenes import Scene, Thing, sample_pair, sample_single
+from clic.shapes.world_rows import (
+    CATEGORIES,
+    SceneImages,
+    TripletRow,
+    WorldClassification,
+    WorldRetrieval,
+    WorldTriplets,
+    retrieval,
+    triplets,
+    zero_shot,
+)
 from clic.types import Sample
 
 Split = Literal["train", "validation", "test"]
@@ -35,14 +35,14 @@ __all__ = [
     "CATEGORIES",
     "RELATION_GROUPS",
     "SPLITS",
-    "Classification",
-    "Retrieval",
     "Scene",
     "SceneImages",
     "Split",
     "Thing",
     "TripletRow",
-    "Triplets",
+    "WorldClassification",
+    "WorldRetrieval",
+    "WorldTriplets",
     "base_folder",
     "relations",
     "retrieval",

@@ -12,10 +12,19 @@ from typing import Final
 import numpy as np
 
 from clic.seeding import generator
-from clic.shapes.benchmarks import SceneImages, TripletRow, Triplets
 from clic.shapes.language import RELATION_PHRASES
-from clic.shapes.positions import sample_diagonal, sample_near, sample_off_centre
-from clic.shapes.scenes import INVERSE, Relation, Scene, Thing, relation, sample_pair
+from clic.shapes.scenes import (
+    INVERSE,
+    Relation,
+    Scene,
+    Thing,
+    relation,
+    sample_diagonal,
+    sample_near,
+    sample_off_centre,
+    sample_pair,
+)
+from clic.shapes.world_rows import SceneImages, TripletRow, WorldTriplets
 
 _PLAIN: Final = "a {colour} {shape} {phrase} a {colour2} {shape2}"  # as `language.relate` has it
 _SIMPLE: Final[dict[Relation, tuple[str, ...]]] = {
@@ -107,7 +116,7 @@ def _scene(category: _Category, rng: np.random.Generator) -> Scene:
             return scene
 
 
-def relations(split: str, per_category: int = 300, seed: int = 0) -> Triplets:
+def relations(split: str, per_category: int = 300, seed: int = 0) -> WorldTriplets:
     """Make `shapes-relations`.
 
     Positive 2 names the two things in the other order, with the inverse relation. The negative is
@@ -121,7 +130,7 @@ def relations(split: str, per_category: int = 300, seed: int = 0) -> Triplets:
     other sentences: "a red circle is above a blue square" (is), "there is a red circle left of a
     blue square" (there_is), "the red circle is left of the blue square" (the_is). The scenes of
     both are those of `shapes++`. Those of "positions" have the same words in the plain form, and
-    scenes of `clic.shapes.positions`: near, diagonal and off_centre.
+    scenes of `clic.shapes.scenes`: near, diagonal and off_centre.
 
     Args:
         split: "train", "validation" or "test".
@@ -141,4 +150,4 @@ def relations(split: str, per_category: int = 300, seed: int = 0) -> Triplets:
                 scene = _scene(category, rng)
                 rows.append(TripletRow(name, len(scenes), *_row(category, scene, rng)))
                 scenes.append(scene)
-    return Triplets(SceneImages(tuple(scenes), purpose, seed), tuple(rows))
+    return WorldTriplets(SceneImages(tuple(scenes), purpose, seed), tuple(rows))

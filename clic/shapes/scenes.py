@@ -4,6 +4,21 @@ Places are pixels of a 64 x 64 image, x to the right and y down. A lone thing li
 half of the image, by rows and by columns. A pair is two such things, moved apart by half an image
 along one axis, so that the middle halves of two images of lone things, set side by side or
 stacked, have the layout of a genuine pair.
+
+Pairs that lie where no composite of two lone things has them.
+
+A pair of `scenes.sample_pair`, and so a composite, has each thing in the middle of its own half of
+the image. In pixels of the 64 x 64 image, along the axis that parts them and across it, with s =
+`max_shift(radius)` (5 for small things, 4.5 to 3 for large ones):
+
+- distance along the axis: 32 - s1 - s2 to 32 + s1 + s2, so 22 to 42 (two large: 23 to 41);
+- distance across it: 0 to s1 + s2, so at most 10, less than half of that along the axis;
+- the pixel's breadth on either side of the image's middle line is free: the gap is 2 or more.
+
+Each sampler here starts from such a pair and changes one thing: `near` the distance along the
+axis, `diagonal` the distance across it, `off_centre` the place of the pair as a whole. As there,
+things keep a gap of 2 along the axis and stay 1 pixel away from the image's edge, and the order
+(first the left or the upper one) and the axis stay as they were.
 """
 
 from __future__ import annotations
@@ -137,3 +152,147 @@ def sample_pair(rng: np.random.Generator, distinct: bool = False) -> Scene:
     if rng.integers(2):
         return Scene((replace(first, x=first.x - _APART), replace(second, x=second.x + _APART)))
     return Scene((replace(first, y=first.y - _APART), replace(second, y=second.y + _APART)))
+
+
+_GAP = 2.0
+_EDGE = CENTRE - 1  # from the image's centre to what things may touch
+_LEAST_TILT = 12.0  # of diagonal pairs
+# Distance across the parting axis, of the distance along it: 1/2 is 27 degrees, 2/3 is 34.
+_USUAL_TILT = 1 / 2
+_GREATEST_TILT = 2 / 3
+# Of a pair off the centre: how far the hinder thing reaches over the image's middle line, and how
+# far the middle of the pair lies beyond it.
+_LEAST_OVERLAP = 2.0
+_LEAST_OFFSET = 6.0
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """A pair by the axis that parts it: the first thing's place is less than the second's.
+
+    Attributes:
+        beside: Whether the axis is the horizontal one.
+        things: The pair.
+        along: Each thing's offset from the image's centre along the axis, in pixels.
+        across: The same along the other axis.
+    """
+
+    beside: bool
+    things: tuple[Thing, Thing]
+    along: tuple[float, float]
+    across: tuple[float, float]
+
+    @property
+    def distance(self) -> float:
+        """Pixels between the centres along the axis."""
+        return self.along[1] - self.along[0]
+
+    def scene(self) -> Scene:
+        """Return the pair where `along` and `across` have it."""
+        placed = []
+        for thing, along, across in zip(self.things, self.along, self.across, strict=True):
+            x, y = (along, across) if self.beside else (across, along)
+            placed.append(replace(thing, x=CENTRE + x, y=CENTRE + y))
+        return Scene(tuple(placed))
+
+
+def _layout(scene: Scene) -> _Layout:
+    first, second = scene.things
+    beside = relation(first, second) == "left"
+    columns = (first.x - CENTRE, second.x - CENTRE)
+    rows = (first.y - CENTRE, second.y - CENTRE)
+    along, across = (columns, rows) if beside else (rows, columns)
+    return _Layout(beside, (first, second), along, across)
+
+
+def _whole(low: float, high: float, rng: np.random.Generator) -> int:
+    """Draw a whole number of low..high."""
+    return int(rng.integers(int(np.ceil(low)), int(np.floor(high)) + 1))
+
+
+def _place(low: float, high: float, rng: np.random.Generator) -> float:
+    """Draw a place of low..high, a multiple of `STEP`."""
+    return STEP * _whole(low / STEP, high / STEP, rng)
+
+
+def _least_distance(things: tuple[Thing, Thing]) -> float:
+    """Return the least distance along the axis that a usual pair of these radii has."""
+    return CENTRE - sum(max_shift(thing.radius) for thing in things)
+
+
+def sample_near(rng: np.random.Generator) -> Scene:
+    """Draw a pair that is closer together than usual pairs of its radii ever are.
+
+    Usual pairs of two large things can touch the middle line from both sides, so they cannot be
+    closer: here at least one thing is small. The distance along the axis is from r1 + r2 + 2 to
+    32 - s1 - s2 - 0.5: 16 to 21.5 for two small things, 19.5 to 23.5 for a small and a large one,
+    and never less than twice the distance across. The middle of the pair stays where it was.
+
+    Args:
+        rng: Source of the draws.
+
+    Returns:
+        The scene; the first thing is the left or the upper one.
+    """
+    while True:
+        pair = _layout(sample_pair(rng))
+        if any(thing.size == "small" for thing in pair.things):
+            break
+    tilt = abs(pair.across[1] - pair.across[0])
+    closest = max(sum(thing.radius for thing in pair.things) + _GAP, tilt / _USUAL_TILT)
+    farthest = _least_distance(pair.things) - STEP
+    nearer = _whole(pair.distance - farthest, pair.distance - closest, rng)
+    along = (pair.along[0] + nearer / 2, pair.along[1] - nearer / 2)
+    return replace(pair, along=along).scene()
+
+
+def sample_diagonal(rng: np.random.Generator) -> Scene:
+    """Draw a pair that is clearly displaced on the other axis too, which the first one dominates.
+
+    The distance along the axis is the usual one; that across is from 12 (usual pairs: at most 10)
+    to two thirds of it, so 12 to 28, an angle of 16 to 34 degrees, in either direction. The middle
+    of the pair stays where it was, and every such pair lies inside the image.
+
+    Args:
+        rng: Source of the draws.
+
+    Returns:
+        The scene; the first thing is the left or the upper one.
+    """
+    pair = _layout(sample_pair(rng))
+    tilt = pair.across[1] - pair.across[0]
+    low, high = _LEAST_TILT, pair.distance * _GREATEST_TILT
+    if rng.integers(2):
+        low, high = -high, -low
+    more = _whole(low - tilt, high - tilt, rng)
+    return replace(pair, across=(pair.across[0] - more / 2, pair.across[1] + more / 2)).scene()
+
+
+def sample_off_centre(rng: np.random.Generator) -> Scene:
+    """Draw a pair that is displaced along its axis until the middle line does not part it.
+
+    One thing, the hinder one, reaches over the image's middle line by 2 pixels or more, and the
+    middle of the pair lies 6 to 13 pixels beyond it (usual pairs: at most 5). The other thing, of
+    radius r, stays within 31 - r of the image's centre, which leaves distances along the axis from
+    the least usual one, 32 - s1 - s2, to the lesser of 29 + r_hinder - r and 2 (25 - r): 22 to 34
+    over all, 22 to 30.5 for two small things, 24 alone for a hinder one of radius 7 and another of
+    12. They are usual distances, so that the place alone is new; those across are as they were.
+
+    Args:
+        rng: Source of the draws.
+
+    Returns:
+        The scene; the first thing is the left or the upper one.
+    """
+    pair = _layout(sample_pair(rng))
+    hinder = int(rng.integers(2))
+    # Towards the side of the other thing: the second one's is the positive side.
+    sign = 1 if hinder == 0 else -1
+    inner, outer = pair.things[hinder].radius, pair.things[1 - hinder].radius
+    utmost = _EDGE - outer  # the other thing's greatest offset from the image's centre
+    farthest = min(utmost - _LEAST_OVERLAP + inner, 2 * (utmost - _LEAST_OFFSET))
+    distance = _place(_least_distance(pair.things), farthest, rng)
+    least = max(_LEAST_OVERLAP - inner + distance, _LEAST_OFFSET + distance / 2)
+    place = _place(least, utmost, rng)
+    along = (sign * (place - distance), sign * place)
+    return replace(pair, along=along if hinder == 0 else along[::-1]).scene()

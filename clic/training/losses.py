@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from clic import distributed, models, runs
-from clic.config import Config, LossConfig
+from clic.config.train_settings import Config, LossConfig
 from clic.errors import ConfigError, pick
+from clic.io.terminal import say
 from clic.losses import OBJECTIVES, Objective
 from clic.losses.registry import SOFTMAX, choices
 from clic.models import ClipModel
-from clic.training.console import say
 from clic.types import KINDS, Features, Kind, LossOutput
 
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from clic import distributed, provenance
-from clic.config import WandbConfig
+from clic.config.train_settings import WandbConfig
 from clic.errors import ConfigError
-from clic.training.console import say
+from clic.io.terminal import say
 from clic.types import Batch
 
 SHOWN = {

@@ -13,18 +13,19 @@ from typing import IO
 
 import torch
 
-from clic import checkpoint, data, distributed, models, provenance, runs
-from clic.config import Config
+from clic import data, distributed, models, provenance, runs
+from clic.config.checks import validate
+from clic.config.train_settings import Config
 from clic.data import BatchBuilder, Sampler
 from clic.errors import ConfigError, redact
+from clic.io.terminal import say
 from clic.models import ClipModel
 from clic.seeding import seed_torch
-from clic.training.console import say
-from clic.training.folder import RunFolder, choose, claim, write_config
+from clic.training import checkpoint
 from clic.training.losses import check_effect
 from clic.training.metrics_log import MetricsLog
+from clic.training.run_folder import RunFolder, choose, claim, write_config
 from clic.training.trainer import Trainer
-from clic.validation import validate
 
 Evaluate = Callable[[ClipModel], dict[str, float]]
 COLLECTIVE_MINUTES = 10.0

@@ -1,27 +1,33 @@
-"""The training loop: a step, and what is done around it."""
+"""The training loop: a step, and what is done around it.
+
+Requests to stop, taken up between two steps.
+"""
 
 from __future__ import annotations
 
 import math
+import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from clic import distributed, images, models, optim
-from clic.checkpoint import TrainingState
-from clic.config import Config
-from clic.data.faults import FaultLog
+from clic import distributed, images, models
+from clic.config.train_settings import Config
+from clic.data.batches.faults import FaultLog
 from clic.errors import ClicError, ConfigError, ModelError, pick
 from clic.models import ClipModel
 from clic.seeding import generator, seed_torch
+from clic.training import optim
+from clic.training.checkpoint import TrainingState
 from clic.training.losses import Losses, freeze_unreached, make_objectives
 from clic.training.metrics_log import Averages, MetricsLog, missing_negatives
-from clic.training.stopping import stop_requests
 from clic.types import Batch, LossOutput, Tally
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -319,3 +325,23 @@ def _warmup_steps(config: Config, steps: int) -> int:
     if config.optim.warmup_fraction is not None:
         return math.floor(config.optim.warmup_fraction * steps)
     return config.optim.warmup_steps or 0
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; a second SIGINT kills at once."""
+    received: list[int] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        if received and number == signal.SIGINT:
+            signal.default_int_handler(number, frame)
+        received.append(number)
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in handlers:
+            signal.signal(number, receive)
+        yield received
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

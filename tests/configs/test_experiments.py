@@ -16,13 +16,13 @@ import clic
 from clic import models, runs
 from clic.cli import train as command
 from clic.cli import train_help
-from clic.cli.overrides import for_hydra
-from clic.config import Config
+from clic.config.checks import validate
+from clic.config.overrides import for_hydra
+from clic.config.train_settings import Config
 from clic.errors import ConfigError
-from clic.inference import Encoder
+from clic.models.encoder import Encoder
 from clic.training import train
 from clic.training.metrics_log import read
-from clic.validation import validate
 
 ROOT = Path(str(files("clic.configs")))
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiment").glob("*.yaml"))

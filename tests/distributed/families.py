@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from clic import distributed, models
-from clic.config import Config, WandbConfig
+from clic.config.train_settings import Config, WandbConfig
 from clic.errors import ConfigError
 from clic.models import ClipModel
 from clic.training.losses import check_effect

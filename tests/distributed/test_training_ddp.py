@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from clic import runs
-from clic.config import Config
+from clic.config.train_settings import Config
 from clic.errors import ConfigError
 from clic.training import train
 from clic.training.metrics_log import read

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from clic import checkpoint, inference, models, runs
-from clic.config import Config
+from clic import models, runs
+from clic.config.train_settings import Config
 from clic.data import make_builder, make_loader, make_sources
-from clic.training import Trainer, train
+from clic.models import encoder
+from clic.training import Trainer, checkpoint, train
 from clic.training.metrics_log import read
 
 pytestmark = pytest.mark.gpu
@@ -91,8 +92,8 @@ def test_a_cpu_checkpoint_continues_on_the_gpu(
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_encoding(tiny: Path, precision: str) -> None:
     images = [torch.randint(0, 256, (40, 50, 3), dtype=torch.uint8).numpy() for _ in range(3)]
-    slow = inference.load(str(tiny), device="cpu")
-    fast = inference.load(str(tiny), device="cuda", precision=precision)
+    slow = encoder.load(str(tiny), device="cpu")
+    fast = encoder.load(str(tiny), device="cuda", precision=precision)
     assert fast.device.type == "cuda"
     for expected, found in (
         (slow.encode_image(images), fast.encode_image(images)),

@@ -85,11 +85,11 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for named, end in (
         ("clic/losses/objectives.py", OBJECTIVE),
         ("clic/losses/registry.py", ENTRY),
-        ("clic/validation/__init__.py", '\nMINIMUM["loss.margin"] = 0\n'),
+        ("clic/config/checks.py", '\nMINIMUM["loss.margin"] = 0\n'),
     ):
         path = place(named)
         path.write_text(path.read_text("utf-8") + end, "utf-8")
-    config = place("clic/config.py")
+    config = place("clic/config/train_settings.py")
     head, tail = config.read_text("utf-8").split('    single: str = "clip"\n')
     config.write_text(f'{head}    single: str = "clip"\n    margin: float = 0.2\n{tail}', "utf-8")
     return tree

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clic.optim import make_schedule
+from clic.training.optim import make_schedule
 
 STORED = json.loads((Path(__file__).parents[1] / "golden" / "lr_schedule.json").read_text())
 

@@ -24,9 +24,9 @@ from clic.captions import (
     single_negative,
     swap,
 )
-from clic.captions.composite import plain
+from clic.captions.composites import plain
 from clic.captions.edits import apply_edits
-from clic.captions.scene_graph import scene_graph
+from clic.captions.scene_graph.graph import scene_graph
 from clic.seeding import generator
 from clic.types import HardNegative, Token
 
@@ -212,8 +212,8 @@ def test_join_is_stable(sentences: list[str]) -> None:
 SCRIPT = """
 import json, sys
 from clic.captions import cross_swap, hard_negatives, make_tagger, single_negative
-from clic.captions.annotation import annotate
-from clic.captions.scene_graph import scene_graph
+from clic.captions.tagging import annotate
+from clic.captions.scene_graph.graph import scene_graph
 from clic.seeding import generator
 tag = make_tagger("hanta")
 captions = json.loads(sys.argv[1])

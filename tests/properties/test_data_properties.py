@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clic.data import Plan, Sampler
+from clic.data import BatchPlan, Sampler
 
 
 @st.composite
@@ -29,7 +29,7 @@ def cases(draw: st.DrawFn) -> dict[str, object]:
     }
 
 
-def plans(case: dict, steps: range) -> list[list[Plan]]:
+def plans(case: dict, steps: range) -> list[list[BatchPlan]]:
     """Return the plans of each step, one for each rank."""
     samplers = [Sampler(rank=rank, **case) for rank in range(case["world_size"])]
     return [[sampler.plan(step) for sampler in samplers] for step in steps]

@@ -13,9 +13,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clic.captions.composite import Room
-from clic.config import CaptionsConfig
-from clic.data.captioning import Captioner
+from clic.captions.composites import Room
+from clic.config.train_settings import CaptionsConfig
+from clic.data.batches.captioner import Captioner
 from clic.images import cells
 from clic.shapes import tag
 from clic.types import Sample

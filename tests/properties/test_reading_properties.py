@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from clic.data import ShardSource, write_index
-from clic.data.index import index_path
-from clic.data.record import captions_of, parse_record
+from clic.data.shards.index import index_path
+from clic.data.shards.tar import captions_of, parse_record
 from clic.errors import DataError
 
 

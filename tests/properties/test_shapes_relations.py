@@ -10,8 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clic import shapes
-from clic.shapes.positions import sample_diagonal, sample_near, sample_off_centre
-from clic.shapes.scenes import COLOURS, SHAPES, Scene, Thing
+from clic.shapes.scenes import (
+    COLOURS,
+    SHAPES,
+    Scene,
+    Thing,
+    sample_diagonal,
+    sample_near,
+    sample_off_centre,
+)
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -139,7 +139,7 @@ def test_a_composite_of_middle_halves_is_laid_out_like_a_pair() -> None:
     np.testing.assert_allclose(beside.std(0), shifted.std(0), atol=0.2)
 
 
-def _assert_exact(benchmark: shapes.Triplets) -> None:
+def _assert_exact(benchmark: shapes.WorldTriplets) -> None:
     for row in benchmark.rows:
         scene = benchmark.images.scenes[row.image]
         assert is_true(row.positive1, scene), row

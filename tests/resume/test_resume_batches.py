@@ -24,7 +24,7 @@ import pytest
 from PIL import Image
 
 from clic import models, runs, shapes
-from clic.config import Config
+from clic.config.train_settings import Config
 from clic.data import make_builder, make_loader, make_sources, pack
 from clic.training.metrics_log import read
 from clic.types import Sample

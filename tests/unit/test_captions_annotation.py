@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clic import shapes
-from clic.captions.annotation import annotate, record, stored_tokens
-from clic.captions.tagging import lower, make_tagger
+from clic.captions.tagging import annotate, lower, make_tagger, record, stored_tokens
 from clic.errors import DataError
 
 TAG = make_tagger("hanta")

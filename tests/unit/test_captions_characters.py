@@ -10,7 +10,7 @@ from clic.captions import cross_swap, hard_negatives, make_tagger
 from clic.captions.characters import fold, is_foreign, spelled
 from clic.captions.edits import apply_edits
 from clic.captions.negatives import bare
-from clic.captions.scene_graph import scene_graph
+from clic.captions.scene_graph.graph import scene_graph
 from clic.captions.sentences import end_sentence
 from clic.seeding import generator
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from clic.captions.composite import Composite, Room, plain, relational, shortest_first
 from clic.captions.composite_negatives import layout_negative, word_swap
+from clic.captions.composites import Composite, Room, plain, relational, shortest_first
 from clic.captions.layout import (
     INVERSE,
     PHRASES,

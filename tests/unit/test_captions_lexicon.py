@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from clic.captions.lexicon import Lexicon, default_lexicon
-from clic.captions.words import word_set
+from clic.captions.word_lists import word_set
 from clic.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]

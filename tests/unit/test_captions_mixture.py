@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from clic.captions import make_tagger, single_negative, word_swap
-from clic.captions.composite import plain
+from clic.captions.composites import plain
 from clic.cli.train import compose
-from clic.config import CaptionsConfig, Config
-from clic.data.captioning import Captioner
+from clic.config.checks import validate
+from clic.config.train_settings import CaptionsConfig, Config
+from clic.data.batches.captioner import Captioner
 from clic.errors import ConfigError
 from clic.seeding import generator
 from clic.types import Sample
-from clic.validation import validate
 
 TAG = make_tagger("hanta")
 CAPTION = "a red circle is above a blue square"

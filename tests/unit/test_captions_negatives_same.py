@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clic.captions import make_tagger, swap
-from clic.captions.sameness import alike
+from clic.captions.equivalence import alike
 from clic.seeding import generator
 
 TAG = make_tagger("hanta")

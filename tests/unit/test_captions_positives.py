@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clic.captions.composite import plain
-from clic.captions.positives import composite_positives
+from clic.captions.composites import composite_positives, plain
 from clic.errors import DataError
 from clic.seeding import generator
 

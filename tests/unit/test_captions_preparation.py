@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clic.captions.preparation import prepare, split, strip_lead
+from clic.captions.sentences import prepare, split, strip_lead
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from clic.captions import cross_swap, swap
-from clic.captions.spacy_tags import MODEL, SpacyTagger, _load
-from clic.captions.tagging import make_tagger
+from clic.captions.tagging import MODEL, SpacyTagger, _load, make_tagger
 from clic.errors import ConfigError
 from clic.seeding import generator
 

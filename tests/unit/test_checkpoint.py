@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from clic import checkpoint, models, runs
-from clic.checkpoint import TrainingState
+from clic import models, runs
 from clic.errors import ConfigError, ModelError
 from clic.models import ClipModel
+from clic.training import checkpoint
+from clic.training.checkpoint import TrainingState
 
 
 @pytest.fixture

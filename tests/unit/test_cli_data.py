@@ -12,7 +12,7 @@ from PIL import Image
 from clic import shapes
 from clic.cli import data as command
 from clic.data import ShardSource
-from clic.data.shards import index_path
+from clic.data.shards.index import index_path
 
 Clic = Callable[..., tuple[int, str, str]]
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from clic.captions.composite import Room
+from clic.captions.composites import Room
 from clic.data import pack
-from clic.data.captioning import RowCaptions
-from clic.data.preview import (
+from clic.data.batches.captioner import RowCaptions
+from clic.data.tools.contact_sheet import (
     FONT,
     GREY,
     INK,

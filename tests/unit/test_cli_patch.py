@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from clic import runs, shapes
 from clic.cli.patch import main
-from clic.config_eval import parse_sweep
+from clic.config.eval_settings import parse_sweep
 from clic.errors import ConfigError
-from clic.evaluation import sweeps
 from clic.evaluation.benchmarks.sugarcrepe import PLUS_CATEGORIES
+from clic.evaluation.report import alpha_sweep
 
 Command = Callable[..., tuple[int, str, str]]
 MODEL = {
@@ -142,16 +142,16 @@ def test_sweep(clic_patch: Command, run: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_lines_of_a_picture() -> None:
     triplets = {"a_b": {"itt": 1.0, "tot": 2.0, "n": 5}, "mean": {"itt": 3.0, "tot": 4.0, "n": 5}}
-    lines = sweeps.lines_of([triplets, triplets], ["mean"])
+    lines = alpha_sweep.lines_of([triplets, triplets], ["mean"])
     assert [(line.label, line.values) for line in lines] == [
         ("mean ITT", [3.0, 3.0]),
         ("mean TOT", [4.0, 4.0]),
     ]
     retrieval = {"image_to_text@1": 5.0, "image_to_text@5": 6.0, "n_images": 7}
-    assert [line.label for line in sweeps.lines_of([retrieval])] == ["image to text@1"]
-    assert [line.name for line in sweeps.lines_of([retrieval])] == ["image_to_text@1"]
+    assert [line.label for line in alpha_sweep.lines_of([retrieval])] == ["image to text@1"]
+    assert [line.name for line in alpha_sweep.lines_of([retrieval])] == ["image_to_text@1"]
     zero_shot = {"shape": 5.0, "pair": 6.0, "n_images": 7}
-    assert [line.label for line in sweeps.lines_of([zero_shot])] == ["shape", "pair"]
+    assert [line.label for line in alpha_sweep.lines_of([zero_shot])] == ["shape", "pair"]
 
 
 def test_categories_of_one_word_are_no_means(tmp_path: Path) -> None:
@@ -165,11 +165,11 @@ def test_categories_of_one_word_are_no_means(tmp_path: Path) -> None:
         "benchmarks": numbers,
         "provenance": {"benchmarks": {"relations": {"groups": groups}}},
     }
-    (table,) = sweeps.tables([result])
+    (table,) = alpha_sweep.tables([result])
     headers = ["alpha", "ITT mean", "TOT mean", "ITT phrases", "TOT phrases", "P1 mean"]
     assert [str(column.header).replace("\n", " ") for column in table.columns] == headers
-    sweeps.draw([result], "title", tmp_path / "sweep.png")
-    assert len(sweeps.lines_of([numbers["relations"]], [*names, "mean"])) == 20
+    alpha_sweep.draw([result], "title", tmp_path / "sweep.png")
+    assert len(alpha_sweep.lines_of([numbers["relations"]], [*names, "mean"])) == 20
 
 
 def test_tables_of_a_sweep_name_measures_as_the_evaluation_does() -> None:
@@ -177,7 +177,7 @@ def test_tables_of_a_sweep_name_measures_as_the_evaluation_does() -> None:
     numbers = {"a++": {"a_b": entry, "swap": entry, "mean": entry}, "r": {"text_to_image@1": 6.0}}
     sources = {"a++": {"groups": {"swap": ["a_b"], "mean": ["a_b"]}}, "r": {}}
     provenance = {"benchmarks": sources}
-    triplets, retrieval = sweeps.tables(
+    triplets, retrieval = alpha_sweep.tables(
         [{"alpha": 0.5, "benchmarks": numbers, "provenance": provenance}]
     )
     headers = ["alpha", "ITT mean", "TOT mean", "ITT swap", "TOT swap", "P1 mean"]
@@ -189,7 +189,7 @@ def test_tables_of_a_sweep_name_measures_as_the_evaluation_does() -> None:
 def test_markers_at_100_percent_have_head_room() -> None:
     axis = Figure().subplots()
     numbers = {"shape": 100.0, "n_images": 7}
-    sweeps._panel(axis, "zero-shot", [0.0], sweeps.lines_of([numbers]))
+    alpha_sweep._panel(axis, "zero-shot", [0.0], alpha_sweep.lines_of([numbers]))
     assert axis.get_ylim()[1] > 100
     assert max(axis.get_yticks()) == 100
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, open_dict
 
 from clic.cli import train
 from clic.cli.common import INTERRUPTED
-from clic.config import Config
+from clic.config.train_settings import Config
 from clic.errors import DataError
 
 Multirun = Callable[..., tuple[int, list[Config], str]]

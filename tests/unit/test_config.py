@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from clic.config import Config
+from clic.config.checks import CHOICES, MINIMUM, lookup, validate
+from clic.config.train_settings import Config
 from clic.errors import ConfigError
-from clic.validation import CHOICES, MINIMUM, lookup, validate
 
 
 def put(config: Config, setting: str, value: Any) -> None:

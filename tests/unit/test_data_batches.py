@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 
 from clic import images, models, shapes
-from clic.config import Config
+from clic.config.train_settings import Config
 from clic.data import BatchBuilder, ShapesSource, make_builder, make_loader, make_sources, pack
-from clic.data.batches import IMAGENET_MEAN, IMAGENET_STD
-from clic.data.preview import Section, draw_sheet
-from clic.data.shards import ShardSource, index_path
+from clic.data.batches.builder import IMAGENET_MEAN, IMAGENET_STD
+from clic.data.shards.index import index_path
+from clic.data.shards.shard_source import ShardSource
+from clic.data.tools.contact_sheet import Section, draw_sheet
 from clic.errors import DataError
 from clic.models import ClipModel
 from clic.types import Batch, Sample
@@ -155,7 +156,7 @@ def test_automatic_workers(
     builder: Callable[..., BatchBuilder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    monkeypatch.setattr("clic.data.loader.DataLoader", lambda *a, **k: seen.append(k) or [])
+    monkeypatch.setattr("clic.data.batches.loader.DataLoader", lambda *a, **k: seen.append(k) or [])
     for cores, ranks in ((1, 1), (2, 1), (64, 1), (16, 8)):
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))

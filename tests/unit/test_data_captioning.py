@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from clic import shapes
-from clic.captions.spacy_tags import _load
-from clic.config import CaptionsConfig
-from clic.data import Source
-from clic.data.captioning import Captioner, check_captions
-from clic.data.mixing import MixedSource
+from clic.captions.tagging import _load
+from clic.config.train_settings import CaptionsConfig
+from clic.data import SampleSource
+from clic.data.batches.captioner import Captioner, check_captions
+from clic.data.sampling.sample_sources import MixedSource
 from clic.errors import ConfigError, DataError
 from clic.types import Sample, Token
 
@@ -134,7 +134,7 @@ def test_a_word_that_would_take_minutes_to_encode_is_named() -> None:
     check_captions(Sample("x", IMAGE, ("a dog " * 400, "qX7" * 300, " " * 2000)))
 
 
-class Listed(Source):
+class Listed(SampleSource):
     def __init__(self, samples: list[Sample | None]) -> None:
         self.samples = samples
 

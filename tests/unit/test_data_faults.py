@@ -20,10 +20,10 @@ import torch
 from PIL import Image
 
 from clic import distributed, models
-from clic.config import Config
-from clic.data import BatchBuilder, Source, make_builder, make_loader
-from clic.data.faults import FaultLog, first_usable, substitutes
-from clic.data.loader import _start_worker
+from clic.config.train_settings import Config
+from clic.data import BatchBuilder, SampleSource, make_builder, make_loader
+from clic.data.batches.faults import FaultLog, first_usable, substitutes
+from clic.data.batches.loader import _start_worker
 from clic.errors import DataError
 from clic.types import Batch, Fault, Sample, Tally
 
@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 BROKEN = {3: b"no image", 9: b"\xff\xd8\xff\xe0 cut", 14: None, 20: OSError}
 
 
-class Faulty(Source):
+class Faulty(SampleSource):
     """Forty-eight tiny images, every third portrait; the samples of `BROKEN` cannot be used."""
 
     def __init__(self, broken: dict[int, Any] = BROKEN) -> None:
@@ -61,7 +61,7 @@ class Faulty(Source):
 def builder(settings: Callable[..., Config], tiny: Path) -> Callable[..., BatchBuilder]:
     clip = models.create(str(tiny))
 
-    def make(*words: str, source: Source | None = None) -> BatchBuilder:
+    def make(*words: str, source: SampleSource | None = None) -> BatchBuilder:
         config = settings("captions=clic", "sampling.square=landscape", *words)
         sources = dict.fromkeys(("composite", "single"), source or Faulty())
         return make_builder(config, sources, clip)  # type: ignore[arg-type]

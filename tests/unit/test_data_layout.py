@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from clic import images, models, shapes
-from clic.captions.composite import Room
-from clic.config import CaptionsConfig, Config
+from clic.captions.composites import Room
+from clic.config.checks import validate
+from clic.config.train_settings import CaptionsConfig, Config
 from clic.data import BatchBuilder, make_builder
-from clic.data.captioning import Captioner
-from clic.data.sources import Source
+from clic.data.batches.captioner import Captioner
+from clic.data.sampling.sample_sources import SampleSource
 from clic.errors import ConfigError
 from clic.models import ClipModel
 from clic.seeding import generator
@@ -25,7 +26,6 @@ from clic.shapes.scenes import COLOURS
 from clic.training import train
 from clic.training.metrics_log import read
 from clic.types import Sample
-from clic.validation import validate
 
 BESIDE, STACKED = [(0, 0), (0, 32)], [(0, 0), (32, 0)]
 GRID = [(0, 0), (0, 32), (32, 0), (32, 32)]
@@ -36,7 +36,7 @@ def clip(tiny: Path) -> ClipModel:
     return models.create(str(tiny))
 
 
-class Plains(Source):
+class Plains(SampleSource):
     """Images of one colour each, whose caption names it, landscape and portrait in turn."""
 
     colours = tuple(COLOURS)

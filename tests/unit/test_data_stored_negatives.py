@@ -14,15 +14,15 @@ from PIL import Image
 
 from clic import data, models, runs
 from clic.captions import stored_negative
-from clic.config import CaptionsConfig, Config
-from clic.data.captioning import Captioner, check_captions
-from clic.data.record import negatives_of
+from clic.config.checks import validate
+from clic.config.train_settings import CaptionsConfig, Config
+from clic.data.batches.captioner import Captioner, check_captions
+from clic.data.shards.tar import negatives_of
 from clic.errors import ConfigError, DataError
 from clic.seeding import generator
 from clic.training import Trainer, train
 from clic.training.metrics_log import read
 from clic.types import Batch, Sample
-from clic.validation import validate
 
 Clic = Callable[..., tuple[int, str, str]]
 WORDS = (
@@ -152,7 +152,7 @@ def test_no_tagger_is_made(
     def refuse(name: str) -> None:
         raise AssertionError(f"tagger {name}")
 
-    monkeypatch.setattr("clic.data.captioning.make_tagger", refuse)
+    monkeypatch.setattr("clic.data.batches.captioner.make_tagger", refuse)
     builder(settings(*WORDS, f"data.shards={shards}")).build(0)
 
 
@@ -252,7 +252,7 @@ def test_a_broken_sample_is_replaced_only_where_they_are_used(
         record = original(meta)
         return {**record, "negatives": 3} if record["caption"] == "A cup." else record
 
-    monkeypatch.setattr("clic.data.shards.parse_record", parse)
+    monkeypatch.setattr("clic.data.shards.shard_source.parse_record", parse)
     words = (*WORDS, f"data.shards={tmp_path / 'mine'}", "data.max_broken=1")
     broken = [builder(settings(*words)).build(step).tally.broken for step in range(3)]
     assert sum(broken) >= 3  # the cups of an epoch, and a substitute that is one

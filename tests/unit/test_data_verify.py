@@ -13,11 +13,17 @@ import pytest
 from PIL import Image
 
 from clic.data import write_index
-from clic.data.index import index_path
-from clic.data.lengths import context_length, joined, make_measure, quantile, share_above
-from clic.data.pool import Ticker
-from clic.data.verify import Findings, check_shard
+from clic.data.batches.caption_tokens import (
+    context_length,
+    joined,
+    make_measure,
+    quantile,
+    share_above,
+)
+from clic.data.shards.index import index_path
+from clic.data.tools.verifying import Findings, check_shard
 from clic.errors import ModelError
+from clic.io.processes import Ticker
 
 Members = list[tuple[str, bytes]]
 

@@ -14,13 +14,13 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from clic import checkpoint, models, runs
-from clic.checkpoint import TrainingState
+from clic import models, runs
 from clic.cli.common import run_cli
-from clic.config import Config
+from clic.config.train_settings import Config
 from clic.errors import ConfigError
 from clic.models import ClipModel
-from clic.training import train
+from clic.training import checkpoint, train
+from clic.training.checkpoint import TrainingState
 
 NO_SPACE = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 RUST = SafetensorError("Error while serializing: I/O error: No space left (os error 28)")

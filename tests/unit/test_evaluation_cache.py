@@ -17,13 +17,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clic.config_eval import EvalConfig, PatchConfig, check
+from clic.config.eval_settings import EvalConfig, PatchConfig, check
 from clic.errors import ConfigError
-from clic.evaluation import encode
-from clic.evaluation.cache import FeatureCache, image_bytes, text_bytes
-from clic.evaluation.refs import Crop
-from clic.evaluation.share import Encoded, Share
-from clic.inference import Encoder
+from clic.evaluation.encode import encoding
+from clic.evaluation.encode.feature_cache import FeatureCache, image_bytes, text_bytes
+from clic.evaluation.encode.image_refs import Crop
+from clic.evaluation.encode.rank_share import Encoded, Share
+from clic.models.encoder import Encoder
 
 KEYS = [text_bytes([n]) for n in range(5)]
 
@@ -125,13 +125,13 @@ def test_part_files_of_the_dead_are_removed(tmp_path: Path) -> None:
 
 
 def test_blocks_are_written_as_they_fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clic.evaluation.cache.BLOCK_ROWS", 2)
+    monkeypatch.setattr("clic.evaluation.encode.feature_cache.BLOCK_ROWS", 2)
     store = FeatureCache(tmp_path).tower("tower")
     store.add(KEYS[:1], rows(1))
     assert not blocks(tmp_path)
     store.add(KEYS[1:3], rows(2))
     assert len(blocks(tmp_path)) == 1
-    monkeypatch.setattr("clic.evaluation.cache.BLOCK_SECONDS", 0.0)
+    monkeypatch.setattr("clic.evaluation.encode.feature_cache.BLOCK_SECONDS", 0.0)
     store.add(KEYS[3:4], rows(1))
     assert len(blocks(tmp_path)) == 2
 
@@ -211,7 +211,7 @@ def files(tmp_path: Path) -> list[Path]:
 
 def encoded(model: Any, files: list[Path], cache: FeatureCache | None) -> Encoded:
     share = Share("images", 4, cache=cache, tower=getattr(model, "image_tower_key", None))
-    return encode.encode_images(model, files, share, 1, allow_broken=True)
+    return encoding.encode_images(model, files, share, 1, allow_broken=True)
 
 
 def test_images_are_encoded_once_over_all_runs(tmp_path: Path, files: list[Path]) -> None:
@@ -260,12 +260,12 @@ def test_only_the_tower_that_changed_is_encoded_again(
     tmp_path: Path, files: list[Path], build_tiny: Callable[..., Any]
 ) -> None:
     cache = FeatureCache(tmp_path / "cache")
-    texts = encode.Unique(["a", "b"], [], [1, 1], [(1, 9), (2, 9)])
+    texts = encoding.Unique(["a", "b"], [], [1, 1], [(1, 9), (2, 9)])
 
     def kept(clip: Any, precision: str = "fp32") -> tuple[bool, bool]:
         model = Encoder(clip, precision=precision)
         share = Share("texts", 4, cache=cache, tower=model.text_tower_key)
-        done = encode.encode_texts(model, texts, share)
+        done = encoding.encode_texts(model, texts, share)
         return encoded(model, files, cache).cached == len(files), done.cached == 2
 
     clip = build_tiny(tmp_path / "cfg")
@@ -294,7 +294,7 @@ def test_two_writers_at_once_and_one_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the dead one wrote whole is found, and nothing that is found is wrong."""
-    monkeypatch.setattr("clic.evaluation.cache.BLOCK_ROWS", 8)
+    monkeypatch.setattr("clic.evaluation.encode.feature_cache.BLOCK_ROWS", 8)
     fork = multiprocessing.get_context("fork")  # starts at once
     endless = fork.Process(target=write_numbers, args=(tmp_path, 0, 10**6))
     other = fork.Process(target=write_numbers, args=(tmp_path, 50, 200))
@@ -345,7 +345,9 @@ def test_a_block_that_cannot_be_read_is_not_called_broken_and_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     keep(tmp_path, KEYS, rows(5))
-    refuse(monkeypatch, "clic.evaluation.cache.safe_open", OSError(code, "not for you"))
+    refuse(
+        monkeypatch, "clic.evaluation.encode.feature_cache.safe_open", OSError(code, "not for you")
+    )
     with pytest.warns(UserWarning, match="cannot be read .*not for you"):
         found, _ = FeatureCache(tmp_path).tower("tower").read(KEYS)
     assert not found.any() and len(blocks(tmp_path)) == 1

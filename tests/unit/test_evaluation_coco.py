@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clic import evaluation
 from clic.errors import DataError
-from clic.evaluation.benchmarks.retrieval import load_coco2017
+from clic.evaluation.benchmarks.caption_retrieval import load_coco2017
 
 
 class AxisModel:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from clic.errors import DataError
-from clic.evaluation.compare import Comparison, Interval, bootstrap, compare
-from clic.evaluation.compare_rows import Observed, leaves, observe
-from clic.evaluation.report import Report
+from clic.evaluation.report.comparison import Comparison, Interval, bootstrap, compare
+from clic.evaluation.report.paired_rows import Observed, leaves, observe
+from clic.evaluation.report.report import Report
 from clic.seeding import generator
 
 ITT = ("c", "itt")
@@ -88,7 +88,7 @@ def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     draws = np.random.default_rng(0)
     a, b = (seen(c=draws.random(50) < p) for p in (0.5, 0.6))
     whole = interval(a, b)
-    monkeypatch.setattr("clic.evaluation.compare.BLOCK", 64)
+    monkeypatch.setattr("clic.evaluation.report.comparison.BLOCK", 64)
     assert interval(a, b, resamples=2000) == pytest.approx(whole, abs=2.1)
 
 

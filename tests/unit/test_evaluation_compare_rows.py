@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from clic.evaluation import gallery, scoring
-from clic.evaluation.cases import (
+from clic.evaluation.report.paired_rows import leaves, observe
+from clic.evaluation.report.report import Report
+from clic.evaluation.tables import gallery, scoring
+from clic.evaluation.tables.cases import (
     Classification,
     ClassificationTask,
     Grids,
@@ -18,10 +20,8 @@ from clic.evaluation.cases import (
     Table,
     Triplets,
 )
-from clic.evaluation.compare_rows import leaves, observe
-from clic.evaluation.margins import margin
-from clic.evaluation.report import Report
-from clic.evaluation.rules import RULES
+from clic.evaluation.tables.margins import margin
+from clic.evaluation.tables.rules import RULES
 
 N, IMAGES, TEXTS, D = 40, 12, 20, 6
 CATEGORIES = ("a_1", "a_2", "b_1")

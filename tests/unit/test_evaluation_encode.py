@@ -14,9 +14,11 @@ from torch import Tensor
 
 from clic import evaluation
 from clic.errors import ModelError
-from clic.evaluation import encode, plan, scoring
-from clic.evaluation.cases import Triplets
-from clic.evaluation.share import Share
+from clic.evaluation import evaluation_plan
+from clic.evaluation.encode import encoding
+from clic.evaluation.encode.rank_share import Share
+from clic.evaluation.tables import scoring
+from clic.evaluation.tables.cases import Triplets
 
 
 class Counting:
@@ -76,7 +78,7 @@ def test_equal_pixels_are_one_image() -> None:
         table([pixels(1), pixels(2)], ["a"], [[0, 0, 0, 0]]),
         table([pixels(2), pixels(1), pixels(3)], ["a"], [[0, 0, 0, 0]]),
     ]
-    union = encode.unique_images(tables)
+    union = encoding.unique_images(tables)
     assert len(union.items) == 3
     assert [position.tolist() for position in union.positions] == [[0, 1], [1, 0, 2]]
 
@@ -89,9 +91,9 @@ def test_texts_of_equal_token_ids_share_a_row() -> None:
         table([pixels(1)], ["A dog", "a cat", "a dog"], [[0, 0, 1, 2]]),
         table([pixels(1)], ["a DOG"], [[0, 0, 0, 0]]),
     ]
-    by_string = encode.unique_texts(tables)
+    by_string = encoding.unique_texts(tables)
     assert by_string.items == ["A dog", "a cat", "a dog", "a DOG"]
-    by_ids = encode.unique_texts(tables, key)
+    by_ids = encoding.unique_texts(tables, key)
     assert by_ids.items == ["A dog", "a cat"]
     assert [position.tolist() for position in by_ids.positions] == [[0, 1, 0], [0]]
     assert by_ids.sizes == [5, 5]
@@ -110,9 +112,9 @@ def test_a_negative_of_equal_ids_is_never_beaten(shared: bool) -> None:
     model = Noisy()
     texts = [name for n in range(40) for name in (f"Dog {n}", f"dog {n}")]
     rows = table([pixels(9)], texts, [[0, 2 * n, 2 * n, 2 * n + 1] for n in range(40)])
-    union = encode.unique_texts([rows], (lambda text: text.lower().encode()) if shared else None)
-    text = encode.encode_texts(model, union, Share("texts", 8)).features
-    image = encode.checked_features(model.encode_image([Image.fromarray(pixels(9))]), 1, "")
+    union = encoding.unique_texts([rows], (lambda text: text.lower().encode()) if shared else None)
+    text = encoding.encode_texts(model, union, Share("texts", 8)).features
+    image = encoding.checked_features(model.encode_image([Image.fromarray(pixels(9))]), 1, "")
     features = scoring.TableFeatures(image, text[torch.from_numpy(union.positions[0])])
     right = scoring.score(rows, features)["all"]["p1"]
     assert (right == 0.0) if shared else (20 < right < 80)
@@ -120,17 +122,17 @@ def test_a_negative_of_equal_ids_is_never_beaten(shared: bool) -> None:
 
 def test_texts_come_back_in_their_own_order() -> None:
     texts = ["a long caption of many words", "b", "cc c", "another long caption of words"]
-    union = encode.Unique(texts, [], [len(text) for text in texts])
+    union = encoding.Unique(texts, [], [len(text) for text in texts])
     model = Counting()
-    features = encode.encode_texts(model, union, Share("texts", 2)).features
-    alone = torch.cat([encode.checked_features(model.encode_text([t]), 1, "") for t in texts])
+    features = encoding.encode_texts(model, union, Share("texts", 2)).features
+    alone = torch.cat([encoding.checked_features(model.encode_text([t]), 1, "") for t in texts])
     torch.testing.assert_close(features, alone)
 
 
 def test_features_are_normalised_and_unit_rows_kept_bit_for_bit() -> None:
     unit = torch.nn.functional.normalize(torch.randn(5, 7), dim=1)
-    assert torch.equal(encode.checked_features(unit, 5, "x"), unit)
-    scaled = encode.checked_features(unit.double() * 3, 5, "x")
+    assert torch.equal(encoding.checked_features(unit, 5, "x"), unit)
+    scaled = encoding.checked_features(unit.double() * 3, 5, "x")
     assert scaled.dtype == torch.float32
     torch.testing.assert_close(scaled, unit)
 
@@ -146,7 +148,7 @@ def test_features_are_normalised_and_unit_rows_kept_bit_for_bit() -> None:
 )
 def test_bad_output_is_refused(output: Tensor, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        encode.checked_features(output, 2, "encode_text")
+        encoding.checked_features(output, 2, "encode_text")
 
 
 def test_towers_of_different_widths_are_refused() -> None:
@@ -162,7 +164,7 @@ def test_models_with_one_vision_tower_encode_images_once() -> None:
     class Keyed(Counting):
         image_key = "tower"
 
-    ready = plan.prepare(["shapes-retrieval"])
+    ready = evaluation_plan.prepare(["shapes-retrieval"])
     first, second, other = Keyed(), Keyed(), Counting()
     reports = [evaluation.run(model, ready) for model in (first, second)]
     assert sum(first.images.values()) == 500

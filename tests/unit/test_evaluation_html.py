@@ -16,8 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
-from clic.evaluation import gallery, html, panels, rules
-from clic.evaluation.cases import (
+from clic.evaluation.report import html_page, score_lines
+from clic.evaluation.report.comparison import Comparison, Interval
+from clic.evaluation.report.report import Report
+from clic.evaluation.tables import gallery, rules
+from clic.evaluation.tables.cases import (
     Classification,
     ClassificationTask,
     Grids,
@@ -25,9 +28,7 @@ from clic.evaluation.cases import (
     Table,
     Triplets,
 )
-from clic.evaluation.compare import Comparison, Interval
-from clic.evaluation.margins import margin
-from clic.evaluation.report import Report
+from clic.evaluation.tables.margins import margin
 
 EVIL = "<script>document.title='owned'</script>\"'&<img src=x onerror=alert(1)>"
 ONE = np.zeros(1, dtype=np.int64)
@@ -99,7 +100,7 @@ def triplet_report(negatives: list[float], name: str = "m") -> Report:
 def test_the_page_says_what_each_metric_is(
     form: dict[str, Any], told: list[str], untold: list[str]
 ) -> None:
-    page = "".join(html.page([Report("m", {}, {}, {"b": form})]))
+    page = "".join(html_page.page([Report("m", {}, {}, {"b": form})]))
     explained = page.split('<ul class="explained')[1].split("</ul>")[0]
     assert all(escape(words) in explained for words in told)
     assert not any(words in explained for words in untold)
@@ -109,8 +110,8 @@ def test_every_metric_of_every_rule_has_its_words() -> None:
     metrics = {"itt", "tot", "p1", "accuracy", "image_to_text", "text_to_image"}
     for shape, rule in ((1, "choice"), (2, "winoground"), (2, "bivlc"), (2, "cola")):
         metrics |= set(rules.RULES[rule](torch.rand(3, shape, 2)))
-    assert metrics <= set(panels.EXPLAINED)
-    assert all("chance" in words for words in panels.EXPLAINED.values())
+    assert metrics <= set(score_lines.EXPLAINED)
+    assert all("chance" in words for words in score_lines.EXPLAINED.values())
 
 
 def only(row: dict[str, Any], table: Table | None) -> gallery.Failure:
@@ -260,7 +261,7 @@ def page() -> str:
     compared = Comparison(
         (EVIL, "runs/tuned"), {"b++": {("swap_att", "itt"): [Interval(9.96, 1.04, 20.0)]}}
     )
-    return "".join(html.page(reports, compared, [gallery.worst(one) for one in reports]))
+    return "".join(html_page.page(reports, compared, [gallery.worst(one) for one in reports]))
 
 
 def test_the_page_is_whole_escaped_and_loads_nothing(page: str) -> None:
@@ -283,7 +284,7 @@ def test_the_page_is_whole_escaped_and_loads_nothing(page: str) -> None:
 
 def test_one_model_has_no_letters() -> None:
     report = triplet_report([0.9])
-    text = "".join(html.page([report], None, [gallery.worst(report)]))
+    text = "".join(html_page.page([report], None, [gallery.worst(report)]))
     assert "<strong>A</strong>" not in text
     assert "The 1 worst failures" not in text and "The worst failure" in text
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from clic import metrics
-from clic.evaluation import scoring
-from clic.evaluation.cases import Retrieval
+from clic.evaluation.tables import scoring
+from clic.evaluation.tables.cases import Retrieval
 
 ROOT = Path(__file__).resolve().parents[2]
 

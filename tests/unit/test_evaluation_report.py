@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from clic.errors import ConfigError
-from clic.evaluation import report, report_tables
-from clic.evaluation.compare import Comparison, Interval
-from clic.evaluation.report import Report
-from clic.evaluation.scoring import macro_mean
+from clic.evaluation.report import report, terminal_tables
+from clic.evaluation.report.comparison import Comparison, Interval
+from clic.evaluation.report.report import Report
+from clic.evaluation.tables.scoring import macro_mean
 
 
 def triplets(itt: float) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def made(name: str, itt: float = 50.0, **provenance: Any) -> Report:
 def render(reports: list[Report]) -> str:
     console = Console(width=80, no_color=True)
     with console.capture() as capture:
-        for table in report_tables.tables(reports):
+        for table in terminal_tables.tables(reports):
             console.print(table)
     return capture.get()
 
@@ -71,7 +71,7 @@ def test_tables_fit_80_columns(count: int) -> None:
     text = render([made(f"model-{i}", 10.0 * i) for i in range(count)])
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
-    assert ("B - A" in text) == (2 <= count <= report_tables.MAX_WITH_DIFFERENCES)
+    assert ("B - A" in text) == (2 <= count <= terminal_tables.MAX_WITH_DIFFERENCES)
 
 
 def test_a_benchmark_that_one_model_lacks_shows_a_dash() -> None:
@@ -128,7 +128,7 @@ def test_devices_and_links_are_written_into(tmp_path: Path) -> None:
 def test_any_number_of_models_has_letters() -> None:
     many = [made(f"model-{i}") for i in range(30)]
     assert report.legend(many)[25:28] == ["Z  model-25", "AA  model-26", "BB  model-27"]
-    assert len(report_tables.tables(many)) == 2
+    assert len(terminal_tables.tables(many)) == 2
 
 
 def test_a_folder_that_is_not_there_is_a_users_mistake(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def compared(models: int, label: str = "replace_att") -> str:
     )
     console = Console(width=80, no_color=True)
     with console.capture() as capture:
-        for table in report_tables.tables(reports, found):
+        for table in terminal_tables.tables(reports, found):
             console.print(table)
     return capture.get()
 

@@ -15,8 +15,9 @@ from PIL import Image
 
 from clic import distributed, evaluation, shapes
 from clic.errors import ConfigError, DataError
-from clic.evaluation import plan, registry, runner
-from clic.evaluation.listing import lines, state
+from clic.evaluation import evaluation_plan, runner
+from clic.evaluation.benchmarks import catalogue
+from clic.evaluation.report.listing import lines, state
 
 TRIPLET = {"itt", "tot", "p1", "n"}
 RECALL = {f"{way}@{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)}
@@ -87,7 +88,10 @@ def test_provenance_says_what_was_done(report: evaluation.Report) -> None:
 
 def test_the_hash_follows_the_content() -> None:
     def hashes(**settings: Any) -> list[str]:
-        return [item.sha256 for item in plan.prepare(["shapes-zero-shot"], **settings).prepared]
+        return [
+            item.sha256
+            for item in evaluation_plan.prepare(["shapes-zero-shot"], **settings).prepared
+        ]
 
     assert hashes() == hashes()
     assert hashes() != hashes(seed=1)
@@ -121,7 +125,7 @@ def test_what_a_model_cannot_do_is_left_out_and_said() -> None:
     texts = evaluation.evaluate(Texts(), ["shapes"])
     assert set(texts.benchmarks) == {"shapes++"}
     assert set(texts.benchmarks["shapes++"]["swap_att"]) == {"tot", "n"}
-    assert set(texts.provenance["left_out"]) == set(registry.GROUPS["shapes"])
+    assert set(texts.provenance["left_out"]) == set(catalogue.GROUPS["shapes"])
     images = evaluation.evaluate(Images(), ["shapes"])
     assert images.benchmarks == {}
     assert "no encode_text" in images.provenance["left_out"]["shapes++"]
@@ -150,7 +154,7 @@ def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize("setting", [{"split": "validation"}, {"seed": 1}])
 def test_world_settings_have_no_effect_on_files(setting: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no effect"):
-        plan.prepare(["sugarcrepe++"], tmp_path, **setting)
+        evaluation_plan.prepare(["sugarcrepe++"], tmp_path, **setting)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +167,7 @@ def test_world_settings_have_no_effect_on_files(setting: dict[str, Any], tmp_pat
 )
 def test_a_split_beside_names_that_have_theirs(benches: list[str], remedy: str) -> None:
     with pytest.raises(ConfigError, match=f"split=validation has no effect.*{remedy}"):
-        plan.prepare(benches, split="validation")
+        evaluation_plan.prepare(benches, split="validation")
 
 
 @pytest.mark.parametrize(
@@ -178,12 +182,12 @@ def test_a_split_beside_names_that_have_theirs(benches: list[str], remedy: str) 
 )
 def test_a_split_that_there_is_not(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        registry.select([name])
+        catalogue.select([name])
 
 
 def test_a_split_in_the_name_is_that_of_the_setting() -> None:
-    named = plan.prepare(["shapes++@val", "shapes++"]).prepared
-    asked = plan.prepare(["shapes++"], split="validation").prepared
+    named = evaluation_plan.prepare(["shapes++@val", "shapes++"]).prepared
+    asked = evaluation_plan.prepare(["shapes++"], split="validation").prepared
     assert [item.benchmark.name for item in named] == ["shapes++@val", "shapes++"]
     assert named[0].sha256 == asked[0].sha256 != named[1].sha256
 
@@ -192,18 +196,18 @@ def test_a_split_in_the_name_is_that_of_the_setting() -> None:
     "name", ["SugarCrepe++", "sugar-crepe++", "SUGAR_CREPE++", "sugarcrepe-pp"]
 )
 def test_names_as_people_write_them(name: str) -> None:
-    assert [benchmark.name for benchmark in registry.select([name])] == ["sugarcrepe++"]
+    assert [benchmark.name for benchmark in catalogue.select([name])] == ["sugarcrepe++"]
 
 
 def test_groups_and_repeats_name_each_benchmark_once() -> None:
-    chosen = registry.select(["shapes-retrieval", "shapes", "Shapes++"])
+    chosen = catalogue.select(["shapes-retrieval", "shapes", "Shapes++"])
     assert [b.name for b in chosen] == ["shapes-retrieval", "shapes++", "shapes-zero-shot"]
-    assert len(registry.select(["all"])) == len(registry.BENCHMARKS)
+    assert len(catalogue.select(["all"])) == len(catalogue.BENCHMARKS)
 
 
 def test_one_message_for_all_missing_files(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
-        plan.prepare(["shapes++", "sugarcrepe++", "coco2017-retrieval"], tmp_path)
+        evaluation_plan.prepare(["shapes++", "sugarcrepe++", "coco2017-retrieval"], tmp_path)
     message = str(caught.value)
     assert "sugarcrepe++, coco2017-retrieval" in message
     assert str(tmp_path / "sugarcrepe_pp" / "replace_att.json") in message
@@ -213,7 +217,7 @@ def test_one_message_for_all_missing_files(tmp_path: Path) -> None:
 
 def test_text_only_models_need_annotations_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
-        plan.prepare(["sugarcrepe++"], tmp_path, with_images=False)
+        evaluation_plan.prepare(["sugarcrepe++"], tmp_path, with_images=False)
     assert "val2017" not in str(caught.value)
 
 
@@ -237,7 +241,7 @@ def test_text_only_hides_the_images_of_a_model_that_has_them() -> None:
 )
 def test_text_only_without_effect(bench: str, setting: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        plan.prepare([bench], text_only=True, **setting)
+        evaluation_plan.prepare([bench], text_only=True, **setting)
 
 
 @pytest.mark.parametrize(
@@ -247,26 +251,26 @@ def test_text_only_without_effect(bench: str, setting: dict[str, Any], message: 
 def test_where_only_images_are_missing_text_only_is_the_other_way_out(
     benches: list[str], hinted: bool, tmp_path: Path
 ) -> None:
-    for item in registry.select(benches)[0].annotations:
+    for item in catalogue.select(benches)[0].annotations:
         file = tmp_path / item.gives
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("[]")
     with pytest.raises(DataError) as caught:
-        plan.prepare(benches, tmp_path)
+        evaluation_plan.prepare(benches, tmp_path)
     hint = "score the captions alone with clic-eval --text-only"
     assert (hint in str(caught.value)) == hinted
 
 
 def test_the_data_root_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLIC_DATA", "/somewhere")
-    assert plan.default_data_root() == Path("/somewhere")
+    assert evaluation_plan.default_data_root() == Path("/somewhere")
     monkeypatch.delenv("CLIC_DATA")
-    assert plan.default_data_root() == Path("data")
+    assert evaluation_plan.default_data_root() == Path("data")
 
 
 def test_listing_says_what_is_here(tmp_path: Path) -> None:
-    bench = registry.BENCHMARKS["sugarcrepe++"]
-    assert state(registry.BENCHMARKS["shapes++"], tmp_path) == "built in"
+    bench = catalogue.BENCHMARKS["sugarcrepe++"]
+    assert state(catalogue.BENCHMARKS["shapes++"], tmp_path) == "built in"
     assert state(bench, tmp_path) == "missing"
     for item in bench.annotations:
         file = tmp_path / item.gives
@@ -282,12 +286,12 @@ def test_listing_says_what_is_here(tmp_path: Path) -> None:
 
 
 def test_every_benchmark_says_where_it_is_from() -> None:
-    for name, bench in registry.BENCHMARKS.items():
+    for name, bench in catalogue.BENCHMARKS.items():
         assert bench.name == name
         assert bench.version and bench.citation and bench.licence and bench.about
         assert bench.made == (not bench.annotations)
-    for members in registry.GROUPS.values():
-        assert set(members) <= set(registry.BENCHMARKS)
+    for members in catalogue.GROUPS.values():
+        assert set(members) <= set(catalogue.BENCHMARKS)
 
 
 def test_ranks_beyond_the_first_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,14 @@ import pytest
 import torch
 
 from clic.errors import DataError
-from clic.evaluation import scoring
-from clic.evaluation.cases import Classification, ClassificationTask, Retrieval, Triplets, digest
+from clic.evaluation.tables import scoring
+from clic.evaluation.tables.cases import (
+    Classification,
+    ClassificationTask,
+    Retrieval,
+    Triplets,
+    digest,
+)
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 CATEGORIES = ("replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from clic import evaluation
 from clic.errors import DataError
-from clic.evaluation import encode, plan
+from clic.evaluation import evaluation_plan
 from clic.evaluation.benchmarks.sugarcrepe import load_sugarcrepe, load_sugarcrepe_pp
+from clic.evaluation.encode import encoding
 
 PLUS = ("replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 SEVEN = ("add_att", "add_obj", *PLUS)
@@ -178,7 +179,7 @@ def test_missing_images_fail_before_the_model_is_used(coco: Path) -> None:
         DataError,
         match=r"1 of 2 images.*02\.jpg.*clic-data fetch sugarcrepe\+\+ --data .*--text-only",
     ):
-        plan.prepare(["sugarcrepe++"], coco)
+        evaluation_plan.prepare(["sugarcrepe++"], coco)
 
 
 def test_allow_missing_counts_what_is_left(coco: Path) -> None:
@@ -223,7 +224,7 @@ def test_real_annotations_have_the_published_sizes() -> None:
 def test_real_captions_that_clip_reads_alike_share_a_row() -> None:
     tokenizer = open_clip.get_tokenizer("ViT-B-32")
     table = load_sugarcrepe_pp(Path(str(ANNOTATIONS)))
-    union = encode.unique_texts([table], lambda text: tokenizer([text])[0].tolist())
+    union = encoding.unique_texts([table], lambda text: tokenizer([text])[0].tolist())
     assert len(union.items) == 13108
     position = union.positions[0]
     negative = position[table.negative]

@@ -12,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from clic import inference, models
+from clic import models
 from clic.errors import ClicError, ConfigError, DataError, ModelError
 from clic.evaluation import FeatureCache
-from clic.evaluation.encode import Encoded, encode_images
-from clic.evaluation.share import Share
-from clic.inference import Encoder
+from clic.evaluation.encode.encoding import encode_images
+from clic.evaluation.encode.rank_share import Encoded, Share
+from clic.models import encoder as inference
+from clic.models.encoder import Encoder
 
 
 @pytest.fixture
@@ -181,7 +182,7 @@ def test_features_are_kept_by_how_images_are_prepared(
 def test_weights_that_there_are_not_are_named_as_they_were_given(
     monkeypatch: pytest.MonkeyPatch, name: str, pretrained: str, named: str
 ) -> None:
-    monkeypatch.setattr("clic.models.hub.go_offline_if_unreachable", lambda: None)
+    monkeypatch.setattr("clic.models.loading.go_offline_if_unreachable", lambda: None)
     with pytest.raises(ModelError, match=named) as caught:
         models.resolve(name, pretrained)
     assert "did you mean 'openai'" in str(caught.value)

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from clic import locks
-from clic.config import Config
-from clic.data import index_merged, index_missing
-from clic.data.packing import plan
-from clic.download.partial import partial_file
-from clic.evaluation import disk
-from clic.locks import Lock, open_lock, take_lock
-from clic.training.folder import choose, claim, write_config
+from clic.config.train_settings import Config
+from clic.data.packing import pack_plan
+from clic.data.shards import merged_index
+from clic.evaluation.files import fetching
+from clic.io import locks
+from clic.io.http_connection import partial_file
+from clic.io.locks import Lock, open_lock, take_lock
+from clic.training.run_folder import choose, claim, write_config
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHOUT = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF, errno.EINVAL)
@@ -94,14 +94,14 @@ def test_a_run_is_made_and_continued_on_a_disk_without_locks(
 def test_data_is_packed_indexed_and_fetched_on_a_disk_without_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with plan.claim(tmp_path / "out"), disk.alone(tmp_path / "data", pytest.fail):
+    with pack_plan.claim(tmp_path / "out"), fetching.alone(tmp_path / "data", pytest.fail):
         pass
     shard = tmp_path / "a.tar"
     shard.touch()
-    monkeypatch.setattr(index_missing, "write_index", lambda tar, index: index.touch())
-    assert index_missing.ensure_index(shard, tmp_path / "a.index", wait=False)
-    monkeypatch.setattr(index_merged, "IN_MEMORY", -1)
-    assert not len(index_merged.merge([], tmp_path / "merged"))
+    monkeypatch.setattr(merged_index, "write_index", lambda tar, index: index.touch())
+    assert merged_index.ensure_index(shard, tmp_path / "a.index", wait=False)
+    monkeypatch.setattr(merged_index, "IN_MEMORY", -1)
+    assert not len(merged_index.merge([], tmp_path / "merged"))
 
 
 @pytest.mark.usefixtures("no_locks")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clic.config import LossConfig
+from clic.config.train_settings import LossConfig
 from clic.errors import ConfigError
 from clic.losses import (
     OBJECTIVES,

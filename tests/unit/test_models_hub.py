@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clic.models import hub, source
+from clic.models import loading, source
 
 
 @pytest.fixture
@@ -23,27 +23,27 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "create_connection", refuse)
-    monkeypatch.setattr(hub, "getproxies", dict)
+    monkeypatch.setattr(loading, "getproxies", dict)
     monkeypatch.delitem(sys.modules, "huggingface_hub.constants", raising=False)
-    monkeypatch.setenv(hub.OFFLINE, "")  # so that it is as before after the test
-    monkeypatch.delenv(hub.OFFLINE)
-    monkeypatch.delenv(hub.ENDPOINT, raising=False)
+    monkeypatch.setenv(loading.OFFLINE, "")  # so that it is as before after the test
+    monkeypatch.delenv(loading.OFFLINE)
+    monkeypatch.delenv(loading.ENDPOINT, raising=False)
     return tried
 
 
 def test_offline_is_set_and_said(
     asked: list[tuple[str, int]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    hub.go_offline_if_unreachable()
-    assert asked == [("huggingface.co", 443)] and os.environ[hub.OFFLINE] == "1"
+    loading.go_offline_if_unreachable()
+    assert asked == [("huggingface.co", 443)] and os.environ[loading.OFFLINE] == "1"
     assert "huggingface.co cannot be reached" in capsys.readouterr().err
-    hub.go_offline_if_unreachable()
+    loading.go_offline_if_unreachable()
     assert len(asked) == 1
 
 
 def test_another_endpoint(asked: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(hub.ENDPOINT, "http://mirror.example:8080")
-    hub.go_offline_if_unreachable()
+    monkeypatch.setenv(loading.ENDPOINT, "http://mirror.example:8080")
+    loading.go_offline_if_unreachable()
     assert asked == [("mirror.example", 8080)]
 
 
@@ -53,8 +53,8 @@ def test_a_hub_that_answers(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -
             asked.append("closed")
 
     monkeypatch.setattr(socket, "create_connection", lambda address, timeout: Socket())
-    hub.go_offline_if_unreachable()
-    assert asked == ["closed"] and hub.OFFLINE not in os.environ
+    loading.go_offline_if_unreachable()
+    assert asked == ["closed"] and loading.OFFLINE not in os.environ
 
 
 @pytest.mark.parametrize("case", ["set by the user", "proxy", "client imported"])
@@ -62,13 +62,13 @@ def test_the_users_own_settings_win(
     asked: list[Any], monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     if case == "set by the user":
-        monkeypatch.setenv(hub.OFFLINE, "0")
+        monkeypatch.setenv(loading.OFFLINE, "0")
     elif case == "proxy":
-        monkeypatch.setattr(hub, "getproxies", lambda: {"https": "http://proxy"})
+        monkeypatch.setattr(loading, "getproxies", lambda: {"https": "http://proxy"})
     else:
-        monkeypatch.setitem(sys.modules, "huggingface_hub.constants", hub)
-    hub.go_offline_if_unreachable()
-    assert not asked and os.environ.get(hub.OFFLINE) in (None, "0")
+        monkeypatch.setitem(sys.modules, "huggingface_hub.constants", loading)
+    loading.go_offline_if_unreachable()
+    assert not asked and os.environ.get(loading.OFFLINE) in (None, "0")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_it_is_asked_only_for_what_the_hub_has(
     monkeypatch: pytest.MonkeyPatch, name: str, pretrained: str | None, asks: bool
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(hub, "go_offline_if_unreachable", lambda: asked.append("asked"))
+    monkeypatch.setattr(loading, "go_offline_if_unreachable", lambda: asked.append("asked"))
     monkeypatch.setattr(source, "_from_hub", lambda name, pretrained: None)
     source.resolve(name, pretrained)
     assert bool(asked) == asks

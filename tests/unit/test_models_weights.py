@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from clic import models
 from clic.errors import ModelError
-from clic.models import weights
+from clic.models import weight_files
 
 SMALL: dict[str, Any] = {
     "embed_dim": 16,
@@ -66,13 +66,13 @@ def test_wrappers_and_prefixes_come_off_in_any_nesting(
     for name in wrappers:
         content = {"epoch": 3, name: content}
     torch.save(content, tmp_path / "w.pt")
-    assert_same(weights.read(tmp_path / "w.pt"), model)
+    assert_same(weight_files.read(tmp_path / "w.pt"), model)
 
 
 def test_a_part_that_was_compiled_has_its_plain_name(model: nn.Module, tmp_path: Path) -> None:
     state = {n.replace("visual.", "visual._orig_mod."): v for n, v in model.state_dict().items()}
     torch.save(state, tmp_path / "w.pt")
-    assert_same(weights.read(tmp_path / "w.pt"), model)
+    assert_same(weight_files.read(tmp_path / "w.pt"), model)
 
 
 def test_old_files_and_safetensors_of_another_name_are_read(
@@ -82,7 +82,7 @@ def test_old_files_and_safetensors_of_another_name_are_read(
     torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     save_file(state, tmp_path / "named.pt")
     for name in ("old.pt", "named.pt"):
-        assert_same(weights.read(tmp_path / name), model)
+        assert_same(weight_files.read(tmp_path / name), model)
 
 
 def test_a_wrapped_file_loads_as_the_model(model: nn.Module, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_hugging_faces_names_are_told_from_open_clips(model: nn.Module, tmp_path
 
 def test_numbers_of_openais_archives_are_left_out(model: nn.Module, tmp_path: Path) -> None:
     torch.save({**model.state_dict(), "input_resolution": torch.tensor(32)}, tmp_path / "w.pt")
-    assert_same(weights.read(tmp_path / "w.pt"), model)
+    assert_same(weight_files.read(tmp_path / "w.pt"), model)
 
 
 # --- more than weights ---------------------------------------------------------------------------
@@ -143,13 +143,13 @@ def test_a_file_that_holds_more_than_weights_is_converted_by_the_command_it_name
     file = tmp_path / "it's.pt"
     torch.save(_more(model)[kind], file)
     with pytest.raises(ModelError, match="holds more than weights") as error:
-        weights.read(file)
+        weight_files.read(file)
     text = str(error.value)
     assert "\n" not in text
     subprocess.run(text.partition("(runs none of it): ")[2], shell=True, check=True)
-    assert_same(weights.read(tmp_path / "it's-weights.safetensors"), model)
+    assert_same(weight_files.read(tmp_path / "it's-weights.safetensors"), model)
     with pytest.raises(ModelError, match="exists; choose another"):
-        weights.convert(file, tmp_path / "it's-weights.safetensors")
+        weight_files.convert(file, tmp_path / "it's-weights.safetensors")
 
 
 class Hostile:
@@ -166,8 +166,8 @@ def test_nothing_in_a_hostile_file_runs(model: nn.Module, tmp_path: Path, new_fo
     content = {"state_dict": model.state_dict(), "extra": Hostile(tmp_path / "proof")}
     torch.save(content, file, _use_new_zipfile_serialization=new_format)
     with pytest.raises(ModelError):
-        weights.read(file)
-    assert_same(weights.read(weights.convert(file, tmp_path / "out.safetensors")), model)
+        weight_files.read(file)
+    assert_same(weight_files.read(weight_files.convert(file, tmp_path / "out.safetensors")), model)
     assert not (tmp_path / "proof").exists()
 
 
@@ -177,9 +177,9 @@ def test_a_torchscript_archive_is_not_run_and_its_remedy_works(
     file = tmp_path / "ViT.pt"
     torch.jit.trace(nn.Linear(2, 3), torch.ones(1, 2)).save(file)
     with pytest.raises(ModelError, match="TorchScript archive: a program") as error:
-        weights.read(file)
+        weight_files.read(file)
     subprocess.run(str(error.value).partition("with: ")[2], shell=True, check=True)
-    assert weights.read(tmp_path / "ViT-weights.pt").keys() == {"weight", "bias"}
+    assert weight_files.read(tmp_path / "ViT-weights.pt").keys() == {"weight", "bias"}
 
 
 # --- no weights at all ---------------------------------------------------------------------------
@@ -237,7 +237,7 @@ def test_a_file_cut_short_is_told_in_one_line(
     content = file.read_bytes()
     file.write_bytes(content[: int(share * len(content))])
     with pytest.raises(ModelError, match="damaged or cut short") as error:
-        weights.read(file)
+        weight_files.read(file)
     assert "\n" not in str(error.value)
 
 
@@ -245,12 +245,12 @@ def test_a_file_cut_short_is_told_in_one_line(
 def test_what_torch_saved_without_weights_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "w.pt")
     with pytest.raises(ModelError, match=r"and not the weights|is no tensor"):
-        weights.read(tmp_path / "w.pt")
+        weight_files.read(tmp_path / "w.pt")
 
 
 def test_a_folder_where_a_file_is_expected(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is a folder, not a weights file"):
-        weights.read(tmp_path)
+        weight_files.read(tmp_path)
     with pytest.raises(ModelError, match="is a folder, not a weights file"):
         models.resolve("ViT-B-32", str(tmp_path))
 

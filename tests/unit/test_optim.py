@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from clic.errors import ConfigError
-from clic.optim import (
+from clic.training.optim import (
     SCHEDULES,
     SkippedSteps,
     adamw,

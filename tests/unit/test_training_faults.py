@@ -13,13 +13,14 @@ from PIL import Image
 
 from clic import models, runs, shapes
 from clic.cli.common import run_cli
-from clic.config import Config
-from clic.data import faults, pack
+from clic.config.checks import validate
+from clic.config.train_settings import Config
+from clic.data import pack
+from clic.data.batches import faults
 from clic.errors import ConfigError, DataError
 from clic.training import train
 from clic.training.metrics_log import read
 from clic.types import Sample
-from clic.validation import validate
 
 
 def sample(index: int, every: int) -> Sample:

@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 from clic import runs
-from clic.config import Config
+from clic.config.train_settings import Config
 from clic.errors import ConfigError, ModelError
-from clic.training import folder
-from clic.training.folder import RunFolder, choose, claim, differences, lock_run, write_config
+from clic.training import run_folder as folder
+from clic.training.run_folder import RunFolder, choose, claim, differences, lock_run, write_config
 
 
 def make_run(
@@ -83,7 +83,7 @@ def test_a_checkpoint_cut_off_is_ignored(settings: Callable[..., Config]) -> Non
 HOLD = """
 import os, sys
 from pathlib import Path
-from clic.training.folder import lock_run
+from clic.training.run_folder import lock_run
 
 lock = lock_run(Path(sys.argv[1]))
 if sys.argv[2:] == ["fork"] and not os.fork():

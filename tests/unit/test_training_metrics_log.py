@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clic.config import WandbConfig
+from clic.config.train_settings import WandbConfig
 from clic.training import metrics_log
 from clic.training.metrics_log import MetricsLog, read
 

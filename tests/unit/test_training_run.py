@@ -13,12 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clic import checkpoint, inference, models, runs
-from clic.config import Config
+from clic import models, runs
+from clic.config.train_settings import Config
 from clic.errors import ClicError, ConfigError, DataError, ModelError
-from clic.training import folder, train
-from clic.training.folder import lock_run
+from clic.models import encoder
+from clic.training import checkpoint, train
+from clic.training import run_folder as folder
 from clic.training.metrics_log import read
+from clic.training.run_folder import lock_run
 
 WEIGHTS = Path(runs.MODEL) / runs.OPEN_CLIP_WEIGHTS
 
@@ -82,7 +84,7 @@ def test_what_a_run_leaves(
 def test_the_result_and_its_checkpoints_load(run: Callable[..., Path]) -> None:
     path = run("train.max_steps=3", "train.save_every=2")
     for name in (path, path / "model", path / "checkpoints" / "step-000002"):
-        assert inference.load(str(name), device="cpu").encode_text(["a"]).shape == (1, 16)
+        assert encoder.load(str(name), device="cpu").encode_text(["a"]).shape == (1, 16)
 
 
 def test_equal_runs_are_equal_files(run: Callable[..., Path]) -> None:
@@ -177,7 +179,7 @@ def test_a_mistake_leaves_no_folder(
 def test_a_mistake_is_found_before_the_model_is_built(
     run: Callable[..., Path], words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clic.validation.find_spec", lambda name: None)
+    monkeypatch.setattr("clic.config.checks.find_spec", lambda name: None)
     monkeypatch.setattr("clic.models.create", lambda *a: pytest.fail("the model is built"))
     with pytest.raises(ClicError):
         run(*words)
@@ -210,7 +212,7 @@ def test_wandb_that_cannot_start_is_one_line(
 
     fake = SimpleNamespace(init=refuse, errors=SimpleNamespace(Error=RefusalError))
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    monkeypatch.setattr("clic.validation.find_spec", lambda name: True)
+    monkeypatch.setattr("clic.config.checks.find_spec", lambda name: True)
     words = ("train.max_steps=2", "train.run_name=first")
     with pytest.raises(ConfigError, match=r"api_key not configured.*wandb\.mode=offline"):
         run(*words, "wandb.enabled=true")
@@ -385,7 +387,7 @@ def test_a_checkpoint_cut_off_in_writing_is_cleared_away(
     run: Callable[..., Path], settings: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("clic.checkpoint._sync", lambda path: 1 / 0)
+        patch.setattr("clic.training.checkpoint._sync", lambda path: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(*LENGTH, "train.run_name=first")
     path = Path(settings().train.runs_dir) / "first"

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from clic import models
-from clic.config import Config, WandbConfig
+from clic.config.train_settings import Config, WandbConfig
 from clic.data import make_builder, make_sources
 from clic.errors import ConfigError, ModelError
 from clic.training import Trainer, TrainingError

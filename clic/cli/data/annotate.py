@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clic.cli.common import make_console
-from clic.cli.data.bars import bytes_bar
 from clic.cli.parser import Parser, check_least
 from clic.errors import ConfigError
+from clic.io.terminal import bytes_bar
 
 if TYPE_CHECKING:
-    from clic.data.annotating import Annotated
+    from clic.data.tools.annotating import Annotated
 
 EXAMPLES = (
     "clic-data annotate /data/laion",
@@ -49,10 +49,10 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
             )
 
     from clic.captions.tagging import TAGGERS
-    from clic.data.annotating import annotate_on_ray, annotate_shards
-    from clic.data.naming import find_shards
-    from clic.data.pool import default_workers
+    from clic.data.shards.locating import find_shards
+    from clic.data.tools.annotating import annotate_on_ray, annotate_shards
     from clic.errors import pick
+    from clic.io.processes import default_workers
 
     pick(TAGGERS, flags.tagger, "--tagger")
     shards = find_shards(flags.shards, "SHARDS")

@@ -31,10 +31,14 @@ def add_arguments(parser: Parser) -> None:
 
 def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     """Get the files; what is left for a person to do is an error at the end."""
-    from clic.evaluation import fetch, plan, registry
+    from clic.evaluation import evaluation_plan
+    from clic.evaluation.benchmarks import catalogue
+    from clic.evaluation.files import fetching
 
-    chosen = registry.select([name for word in flags.bench for name in word.split(",")])
-    root = flags.data.expanduser() if flags.data is not None else plan.default_data_root()
+    chosen = catalogue.select([name for word in flags.bench for name in word.split(",")])
+    root = (
+        flags.data.expanduser() if flags.data is not None else evaluation_plan.default_data_root()
+    )
     found = []
     with _bars() as bar:
         for benchmark in chosen:
@@ -43,15 +47,15 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
                 print("  is built in, and needs no files")
                 continue
             found.append(
-                fetch.fetch(
+                fetching.fetch(
                     benchmark, root, lambda line: print(f"  {line}", flush=True), bar, flags.mirror
                 )
             )
-    for line in fetch.told(found):
+    for line in fetching.told(found):
         print(line)
     if any(one.lost for one in found):
         print("rows of images that are gone can be left out: clic-eval --allow-missing")
-    steps = fetch.steps(found, root)
+    steps = fetching.steps(found, root)
     if steps:
         raise DataError("; ".join(steps))
 

@@ -27,9 +27,9 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     """Write the indexes."""
     from rich.progress import Progress
 
-    from clic.data.index import index_path, is_indexed, load_index
-    from clic.data.naming import find_shards
-    from clic.data.pool import default_workers, run_tasks
+    from clic.data.shards.index import index_path, is_indexed, load_index
+    from clic.data.shards.locating import find_shards
+    from clic.io.processes import default_workers, run_tasks
 
     check_least(1, **({} if flags.workers is None else {"workers": flags.workers}))
     shards = find_shards(flags.shards, "SHARDS")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-    from clic.captions.scene_graph import SceneGraph
+    from clic.captions.scene_graph.graph import SceneGraph
     from clic.types import HardNegative, Token
 
 EXAMPLES = (
@@ -104,7 +104,7 @@ def _captions(flags: argparse.Namespace) -> list[str]:
 
 def _read(path: Path) -> str:
     """Return the text of a file or of stdin."""
-    from clic.data.record import decode_text
+    from clic.data.shards.tar import decode_text
 
     try:
         if str(path) != "-":
@@ -158,7 +158,7 @@ def _negatives(
 
 
 def _record(caption: str, tokens: Sequence[Token], found: Sequence[HardNegative]) -> dict[str, Any]:
-    from clic.captions.scene_graph import scene_graph
+    from clic.captions.scene_graph.graph import scene_graph
 
     graph = scene_graph(tokens)
     return {
@@ -191,7 +191,7 @@ def _table(
     from rich.table import Table
     from rich.text import Text
 
-    from clic.captions.scene_graph import scene_graph
+    from clic.captions.scene_graph.graph import scene_graph
 
     graph = scene_graph(tokens)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False)

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clic.cli.disk import writing
 from clic.cli.parser import Parser, check_least
 from clic.errors import DataError
+from clic.io.files import writing
 
 EXAMPLES = ("clic-data neighbours /data/coco --model ViT-B-32:openai",)
 
@@ -37,9 +37,9 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     import torch
     from rich.progress import Progress
 
-    from clic import inference
-    from clic.data.neighbours import Features, encode_source, nearest, write_neighbours
-    from clic.data.shards import ShardSource
+    from clic.data.shards.shard_source import ShardSource
+    from clic.data.tools.nearest import NearestFeatures, encode_source, nearest, write_neighbours
+    from clic.models import encoder
 
     check_least(1, k=flags.k, batch_size=flags.batch_size, workers=flags.workers)
     source = ShardSource(flags.shards, "clic-data neighbours")
@@ -47,12 +47,12 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
         raise DataError(f"{len(source)} images are too few for --k {flags.k} neighbours of each")
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", flags.model).strip("-")
     out = flags.out or source.paths[0].parent / f"neighbours-{name}"
-    model = inference.load(flags.model, flags.device, flags.precision, flags.batch_size)
+    model = encoder.load(flags.model, flags.device, flags.precision, flags.batch_size)
     identity = {**model.identity, "precision": flags.precision}
     width = int(model.clip.source.architecture["embed_dim"])
     with writing(out), Progress(transient=True, disable=not sys.stdout.isatty()) as bars:
         out.parent.mkdir(parents=True, exist_ok=True)
-        features = Features(
+        features = NearestFeatures(
             out.with_name(f".{out.name}.features"),
             (len(source), width),
             [source.shard_counts(), identity],

@@ -19,7 +19,7 @@ from clic.cli.parser import Parser, check_least
 from clic.errors import ConfigError
 
 if TYPE_CHECKING:
-    from clic.data.packing import Outcome, Reader
+    from clic.data.packing import FormatReader, PackOutcome
 
 SEVERAL = 0.2  # share of captions with several sentences from which on it is told
 EXAMPLES = (
@@ -65,8 +65,8 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     _check(flags)
     from clic.captions.tagging import TAGGERS
     from clic.data import packing
-    from clic.data.pool import default_workers
     from clic.errors import pick
+    from clic.io.processes import default_workers
 
     if flags.tags is not None:
         pick(TAGGERS, flags.tags, "--tags")
@@ -118,7 +118,7 @@ def _check(flags: argparse.Namespace) -> None:
         raise ConfigError(f"OUT {flags.out} is a file; name a folder for the shards")
 
 
-def _describe(reader: Reader) -> None:
+def _describe(reader: FormatReader) -> None:
     print(f"{reader.source}: {reader.NAME}")
     for line in reader.found:
         print(f"  {line}")
@@ -169,8 +169,8 @@ class _Bar:
         return advance
 
 
-def _summarise(outcome: Outcome, out: Path, prepared: bool) -> None:
-    from clic.data.packing.plan import REJECTED
+def _summarise(outcome: PackOutcome, out: Path, prepared: bool) -> None:
+    from clic.data.packing.pack_plan import REJECTED
 
     if outcome.untouched:
         print(f"{out} had been packed already")
@@ -188,7 +188,7 @@ def _summarise(outcome: Outcome, out: Path, prepared: bool) -> None:
             print(f"  {count:>7,} x {reason[:66]}")
 
 
-def _about_captions(outcome: Outcome, prepared: bool) -> Iterator[str]:
+def _about_captions(outcome: PackOutcome, prepared: bool) -> Iterator[str]:
     """Yield what a model would not see of the captions, and what helps."""
     remedy = "" if prepared else "; --prepare-sentences makes\n  captions of their sentences"
     if outcome.cut:

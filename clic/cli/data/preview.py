@@ -14,13 +14,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clic.cli.disk import writing
 from clic.cli.parser import Parser, check_least
 from clic.errors import ConfigError
+from clic.io.files import writing
 
 if TYPE_CHECKING:
-    from clic.config import Config
-    from clic.data import Source
+    from clic.config.train_settings import Config
+    from clic.data import SampleSource
     from clic.types import Kind
 
 EXAMPLES = (
@@ -47,8 +47,8 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     from PIL import Image
 
     from clic import data, models, runs
-    from clic.data.preview import Section, draw_sheet
-    from clic.validation import validate
+    from clic.config.checks import validate
+    from clic.data.tools.contact_sheet import Section, draw_sheet
 
     check_least(1, rows=flags.rows)
     check_least(0, step=flags.step or 0)
@@ -97,8 +97,8 @@ def _settings(words: Sequence[str]) -> Config:
     Raises:
         ConfigError: A word is not understood, or shards are named twice.
     """
-    from clic.cli.overrides import check_repeats
     from clic.cli.train import compose
+    from clic.config.overrides import check_repeats
 
     shards = [word for word in words if "=" not in word and not word.startswith(("-", "~"))]
     settings = [word for word in words if word not in shards]
@@ -117,7 +117,7 @@ def _settings(words: Sequence[str]) -> Config:
     return config
 
 
-def _fit_small_data(config: Config, sources: dict[Kind, Source]) -> list[str]:
+def _fit_small_data(config: Config, sources: dict[Kind, SampleSource]) -> list[str]:
     """Make settings fit data that are too few to train on; return what was changed."""
     notes = []
     count = min(map(len, sources.values()))

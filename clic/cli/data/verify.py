@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clic.cli.common import make_console
-from clic.cli.data.bars import bytes_bar
-from clic.cli.disk import check_writable, writing
 from clic.cli.parser import Parser, check_least
+from clic.io.files import check_writable, writing
+from clic.io.terminal import bytes_bar
 
 if TYPE_CHECKING:
-    from clic.data.verify import Findings
+    from clic.data.tools.verifying import Findings
 
 EXAMPLES = (
     "clic-data verify shards",
@@ -45,11 +45,10 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
     from functools import partial
 
     from clic import runs
-    from clic.data.histogram import draw_histogram
-    from clic.data.lengths import context_length, make_measure
-    from clic.data.naming import find_shards
-    from clic.data.pool import default_workers, run_tasks
-    from clic.data.verify import Findings, check_shard
+    from clic.data.batches.caption_tokens import context_length, make_measure
+    from clic.data.shards.locating import find_shards
+    from clic.data.tools.verifying import Findings, check_shard, draw_histogram
+    from clic.io.processes import default_workers, run_tasks
 
     shards = find_shards(flags.shards, "SHARDS")
     model = runs.source_of(flags.model)
@@ -77,7 +76,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
 
 def _summary(found: Findings, contexts: Sequence[int], model: str, special: int) -> Iterator[str]:
     """Yield what was found; `special` is the length of an empty text in tokens."""
-    from clic.data.lengths import joined, quantile
+    from clic.data.batches.caption_tokens import joined, quantile
 
     tars = "1 tar" if found.shards == 1 else f"{found.shards:,} tars"
     yield f"{found.samples:,} samples in {tars}, {found.tar_bytes / 1e6:,.1f} MB"
@@ -125,7 +124,7 @@ def _summary(found: Findings, contexts: Sequence[int], model: str, special: int)
 
 
 def _line(name: str, lengths: Mapping[int, float], contexts: Sequence[int]) -> str:
-    from clic.data.lengths import quantile, share_above
+    from clic.data.batches.caption_tokens import quantile, share_above
 
     shares = "".join(f"{100 * share_above(lengths, c):>7.1f} %" for c in contexts)
     numbers = (quantile(lengths, 0.5), quantile(lengths, 0.95), max(lengths))

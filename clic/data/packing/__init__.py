@@ -1,16 +1,16 @@
 """Any source of images and captions, packed into WebDataset shards."""
 
-from clic.data.packing.packer import Outcome, Progress, pack_source
-from clic.data.packing.plan import Options
-from clic.data.packing.readers import FORMATS, Reader, Request, open_source
-from clic.data.packing.samples import pack
+from clic.data.packing.pack_plan import Options
+from clic.data.packing.packer import PackOutcome, Progress, pack_source
+from clic.data.packing.readers import FORMATS, FormatReader, Request, open_source
+from clic.data.packing.shard_writer import pack
 
 __all__ = [
     "FORMATS",
+    "FormatReader",
     "Options",
-    "Outcome",
+    "PackOutcome",
     "Progress",
-    "Reader",
     "Request",
     "open_source",
     "pack",

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clic.data.record import detect_encoding
+from clic.data.shards.tar import detect_encoding
 from clic.errors import DataError
 
 Place = tuple[Any, ...]
-"""Where an image lies: a name of `clic.data.packing.fetch.FETCHERS`, and its arguments."""
+"""Where an image lies: a name of `clic.data.packing.image_bytes.FETCHERS`, and its arguments."""
 # What pandas, databases and spreadsheets write for a missing text, once it has become a string.
 MISSING = frozenset({"nan", "none", "null", "nil", "na", "n/a", "#n/a", "<na>", "nat", "undefined"})
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")

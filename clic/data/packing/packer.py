@@ -12,13 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from clic.data.packing.part import COUNTS, pack_part
-from clic.data.packing.plan import (
+from clic.data.packing.pack_plan import (
     RECORD,
     REJECTED,
     WORK,
     Options,
-    Plan,
+    PackPlan,
     check_same,
     claim,
     discard,
@@ -27,15 +26,16 @@ from clic.data.packing.plan import (
     make_plan,
     write_whole,
 )
-from clic.data.packing.readers import Reader
-from clic.data.pool import run_tasks
+from clic.data.packing.readers import FormatReader
+from clic.data.packing.shard_writer import COUNTS, pack_part
 from clic.errors import DataError
+from clic.io.processes import run_tasks
 
 SHARD_NAME = re.compile(r"(\d{5,})(?:_\d+)?\.tar")
 
 
 @dataclass
-class Outcome:
+class PackOutcome:
     """What a packing came to.
 
     Attributes:
@@ -96,8 +96,8 @@ SILENT = Silent()
 
 
 def pack_source(
-    reader: Reader, out: Path, options: Options, workers: int = 1, progress: Progress = SILENT
-) -> Outcome:
+    reader: FormatReader, out: Path, options: Options, workers: int = 1, progress: Progress = SILENT
+) -> PackOutcome:
     """Pack a source into `out`, from where an earlier run of the same was stopped.
 
     A part of the source is a task and becomes a shard, so the shards are the same whatever the
@@ -158,12 +158,12 @@ def _writing(out: Path) -> Iterator[None]:
         ) from error
 
 
-def _size(plan: Plan, part: int) -> int:
+def _size(plan: PackPlan, part: int) -> int:
     size = plan.options.shard_size
     return min(size, plan.items - part * size)
 
 
-def _remove_unfinished(plan: Plan, parts: set[int]) -> None:
+def _remove_unfinished(plan: PackPlan, parts: set[int]) -> None:
     """Remove what a killed run has left of parts that are not done."""
     for path in [*plan.out.iterdir(), *plan.work.iterdir()]:
         found = SHARD_NAME.match(path.name.lstrip("."))
@@ -171,7 +171,7 @@ def _remove_unfinished(plan: Plan, parts: set[int]) -> None:
             path.unlink()
 
 
-def _finish(plan: Plan, wanted: dict[str, Any], continued: int) -> Outcome:
+def _finish(plan: PackPlan, wanted: dict[str, Any], continued: int) -> PackOutcome:
     """Merge what became of the parts, in their order, and remove the work folder."""
     reasons: Counter[str] = Counter()
     samples = shards = size = 0
@@ -213,8 +213,8 @@ def _readable(line: dict[str, str]) -> str:
     return json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
-def _outcome(record: dict[str, Any], continued: int, untouched: bool = False) -> Outcome:
-    return Outcome(
+def _outcome(record: dict[str, Any], continued: int, untouched: bool = False) -> PackOutcome:
+    return PackOutcome(
         samples=record["samples"],
         shards=record["shards"],
         bytes=record["bytes"],

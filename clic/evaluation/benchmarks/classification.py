@@ -6,10 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from clic.evaluation.benchmarks import files, zero_shot
-from clic.evaluation.benchmarks.entry import Benchmark, of_files
-from clic.evaluation.cases import Table
-from clic.evaluation.sources import Source
+from clic.evaluation.benchmarks import addresses, zero_shot
+from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
+from clic.evaluation.files.file_sources import Source
+from clic.evaluation.tables.cases import Table
 
 RULE = "the class whose mean prompt is nearest"
 _CLIC_SAMPLE = "CLIC's code scores 1,000 images drawn at random; here it is the whole test set"
@@ -43,11 +43,11 @@ def _classification(
     )
 
 
-_tv = files.torchvision
+_tv = addresses.torchvision
 CLASSIFICATION = (
     _classification(
         "imagenet", "ImageNet", "1,000 classes, 80 prompts", "Russakovsky et al. 2015, 1409.0575",
-        "research only, after a sign-up", files.IMAGENET, 50_000,
+        "research only, after a sign-up", addresses.IMAGENET, 50_000,
         load=zero_shot.load_imagenet, differs="",
     ),
     _classification(
@@ -64,7 +64,7 @@ CLASSIFICATION = (
     ),
     _classification(
         "cars", "Stanford Cars", "196 makes, models and years", "Krause et al. 2013",
-        "research only", files.CARS, 8041,
+        "research only", addresses.CARS, 8041,
     ),
     _classification(
         "fgvc-aircraft", "FGVC-Aircraft", "100 variants", "Maji et al. 2013, arXiv 1306.5151",

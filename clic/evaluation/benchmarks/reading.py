@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from clic.download.content import refuse_pointer
 from clic.errors import DataError
-from clic.evaluation.cases import Grids, Interner
-from clic.evaluation.refs import ImageRef
+from clic.evaluation.encode.image_refs import ImageRef
+from clic.evaluation.tables.cases import Grids, Interner
+from clic.io.http_connection import refuse_pointer
 
 
 def read_json(path: Path) -> Any:

@@ -13,8 +13,8 @@ import numpy as np
 
 from clic.errors import ConfigError, DataError
 from clic.evaluation.benchmarks import class_names
-from clic.evaluation.cases import Classification, ClassificationTask, Interner
-from clic.evaluation.refs import ImageRef
+from clic.evaluation.encode.image_refs import ImageRef
+from clic.evaluation.tables.cases import Classification, ClassificationTask, Interner
 
 IMAGENET = "imagenet/val"
 IMAGENET_CLASSES = 1000

@@ -19,11 +19,12 @@ import pytest
 
 from clic.cli.data import main
 from clic.errors import ConfigError, DataError
-from clic.evaluation import fetch, manifest, registry
-from clic.evaluation.benchmarks import files
-from clic.evaluation.benchmarks.entry import Benchmark
-from clic.evaluation.cases import Classification
-from clic.evaluation.sources import Archive, ByHand, File, ImageList, Source, Torchvision
+from clic.evaluation.benchmarks import addresses as files
+from clic.evaluation.benchmarks import catalogue
+from clic.evaluation.benchmarks.benchmark import Benchmark
+from clic.evaluation.files import fetching, manifest
+from clic.evaluation.files.file_sources import Archive, ByHand, File, ImageList, Source, Torchvision
+from clic.evaluation.tables.cases import Classification
 
 Command = Callable[..., "Done"]
 Zipped = Callable[[dict[str, bytes]], bytes]
@@ -111,7 +112,9 @@ def made_of(*sources: Source, images: tuple[Source, ...] = ()) -> Benchmark:
 
 def get(benchmark: Benchmark, root: Path, mirror: str | None = None) -> tuple[Any, list[str]]:
     said: list[str] = []
-    found = fetch.fetch(benchmark, root, said.append, lambda title: lambda done, all: None, mirror)
+    found = fetching.fetch(
+        benchmark, root, said.append, lambda title: lambda done, all: None, mirror
+    )
     return found, said
 
 
@@ -128,14 +131,14 @@ def scpp(site: Site) -> None:
 def test_sugarcrepe_pp_over_a_broken_connection(
     site: Site, clic_data: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: Zipped
 ) -> None:
-    monkeypatch.setattr("clic.download.fetching.BACKOFF", 0.01)
+    monkeypatch.setattr("clic.io.download.BACKOFF", 0.01)
     scpp(site)
     images = zipped({"val2017/000000000001.jpg": b"1" * 3000, "val2017/2.jpg": b"2"})
     site.files["/zips/val2017.zip"] = images
     sha256 = hashlib.sha256(images).hexdigest()
     archive = replace(files.COCO_2017, checksum=f"sha256:{sha256}", size=len(images))
-    known = registry.BENCHMARKS["sugarcrepe++"]
-    monkeypatch.setitem(registry.BENCHMARKS, "sugarcrepe++", replace(known, images=(archive,)))
+    known = catalogue.BENCHMARKS["sugarcrepe++"]
+    monkeypatch.setitem(catalogue.BENCHMARKS, "sugarcrepe++", replace(known, images=(archive,)))
     site.drops = [2000, 1500]  # the first file breaks off twice
     done = clic_data("fetch", "SugarCrepe_pp", "--data", "d", "--mirror", site.url)
     assert (done.code, done.err) == (0, "")
@@ -217,7 +220,7 @@ def test_a_sign_up_is_told_and_the_rest_is_fetched(
     splits = {"images": []}
     content = zipped({"dataset_flickr30k.json": json.dumps(splits).encode(), "other.json": b"{}"})
     site.files["/people/karpathy/deepimagesent/caption_datasets.zip"] = content
-    monkeypatch.setattr(fetch, "_missing_files", lambda *_: set())
+    monkeypatch.setattr(fetching, "_missing_files", lambda *_: set())
     done = clic_data("fetch", "flickr30k_retrieval", "--data", "d", "--mirror", site.url)
     assert done.code == 2 and done.err.count("\n") == 1
     assert "need a sign-up: sign up at https://shannon.cs.illinois.edu" in done.err
@@ -243,7 +246,7 @@ def test_images_one_by_one_some_gone(site: Site, tmp_path: Path) -> None:
     assert said == ["cola/images: 1 new images, 2 are gone"]
     assert set(found.lost) == {"cola/images/2.jpg", "cola/images/3.jpg"}
     assert (tmp_path / "cola/images/4.jpg").read_bytes() == b"own"
-    lines = fetch.told([found])
+    lines = fetching.told([found])
     assert len(lines) == 2 and any("404" in line for line in lines)
     site.files |= {"/2.jpg": b"two", "/3.jpg": b"three"}
     found, said = get(benchmark, tmp_path, site.url)
@@ -261,7 +264,7 @@ def test_the_hub_lists_files_with_their_checksums(site: Site, tmp_path: Path) ->
     site.files["/api/datasets/imirandam/BiVLC/tree/main/data"] = json.dumps(tree).encode()
     path = "/datasets/imirandam/BiVLC/resolve/main/data/test-00000-of-00001.parquet"
     site.files[path] = body
-    benchmark = registry.BENCHMARKS["bivlc"]
+    benchmark = catalogue.BENCHMARKS["bivlc"]
     _, said = get(benchmark, tmp_path, site.url)
     file = tmp_path / "bivlc/data/test-00000-of-00001.parquet"
     assert file.read_bytes() == body and "(as published)" in said[0]
@@ -285,7 +288,7 @@ def test_an_archive_is_got_again_where_images_of_it_are_missing(
     _, said = get(benchmark, tmp_path, site.url)
     assert said[1:] == ["coco/val: is there, left alone"]
     lost = {tmp_path / "coco/val/2.jpg"}
-    monkeypatch.setattr(fetch, "_missing_files", lambda *_: lost)
+    monkeypatch.setattr(fetching, "_missing_files", lambda *_: lost)
     _, said = get(benchmark, tmp_path, site.url)
     assert said[-1] == "coco/val: 1 new files"
     assert (tmp_path / "coco/val/1.jpg").read_bytes() == b"own"
@@ -356,7 +359,7 @@ def test_the_manifest_of_another_hand(tmp_path: Path) -> None:
 
 
 def test_by_hand_steps_name_the_folder() -> None:
-    for benchmark in registry.BENCHMARKS.values():
+    for benchmark in catalogue.BENCHMARKS.values():
         for source in (*benchmark.annotations, *benchmark.images):
             if isinstance(source, ByHand):
                 assert "{data}" in source.steps
@@ -376,7 +379,7 @@ def test_a_fetch_that_gets_nothing_leaves_no_folder(
 @pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\n", b"[" * 10**5])
 @pytest.mark.parametrize("name", ["sugarcrepe++", "winoground", "imagenet", "aro-relation"])
 def test_pointers_and_garbage_are_one_line(tmp_path: Path, name: str, content: bytes) -> None:
-    (benchmark,) = registry.select([name])
+    (benchmark,) = catalogue.select([name])
     for source in benchmark.annotations or benchmark.images:
         place = tmp_path / source.gives
         if not place.suffix:

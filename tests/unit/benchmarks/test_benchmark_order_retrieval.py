@@ -16,10 +16,10 @@ from torch import Tensor
 from clic import evaluation
 from clic.captions.tagging import make_tagger
 from clic.errors import DataError
-from clic.evaluation import plan
-from clic.evaluation.benchmarks import order
-from clic.evaluation.cases import digest
-from clic.evaluation.report import notes
+from clic.evaluation import evaluation_plan
+from clic.evaluation.benchmarks import aro
+from clic.evaluation.report.report import notes
+from clic.evaluation.tables.cases import digest
 from clic.types import Token
 
 Paint = Callable[..., None]
@@ -86,7 +86,7 @@ def test_the_validation_split_is_a_benchmark_of_its_own(
 def test_a_file_without_a_validation_split_is_named(tmp_path: Path, paint: Paint) -> None:
     write_karpathy(tmp_path, paint, "coco", {10: ["a 11"]})
     with pytest.raises(DataError, match=r"dataset_coco\.json has no image of the val split"):
-        plan.prepare("coco-retrieval@val", tmp_path)
+        evaluation_plan.prepare("coco-retrieval@val", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ class WordOrder:
     """Knows the true captions by heart; images are all the same."""
 
     def __init__(self, known: Sequence[str]) -> None:
-        self.known = {order.plain(caption) for caption in known}
+        self.known = {aro.plain(caption) for caption in known}
         self.seen: list[str] = []
 
     def encode_image(self, images: Sequence[Image.Image]) -> Tensor:
@@ -136,7 +136,7 @@ def test_order_is_right_where_the_caption_beats_all_four_shuffles(
 
 def test_shuffles_are_the_same_in_every_run(tmp_path: Path, paint: Paint) -> None:
     write_karpathy(tmp_path, paint, "coco", {1: CAPTIONS, 2: CAPTIONS})
-    first, second = (order.load_coco_order(tmp_path) for _ in range(2))
+    first, second = (aro.load_coco_order(tmp_path) for _ in range(2))
     assert digest(first) == digest(second)
     # The same caption is shuffled anew at another place.
     texts = [[first.texts[i] for i in row] for row in first.caption]
@@ -147,8 +147,8 @@ def test_shuffles_belong_to_the_version_of_the_benchmark() -> None:
     """Where tags, words or draws change, so do numbers: then the benchmarks' version must too."""
     assert {evaluation.BENCHMARKS[f"{which}-order"].version for which in FILES} == {"1"}
     caption = "A small dog and two white cats sleep on the old couch."
-    shuffled = order.perturbations(make_tagger("hanta")(caption), 7)
-    assert [order.plain(text) for text in shuffled] == [
+    shuffled = aro.perturbations(make_tagger("hanta")(caption), 7)
+    assert [aro.plain(text) for text in shuffled] == [
         "a small couch and two old dog sleep on the white cats",
         "two small dog sleep white cats the and on old couch a",
         "dog small a white and two on sleep cats couch old the",
@@ -168,7 +168,7 @@ def test_what_each_shuffle_moves() -> None:
     words = [token.text for token in sentence]
     seen: list[set[str]] = [set() for _ in range(4)]
     for number in range(40):
-        options = [option.split() for option in order.perturbations(sentence, number)]
+        options = [option.split() for option in aro.perturbations(sentence, number)]
         nouns, others, within, threes = options
         for index, option in enumerate(options):
             assert sorted(option) == sorted(words)
@@ -188,6 +188,6 @@ def test_what_each_shuffle_moves() -> None:
 
 
 def test_plain_captions() -> None:
-    assert order.plain('  A "big" dog;  two cats!\n') == "a big dog two cats"
-    assert order.plain("It's 3 o'clock, a-ha") == "it's 3 o'clock, a-ha"
-    assert len(order.plain("word " * 40).split()) == 30
+    assert aro.plain('  A "big" dog;  two cats!\n') == "a big dog two cats"
+    assert aro.plain("It's 3 o'clock, a-ha") == "it's 3 o'clock, a-ha"
+    assert len(aro.plain("word " * 40).split()) == 30

@@ -14,13 +14,14 @@ import torch
 
 from clic import evaluation
 from clic.errors import ConfigError
-from clic.evaluation import listing, registry, scoring, sweeps
-from clic.evaluation.benchmarks import zero_shot
+from clic.evaluation.benchmarks import catalogue, zero_shot
 from clic.evaluation.benchmarks.reading import GridBuilder
-from clic.evaluation.cases import Grids, Retrieval, Triplets
-from clic.evaluation.report import notes
-from clic.evaluation.rules import RULES
-from clic.evaluation.sources import ByHand, how_to_get
+from clic.evaluation.files.file_sources import ByHand, how_to_get
+from clic.evaluation.report import alpha_sweep, listing
+from clic.evaluation.report.report import notes
+from clic.evaluation.tables import scoring
+from clic.evaluation.tables.cases import Grids, Retrieval, Triplets
+from clic.evaluation.tables.rules import RULES
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 ANNOTATIONS = os.environ.get("CLIC_TEST_DATA")
@@ -34,25 +35,25 @@ NAMED = (
 
 
 def test_every_benchmark_is_there_with_what_a_reader_must_know() -> None:
-    assert set(registry.BENCHMARKS) == set(NAMED)
-    for name, benchmark in registry.BENCHMARKS.items():
+    assert set(catalogue.BENCHMARKS) == set(NAMED)
+    for name, benchmark in catalogue.BENCHMARKS.items():
         assert benchmark.name == name
         for text in (benchmark.title, benchmark.about, benchmark.citation, benchmark.licence,
                      benchmark.rule, benchmark.version):  # fmt: skip
             assert text, name
         assert benchmark.made == name.startswith("shapes")
-    unknown = {name for name, b in registry.BENCHMARKS.items() if b.rows is None and not b.made}
+    unknown = {name for name, b in catalogue.BENCHMARKS.items() if b.rows is None and not b.made}
     assert unknown == {"svo-probes", "valse"}  # documented as not established
 
 
 def test_groups_name_benchmarks() -> None:
-    for members in registry.GROUPS.values():
-        assert set(members) <= set(registry.BENCHMARKS) and len(set(members)) == len(members)
-    assert {"clic", "clove", "compositional", "all"} <= set(registry.GROUPS)
-    assert set(zero_shot.FOLDERS) < set(registry.GROUPS["clic"])
-    assert [b.name for b in registry.select(["all"])] == list(registry.BENCHMARKS)
+    for members in catalogue.GROUPS.values():
+        assert set(members) <= set(catalogue.BENCHMARKS) and len(set(members)) == len(members)
+    assert {"clic", "clove", "compositional", "all"} <= set(catalogue.GROUPS)
+    assert set(zero_shot.FOLDERS) < set(catalogue.GROUPS["clic"])
+    assert [b.name for b in catalogue.select(["all"])] == list(catalogue.BENCHMARKS)
     # What a run of the world is judged by; the relations apart are asked for by name.
-    assert registry.GROUPS["shapes"] == ("shapes++", "shapes-retrieval", "shapes-zero-shot")
+    assert catalogue.GROUPS["shapes"] == ("shapes++", "shapes-retrieval", "shapes-zero-shot")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_groups_name_benchmarks() -> None:
     ],
 )  # fmt: skip
 def test_names_as_people_write_them(written: str, meant: str) -> None:
-    assert [benchmark.name for benchmark in registry.select([written])] == [meant]
+    assert [benchmark.name for benchmark in catalogue.select([written])] == [meant]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_names_as_people_write_them(written: str, meant: str) -> None:
 )
 def test_other_names_get_the_list(written: str, meant: str | None) -> None:
     with pytest.raises(ConfigError, match="choices: shapes") as error:
-        registry.select([written])
+        catalogue.select([written])
     assert (f"did you mean '{meant}'" in str(error.value)) == (meant is not None)
 
 
@@ -100,14 +101,14 @@ def test_a_page_tells_all_of_a_benchmark(tmp_path: Path) -> None:
         assert part in told
     (tmp_path / "cola/images").mkdir(parents=True)
     (tmp_path / "cola/COLA_multiobjects_matching_benchmark.json").write_text("[]")
-    assert listing.state(registry.BENCHMARKS["cola"], tmp_path) == "installed"
+    assert listing.state(catalogue.BENCHMARKS["cola"], tmp_path) == "installed"
     assert "get it" not in "\n".join(listing.page("cola", tmp_path))
     with pytest.raises(ConfigError, match="did you mean"):
         listing.page("colla", tmp_path)
 
 
 def test_the_relations_apart_are_a_table() -> None:
-    table = registry.BENCHMARKS["shapes-relations"].load(Path(), "test", 0)
+    table = catalogue.BENCHMARKS["shapes-relations"].load(Path(), "test", 0)
     assert isinstance(table, Triplets)
     assert table.groups == {
         "phrases": ("left_of", "to_the_left_of", "on_the_left_of", "above", "over", "beneath"),
@@ -123,11 +124,11 @@ def test_the_relations_apart_are_a_table() -> None:
 
 
 def test_how_to_get_names_only_what_can_be_fetched(tmp_path: Path) -> None:
-    chosen = registry.select(["winoground", "cola", "flickr30k-retrieval"])
-    steps = how_to_get({b.name: registry.missing(b, tmp_path) for b in chosen}, Path("a b"))
+    chosen = catalogue.select(["winoground", "cola", "flickr30k-retrieval"])
+    steps = how_to_get({b.name: catalogue.missing(b, tmp_path) for b in chosen}, Path("a b"))
     assert steps[-1] == "clic-data fetch cola flickr30k-retrieval --data 'a b'"
     assert len(steps) == 3 and "hf download facebook/winoground" in steps[0]
-    sources = registry.BENCHMARKS["imagenet"].annotations
+    sources = catalogue.BENCHMARKS["imagenet"].annotations
     assert isinstance(sources[0], ByHand) and len(how_to_get({"imagenet": sources}, tmp_path)) == 1
 
 
@@ -247,8 +248,8 @@ def test_rows_with_fewer_options_than_others() -> None:
 )
 def test_row_counts_of_the_registry_are_those_of_the_real_files() -> None:
     for name in ("sugarcrepe++", "sugarcrepe"):
-        table = registry.BENCHMARKS[name].load(Path(str(ANNOTATIONS)), "test", 0)
-        assert table.rows == registry.BENCHMARKS[name].rows
+        table = catalogue.BENCHMARKS[name].load(Path(str(ANNOTATIONS)), "test", 0)
+        assert table.rows == catalogue.BENCHMARKS[name].rows
     files = json.loads((Path(str(ANNOTATIONS)) / "sugarcrepe/swap_obj.json").read_text())
     assert "107" in files and "108" not in files and "109" in files
 
@@ -276,7 +277,7 @@ def test_the_report_says_how_many_rows_there_should_be(tmp_path: Path) -> None:
 
 def test_the_documentation_knows_every_benchmark_with_its_rows() -> None:
     text = (Path(__file__).resolve().parents[3] / "docs/benchmarks.md").read_text()
-    for name, benchmark in registry.BENCHMARKS.items():
+    for name, benchmark in catalogue.BENCHMARKS.items():
         (line,) = [row for row in text.splitlines() if row.startswith("|") and f"`{name}`" in row][
             :1
         ]
@@ -326,16 +327,16 @@ def test_real_sugarcrepe_through_the_whole_path(tmp_path: Path) -> None:
 
 def test_sweeps_draw_every_form_of_numbers() -> None:
     winoground = {"tag_object": {"text": 1.0, "n": 2}, "all": {"text": 2.0, "image": 3.0, "n": 2}}
-    lines = sweeps.lines_of([winoground, winoground], ["all"])
+    lines = alpha_sweep.lines_of([winoground, winoground], ["all"])
     assert [(line.name, line.values) for line in lines] == [
         ("text all", [2.0, 2.0]), ("image all", [3.0, 3.0]),
     ]  # fmt: skip
     cola = {"multi_object": {"accuracy": 5.0, "n": 2}}
-    assert [line.label for line in sweeps.lines_of([cola])] == ["multi object accuracy"]
+    assert [line.label for line in alpha_sweep.lines_of([cola])] == ["multi object accuracy"]
     parts = dict.fromkeys(("i2t", "t2i", "group", "i_pos"), 1.0)
     many = {"add": {**parts, "n": 1}, "swap": {**parts, "n": 1}, "all": {**parts, "n": 2}}
-    assert [line.name for line in sweeps.lines_of([many], ["add", "swap", "all"])] == [
+    assert [line.name for line in alpha_sweep.lines_of([many], ["add", "swap", "all"])] == [
         f"{name} all" for name in parts
     ]
     per_class = {"accuracy": 1.0, "mean_per_class": 2.0, "n_images": 3}
-    assert len(sweeps.lines_of([per_class])) == 2
+    assert len(alpha_sweep.lines_of([per_class])) == 2

@@ -13,9 +13,9 @@ import pytest
 
 from clic import evaluation
 from clic.errors import DataError
-from clic.evaluation.benchmarks import aro, svo, whatsup
-from clic.evaluation.cache import image_bytes
-from clic.evaluation.cases import Grids
+from clic.evaluation.benchmarks import aro, image_pairs, whatsup
+from clic.evaluation.encode.feature_cache import image_bytes
+from clic.evaluation.tables.cases import Grids
 
 Paint = Callable[..., None]
 
@@ -217,7 +217,7 @@ def write_svo(root: Path, rows: list[tuple[Any, ...]]) -> None:
     text = io.StringIO()
     table = csv.writer(text)
     names = "sentence pos_triplet neg_triplet pos_url neg_url pos_image_id neg_image_id"
-    table.writerow([*names.split(), *svo.KINDS])
+    table.writerow([*names.split(), *image_pairs.KINDS])
     for angle, pos, neg, *kinds in rows:
         words = ["girl,stand,grass", "dog,stand,grass", f"http://x/{pos}", f"http://x/{neg}"]
         table.writerow([f"A girl, standing, at {angle}", *words, pos, neg, *kinds])
@@ -242,7 +242,7 @@ def test_svo_probes(tmp_path: Path, angle_model: Any, paint: Paint) -> None:
         "mean": {"accuracy": 50.0, "n": 4},
         "all": {"accuracy": 50.0, "n": 4},
     }
-    assert svo.svo_urls(tmp_path)["svo_probes/images/2.jpg"] == "http://x/2"
+    assert image_pairs.svo_urls(tmp_path)["svo_probes/images/2.jpg"] == "http://x/2"
 
 
 def test_svo_probes_without_gone_images(tmp_path: Path, angle_model: Any, paint: Paint) -> None:

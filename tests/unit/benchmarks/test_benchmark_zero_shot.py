@@ -17,7 +17,7 @@ import torchvision.datasets as tv
 from clic import evaluation
 from clic.errors import ConfigError, DataError
 from clic.evaluation.benchmarks import class_names, zero_shot
-from clic.evaluation.sources import Torchvision
+from clic.evaluation.files.file_sources import Torchvision
 
 Paint = Callable[..., None]
 Model = Callable[[Sequence[str]], Any]

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clic import inference, models
+from clic import models
 from clic.cli.eval import main
+from clic.models import encoder
 
 Command = Callable[..., tuple[int, str, str]]
 StandIn = Callable[[pytest.MonkeyPatch, Path], list[str]]
@@ -48,7 +49,7 @@ def stand_in() -> StandIn:
             names.append(name)
             return Noise(name)
 
-        patch.setattr(inference, "load", load)
+        patch.setattr(encoder, "load", load)
         patch.setattr(models, "resolve", lambda name: None)
         patch.chdir(folder)
         for variable in ("CLIC_DATA", "WORLD_SIZE"):

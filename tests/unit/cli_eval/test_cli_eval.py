@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from clic import models, runs
-from clic.cli import common, composing
+from clic.cli import common
 from clic.cli.eval import main
-from clic.config_eval import EvalConfig, PatchConfig
+from clic.config import overrides
+from clic.config.eval_settings import EvalConfig, PatchConfig
 from clic.errors import ConfigError, ModelError
 
 Command = Callable[..., tuple[int, str, str]]
@@ -99,7 +100,7 @@ def test_text_only(clic_eval: Command, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "schema"), [("eval", EvalConfig), ("patch", PatchConfig)])
 def test_the_file_and_the_schema_have_the_same_defaults(name: str, schema: type) -> None:
-    assert composing.compose(name, [], schema) == schema()
+    assert overrides.compose(name, [], schema) == schema()
 
 
 def test_flags_and_words_are_the_same_settings(clic_eval: Command, tmp_path: Path) -> None:

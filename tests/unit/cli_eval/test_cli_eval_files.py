@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from clic.cli.eval import main
-from clic.evaluation import outputs
+from clic.evaluation.report import output_files
 
 Command = Callable[..., tuple[int, str, str]]
 StandIn = Callable[[pytest.MonkeyPatch, Path], list[str]]
@@ -48,7 +48,7 @@ def numbers(file: Path) -> list[dict[str, str]]:
 
 def test_out_writes_every_kind_of_file(results: Path) -> None:
     assert sorted(path.name for path in (results / "one").iterdir()) == sorted(
-        outputs.FILES.values()
+        output_files.FILES.values()
     )
     form = json.loads((results / "one" / "report.json").read_text())
     assert set(form) == {"model", "provenance", "benchmarks"}
@@ -225,5 +225,5 @@ def test_what_the_command_line_holds_of_secrets_is_in_no_file(
     monkeypatch.setattr("sys.argv", ["clic-eval", "x=https://u:s3cret@h/a?sig=s3cret"])
     assert clic_eval(*BENCH, "--model", "m1", "--out", "four")[0] == 0
     files = [path.read_text(encoding="utf-8") for path in (tmp_path / "four").iterdir()]
-    assert len(files) == len(outputs.FILES) and not any("s3cret" in text for text in files)
+    assert len(files) == len(output_files.FILES) and not any("s3cret" in text for text in files)
     assert "https://h/a?..." in (tmp_path / "four" / "report.json").read_text()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from clic.data.packing import Options, Outcome, Request, open_source, pack_source
+from clic.data.packing import Options, PackOutcome, Request, open_source, pack_source
 
 
 def encoded(width: int = 24, height: int = 16, format: str = "JPEG", **settings: Any) -> bytes:
@@ -45,7 +45,7 @@ def put(tmp_path: Path) -> Callable[..., Path]:
 class Packed:
     """The outcome of a packing, and what is found in its shards."""
 
-    def __init__(self, out: Path, outcome: Outcome) -> None:
+    def __init__(self, out: Path, outcome: PackOutcome) -> None:
         self.out, self.outcome = out, outcome
         self.names: list[str] = []
         self.members: dict[str, bytes] = {}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from clic.data.packing import Options, Request, open_source, pack_source
-from clic.data.packing import part as part_module
+from clic.data.packing import shard_writer as part_module
 from clic.errors import ConfigError, DataError
 
 Put = Callable[..., Path]

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from clic import runs, shapes
-from clic.checkpoint import STATE_FILE
-from clic.config import Config
+from clic.config.train_settings import Config
 from clic.data import pack
 from clic.errors import ConfigError
 from clic.training import train
-from clic.training.folder import differences
+from clic.training.checkpoint import STATE_FILE
+from clic.training.run_folder import differences
 
 
 def test_a_run_of_two_ranks_goes_on_with_one(

@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 
 from clic.data import ShardSource, pack, write_index
-from clic.data.cache import ShardCache, cache_folder
-from clic.data.index import index_path
+from clic.data.shards.index import index_path
+from clic.data.shards.shard_cache import ShardCache, cache_folder
 from clic.errors import DataError
 from clic.types import Sample
 
@@ -98,7 +98,7 @@ def test_a_shard_that_left_the_cache_is_fetched_again(served: Any, tmp_path: Pat
 def test_a_connection_that_drops_in_the_middle(
     served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clic.download.fetching.BACKOFF", 0.001)
+    monkeypatch.setattr("clic.io.download.BACKOFF", 0.001)
     source = opened(served, tmp_path, "a")
     source.paths[0].unlink()
     served.drops = [700, 2000, 1]
@@ -112,7 +112,7 @@ def test_a_connection_that_drops_in_the_middle(
 def test_a_server_that_is_gone_is_told(
     served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clic.download.fetching.BACKOFF", 0.001)
+    monkeypatch.setattr("clic.io.download.BACKOFF", 0.001)
     source = opened(served, tmp_path, "a")
     source.paths[0].unlink()
     served.answers = [(503, {})] * 6
@@ -153,7 +153,7 @@ def test_what_was_in_the_way_may_be_gone_at_the_second_look(
     looks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another thread's file went between the look for room and the look at who holds it."""
-    monkeypatch.setattr("clic.data.cache.POLL", 0.001)
+    monkeypatch.setattr("clic.data.shards.shard_cache.POLL", 0.001)
     cache = ShardCache(tmp_path, 100)
     answers = iter(["in use"] * looks + [""])
     monkeypatch.setattr(cache, "_try_room", lambda need, path: next(answers))
@@ -165,7 +165,7 @@ def test_what_was_in_the_way_may_be_gone_at_the_second_look(
 
 
 def test_a_shard_in_use_stays(served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clic.data.cache.PATIENCE", 0.2)
+    monkeypatch.setattr("clic.data.shards.shard_cache.PATIENCE", 0.2)
     size = len(served.files["/a.tar"])
     opened(served, tmp_path)  # for the indexes
     shutil.rmtree(tmp_path / "cache" / "shards")
@@ -197,7 +197,7 @@ def test_a_disk_that_is_nearly_full(
     served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Room is made first; where that is not enough, the message says what to do."""
-    monkeypatch.setattr("clic.data.cache.PATIENCE", 0.2)
+    monkeypatch.setattr("clic.data.shards.shard_cache.PATIENCE", 0.2)
     source = opened(served, tmp_path)
     size = len(served.files["/a.tar"])
     usage = namedtuple("usage", "total used free")
@@ -207,7 +207,7 @@ def test_a_disk_that_is_nearly_full(
         return usage(0, 0, int(room * size) - taken)
 
     source.paths[2].unlink()
-    monkeypatch.setattr("clic.data.cache.shutil.disk_usage", free)
+    monkeypatch.setattr("clic.data.shards.shard_cache.shutil.disk_usage", free)
     room = 2.5
     assert source.read(8).captions == ("c 0",)
     assert len(cached(tmp_path)) == 2
@@ -241,7 +241,7 @@ def test_a_failure_ends_the_other_downloads(
     served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What they have is kept, and is continued by the next start."""
-    monkeypatch.setattr("clic.download.fetching.CHUNK", 500)
+    monkeypatch.setattr("clic.io.download.CHUNK", 500)
     served.stalls = [1.0]
     del served.files["/a.tar"]
     with pytest.raises(DataError, match=r"/a\.tar: the server says 404"):
@@ -314,8 +314,8 @@ def test_several_processes_start_at_once(served: Any, tmp_path: Path) -> None:
 
 def test_an_object_store(served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fsspec = pytest.importorskip("fsspec")
-    monkeypatch.setattr("clic.data.naming.SCHEMES", ("memory",))
-    monkeypatch.setattr("clic.data.remote.PACKAGES", {"memory": "fsspec"})
+    monkeypatch.setattr("clic.data.shards.locating.SCHEMES", ("memory",))
+    monkeypatch.setattr("clic.io.remote.PACKAGES", {"memory": "fsspec"})
     system = fsspec.filesystem("memory")
     for name in "abc":
         system.pipe(f"/bucket/{name}.tar", served.files[f"/{name}.tar"])
@@ -334,7 +334,7 @@ def test_an_object_store(served: Any, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clic.data.remote.PACKAGES", {"s3": "no_such_package"})
+    monkeypatch.setattr("clic.io.remote.PACKAGES", {"s3": "no_such_package"})
     with pytest.raises(DataError, match=r"s3://b/a\.tar.* needs the package no_such_package; pip"):
         ShardSource("s3://b/a.tar", cache_dir=str(tmp_path))
 
@@ -389,7 +389,7 @@ def test_shards_are_cached_and_evicted_on_a_disk_without_locks(
         raise OSError(code, "no locks here")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    monkeypatch.setattr("clic.locks._said", set())
+    monkeypatch.setattr("clic.io.locks._said", set())
     folder = tmp_path / "cache" / "shards"
     folder.mkdir(parents=True)
     for name, age in (("0-x.tar.part", 0), ("0-y.tar.part", 10**4), ("0-z.tar.ab.part", 10**4)):

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from clic.download import RefusedError, download, file_sha256
-from clic.download.partial import Partial
 from clic.errors import DataError
+from clic.io.download import download, file_sha256
+from clic.io.http_connection import Partial, RefusedError
 
 DATA = bytes(range(256)) * 400
 
@@ -26,7 +26,7 @@ DATA = bytes(range(256)) * 400
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waits: list[float] = []
-    monkeypatch.setattr("clic.download.fetching.time.sleep", waits.append)
+    monkeypatch.setattr("clic.io.download.time.sleep", waits.append)
     return waits
 
 
@@ -85,7 +85,7 @@ def test_dropped_connections_are_resumed(site: Any, tmp_path: Path, validators: 
 def test_a_server_that_falls_silent(
     site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clic.download.connection.TIMEOUT", 0.2)
+    monkeypatch.setattr("clic.io.http_connection.TIMEOUT", 0.2)
     site.files["/a"], site.stalls = DATA, [1.0]
     assert download(f"{site.url}/a", tmp_path / "a").read_bytes() == DATA
     assert site.requests[1] == ("/a", f"bytes={len(DATA) // 2}-")
@@ -384,8 +384,8 @@ def test_a_server_that_only_drips_is_given_up(
     site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lengths: bool
 ) -> None:
     """Nothing is fast enough here, so that the test depends on no clock."""
-    monkeypatch.setattr("clic.download.connection.SLOWEST", 1e15)
-    monkeypatch.setattr("clic.download.connection.WINDOW", 0.0)
+    monkeypatch.setattr("clic.io.http_connection.SLOWEST", 1e15)
+    monkeypatch.setattr("clic.io.http_connection.WINDOW", 0.0)
     site.files["/a"], site.lengths = DATA, lengths
     with pytest.raises(DataError, match=r"/a cannot be fetched .*too slow; 6 tries"):
         download(f"{site.url}/a", tmp_path / "a")
@@ -395,7 +395,7 @@ def test_a_server_that_only_drips_is_given_up(
 def test_a_byte_a_connection_is_given_up(
     site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clic.download.connection.SLOWEST", 1e15)
+    monkeypatch.setattr("clic.io.http_connection.SLOWEST", 1e15)
     site.files["/a"], site.drops = DATA, [1] * 1000
     with pytest.raises(DataError, match="6 tries"):
         download(f"{site.url}/a", tmp_path / "a")

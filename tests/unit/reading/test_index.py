@@ -17,9 +17,17 @@ import pytest
 
 from clic import shapes
 from clic.data import Sampler, ShardSource, pack, write_index
-from clic.data.index import index_counts, index_path, is_indexed, load_index, save_index
-from clic.data.index_columns import read_columns, read_header, write_columns
-from clic.data.index_missing import ensure_index
+from clic.data.shards.index import (
+    index_counts,
+    index_path,
+    is_indexed,
+    load_index,
+    read_columns,
+    read_header,
+    save_index,
+    write_columns,
+)
+from clic.data.shards.merged_index import ensure_index
 from clic.errors import DataError
 
 
@@ -34,7 +42,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def mapped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every source be a large one."""
-    monkeypatch.setattr("clic.data.index_merged.IN_MEMORY", 0)
+    monkeypatch.setattr("clic.data.shards.merged_index.IN_MEMORY", 0)
 
 
 def copy(folder: Path, to: Path, indexes: bool = True) -> Path:
@@ -172,7 +180,7 @@ def test_an_unchanged_source_is_merged_once(
     shards: Path, tmp_path: Path, mapped: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(shards, tmp_path)
-    monkeypatch.setattr("clic.data.index_merged._write", None)  # would fail
+    monkeypatch.setattr("clic.data.shards.merged_index._write", None)  # would fail
     opened(shards, tmp_path)
 
 
@@ -208,14 +216,14 @@ def test_shards_in_a_folder_that_cannot_be_written(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = copy(shards, tmp_path / "mine", indexes=False)
-    monkeypatch.setattr("clic.data.shards.os.access", lambda path, mode: path != mine)
+    monkeypatch.setattr("clic.data.shards.shard_source.os.access", lambda path, mode: path != mine)
     assert opened(mine, tmp_path).read(6).key == shapes.sample("train", 6, 2).key
     assert {path.suffix for path in mine.iterdir()} == {".tar"}
     kept = list((tmp_path / "cache" / "indexes").iterdir())
     assert sorted(path.name.split("-")[1] for path in kept) == [
         f"0000{i}.tar.index" for i in range(3)
     ]
-    monkeypatch.setattr("clic.data.index_missing.write_index", None)  # would fail
+    monkeypatch.setattr("clic.data.shards.merged_index.write_index", None)  # would fail
     assert len(opened(mine, tmp_path)) == 7
 
 
@@ -241,7 +249,7 @@ def test_ranks_that_start_at_once_index_each_shard_once(
         time.sleep(0.05)
         return write_index(shard, *words)
 
-    monkeypatch.setattr("clic.data.index_missing.write_index", logged)
+    monkeypatch.setattr("clic.data.shards.merged_index.write_index", logged)
     context = multiprocessing.get_context("fork")
     start, found = context.Event(), context.Queue()
     words = (mine, tmp_path, start, found)
@@ -259,13 +267,13 @@ def test_ranks_that_start_at_once_index_each_shard_once(
 
 def hang_on(shard: Path, claimed: Any) -> None:
     """Claim a shard and never index it."""
-    from clic.data import index_missing
+    from clic.data.shards import merged_index
 
     def hang(shard: Path, target: Path) -> None:
         claimed.set()
         time.sleep(3600)
 
-    index_missing.write_index = hang  # type: ignore[assignment]
+    merged_index.write_index = hang  # type: ignore[assignment]
     ensure_index(shard, index_path(shard), wait=True)
 
 

@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).resolve().parents[3] / "benchmarks" / "index_scale.py"
 def test_what_the_benchmark_makes_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clic.data.index_merged.IN_MEMORY", 0)
+    monkeypatch.setattr("clic.data.shards.merged_index.IN_MEMORY", 0)
     script = runpy.run_path(str(SCRIPT))
     (tmp_path / "shards").mkdir()
     script["make"](tmp_path / "shards", 4, 100)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from clic import models
-from clic.config import Config
+from clic.config.train_settings import Config
 from clic.data import make_builder, make_loader, make_sources
 from clic.errors import DataError, UnavailableError
 from clic.models import ClipModel
@@ -150,7 +150,7 @@ def test_a_truncated_tar_is_refused_at_the_start(load: Callable[..., Any], tmp_p
 def test_a_server_that_drops_in_the_middle_of_shards(
     load: Callable[..., Any], tmp_path: Path, site: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clic.download.fetching.BACKOFF", 0.001)
+    monkeypatch.setattr("clic.io.download.BACKOFF", 0.001)
     folder = write(tmp_path / "s", {"a": 63, "b": 63, "c": 63})
     for path in folder.iterdir():
         site.files[f"/{path.name}"] = path.read_bytes()
@@ -173,7 +173,7 @@ def test_no_sample_stands_in_for_one_that_cannot_be_fetched(
     monkeypatch: pytest.MonkeyPatch,
     workers: int,
 ) -> None:
-    monkeypatch.setattr("clic.download.fetching.BACKOFF", 0.001)
+    monkeypatch.setattr("clic.io.download.BACKOFF", 0.001)
     folder = write(tmp_path / "s", {"a": 63, "b": 63})
     for path in folder.iterdir():
         site.files[f"/{path.name}"] = path.read_bytes()

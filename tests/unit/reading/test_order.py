@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 
 from clic.data import Sampler
-from clic.data.order import Part, Resampled, Shuffled, quotas
-from clic.data.partners import Partners
-from clic.data.permutation import Permutation
-from clic.data.sample_set import SampleSet
+from clic.data.sampling.order import EpochPart, Permutation, Resampled, Shuffled, quotas
+from clic.data.sampling.sampler import Partners, SampleSet
 from clic.errors import DataError
 from clic.seeding import generator
 
@@ -26,7 +24,7 @@ def test_a_small_permutation_is_the_generators() -> None:
 
 @pytest.fixture
 def no_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clic.data.permutation.TABLE", 0)
+    monkeypatch.setattr("clic.data.sampling.order.TABLE", 0)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 64, 97, 1000, 4097, 100_000])
@@ -98,14 +96,14 @@ def counts(order: Shuffled | Resampled, samples: int, epochs: int = 1) -> np.nda
 
 
 def test_a_mixture_takes_its_shares_of_each_epoch() -> None:
-    order = Shuffled([Part(10, 3), Part(90, 1)], samples=100, seed=0)
+    order = Shuffled([EpochPart(10, 3), EpochPart(90, 1)], samples=100, seed=0)
     assert counts(order, 100)[:10].sum() == 75
     assert (counts(order, 100)[:10] >= 7).all() and (counts(order, 100)[:10] <= 8).all()
     assert set(counts(order, 100)[10:]) == {0, 1}
 
 
 def test_a_source_of_a_mixture_is_used_up_before_it_comes_again() -> None:
-    order = Shuffled([Part(10, 1), Part(90, 1)], samples=100, seed=0)
+    order = Shuffled([EpochPart(10, 1), EpochPart(90, 1)], samples=100, seed=0)
     assert (counts(order, 100, epochs=9)[10:] == 5).all()  # 9 * 50 = 5 * 90
     assert (counts(order, 100, epochs=9)[:10] == 45).all()
     first = order.at(0, np.arange(100))
@@ -113,13 +111,13 @@ def test_a_source_of_a_mixture_is_used_up_before_it_comes_again() -> None:
 
 
 def test_one_source_with_longer_or_shorter_epochs_goes_on_where_it_was() -> None:
-    order = Shuffled([Part(10)], samples=4, seed=0)
+    order = Shuffled([EpochPart(10)], samples=4, seed=0)
     drawn = np.concatenate([order.at(epoch, np.arange(4)) for epoch in range(5)])
     assert sorted(drawn[:10]) == sorted(drawn[10:]) == list(range(10))
 
 
 def test_places_do_not_depend_on_what_was_asked_before() -> None:
-    parts = [Part(10, 2), Part(30, 1)]
+    parts = [EpochPart(10, 2), EpochPart(30, 1)]
     used = Shuffled(parts, samples=40, seed=1)
     for epoch, place in ((3, 7), (0, 39), (50, 0), (3, 8)):
         fresh = pickle.loads(pickle.dumps(used))
@@ -127,7 +125,7 @@ def test_places_do_not_depend_on_what_was_asked_before() -> None:
 
 
 def test_with_replacement() -> None:
-    order = Resampled([Part(10, 3), Part(90, 1)], seed=0)
+    order = Resampled([EpochPart(10, 3), EpochPart(90, 1)], seed=0)
     found = counts(order, 40_000)
     assert abs(found[:10].sum() - 30_000) < 5 * np.sqrt(40_000 * 0.75 * 0.25)
     assert abs(found[:10] - 3000).max() < 5 * np.sqrt(3000)
@@ -153,7 +151,7 @@ def test_an_epoch_of_a_sampler_with_replacement_or_samples() -> None:
 
 def test_partners_come_from_each_source_by_its_weight() -> None:
     wide = np.array([True] * 10 + [True] * 45 + [False] * 45)
-    parts = [Part(10, 1), Part(90, 1)]
+    parts = [EpochPart(10, 1), EpochPart(90, 1)]
     partners = Partners(wide, parts, images=2, partner_self=False)
     rng = np.random.default_rng(0)
     drawn = np.array([partners.draw(3, True, rng)[0] for _ in range(6000)])
@@ -168,7 +166,7 @@ def test_partners_come_from_each_source_by_its_weight() -> None:
 
 def test_partners_of_the_only_image_of_a_dominant_source() -> None:
     """The image that is nearly always drawn is the primary itself."""
-    partners = Partners(np.ones(3, dtype=bool), [Part(1, 1e15), Part(2, 1e-15)], 3, False)
+    partners = Partners(np.ones(3, dtype=bool), [EpochPart(1, 1e15), EpochPart(2, 1e-15)], 3, False)
     assert sorted(partners.draw(0, True, np.random.default_rng(0))) == [1, 2]
 
 

@@ -13,13 +13,19 @@ import torch
 
 from clic import shapes
 from clic.cli import data as command
-from clic.config import Config
+from clic.config.checks import validate
+from clic.config.train_settings import Config
 from clic.data import ShardSource, make_sources, pack
-from clic.data.index import index_path
-from clic.data.neighbours import Features, encode_source, nearest, read_neighbours, write_neighbours
-from clic.data.wiring import make_sampler
+from clic.data.batches.loader import make_sampler
+from clic.data.shards.index import index_path
+from clic.data.tools.nearest import (
+    NearestFeatures,
+    encode_source,
+    nearest,
+    read_neighbours,
+    write_neighbours,
+)
 from clic.errors import ConfigError, DataError
-from clic.validation import validate
 
 WORDS = ("data.samples=null", "data.split=null", "data.source=shards")
 SINGLE = ("+experiment=shapes_clip", *WORDS)
@@ -114,8 +120,8 @@ def test_mistakes(settings: Callable[..., Config], words: list[str], message: st
 
 
 def test_nearest_against_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clic.data.neighbours.QUERIES", 7)
-    monkeypatch.setattr("clic.data.neighbours.KEYS", 5)
+    monkeypatch.setattr("clic.data.tools.nearest.QUERIES", 7)
+    monkeypatch.setattr("clic.data.tools.nearest.KEYS", 5)
     features = np.random.default_rng(0).standard_normal((23, 6)).astype(np.float32)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     features[[4, 17]] = 0
@@ -140,8 +146,8 @@ def test_features_are_continued_and_broken_images_are_zero(
             raise KeyboardInterrupt
         return np.array([[image.mean(), 1.0] for image in pixels], dtype=np.float32)
 
-    def features(identity: object = "model") -> Features:
-        return Features(tmp_path / "f", (24, 2), identity)
+    def features(identity: object = "model") -> NearestFeatures:
+        return NearestFeatures(tmp_path / "f", (24, 2), identity)
 
     with pytest.raises(KeyboardInterrupt):
         encode_source(source, features(), encode, 5, 1, lambda done: None)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clic.data import ShardSource, pack, write_index
-from clic.data.shards import index_path
+from clic.data.shards.index import index_path
 from clic.errors import DataError
 from clic.types import Sample
 
@@ -179,6 +179,6 @@ def test_an_index_that_cannot_be_written(
         raise PermissionError(13, "Permission denied")
 
     shard = tar(tmp_path / "x.tar", members_with())
-    monkeypatch.setattr("clic.data.index_columns.os.replace", refuse)
+    monkeypatch.setattr("clic.data.shards.index.os.replace", refuse)
     with pytest.raises(DataError, match=r"tar\.index cannot be written \(Permission denied\)"):
         write_index(shard)

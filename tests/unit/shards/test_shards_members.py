@@ -16,10 +16,10 @@ import webdataset
 from PIL import Image
 
 from clic.data import ShardSource, write_index
-from clic.data.pool import Ticker
-from clic.data.shards import index_path
-from clic.data.verify import Findings, check_shard
+from clic.data.shards.index import index_path
+from clic.data.tools.verifying import Findings, check_shard
 from clic.errors import DataError
+from clic.io.processes import Ticker
 
 Jpeg = Callable[..., bytes]
 Entries = Sequence[tuple[str, bytes]]

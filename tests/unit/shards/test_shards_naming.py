@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from clic.data import ShardSource, pack
-from clic.data.naming import locate_shards
-from clic.data.shards import find_shards
+from clic.data.shards.locating import find_shards, locate_shards
 from clic.errors import DataError
 from clic.types import Sample
 

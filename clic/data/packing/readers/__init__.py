@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from clic.data.naming import is_pattern, matches
-from clic.data.packing.readers.base import IMAGE_ENDINGS, Reader, Request, files_below
-from clic.data.packing.readers.columns import Parquet
-from clic.data.packing.readers.folders import Folder, Tars
-from clic.data.packing.readers.hub import MARKS, PREFIX, HubDataset
-from clic.data.packing.readers.lists import Coco, Karpathy, Records, detect_list
-from clic.data.packing.readers.tables import ClicCsv, NegClip, Table, detect_table
+from clic.data.packing.readers.base import IMAGE_ENDINGS, FormatReader, Request, files_below
+from clic.data.packing.readers.columnar import MARKS, PREFIX, HubDataset, Parquet
+from clic.data.packing.readers.image_folders import Folder, Tars
+from clic.data.packing.readers.json_lists import Coco, Karpathy, Records, detect_list
+from clic.data.packing.readers.text_tables import ClicCsv, NegClip, Table, detect_table
+from clic.data.shards.locating import is_pattern, matches
 from clic.errors import DataError, did_you_mean, pick
 
-FORMATS: dict[str, Callable[[str, Request], Reader]] = {
+FORMATS: dict[str, Callable[[str, Request], FormatReader]] = {
     reader.NAME: reader
     for reader in (
         ClicCsv,
@@ -33,7 +32,7 @@ TABLE_ENDINGS = (".csv", ".tsv", ".txt", ".tab")
 COMPRESSED = (".gz", ".tgz", ".zip", ".bz2", ".xz", ".zst", ".7z")
 
 
-def open_source(source: str, request: Request, format: str | None = None) -> Reader:
+def open_source(source: str, request: Request, format: str | None = None) -> FormatReader:
     """Return the reader of a source.
 
     Args:
@@ -83,7 +82,7 @@ def _check_there(source: str) -> None:
     raise DataError(f"SOURCE {source}: there is no such file or folder{hint}")
 
 
-def detect(source: str, request: Request) -> Callable[[str, Request], Reader]:
+def detect(source: str, request: Request) -> Callable[[str, Request], FormatReader]:
     """Return the reader that a source looks made for.
 
     Raises:
@@ -112,7 +111,7 @@ def detect(source: str, request: Request) -> Callable[[str, Request], Reader]:
     )
 
 
-def _detect_folder(path: Path) -> Callable[[str, Request], Reader]:
+def _detect_folder(path: Path) -> Callable[[str, Request], FormatReader]:
     names = [p.name for p in path.iterdir()]
     endings = {Path(name).suffix.lower() for name in names}
     if any(mark in names for mark in MARKS):

@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from clic.data.index_tar import IMAGE_TYPES
 from clic.data.packing.items import Item, texts
+from clic.data.shards.tar import IMAGE_TYPES
 from clic.errors import ConfigError, DataError, did_you_mean
 
 # What images are called in the wild, their files and columns, the surest names first.
@@ -54,7 +54,7 @@ class Request:
     encoding: str | None = None
 
 
-class Reader(ABC):
+class FormatReader(ABC):
     """Reads the items of a source, in an order that never changes.
 
     Args:

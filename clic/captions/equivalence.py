@@ -1,0 +1,267 @@
+"""Whether two parts of a caption can change places without changing what it says."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from functools import cached_property
+
+from clic.captions.lexicon import Lexicon
+from clic.captions.phrases import NounPhrase, phrase_start
+from clic.captions.word_lists import ARTICLES, POSTURES, QUANTITIES, word_set
+from clic.types import Token
+
+Range = tuple[int, int]
+
+# "x LINK y" and "y LINK x" say the same of a picture: lists, and relations without direction.
+# Verbs stand there as lemmas; forms of "be" and postures ("is sitting next to") are left out.
+_LINKS = frozenset(
+    (
+        "and", "or", "&", ",", ", and", ", or", "and also", "plus", "along with", "together with",
+        "as well as", "in addition to", "besides", "and a pair of", "while",
+        "with", "accompany by", "next to", "right next to", "near", "near to", "nearby", "by",
+        "beside", "alongside", "close to", "adjacent to", "opposite", "across from", "opposite of",
+        "in close proximity to", "in the vicinity of", "parallel to", "in conversation with",
+        "meet", "kiss", "hug", "touch", "face", "to", "talk with", "play with",
+        "interact with", "speak with", "speak to", "shake hands with", "converse with", "marry",
+        "connect to", "attach to", "affix to", "affix with", "fasten to", "tie to", "embrace",
+        "against", "up against", "side by side with", "be", "look like",
+    )
+)  # fmt: skip
+_LONGEST_LINK = 8  # words, among them those that are left out
+_SILENT = word_set("is are was were be being been who that which there")
+# The links that part a caption into what could be told in another order.
+_JOINTS = word_set("and or & , ; with near nearby beside by alongside next close adjacent while")
+_TAILS = word_set("next close adjacent along together")  # in front of "to" or "with"
+_IGNORED = ARTICLES | word_set(
+    "is are was were be being been there another some one other to as both ."
+)
+# What is said of most things: how many they are, and what one thinks of them.
+_VAGUE = QUANTITIES | word_set(
+    "nice cute good great fancy tasty delicious interesting other different same various very "
+    "some beautiful pretty lovely"
+)
+_VAGUE_MEASURES = word_set("couple bunch lot number variety few")
+_ADVERBIAL = frozenset(("ADP", "ADV", "VERB", "PART"))  # opens a phrase in front of a comma
+_LISTING = frozenset(("and", "or", "&", ",", ", and", ", or"))
+# Verbs that may all be said of one act, so that exchanging two of them leaves both true.
+_ALIKE = {
+    verb: group
+    for group, verbs in enumerate(
+        (
+            "hold carry grip grab clutch grasp bear use",
+            "stand pose wait lean",
+            "look watch stare gaze view observe face see examine",
+            "sit rest lounge relax lie lay sleep nap perch",
+            "walk stroll wander move travel go pass",
+            "ride drive",
+            "eat graze munch feed chew enjoy",
+            "show display feature depict",
+            "fill cover top decorate line",
+            "talk speak chat",
+            "contain include have",
+            "make prepare cook",
+        )
+    )
+    for verb in verbs.split()
+}
+
+
+def alike(first: str, second: str) -> bool:
+    """Return whether two verbs, as lemmas, may be said of one act."""
+    return first in _ALIKE and _ALIKE[first] == _ALIKE.get(second)
+
+
+class Meaning:
+    """What a caption says, as far as exchanging two parts of it goes.
+
+    Args:
+        tokens: The caption's tokens.
+        words: Their texts in lower case.
+        phrases: Its noun phrases.
+        lexicon: Knows which modifiers are seen clearly and which exclude each other.
+    """
+
+    def __init__(
+        self,
+        tokens: Sequence[Token],
+        words: Sequence[str],
+        phrases: Sequence[NounPhrase],
+        lexicon: Lexicon,
+    ) -> None:
+        self._tokens, self._words, self._phrases = tokens, words, phrases
+        self._lexicon = lexicon
+        self._cuts = [i for i, word in enumerate(words) if word in _JOINTS]
+
+    def survives(self, first: Range, second: Range) -> bool:
+        """Return whether the caption says the same after these two parts changed places."""
+        single = first[1] - first[0] == second[1] - second[0] == 1
+        if not single and self._content(*first) == self._content(*second):
+            return True
+        a, b = self._phrase(first[0]), self._phrase(second[0])
+        if a == b >= 0:
+            return True  # modifiers of one noun, in whatever order
+        parts = a, b, first, second
+        chained = a >= 0 <= b and self._chained(a, b)
+        if chained and (self._same_list(*parts) or self._shared(*parts)):
+            return True
+        cuts = self._cuts
+        if not cuts or bisect_left(cuts, first[0]) == bisect_left(cuts, second[0]):
+            return False  # both in one clause
+        return self._accompanies(first, second) or self._same_clauses(first, second)
+
+    def _whole(self, part: Range) -> bool:
+        """Return whether a part is all that its noun phrase says."""
+        number = self._phrase(part[0])
+        if number < 0:
+            return False
+        phrase = self._phrases[number]
+        return self._content(phrase.first, phrase.last) == self._content(*part)
+
+    def _content(self, first: int, last: int) -> list[str]:
+        """Return the words without articles and the like."""
+        return [word for word in self._words[first:last] if word not in _IGNORED]
+
+    def _phrase(self, token: int) -> int:
+        """Return the number of the noun phrase that holds a token, -1 outside of them."""
+        for i, phrase in enumerate(self._phrases):
+            if phrase.first <= token < phrase.last:
+                return i
+        return -1
+
+    def _chained(self, a: int, b: int) -> bool:
+        """Return whether links without direction lead from one phrase to the other."""
+        phrases, words = self._phrases, self._words
+        for k in range(min(a, b), max(a, b)):
+            first, last, head = phrases[k]
+            link = self._link(last, phrases[k + 1].first)
+            if link == "of" and words[head] in _VAGUE_MEASURES:
+                continue  # "a couple of sinks" are sinks
+            if link not in _LINKS:
+                return False
+            if link == "," and self._introduced() and "," not in words[:last]:
+                return False
+            if link == "be" and first and self._tokens[first - 1].pos == "ADP":
+                return False  # "in the leaves lies a cat"
+        return True
+
+    def _introduced(self) -> bool:
+        """Return whether the caption opens with an adverbial: "In a zoo, zebras" is no list."""
+        word = self._words[0]
+        return self._tokens[0].pos in _ADVERBIAL and word not in _JOINTS and word not in _SILENT
+
+    def _link(self, first: int, last: int) -> str:
+        """Return the words between two phrases, verbs as lemmas, "be" and postures left out."""
+        if last - first > _LONGEST_LINK:
+            return ""
+        out = []
+        for i in range(first, last):
+            token, word = self._tokens[i], self._words[i]
+            if word in _SILENT or token.lemma in POSTURES:
+                continue
+            out.append(token.lemma if token.pos == "VERB" else word)
+        return " ".join(out) if out else "be"
+
+    def _same_list(self, a: int, b: int, first: Range, second: Range) -> bool:
+        """Return whether the two phrases hold the same after the exchange, the other way round."""
+        before = [self._content(self._phrases[i].first, self._phrases[i].last) for i in (a, b)]
+        after = [
+            self._exchanged(self._phrases[i].first, self._phrases[i].last, first, second)
+            for i in (a, b)
+        ]
+        weak = self._weak
+        kept = [sorted(sorted(w for w in p if w not in weak) for p in s) for s in (before, after)]
+        return kept[0] == kept[1]
+
+    @cached_property
+    def _weak(self) -> frozenset[str]:
+        """The modifiers that may hold of more things than the one they stand with.
+
+        An old bus next to a trolley may stand next to an old trolley; a red one is seen at once,
+        and where another thing is young, old says something.
+        """
+        lexicon = self._lexicon
+        clear = lexicon.classes.get("clear", ())
+        words = [self._words[i] for i, token in enumerate(self._tokens) if token.pos == "ADJ"]
+        return _VAGUE | {
+            word
+            for word in words
+            if word not in clear
+            and lexicon.synonyms(word, "ADJ")
+            and not any(lexicon.excludes(word, other, "ADJ") for other in words)
+        }
+
+    def _shared(self, a: int, b: int, first: Range, second: Range) -> bool:
+        """Return whether heads of one list change places under a modifier of them all.
+
+        "Various color and size" says as much of either.
+        """
+        a, b = min(a, b), max(a, b)
+        phrases = self._phrases
+        heads = sorted((first, second)) == [(phrases[k].head, phrases[k].last) for k in (a, b)]
+        return heads and all(
+            self._link(phrases[k].last, phrases[k + 1].first) in _LISTING
+            and phrases[k + 1].first == phrases[k + 1].head
+            for k in range(a, b)
+        )
+
+    def _exchanged(self, start: int, end: int, first: Range, second: Range) -> list[str]:
+        """Return the content of a stretch of the caption after the exchange."""
+        parts = []
+        i = start
+        while i < end:
+            if i == first[0]:
+                parts += self._content(*second)
+                i = first[1]
+            elif i == second[0]:
+                parts += self._content(*first)
+                i = second[1]
+            else:
+                if self._words[i] not in _IGNORED:
+                    parts.append(self._words[i])
+                i += 1
+        return parts
+
+    def _same_clauses(self, first: Range, second: Range) -> bool:
+        """Return whether the parts between "and", "next to" and the like are the same anew."""
+        edges = list(zip([-1, *self._cuts], [*self._cuts, len(self._words)], strict=True))
+        edges = [edge for edge in edges if self._inside(edge, first) != self._inside(edge, second)]
+        before = sorted(sorted(self._content(a + 1, b)) for a, b in edges)
+        after = sorted(sorted(self._exchanged(a + 1, b, first, second)) for a, b in edges)
+        return bool(edges) and before == after
+
+    @staticmethod
+    def _inside(edge: Range, part: Range) -> bool:
+        return edge[0] < part[0] and part[1] <= edge[1]
+
+    def _accompanies(self, first: Range, second: Range) -> bool:
+        """Return whether two things share a place: "men on a beach with boards", either way.
+
+        So it is where the second alone follows such a link, and the first, without modifiers
+        of its own, opens its clause and is followed by a place or a posture.
+        """
+        tokens, words = self._tokens, self._words
+        start = phrase_start(tokens, words, second[0])
+        joint = words[start - 1] if start else ""
+        tail = joint == "to" and start > 1 and words[start - 2] in _TAILS
+        if joint not in _JOINTS and not tail:
+            return False
+        act = tokens[start - 2] if start > 1 else None
+        if joint == "by" and act and act.pos in ("VERB", "ADP") and act.lemma not in POSTURES:
+            return False  # "walked through by an elephant": who does it
+        if not (self._whole(first) and self._whole(second)):
+            return False
+        end = second[1]
+        if end < len(words) and words[end] not in _JOINTS and tokens[end].pos != "PUNCT":
+            return False
+        opening = phrase_start(tokens, words, first[0])
+        if opening > 0 and words[opening - 1] not in _JOINTS and tokens[opening - 1].pos != "PUNCT":
+            return False
+        i = first[1]
+        while i < len(words) and (tokens[i].pos == "AUX" or words[i] in ("that", "who", "which")):
+            i += 1
+        if i == len(words):
+            return False
+        return tokens[i].pos == "ADP" or (
+            tokens[i].pos == "VERB" and (tokens[i].lemma in POSTURES or tokens[i].lemma == "lay")
+        )

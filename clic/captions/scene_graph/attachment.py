@@ -1,0 +1,242 @@
+"""What a preposition says the place of: small rules in the place of a parser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from clic.captions.phrases import PARTICIPLE, NounPhrase
+from clic.captions.word_lists import (
+    AIMING,
+    ANIMATE,
+    GOALS,
+    HELD_IN,
+    INTO_OBJECT,
+    KEEPING,
+    MEASURES,
+    NEIGHBOURS,
+    OF_THE_ACT,
+    PARTICLES,
+    PLACING,
+    POSTURES,
+    RELATIVE,
+    RIDDEN,
+    RIDING,
+    SURFACES,
+    SURROUNDING,
+    TAKEN_UP,
+    TIMES,
+    TOOLS,
+    WATCHING,
+    WORD_PREPOSITIONS,
+    WORKED_WITH,
+    WORN,
+    word_set,
+)
+from clic.types import Token
+
+_WEARING = frozenset(("in", "with"))
+_PARTICIPLES = word_set(
+    "made held built hung kept set cut caught left torn worn strung drawn thrown blown grown shown "
+    "bound lit sewn laid led fed found lost stuck bent shot"
+)
+_SEVERAL_WORDS = frozenset(WORD_PREPOSITIONS)
+
+
+@dataclass
+class Clause:
+    """What was read of a clause so far.
+
+    Attributes:
+        tokens: The caption.
+        letters: Their kinds.
+        forms: The tokens in lower case.
+        subjects: Heads of the clause's subject, several where "and" joins them.
+        latest: Heads of the latest noun phrase and of those that it is joined to.
+        inner: Heads behind an "of" of the latest.
+        how: The relation words that led to `latest`, none where it is the subject.
+        source: What those relate it to.
+        verb: The words of the latest relation that has a verb.
+        actors: Whose act that is.
+        finite: Whether the subject has its verb, "sits" or "is sitting".
+    """
+
+    tokens: Sequence[Token]
+    letters: list[str]
+    forms: list[str]
+    subjects: list[int] = field(default_factory=list)
+    latest: list[int] = field(default_factory=list)
+    inner: list[int] = field(default_factory=list)
+    how: tuple[int, ...] = ()
+    source: list[int] = field(default_factory=list)
+    verb: tuple[int, ...] = ()
+    actors: list[int] = field(default_factory=list)
+    finite: bool = False
+
+    def has(self, heads: Sequence[int], words: frozenset[str]) -> bool:
+        """Return whether one of the heads is among the words."""
+        return any(self.tokens[head].lemma in words for head in heads)
+
+    def is_relative(self, i: int) -> bool:
+        """Return whether a token may begin a relative clause."""
+        return self.forms[i] in RELATIVE
+
+    def is_verb(self, words: Sequence[int]) -> bool:
+        """Return whether relation words begin with a verb."""
+        return bool(words) and self.letters[words[0]] == "V"
+
+    def takes_object(self, words: Sequence[int]) -> bool:
+        """Return whether relation words are a verb that takes its noun without a preposition."""
+        if not self.is_verb(words):
+            return False
+        taken = self.tokens[words[0]].lemma in TAKEN_UP and self.forms[words[-1]] in PARTICLES
+        return len(words) == 1 or (len(words) == 2 and taken)
+
+    def is_participle(self, i: int) -> bool:
+        """Return whether a verb's form may be a participle."""
+        regular = self.forms[i].endswith(PARTICIPLE) and self.forms[i] != self.tokens[i].lemma
+        return regular or self.forms[i] in _PARTICIPLES  # "feed" and "sing" are none
+
+    def ends_passive(self, i: int) -> bool:
+        """Return whether a participle closes its clause like an adjective: "the door is closed"."""
+        if self.letters[i] != "V" or not self.is_participle(i) or self.forms[i].endswith("ing"):
+            return False
+        return i + 1 == len(self.tokens) or self.tokens[i + 1].pos in ("PUNCT", "CCONJ")
+
+    def act(self) -> tuple[int, ...]:
+        """Return the verb that a further preposition belongs to, none where it has an object.
+
+        Glasses "stand on" a counter; who carries a box through a door is "through" it.
+        """
+        if not self.verb or self.takes_object(self.verb):
+            return ()
+        rest = self.verb[1:]
+        particle = len(rest) == 2 and self.forms[rest[0]] in PARTICLES
+        if particle and " ".join(map(self.forms.__getitem__, rest)) not in _SEVERAL_WORDS:
+            return self.verb[:2]  # "falls down on the ice after a collision"
+        return self.verb[:1]
+
+    def focus(self) -> list[int]:
+        """Return what the next words are about: a plate of food, but the door of a car."""
+        measured = not self.inner or self.has(self.latest[-1:], MEASURES)
+        return self.latest if measured else self.inner
+
+
+def attach(
+    clause: Clause, words: tuple[int, ...], before: Sequence[int], phrase: NounPhrase
+) -> tuple[list[int], tuple[int, ...]]:
+    """Return what a preposition says the place of, and the words for it.
+
+    Args:
+        clause: What was read before.
+        words: The preposition, or an adjective and its "of".
+        before: Tokens between the latest noun phrase and the preposition.
+        phrase: What follows the preposition.
+    """
+    preposition = " ".join(map(clause.forms.__getitem__, words))
+    if any(clause.tokens[i].pos == "AUX" for i in before):
+        clause.finite = True
+        return clause.subjects, words
+    if not clause.how or clause.letters[words[0]] == "A":
+        return clause.focus(), words
+    if any(clause.letters[i] in "CK" for i in before):
+        return clause.source, words
+    worn = preposition in _WEARING and clause.has([phrase.head], WORN)
+    if worn and clause.has(clause.latest, ANIMATE):
+        return clause.focus(), words  # "walked by a woman in a coat"
+    if _is_of_actors(clause, preposition, phrase):
+        people = clause.has(clause.actors, ANIMATE) or not clause.has(clause.subjects, ANIMATE)
+        return (clause.actors, clause.act() + words) if people else (clause.subjects, words)
+    if clause.takes_object(clause.how):
+        low = _is_of_object(clause, preposition, phrase)
+        return (clause.focus() if low else clause.source), words
+    if clause.has(clause.latest, WORN):
+        return clause.source, words
+    if preposition in GOALS and clause.forms[clause.how[-1]] == "from":
+        return clause.source, words  # "pours milk from a jug into a glass"
+    if clause.is_verb(clause.how):
+        last = clause.forms[clause.how[-1]]
+        passive = not (clause.finite or clause.forms[clause.how[0]].endswith("ing"))
+        if last == "with" and clause.tokens[phrase.first].pos == "PRON":
+            return clause.focus(), words  # "with a cat on his lap"
+        if passive and last in ("with", "by"):
+            return clause.source, words
+        if last == "with":
+            return clause.source, clause.act() + words
+        if _is_of_act(clause, preposition, phrase):
+            return clause.source, clause.act() + words
+    near = " ".join(clause.forms[i] for i in clause.how if clause.letters[i] == "P") in NEIGHBOURS
+    ridden = clause.has(clause.latest, ANIMATE) and clause.has([phrase.head], RIDDEN)
+    if near and preposition in ("in", "on", "at") and not ridden:
+        return clause.source, clause.act() + words
+    return clause.focus(), words
+
+
+def _is_of_actors(clause: Clause, preposition: str, phrase: NounPhrase) -> bool:
+    """Return whether a preposition says when, which way, by whom or with what one acts."""
+    head = [phrase.head]
+    animate, direct = clause.has(clause.subjects, ANIMATE), clause.takes_object(clause.how)
+    own = clause.tokens[phrase.first].pos == "PRON"
+    placed = bool(clause.verb) and clause.tokens[clause.verb[0]].lemma in PLACING
+    if clause.has(head, TIMES):
+        return True
+    if own and direct and preposition != "with" and not clause.has(head, ANIMATE | TOOLS):
+        return False  # "a phone to her ear"
+    if preposition in ("in", "under") and direct and clause.has(head, HELD_IN):
+        return False
+    if preposition == "by" and clause.is_verb(clause.how) and not direct:
+        passive = clause.finite and clause.forms[clause.how[0]].endswith(("ed", "en"))
+        done = passive and clause.tokens[clause.how[0]].lemma not in POSTURES
+        return done or clause.has(head, ANIMATE)
+    if preposition in OF_THE_ACT:
+        return animate or not direct
+    if preposition == "for" and clause.takes_object(clause.verb) and clause.has(head, ANIMATE):
+        return clause.forms[clause.how[-1]] in GOALS  # "pours tea into a cup for a guest"
+    if preposition == "with" and clause.verb:
+        return _is_means(clause, phrase, own)
+    ridden = preposition == "on" and clause.has(head, RIDDEN) and not placed
+    return animate and ridden and not clause.has(clause.latest, ANIMATE)
+
+
+def _is_means(clause: Clause, phrase: NounPhrase, own: bool) -> bool:
+    """Return whether "with" names a tool or the company of who acts."""
+    head, direct = [phrase.head], clause.takes_object(clause.verb)
+    verb = clause.tokens[clause.verb[0]].lemma
+    animate = clause.has(clause.subjects, ANIMATE)
+    if clause.has(head, ANIMATE):
+        return own or (animate and not clause.has(clause.latest, ANIMATE))
+    gesture = clause.is_verb(clause.how) and not direct and not clause.has(clause.latest, ANIMATE)
+    if (own or (animate and gesture)) and clause.has(head, WORN):
+        return True  # "crosses the street with her arms raised"
+    if clause.has(head, TOOLS):
+        return (animate or direct) and verb not in KEEPING
+    return clause.takes_object(clause.how) and verb in WORKED_WITH
+
+
+def _is_of_object(clause: Clause, preposition: str, phrase: NounPhrase) -> bool:
+    """Return whether a preposition is about the object of a verb, not about its subject."""
+    verb = clause.tokens[clause.how[0]].lemma
+    if verb in WATCHING:
+        return preposition != "from"
+    if verb in SURROUNDING:
+        return True
+    if preposition == "over" and verb in RIDING:
+        return False
+    if preposition in ("in", "under") and clause.has([phrase.head], HELD_IN):
+        return True
+    if preposition in ("in", "on", "inside") and clause.has([phrase.head], SURFACES):
+        return True
+    own = clause.tokens[phrase.first].pos == "PRON"
+    placed = (preposition, True) in (("on", verb in PLACING), ("at", verb in AIMING))
+    return own or placed or preposition in INTO_OBJECT or preposition in OF_THE_ACT
+
+
+def _is_of_act(clause: Clause, preposition: str, phrase: NounPhrase) -> bool:
+    """Return whether a second preposition behind a verb without an object is the verb's too."""
+    if preposition in GOALS or preposition == "without":
+        return True  # "rolls down the street towards a tunnel"
+    if preposition in ("in", "on") and clause.has(clause.latest, TOOLS):
+        return True  # "sings into a microphone on a stage"
+    if preposition == "in front of":
+        return clause.has([phrase.head], ANIMATE)
+    return preposition == "at" and not clause.has(clause.latest, ANIMATE)

@@ -1,0 +1,302 @@
+"""Settings of `clic-train`: one dataclass for each group of `configs/`, with the same names.
+
+These are the schemas that Hydra checks types and names against. What types cannot say (ranges,
+choices, settings that would have no effect together) is checked by `clic.config.checks`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class ModelConfig:
+    """Which model is tuned, and which part of it.
+
+    Attributes:
+        name: open_clip architecture (`ViT-B-32`), `shapes-base` (ships with the package),
+            `local-dir:PATH`, `hf-hub:ORG/NAME`, or the path of a run, checkpoint or folder.
+        pretrained: open_clip tag or weights file; `included` for names that carry their weights;
+            null starts from random weights.
+        quick_gelu: Whether a weights file was trained with QuickGELU (OpenAI's and what was tuned
+            from them) or with GELU; must be said where the architecture exists with both. Null:
+            as the source says.
+        train: `text` (everything outside the vision tower), `vision` or `both`.
+        train_logit_scale: Whether logit_scale (and logit_bias) are trained with the text.
+        grad_checkpointing: Recompute activations in the backward pass to save memory.
+    """
+
+    name: str = "shapes-base"
+    pretrained: str | None = "included"
+    quick_gelu: bool | None = None
+    train: str = "text"
+    train_logit_scale: bool = True
+    grad_checkpointing: bool = False
+
+
+@dataclass
+class DataConfig:
+    """Where samples come from.
+
+    Attributes:
+        source: `shards` (WebDataset tars) or `shapes` (the embedded world, rendered on the fly).
+        shards: A folder, a brace pattern (`/data/{00000..00099}.tar`) or a list of them.
+        single_shards: Shards for the single-image steps, where they differ from the others.
+        mix: Several sources in place of `shards`: a list of `{shards: ..., weight: ...}`, whose
+            weights are their shares of an epoch.
+        samples: Samples that make an epoch: the number of scenes of the world; with `mix` or
+            `sampling.replacement` how many are drawn, null for as many as there are.
+        split: `train`, `validation` or `test` of the world; `shapes` only.
+        cache_dir: Folder for remote shards and large indexes; null takes the environment's
+            CLIC_CACHE, else ~/.cache/clic.
+        cache_gb: GB of remote shards that are kept there.
+        allow_reorder: Let a run be continued with another number of ranks or of samples, or
+            another batch size, although every later batch differs from what it would have been.
+        workers: Loader processes on each rank; 0 loads in the training process, null takes up
+            to 4, as the cores allow.
+        decode: `fast` (libjpeg-turbo and an integer resize, at most 1/255 off the exact pixels of
+            a photograph), `exact` (PIL, bit for bit the published pixels) or `scaled` (JPEGs at
+            reduced size where that is enough; visibly close, the fastest).
+        max_broken: Share of samples, 0 to 1, that may be broken; each is replaced by another,
+            and above this share, judged from the first 1,000 on, the run stops.
+    """
+
+    source: str = "shapes"
+    shards: Any = None
+    single_shards: Any = None
+    mix: Any = None
+    samples: int | None = None
+    split: str | None = None
+    cache_dir: str | None = None
+    cache_gb: float = 100.0
+    allow_reorder: bool = False
+    workers: int | None = 0
+    decode: str = "fast"
+    max_broken: float = 0.01
+
+
+@dataclass
+class SamplingConfig:
+    """Which images make a batch.
+
+    Attributes:
+        kinds: `alternate` (composite, single, composite, ...), `composite` or `single`.
+        square: Orientation of square images: `landscape` (the published rule) or `either`
+            (a fair coin for each image, from its number).
+        partner_self: Let an image be its own partner, as the published code does.
+        replacement: Draw each batch anew from all images, so that an epoch misses some and has
+            others twice.
+        hard_images: File that `clic-data neighbours` wrote; half of each batch are then images
+            near to the other half (NegCLIP). Needs `kinds=single` and an even train.batch_size.
+    """
+
+    kinds: str = "alternate"
+    square: str = "landscape"
+    partner_self: bool = False
+    replacement: bool = False
+    hard_images: str | None = None
+
+
+@dataclass
+class ComposeConfig:
+    """How images are put on one canvas.
+
+    Attributes:
+        layout: `pair`, two images side by side or stacked, or `grid4`, four in two rows. Captions
+            of `grid4` leave out the longest sentences where the context has no room for all.
+        fit: `squash` (the published rule, aspect not kept) or `crop` (the middle half of each; of
+            `grid4`, whose cells are square, the whole).
+        statistics: Pixel statistics of composites: `model`, or `imagenet` as the published code.
+    """
+
+    layout: str = "pair"
+    fit: str = "squash"
+    statistics: str = "model"
+
+
+@dataclass
+class CaptionsConfig:
+    """True and false captions of a batch.
+
+    Attributes:
+        lowercase: Lower-case every caption first.
+        tagger: `hanta` or `spacy` tags inline; `stored` takes the tags kept with each sample.
+        composite_positives: P of a composite: p1, p2 and further joined sentences.
+        composite_negative: `cross_swap` (CLIC) or `none`.
+        layout_share: Share of composites, 0 to 1, whose p1 and p2 tell where the images lie, "t1
+            left of t2", in place of joining their sentences.
+        layout_negative: Give those a false caption in which a relation is wrong, beside that of
+            `composite_negative`.
+        layout_period: Share of those, 0 to 1, whose captions end with a period. A model that only
+            ever saw a period may not understand the same caption without it.
+        layout_held_out: Phrases of relations that are never used, e.g. `[on the left of]`, to test
+            with.
+        repair_negatives: In a cross swap, let "a" and "an" follow the new words and draw anew where
+            the result is true by any sentence of the images; the published code does neither
+            (`false` reproduces that).
+        single_negative: False caption of a single image: `swap`, `replace`, `mixture` (one of
+            them, drawn for each image), `stored` (one of those kept with the sample) or `none`.
+        mixture: Of `mixture`, each generator's weight, e.g. `{swap: 1, replace: 3}`. Where the
+            drawn one yields nothing, another is drawn.
+    """
+
+    lowercase: bool = True
+    tagger: str = "hanta"
+    composite_positives: int = 4
+    composite_negative: str = "cross_swap"
+    layout_share: float = 0.0
+    layout_negative: bool = True
+    layout_period: float = 0.5
+    layout_held_out: list[str] = field(default_factory=list)
+    repair_negatives: bool = True
+    single_negative: str = "none"
+    mixture: dict[str, float] = field(default_factory=dict)
+
+    def negative_kinds(self, kind: str) -> tuple[str, ...]:
+        """Return the name of each of the K false captions of a row, composite or single."""
+        if kind == "single":
+            names = [self.single_negative]
+        else:
+            told = self.layout_share > 0 and self.layout_negative
+            names = [self.composite_negative, "layout" if told else "none"]
+        return tuple(name for name in names if name != "none")
+
+
+@dataclass
+class LossConfig:
+    """Objectives of the two kinds of batch and CLIC's weights (Eq. 7).
+
+    Attributes:
+        composite: Objective of composites, one of `clic.losses.OBJECTIVES`.
+        single: Objective of single images, another of them or the same.
+        contrastive_weight: Weight of Eq. 4.
+        hard_negative_weight: Weight of Eq. 5.
+        unimodal_weight: Weight of Eq. 6.
+        hard_negative_positives: Number of positive slots, from the first, that enter Eq. 5;
+            null takes all of them, as the paper does.
+        negative_weights: Relative weight in Eq. 5 of each kind of hard negatives, e.g.
+            `{cross_swap: 1, layout: 2}`; 1 where not named, and equal weights are the paper's mean.
+    """
+
+    composite: str = "clic"
+    single: str = "clip"
+    contrastive_weight: float = 0.5
+    hard_negative_weight: float = 0.5
+    unimodal_weight: float = 1.0
+    hard_negative_positives: int | None = None
+    negative_weights: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class OptimConfig:
+    """AdamW and the learning rate's course.
+
+    Attributes:
+        lr: Peak learning rate.
+        schedule: `clic`, `warmup_cosine` or `constant`.
+        warmup_steps: Steps of warm-up; exclusive with `warmup_fraction`.
+        warmup_fraction: Share of all steps that warm up, 0 to 1.
+        lr_start: Rate of the first step (`clic` only).
+        lr_end: Rate that the cosine tends to (`clic` only).
+        betas: AdamW's betas.
+        eps: AdamW's epsilon.
+        weight_decay: On matrices only; none on biases, norms and scalars.
+        grad_clip: Largest norm of the gradient; null does not clip.
+    """
+
+    lr: float = 1e-6
+    schedule: str = "clic"
+    warmup_steps: int | None = None
+    warmup_fraction: float | None = None
+    lr_start: float | None = None
+    lr_end: float | None = None
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    grad_clip: float | None = None
+
+
+@dataclass
+class TrainConfig:
+    """Length, device, saving and resuming.
+
+    Attributes:
+        batch_size: Images on each rank.
+        epochs: Passes over the data.
+        max_steps: Shortens the run, and the schedule with it; null for all steps of `epochs`.
+        save_every: Steps between checkpoints; 0 saves none but the final model.
+        keep_checkpoints: Newest checkpoints to keep; 0 keeps all.
+        log_every: Steps between lines of `metrics.jsonl` and the console.
+        eval_every: Steps between evaluations of `eval_bench`; 0 evaluates none.
+        eval_bench: Benchmarks for `eval_every`, each on its validation split (`NAME@val`).
+        eval_on_test: Also score benchmarks without a validation split, on their test data. What
+            is chosen by those numbers is chosen on the test data.
+        run_name: Folder under `runs_dir`; null makes `<experiment>-<time>`.
+        runs_dir: Where runs are kept.
+        resume: `auto`, `never`, or the path of a checkpoint.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: `auto` (on CUDA bf16, or fp16 where the GPU only emulates that; fp32 on the CPU),
+            `fp32`, `bf16` or `fp16`.
+        clamp_logit_scale: Keep the exponentiated logit_scale in [1, 100] where it is trained (but
+            in sigmoid models, whose own is above 100); the published code clamps a copy, which
+            has no effect (`false` reproduces that).
+        max_skipped: Steps in a row that may be skipped because their gradients are not finite;
+            with more of them the run ends.
+    """
+
+    batch_size: int = 48
+    epochs: int = 1
+    max_steps: int | None = None
+    save_every: int = 100
+    keep_checkpoints: int = 2
+    log_every: int = 10
+    eval_every: int = 0
+    eval_bench: list[str] = field(default_factory=list)
+    eval_on_test: bool = False
+    run_name: str | None = None
+    runs_dir: str = "runs"
+    resume: str = "auto"
+    device: str = "auto"
+    precision: str = "auto"
+    clamp_logit_scale: bool = True
+    max_skipped: int = 20
+
+
+@dataclass
+class WandbConfig:
+    """Logging to Weights & Biases, off by default.
+
+    Attributes:
+        enabled: Log there too; the package is imported only then.
+        project: Project's name.
+        entity: User or team.
+        mode: `online` or `offline`.
+    """
+
+    enabled: bool = False
+    project: str = "clic"
+    entity: str | None = None
+    mode: str = "online"
+
+
+@dataclass
+class Config:
+    """Everything that decides what `clic-train` does.
+
+    Attributes:
+        name: Name of the experiment, the first part of the run's name.
+        seed: Seed of every random choice.
+    """
+
+    name: str = "shapes"
+    seed: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    compose: ComposeConfig = field(default_factory=ComposeConfig)
+    captions: CaptionsConfig = field(default_factory=CaptionsConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)

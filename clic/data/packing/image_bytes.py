@@ -1,0 +1,245 @@
+"""Getting an image's bytes from wherever a source keeps them.
+
+An image as it is stored: shrunk and encoded anew, or its bytes as they are.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from clic import images
+from clic.data.packing.items import Place, RejectedError, file_place
+from clic.errors import DataError, pick
+
+MAX_BYTES = 512 << 20  # no image, and more than memory should be asked for
+BATCH = 32  # images of a parquet file in memory at once
+_STANDARD = bytes.maketrans(b"-_", b"+/")  # from the alphabet of URLs
+BUFFER = 1 << 22  # bytes of it that are read at a time; without, a row group is read whole
+
+
+def fetch(place: Place) -> bytes:
+    """Return the encoded image at a place.
+
+    Raises:
+        RejectedError: There is none.
+    """
+    return pick(FETCHERS, place[0], "place")(*place[1:])
+
+
+def _file(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size > MAX_BYTES:
+                raise RejectedError(f"{path} is larger than {MAX_BYTES >> 20} MB")
+            return file.read()
+    except OSError as error:
+        raise RejectedError(f"{path}: {error.strerror}") from error
+    except ValueError as error:  # text that cannot be the name of a file
+        raise RejectedError(f"{path!r} is no path") from error
+
+
+def _slice(path: str, offset: int, length: int) -> bytes:
+    """Read a member of a tar."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            data = file.read(min(length, MAX_BYTES))
+    except OSError as error:
+        raise RejectedError(f"{path}: {error.strerror}") from error
+    if len(data) != length:
+        raise RejectedError(f"{path} ends in the middle of the image, or it is too large")
+    return data
+
+
+def _base64(path: str, offset: int, length: int) -> bytes:
+    """Read an image that a text holds in base64, of either alphabet, with or without padding."""
+    text = _slice(path, offset, length).rpartition(b",")[2].translate(_STANDARD)
+    try:
+        return base64.b64decode(
+            text.rstrip(b"=") + b"=" * (-len(text.rstrip(b"=")) % 4), None, True
+        )
+    except ValueError as error:
+        raise RejectedError(f"the base64 of its image is broken ({error})") from error
+
+
+def _parquet(path: str, column: str, group: int, row: int, root: str) -> bytes:
+    value = _open_column(path, column, group).at(row)
+    if isinstance(value, dict) and not value.get("bytes") and isinstance(value.get("path"), str):
+        return fetch(file_place(value["path"], Path(root)))
+    return _bytes_in(value)
+
+
+class _Column:
+    """One column of a row group, whose values are asked for in rising order.
+
+    Row groups can be larger than memory, so a few values are held at a time.
+    """
+
+    def __init__(self, path: str, column: str, group: int) -> None:
+        self._make = lambda: _values(path, column, group)
+        self._values, self._next = self._make(), 0
+
+    def at(self, row: int) -> Any:
+        if row < self._next:
+            self._values, self._next = self._make(), 0
+        for value in self._values:
+            self._next += 1
+            if self._next == row + 1:
+                return value
+        raise RejectedError(f"the parquet file has no row {row} in this group any more")
+
+
+def _values(path: str, column: str, group: int) -> Iterator[Any]:
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(path, pre_buffer=False, buffer_size=BUFFER) as file:
+            for batch in file.iter_batches(BATCH, row_groups=[group], columns=[column]):
+                for value in batch.column(0):
+                    yield value.as_py()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise RejectedError(f"{path} cannot be read: {error}") from error
+
+
+@lru_cache(maxsize=1)
+def _open_column(path: str, column: str, group: int) -> _Column:
+    return _Column(path, column, group)
+
+
+def _dataset(name: str, split: str | None, column: str, index: int) -> bytes:
+    return _bytes_in(_open_dataset(name, split, column)[index][column])
+
+
+@lru_cache(maxsize=1)
+def _open_dataset(name: str, split: str | None, column: str) -> Any:
+    import datasets
+
+    from clic.data.packing.readers.columnar import open_dataset
+
+    data = open_dataset(name, split).select_columns([column])
+    if isinstance(data.features[column], datasets.Image):
+        data = data.cast_column(column, datasets.Image(decode=False))
+    return data
+
+
+def _bytes_in(value: Any) -> bytes:
+    """Return the bytes of a cell: themselves, or in Hugging Face's form {bytes, path}."""
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if isinstance(data, bytes) and data:
+        return data
+    if isinstance(value, dict) and value.get("path"):
+        raise RejectedError(
+            "the cell names a file and holds no image; datasets' save_to_disk puts the images in"
+        )
+    raise RejectedError("the cell holds no image")
+
+
+def release() -> None:
+    """Close the parquet file that was read last."""
+    _open_column.cache_clear()
+
+
+FETCHERS: dict[str, Callable[..., bytes]] = {
+    "file": _file,
+    "slice": _slice,
+    "base64": _base64,
+    "parquet": _parquet,
+    "dataset": _dataset,
+}
+
+
+def need(module: str) -> Any:
+    """Return an optional library.
+
+    Raises:
+        DataError: It is not installed.
+    """
+    from importlib import import_module
+
+    try:
+        return import_module(module)
+    except ImportError as error:
+        name = module.partition(".")[0]
+        raise DataError(
+            f"this source needs {name}, which is not installed; run: pip install {name}"
+        ) from error
+
+
+# MPO is what cameras call a JPEG with a second picture behind it.
+ENDINGS = {
+    "JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp",
+    "TIFF": "tif",
+}  # fmt: skip
+"""The types of image that shards may hold, by PIL's name."""
+INTERPOLATION = Image.Resampling.BICUBIC
+JPEG_SIDE = 65_500
+"""Pixels that libjpeg lets a side have."""
+
+
+def kind_of(data: bytes) -> str:
+    """Return PIL's name of an image's type, empty where it is none."""
+    try:
+        return images.open_image(data).format or ""
+    except DataError:
+        return ""
+
+
+def encode(
+    data: bytes, resize_short: int | None, quality: int | None
+) -> tuple[str, bytes, int, int]:
+    """Return the file ending, the bytes, width and height of an image as it is stored.
+
+    Every image is decoded to its last pixel, so that a broken one is found here and not in a run.
+
+    Args:
+        data: The encoded image.
+        resize_short: Shorter side in pixels that a larger image is shrunk to, by PIL's bicubic
+            filter; smaller ones keep their size. None keeps the bytes as they are.
+        quality: Of the JPEG. An upright RGB JPEG that is small enough keeps its bytes all the
+            same, since encoding it again would only lose.
+
+    Raises:
+        RejectedError: The bytes are no image, a broken one, or of a type that shards do not hold.
+    """
+    try:
+        width, height = images.dimensions(data)
+        pixels = images.decode(data)
+    except DataError as error:
+        raise RejectedError(str(error)) from error
+    kind = kind_of(data)
+    if resize_short is None or quality is None:
+        if kind not in ENDINGS:
+            raise RejectedError(f"shards hold no images of type {kind}; leave out --keep-original")
+        return ENDINGS[kind], data, width, height
+    if min(width, height) <= resize_short and _is_plain_jpeg(data):
+        return "jpg", data, width, height
+    picture = Image.fromarray(pixels)
+    if min(width, height) > resize_short:
+        scale = resize_short / min(width, height)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        picture = picture.resize(size, INTERPOLATION)
+    if max(picture.size) > JPEG_SIDE:
+        raise RejectedError(
+            f"no JPEG can be {picture.width} x {picture.height} pixels large; cut the image up, "
+            "or say --keep-original"
+        )
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=quality)
+    return "jpg", buffer.getvalue(), picture.width, picture.height
+
+
+def _is_plain_jpeg(data: bytes) -> bool:
+    image = images.open_image(data)
+    try:
+        return image.format == "JPEG" and image.mode == "RGB" and not image.getexif()
+    except Exception:  # noqa: BLE001, on broken metadata PIL raises whatever it likes
+        return False

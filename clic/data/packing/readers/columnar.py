@@ -1,0 +1,155 @@
+"""Parquet files.
+
+Hugging Face datasets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from clic.data.packing.image_bytes import BUFFER, need
+from clic.data.packing.items import Item, Place, RejectedError, file_place
+from clic.data.packing.readers.base import FormatReader, captions_of, choose_columns, files_below
+from clic.data.shards.locating import is_pattern, matches
+from clic.errors import ConfigError, DataError, did_you_mean
+
+
+class Parquet(FormatReader):
+    """Parquet: a file or a folder of them, images by path or as bytes."""
+
+    NAME = "parquet"
+    TAKES = ("image_root", "image_column", "caption_column")
+
+    def open(self) -> None:
+        arrow = need("pyarrow")
+        need("pyarrow.parquet")
+        path = Path(self.source).absolute()
+        if path.is_dir():
+            self.paths = sorted(files_below(path, ".parquet"))
+        else:
+            self.paths = matches(str(path)) if is_pattern(str(path)) else [path]
+        schema = self._schema(self.paths[0])
+        self.image, self.captions, self.found = choose_columns(
+            self.request, schema.names, str(self.paths[0])
+        )
+        kind = schema.field(self.image).type
+        if arrow.types.is_dictionary(kind):  # pandas' categories
+            kind = kind.value_type
+        self.by_path = bool(arrow.types.is_string(kind) or arrow.types.is_large_string(kind))
+        self.folder = self.root()
+        self.found.append(f"images below {self.folder}" if self.by_path else "images in the file")
+        for other in self.paths[1:]:
+            if not {self.image, *self.captions} <= set(self._schema(other).names):
+                raise DataError(f"{other} lacks a column of {self.paths[0]}; pack it by itself")
+
+    def root(self) -> Path:
+        """Return the folder that relative image paths start from."""
+        inside = Path(self.source).is_dir() and self.request.image_root is None
+        return Path(self.source).absolute() if inside else super().root()
+
+    def files(self) -> list[Path]:
+        return self.paths
+
+    def _schema(self, path: Path) -> Any:
+        import pyarrow
+        from pyarrow.parquet import read_schema
+
+        try:
+            return read_schema(path)
+        except (OSError, pyarrow.ArrowException) as error:
+            raise DataError(f"{path} cannot be read as parquet ({error})") from error
+
+    def items(self) -> Iterator[Item]:
+        for path in self.paths:
+            yield from self._file(path)
+
+    def _file(self, path: Path) -> Iterator[Item]:
+        import pyarrow
+        from pyarrow.parquet import ParquetFile
+
+        names = [*([self.image] if self.by_path else []), *self.captions]
+        number = 0
+        try:
+            with ParquetFile(path, pre_buffer=False, buffer_size=BUFFER) as file:
+                for group in range(file.num_row_groups):
+                    at = 0
+                    for batch in file.iter_batches(1024, row_groups=[group], columns=names):
+                        for row in batch.to_pylist():
+                            yield self._item(path, row, number, group, at)
+                            at, number = at + 1, number + 1
+        except (OSError, pyarrow.ArrowException) as error:
+            yield Item(path.name, reason=f"it cannot be read on ({error})")
+
+    def _item(self, path: Path, row: dict[str, Any], number: int, group: int, at: int) -> Item:
+        where = f"{path.name}:{number}"
+        source = str(row[self.image] or "") if self.by_path else where
+        captions = tuple(c for name in self.captions for c in captions_of(row[name]))
+        place: Place = ("parquet", str(path), self.image, group, at, str(self.folder))
+        try:
+            if self.by_path:
+                place = file_place(source, self.folder)
+        except RejectedError as error:
+            return Item(source, where, reason=str(error))
+        return Item(source, where if self.by_path else "", place, captions)
+
+
+PREFIX = "hf:"
+MARKS = ("dataset_dict.json", "state.json")
+"""What `save_to_disk` leaves in a folder."""
+
+
+class HubDataset(FormatReader):
+    """A dataset of the library datasets: `hf:NAME[:CONFIG]`, or a folder of save_to_disk."""
+
+    NAME = "datasets"
+    TAKES = ("image_column", "caption_column", "split")
+
+    def open(self) -> None:
+        self.data = open_dataset(self.source, self.request.split)
+        self.image, self.captions, lines = choose_columns(
+            self.request, self.data.column_names, self.source
+        )
+        split = self.data.split or self.request.split
+        self.found = [*([f"split: {split}"] if split else []), *lines]
+
+    def files(self) -> list[Path]:
+        return []
+
+    def items(self) -> Iterator[Item]:
+        number = 0
+        for batch in self.data.select_columns(list(self.captions)).iter(batch_size=1000):
+            for values in zip(*(batch[name] for name in self.captions), strict=True):
+                captions = tuple(c for value in values for c in captions_of(value))
+                place = ("dataset", self.source, self.request.split, self.image, number)
+                yield Item(f"{self.source}:{number}", "", place, captions)
+                number += 1
+
+
+def open_dataset(source: str, split: str | None) -> Any:
+    """Return one split of a dataset, `train` where none is named and there are several.
+
+    Raises:
+        ConfigError: The split is not there.
+        DataError: The dataset cannot be had.
+    """
+    datasets = need("datasets")
+    try:
+        if source.startswith(PREFIX):
+            name, _, config = source.removeprefix(PREFIX).partition(":")
+            data = datasets.load_dataset(name, config or None)
+        else:
+            data = datasets.load_from_disk(source)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{source} cannot be loaded by datasets ({reason})") from error
+    if not isinstance(data, dict):  # a DatasetDict is one
+        if split is not None:
+            raise ConfigError(f"--split {split} has no effect: {source} has no splits")
+        return data
+    wanted = split or ("train" if "train" in data or len(data) > 1 else next(iter(data)))
+    if wanted not in data:
+        hint = did_you_mean(wanted, data)
+        raise ConfigError(f"--split {wanted}: not there{hint} (splits: {', '.join(data)})")
+    return data[wanted]

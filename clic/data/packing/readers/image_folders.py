@@ -1,0 +1,175 @@
+"""Images that lie beside their captions: in a folder, or in tars as img2dataset writes them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from clic.captions import tagging
+from clic.data.packing.items import Item, RejectedError, decode_text, parse_json, texts
+from clic.data.packing.readers.base import IMAGE_ENDINGS, FormatReader, captions_of, walk
+from clic.data.shards import tar as index_tar
+from clic.data.shards.locating import find_shards
+from clic.data.shards.tar import MAX_TEXT, TEXT_TYPES, Members, Span
+from clic.errors import DataError
+
+KEPT_TEXT = ("source", "url")
+KEPT_LISTS = ("negatives", "neighbours")
+"""What a sample's JSON may hold beside its captions, and keeps when it is packed again."""
+STATISTICS = "_stats.json"  # img2dataset's, one a shard
+
+
+class Folder(FormatReader):
+    """A folder of images, each with a .txt (a caption a line) or a .json beside it.
+
+    So img2dataset's format `files` is one as well.
+    """
+
+    NAME = "folder"
+    TAKES = ("encoding",)
+
+    def open(self) -> None:
+        self.path = Path(self.source).absolute()
+        if not self.path.is_dir():
+            raise DataError(f"{self.source} is no folder")
+        self.found = ["captions in the .json or .txt beside each image, folders below included"]
+
+    def files(self) -> list[Path]:
+        return []  # the list made at the start stands
+
+    def items(self) -> Iterator[Item]:
+        for folder, names, left_out in walk(self.path):
+            yield from self._folder(folder, names)
+            for name, reason in left_out:
+                yield Item(self._source(folder, name), reason=reason)
+
+    def _source(self, folder: Path, name: str) -> str:
+        return str((folder / name).relative_to(self.path))
+
+    def _folder(self, folder: Path, names: list[str]) -> Iterator[Item]:
+        beside: dict[str, dict[str, str]] = {}  # by stem, the name of each text by its ending
+        images = []
+        for name in names:
+            stem, ending = os.path.splitext(name)
+            if ending.lower() in IMAGE_ENDINGS:
+                images.append((stem, name))
+            elif ending.lower() in TEXT_TYPES and not name.endswith(STATISTICS):
+                beside.setdefault(stem, {})[ending.lower()] = name  # a.txt behind a.TXT
+            elif not os.path.exists(folder / name):
+                yield Item(self._source(folder, name), reason="a link that leads to nothing")
+        for stem, name in images:
+            yield self._item(folder, name, beside.get(stem, {}))
+        stems = {stem for stem, _ in images}
+        for stem, found in beside.items():
+            for name in found.values() if stem not in stems else ():
+                reason = "there is no image of its name beside it"
+                yield Item(self._source(folder, name), reason=reason)
+
+    def _item(self, folder: Path, name: str, beside: dict[str, str]) -> Item:
+        source = self._source(folder, name)
+        try:
+            contents = {ending[1:]: _small_file(folder / text) for ending, text in beside.items()}
+            captions, extra = _texts(contents, source, self.request.encoding)
+            extra.pop("source", None)  # the file's name says more
+        except RejectedError as error:
+            return Item(source, reason=str(error))
+        if not captions:
+            reason = "no caption in the .json or .txt beside it" if beside else "no .txt or .json"
+            return Item(source, reason=reason)
+        return Item(source, "", ("file", str(folder / name)), captions, extra)
+
+
+class Tars(FormatReader):
+    """WebDataset tars as img2dataset writes them: a folder, a pattern or one file."""
+
+    NAME = "img2dataset"
+    TAKES = ("encoding",)
+
+    def open(self) -> None:
+        self.tars = [path.absolute() for path in find_shards(self.source, "SOURCE")]
+        self.found = [f"{len(self.tars)} tars; captions in each sample's .json or .txt"]
+
+    def files(self) -> list[Path]:
+        return self.tars
+
+    def items(self) -> Iterator[Item]:
+        for path in self.tars:
+            yield from self._tar(path)
+
+    def _tar(self, path: Path) -> Iterator[Item]:
+        notes: list[str] = []
+        broken = ""
+        try:
+            with open(path, "rb") as file:
+                for key, members in index_tar.walk(file, path, notes):
+                    yield self._item(file, path, key, members)
+        except DataError as error:
+            broken = str(error).removeprefix(f"{path} ")
+        except OSError as error:
+            broken = f"cannot be read ({error.strerror})"
+        if broken:
+            yield Item(path.name, reason=f"not all of the tar is packed, which {broken}")
+        for note in notes:
+            print(f"{path}: {note}", file=sys.stderr)
+
+    def _item(self, file: BinaryIO, tar: Path, key: str, members: Members) -> Item:
+        source = f"{tar.name}/{key}"
+        image = next((ending for ending in IMAGE_ENDINGS if ending in members), None)
+        dots = index_tar.dots(key, members)
+        hint = dots and f"; {dots}"
+        try:
+            if image is None:
+                listed = ", ".join(list(members)[:5])
+                raise RejectedError(f"no image among its files ({listed}){hint}")
+            contents = {
+                ending[1:]: index_tar.read_span(file, Span(offset, min(length, MAX_TEXT + 1)), tar)
+                for ending, (offset, length) in members.items()
+                if ending in TEXT_TYPES
+            }
+            captions, extra = _texts(contents, key, self.request.encoding)
+            if not captions:
+                raise RejectedError(f"no caption in its .json or .txt{hint}")
+        except (RejectedError, DataError) as error:
+            return Item(source, reason=str(error))
+        place = ("slice", str(tar), *members[image])
+        return Item(extra.pop("source", source), "", place, captions, extra, key=key)
+
+
+def _texts(
+    contents: dict[str, bytes], name: str, encoding: str | None
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Return the captions, of the JSON before the text, and what else of the JSON is kept."""
+    captions: tuple[str, ...] = ()
+    extra: dict[str, Any] = {}
+    if any(len(data) > MAX_TEXT for data in contents.values()):
+        raise RejectedError(f"its .json or .txt is larger than {MAX_TEXT:,} bytes")
+    if "json" in contents:
+        record = parse_json(contents["json"], f"{name}.json")
+        captions = captions_of(record)
+        extra = _kept(record) if isinstance(record, dict) else {}
+    if not captions and "txt" in contents:
+        captions = texts(decode_text(contents["txt"], encoding).splitlines())
+    return captions, extra
+
+
+def _kept(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the entries of a sample's JSON that stay, where they are of the form we write."""
+    kept = {n: record[n] for n in KEPT_TEXT if isinstance(record.get(n), str)}
+    for name in KEPT_LISTS:
+        found = record.get(name)
+        if isinstance(found, list) and all(isinstance(text, str) for text in found):
+            kept[name] = found
+    if all(name in record for name in tagging.KEYS):
+        kept |= {name: record[name] for name in tagging.KEYS}
+    return kept
+
+
+def _small_file(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(MAX_TEXT + 1)
+    except OSError as error:
+        raise RejectedError(f"{path.name}: {error.strerror}") from error

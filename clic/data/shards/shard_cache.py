@@ -1,0 +1,291 @@
+"""Shards from far away, kept whole on the local disk as long as there is room."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from clic.data.shards.index import INDEX_SUFFIX, index_path, load_index, write_index
+from clic.errors import DataError, UnavailableError
+from clic.io.http_connection import BLOCK, RefusedError, WrongFileError, is_tar
+from clic.io.locks import Lock, open_lock, take_lock
+from clic.io.remote import MISSING, beside, fetch
+
+GB = 10**9
+PATIENCE = 600.0
+"""Seconds to wait for other processes to be done with what must go, or with their downloads."""
+STALE = 3600.0
+"""Seconds after which a partial file that nobody can lock counts as given up."""
+POLL = 0.05
+UNKNOWN = 16 << 20
+"""Bytes after which room is made again, where a server does not say how long a file is."""
+
+
+def cache_folder(setting: str | None) -> Path:
+    """Return the folder for what can be made or fetched again.
+
+    Args:
+        setting: `data.cache_dir`; None takes the environment's CLIC_CACHE, else `clic` in
+            XDG_CACHE_HOME, else `~/.cache/clic`.
+    """
+    if setting is not None:
+        return Path(setting).expanduser()
+    if folder := os.environ.get("CLIC_CACHE"):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "clic"
+
+
+class ShardCache:
+    """Remote shards on the local disk, shared by all processes of the machine.
+
+    A shard that is read is locked; the kernel drops the lock with the process. To make room, those
+    that were used longest ago go first, never one that is locked. Indexes stay.
+
+    Args:
+        folder: Where they are kept.
+        limit: Bytes that they may take.
+
+    Attributes:
+        stopped: Set to end the downloads of other threads, which can be continued.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder, self.limit = folder / "shards", limit
+        self.stopped = threading.Event()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"folder": self.folder, "limit": self.limit}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, stopped=threading.Event())
+
+    def path(self, url: str) -> Path:
+        """Return where a shard lies, or would lie."""
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", Path(url.partition("?")[0]).stem)[-60:]
+        digest = hashlib.blake2b(url.encode(), digest_size=8).hexdigest()
+        return self.folder / f"{digest}-{name}.tar"
+
+    @contextmanager
+    def open(self, url: str) -> Iterator[BinaryIO]:
+        """Open a shard, fetching it where it is not (or no longer) there.
+
+        Raises:
+            UnavailableError: It cannot be fetched, or finds no room.
+        """
+        path = self.path(url)
+        file = self._open_cached(path)
+        while file is None:
+            try:
+                fetch(url, path, _RoomMaker(self, path))
+            except DataError as error:
+                raise UnavailableError(str(error)) from error
+            finally:
+                with suppress(OSError):  # of another user, who fetched the same and was killed
+                    _grant(path).unlink(missing_ok=True)
+            file = self._open_cached(path)  # None if another process evicted it in this instant
+        with file:
+            yield file
+
+    def _open_cached(self, path: Path) -> BinaryIO | None:
+        try:
+            file = open(path, "rb")  # noqa: SIM115, the caller closes it
+            take_lock(file, path, shared=True, wait=True)
+            mine = os.fstat(file.fileno())
+            if not is_tar(os.pread(file.fileno(), BLOCK, 0)):
+                path.unlink(missing_ok=True)  # a web page, kept before answers were looked at
+            elif os.path.samestat(mine, path.stat()):
+                with suppress(OSError):  # it may be another user's, or the disk read-only
+                    os.utime(path, ns=(time.time_ns(), mine.st_mtime_ns))
+                return file
+            file.close()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _unusable(path, error) from error
+        return None
+
+    def ensure_index(self, url: str) -> Path:
+        """Return the index of a shard: fetched from beside it, else made from the shard.
+
+        Raises:
+            DataError: The shard cannot be fetched, or is broken.
+        """
+        target = index_path(self.path(url))
+        if target.exists():
+            return target
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock_path = target.with_name(f"{target.name}.lock")
+            lock = open_lock(lock_path)
+        except OSError as error:
+            raise _unusable(self.folder, error) from error
+        with lock:
+            take_lock(lock, lock_path, shared=False, wait=True)
+            if not target.exists() and not _fetch_index(url, target):
+                with self.open(url):
+                    write_index(self.path(url), target)
+            with suppress(PermissionError):  # another user's
+                lock_path.unlink(missing_ok=True)
+        return target
+
+    def make_room(self, need: int, path: Path) -> None:
+        """Remove shards until `need` bytes fit, and keep them free for this file.
+
+        Args:
+            need: Size of the file that is being fetched.
+            path: Its name.
+
+        Raises:
+            DataError: They do not fit.
+        """
+        if need > self.limit:
+            raise DataError(
+                f"{path.name} has {need / GB:.3g} GB, more than data.cache_gb="
+                f"{self.limit / GB:.3g}; raise it"
+            )
+        deadline = time.monotonic() + PATIENCE
+        idle = False
+        while missing := self._try_room(need, path):
+            # What is left is read or fetched by others, and may go when they are done. If there is
+            # nothing left, it may have gone since the first look: only the second one is believed.
+            was_idle, idle = idle, not any(map(_reserved, self._others(path)))
+            if time.monotonic() > deadline or (idle and was_idle):
+                raise DataError(missing)
+            time.sleep(POLL)
+
+    def _try_room(self, need: int, path: Path) -> str:
+        """Return what is in the way, after all that nobody uses has gone."""
+        with open_lock(self.folder / ".lock") as lock:
+            take_lock(lock, self.folder / ".lock", shared=False, wait=True)
+            while missing := self._missing(need, path):
+                if not any(_remove_unused(other) for other in self._others(path)):
+                    return missing
+            with suppress(PermissionError):  # of another user, who fetched the same and was killed
+                _grant(path).write_text(str(need), encoding="utf-8")
+        return ""
+
+    def _missing(self, need: int, path: Path) -> str:
+        """Return what is wrong with keeping `need` more bytes, the empty string if nothing is."""
+        taken = sum(_reserved(file) for file in self._others(path))
+        if taken + need > self.limit:
+            return (
+                f"the shards in use fill data.cache_gb={self.limit / GB:.3g} in {self.folder}; "
+                "raise it"
+            )
+        arrived = 0  # as seen where the disk has no locks, and the partial file another name
+        with suppress(FileNotFoundError):
+            arrived = path.with_name(f"{path.name}.part").stat().st_size
+        free = shutil.disk_usage(self.folder).free
+        if free < need - arrived:
+            return (
+                f"{self.folder} has {free / GB:.3g} GB free and {path.name} needs "
+                f"{need / GB:.3g}: the disk is full; make room, or choose another data.cache_dir"
+            )
+        return ""
+
+    def _others(self, path: Path) -> list[Path]:
+        """Return the other files, those that were used longest ago first.
+
+        Partial ones are among them: one that nobody holds is of a download that was given up.
+        """
+        ages = []
+        for own in self.folder.glob("*.tar.*.part"):  # of processes that could not lock
+            if _is_stale(own):
+                with suppress(OSError):
+                    own.unlink()
+        # Partial ones first: one that is renamed meanwhile is seen twice, and not never.
+        for other in (*self.folder.glob("*.tar.part"), *self.folder.glob("*.tar")):
+            if other.name not in (path.name, f"{path.name}.part"):
+                with suppress(FileNotFoundError):
+                    ages.append((other.stat().st_atime_ns, other))
+        return [other for _, other in sorted(ages)]
+
+
+def _fetch_index(url: str, target: Path) -> bool:
+    """Fetch the index beside a shard; return whether there is one that can be used."""
+    fetched = target.with_name(f"{target.name}.fetched")
+    try:
+        fetch(beside(url, INDEX_SUFFIX), fetched)
+    except RefusedError as error:
+        if error.status not in MISSING:
+            raise
+        return False
+    except WrongFileError:
+        return False
+    try:
+        load_index(fetched)
+    except DataError:  # of another version, or something else of that name
+        fetched.unlink()
+        return False
+    os.replace(fetched, target)
+    return True
+
+
+class _RoomMaker:
+    """Makes room for a file as soon as its length is known."""
+
+    def __init__(self, cache: ShardCache, path: Path) -> None:
+        self.cache, self.path, self._next = cache, path, 0
+
+    def __call__(self, done: int, total: int | None) -> None:
+        if self.cache.stopped.is_set():
+            raise DataError(f"{self.path.name}: its download was stopped; start again")
+        if done >= self._next:
+            self.cache.make_room(done if total is None else total, self.path)
+            self._next = done + UNKNOWN
+
+
+def _grant(path: Path) -> Path:
+    """Return the file that says how many bytes were promised to a download."""
+    return path.with_name(f"{path.name}.room")
+
+
+def _remove_unused(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            found = take_lock(file, path, shared=False, wait=False)
+            # On a disk without locks nobody knows who uses it; readers keep what they have open.
+            unused = path.suffix != ".part" or _is_stale(path)
+            if found is Lock.HELD or (found is Lock.UNSUPPORTED and not unused):
+                return False
+            path.unlink()
+            if path.suffix == ".part":
+                _grant(path.with_suffix("")).unlink(missing_ok=True)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # it is another user's
+    return True
+
+
+def _is_stale(path: Path) -> bool:
+    """Return whether nobody has written to a partial file for long."""
+    try:
+        return path.stat().st_mtime < time.time() - STALE
+    except FileNotFoundError:
+        return True
+
+
+def _reserved(path: Path) -> int:
+    """Return the bytes that a file has, or was promised."""
+    with suppress(FileNotFoundError):
+        size = path.stat().st_size
+        if path.suffix == ".part":
+            with suppress(FileNotFoundError, ValueError):
+                return max(size, int(_grant(path.with_suffix("")).read_text(encoding="utf-8")))
+        return size
+    return 0
+
+
+def _unusable(path: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{path} cannot be used ({error.strerror}); mend it, or choose another data.cache_dir"
+    )

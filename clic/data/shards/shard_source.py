@@ -1,0 +1,177 @@
+"""Samples of WebDataset shards, each read by its position."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import zlib
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from clic.captions.tagging import stored_tokens
+from clic.data.sampling.sample_sources import SampleSource
+from clic.data.shards.index import index_path, load_index
+from clic.data.shards.locating import locate_shards
+from clic.data.shards.merged_index import (
+    MergedIndex,
+    SampleLocation,
+    index_missing,
+    merge,
+    with_progress,
+)
+from clic.data.shards.shard_cache import GB, ShardCache, cache_folder
+from clic.data.shards.tar import captions_of, negatives_of, parse_record, read_span
+from clic.errors import DataError
+from clic.types import Sample
+
+CONNECTIONS = 8
+
+
+class ShardSource(SampleSource):
+    """Samples of WebDataset tars (img2dataset's layout), read by position.
+
+    A tar without an index is indexed first, once. Remote shards are kept in a cache.
+
+    Args:
+        shards: A folder, a brace pattern, an address, or a list of them.
+        setting: Name of the setting, for messages.
+        cache_dir: Setting `data.cache_dir`, for remote shards and large indexes.
+        cache_gb: Setting `data.cache_gb`, GB of remote shards that are kept.
+        negatives: Read the false captions that are stored with the samples.
+
+    Raises:
+        DataError: A shard is missing, broken, or differs from its index.
+    """
+
+    def __init__(
+        self,
+        shards: Any,
+        setting: str = "data.shards",
+        cache_dir: str | None = None,
+        cache_gb: float = 100.0,
+        negatives: bool = False,
+    ) -> None:
+        self._negatives = negatives
+        folder = cache_folder(cache_dir)
+        self._cache = ShardCache(folder, int(cache_gb * GB))
+        self._locations = locate_shards(shards, setting)
+        self.paths = [
+            self._cache.path(place) if isinstance(place, str) else place
+            for place in self._locations
+        ]
+        self._indexes = [
+            index_path(path) if isinstance(place, str) else _index_place(path, folder / "indexes")
+            for place, path in zip(self._locations, self.paths, strict=True)
+        ]
+        self._make_indexes()
+        self.index: MergedIndex = merge(self._indexes, folder / "indexes")
+        self._check_shards(setting)
+
+    def _make_indexes(self) -> None:
+        missing = [
+            (place, path, index)
+            for place, path, index in zip(self._locations, self.paths, self._indexes, strict=True)
+            if not index.exists()
+        ]
+        index_missing([(path, index) for place, path, index in missing if place is path])
+        urls = [place for place, _, _ in missing if isinstance(place, str)]
+        with_progress("fetch", urls, self._cache.ensure_index, CONNECTIONS, self._cache.stopped.set)
+
+    def _check_shards(self, setting: str) -> None:
+        sizes = self.index.shard_bytes.tolist()
+        remote = 0
+        for place, size in zip(self._locations, sizes, strict=True):
+            if isinstance(place, str):
+                remote += size
+            elif _size(place) != size:
+                raise _changed(place)
+        if remote > self._cache.limit:
+            print(
+                f"WARNING: {setting}: the remote shards have {remote / GB:.3g} GB, more than "
+                f"data.cache_gb={self._cache.limit / GB:.3g}, so shards are fetched again and "
+                "again; raise it, or train on fewer",
+                file=sys.stderr,
+            )
+        if not len(self):
+            raise DataError(f"{setting}: the {len(sizes)} shard(s) named hold no sample")
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def shard_counts(self) -> list[tuple[str, int]]:
+        """Return name and number of samples of each shard."""
+        counts = np.diff(self.index.starts).tolist()
+        return [(path.name, count) for path, count in zip(self.paths, counts, strict=True)]
+
+    def sizes(self) -> np.ndarray:
+        return self.index.sizes
+
+    def aspects(self) -> np.ndarray:
+        return self.index.aspects
+
+    def read(self, index: int) -> Sample:
+        """Return sample `index`.
+
+        Raises:
+            DataError: It is broken, its shard has changed or vanished, or cannot be fetched again.
+        """
+        place, key = self.index.place(index), self.index.key(index)
+        shard = self.paths[place.shard]
+        if place.broken:
+            broken = load_index(self._indexes[place.shard]).broken
+            why = broken.get(place.row, "broken when it was indexed")
+            raise DataError(f"{shard}: {key}: {why}")
+        image, meta, text = self._bytes(place, shard)
+        if zlib.crc32(text, zlib.crc32(meta, zlib.crc32(image))) != place.crc:
+            raise DataError(f"{key}: {_changed(shard)}")
+        try:
+            record = parse_record(meta) if meta else {}
+            captions = captions_of(record, text)
+            tags = stored_tokens(record, captions)
+            negatives = negatives_of(record) if self._negatives else ()
+        except DataError as error:
+            raise DataError(f"{shard}: {key}: {error}") from error
+        if tags is None and "caption_hash" in record:
+            tags = ()  # they are those of other captions
+        return Sample(key, image, captions, tags, negatives)
+
+    def _bytes(self, place: SampleLocation, shard: Path) -> list[bytes]:
+        try:
+            with self._open(place.shard) as file:
+                spans = (place.image, place.meta, place.text)
+                return [read_span(file, span, shard) for span in spans]
+        except FileNotFoundError as error:
+            raise DataError(f"{shard} is not there any more; put it back") from error
+        except OSError as error:
+            raise DataError(f"{shard} cannot be read ({error.strerror}); mend it") from error
+
+    def _open(self, number: int) -> AbstractContextManager[BinaryIO]:
+        place = self._locations[number]
+        return self._cache.open(place) if isinstance(place, str) else open(place, "rb")
+
+
+def _size(shard: Path) -> int:
+    try:
+        return shard.stat().st_size
+    except OSError as error:
+        raise DataError(f"{shard} cannot be read ({error.strerror}); put it back") from error
+
+
+def _changed(shard: Path) -> DataError:
+    return DataError(
+        f"{shard} has changed since it was indexed; put it back, or run: "
+        f"clic-data index --force {shard}"
+    )
+
+
+def _index_place(shard: Path, folder: Path) -> Path:
+    """Return where the index of a shard is, or can be written: beside it, else in the cache."""
+    beside = index_path(shard)
+    if beside.exists() or os.access(shard.parent, os.W_OK):
+        return beside
+    name = hashlib.blake2b(str(shard.resolve()).encode(), digest_size=8).hexdigest()
+    return folder / f"{name}-{beside.name}"

@@ -1,0 +1,333 @@
+"""What lies where in a tar, without unpacking it.
+
+A sample's members share a key, wherever they lie in the tar. As in webdataset a key ends at the
+first dot of a file's name, so that `000.seg.png` belongs to `000.jpg`. Only where no image has that
+key does the last dot count, if it gives an image and a caption of the same name:
+`IMG.2024.001.jpg` and `IMG.2024.001.txt`. What macOS and pax add (`._a.jpg`, `__MACOSX/`,
+`PaxHeaders/`) is no member.
+
+The texts of a sample, from its `.json` and `.txt`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, NamedTuple
+
+from clic.errors import DataError
+
+
+class Span(NamedTuple):
+    """Bytes of a tar; length 0 stands for a member that is not there."""
+
+    offset: int
+    length: int
+
+
+NOTHING = Span(0, 0)
+IMAGE_TYPES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
+    *(".jfif", ".jpe", ".avif", ".pjpeg", ".pjp"),
+)
+TEXT_TYPES = (".json", ".txt")
+Members = dict[str, Span]
+"""The members of a sample by extension, which has its last part in small letters."""
+
+_JUNK_FOLDERS = ("__MACOSX", "PaxHeaders")
+_COMPRESSED = {
+    b"\x1f\x8b": ("gzip", ".gz", "gunzip"),
+    b"BZh": ("bzip2", ".bz2", "bunzip2"),
+    b"\xfd7zXZ": ("xz", ".xz", "unxz"),
+    b"\x28\xb5\x2f\xfd": ("zstd", ".zst", "unzstd"),
+}
+"""By the first bytes: the name of a compression, its ending, and what undoes it."""
+_SHOWN = 3  # names in a note
+
+
+class _Entry(tarfile.TarInfo):
+    """An entry whose size is not negative, with which older Pythons walk in circles."""
+
+    def _block(self, count: int) -> int:
+        if count < 0:
+            raise tarfile.ReadError("an entry has a negative size")
+        return super()._block(count)  # type: ignore[misc]
+
+
+def walk(
+    file: BinaryIO, shard: Path, notes: list[str] | None = None
+) -> Iterator[tuple[str, Members]]:
+    """Yield each key of a tar with its members, in the order in which the keys first occur.
+
+    What occurs again behind a whole sample of the same key is taken for another sample. Where a
+    name occurs again before that, the order does not tell what belongs together, and the last of
+    each name counts, as if the tar were unpacked.
+
+    Args:
+        file: The tar.
+        shard: Its name.
+        notes: Where to put what the user should know of names that occur twice or have dots.
+
+    Raises:
+        DataError: The tar is broken or cut, or has names that lead out of a folder; but what can
+            be read is yielded first.
+    """
+    groups: dict[str, tuple[str, list[tuple[str, Span]]]] = {}
+    failure = None
+    try:
+        for name, span in _files(file, shard):
+            parts = [part for part in name.split("/") if part not in ("", ".")]
+            if parts[-1].startswith(".") or any(p.startswith(_JUNK_FOLDERS) for p in parts[:-1]):
+                continue
+            folder, _, last = name.rpartition("/")
+            stem, dot, rest = last.partition(".")
+            middle, _, ending = (dot + rest).rpartition(".")
+            parts[-1] = stem
+            key = f"{folder}/{stem}" if folder else stem
+            members = groups.setdefault("/".join(parts), (key, []))[1]
+            members.append((f"{middle}{dot}{ending.lower()}", span))
+    except DataError as error:
+        failure = error
+    twice, replaced, dotted = list[str](), list[str](), list[str]()
+    for first_dot, found in groups.values():
+        for key, members in _by_last_dot(first_dot, found, dotted):
+            for sample in _samples(key, members, twice, replaced):
+                yield key, sample
+    if notes is not None:
+        for names, what in (
+            (twice, "keys occur again behind a whole sample and are taken for further samples"),
+            (replaced, "members have the name of a later one, which is read instead, as when "
+                       "the tar is unpacked"),
+            (dotted, "samples are read by the last dot of their names, since no image has the "
+                     "name up to the first"),
+        ):  # fmt: skip
+            if names:
+                notes.append(f"{len(names)} {what} ({', '.join(names[:_SHOWN])}, ...)")
+    if failure is not None:
+        raise failure
+
+
+def _by_last_dot(
+    key: str, members: list[tuple[str, Span]], dotted: list[str]
+) -> list[tuple[str, list[tuple[str, Span]]]]:
+    """Return the members of a key; by their last dots where those are what is meant."""
+    if all(e.count(".") < 2 for e, _ in members) or any(e in IMAGE_TYPES for e, _ in members):
+        return [(key, members)]
+    stems: dict[str, list[tuple[str, Span]]] = {}
+    for extension, span in members:
+        stem, dot, ending = extension.rpartition(".")
+        stems.setdefault(key + stem, []).append((dot + ending, span))
+    whole = [stem for stem, inside in stems.items() if _is_whole(e for e, _ in inside)]
+    dotted += whole
+    return list(stems.items()) if whole else [(key, members)]
+
+
+def _samples(
+    key: str, members: list[tuple[str, Span]], twice: list[str], replaced: list[str]
+) -> list[Members]:
+    """Return the samples of one key: one, unless a whole one is followed by the same names."""
+    runs: list[Members] = [{}]
+    for extension, span in members:
+        if extension in runs[-1]:
+            runs.append({})
+        runs[-1][extension] = span
+    if len(runs) == 1 or _is_whole(runs[0]):
+        twice += [key] * (len(runs) - 1)
+        return runs
+    last = dict(members)
+    replaced += [key + extension for extension, span in members if last[extension] != span]
+    return [last]
+
+
+def _is_whole(extensions: Iterable[str]) -> bool:
+    found = set(extensions)
+    return not found.isdisjoint(IMAGE_TYPES) and not found.isdisjoint(TEXT_TYPES)
+
+
+def dots(key: str, members: Members) -> str:
+    """Return what to say of a key without image or caption, if dots in names may be the reason."""
+    for extension in members:
+        ending = "." + extension.rpartition(".")[2]
+        if extension != ending and ending in (*IMAGE_TYPES, *TEXT_TYPES):
+            return (
+                f"a key ends at the first dot of a name, and {key}{extension} is {key!r}'s "
+                f"'{extension}'; give an image and its caption the same name up to the last dot"
+            )
+    return ""
+
+
+def _files(file: BinaryIO, shard: Path) -> Iterator[tuple[str, Span]]:
+    end = os.fstat(file.fileno()).st_size
+    outside: list[str] = []
+    try:
+        with tarfile.open(fileobj=file, mode="r:", tarinfo=_Entry) as tar:
+            for info in tar:
+                cut = info.offset_data + info.size > end  # which the next step says
+                if info.name.startswith("/") or ".." in PurePosixPath(info.name).parts:
+                    outside.append(info.name)
+                elif info.isfile() and info.name.strip("/.") and not cut:
+                    yield info.name, Span(info.offset_data, info.size)
+                tar.members = []  # type: ignore[attr-defined]  # which tarfile collects
+            end = tar.offset
+    except (tarfile.TarError, OSError, ValueError, OverflowError, MemoryError) as error:
+        file.seek(0)
+        head = file.read(8)
+        for magic, (name, ending, command) in _COMPRESSED.items():
+            if head.startswith(magic):
+                raise DataError(
+                    f"{shard} is compressed by {name}, and samples are read by their place; unpack "
+                    f"it: mv {shard} {shard}{ending} && {command} {shard}{ending}"
+                ) from error
+        raise DataError(
+            f"{shard} cannot be read as a tar file: {error}; fetch or pack it again"
+        ) from error
+    # tarfile takes a cut or broken header for the end; the real end is a block of zeros.
+    if read_span(file, Span(end, tarfile.BLOCKSIZE), shard) != bytes(tarfile.BLOCKSIZE):
+        raise DataError(f"{shard} is broken at byte {end}; fetch or pack it again")
+    if outside:
+        more = f" (and {len(outside) - 1} more)" if len(outside) > 1 else ""
+        raise DataError(
+            f"{shard} is refused: its entry {outside[0]!r}{more} leads out of the folder it would "
+            "be unpacked into; pack it again with plain names"
+        )
+
+
+def read_span(file: BinaryIO, span: Span, shard: Path) -> bytes:
+    """Return bytes of a tar.
+
+    Raises:
+        DataError: The tar ends before.
+    """
+    data = b""
+    if sum(span) <= os.fstat(file.fileno()).st_size:
+        file.seek(span.offset)
+        data = file.read(span.length)
+    if len(data) != span.length:
+        raise DataError(
+            f"{shard} ends before byte {sum(span)}: it was cut short; fetch or pack it again"
+        )
+    return data
+
+
+MAX_TEXT = 1_000_000
+"""Bytes of a sample's JSON, or of its text, above which it is refused."""
+
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16's, which it begins with
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+
+
+def parse_record(data: bytes) -> dict[str, Any]:
+    """Return a sample's JSON.
+
+    Raises:
+        DataError: It is no JSON object, or above `MAX_TEXT`.
+    """
+    check_length("JSON", len(data))
+    try:
+        record = json.loads(data)  # in UTF-8, -16 or -32, with or without a byte order mark
+    except UnicodeDecodeError as error:
+        raise DataError(f"its JSON is not valid UTF-8 ({error}); save it as UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"its JSON is not valid: {error}") from error
+    if not isinstance(record, dict):
+        raise DataError(f"its JSON should be an object, not {type(record).__name__}")
+    return record
+
+
+def detect_encoding(start: bytes, given: str | None = None) -> tuple[str, int]:
+    """Return the encoding of a text by its first bytes, and the length of its byte order mark.
+
+    Args:
+        start: The first bytes.
+        given: What the user says it is; None takes UTF-8, where no mark and no zeros between the
+            letters tell of UTF-16 or UTF-32.
+    """
+    for mark, encoding in _MARKS.items():
+        if start.startswith(mark):
+            return encoding, len(mark)
+    if given is not None:
+        return given, 0
+    high, low = start[:512:2], start[1:512:2]
+    for encoding, zeros, others in (("utf-16-le", low, high), ("utf-16-be", high, low)):
+        if zeros.count(0) * 2 > len(zeros) and not others.count(0):
+            return encoding, 0
+    return "utf-8", 0
+
+
+def decode_text(data: bytes, what: str = "its text") -> str:
+    """Return a text that is UTF-8, or what its byte order mark says.
+
+    Args:
+        data: The bytes.
+        what: What they are, for messages.
+
+    Raises:
+        DataError: It is neither. No other encoding is guessed, since a wrong guess is trained on.
+    """
+    likely, mark = detect_encoding(data)
+    encoding = likely if mark else "utf-8"
+    unmarked = "" if likely == encoding else f"{likely[:6]}{likely[7:]}"  # as iconv writes it
+    remedy = "save it as UTF-8, e.g. by iconv -f {} -t utf-8"
+    try:
+        text = data[mark:].decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{what} is not {encoding[:6].upper()} ({error.reason} at byte {mark + error.start}); "
+            f"{remedy.format(unmarked or 'cp1252')}"
+        ) from error
+    if "\0" in text:
+        raise DataError(
+            f"{what} holds zero bytes, as UTF-16 without a byte order mark does; "
+            f"{remedy.format(unmarked or 'utf-16le')}"
+        )
+    return text
+
+
+def check_length(what: str, length: int) -> None:
+    """Raise `DataError` where a sample's JSON or text is too long to be one."""
+    if length > MAX_TEXT:
+        raise DataError(f"its {what} of {length} bytes is above the limit of {MAX_TEXT}")
+
+
+def negatives_of(record: dict[str, Any]) -> tuple[str, ...]:
+    """Return a sample's false captions: the JSON's `negatives`, a list, where there are any.
+
+    Raises:
+        DataError: It is something else, or holds something else than text.
+    """
+    found = record.get("negatives")
+    if found is None:
+        return ()
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise DataError("its `negatives` should be a list of texts; pack it anew")
+    return tuple(text.strip() for text in found if text.strip())
+
+
+def captions_of(record: dict[str, Any], text: bytes) -> tuple[str, ...]:
+    """Return a sample's captions: the JSON's `captions` or `caption`, else the text.
+
+    Raises:
+        DataError: A caption is no valid Unicode, or the text not as `decode_text` reads it, or
+            above `MAX_TEXT`.
+    """
+    found = record.get("captions") or record.get("caption")
+    sentences = found if isinstance(found, list) else [found]
+    captions = tuple(s.strip() for s in sentences if isinstance(s, str) and s.strip())
+    if not captions and text:
+        check_length("text", len(text))
+        caption = decode_text(text).strip()
+        captions = (caption,) if caption else ()
+    try:
+        "".join(captions).encode()
+    except UnicodeEncodeError as error:  # JSON may hold half a surrogate pair
+        raise DataError(f"a caption is not valid Unicode: {error}") from error
+    return captions

@@ -1,0 +1,156 @@
+"""The benchmarks by name: what each is, how it is chosen, and what of it is on this disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from clic.errors import ConfigError, did_you_mean, pick
+from clic.evaluation.benchmarks.benchmark import Benchmark
+from clic.evaluation.benchmarks.entries import ENTRIES
+from clic.evaluation.files.file_sources import Source, present
+
+SPLITS = {"test": "test", "val": "validation", "validation": "validation"}
+"""What may follow the @ of a benchmark's name, and the split that it means."""
+
+BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in ENTRIES}
+ALIASES = {
+    "sugarcrepepp": "sugarcrepe++",
+    "shapespp": "shapes++",
+    "vgrelation": "aro-relation",
+    "vgattribution": "aro-attribution",
+    "svo": "svo-probes",
+    "imagenet1k": "imagenet",
+    "aircraft": "fgvc-aircraft",
+    "stanfordcars": "cars",
+    "oxfordpets": "pets",
+    "flowers102": "flowers",
+}
+"""Other spellings, as `spelling` leaves them."""
+
+_SHAPES = ("shapes++", "shapes-retrieval", "shapes-zero-shot")
+_TEN = (
+    *("food101", "cifar10", "cifar100", "cars", "fgvc-aircraft"),
+    *("dtd", "pets", "caltech101", "flowers", "country211"),
+)
+GROUPS: dict[str, tuple[str, ...]] = {
+    "shapes": _SHAPES,
+    # What of the papers' tables is here.
+    "clic": (
+        *("sugarcrepe++", "sugarcrepe", "winoground"),
+        *("coco2017-retrieval", "flickr30k-retrieval", "imagenet"),
+        *_TEN,
+    ),
+    "clove": (
+        *("sugarcrepe", "aro-relation", "aro-attribution", "coco-order", "flickr30k-order"),
+        *("svo-probes", "imagenet", "cars", "cifar10", "cifar100", "flowers", "dtd"),
+    ),
+    "zero-shot": ("imagenet", *_TEN),
+    "retrieval": ("coco-retrieval", "coco2017-retrieval", "flickr30k-retrieval"),
+    "compositional": (
+        *("sugarcrepe++", "sugarcrepe", "winoground", "aro-relation", "aro-attribution"),
+        *("coco-order", "flickr30k-order", "svo-probes", "whatsup", "cola", "valse", "bivlc"),
+    ),
+    "all": tuple(BENCHMARKS),
+}
+
+
+def spelling(name: str) -> str:
+    """Return a name without case, hyphens, underscores and spaces."""
+    return name.lower().translate(str.maketrans("", "", "-_ "))
+
+
+def select(names: Iterable[str]) -> list[Benchmark]:
+    """Return the benchmarks that names and groups mean, each once, in the order given.
+
+    A name that ends in `@val` means the validation split; `@test` is the same as no ending.
+
+    Raises:
+        ConfigError: A name or its split is not known, or none is given.
+    """
+    exact = {spelling(name): (name,) for name in BENCHMARKS}
+    aliases = {key: (name,) for key, name in ALIASES.items()}
+    known = {**{spelling(group): members for group, members in GROUPS.items()}, **aliases, **exact}
+    chosen: dict[str, Benchmark] = {}
+    for word in names:
+        name, at, split = word.partition("@")
+        if spelling(name) not in known:
+            choices = [*BENCHMARKS, *GROUPS]
+            raise ConfigError(
+                f"bench={name!r} is not known{did_you_mean(name.lower(), choices)} "
+                f"(choices: {', '.join(choices)}; see clic-eval --bench list)"
+            )
+        for member in known[spelling(name)]:
+            found = of_split(BENCHMARKS[member], split if at else "test")
+            chosen[found.name] = found
+    if not chosen:
+        raise ConfigError("bench is empty; name a benchmark (see clic-eval --bench list)")
+    return list(chosen.values())
+
+
+def of_split(benchmark: Benchmark, split: str) -> Benchmark:
+    """Return a benchmark's test or validation split.
+
+    Raises:
+        ConfigError: The split is not known, or the benchmark has no such split.
+    """
+    if pick(SPLITS, split.lower(), f"the split of bench={benchmark.name}@{split}") == "test":
+        return benchmark
+    if benchmark.validation is None:
+        able = ", ".join(b.name for b in BENCHMARKS.values() if b.validation)
+        raise ConfigError(
+            f"bench={benchmark.name}@{split}: {benchmark.name} has no validation split here; name "
+            f"{benchmark.name} alone for what its papers report, or one that has: {able}"
+        )
+    return benchmark.validation
+
+
+def for_choosing(names: Sequence[str], on_test: bool) -> list[str]:
+    """Return the benchmarks that score a model during training: their validation splits.
+
+    Args:
+        names: Names and groups; one that ends in `@test` means the test split nevertheless.
+        on_test: Whether test data may be scored, where there is no validation split or the name
+            asks for it.
+
+    Raises:
+        ConfigError: A name is not known, test data are not allowed, or allowing them changes
+            nothing.
+    """
+    chosen: dict[str, Benchmark] = {}
+    for name in names:
+        wants_test = name.lower().endswith("@test")
+        for benchmark in select([name]):
+            own = benchmark if wants_test else benchmark.validation or benchmark
+            chosen[own.name] = own
+    test = [benchmark for benchmark in chosen.values() if benchmark.split != "validation"]
+    if test and not on_test:
+        able = ", ".join(b.name for b in BENCHMARKS.values() if b.validation)
+        raise ConfigError(
+            f"train.eval_bench={test[0].name}{'@test' if test[0].validation else ''} would score "
+            "test data during training, and what is chosen by it is chosen on the test data; "
+            + ("leave out its @test, or " if test[0].validation else f"name one of {able}, or ")
+            + "add train.eval_on_test=true to do so nevertheless"
+        )
+    if on_test and not test:
+        raise ConfigError(
+            f"train.eval_on_test=true has no effect: {', '.join(chosen)} is no test data; leave "
+            "it out"
+        )
+    return list(chosen)
+
+
+def missing(benchmark: Benchmark, data_root: Path, with_images: bool = True) -> list[Source]:
+    """Return the sources of a benchmark whose files are not below the data root."""
+    needed = [*benchmark.annotations, *(benchmark.images if with_images else ())]
+    return [source for source in needed if not present(source, data_root)]
+
+
+def text_only(benchmark: Benchmark, data_root: Path) -> bool:
+    """Return whether captions can be scored alone here, because nothing but images is missing."""
+    lacking = missing(benchmark, data_root)
+    return (
+        benchmark.text_metrics
+        and bool(lacking)
+        and not missing(benchmark, data_root, with_images=False)
+    )

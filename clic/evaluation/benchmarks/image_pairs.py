@@ -1,0 +1,218 @@
+"""Winoground (arXiv 2204.03162): two images and two captions of the same words.
+
+Cola's multi-object setting (arXiv 2305.03689): two images whose attributes are swapped.
+
+BiVLC (arXiv 2406.09952): SugarCrepe's captions, each with an image of its own, in parquet.
+
+SVO-Probes (arXiv 2106.09141): a sentence, an image of it, and one that differs in a word.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from clic.errors import DataError
+from clic.evaluation.benchmarks.parquet_rows import StoredImage, find_parts, read_texts
+from clic.evaluation.benchmarks.reading import GridBuilder, read_list, text_field, texts_of
+from clic.evaluation.encode.image_refs import ImageRef, image_file
+from clic.evaluation.tables.cases import Grids
+from clic.io.http_connection import refuse_pointer
+
+EXAMPLES = "winoground/examples.jsonl"
+IMAGES = "winoground/images"
+PARQUET = "winoground/data/test-*.parquet"
+TAGS = ("Object", "Relation", "Both")
+TEXTS = ("caption_0", "caption_1", "collapsed_tag")
+PICTURES = ("image_0", "image_1")
+
+
+def load_winoground(data_root: Path) -> Grids:
+    """Return Winoground by its collapsed tags; `all` is over all rows, as papers report it.
+
+    The hub has had it as JSON lines with a folder of images, and has it as parquet; where both are
+    there, the former is read.
+    """
+    lines = (data_root / EXAMPLES).exists()
+    rows = list(_from_lines(data_root) if lines else _from_parquet(data_root))
+    seen = {tag for tag, _, _ in rows}
+    source = data_root / (EXAMPLES if lines else PARQUET)
+    builder = GridBuilder(source, [f"tag_{tag.lower()}" for tag in TAGS if tag in seen])
+    for tag, images, captions in rows:
+        builder.add(f"tag_{tag.lower()}", images, captions)
+    return builder.table("winoground", overall="all")
+
+
+def _from_lines(data_root: Path) -> Iterator[tuple[str, list[ImageRef], list[str]]]:
+    """Yield tag, images and captions of each row; the file names images without their ending."""
+    path = data_root / EXAMPLES
+    for number, row in enumerate(read_lines(path)):
+        names = [text_field(row, key, path, number).removesuffix(".png") for key in PICTURES]
+        images: list[ImageRef] = [
+            image_file(data_root / IMAGES, f"{name}.png", path) for name in names
+        ]
+        *captions, tag = (text_field(row, key, path, number) for key in TEXTS)
+        yield tag, images, captions
+
+
+def _from_parquet(data_root: Path) -> Iterator[tuple[str, list[ImageRef], list[str]]]:
+    """Yield tag, images and captions of each row.
+
+    Raises:
+        DataError: A file is missing.
+    """
+    files = find_parts(data_root, PARQUET)
+    if not files:
+        raise DataError(f"neither {data_root / EXAMPLES} nor {data_root / PARQUET} is there")
+    for file in files:
+        for place, row in read_texts(file, TEXTS):
+            images: list[ImageRef] = [StoredImage(*place, column) for column in PICTURES]
+            *captions, tag = (text_field(row, key, file, place.row) for key in TEXTS)
+            yield tag, images, captions
+
+
+def read_lines(path: Path) -> list[Any]:
+    """Return the objects of a file of JSON lines; raises `DataError`."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.strip()]
+    except (OSError, ValueError, RecursionError) as error:
+        refuse_pointer(path)
+        raise DataError(f"{path} cannot be read as JSON lines ({error}); get it again") from error
+
+
+PAIRS = "cola/COLA_multiobjects_matching_benchmark.json"
+IMAGES_COLA = "cola/images"
+
+
+def load_cola(data_root: Path) -> Grids:
+    """Return Cola: a row is right if each caption prefers its own image."""
+    builder = GridBuilder(data_root / PAIRS, ["multi_object"])
+    for urls, captions in _rows(data_root):
+        files = [image_file(data_root / IMAGES_COLA, _name(url), data_root / PAIRS) for url in urls]
+        builder.add("multi_object", files, captions)
+    return builder.table("cola")
+
+
+def cola_urls(data_root: Path) -> dict[str, str]:
+    """Return where each image comes from, by its path below the data root."""
+    urls = [url for both, _ in _rows(data_root) for url in both]
+    return {f"{IMAGES_COLA}/{_name(url)}": url for url in urls}
+
+
+def _rows(data_root: Path) -> list[tuple[list[str], list[str]]]:
+    """Return the images' addresses and the captions of each row."""
+    path = data_root / PAIRS
+    rows = [
+        texts_of(row, 4, "image, caption, image, caption", path, n)
+        for n, row in enumerate(read_list(path))
+    ]
+    return [([row[0], row[2]], [row[1], row[3]]) for row in rows]
+
+
+def _name(url: str) -> str:
+    return PurePosixPath(urlsplit(url).path).name
+
+
+FOLDER = "bivlc/data"
+PATTERN = "test-*.parquet"
+CATEGORIES = (
+    "add_att",
+    "add_obj",
+    "replace_att",
+    "replace_obj",
+    "replace_rel",
+    "swap_att",
+    "swap_obj",
+)
+COLUMNS = ("caption", "negative_caption", "type", "subtype")
+
+
+def load_bivlc(data_root: Path) -> Grids:
+    """Return BiVLC by type and subtype; `all` is over all rows, as the paper reports it."""
+    folder = data_root / FOLDER
+    files = find_parts(folder, PATTERN)
+    if not files:
+        raise DataError(f"{folder} has no {PATTERN}; get it with clic-data fetch bivlc")
+    rows = [
+        (place, {name: text_field(row, name, place.path, place.row) for name in COLUMNS})
+        for file in files
+        for place, row in read_texts(file, COLUMNS)
+    ]
+    present = {f"{row['type']}_{row['subtype']}" for _, row in rows}
+    builder = GridBuilder(folder, [name for name in CATEGORIES if name in present])
+    for place, row in rows:
+        images = [StoredImage(*place, column) for column in ("image", "negative_image")]
+        builder.add(
+            f"{row['type']}_{row['subtype']}", images, [row["caption"], row["negative_caption"]]
+        )
+    kinds = dict.fromkeys(name.split("_")[0] for name in builder.category_names)
+    groups = {k: [n for n in builder.category_names if n.startswith(f"{k}_")] for k in kinds}
+    return builder.table("bivlc", groups=groups, overall="all")
+
+
+PROBES = "svo_probes/svo_probes.csv"
+IMAGES_SVO = "svo_probes/images"
+KINDS = {"subj_neg": "negative_subject", "verb_neg": "negative_verb", "obj_neg": "negative_object"}
+COLUMNS_SVO = ("sentence", "pos_image_id", "neg_image_id", "pos_url", "neg_url", *KINDS)
+
+
+def load_svo(data_root: Path) -> Grids:
+    """Return SVO-Probes: of two images, the sentence's own must beat the other.
+
+    Rows whose images differ in more than one part are left out, as in the published analysis.
+    """
+    builder = GridBuilder(data_root / PROBES, list(KINDS.values()))
+    for number, row in enumerate(read_probes(data_root)):
+        kinds = [name for column, name in KINDS.items() if row[column].strip().lower() == "true"]
+        if len(kinds) != 1:
+            continue
+        ids = [_number(row[f"{side}_image_id"], data_root, number) for side in ("pos", "neg")]
+        files = [data_root / IMAGES_SVO / f"{index}.jpg" for index in ids]
+        builder.add(kinds[0], files, [row["sentence"]])
+    return builder.table("choice", groups={"mean": list(KINDS.values())}, overall="all")
+
+
+def svo_urls(data_root: Path) -> dict[str, str]:
+    """Return where each image comes from, by its path below the data root."""
+    urls = {}
+    for number, row in enumerate(read_probes(data_root)):
+        for side in ("pos", "neg"):
+            index = _number(row[f"{side}_image_id"], data_root, number)
+            urls[f"{IMAGES_SVO}/{index}.jpg"] = row[f"{side}_url"]
+    return urls
+
+
+def read_probes(data_root: Path) -> Iterator[dict[str, str]]:
+    """Yield the rows of the published file.
+
+    Raises:
+        DataError: The file cannot be read, or lacks a column.
+    """
+    path = data_root / PROBES
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            lacking = [name for name in COLUMNS_SVO if name not in (reader.fieldnames or ())]
+            if lacking:
+                raise DataError(f"{path} has no column {lacking[0]!r}; download it again")
+            for row in reader:
+                if any(row[name] is None for name in COLUMNS_SVO):
+                    raise DataError(f"{path}: line {reader.line_num} is cut off; download it again")
+                yield row
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as CSV ({error}); download it again") from error
+
+
+def _number(text: str, data_root: Path, number: int) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise DataError(
+            f"{data_root / PROBES}: row {number} has the image id {text!r}, which is no number; "
+            "download it again"
+        ) from None

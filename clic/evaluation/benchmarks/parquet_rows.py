@@ -1,0 +1,114 @@
+"""Rows and images of parquet files as the Hugging Face hub serves them: one row group at a time."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from clic.errors import ConfigError, DataError
+
+GROUPS_AT_HAND = 4
+"""Row groups of a column that stay in memory: images are asked for in the order of their rows."""
+_PART = re.compile(r"-\d+-of-(\d+)")
+_reading = threading.Lock()
+"""Held while a row group is read, so that threads that need the same one do not all read it."""
+
+
+class RowLocation(NamedTuple):
+    """Where a row is: file, row group, and row within it."""
+
+    path: Path
+    group: int
+    row: int
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image in a parquet file's column of ``{"bytes": ..., "path": ...}``."""
+
+    path: Path
+    group: int
+    row: int
+    column: str
+
+
+def find_parts(folder: Path, pattern: str) -> list[Path]:
+    """Return the files of a table in their order; their names (``-00000-of-00002``) tell how many.
+
+    Raises:
+        DataError: Some are missing, or there are some of another version.
+    """
+    files = sorted(folder.glob(pattern))
+    for file in files:
+        told = _PART.search(file.name)
+        if told and int(told[1]) != len(files):
+            raise DataError(
+                f"{folder / pattern}: {len(files)} files, and {file.name} is one of "
+                f"{int(told[1])}; fetch those that are missing, or remove another version's"
+            )
+    return files
+
+
+def read_texts(path: Path, columns: Sequence[str]) -> Iterator[tuple[RowLocation, dict[str, Any]]]:
+    """Yield the place and the values of each row; no other column is read.
+
+    Raises:
+        ConfigError: pyarrow is not installed.
+        DataError: The file is no parquet, or lacks a column.
+    """
+    file = _open(path)
+    lacking = [name for name in columns if name not in file.schema_arrow.names]
+    if lacking:
+        raise DataError(f"{path} has no column {lacking[0]!r}; download it again")
+    for group in range(file.num_row_groups):
+        for row, values in enumerate(_column(path, group, tuple(columns))):
+            yield RowLocation(path, group, row), values
+
+
+def read_stored(image: StoredImage) -> bytes:
+    """Return an image's encoded bytes; raises `DataError` where there are none."""
+    with _reading:
+        values = _images(image.path, image.group, image.column)
+    content = values[image.row] if image.row < len(values) else None
+    if not content:
+        raise DataError(f"{image.path}: row {image.row} of group {image.group} holds no image")
+    return content
+
+
+@lru_cache(maxsize=GROUPS_AT_HAND)
+def _images(path: Path, group: int, column: str) -> list[bytes | None]:
+    cells = [values[column] for values in _column(path, group, (column,))]
+    return [cell.get("bytes") if isinstance(cell, dict) else None for cell in cells]
+
+
+def _column(path: Path, group: int, columns: tuple[str, ...]) -> list[dict[str, Any]]:
+    try:
+        return _open(path).read_row_group(group, columns=list(columns)).to_pylist()
+    except (OSError, ValueError, _arrow().ArrowException) as error:
+        raise DataError(f"{path} cannot be read ({error}); download it again") from error
+
+
+def _open(path: Path) -> Any:
+    arrow = _arrow()
+    from pyarrow import parquet
+
+    try:
+        return parquet.ParquetFile(path)
+    except (OSError, ValueError, arrow.ArrowException) as error:
+        raise DataError(f"{path} is no parquet file ({error}); download it again") from error
+
+
+def _arrow() -> ModuleType:
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise ConfigError(
+            "parquet files need pyarrow; install it with: pip install pyarrow"
+        ) from error
+    return pyarrow

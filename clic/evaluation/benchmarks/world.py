@@ -1,0 +1,80 @@
+"""The benchmarks of the world that ships with the package, as tables."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clic import shapes
+from clic.evaluation.tables.cases import (
+    Classification,
+    ClassificationTask,
+    Interner,
+    Retrieval,
+    Triplets,
+)
+
+
+def load_triplets(split: str, seed: int) -> Triplets:
+    """Return `shapes++`: six categories of two true captions and a false one."""
+    categories = tuple(shapes.CATEGORIES)
+    groups = {
+        "replace": tuple(name for name in categories if name.startswith("replace")),
+        "swap": tuple(name for name in categories if name.startswith("swap")),
+        "mean": categories,
+    }
+    return _table(shapes.triplets(split, seed=seed), groups)
+
+
+def load_relations(split: str, seed: int) -> Triplets:
+    """Return `shapes-relations`: relations by phrase, by form of sentence and by position."""
+    categories = tuple(name for names in shapes.RELATION_GROUPS.values() for name in names)
+    groups = {**shapes.RELATION_GROUPS, "mean": categories}
+    return _table(shapes.relations(split, seed=seed), groups)
+
+
+def _table(world: shapes.WorldTriplets, groups: dict[str, tuple[str, ...]]) -> Triplets:
+    """Return the world's triplets as a table; the group "mean" has all categories in order."""
+    categories = groups["mean"]
+    number = {name: index for index, name in enumerate(categories)}
+    texts = Interner()
+    return Triplets(
+        images=tuple(world.images),
+        category=np.array([number[row.category] for row in world.rows]),
+        image=np.array([row.image for row in world.rows]),
+        positive1=texts.add_all(row.positive1 for row in world.rows),
+        positive2=texts.add_all(row.positive2 for row in world.rows),
+        negative=texts.add_all(row.negative for row in world.rows),
+        texts=tuple(texts.items),
+        categories=categories,
+        groups=groups,
+    )
+
+
+def load_retrieval(split: str, seed: int) -> Retrieval:
+    """Return `shapes-retrieval`: scenes that differ in their bags of attributes."""
+    world = shapes.retrieval(split, seed=seed)
+    texts = Interner()
+    return Retrieval(
+        images=tuple(world.images),
+        gallery=np.arange(len(world.images)),
+        caption=texts.add_all(world.captions),
+        owner=np.array(world.owner),
+        texts=tuple(texts.items),
+    )
+
+
+def load_zero_shot(split: str, seed: int) -> Classification:
+    """Return `shapes-zero-shot`: the shape, the colour, and both, of a lone thing."""
+    world = shapes.zero_shot(split, seed=seed)
+    images = next(iter(world.values())).images
+    texts = Interner()
+    tasks = {
+        name: ClassificationTask(
+            image=np.arange(len(images)),  # the tasks share their images
+            target=np.array(task.targets),
+            classes=task.classes,
+            prompts=tuple(texts.add_all(prompts) for prompts in task.class_prompts),
+        )
+        for name, task in world.items()
+    }
+    return Classification(images=tuple(images), texts=tuple(texts.items), tasks=tasks)

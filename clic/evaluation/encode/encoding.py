@@ -1,0 +1,321 @@
+"""Each distinct image and each distinct text of all benchmarks goes through the model once.
+
+A plan's images and texts, each encoded once, given back to the tables that they belong to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from clic.errors import ClicError, DataError, ModelError
+from clic.evaluation.encode.feature_cache import FeatureCache, image_bytes, text_bytes
+from clic.evaluation.encode.image_refs import ImageRef, image_path, image_pixels
+from clic.evaluation.encode.rank_share import Encoded, RankPart, Share
+from clic.evaluation.evaluation_plan import EvaluationPlan
+from clic.evaluation.tables import scoring
+from clic.evaluation.tables.cases import Interner, Table, used_images
+
+# Rows whose norm is this near to 1 stay as they are, bit for bit.
+UNIT_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Unique:
+    """The distinct items of several tables, and where each table's items are among them.
+
+    Attributes:
+        items: The U distinct texts or images.
+        positions: For each table int64 [its items], index into `items`.
+        sizes: For texts their lengths.
+        ids: For texts the token ids that the model sees of them, where it tells.
+    """
+
+    items: list[Any]
+    positions: list[np.ndarray]
+    sizes: list[int] = field(default_factory=list)
+    ids: list[tuple[int, ...]] | None = None
+
+
+def unique_images(tables: Sequence[Table]) -> Unique:
+    """Return the union of the tables' images; the same file or the same pixels are one image."""
+    union = Interner()
+    positions = [union.add_all(table.images) for table in tables]
+    return Unique(union.items, positions)
+
+
+def unique_texts(
+    tables: Sequence[Table], key: Callable[[str], Sequence[int]] | None = None
+) -> Unique:
+    """Return the union of the tables' texts.
+
+    Args:
+        tables: The benchmarks' tables.
+        key: The token ids that the model sees of a text; None where only the string is known.
+            Texts of equal ids must share one row, because encoding them twice can differ in the
+            last bit and so break a tie.
+    """
+    strings = Interner()
+    positions = [strings.add_all(table.texts) for table in tables]
+    if key is None:
+        return Unique(strings.items, positions, [len(text) for text in strings.items])
+    union = Interner()
+    ids = [tuple(key(text)) for text in strings.items]
+    row = np.array([union.add(*pair) for pair in zip(strings.items, ids, strict=True)], dtype=int)
+    distinct = list(dict.fromkeys(ids))
+    # Padding repeats the last id, so what differs from it is the text.
+    sizes = [sum(token != own[-1] for token in own) for own in distinct]
+    return Unique(union.items, [row[position] for position in positions], sizes, distinct)
+
+
+def checked_features(output: Any, count: int, method: str) -> Tensor:
+    """Return a model's output as float32 [count, D] on the CPU with unit norm.
+
+    Rows that are not unit norm are normalised in float32.
+
+    Raises:
+        ModelError: The output has another shape, is not finite or has a zero row.
+    """
+    features = torch.as_tensor(output).detach().to("cpu", torch.float32)
+    if features.ndim != 2 or len(features) != count:
+        shape = tuple(features.shape)
+        raise ModelError(f"{method} returned shape {shape} for {count} inputs; it must be [N, D]")
+    if not bool(features.isfinite().all()):
+        raise ModelError(
+            f"{method} returned NaN or infinite features; the weights are broken, or too large for "
+            "fp16 (then precision=bf16 or fp32)"
+        )
+    norm = features.norm(dim=1, keepdim=True)
+    if bool((norm == 0).any()):
+        raise ModelError(f"{method} returned a feature of norm 0, which has no direction")
+    unit = (norm - 1).abs() <= UNIT_TOLERANCE
+    return torch.where(unit, features, features / norm)
+
+
+def encode_texts(model: Any, texts: Unique, share: Share) -> Encoded:
+    """Encode distinct texts, passed on exactly as they are.
+
+    Texts of like length, or those that begin alike where the model has `texts_at_once`, are handed
+    over together: less is padded, or computed twice.
+
+    Args:
+        model: Has `encode_text`; `texts_at_once` where it makes batches itself.
+        texts: Distinct texts.
+        share: What of them is to be encoded here, and how.
+    """
+    at_once = int(getattr(model, "texts_at_once", 0))
+    rank: Sequence[Any] = texts.ids if at_once and texts.ids is not None else texts.sizes
+    order = np.array(sorted(range(len(texts.items)), key=lambda i: (rank[i], i)), dtype=np.int64)
+
+    def encode(batches: Sequence[np.ndarray]) -> Iterator[RankPart]:
+        for batch in batches:
+            output = model.encode_text([texts.items[i] for i in batch])
+            yield RankPart(batch, checked_features(output, len(batch), "encode_text"))
+
+    def key(index: int) -> bytes | None:
+        return None if texts.ids is None else text_bytes(texts.ids[index])
+
+    return share.complete(order, encode, key, max(share.batch_size, at_once))
+
+
+def encode_images(
+    model: Any, refs: Sequence[ImageRef], share: Share, workers: int, allow_broken: bool
+) -> Encoded:
+    """Encode distinct images.
+
+    Threads decode (PIL's decoders and filters let other threads run), one batch ahead of the model;
+    where the model has `prepare_image`, they also resize.
+
+    Args:
+        model: Has `encode_image`, which is given PIL images (RGB); or `prepare_image` and
+            `encode_prepared`.
+        refs: Distinct images.
+        share: What of them is to be encoded here, and how.
+        workers: Decoding threads.
+        allow_broken: Give a broken image a row of zeros instead of failing.
+
+    Raises:
+        DataError: An image cannot be decoded, and `allow_broken` is off; or none can.
+    """
+    prepare = getattr(model, "prepare_image", None) if hasattr(model, "encode_prepared") else None
+    encode_all = model.encode_image if prepare is None else model.encode_prepared
+
+    def encode(batches: Sequence[np.ndarray]) -> Iterator[RankPart]:
+        for batch, items in _decoded(refs, batches, workers, prepare):
+            bad = {int(i): item for i, item in zip(batch, items, strict=True) if _is_bad(item)}
+            if bad and not allow_broken:
+                reason = next(iter(bad.values()))
+                raise DataError(f"{reason}; replace the file, or leave it out (allow_missing)")
+            good = [item for item in items if not _is_bad(item)]
+            rows = np.array([i for i in batch if i not in bad], dtype=np.int64)
+            features = None
+            if good:
+                features = checked_features(encode_all(good), len(good), "encode_image")
+            yield RankPart(rows, features, bad)
+
+    done = share.complete(
+        np.arange(len(refs)), encode, lambda i: image_bytes(refs[i]), share.batch_size
+    )
+    if len(done.broken) == len(refs):
+        raise DataError(f"none of the {len(refs)} images can be read; first: {done.broken.get(0)}")
+    return done
+
+
+def _is_bad(item: Any) -> bool:
+    return isinstance(item, str)
+
+
+def _decode(ref: ImageRef, prepare: Callable[[np.ndarray], Any] | None) -> Any:
+    """Return what the model takes of an image, or a string that says what is wrong with it.
+
+    A PIL image, where the model prepares nothing, knows its file's name.
+    """
+    path = image_path(ref)
+    try:
+        pixels = image_pixels(ref)
+        if prepare is not None:
+            return prepare(pixels)
+    except (OSError, ValueError, SyntaxError, ClicError) as error:
+        name = "made for the benchmark" if path is None else path
+        return f"image {name} cannot be decoded ({' '.join(str(error).split())})"
+    picture = Image.fromarray(pixels)
+    if path is not None:
+        picture.filename = str(path)  # type: ignore[attr-defined]
+    return picture
+
+
+def _decoded(
+    refs: Sequence[ImageRef],
+    batches: Sequence[np.ndarray],
+    workers: int,
+    prepare: Callable[[np.ndarray], Any] | None,
+) -> Iterator[tuple[np.ndarray, list[Any]]]:
+    """Yield each batch with its decoded images, decoding one batch ahead."""
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        ahead: list[Future[Any]] = []
+        try:
+            for number, batch in enumerate(batches):
+                waiting = [pool.submit(_decode, refs[i], prepare) for i in batch]
+                if number:
+                    yield batches[number - 1], [future.result() for future in ahead]
+                ahead = waiting
+            if ahead:
+                yield batches[-1], [future.result() for future in ahead]
+        finally:
+            pool.shutdown(cancel_futures=True)  # after a failure, nobody waits for the rest
+
+
+Broken = dict[int, str]
+
+
+@dataclass(frozen=True)
+class Work:
+    """How to encode; see `runner.evaluate`."""
+
+    batch_size: int
+    workers: int
+    progress: bool
+    cache: FeatureCache | None
+    all_ranks: bool
+
+    def share(self, title: str, tower: Any) -> Share:
+        """Return this rank's share of the images or of the texts."""
+        return Share(title, self.batch_size, self.progress, self.all_ranks, self.cache, tower)
+
+
+@dataclass(frozen=True)
+class EncodedPlan:
+    """What a model makes of a plan.
+
+    Attributes:
+        features: Each table's.
+        broken: For each table its broken images (index in the table -> reason).
+        stages: For `images` and `texts` how many there were, how many were read from the cache,
+            and seconds.
+    """
+
+    features: list[scoring.TableFeatures] = field(default_factory=list)
+    broken: list[Broken] = field(default_factory=list)
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def encode_plan(model: Any, plan: EvaluationPlan, work: Work) -> EncodedPlan:
+    """Encode a plan's texts, and its images unless the plan leaves them out."""
+    tables = [item.table for item in plan.prepared]
+    if not tables:
+        return EncodedPlan()
+    texts = unique_texts(tables, getattr(model, "text_key", None))
+    share = work.share("texts", getattr(model, "text_tower_key", None))
+    text = encode_texts(model, texts, share)
+    own_text = [text.features[torch.from_numpy(position)] for position in texts.positions]
+    stages = {"texts": _stage(len(texts.items), text)}
+    if not plan.with_images:
+        features = [scoring.TableFeatures(None, own) for own in own_text]
+        return EncodedPlan(features, [{} for _ in tables], stages)
+    found, stages["images"] = _images(model, plan, work)
+    for image, _ in found:
+        if image.shape[1] != text.features.shape[1]:
+            raise ModelError(
+                f"the image features are {image.shape[1]} wide and the text features "
+                f"{text.features.shape[1]}; they must be of one space"
+            )
+    features = [
+        scoring.TableFeatures(image, own) for (image, _), own in zip(found, own_text, strict=True)
+    ]
+    return EncodedPlan(features, [broken for _, broken in found], stages)
+
+
+def _images(
+    model: Any, plan: EvaluationPlan, work: Work
+) -> tuple[list[tuple[Tensor, Broken]], dict[str, float]]:
+    """Return each table's image features and broken images; those of the last equal tower again."""
+    key = getattr(model, "image_key", None)
+    if key is not None and key in plan.seen:
+        found, count = plan.seen[key]
+        return found, {"items": count, "cached": count, "seconds": 0.0}
+    found, stage = _encode_images(model, plan, work)
+    plan.seen.clear()  # one tower's features at a time, so that memory does not grow
+    if key is not None:
+        plan.seen[key] = (found, stage["items"])
+    return found, stage
+
+
+def _encode_images(
+    model: Any, plan: EvaluationPlan, work: Work
+) -> tuple[list[tuple[Tensor, Broken]], dict[str, float]]:
+    """Return each table's image features and broken images; lost images have rows of zeros."""
+    tables = [item.table for item in plan.prepared]
+    union = unique_images(tables)
+    used = np.zeros(len(union.items), dtype=bool)
+    for table, position in zip(tables, union.positions, strict=True):
+        used[position[used_images(table)]] = True
+    wanted = np.flatnonzero(used)
+    encoded = encode_images(
+        model,
+        [union.items[i] for i in wanted],
+        work.share("images", getattr(model, "image_tower_key", None)),
+        work.workers,
+        bool(plan.settings.get("allow_missing")),
+    )
+    image = encoded.features.new_zeros(len(union.items), encoded.features.shape[1])
+    image[torch.from_numpy(wanted)] = encoded.features
+    reasons = {int(wanted[i]): reason for i, reason in encoded.broken.items()}
+    found = [
+        (
+            image[torch.from_numpy(position)],
+            {i: reasons[p] for i, p in enumerate(position.tolist()) if p in reasons},
+        )
+        for position in union.positions
+    ]
+    return found, _stage(len(wanted), encoded)
+
+
+def _stage(items: int, encoded: Encoded) -> dict[str, float]:
+    return {"items": items, "cached": encoded.cached, "seconds": round(encoded.seconds, 3)}

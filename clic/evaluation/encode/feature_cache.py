@@ -1,0 +1,257 @@
+"""Features kept on disk, so that no tower encodes the same image or text twice.
+
+One folder holds blocks: safetensors files that never change, each with one tower's features of some
+items. A block's name is made of its tower, the hash of its keys and the hash of its features, so
+one that does not hold what it was written with is noticed. Blocks are written under another name
+and then renamed: processes need no lock (nor a file system with locks), and a kill leaves no half
+block.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from torch import Tensor
+
+from clic.config.eval_settings import EvalConfig, PatchConfig
+from clic.errors import ConfigError
+from clic.evaluation.encode.image_refs import ImageRef, image_key, image_part, image_path
+
+KEY_BYTES = 16
+BLOCK_ROWS = 1024  # so many rows, or what has come in so many seconds, make a block
+BLOCK_SECONDS = 20.0
+STALE_SECONDS = 3600.0  # age of a part file that nobody writes to any more
+ENDING = ".safetensors"
+PART = ".part"
+
+
+def default_folder() -> Path:
+    """Return `features` below the environment's CLIC_CACHE, else below ~/.cache/clic."""
+    return Path(os.environ.get("CLIC_CACHE") or "~/.cache/clic").expanduser() / "features"
+
+
+def image_bytes(ref: ImageRef) -> bytes | None:
+    """Return what an image is known by: its file's path, size and time, and part; or its pixels.
+
+    None where the file is not there.
+    """
+    path = image_path(ref)
+    if path is None:
+        return _hash(repr(image_key(ref)).encode())
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    parts = (os.path.abspath(path), status.st_size, status.st_mtime_ns, image_part(ref))
+    return _hash(repr(parts).encode())
+
+
+def text_bytes(ids: Sequence[int]) -> bytes:
+    """Return what a text is known by: its token ids."""
+    return _hash(np.asarray(ids, dtype=np.int64).tobytes())
+
+
+class FeatureCache:
+    """A folder of features, up to a size; the blocks that were used least recently go first.
+
+    Args:
+        folder: Where, default `default_folder()`.
+        limit_gb: Size in units of 10^9 bytes.
+
+    Raises:
+        ConfigError: The folder cannot be made or written to, or the limit is not above 0.
+    """
+
+    def __init__(self, folder: str | Path | None = None, limit_gb: float = 10.0) -> None:
+        self.folder = default_folder() if folder is None else Path(folder).expanduser()
+        self.limit = limit_gb * 1e9
+        if not limit_gb > 0:
+            raise ConfigError(f"cache_gb={limit_gb} must be above 0 (--no-cache keeps nothing)")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.folder).close()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot keep features in {self.folder} ({error.strerror}); choose another folder "
+                "with --cache-dir (or CLIC_CACHE), or none with --no-cache"
+            ) from error
+
+    @classmethod
+    def of(cls, settings: EvalConfig | PatchConfig) -> FeatureCache | None:
+        """Return the cache that a command's settings ask for, None for none.
+
+        A default folder that cannot be written to costs the cache, which a warning says.
+        """
+        if not settings.cache:
+            return None
+        try:
+            return cls(settings.cache_dir, settings.cache_gb)
+        except ConfigError as error:
+            if settings.cache_dir is not None or os.environ.get("CLIC_CACHE"):
+                raise
+            warnings.warn(str(error), stacklevel=2)
+            return None
+
+    def tower(self, key: Hashable) -> TowerCache:
+        """Return the part that belongs to a tower; all that its features depend on is in `key`."""
+        return TowerCache(self, _hash(repr(key).encode()).hex())
+
+    def evict(self) -> None:
+        """Remove the blocks that were used least recently, until the rest is within the limit."""
+        blocks = []
+        for path, status in self._files():
+            if path.suffix == ENDING:
+                blocks.append((status.st_mtime_ns, status.st_size, path))
+            elif path.suffix == PART and status.st_mtime < time.time() - STALE_SECONDS:
+                with suppress(PermissionError):
+                    path.unlink(missing_ok=True)
+        total = sum(size for _, size, _ in blocks)
+        for _, size, path in sorted(blocks):
+            if total <= self.limit:
+                break
+            with suppress(PermissionError):  # another user's
+                path.unlink(missing_ok=True)  # a process that is reading it has it open
+                total -= size
+
+    def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
+        for entry in os.scandir(self.folder):
+            try:
+                yield Path(entry.path), entry.stat()
+            except FileNotFoundError:
+                continue  # another process has just removed it
+
+
+class TowerCache:
+    """One tower's features: read at the beginning, added to in blocks. A context manager.
+
+    A disk that refuses costs the cache and not the features; a warning says so.
+    """
+
+    def __init__(self, cache: FeatureCache, tower: str) -> None:
+        self._cache = cache
+        self._tower = tower
+        self._keys: list[bytes] = []
+        self._rows: list[Tensor] = []
+        self._since = time.monotonic()
+        self._refused = False
+
+    def read(self, keys: Sequence[bytes | None]) -> tuple[np.ndarray, Tensor]:
+        """Return what is kept of some items.
+
+        Args:
+            keys: Of each item, see `image_bytes` and `text_bytes`; None is never found.
+
+        Returns:
+            bool [N], which of them were found; and float32 [found, D], their features in order.
+        """
+        wanted = {key: index for index, key in enumerate(keys) if key is not None}
+        items: list[int] = []
+        rows: list[np.ndarray] = []
+        for path in sorted(self._cache.folder.glob(f"{self._tower}-*{ENDING}")):
+            if not wanted:
+                break
+            here, features = self._read_block(path, wanted)
+            if here:
+                items += here
+                rows.append(features)
+        found = np.zeros(len(keys), dtype=bool)
+        if not items:
+            return found, torch.empty(0, 0)
+        found[items] = True
+        return found, torch.from_numpy(np.concatenate(rows)[np.argsort(items)])
+
+    def add(self, keys: Sequence[bytes | None], features: Tensor) -> None:
+        """Keep the features [N, D] of new items; they are written when a block is full."""
+        for key, row in zip(keys, features, strict=True):
+            if key is not None:
+                self._keys.append(key)
+                self._rows.append(row)
+        if len(self._keys) >= BLOCK_ROWS or time.monotonic() - self._since > BLOCK_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has been added, and make room for it."""
+        keys, rows = self._keys, self._rows
+        self._keys, self._rows, self._since = [], [], time.monotonic()
+        if not keys or self._refused:
+            return
+        try:
+            self._write(np.frombuffer(b"".join(keys), np.uint8), torch.stack(rows).numpy())
+            self._cache.evict()
+        except OSError as error:
+            self._refused = True
+            warnings.warn(
+                f"features are not kept, {self._cache.folder} cannot be written: "
+                f"{error.strerror or error}",
+                stacklevel=2,
+            )
+
+    def __enter__(self) -> TowerCache:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.flush()  # after a failure too: what was encoded is worth keeping
+
+    def _write(self, keys: np.ndarray, features: np.ndarray) -> None:
+        keys = keys.reshape(-1, KEY_BYTES)
+        name = f"{self._tower}-{_array_hash(keys)}-{_array_hash(features)}{ENDING}"
+        with tempfile.NamedTemporaryFile(dir=self._cache.folder, suffix=PART, delete=False) as part:
+            try:
+                part.write(save({"keys": keys, "features": features}))
+                part.flush()
+                os.chmod(part.name, 0o644)  # temporary files are private, this one is not
+                os.replace(part.name, self._cache.folder / name)
+            except BaseException:
+                os.unlink(part.name)
+                raise
+
+    def _read_block(self, path: Path, wanted: dict[bytes, int]) -> tuple[list[int], np.ndarray]:
+        """Return the items that a block has, taken out of `wanted`, and their features."""
+        keys_hash, _, features_hash = path.stem.removeprefix(f"{self._tower}-").partition("-")
+        nothing: tuple[list[int], np.ndarray] = ([], np.empty((0, 0), np.float32))
+        try:
+            with safe_open(path, framework="numpy") as block:
+                keys = block.get_tensor("keys")
+                whole = _array_hash(keys) == keys_hash
+                rows = {key.tobytes(): row for row, key in enumerate(keys)} if whole else {}
+                here = [key for key in rows if key in wanted]
+                if whole and not here:
+                    return nothing
+                features = block.get_tensor("features")
+            if whole and _array_hash(features) == features_hash:
+                with suppress(OSError):  # it may be another user's, or the disk read-only
+                    os.utime(path)  # used now: among the last to go
+                return [wanted.pop(key) for key in here], features[[rows[key] for key in here]]
+            reason = "its content has changed"
+        except FileNotFoundError:
+            return nothing  # another process has just removed it
+        except OSError as error:  # which says nothing of what the block holds
+            warnings.warn(f"features in {path} cannot be read ({error})", stacklevel=2)
+            return nothing
+        except SafetensorError as error:
+            reason = str(error)
+        warnings.warn(
+            f"features in {path} are broken ({reason}); they are encoded again", stacklevel=2
+        )
+        with suppress(PermissionError):
+            path.unlink(missing_ok=True)
+        return nothing
+
+
+def _hash(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=KEY_BYTES).digest()
+
+
+def _array_hash(array: np.ndarray) -> str:
+    return _hash(array.tobytes()).hex()

@@ -1,0 +1,91 @@
+"""Where a benchmark's images are: named when the files are read, opened when they are encoded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+import numpy as np
+from PIL import Image
+
+from clic import images
+from clic.errors import DataError
+from clic.evaluation.benchmarks.parquet_rows import StoredImage, read_stored
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A part of an image file.
+
+    Attributes:
+        path: The file.
+        box: Left, top, right, bottom in pixels; what lies outside the image is black.
+    """
+
+    path: Path
+    box: tuple[int, int, int, int]
+
+
+ImageRef = Path | Crop | StoredImage | np.ndarray
+"""Where an image is: a file, a part of one, a cell of a table, or its pixels, uint8 [H, W, 3]."""
+
+
+def image_path(image: ImageRef) -> Path | None:
+    """Return the file that a reference reads, None for pixels."""
+    if isinstance(image, Crop | StoredImage):
+        return image.path
+    return image if isinstance(image, Path) else None
+
+
+def image_part(image: ImageRef) -> str:
+    """Return which part of its file a reference means, empty for the whole of it and for pixels."""
+    if isinstance(image, Crop):
+        return ",".join(map(str, image.box))
+    if isinstance(image, StoredImage):
+        return f"{image.column}/{image.group}/{image.row}"
+    return ""
+
+
+def image_key(image: ImageRef) -> Hashable:
+    """Return what makes two references the same image: file and part, or the pixels' hash."""
+    if isinstance(image, np.ndarray):
+        return (image.shape, hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+    part = image_part(image)
+    return (str(image_path(image)), part) if part else str(image)
+
+
+def image_name(image: ImageRef, index: int) -> str:
+    """Return a short name for listings: the file's name, or the number of a made image."""
+    path, part = image_path(image), image_part(image)
+    if path is None:
+        return f"image-{index:05d}"
+    return f"{path.name}[{part}]" if part else path.name
+
+
+def image_pixels(image: ImageRef) -> np.ndarray:
+    """Return an image's pixels, uint8 [H, W, 3] RGB, decoded as training decodes them.
+
+    Raises:
+        DataError: The file is no image, or is broken.
+        OSError: The file cannot be read.
+    """
+    if isinstance(image, StoredImage):
+        return images.decode(read_stored(image))
+    if isinstance(image, Crop):
+        whole = Image.fromarray(images.decode(image.path.read_bytes()))
+        return np.asarray(whole.crop(image.box))
+    return images.decode(image.read_bytes() if isinstance(image, Path) else image)
+
+
+def image_file(folder: Path, name: str, source: Path) -> Path:
+    """Return the file in `folder` that an annotation names, which may lead nowhere else.
+
+    Raises:
+        DataError: `name` is empty, absolute or climbs out of the folder.
+    """
+    parts = PurePath(name).parts
+    if not parts or ".." in parts or PurePath(name).is_absolute():
+        raise DataError(f"{source}: {name!r} is no image in {folder}; download the file again")
+    return folder / name

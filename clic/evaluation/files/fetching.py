@@ -1,0 +1,353 @@
+"""Getting a benchmark's files: downloaded, checked, unpacked, and never over what is there.
+
+A data root on disk: room for what is to come, and one process at a time.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from clic.errors import ClicError, ConfigError, DataError
+from clic.evaluation.benchmarks.benchmark import Benchmark
+from clic.evaluation.encode.image_refs import image_path
+from clic.evaluation.evaluation_plan import missing_images
+from clic.evaluation.files import manifest, unpacking
+from clic.evaluation.files.file_sources import (
+    Archive,
+    ByHand,
+    File,
+    HubFolder,
+    ImageList,
+    Source,
+    Torchvision,
+    present,
+)
+from clic.io.download import download
+from clic.io.locks import Lock, take_lock
+
+HUB = "https://huggingface.co"
+CONNECTIONS = 8
+"""Images of a list that are downloaded at the same time."""
+UNPACKED = 2.1
+"""Room for an archive and what is in it, in sizes of the archive; images hardly shrink."""
+LISTED = 10
+Say = Callable[[str], None]
+Progress = Callable[[str], Callable[[int, int | None], None]]
+
+
+@dataclass
+class Fetched:
+    """What came of a benchmark's sources.
+
+    Attributes:
+        by_hand: Those that only a person can get.
+        lost: Images of lists that could not be had, with the reasons.
+    """
+
+    by_hand: list[ByHand] = field(default_factory=list)
+    lost: dict[str, str] = field(default_factory=dict)
+
+
+def fetch(
+    benchmark: Benchmark,
+    data_root: Path,
+    say: Say,
+    progress: Progress,
+    mirror: str | None = None,
+) -> Fetched:
+    """Get what a benchmark needs and is not there yet; annotations first, then images.
+
+    Args:
+        benchmark: What to get.
+        data_root: Folder of the benchmarks' files.
+        say: Called with a line for each source.
+        progress: Title -> callable that takes the bytes so far and in all.
+        mirror: Address that takes the place of every scheme and host, e.g. ``http://host:8000``.
+
+    Raises:
+        ConfigError: `mirror` has no effect, or a package is missing.
+        DataError: A file cannot be had, is another one than published, or the disk is too small.
+    """
+    places = [data_root]
+    for source in (*benchmark.annotations, *benchmark.images):
+        if isinstance(source, Torchvision):
+            places.append(_beside(data_root, source))
+        else:
+            places += [data_root / source.gives, data_root / getattr(source, "into", "")]
+    with no_empty_folders(places), alone(data_root, say):
+        return _fetch(benchmark, data_root, _Site(data_root, say, progress, mirror))
+
+
+def _fetch(benchmark: Benchmark, data_root: Path, site: _Site) -> Fetched:
+    found = Fetched()
+    for source in benchmark.annotations:
+        site.get(source, found)
+    complete = all(present(source, data_root) for source in benchmark.annotations)
+    lost = _missing_files(benchmark, data_root) if complete and benchmark.images else set()
+    for source in benchmark.images:
+        if isinstance(source, ImageList) and not complete:
+            continue  # its addresses stand in annotations that are not there
+        below = data_root / source.gives
+        site.get(source, found, again=any(below in file.parents for file in lost))
+    return found
+
+
+def _missing_files(benchmark: Benchmark, data_root: Path) -> set[Path]:
+    """Return the image files that the annotations name and that are not there."""
+    table = benchmark.load(data_root, "test", 0)
+    lost = missing_images(table)
+    files = (image_path(image) for image, gone in zip(table.images, lost, strict=True) if gone)
+    return {file for file in files if file is not None}
+
+
+@dataclass(frozen=True)
+class _Site:
+    """Gets sources into a data root."""
+
+    root: Path
+    say: Say
+    progress: Progress
+    mirror: str | None
+
+    def get(self, source: Source, found: Fetched, again: bool = False) -> None:
+        """Get one source, unless it is there; `again` where images of it are missing."""
+        there = present(source, self.root)
+        if isinstance(source, ImageList):
+            found.lost.update(self._images(source))
+        elif isinstance(source, HubFolder):
+            self._hub(source)
+        elif there and not again:
+            if isinstance(source, File):
+                self._verify(source)
+            self.say(f"{source.gives}: is there, left alone")
+        elif isinstance(source, ByHand):
+            found.by_hand.append(source)
+        elif isinstance(source, Torchvision):
+            self._torchvision(source)
+        elif isinstance(source, Archive):
+            self._archive(source)
+        else:
+            self._file(source.url, source.path, source.checksum, source.size)
+
+    def _file(self, url: str, path: str, checksum: str | None, size: int | None) -> Path:
+        """Download a file under another name, check it, and give it its own."""
+        target = self.root / path
+        known = manifest.recorded(self.root, path)
+        check_room(size or 0, target)
+        kind, _, value = (checksum or known or ":").partition(":")
+        unchecked = target.with_name(f"{target.name}.unchecked")
+        download(
+            self._address(url),
+            unchecked,
+            sha256=value if kind == "sha256" else None,
+            size=size,
+            progress=self.progress(path),
+            name=path,
+        )
+        if kind == "md5":
+            try:
+                manifest.check_md5(unchecked, value, url)
+            except DataError:
+                unchecked.unlink()
+                raise
+        digest = manifest.record(self.root, path, unchecked, url)
+        os.replace(unchecked, target)
+        trust = "as published" if checksum else "as before" if known else "none is published"
+        self.say(f"{path}: {target.stat().st_size:,} bytes, SHA-256 {digest[:16]}... ({trust})")
+        return target
+
+    def _verify(self, source: File) -> None:
+        """Raise where a file that was fetched is not what it was then."""
+        manifest.verify(self.root, source.path, source.checksum)
+
+    def _archive(self, source: Archive) -> None:
+        check_room(int((source.size or 0) * UNPACKED), self.root / source.into)
+        archive = self.root / source.name
+        if archive.exists():
+            manifest.verify(self.root, source.name, source.checksum)
+        else:
+            self._file(source.url, source.name, source.checksum, source.size)
+        self.say(f"{source.name}: unpacking")
+        into = self.root / source.into
+        count = unpacking.unpack(archive, into, source.only, source.rename)
+        if not present(source, self.root):
+            raise DataError(
+                f"{source.url} holds no {source.gives}; the archive is kept at {archive}: unpack "
+                "it by hand"
+            )
+        archive.unlink()
+        self.say(f"{source.gives}: {count:,} new files")
+
+    def _hub(self, source: HubFolder) -> None:
+        """Get the files that the hub lists; it tells their sizes and SHA-256."""
+        base = f"{HUB}/api/datasets/{source.repository}/tree/main/{quote(source.folder)}"
+        with TemporaryDirectory() as folder:
+            listing = download(self._address(base), Path(folder) / "tree.json")
+            entries = _hub_entries(listing, base)
+        chosen = [e for e in entries if fnmatch.fnmatch(Path(e[0]).name, source.pattern)]
+        if not chosen:
+            raise DataError(f"{base} lists no {source.pattern}; the data set may have moved")
+        for path, size, digest in chosen:
+            name = f"{source.gives}/{Path(path).name}"
+            url = f"{HUB}/datasets/{source.repository}/resolve/main/{quote(path)}"
+            checksum = f"sha256:{digest}" if digest else None
+            if (self.root / name).exists():
+                manifest.verify(self.root, name, checksum)
+                self.say(f"{name}: is there, left alone")
+            else:
+                self._file(url, name, checksum, size)
+
+    def _images(self, source: ImageList) -> dict[str, str]:
+        """Download the images that are not there, some at a time; return what failed, and why."""
+        urls = {p: u for p, u in source.urls(self.root).items() if not (self.root / p).exists()}
+        (self.root / source.gives).mkdir(parents=True, exist_ok=True)
+        if not urls:
+            self.say(f"{source.gives}: all images are there, left alone")
+            return {}
+        lost: dict[str, str] = {}
+
+        def one(item: tuple[str, str]) -> None:
+            path, url = item
+            unchecked = self.root / f"{path}.unchecked"
+            try:
+                download(self._address(url), unchecked, name=path)
+            except ClicError as error:
+                lost[path] = str(error)
+                unchecked.unlink(missing_ok=True)
+            else:
+                os.replace(unchecked, self.root / path)
+
+        advance = self.progress(source.gives)
+        pool = ThreadPoolExecutor(CONNECTIONS)
+        try:
+            for done, _ in enumerate(pool.map(one, urls.items()), start=1):
+                advance(done, len(urls))
+        finally:  # Ctrl-C does not wait for those that have not begun
+            pool.shutdown(cancel_futures=True)
+        self.say(f"{source.gives}: {len(urls) - len(lost):,} new images, {len(lost):,} are gone")
+        return lost
+
+    def _torchvision(self, source: Torchvision) -> None:
+        if self.mirror is not None:
+            raise ConfigError(
+                f"--mirror has no effect on {source.gives}, which torchvision downloads from "
+                "its own addresses; leave it out"
+            )
+        top = Path(source.gives).parts[0]
+        place = _beside(self.root, source)
+        if (place / top).exists():
+            shutil.rmtree(place / top)
+        place.mkdir(parents=True, exist_ok=True)
+        try:
+            source.fetch(place)
+            os.rename(place / top, self.root / top)
+        except (ImportError, RuntimeError, OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f"torchvision cannot get {source.gives} ({reason})") from error
+        shutil.rmtree(place)
+        self.say(f"{source.gives}: downloaded by torchvision")
+
+    def _address(self, url: str) -> str:
+        """Return an address, on the mirror where there is one."""
+        if self.mirror is None:
+            return url
+        own, other = urlsplit(url), urlsplit(self.mirror)
+        path = other.path.rstrip("/") + own.path
+        return urlunsplit((other.scheme, other.netloc, path, own.query, ""))
+
+
+def _beside(data_root: Path, source: Torchvision) -> Path:
+    """Return where torchvision unpacks, as it takes a half-unpacked folder for a whole one."""
+    return data_root / f".fetching-{Path(source.gives).parts[0]}"
+
+
+def _hub_entries(listing: Path, url: str) -> list[tuple[str, int | None, str | None]]:
+    """Return path, size and SHA-256 of the files that the hub lists."""
+    try:
+        content = json.loads(listing.read_text(encoding="utf-8"))
+        return [
+            (str(entry["path"]), entry.get("size"), (entry.get("lfs") or {}).get("oid"))
+            for entry in content
+            if entry["type"] == "file"
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{url} is no list of files ({error!r}); try again later") from error
+
+
+def told(found: Iterable[Fetched]) -> list[str]:
+    """Return a line for each image that could not be had, the first few of them."""
+    lost = {path: reason for one in found for path, reason in one.lost.items()}
+    lines = [f"not to be had: {path} ({reason})" for path, reason in list(lost.items())[:LISTED]]
+    more = len(lost) - LISTED
+    return [*lines, f"and {more:,} more"] if more > 0 else lines
+
+
+def steps(found: Sequence[Fetched], data_root: Path) -> list[str]:
+    """Return what only a person can do, each once."""
+    sources = [source for one in found for source in one.by_hand]
+    said = [f"{s.why}: {s.steps.format(data=shlex.quote(str(data_root)))}" for s in sources]
+    return list(dict.fromkeys(said))
+
+
+SPARE = 1 << 28
+"""Bytes of the disk that stay free."""
+
+
+def check_room(needed: int, place: Path) -> None:
+    """Raise `DataError` where a disk is too small for `needed` bytes more."""
+    folder = place
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if needed and needed + SPARE > free:
+        raise DataError(
+            f"{place} needs {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB left; "
+            "make room, or name another folder with --data"
+        )
+
+
+@contextmanager
+def no_empty_folders(places: Iterable[Path]) -> Iterator[None]:
+    """Remove the folders of these places that the block makes and puts nothing into."""
+    above = {folder for place in places for folder in (place, *place.parents)}
+    new = [folder for folder in above if not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in sorted(new, key=lambda f: len(f.parts), reverse=True):
+            with suppress(OSError):  # it is not there, holds something, or is a file
+                folder.rmdir()
+
+
+@contextmanager
+def alone(data_root: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Let one process at a time put files below a data root; the others wait.
+
+    Raises:
+        DataError: It is no folder and cannot be made one.
+    """
+    try:
+        data_root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"no folder can be made at {data_root} ({error.strerror}); name another with --data"
+        ) from error
+    handle = os.open(data_root, os.O_RDONLY)
+    try:
+        if take_lock(handle, data_root, shared=False, wait=False) is Lock.HELD:
+            say(f"{data_root}: waiting for another clic-data fetch")
+            take_lock(handle, data_root, shared=False, wait=True)
+        yield
+    finally:
+        os.close(handle)  # which gives the lock back

@@ -1,0 +1,298 @@
+"""Differences between models, with paired bootstrap intervals.
+
+Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3: the percentile
+interval. Paired: a resample draws units (rows, mostly) and takes every model's outcomes on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from clic.errors import DataError
+from clic.evaluation.report.paired_rows import Observed, Path, leaves, observe
+from clic.evaluation.report.report import Report
+from clic.seeding import generator
+
+RESAMPLES = 10_000
+LEVEL = 95
+SEED = 0
+# Numbers held at once while resampling: bounds the memory to some tens of megabytes.
+BLOCK = 1 << 21
+SAME = ("version", "sha256")
+CLOSE = 1e-9  # percentage points: sums in another order
+
+
+class Interval(NamedTuple):
+    """A difference to the first model in percentage points, and the ends of its interval."""
+
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How models differ from the first one.
+
+    Attributes:
+        names: The models; the first is what the others are compared with.
+        intervals: By benchmark and number, one for each of the other models.
+        resamples: Number of resamples.
+        seed: Their seed.
+    """
+
+    names: tuple[str, ...]
+    intervals: dict[str, dict[Path, list[Interval]]]
+    resamples: int = RESAMPLES
+    seed: int = SEED
+
+    def get(self, bench: str, path: Path, index: int) -> Interval | None:
+        """Return the interval of the model with this index; None where there is none."""
+        found = self.intervals.get(bench, {}).get(path)
+        return found[index - 1] if found and index else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what stands under `comparison` in the JSON of several reports."""
+        listed = [
+            {
+                "benchmark": bench,
+                **({"category": name, "metric": metric} if metric else {"measure": name}),
+                "model": self.names[index],
+                **interval._asdict(),
+            }
+            for bench, numbers in self.intervals.items()
+            for (name, metric), found in numbers.items()
+            for index, interval in enumerate(found, start=1)
+        ]
+        return {
+            "first": self.names[0],
+            "method": "paired bootstrap, percentile interval",
+            "level": LEVEL,
+            "resamples": self.resamples,
+            "seed": self.seed,
+            "differences": listed,
+        }
+
+
+def compare(
+    reports: Sequence[Report],
+    observed: Sequence[Mapping[str, Observed]] | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Comparison:
+    """Return every number's difference to the first model, with its 95 % interval.
+
+    Args:
+        reports: At least two models' numbers.
+        observed: For each of them the outcomes by benchmark, see `observe_report`; None takes them
+            from the reports' rows.
+        resamples: Number of resamples.
+        seed: Their seed; each benchmark draws from a generator of its own.
+        advance: Called after each benchmark.
+
+    Raises:
+        DataError: Two models were not scored on the same rows of the same version.
+    """
+    if observed is None:
+        observed = [observe_report(report) for report in reports]
+    names = [name for name in reports[0].benchmarks if all(name in r.benchmarks for r in reports)]
+    intervals = {}
+    for name in names:
+        check_pairs(name, reports, [one[name] for one in observed])
+        paths = [p for p in leaves(reports[0].benchmarks[name]) if observed[0][name].has(p)]
+        drawn = generator(seed, f"bootstrap/{name}")
+        intervals[name] = bootstrap([one[name] for one in observed], paths, drawn, resamples)
+        advance(1)
+    return Comparison(tuple(report.name for report in reports), intervals, resamples, seed)
+
+
+def observe_report(report: Report) -> dict[str, Observed]:
+    """Return the outcomes of a report that kept its rows, by benchmark.
+
+    Raises:
+        DataError: The rows are not those that make the report's numbers.
+    """
+    found: dict[str, Observed] = {}
+    sources = report.provenance.get("benchmarks", {})
+    for bench, rows in groupby(report.rows, key=lambda row: str(row["benchmark"])):
+        try:
+            found[bench] = observe(rows, report.benchmarks[bench], sources.get(bench, {}))
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"a row of {report.name} on {bench} is not as this version writes it ({error}); "
+                "score the model anew"
+            ) from error
+    for bench, form in report.benchmarks.items():
+        if bench not in found:
+            raise DataError(f"there are no rows of {report.name} on {bench}; score it anew")
+        _check(report.name, bench, form, found[bench])
+    return found
+
+
+def _check(name: str, bench: str, form: dict[str, Any], observed: Observed) -> None:
+    """Refuse rows that do not make the numbers that stand beside them."""
+    for path, value in leaves(form).items():
+        if observed.has(path) and abs(observed.value(path) - value) > CLOSE:
+            raise DataError(
+                f"the rows of {name} do not belong to its report: {bench} "
+                f"{' '.join(filter(None, path))} is {observed.value(path):.2f} by the rows and "
+                f"{value:.2f} by the report; write both files anew"
+            )
+
+
+def check_pairs(bench: str, reports: Sequence[Report], observed: Sequence[Observed]) -> None:
+    """Refuse to pair rows that are not the same.
+
+    Raises:
+        DataError: Version, content or the rows that were scored differ.
+    """
+    sources = [report.provenance.get("benchmarks", {}).get(bench, {}) for report in reports]
+    first = reports[0].name
+    for report, source, one in zip(reports[1:], sources[1:], observed[1:], strict=True):
+        for key in SAME:
+            if source.get(key) != sources[0].get(key):
+                raise DataError(
+                    f"{bench}: {first} and {report.name} were scored on different data ({key} "
+                    f"{_short(sources[0].get(key))} and {_short(source.get(key))}); score both "
+                    "with one version of the files, one --split and one --seed"
+                )
+        if one.digest != observed[0].digest:
+            counts = [
+                f"{s.get('rows')} of {s.get('rows_of_the_whole')}" for s in (sources[0], source)
+            ]
+            raise DataError(
+                f"{bench}: {first} and {report.name} were scored on different rows ({counts[0]} "
+                f"and {counts[1]}); score both on the same images"
+            )
+
+
+def _short(value: object) -> str:
+    return str(value)[:12]
+
+
+def _rows(source: Mapping[str, Any]) -> str:
+    return f"{source.get('rows')} of {source.get('rows_of_the_whole')}"
+
+
+def bootstrap(
+    models: Sequence[Observed],
+    paths: Sequence[Path],
+    generator: np.random.Generator,
+    resamples: int = RESAMPLES,
+) -> dict[Path, list[Interval]]:
+    """Return each number's differences to the first model with their percentile intervals.
+
+    A resample draws as many units as there are, with replacement, among units that take part in
+    the same numbers: for rows in categories that is within each category, so that no category
+    changes its size. Units on which all models did the same are exchangeable, so their number in a
+    resample is drawn at once, from a multinomial distribution.
+
+    Args:
+        models: M models' outcomes, on the same units.
+        paths: The numbers.
+        generator: Source of the draws.
+        resamples: Number of resamples R.
+    """
+    series = list(models[0].series)
+    strata = _strata(models, series)
+    columns = len(series) * (1 + len(models))
+    widest = max(len(stratum.counts) for stratum in strata)
+    block = max(1, min(resamples, BLOCK // (widest + 2 * columns)))
+    parts = []
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        sums = np.zeros((size, columns))
+        for stratum in strata:
+            total = int(stratum.counts.sum())
+            drawn = generator.multinomial(total, stratum.counts / total, size=size)
+            sums[:, stratum.columns] += drawn @ stratum.patterns
+        parts.append(_differences(models, paths, series, sums))
+    drawn_differences = np.concatenate(parts)
+    tail = (100 - LEVEL) / 200
+    # A resample may miss a rare category whole, where units span categories.
+    low, high = np.nanquantile(drawn_differences, [tail, 1 - tail], axis=0)
+    return {
+        path: [
+            Interval(model.value(path) - models[0].value(path), float(low[i, m]), float(high[i, m]))
+            for m, model in enumerate(models[1:])
+        ]
+        for i, path in enumerate(paths)
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class _Stratum:
+    """Units that take part in the same K series: each distinct pattern, and how often it occurs.
+
+    Attributes:
+        counts: int64 [P].
+        patterns: float64 [P, K * (1 + M)]: the number of observations in each of the K series,
+            then for each model how many of them are right.
+        columns: int64 [K * (1 + M)], where these stand among the sums over all S series.
+    """
+
+    counts: np.ndarray
+    patterns: np.ndarray
+    columns: np.ndarray
+
+
+def _strata(models: Sequence[Observed], series: Sequence[Path]) -> list[_Stratum]:
+    takes_part: list[list[int]] = [[] for _ in range(models[0].units)]
+    for s, path in enumerate(series):
+        for unit in np.unique(models[0].series[path].unit).tolist():
+            takes_part[unit].append(s)
+    members: dict[tuple[int, ...], list[int]] = {}
+    for unit, mine in enumerate(takes_part):
+        members.setdefault(tuple(mine), []).append(unit)
+    return [
+        _stratum(models, series, np.array(mine), np.array(units)) for mine, units in members.items()
+    ]
+
+
+def _stratum(
+    models: Sequence[Observed], series: Sequence[Path], mine: np.ndarray, units: np.ndarray
+) -> _Stratum:
+    position = np.full(models[0].units, -1)
+    position[units] = np.arange(len(units))
+
+    def count(unit: np.ndarray) -> np.ndarray:
+        place = position[unit]
+        return np.bincount(place[place >= 0], minlength=len(units))
+
+    parts = [count(models[0].series[series[s]].unit) for s in mine]
+    for model in models:
+        own = [model.series[series[s]] for s in mine]
+        parts += [count(one.unit[one.right]) for one in own]
+    patterns, counts = np.unique(np.stack(parts, 1), axis=0, return_counts=True)
+    columns = np.concatenate([mine + len(series) * m for m in range(1 + len(models))])
+    return _Stratum(counts, patterns.astype(np.float64), columns)
+
+
+def _differences(
+    models: Sequence[Observed], paths: Sequence[Path], series: Sequence[Path], sums: np.ndarray
+) -> np.ndarray:
+    """Return [block, numbers, M - 1]: each resample's differences to the first model."""
+    S = len(series)
+    seen = sums[:, :S]
+    column = {path: s for s, path in enumerate(series)}
+
+    def percent(path: Path, m: int) -> np.ndarray:
+        if path in models[0].means:
+            of = models[0].means[path]
+            return np.mean([percent(part, m) for part in of], axis=0)
+        s = column[path]
+        with np.errstate(invalid="ignore"):
+            return 100 * sums[:, S * (1 + m) + s] / seen[:, s]
+
+    first = [percent(path, 0) for path in paths]
+    others = range(1, len(models))
+    return np.stack(
+        [np.stack([percent(p, m) - first[i] for m in others], 1) for i, p in enumerate(paths)], 1
+    )

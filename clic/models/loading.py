@@ -1,0 +1,283 @@
+"""A CLIP-like model with what belongs to it, made by open_clip.
+
+The Hugging Face hub, where it cannot be reached: what is on disk is used at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import torch
+from torch import Tensor
+
+from clic.errors import ModelError
+from clic.models import hugging_face, trust
+from clic.models import weight_files as weights
+from clic.models.source import INCLUDED, ModelSource, resolve
+from clic.models.towers import SCALARS, OpenClip
+
+Tokenizer = Callable[[list[str]], Tensor]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How an image becomes the vision tower's input.
+
+    Attributes:
+        size: Side S of the square input in pixels.
+        mean: Mean of each channel, of pixels in 0 to 1.
+        std: Standard deviation of each channel.
+        interpolation: `bicubic` or `bilinear`.
+        resize_mode: `shortest` (then centre crop), `squash` or `longest` (then black bars).
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
+
+
+@dataclass
+class ClipModel:
+    """An open_clip model together with its tokenizer, preprocessing and architecture.
+
+    Attributes:
+        model: open_clip's module (CLIP or CustomTextCLIP).
+        tokenizer: list of N captions -> int64 [N, L].
+        preprocess: What its vision tower expects.
+        source: Where it came from.
+    """
+
+    model: OpenClip
+    tokenizer: Tokenizer
+    preprocess: Preprocess
+    source: ModelSource
+
+    @property
+    def context_length(self) -> int:
+        """Number L of tokens of the text tower's input."""
+        return int(getattr(self.tokenizer, "context_length", 77))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+
+def create(
+    name: str,
+    pretrained: str | None = INCLUDED,
+    device: torch.device | str = "cpu",
+    quick_gelu: bool | None = None,
+) -> ClipModel:
+    """Build a model and load its weights, in fp32.
+
+    Args:
+        name: See `resolve`.
+        pretrained: See `resolve`; None leaves the weights random (torch's global seed).
+        device: Where the weights go.
+        quick_gelu: See `resolve`.
+
+    Raises:
+        ModelError: The model cannot be found, or its weights do not fit the architecture.
+    """
+    return build(resolve(name, pretrained, quick_gelu), device)
+
+
+def build(source: ModelSource, device: torch.device | str = "cpu") -> ClipModel:
+    """Build the model that `resolve` found; see `create`."""
+    with quiet():
+        try:
+            clip = _build(source, device)
+        except ImportError as error:
+            raise ModelError(
+                f"model {source.name!r} needs the package {error.name!r}; pip install {error.name}"
+            ) from error
+        except (RuntimeError, ValueError, TypeError, KeyError, AssertionError, OSError) as error:
+            raise _not_built(source, error) from error
+    if source.pretrained is not None:
+        weights.check_numbers(clip.model.state_dict(), source.weights_file or source.reference)
+    return clip
+
+
+def _build(source: ModelSource, device: torch.device | str) -> ClipModel:
+    import open_clip
+
+    if source.hugging_face_folder is not None:
+        return _from_hugging_face(source, source.hugging_face_folder, device)
+    trust.check_towers(source.architecture)
+    own = source.weights_file is not None or source.pretrained is None
+    is_architecture = not source.open_clip_name.startswith(("local-dir:", "hf-hub:"))
+    quick_gelu = bool(source.architecture.get("quick_gelu", False))
+    model = open_clip.create_model(
+        source.open_clip_name,
+        pretrained=source.pretrained if is_architecture and not own else None,
+        load_weights=not own,
+        require_pretrained=not own,
+        pretrained_text=False,
+        force_quick_gelu=quick_gelu,  # spares a tag the warning that it was trained with it
+        quick_gelu=quick_gelu,  # alone would do, and can switch it off
+        device=device,
+    )
+    if source.weights_file is not None:
+        _load(model, source.weights_file)
+    return ClipModel(model, tokenizer_of(source), _preprocess_of(model), source)
+
+
+def _load(model: OpenClip, file: Path) -> None:
+    """Load a weights file, as open_clip's `load_checkpoint` does with one that it reads itself."""
+    from open_clip import factory
+
+    if file.suffix in (".npz", ".npy"):  # of big_vision
+        factory.load_checkpoint(model, str(file))
+        return
+    state = weights.read(file)
+    if any(name.startswith(("text_model.", "vision_model.")) for name in state):
+        raise ModelError(
+            f"{file} has Hugging Face's names of tensors; name its folder, with config.json beside "
+            "the file, as the model"
+        )
+    state = factory.convert_state_dict(model, state)
+    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+        state = factory.convert_to_custom_text_state_dict(state)
+    for name in SCALARS:
+        own = getattr(model, name, None)
+        if own is not None and name in state:
+            state[name] = state[name].reshape(own.shape)
+    if "logit_bias" not in state and getattr(model, "logit_bias", None) is not None:
+        state["logit_bias"] = torch.zeros_like(model.logit_bias)
+    position_ids = "text.transformer.embeddings.position_ids"
+    if position_ids in state and position_ids not in model.state_dict():  # of older transformers
+        del state[position_ids]
+    factory.resize_pos_embed(state, model)
+    factory.resize_text_pos_embed(state, model)
+    model.load_state_dict(state)
+
+
+def tokenizer_of(source: ModelSource) -> Tokenizer:
+    """Return the tokenizer of a model that need not be built."""
+    import open_clip
+
+    if source.hugging_face_folder is not None:
+        context_length = source.architecture["text_cfg"]["context_length"]
+        return open_clip.SimpleTokenizer(context_length=context_length)
+    if source.architecture["text_cfg"].get("hf_tokenizer_name"):
+        return open_clip.get_tokenizer(source.open_clip_name, trust_remote_code=False)
+    return open_clip.get_tokenizer(source.open_clip_name)
+
+
+def _from_hugging_face(source: ModelSource, folder: Path, device: torch.device | str) -> ClipModel:
+    import open_clip
+    from open_clip.transform import PreprocessCfg
+
+    model = open_clip.CLIP(**source.architecture)
+    size = source.architecture["vision_cfg"]["image_size"]
+    config = {**vars(PreprocessCfg()), **hugging_face.preprocess(folder, size)}
+    open_clip.set_model_preprocess_cfg(model, config)
+    if source.pretrained is not None:
+        model.load_state_dict(hugging_face.weights(folder))
+    model.to(device)
+    return ClipModel(model, tokenizer_of(source), _preprocess_of(model), source)
+
+
+def _not_built(source: ModelSource, error: Exception) -> ModelError:
+    # A state dict that does not fit lists every tensor: the first few say enough.
+    if "trust_remote_code" in str(error):  # transformers advises to run it
+        return ModelError(
+            f"the text tower or tokenizer of {source.name!r} brings its own code, which is not run "
+            "here; take a model that does with transformers' own classes"
+        )
+    reason = textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" ...")
+    remedy = ""
+    if "download" in reason:
+        remedy = (
+            "; check the network, or fetch the weights elsewhere and give the file as ARCH:FILE "
+            "(clic-train: model.pretrained=FILE; a folder as local-dir:PATH)"
+        )
+    weights = source.pretrained or "random weights"
+    return ModelError(f"model {source.name!r} ({weights}) could not be built: {reason}{remedy}")
+
+
+_EXPECTED = "No pretrained weights loaded"  # open_clip builds, and the file is read here
+_told: set[str] = set()
+
+
+def _tell(record: logging.LogRecord) -> bool:
+    """Show a warning of open_clip once; its errors are raised, and told as such."""
+    text = record.getMessage()
+    if record.levelno == logging.WARNING and _EXPECTED not in text and text not in _told:
+        _told.add(text)
+        print(f"open_clip: {text}", file=sys.stderr)
+    return False
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence open_clip and the hub's client, but for open_clip's warnings."""
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.CRITICAL)
+    logging.root.addFilter(_tell)  # open_clip logs to the root
+    try:
+        yield
+    finally:
+        logging.root.removeFilter(_tell)
+        hub.setLevel(level)
+
+
+def _preprocess_of(model: OpenClip) -> Preprocess:
+    config = model.visual.preprocess_cfg
+    size = config["size"]
+    side = size if isinstance(size, int) else size[0]
+    if not isinstance(size, int) and len(set(size)) > 1:
+        raise ModelError(f"the vision tower's input of {size} pixels is not square; take another")
+    if config.get("resize_mode") == "longest" and config.get("fill_color", 0):
+        raise ModelError(
+            f"the model's preprocess_cfg asks for fill_color={config['fill_color']} around images; "
+            "only black bars (0) are supported"
+        )
+    return Preprocess(
+        size=side,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config.get("interpolation", "bicubic"),
+        resize_mode=config.get("resize_mode", "shortest"),
+    )
+
+
+OFFLINE = "HF_HUB_OFFLINE"
+ENDPOINT = "HF_ENDPOINT"
+SECONDS = 3.0
+
+
+def go_offline_if_unreachable() -> None:
+    """Set HF_HUB_OFFLINE where the hub's host does not answer, before its client is imported.
+
+    The client would otherwise try for about a minute before it looks at what was downloaded
+    earlier, or gives up. Nothing is done where the variable is set, where a proxy stands between,
+    or where the client was imported already and has read its settings.
+    """
+    if OFFLINE in os.environ or getproxies() or "huggingface_hub.constants" in sys.modules:
+        return
+    address = urlsplit(os.environ.get(ENDPOINT) or "https://huggingface.co")
+    port = address.port or (80 if address.scheme == "http" else 443)
+    try:
+        socket.create_connection((address.hostname or "", port), timeout=SECONDS).close()
+    except OSError:
+        os.environ[OFFLINE] = "1"
+        print(
+            f"{address.hostname} cannot be reached, so only models on this disk are looked for "
+            f"({OFFLINE}=1)",
+            file=sys.stderr,
+        )

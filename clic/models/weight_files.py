@@ -1,0 +1,326 @@
+"""Weights out of one file, whatever it was saved by: nothing in the file is ever run.
+
+A pickle is read by torch's restricted unpickler alone. What that one refuses is told in a line,
+with a command that gets the tensors out where there are any.
+"""
+
+from __future__ import annotations
+
+import _compat_pickle
+import pickletools
+import re
+import shlex
+import sys
+import textwrap
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clic.errors import ModelError
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "weights")
+"""Entries under which training code keeps a model's weights beside its own state."""
+PREFIXES = ("module.", "model.", "_orig_mod.")
+"""What DistributedDataParallel, Lightning and torch.compile put before every name."""
+COMPILED = "_orig_mod."  # a compiled part of a model has it within its names
+SIZES = ("input_resolution", "context_length", "vocab_size")
+"""Numbers that OpenAI's archives keep among their tensors."""
+
+_ZIP = b"PK\x03\x04"
+_PICKLE = b"\x80"
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a weights file by the names that the model itself gives them.
+
+    Wrappers (`{"state_dict": ...}`) and prefixes (`module.`, `_orig_mod.`) are taken off, in any
+    nesting.
+
+    Args:
+        path: A safetensors file, or what torch.save wrote.
+
+    Raises:
+        ModelError: The file holds no weights, more than weights, or is damaged.
+    """
+    return _plain(path, _content(path))
+
+
+def convert(path: str | Path, out: str | Path) -> Path:
+    """Write the weights of a file that holds more than weights as safetensors; return `out`.
+
+    No class or function that the file names is imported or called: objects come as the bare
+    attributes they were saved with, and a whole model gives the tensors among its attributes.
+
+    Raises:
+        ModelError: There are no weights to be found, or `out` exists.
+    """
+    from safetensors.torch import save_file
+
+    path, out = Path(path), Path(out)
+    if out.exists():
+        raise ModelError(f"{out} exists; choose another name")
+    tensors = _plain(path, _inert(path))
+    save_file({name: value.detach().clone().contiguous() for name, value in tensors.items()}, out)
+    return out
+
+
+def check_numbers(tensors: Mapping[str, Tensor], where: object) -> None:
+    """Refuse weights that hold NaN, which a training or a score would blame on something else.
+
+    Raises:
+        ModelError: Names the first such tensor.
+    """
+    floating = {name: value for name, value in tensors.items() if value.is_floating_point()}
+    if not floating:
+        return
+    broken = torch.stack([value.isnan().any() for value in floating.values()]).tolist()
+    for name, has_nan in zip(floating, broken, strict=True):
+        if has_nan:
+            raise ModelError(
+                f"tensor {name!r} of {where} holds NaN, so the model can compute nothing; "
+                "get the weights again, or take an earlier checkpoint"
+            )
+
+
+def _content(path: Path) -> Any:
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder, not a weights file; name the folder as the model")
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}); give another file") from error
+    _check_not_text(path, head)
+    if path.suffix == ".safetensors" or head[8:9] == b"{":
+        return _safetensors(path)
+    if head.startswith(_ZIP):
+        _check_archive(path)
+    elif not head.startswith(_PICKLE):
+        raise ModelError(
+            f"{path} is no weights file: neither safetensors nor written by torch.save; "
+            "is it the right file, and whole?"
+        )
+    try:
+        return _restricted(path)
+    except Exception as error:  # what a restricted unpickler raises on foreign bytes has no end
+        raise _not_read(path, error) from error
+
+
+def _restricted(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd pickles; whether they can be read is told anyway
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_not_text(path: Path, head: bytes) -> None:
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if not head:
+        raise ModelError(f"{path} is empty; get it again")
+    if text.startswith(b"version https://git-lfs"):
+        raise ModelError(
+            f"{path} is a pointer of git LFS, not the weights; run `git lfs pull` in its repository"
+        )
+    if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")):
+        raise ModelError(
+            f"{path} is a web page, not weights; download the file itself (on the Hugging Face "
+            "hub the link with /resolve/, not /blob/)"
+        )
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{path} cannot be read ({error}): it is damaged or cut short, so the model could not "
+            "be built; get it again"
+        ) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a zip archive that is not torch.save's; TorchScript is a program, and told so."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.rpartition("/")[2] for name in archive.namelist()]
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise ModelError(f"{path} is damaged or cut short ({error}); get it again") from error
+    if "constants.pkl" in names:
+        code = (
+            "import torch; torch.save("
+            f"torch.jit.load({str(path)!r}, map_location='cpu').state_dict(), {_beside(path)!r})"
+        )
+        raise ModelError(
+            f"{path} is a TorchScript archive: a program, which is not run here; if you trust "
+            f"where it comes from, take its weights out with: {_command(code)}"
+        )
+    if "data.pkl" not in names:
+        raise ModelError(f"{path} is a zip archive that torch.save did not write; unpack it first")
+
+
+def _not_read(path: Path, error: Exception) -> ModelError:
+    found = re.search(r"(?:WeightsUnpickler error:\s*|(?=Trying to load))([^\n]+)", str(error))
+    reason = textwrap.shorten(found[1] if found else str(error), 120, placeholder=" ...")
+    try:
+        _plain(path, _inert(path))
+    except ModelError:
+        return ModelError(
+            f"{path} cannot be read as weights ({reason}); get it again if it is damaged, else "
+            "write torch.save(model.state_dict(), FILE) where it was made"
+        )
+    out = str(Path(_beside(path)).with_suffix(".safetensors"))
+    code = f"from clic.models.weight_files import convert; print(convert({str(path)!r}, {out!r}))"
+    return ModelError(
+        f"{path} holds more than weights, and reading that could run foreign code; convert it "
+        f"with (runs none of it): {_command(code)}"
+    )
+
+
+def _beside(path: Path) -> str:
+    return str(path.with_name(f"{path.stem}-weights{path.suffix}"))
+
+
+def _command(code: str) -> str:
+    return f"{shlex.quote(sys.executable or 'python')} -c {shlex.quote(code)}"
+
+
+class _Bare:
+    """Stands in for any object that takes its state as something other than attributes."""
+
+    def __init__(self, *arguments: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def _made_bare(cls: type, *arguments: object) -> OrderedDict[Any, Any]:
+    return OrderedDict()  # the one type that the unpickler gives both entries and attributes
+
+
+def _stand_in(name: str) -> type:
+    """Return a class that the unpickler takes for `name`, and that does nothing."""
+    module, _, last = name.rpartition(".")
+    if module.split(".")[0] in ("numpy", "functools"):
+        return type(last, (_Bare,), {"__module__": module})
+    return type(last, (), {"__module__": module, "__new__": _made_bare})
+
+
+def _inert(path: Path) -> Any:
+    """Return what torch.save wrote, every foreign class and function replaced by a stand-in.
+
+    torch's restricted unpickler looks at its own list first, so tensors come as they are.
+    """
+    try:
+        names = set(_globals(path))
+        with torch.serialization.safe_globals([_stand_in(name) for name in names]):
+            return _restricted(path)
+    except Exception as error:
+        raise ModelError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _globals(path: Path) -> Iterator[str]:
+    """Yield the name of each class and function in a file of torch.save, old or new."""
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(path):
+            for _ in range(4):  # a magic number, a version, the machine, then the object
+                yield from _named(file)
+            return
+    with zipfile.ZipFile(path) as archive:
+        inner = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+        yield from _named(archive.read(inner))
+
+
+def _named(pickled: Any) -> Iterator[str]:
+    for code, argument, _ in pickletools.genops(pickled):
+        if code.name == "GLOBAL":
+            module, _, name = str(argument).partition(" ")
+            # Names of Python 2, as the unpickler reads them.
+            module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
+            yield f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}"
+
+
+def _plain(path: Path, content: Any) -> dict[str, Tensor]:
+    """Take wrappers and prefixes off."""
+    while isinstance(content, Mapping) and not _module_state(content):
+        wrapper = next((name for name in WRAPPERS if _holds(content.get(name))), None)
+        if wrapper is None:
+            break
+        content = content[wrapper]
+    found = _module_state(content) or content
+    if not isinstance(found, Mapping) or not found:
+        what = "nothing" if isinstance(content, Mapping) else type(content).__name__
+        raise ModelError(f"{path} holds {what} and not the weights of a model; give another file")
+    foreign = [str(name) for name, value in found.items() if not isinstance(value, Tensor)]
+    if foreign:
+        raise ModelError(
+            f"{path}: its entry {foreign[0]!r} is no tensor, and none of "
+            f"{', '.join(WRAPPERS)} is in it; save model.state_dict() alone"
+        )
+    return _renamed(path, {str(name): value for name, value in found.items()})
+
+
+def _holds(value: Any) -> bool:
+    return isinstance(value, Mapping) and (bool(value) or bool(_module_state(value)))
+
+
+def _renamed(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    while prefix := next((p for p in PREFIXES if all(n.startswith(p) for n in tensors)), None):
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    plain = {
+        name.replace(COMPILED, ""): value for name, value in tensors.items() if name not in SIZES
+    }
+    if len(plain) < len([name for name in tensors if name not in SIZES]):
+        raise ModelError(f"{path}: two tensors have one name, with and without {COMPILED!r}")
+    return plain
+
+
+def _module_state(module: Any) -> dict[str, Tensor]:
+    """Return the state dict of a model whose attributes were read without its class."""
+    if isinstance(module, nn.Module):
+        return module.state_dict()
+    attributes = getattr(module, "__dict__", {})
+    if "_parameters" not in attributes or "_modules" not in attributes:
+        return {}
+    hidden = attributes.get("_non_persistent_buffers_set") or ()
+    found = {
+        name: value
+        for kind in ("_parameters", "_buffers")
+        for name, value in (attributes.get(kind) or {}).items()
+        if isinstance(value, Tensor) and name not in hidden
+    }
+    for name, child in attributes["_modules"].items():
+        found.update({f"{name}.{inner}": value for inner, value in _module_state(child).items()})
+    return found
+
+
+def architectures(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return open_clip's own architectures whose tensors have these names and shapes."""
+    import open_clip
+
+    shapes = {name: value.shape for name, value in tensors.items()}
+    embedding = shapes.get("token_embedding.weight", shapes.get("text.token_embedding.weight"))
+    found = []
+    for name in open_clip.list_models():
+        config = open_clip.get_model_config(name)
+        text, vision = config["text_cfg"], config["vision_cfg"]
+        plain = not {"hf_model_name", "timm_model_name"} & {*text, *vision}
+        # Only what is of the right width is built, for that takes a moment each.
+        if "multimodal_cfg" in config or not plain or embedding is None:
+            continue
+        if (text.get("vocab_size", 49408), text.get("width", 512)) != tuple(embedding):
+            continue
+        kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
+        with torch.device("meta"):
+            model = kind(**config)
+        if {key: value.shape for key, value in model.state_dict().items()} == shapes:
+            found.append(name)
+    return found

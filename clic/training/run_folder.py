@@ -1,0 +1,311 @@
+"""Which folder a run writes to, and whether it continues what is there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+from weakref import WeakSet
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]  # what OmegaConf reads with
+
+from clic import runs
+from clic.config.train_settings import Config
+from clic.errors import ConfigError, ModelError, redact
+from clic.io.locks import Lock, take_lock
+from clic.io.terminal import say
+from clic.training import checkpoint
+
+LOCK_FILE = ".lock"
+PATIENCE = 10.0
+"""Seconds that a killed process is given to end, before its run counts as being trained."""
+POLL = 0.1
+UNFINISHED = tuple(f".{name}-*" for name in (runs.MODEL, runs.BASE, "step"))
+"""Folders that a kill leaves while the model or a checkpoint is written."""
+FREE_TO_CHANGE = (
+    "train.resume",
+    "train.run_name",
+    "train.runs_dir",
+    "train.device",
+    "train.save_every",
+    "train.keep_checkpoints",
+    "train.log_every",
+    "train.eval_every",
+    "train.eval_bench",
+    "train.eval_on_test",
+    "train.max_skipped",
+    "data.workers",
+    "data.cache_dir",
+    "data.cache_gb",
+    "data.allow_reorder",
+    "wandb",
+)
+"""Settings that do not change what is trained, so a run may be continued with other values."""
+
+
+@dataclass
+class RunFolder:
+    """Where a run writes.
+
+    Attributes:
+        path: The folder.
+        checkpoint: Checkpoint to continue from, None to start from the base model.
+        continued: Whether the folder belongs to an earlier, unfinished start of this run.
+    """
+
+    path: Path
+    checkpoint: Path | None = None
+    continued: bool = False
+
+
+def choose(config: Config) -> RunFolder:
+    """Find the run to continue, or name a new one; makes nothing.
+
+    Raises:
+        ConfigError: The named run is finished, is being trained by another process, or was
+            started with other settings.
+        ModelError: `train.resume` names no complete checkpoint.
+    """
+    train = config.train
+    root = Path(train.runs_dir).expanduser()
+    if train.resume not in ("auto", "never"):
+        start = Path(train.resume).expanduser().resolve()
+        if not (start / runs.COMPLETE).is_file():
+            raise ModelError(
+                f"train.resume={train.resume} is no complete checkpoint; name a folder such as "
+                f"{root}/RUN/{runs.CHECKPOINTS}/{runs.step_folder(100)}, or auto, or never"
+            )
+        checkpoint.check(start)
+        return _checked(RunFolder(_new(root, config), start), config)
+    if train.run_name is not None:
+        return _named(root / train.run_name, config)
+    if train.resume == "auto":
+        deadline = time.monotonic() + PATIENCE
+        for path in _by_age(root, config.name):
+            if (
+                not runs.is_finished(path)
+                and _is_same(path, config)
+                and _is_free(path, deadline)
+                and not runs.is_finished(path)  # meanwhile
+            ):
+                return _continued(path)
+    return _checked(RunFolder(_new(root, config)), config)
+
+
+def _checked(place: RunFolder, config: Config) -> RunFolder:
+    """Return a new run's place, where its folder could be made; tells it before the model loads."""
+    existing = next(parent for parent in place.path.absolute().parents if parent.exists())
+    try:  # permissions alone do not tell: on some file systems no folder can be made at all
+        os.rmdir(tempfile.mkdtemp(prefix=".clic-", dir=existing))
+    except OSError as error:
+        raise _unmakeable(place, config, error) from error
+    return place
+
+
+def _unmakeable(place: RunFolder, config: Config, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"train.runs_dir={config.train.runs_dir}: cannot make {place.path}: "
+        f"{error.strerror}; choose another folder"
+    )
+
+
+def _is_same(path: Path, config: Config) -> bool:
+    try:
+        return not differences(path, config)
+    except ConfigError as error:
+        say(f"WARNING: {error}; it is not continued")
+        return False
+
+
+def _named(path: Path, config: Config) -> RunFolder:
+    if not path.exists():
+        return _checked(RunFolder(path), config)
+    _check_unfinished(path, config)
+    changed = differences(path, config)
+    if changed:
+        raise ConfigError(
+            f"{path} was started with other settings ({'; '.join(changed[:3])}); "
+            "restore them, or choose another train.run_name"
+        )
+    if not _is_free(path, time.monotonic() + PATIENCE):
+        raise _taken(path)
+    _check_unfinished(path, config)  # who held it may have ended well
+    return _continued(path)
+
+
+def _check_unfinished(path: Path, config: Config) -> None:
+    if config.train.resume == "never" or runs.is_finished(path) or not runs.is_run(path):
+        state = "is a finished run" if runs.is_finished(path) else "exists"
+        raise ConfigError(
+            f"train.run_name={path.name}: {path} {state}; choose another name, or remove the folder"
+        )
+
+
+def _new(root: Path, config: Config) -> Path:
+    if config.train.run_name is not None:
+        path = root / config.train.run_name
+        if path.exists():
+            raise ConfigError(f"train.run_name={path.name}: {path} exists; choose another name")
+        return path
+    stem = f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    path, number = root / stem, 2
+    while path.exists():
+        path, number = root / f"{stem}-{number}", number + 1
+    return path
+
+
+def _by_age(root: Path, name: str) -> list[Path]:
+    """Return the runs of an experiment, newest first."""
+    found = [path for path in root.glob(f"{name}-*") if (path / runs.CONFIG_FILE).is_file()]
+    return sorted(found, key=lambda p: (p / runs.CONFIG_FILE).stat().st_mtime, reverse=True)
+
+
+def _continued(path: Path) -> RunFolder:
+    """Return a run with its newest checkpoint that is whole, and say which ones are not.
+
+    Raises:
+        ModelError: None of its checkpoints is whole.
+    """
+    damaged: list[str] = []
+    for folder in reversed(runs.complete_checkpoints(path)):
+        try:
+            checkpoint.check(folder)
+        except checkpoint.DamagedError as error:
+            damaged.append(str(error).partition(";")[0])
+            continue
+        for message in damaged:
+            say(f"WARNING: {message}; going back to {folder.name}")
+        return RunFolder(path, folder, continued=True)
+    if damaged:  # its start may have been another run's checkpoint, so that is not guessed
+        raise ModelError(
+            f"no checkpoint of {path} is whole: {'; '.join(damaged)}; remove {path}, or leave it "
+            "and begin another run with train.resume=never (and another train.run_name)"
+        )
+    return RunFolder(path, None, continued=True)
+
+
+def differences(run: Path, config: Config) -> list[str]:
+    """Return the settings of a run that differ from `config` and matter, as `name: then -> now`.
+
+    A setting that the run's file lacks is younger than the run, which had its default.
+
+    Raises:
+        ConfigError: The run's settings cannot be read.
+    """
+    free = (*FREE_TO_CHANGE, "train.batch_size") if config.data.allow_reorder else FREE_TO_CHANGE
+    then = {**_flat(redact(asdict(Config()))), **_flat(redact(_stored(run)))}
+    now = _flat(redact(asdict(config)))  # an address may be signed anew
+    return [
+        f"{key}: {then.get(key)} -> {now.get(key)}"
+        for key in sorted(then.keys() | now.keys())
+        if not key.startswith(free) and then.get(key) != now.get(key)
+    ]
+
+
+def _stored(run: Path) -> Any:
+    path = run / runs.CONFIG_FILE
+    try:
+        stored = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(
+            f"{path} cannot be read ({type(error).__name__}); mend it, or remove {run}"
+        ) from error
+    if not isinstance(stored, dict) or "model" not in stored:  # an empty file is no settings
+        raise ConfigError(f"{path} holds no settings; mend it, or remove {run}")
+    return stored
+
+
+def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(settings, dict):
+        return {prefix: settings}
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat.update(_flat(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def _is_free(run: Path, deadline: float) -> bool:
+    """Return whether no process trains a run, or stops doing so before the deadline."""
+    while (lock := lock_run(run)) is None:
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(POLL)
+    lock.close()
+    return True
+
+
+def _taken(run: Path) -> ConfigError:
+    return ConfigError(
+        f"{run} is being trained by another process; wait for it, or choose another train.run_name"
+    )
+
+
+def lock_run(run: Path) -> IO[str] | None:
+    """Take a run for this process, or return None where another process holds it.
+
+    The kernel drops the lock with the process, so a killed run is free once that has ended. On a
+    disk without locks a run counts as free.
+    """
+    path = run / LOCK_FILE
+    file = open(path, "a", encoding="utf-8")  # noqa: SIM115, it is held until the end
+    if take_lock(file, path, shared=False, wait=False) is Lock.HELD:
+        file.close()
+        return None
+    _held.add(file)
+    return file
+
+
+def _leave_to_parent() -> None:
+    """Close a forked child's copies, so that orphaned loader workers do not keep a run."""
+    for file in list(_held):
+        file.close()
+
+
+_held: WeakSet[IO[str]] = WeakSet()
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+def claim(place: RunFolder, config: Config) -> IO[str]:
+    """Make the run's folder where it is new, and take it for this process.
+
+    What a killed start has left half-written goes: nobody else writes here now.
+
+    Raises:
+        ConfigError: Another process trains it, or the folder cannot be made.
+    """
+    while not place.continued:
+        try:
+            place.path.mkdir(parents=True)
+            break
+        except FileExistsError:  # a run that started in the same second
+            place.path = _new(place.path.parent, config)
+        except OSError as error:
+            raise _unmakeable(place, config, error) from error
+    lock = lock_run(place.path)
+    if lock is None:
+        raise _taken(place.path)
+    for pattern in UNFINISHED:
+        for leftover in place.path.glob(pattern):
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover)
+    return lock
+
+
+def write_config(run: Path, config: Config) -> None:
+    """Write the resolved settings without secrets, whole or not at all; else the run goes."""
+    temporary = run / f".{runs.CONFIG_FILE}.tmp"
+    try:
+        kept = redact(OmegaConf.to_container(OmegaConf.structured(config)))
+        temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(kept)), encoding="utf-8")
+        os.replace(temporary, run / runs.CONFIG_FILE)
+    except OSError:
+        if not (run / runs.CONFIG_FILE).is_file():
+            shutil.rmtree(run)  # nothing could continue it, and its name would be taken
+        raise
