@@ -215,5 +215,5 @@ def _compare(reports: Sequence[Report], observed: Sequence[dict[str, Observed]])
     from clic.evaluation.report import comparison as compare
     from clic.io.terminal import progress_bar
 
-    with progress_bar(True, "intervals", len(reports[0].benchmarks)) as advance:
+    with progress_bar("intervals", len(reports[0].benchmarks)) as advance:
         return compare.compare(reports, observed, advance=advance)

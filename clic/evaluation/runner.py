@@ -21,6 +21,7 @@ from clic.evaluation.evaluation_plan import EvaluationPlan, Prepared, prepare
 from clic.evaluation.report.report import Report
 from clic.evaluation.tables import scoring
 from clic.evaluation.tables.cases import Table, used_images
+from clic.io.processes import usable_cores
 
 MOST_WORKERS = 16
 
@@ -190,9 +191,7 @@ def _told(scored: _Scored) -> _Scored:
 
 def _cores() -> int:
     """Return how many decoding threads a rank has cores for."""
-    usable = getattr(os, "sched_getaffinity", None)  # Linux: what a scheduler has given us
-    cores = len(usable(0)) if usable else os.cpu_count() or 1
-    return max(1, min(MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE") or 1)))
+    return max(1, min(MOST_WORKERS, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE") or 1)))
 
 
 def _identity(model: Any) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import http.client
 import re
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from clic.errors import DataError
 from clic.io import http_connection
+from clic.io.files import file_sha256
 from clic.io.http_connection import (
     Origin,
     Partial,
@@ -208,12 +208,3 @@ def _check(name: object, path: Path, sha256: str | None, size: int | None) -> No
             f"{name} has the SHA-256 {found} where {sha256.lower()} was expected; it is another "
             "file, or broken: remove it and try again"
         )
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -1,10 +1,12 @@
-"""Files that commands write: asked for before the work, and what the disk may answer."""
+"""Writing files: whole or not at all, and refused before the work rather than after it."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,25 +24,62 @@ DISK_ERRORS = (
     errno.ENAMETOOLONG,
     errno.EIO,
 )
-"""What a place can answer to a file: no permission, read-only, full, no folder, broken."""
+"""Errors that the user can mend: a permission, a full or broken disk, a wrong path."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, which takes its place when the block succeeds.
+
+    A reader sees the old file or the new one, never half of it. After an exception the temporary
+    file is removed and `path` is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_whole(path: Path, content: str | bytes, *, sync: bool = False) -> None:
+    """Write a file so that it is there in full or not at all, even after a kill.
+
+    Args:
+        path: The file; an existing one is replaced.
+        content: Text, which is written as UTF-8, or bytes.
+        sync: Wait until the content has reached the disk, so that it survives a power failure.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def disk_reason(error: OSError, path: str | Path | None = None) -> str:
-    """Return what the disk refused to do, and why, on one line."""
+    """Return which file or folder the system refused, and why, on one line."""
     place = path or error.filename
     return (
         f"cannot read or write {place if place is not None else 'a file'}: {error.strerror}; "
-        "choose another place, or mend its permissions or space"
+        "choose another place, or fix its permissions or free space"
     )
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn whatever keeps a file from being written into a mistake that is the user's to mend.
-
-    Raises:
-        ConfigError: The block raised an `OSError`.
-    """
+    """Turn an `OSError` of the block into a `ConfigError` that names the path."""
     try:
         yield
     except OSError as error:
@@ -48,10 +87,11 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def check_writable(*paths: str | None) -> None:
-    """Fail before the work where a file could not be written after it.
+    """Check before the work that each of these files can be written after it.
 
     Raises:
-        ConfigError: A file's folder does not exist, or the path is a folder.
+        ConfigError: A file's folder does not exist or cannot be written to, the path is a folder,
+            or a path is given twice.
     """
     files = [Path(path).expanduser() for path in paths if path is not None]
     for file in files:
@@ -61,7 +101,7 @@ def check_writable(*paths: str | None) -> None:
             raise ConfigError(f"{file} is named twice; give each output a file of its own")
         if not file.parent.is_dir():
             raise ConfigError(f"cannot write {file}: there is no folder {file.parent}; make it")
-        special = file.exists() and not file.is_file()  # written into, where files are replaced
+        special = file.exists() and not file.is_file()  # /dev/stdout is written to, not replaced
         if not os.access(file if special else file.parent, os.W_OK):
             raise ConfigError(f"cannot write {file}: no permission; choose another file")
         if not special:
@@ -74,10 +114,10 @@ def check_writable(*paths: str | None) -> None:
 
 
 def check_folder(path: str) -> None:
-    """Fail before the work where a folder could not be made, or written to, after it.
+    """Check before the work that a folder can be made, or written to, after it.
 
-    Something is put there and removed again: /proc and some network disks grant a permission that
-    they then refuse.
+    A temporary folder is made and removed, because /proc and some network disks grant a permission
+    and then refuse to write.
 
     Raises:
         ConfigError: The path is a file, there is no permission, or it cannot be written to.
@@ -85,7 +125,7 @@ def check_folder(path: str) -> None:
     folder = Path(path).expanduser().absolute()
     existing = next(place for place in (folder, *folder.parents) if place.exists())
     if not existing.is_dir():
-        raise ConfigError(f"cannot write to {path}: {existing} is no folder; name another one")
+        raise ConfigError(f"cannot write to {path}: {existing} is not a folder; name another one")
     if not os.access(existing, os.W_OK):
         raise ConfigError(f"cannot write to {path}: no permission in {existing}; name another one")
     try:

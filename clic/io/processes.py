@@ -47,8 +47,8 @@ class Ticker:
             raise StoppedError
 
 
-def default_workers() -> int:
-    """Return the number of cores that this process may use."""
+def usable_cores() -> int:
+    """Return how many CPU cores this process may use: on Linux, those a scheduler gave it."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 

@@ -1,9 +1,4 @@
-"""A bar on the terminal while something long is done.
-
-What a run says on stdout, to a reader who may leave before it ends.
-
-The bar of the commands that go through shards.
-"""
+"""What a command shows while it works: progress bars on stderr, lines on stdout."""
 
 from __future__ import annotations
 
@@ -14,50 +9,55 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn
 
 
 @contextmanager
-def progress_bar(show: bool, title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on stderr while the block runs, where stderr is a terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+def progress_bars(show: bool = True, in_bytes: bool = False) -> Iterator[Progress]:
+    """Draw rich's progress bars on stderr while the block runs, if stderr is a terminal.
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(file=sys.stderr)
+    Args:
+        show: Draw them at all.
+        in_bytes: Show sizes and a transfer speed instead of counts.
+    """
+    from rich import progress
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    columns: list[ProgressColumn] = [
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn() if in_bytes else progress.MofNCompleteColumn(),
+    ]
+    if in_bytes:
+        columns.append(progress.TransferSpeedColumn())
+    columns.append(progress.TimeRemainingColumn())
     hidden = not (show and console.is_terminal)
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden
-    ) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda count: bar.advance(task, count)
+    with progress.Progress(*columns, console=console, transient=True, disable=hidden) as bars:
+        yield bars
+
+
+@contextmanager
+def progress_bar(
+    title: str, total: int, *, done: int = 0, show: bool = True, in_bytes: bool = False
+) -> Iterator[Callable[[int], None]]:
+    """Draw one bar as `progress_bars` does, and yield what advances it by a number of items.
+
+    Args:
+        title: What is being done.
+        total: Number of items, or bytes.
+        done: How many were done before.
+        show: Draw it at all.
+        in_bytes: Count bytes.
+    """
+    with progress_bars(show, in_bytes) as bars:
+        task = bars.add_task(title, total=total, completed=done)
+        yield lambda count: bars.advance(task, count)
 
 
 def say(line: str) -> None:
-    """Print a line; where stdout's reader (`| head`) has left, go on without one."""
+    """Print a line; if the reader of stdout (`| head`) has left, continue without printing."""
     try:
         print(line, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def bytes_bar(name: str, console: Console) -> Progress:
-    """Return a bar that counts bytes; nothing is drawn where there is no terminal."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    return Progress(
-        TextColumn(name),
-        BarColumn(bar_width=None),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        expand=True,
-    )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clic import models, provenance, runs
 from clic.errors import ConfigError
-from clic.io.download import file_sha256
+from clic.io.files import file_sha256
 from clic.patching.interpolation import blend, check_alpha, check_names
 from clic.patching.weights import Weights, check_architecture, open_weights
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from clic import models, runs
 from clic.errors import ConfigError, ModelError
-from clic.io.download import file_sha256
+from clic.io.files import file_sha256
 from clic.models import ClipModel
 
 STATE_FILE = "training_state.pt"

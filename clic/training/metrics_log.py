@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +15,7 @@ from torch import Tensor
 from clic import distributed, provenance
 from clic.config.train_settings import WandbConfig
 from clic.errors import ConfigError
+from clic.io.files import write_whole
 from clic.io.terminal import say
 from clic.types import Batch
 
@@ -201,9 +201,7 @@ def _cut(path: Path, last: int) -> None:
     if unreadable:
         say(f"{path}: {unreadable} of its lines cannot be read and are left out")
     lines = [json.dumps(record) + "\n" for record in records if record["step"] <= last]
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(lines), encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, "".join(lines))
 
 
 def _scores(record: Mapping[str, Any]) -> list[str]:

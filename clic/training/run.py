@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,6 +17,7 @@ from clic.config.checks import validate
 from clic.config.train_settings import Config
 from clic.data import BatchBuilder, Sampler
 from clic.errors import ConfigError, redact
+from clic.io.files import write_whole
 from clic.io.terminal import say
 from clic.models import ClipModel
 from clic.seeding import seed_torch
@@ -145,9 +145,7 @@ def _write_provenance(config: Config, place: RunFolder, clip: ClipModel) -> None
         "world_size": distributed.world_size(),
         "started_from": models.identity(clip),
     }
-    temporary = place.path / f".{runs.PROVENANCE_FILE}.tmp"
-    temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, place.path / runs.PROVENANCE_FILE)
+    write_whole(place.path / runs.PROVENANCE_FILE, json.dumps(record, indent=2) + "\n")
 
 
 def _base(config: Config, place: RunFolder, clip: ClipModel) -> str:

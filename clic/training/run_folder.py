@@ -19,6 +19,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]  # what OmegaConf rea
 from clic import runs
 from clic.config.train_settings import Config
 from clic.errors import ConfigError, ModelError, redact
+from clic.io.files import write_whole
 from clic.io.locks import Lock, take_lock
 from clic.io.terminal import say
 from clic.training import checkpoint
@@ -300,11 +301,9 @@ def claim(place: RunFolder, config: Config) -> IO[str]:
 
 def write_config(run: Path, config: Config) -> None:
     """Write the resolved settings without secrets, whole or not at all; else the run goes."""
-    temporary = run / f".{runs.CONFIG_FILE}.tmp"
     try:
         kept = redact(OmegaConf.to_container(OmegaConf.structured(config)))
-        temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(kept)), encoding="utf-8")
-        os.replace(temporary, run / runs.CONFIG_FILE)
+        write_whole(run / runs.CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(kept)))
     except OSError:
         if not (run / runs.CONFIG_FILE).is_file():
             shutil.rmtree(run)  # nothing could continue it, and its name would be taken

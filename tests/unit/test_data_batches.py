@@ -158,7 +158,7 @@ def test_automatic_workers(
     seen = []
     monkeypatch.setattr("clic.data.batches.loader.DataLoader", lambda *a, **k: seen.append(k) or [])
     for cores, ranks in ((1, 1), (2, 1), (64, 1), (16, 8)):
-        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr("os.sched_getaffinity", lambda pid, n=cores: range(n), raising=False)
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
         list(make_loader(builder(), 0, 1, None, pin_memory=False))
     assert [settings["num_workers"] for settings in seen] == [0, 1, 4, 1]

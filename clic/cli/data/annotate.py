@@ -12,10 +12,9 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from clic.cli.common import make_console
 from clic.cli.parser import Parser, check_least
 from clic.errors import ConfigError
-from clic.io.terminal import bytes_bar
+from clic.io.terminal import progress_bar
 
 if TYPE_CHECKING:
     from clic.data.tools.annotating import Annotated
@@ -52,28 +51,20 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
     from clic.data.shards.locating import find_shards
     from clic.data.tools.annotating import annotate_on_ray, annotate_shards
     from clic.errors import pick
-    from clic.io.processes import default_workers
+    from clic.io.processes import usable_cores
 
     pick(TAGGERS, flags.tagger, "--tagger")
     shards = find_shards(flags.shards, "SHARDS")
     sizes = {str(shard.resolve()): shard.stat().st_size for shard in shards}
-    console = make_console()
-    bar = bytes_bar("annotate", console)
     parts = []
-    with bar:
-        task = bar.add_task("annotate", total=sum(sizes.values()))
+    with progress_bar("annotate", sum(sizes.values()), in_bytes=True) as advance:
         if flags.ray is None:
-            workers = flags.workers or default_workers()
-            parts = list(
-                annotate_shards(
-                    shards, flags.tagger, workers, lambda n: bar.advance(task, n), flags.force
-                )
-            )
+            workers = flags.workers or usable_cores()
+            parts = list(annotate_shards(shards, flags.tagger, workers, advance, flags.force))
         else:
             for part in annotate_on_ray(shards, flags.tagger, flags.ray, flags.force):
                 parts.append(part)
-                bar.advance(task, sizes[part.shard])
-        bar.update(task, completed=sum(sizes.values()))
+                advance(sizes[part.shard])
     return _report(parts)
 
 

@@ -64,17 +64,9 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
 @contextmanager
 def _bars() -> Iterator[Callable[[str], Advance]]:
     """Show a bar for each title on stderr while the block runs, where stderr is a terminal."""
-    import sys
+    from clic.io.terminal import progress_bars
 
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    console = Console(file=sys.stderr)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(
-        *columns, TransferSpeedColumn(), console=console, transient=True,
-        disable=not console.is_terminal,
-    ) as bars:  # fmt: skip
+    with progress_bars(in_bytes=True) as bars:
 
         def begin(title: str) -> Advance:
             task = bars.add_task(title, total=None)

@@ -6,7 +6,6 @@ An index that is there is kept where it fits its tar, unless --force.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -25,22 +24,19 @@ def add_arguments(parser: Parser) -> None:
 
 def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     """Write the indexes."""
-    from rich.progress import Progress
-
     from clic.data.shards.index import index_path, is_indexed, load_index
     from clic.data.shards.locating import find_shards
-    from clic.io.processes import default_workers, run_tasks
+    from clic.io.processes import run_tasks, usable_cores
+    from clic.io.terminal import progress_bar
 
     check_least(1, **({} if flags.workers is None else {"workers": flags.workers}))
     shards = find_shards(flags.shards, "SHARDS")
     todo = [shard for shard in shards if flags.force or not is_indexed(shard)]
     failed = []
-    with Progress(transient=True, disable=not sys.stdout.isatty()) as bars:
-        bar = bars.add_task("index", total=len(todo))
-        for mistake in run_tasks(
-            _index, todo, flags.workers or default_workers(), lambda done: None, __name__
-        ):
-            bars.advance(bar)
+    workers = flags.workers or usable_cores()
+    with progress_bar("index", len(todo)) as advance:
+        for mistake in run_tasks(_index, todo, workers, lambda done: None, __name__):
+            advance(1)
             if mistake:
                 failed.append(mistake)
     if failed:

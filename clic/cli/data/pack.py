@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clic.cli.common import make_console
 from clic.cli.parser import Parser, check_least
 from clic.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from clic.data.packing import FormatReader, PackOutcome
 
 SEVERAL = 0.2  # share of captions with several sentences from which on it is told
@@ -67,7 +68,8 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     from clic.captions.tagging import TAGGERS
     from clic.data import packing
     from clic.errors import pick
-    from clic.io.processes import default_workers
+    from clic.io.processes import usable_cores
+    from clic.io.terminal import progress_bars
 
     if flags.tags is not None:
         pick(TAGGERS, flags.tags, "--tags")
@@ -93,10 +95,10 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
         prepare_sentences=flags.prepare_sentences,
         tags=flags.tags,
     )
-    workers = flags.workers or default_workers()
+    workers = flags.workers or usable_cores()
     try:
-        with _Bar() as bar:
-            outcome = packing.pack_source(reader, flags.out, options, workers, bar)
+        with progress_bars() as bars:
+            outcome = packing.pack_source(reader, flags.out, options, workers, _Bar(bars))
     except KeyboardInterrupt:
         print("whole shards stay; the same command goes on from there", file=sys.stderr)
         raise
@@ -126,48 +128,24 @@ def _describe(reader: FormatReader) -> None:
 
 
 class _Bar:
-    """A progress bar on a terminal, and silence elsewhere."""
+    """Shows on `bars` how far listing and packing are."""
 
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.progress import TimeRemainingColumn as Remaining
-
-        console = make_console()
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            Remaining(),
-        )
-        hidden = not console.is_terminal
-        self._bar = Progress(*columns, console=console, disable=hidden, expand=True)
-
-    def __enter__(self) -> _Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
 
     def listing(self) -> Callable[[int], None]:
         """Show how many items were listed."""
-        task = self._bar.add_task("listing", total=None, rate="")
-        return lambda items: self._bar.advance(task, items)
+        task = self._bars.add_task("listing", total=None)
+        return lambda items: self._bars.advance(task, items)
 
     def packing(self, total: int, done: int) -> Callable[[int], None]:
         """Show how many items were packed."""
-        for listing in self._bar.task_ids:
-            self._bar.remove_task(listing)
-        task = self._bar.add_task("packing", total=total, completed=done, rate="")
-
-        def advance(items: int) -> None:
-            speed = self._bar.tasks[0].speed
-            self._bar.update(task, advance=items, rate=f"{speed:.0f}/s" if speed else "")
-
+        for listing in self._bars.task_ids:
+            self._bars.remove_task(listing)
+        task = self._bars.add_task("packing", total=total, completed=done)
         if done:
-            self._bar.console.print(f"going on: {done:,} of {total:,} are packed already")
-        return advance
+            print(f"going on: {done:,} of {total:,} are packed already")
+        return lambda items: self._bars.advance(task, items)
 
 
 def _summarise(outcome: PackOutcome, out: Path, prepared: bool) -> None:

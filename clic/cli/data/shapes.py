@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clic.cli.parser import Parser, check_least
+
+if TYPE_CHECKING:
+    from clic.types import Sample
 
 EXAMPLES = ("clic-data shapes data/world --objects 1 --count 14400",)
 
@@ -24,13 +27,18 @@ def add_arguments(parser: Parser) -> None:
 
 def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     """Write the shards."""
-    from rich.progress import track
-
     from clic import data
+    from clic.io.terminal import progress_bar
 
     check_least(1, count=flags.count, shard_size=flags.shard_size)
     check_least(0, seed=flags.seed)
     source = data.ShapesSource(flags.split, flags.objects, flags.count, flags.seed)
-    numbers = track(range(flags.count), description="scenes", disable=not sys.stdout.isatty())
-    shards = data.pack((source.read(i) for i in numbers), flags.out, flags.shard_size)
+    with progress_bar("scenes", flags.count) as advance:
+
+        def samples() -> Iterator[Sample]:
+            for number in range(flags.count):
+                yield source.read(number)
+                advance(1)
+
+        shards = data.pack(samples(), flags.out, flags.shard_size)
     print(f"{flags.out}: {flags.count} scenes in {len(shards)} shards")

@@ -11,10 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clic.cli.common import make_console
 from clic.cli.parser import Parser, check_least
 from clic.io.files import check_writable, writing
-from clic.io.terminal import bytes_bar
+from clic.io.terminal import progress_bar
 
 if TYPE_CHECKING:
     from clic.data.tools.verifying import Findings
@@ -48,23 +47,17 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
     from clic.data.batches.caption_tokens import context_length, make_measure
     from clic.data.shards.locating import find_shards
     from clic.data.tools.verifying import Findings, check_shard, draw_histogram
-    from clic.io.processes import default_workers, run_tasks
+    from clic.io.processes import run_tasks, usable_cores
 
     shards = find_shards(flags.shards, "SHARDS")
     model = runs.source_of(flags.model)
     contexts = sorted({*CONTEXTS, context_length(model)})
-    console = make_console()
-    bar = bytes_bar("verify", console)
     found = Findings()
-    with bar:
-        task = bar.add_task("verify", total=sum(shard.stat().st_size for shard in shards))
+    with progress_bar("verify", sum(s.stat().st_size for s in shards), in_bytes=True) as advance:
         work = partial(check_shard, model)
-        workers = flags.workers or default_workers()
-        for part in run_tasks(
-            work, shards, workers, lambda n: bar.advance(task, n), check_shard.__module__
-        ):
+        workers = flags.workers or usable_cores()
+        for part in run_tasks(work, shards, workers, advance, check_shard.__module__):
             found.add(part)
-        bar.update(task, completed=found.tar_bytes)
     for line in _summary(found, contexts, flags.model, make_measure(model)("")):
         print(line)
     if flags.out is not None and found.captions:

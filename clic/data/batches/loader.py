@@ -27,6 +27,7 @@ from clic.data.shards.shard_source import ShardSource
 from clic.data.tools.nearest import read_neighbours
 from clic.errors import ClicError, DataError
 from clic.images import images_of
+from clic.io.processes import usable_cores
 from clic.models import ClipModel
 from clic.types import KINDS, Batch, Kind
 
@@ -180,7 +181,7 @@ def make_loader(
     """
     if workers is None:
         local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        workers = min(4, max(0, (os.cpu_count() or 1) // local_ranks - 1))
+        workers = min(4, max(0, usable_cores() // local_ranks - 1))
     loader = DataLoader(
         _Steps(builder),
         batch_size=None,

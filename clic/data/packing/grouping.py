@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from clic.data.packing.items import Item, dump, key_of, load
+from clic.io.files import replacing
 
 JOINED = ("negatives", "neighbours")
 """Lists in an item's further entries that are joined; of all else the first item's stays."""
@@ -43,15 +44,13 @@ class Groups:
         groups = self._find()
         if len(groups) == len(self) and not self._neighbours:
             return
-        temporary = path.with_name(f".{path.name}.tmp")
-        with open(path, "rb") as file, open(temporary, "wb") as out:
+        with replacing(path) as new, open(path, "rb") as file, open(new, "wb") as out:
             keys = dict(self._keys(file, groups)) if self._neighbours else {}
             for group in groups:
                 items = [self._read(file, number) for number in group]
                 out.write(dump(_joined(items, keys)))
             out.flush()
             os.fsync(out.fileno())
-        os.replace(temporary, path)
 
     def _find(self) -> list[list[int]]:
         """Return the numbers of each image's items."""

@@ -15,6 +15,7 @@ from clic.data.packing.grouping import Groups
 from clic.data.packing.items import Item, dump, load
 from clic.data.packing.readers import FormatReader
 from clic.errors import ConfigError, DataError
+from clic.io.files import write_whole
 from clic.io.locks import Lock, take_lock
 
 WORK = ".packing"
@@ -182,7 +183,7 @@ def make_plan(
         raise DataError(f"{reader.source} holds nothing to pack ({reader.NAME})")
     items, offsets = _parts(out / WORK / LIST, options.shard_size)
     listed = {"items": items, "offsets": offsets, "grouped": rows - items}
-    write_whole(path, json.dumps({"identity": wanted, **listed}))
+    write_whole(path, json.dumps({"identity": wanted, **listed}), sync=True)
     return PackPlan(out, options, items, tuple(offsets), rows - items), False
 
 
@@ -236,13 +237,3 @@ def finished(out: Path) -> dict[str, Any] | None:
 def discard(work: Path) -> None:
     """Remove a work folder; unfinished files in it are worth nothing."""
     shutil.rmtree(work, ignore_errors=True)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

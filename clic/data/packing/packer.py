@@ -24,11 +24,11 @@ from clic.data.packing.pack_plan import (
     finished,
     identity,
     make_plan,
-    write_whole,
 )
 from clic.data.packing.readers import FormatReader
 from clic.data.packing.shard_writer import COUNTS, pack_part
 from clic.errors import DataError
+from clic.io.files import write_whole
 from clic.io.processes import run_tasks
 
 SHARD_NAME = re.compile(r"(\d{5,})(?:_\d+)?\.tar")
@@ -185,7 +185,7 @@ def _finish(plan: PackPlan, wanted: dict[str, Any], continued: int) -> PackOutco
         counts.update(result.get("counts", {}))
         lines += [_readable(line) for line in result["rejected"]]
         reasons.update(_kind(line["reason"]) for line in result["rejected"])
-    write_whole(plan.out / REJECTED, "".join(f"{line}\n" for line in lines))
+    write_whole(plan.out / REJECTED, "".join(f"{line}\n" for line in lines), sync=True)
     if not samples:
         discard(plan.work)
         raise DataError(
@@ -203,7 +203,7 @@ def _finish(plan: PackPlan, wanted: dict[str, Any], continued: int) -> PackOutco
         "grouped": plan.grouped,
         **{name: counts[name] for name in COUNTS},
     }
-    write_whole(plan.out / RECORD, json.dumps(record, indent=1))
+    write_whole(plan.out / RECORD, json.dumps(record, indent=1), sync=True)
     discard(plan.work)
     return _outcome(record, continued)
 

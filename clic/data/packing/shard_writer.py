@@ -28,10 +28,11 @@ from clic.captions.sentences import MAX_WORDS, MIN_SENTENCES, MIN_WORDS, prepare
 from clic.captions.tagging import Tagger, make_tagger
 from clic.data.packing.image_bytes import ENDINGS, encode, fetch, kind_of, release
 from clic.data.packing.items import Item, RejectedError, key_of
-from clic.data.packing.pack_plan import Options, PackPlan, write_whole
+from clic.data.packing.pack_plan import Options, PackPlan
 from clic.data.shards.index import index_path, write_index
 from clic.data.shards.tar import MAX_TEXT
 from clic.errors import DataError
+from clic.io.files import replacing, write_whole
 from clic.io.processes import Ticker
 from clic.types import Sample
 
@@ -70,7 +71,7 @@ def pack_part(plan: PackPlan, part: int, tick: Ticker) -> dict[str, Any]:
     release()
     result = {"shards": shards, "samples": samples, "bytes": size, "rejected": rejected}
     result["counts"] = counts
-    write_whole(plan.part_file(part), json.dumps(result))
+    write_whole(plan.part_file(part), json.dumps(result), sync=True)
     return result
 
 
@@ -254,14 +255,9 @@ def pack(samples: Iterable[Sample], folder: Path, shard_size: int = 1000) -> lis
     written = []
     for number, part in enumerate(_parts(samples, shard_size)):
         shard = folder / f"{number:05d}.tar"
-        temporary = folder / f".{shard.name}.{os.getpid()}.tmp"
-        try:
-            with ShardWriter(temporary) as writer:
-                for sample in part:
-                    writer.write(_members_samples(sample))
-            os.replace(temporary, shard)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(shard) as temporary, ShardWriter(temporary) as writer:
+            for sample in part:
+                writer.write(_members_samples(sample))
         write_index(shard)
         written.append(shard)
     return written

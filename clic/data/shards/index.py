@@ -29,7 +29,6 @@ import math
 import os
 import sys
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,6 +51,7 @@ from clic.data.shards.tar import (
     walk,
 )
 from clic.errors import DataError
+from clic.io.files import replacing
 
 INDEX_SUFFIX = ".index"
 FORMAT, VERSION = "index", 2
@@ -361,8 +361,8 @@ def write_columns(
             break
         end = _aligned(len(head))
         layout = _layout(specs, end)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
+    with replacing(path) as temporary:
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             size = max((o + _bytes(d, s) for d, s, o in layout.values()), default=end)
             os.ftruncate(descriptor, size)
@@ -371,10 +371,6 @@ def write_columns(
             os.fchmod(descriptor, 0o644)
         finally:
             os.close(descriptor)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def read_columns(

@@ -29,6 +29,7 @@ from clic.data.shards.index import (
 from clic.data.shards.tar import Span
 from clic.errors import DataError
 from clic.io.locks import Lock, open_lock, take_lock
+from clic.io.terminal import progress_bar
 
 FORMAT, VERSION = "merged index", 1
 IN_MEMORY = 8 << 20
@@ -300,18 +301,12 @@ def with_progress(
         threads: How many at a time.
         stop: Called at Ctrl-C or a failure, to end what the other threads are at.
     """
-    from rich.console import Console
-    from rich.progress import track
-
-    quiet = not sys.stderr.isatty()
-    console = Console(stderr=True)
     pool = ThreadPoolExecutor(threads)
     try:
         results = pool.map(work, items) if threads > 1 else map(work, items)
-        for _ in track(
-            results, title, total=len(items), disable=quiet, console=console, transient=True
-        ):
-            pass
+        with progress_bar(title, len(items)) as advance:
+            for _ in results:
+                advance(1)
     except BaseException:
         stop()
         raise

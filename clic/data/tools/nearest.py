@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ from clic.data.sampling.sample_sources import SampleSource
 from clic.data.shards.index import ColumnsError, read_columns, write_columns
 from clic.data.shards.shard_source import ShardSource
 from clic.errors import DataError, UnavailableError
+from clic.io.files import write_whole
 
 FORMAT, VERSION = "neighbours", 1
 QUERIES, KEYS = 1024, 16384
@@ -53,9 +53,7 @@ class NearestFeatures:
         self.rows[self.done : self.done + len(rows)] = rows
         self.rows.flush()
         self.done += len(rows)
-        temporary = self._note.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"identity": self._identity, "done": self.done}))
-        os.replace(temporary, self._note)
+        write_whole(self._note, json.dumps({"identity": self._identity, "done": self.done}))
 
     def remove(self) -> None:
         """Delete the files."""

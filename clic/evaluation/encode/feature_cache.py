@@ -27,6 +27,7 @@ from torch import Tensor
 from clic.config.eval_settings import EvalConfig, PatchConfig
 from clic.errors import ConfigError
 from clic.evaluation.encode.image_refs import ImageRef, image_key, image_part, image_path
+from clic.io.files import write_whole
 
 KEY_BYTES = 16
 BLOCK_ROWS = 1024  # so many rows, or what has come in so many seconds, make a block
@@ -206,15 +207,7 @@ class TowerCache:
     def _write(self, keys: np.ndarray, features: np.ndarray) -> None:
         keys = keys.reshape(-1, KEY_BYTES)
         name = f"{self._tower}-{_array_hash(keys)}-{_array_hash(features)}{ENDING}"
-        with tempfile.NamedTemporaryFile(dir=self._cache.folder, suffix=PART, delete=False) as part:
-            try:
-                part.write(save({"keys": keys, "features": features}))
-                part.flush()
-                os.chmod(part.name, 0o644)  # temporary files are private, this one is not
-                os.replace(part.name, self._cache.folder / name)
-            except BaseException:
-                os.unlink(part.name)
-                raise
+        write_whole(self._cache.folder / name, save({"keys": keys, "features": features}))
 
     def _read_block(self, path: Path, wanted: dict[bytes, int]) -> tuple[list[int], np.ndarray]:
         """Return the items that a block has, taken out of `wanted`, and their features."""

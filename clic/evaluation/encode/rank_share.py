@@ -115,7 +115,10 @@ class Share:
         # Before they are read: a file that changes meanwhile is then known by what it was.
         keys = {} if store is None else {i: key(i) for batch in batches for i in batch.tolist()}
         try:
-            with store or nullcontext(), progress_bar(self._shows, self.title, total) as advance:
+            with (
+                store or nullcontext(),
+                progress_bar(self.title, total, show=self._shows) as advance,
+            ):
                 for part in encode(batches):
                     parts.append(part)
                     if store is not None and part.features is not None:

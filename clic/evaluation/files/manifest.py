@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from clic.errors import DataError
-from clic.io.download import file_sha256
+from clic.io.files import file_sha256, write_whole
 
 NAME = "fetched.json"
 CHUNK = 1 << 20
@@ -34,9 +33,7 @@ def record(data_root: Path, path: str, file: Path, url: str) -> str:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     content = {**_read(place), path: entry}
-    part = place.with_name(f".{NAME}.{os.getpid()}.part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, place)
+    write_whole(place, json.dumps(content, indent=1) + "\n")
     return digest
 
 
