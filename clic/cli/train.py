@@ -27,9 +27,28 @@ def main() -> None:
     words = sys.argv[1:]
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    if "-h" in words or "--help" in words:
-        run_cli("clic-train", lambda: print(help_text()))
+    if {"-h", "--help"} & set(words):
+        run_cli("clic-train", lambda: print(_help(words)), debug)
     run_cli("clic-train", lambda: _train(words), debug)
+
+
+def _help(words: Sequence[str]) -> str:
+    """Return the help page, or that of the group of settings that is named after `--help`.
+
+    Raises:
+        ConfigError: There is no such group.
+    """
+    place = next(i for i, word in enumerate(words) if word in ("-h", "--help"))
+    group = words[place + 1] if place + 1 < len(words) else ""
+    if not group or "=" in group or group.startswith("-"):
+        return help_text()
+    from clic.config import reference
+
+    known = reference.groups()
+    if group not in known:
+        hint = did_you_mean(group, known)
+        raise ConfigError(f"--help {group}: no such group{hint} (choices: {', '.join(known)})")
+    return reference.group_text(group)
 
 
 def check_words(words: Sequence[str]) -> None:

@@ -31,6 +31,7 @@ A run that was stopped or killed is continued by the same command.
 """
 OPTIONS = """options:
   -h, --help           this page
+  --help GROUP         the settings of a group, as in clic-train --help optim
   --debug              show the traceback of a mistake
   -m, --multirun       one run for each combination of comma-separated values;
                        name them, as in 'train.run_name=first-${seed}'

@@ -1,4 +1,8 @@
-"""What the settings' types cannot say: ranges, choices, and settings without effect."""
+"""Checks that types cannot express: ranges, choices, and settings that would have no effect.
+
+Nothing here imports torch, so that a mistake is reported at once. Where a registry imports torch,
+its names are repeated in `CHOICES`, and tests/configs/test_settings_page.py holds them equal.
+"""
 
 from __future__ import annotations
 
@@ -30,35 +34,36 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "wandb.mode": ("online", "offline"),
 }
 
-MINIMUM: dict[str, float] = {
-    "seed": 0,
-    "data.workers": 0,
-    "data.samples": 1,
-    "data.cache_gb": 0,
-    "data.max_broken": 0,
-    "captions.composite_positives": 1,
-    "captions.layout_share": 0,
-    "captions.layout_period": 0,
-    "loss.contrastive_weight": 0,
-    "loss.hard_negative_weight": 0,
-    "loss.unimodal_weight": 0,
-    "loss.hard_negative_positives": 1,
-    "optim.lr": 0,
-    "optim.warmup_steps": 0,
-    "optim.warmup_fraction": 0,
-    "optim.lr_start": 0,
-    "optim.lr_end": 0,
-    "optim.weight_decay": 0,
-    "optim.grad_clip": 0,
-    "train.batch_size": 1,
-    "train.epochs": 1,
-    "train.max_steps": 1,
-    "train.save_every": 0,
-    "train.keep_checkpoints": 0,
-    "train.log_every": 1,
-    "train.eval_every": 0,
-    "train.max_skipped": 0,
+RANGES: dict[str, tuple[float, float | None]] = {
+    "seed": (0, None),
+    "data.workers": (0, None),
+    "data.samples": (1, None),
+    "data.cache_gb": (0, None),
+    "data.max_broken": (0, 1),
+    "captions.composite_positives": (1, None),
+    "captions.layout_share": (0, 1),
+    "captions.layout_period": (0, 1),
+    "loss.contrastive_weight": (0, None),
+    "loss.hard_negative_weight": (0, None),
+    "loss.unimodal_weight": (0, None),
+    "loss.hard_negative_positives": (1, None),
+    "optim.lr": (0, None),
+    "optim.warmup_steps": (0, None),
+    "optim.warmup_fraction": (0, 1),
+    "optim.lr_start": (0, None),
+    "optim.lr_end": (0, None),
+    "optim.weight_decay": (0, None),
+    "optim.grad_clip": (0, None),
+    "train.batch_size": (1, None),
+    "train.epochs": (1, None),
+    "train.max_steps": (1, None),
+    "train.save_every": (0, None),
+    "train.keep_checkpoints": (0, None),
+    "train.log_every": (1, None),
+    "train.eval_every": (0, None),
+    "train.max_skipped": (0, None),
 }
+"""Least and greatest value of each number; None where there is no greatest."""
 
 
 def lookup(config: Config, setting: str) -> Any:
@@ -70,7 +75,7 @@ def lookup(config: Config, setting: str) -> Any:
 
 
 def validate(config: Config) -> None:
-    """Check what the types cannot say, before anything is read or written.
+    """Check the settings before anything is read or written.
 
     Raises:
         ConfigError: A value is out of its range or choices, or a setting would have no effect.
@@ -82,10 +87,12 @@ def validate(config: Config) -> None:
             raise ConfigError(
                 f"{setting}={value!r} is not known{hint} (choices: {', '.join(choices)})"
             )
-    for setting, least in MINIMUM.items():
+    for setting, (least, most) in RANGES.items():
         value = lookup(config, setting)
-        if value is not None and not value >= least:  # also true for NaN
+        if value is not None and not value >= least:  # also true of NaN
             raise ConfigError(f"{setting}={value} is too small; it must be {least} or more")
+        if value is not None and most is not None and value > most:
+            raise ConfigError(f"{setting}={value} is too large; it must be from {least} to {most}")
     validate_data(config)
     validate_method(config)
     _validate_optim(config.optim)
@@ -102,8 +109,6 @@ def _validate_optim(optim: OptimConfig) -> None:
             f"optim.warmup_steps={optim.warmup_steps} and "
             f"optim.warmup_fraction={optim.warmup_fraction} exclude each other; set one to null"
         )
-    if optim.warmup_fraction is not None and optim.warmup_fraction > 1:
-        raise ConfigError(f"optim.warmup_fraction={optim.warmup_fraction} is a share from 0 to 1")
     if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas):
         raise ConfigError(f"optim.betas={list(optim.betas)} must be two numbers from 0 to below 1")
     if not optim.eps > 0:
@@ -126,5 +131,5 @@ def _validate_train(train: TrainConfig) -> None:
     ):
         raise ConfigError(
             f"train.run_name={train.run_name!r} must be the plain name of a folder; "
-            "where it lies is train.runs_dir"
+            "its parent folder is train.runs_dir"
         )

@@ -1,8 +1,6 @@
-"""The error of a setting that would have no effect.
+"""Checks across settings: where samples come from, and which captions the objectives need.
 
-Checks of the groups `data` and `sampling`.
-
-Checks of the groups `captions`, `compose` and `loss`: what the objectives need, and no more.
+A setting that another one leaves without effect is an error, and so is a missing one.
 """
 
 from __future__ import annotations
@@ -24,8 +22,6 @@ def no_effect(setting: str, value: object, because: str, remedy: str) -> ConfigE
 def validate_data(config: Config) -> None:
     """Check where samples come from, and which of them make a batch; raises `ConfigError`."""
     data = config.data
-    if data.max_broken > 1:
-        raise ConfigError(f"data.max_broken={data.max_broken} is a share from 0 to 1")
     if data.source == "shards":
         _validate_shards(config)
     else:
@@ -229,11 +225,6 @@ def _validate_layout(config: Config) -> None:
     """Check what tells where images lie."""
     captions, grid = config.captions, config.compose.layout != "pair"
     share, kinds = captions.layout_share, f"sampling.kinds={config.sampling.kinds}"
-    for name in ("layout_share", "layout_period"):
-        if getattr(captions, name) > 1:
-            raise ConfigError(
-                f"captions.{name}={getattr(captions, name)} is a share; use one from 0 to 1"
-            )
     if config.sampling.kinds == "single" and share > 0:
         raise no_effect("captions.layout_share", share, kinds, "set it to 0")
     if config.sampling.kinds == "single" and grid:

@@ -85,7 +85,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for named, end in (
         ("clic/losses/objectives.py", OBJECTIVE),
         ("clic/losses/registry.py", ENTRY),
-        ("clic/config/checks.py", '\nMINIMUM["loss.margin"] = 0\n'),
+        ("clic/config/checks.py", '\nRANGES["loss.margin"] = (0, None)\n'),
     ):
         path = place(named)
         path.write_text(path.read_text("utf-8") + end, "utf-8")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from clic.config.checks import CHOICES, MINIMUM, lookup, validate
+from clic.config.checks import CHOICES, RANGES, lookup, validate
 from clic.config.train_settings import Config
 from clic.errors import ConfigError
 
@@ -54,11 +54,15 @@ def test_unknown_choice_names_setting_value_and_choices(setting: str) -> None:
     assert all(choice in text for choice in CHOICES[setting])
 
 
-@pytest.mark.parametrize("setting", sorted(MINIMUM))
+@pytest.mark.parametrize("setting", sorted(RANGES))
 def test_too_small_names_setting_value_and_least(setting: str) -> None:
-    text = message_of(**{setting.replace(".", "__"): MINIMUM[setting] - 1})
-    assert f"{setting}={MINIMUM[setting] - 1}" in text
-    assert f"{MINIMUM[setting]} or more" in text
+    least, most = RANGES[setting]
+    text = message_of(**{setting.replace(".", "__"): least - 1})
+    assert f"{setting}={least - 1}" in text
+    assert f"{least} or more" in text
+    if most is not None:
+        text = message_of(**{setting.replace(".", "__"): most + 1})
+        assert f"{setting}={most + 1}" in text and f"from {least} to {most}" in text
 
 
 def test_nan_is_out_of_range() -> None:
@@ -66,7 +70,7 @@ def test_nan_is_out_of_range() -> None:
 
 
 def test_every_checked_setting_exists() -> None:
-    for setting in (*CHOICES, *MINIMUM):
+    for setting in (*CHOICES, *RANGES):
         lookup(Config(), setting)
 
 

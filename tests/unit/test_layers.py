@@ -35,6 +35,7 @@ LAYERS = {
     "config.checks": 2,
     "config.group_checks": 2,
     "config.overrides": 2,
+    "config.reference": 2,
     # L3: models in and out.
     "models": 3,
     # L4: samples into batches.
