@@ -52,9 +52,14 @@ def groups() -> dict[str, type]:
     """Return the schema of each group of `clic-train`, `general` first."""
     found: dict[str, type] = {GENERAL: Config}
     for f in fields(Config):
-        if is_dataclass(f.default_factory):
-            found[f.name] = f.default_factory  # type: ignore[assignment]
+        if (schema := _nested(f)) is not None:
+            found[f.name] = schema
     return found
+
+
+def _nested(field: Field[Any]) -> type | None:
+    made: Any = field.default_factory
+    return made if is_dataclass(made) and isinstance(made, type) else None
 
 
 def settings_of_group(schema: type, group: str = "") -> Iterator[Setting]:
@@ -66,7 +71,7 @@ def settings_of_group(schema: type, group: str = "") -> Iterator[Setting]:
     """
     meanings = _meanings(schema)
     for f in fields(schema):
-        if is_dataclass(f.default_factory):
+        if _nested(f) is not None:
             continue
         name = f"{group}.{f.name}" if group else f.name
         kind = str(f.type).replace(" | None", " or null").replace("Any", "any")

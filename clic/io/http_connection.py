@@ -1,8 +1,11 @@
-"""One http(s) connection, and which of its failures may pass.
+"""The parts of a download: the connection, the partial file, and the check of what arrived.
 
-A file on its way: what has arrived of it, what it is part of, and who fetches it.
-
-Whether what has arrived is what its name promises: no web page, and no file that was cut.
+fsspec, huggingface_hub and pooch were considered in place of this module and `download`, and none
+keeps all of what is needed. fsspec's http file system does not resume, and has no checksums;
+pooch checks them, and starts a file anew after each failure; huggingface_hub resumes, but only
+what the Hub serves, whose ETag is the checksum. None of them validates by ETag that the rest of a
+file belongs to its beginning, gives up on a server that only drips, or detects a file of unknown
+length that was cut short. fsspec is used for s3 and gs in `remote`.
 """
 
 from __future__ import annotations
@@ -41,11 +44,11 @@ URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"
 
 
 class PassingError(Exception):
-    """A failure that another try may mend.
+    """A failure that may be gone at the next attempt.
 
     Attributes:
-        wait: Seconds that the server asks for.
-        status: Its answer, 0 where there was none.
+        wait: Seconds that the server asks the client to wait.
+        status: HTTP status, 0 if there was no answer.
     """
 
     def __init__(self, reason: object, wait: float = 0.0, status: int = 0) -> None:
@@ -54,13 +57,13 @@ class PassingError(Exception):
 
 
 class RefusedError(DataError):
-    """The server will not give the file.
+    """The server refuses to send the file.
 
     Attributes:
-        status: Its answer, e.g. 404.
+        status: HTTP status, e.g. 404.
     """
 
-    def __init__(self, message: str, status: int = 0) -> None:  # 0, so that it can be pickled
+    def __init__(self, message: str, status: int = 0) -> None:  # pickle gives no status
         super().__init__(message)
         self.status = status
 
@@ -69,9 +72,9 @@ def connect(url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
     """Return the server's answer to a GET, its body not yet read.
 
     Raises:
-        PassingError: Another try may help.
-        RefusedError: None will, says the server.
-        DataError: None will.
+        PassingError: Another attempt may succeed.
+        RefusedError: The server refuses.
+        DataError: The address or the certificate is wrong.
     """
     headers = {"User-Agent": "clic", "Accept-Encoding": "identity", **headers}
     try:
@@ -99,8 +102,7 @@ def _opener() -> urllib.request.OpenerDirector:
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,
-        _HTTPHandler,
-        _HTTPSHandler,
+        _Handler,
         urllib.request.HTTPDefaultErrorHandler,
         urllib.request.HTTPRedirectHandler,
         urllib.request.HTTPErrorProcessor,
@@ -111,7 +113,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 class _Paced(io.RawIOBase):
-    """What a socket sends, head and body; a server that only drips is as good as silent."""
+    """A socket's stream, head and body, that times out if the server sends too slowly."""
 
     def __init__(self, raw: io.RawIOBase) -> None:
         self._raw, self._waited, self._bytes = raw, 0.0, 0
@@ -141,28 +143,22 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_Paced(self.fp.detach()))
 
 
-class _HTTPConnection(http.client.HTTPConnection):
-    response_class = _Response
+class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+    """Opens http and https with connections whose responses are paced."""
 
+    def do_open(self, http_class: Any, req: Any, **arguments: Any) -> http.client.HTTPResponse:
+        def connection(*words: Any, **named: Any) -> http.client.HTTPConnection:
+            made: http.client.HTTPConnection = http_class(*words, **named)
+            made.response_class = _Response
+            return made
 
-class _HTTPSConnection(http.client.HTTPSConnection):
-    response_class = _Response
-
-
-class _HTTPHandler(urllib.request.HTTPHandler):
-    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_HTTPConnection, req)
-
-
-class _HTTPSHandler(urllib.request.HTTPSHandler):
-    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_HTTPSConnection, req)
+        return super().do_open(connection, req, **arguments)
 
 
 def describe(response: http.client.HTTPResponse, url: str) -> Origin:
-    """Return what an answer is (part) of."""
+    """Return which file a response holds, in full or in part."""
     etag, modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
-    # A weak ETag (W/"...") means "about the same", which is not enough to join two pieces.
+    # A weak ETag (W/"...") promises equivalent content, not equal bytes.
     validator = etag if etag and not etag.startswith("W/") else modified
     if response.status == 206:
         total = re.search(r"/(\d+)$", response.headers.get("Content-Range", ""))
@@ -171,24 +167,24 @@ def describe(response: http.client.HTTPResponse, url: str) -> Origin:
 
 
 def address_id(url: str) -> str:
-    """Return what tells a URL from others without what may be secret in it."""
+    """Return a name that is unique to a URL and holds none of its secrets."""
     return f"{shown(url)} {hashlib.blake2b(url.encode(), digest_size=8).hexdigest()}"
 
 
 def shown(url: str) -> str:
-    """Return a URL without what may be secret: user, password and query."""
+    """Return a URL without its user, password and query, which may be secret."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a partial file is part of.
+    """The file that a partial file belongs to.
 
     Attributes:
-        url: Where it comes from, as `address_id` says it.
-        validator: Strong ETag or Last-Modified, by which the server knows the file again.
-        total: Bytes of the whole, None where the server did not say.
+        url: Its address, as `address_id` returns it.
+        validator: Strong ETag or Last-Modified, by which the server recognises the file.
+        total: Size of the whole file in bytes, None if the server did not say.
     """
 
     url: str
@@ -197,16 +193,16 @@ class Origin:
 
 
 class Partial:
-    """`<target>.part`, and its `Origin` in `<target>.part.json`; one process has it at a time.
+    """`<target>.part` with its `Origin` in `<target>.part.json`, held by one process at a time.
 
-    Where it cannot be locked, or is another user's, a process has one of its own, which none
-    continues.
+    If it cannot be locked, or belongs to another user, the process uses a file of its own, which
+    is never resumed.
 
     Args:
         target: What the file will be once it is whole.
         path: The partial file.
-        file: It, open.
-        kept: Whether another process may continue what this one leaves.
+        file: The same file, open for appending.
+        kept: Whether another process may resume it.
     """
 
     def __init__(self, target: Path, path: Path, file: IO[bytes], kept: bool = True) -> None:
@@ -218,19 +214,19 @@ class Partial:
         return self._file.seek(0, os.SEEK_END)
 
     def origin(self) -> Origin | None:
-        """Return what the bytes are part of, None where that is not known."""
+        """Return which file the bytes belong to, None if that is unknown."""
         try:
             return Origin(**json.loads(self._note.read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError, TypeError):
             return None
 
     def start(self, origin: Origin) -> None:
-        """Drop what is there and begin a file of `origin`."""
+        """Discard the content and begin the file `origin`."""
         self.clear()
         self._note.write_text(json.dumps(asdict(origin)), encoding="utf-8")
 
     def clear(self) -> None:
-        """Drop what is there."""
+        """Discard the content."""
         self._file.truncate(0)
 
     def write(self, chunk: bytes) -> None:
@@ -238,40 +234,36 @@ class Partial:
         self._file.write(chunk)
 
     def flush(self) -> None:
-        """Put what was added on disk, so that a reader sees it and a kill keeps it."""
+        """Pass buffered bytes to the system, so that readers see them and a kill keeps them."""
         self._file.flush()
 
     def finish(self) -> None:
-        """Give the whole file its name."""
+        """Rename the complete file to its final name."""
         self.flush()
         os.fsync(self._file.fileno())
         os.replace(self.path, self.target)
         self._note.unlink(missing_ok=True)
 
     def leave(self) -> None:
-        """Remove the files where nothing has arrived, or nobody may continue them."""
+        """Remove the files if they are empty or must not be resumed."""
         if self.path.exists() and not (self._kept and self.path.stat().st_size):
             self.path.unlink()
             self._note.unlink(missing_ok=True)
 
 
-def _part(target: Path) -> Path:
-    return target.with_name(f"{target.name}.part")
-
-
 @contextmanager
 def partial_file(target: Path) -> Iterator[Partial | None]:
-    """Open what there is of a file for this process alone, waiting for others that fetch it.
+    """Open a partial file for this process alone, after waiting for others that fetch it.
 
     Yields:
-        The partial file, or None where the target is there (by then).
+        The partial file, or None if the target exists by then.
     """
-    path = _part(target)
+    path = target.with_name(f"{target.name}.part")
     while not target.exists():
         with open_lock(path) as file:
             known = take_lock(file, path, shared=False, wait=True)
             if target.exists() or not _is_at(file, path):
-                continue  # who held it has moved or removed the file meanwhile
+                continue  # its previous holder has renamed or removed it
             if known is Lock.TAKEN and file.writable():
                 yield from _left(Partial(target, path, file))
                 return
@@ -282,7 +274,7 @@ def partial_file(target: Path) -> Iterator[Partial | None]:
         finally:
             with suppress(OSError):
                 if not path.stat().st_size:
-                    path.unlink()  # it was there to be locked
+                    path.unlink()  # it was made only to be locked
         return
     yield None
 
@@ -310,21 +302,21 @@ MARKUP = (".html", ".htm", ".xml", ".svg")
 
 
 class WrongFileError(DataError):
-    """What arrived is another thing than the file that was asked for."""
+    """What arrived is not the requested file."""
 
 
 def check_content(path: Path, name: str, said: str, ended: bool) -> None:
-    """Check a file that has arrived, as far as its name tells what it must be.
+    """Check that a downloaded file is what the ending of its name says.
 
     Args:
-        path: Where it lies.
-        name: What it will be called; the ending counts.
-        said: What the messages call it.
-        ended: Whether the server told its length, and that has arrived.
+        path: The file.
+        name: Its final name, whose ending counts.
+        said: Its name in messages.
+        ended: Whether the server sent a length and as many bytes arrived.
 
     Raises:
-        WrongFileError: It is something else.
-        PassingError: It is cut.
+        WrongFileError: It is another kind of file.
+        PassingError: It is cut short.
     """
     with path.open("rb") as file:
         start = file.read(BLOCK)
@@ -343,7 +335,7 @@ def check_content(path: Path, name: str, said: str, ended: bool) -> None:
         _check_tar(path, start, said, ended)
     elif kind == ".zip":
         _check_zip(path, start, said, ended)
-    elif kind == ".json" and not ended:  # what was cut; what it holds is its reader's to judge
+    elif kind == ".json" and not ended:  # a complete one is left to its reader
         _check_json(path, start, said)
 
 
