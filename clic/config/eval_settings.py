@@ -11,47 +11,30 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 @dataclass
-class EvalConfig:
-    """Settings of `clic-eval`.
+class ScoringConfig:
+    """Settings that `clic-eval` and `clic-patch` share.
 
     Attributes:
-        bench: Benchmarks and groups of them.
-        model: Models; empty takes the newest finished run, else `ViT-B-32:openai`.
-        compare: Models, or results written before, instead of `model`: differences to the first
-            with their intervals.
-        data: Folder of the benchmarks' files, default CLIC_DATA, then `./data`.
-        out: Folder to write every kind of file to.
-        json: File to write the report to.
-        rows: File to write every row's outcome to, as JSON lines.
-        csv: File to write every number to, a line each, unrounded.
-        markdown: File to write tables to.
-        latex: File to write booktabs tables to.
-        html: File to write a self-contained page to.
-        batch_size: Images, or texts, at a time.
-        workers: Threads that decode images; null takes the cores that the process may use.
+        bench: Benchmarks and groups of benchmarks.
+        data: Folder of the benchmarks' files; null takes CLIC_DATA, then `./data`.
+        out: Folder for all outputs; `clic-patch` takes the run's own by default.
+        batch_size: Images, or texts, encoded at a time.
+        workers: Threads that decode images; null takes one for each core the process may use.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: `fp32`; `bf16` or `fp16` to encode under autocast; `auto` for fp16 on CUDA, else
             fp32.
-        cache: Keep features on disk, so that no tower encodes an image or a text twice.
-        cache_dir: Folder to keep them in, default `features` in CLIC_CACHE, then in ~/.cache/clic.
-        cache_gb: Size of that folder in 10^9 bytes; what was used least recently goes first.
-        allow_missing: Leave out rows whose image is missing or broken, and say how many.
-        text_only: Score the captions alone; no image is looked for.
-        split: `test` or `validation` of the world's benchmarks (`train` to look at it).
-        seed: Seed of the world's benchmarks.
+        cache: Keep features on disk, so that no image or text is encoded twice.
+        cache_dir: Folder of those features; null takes `features` in CLIC_CACHE, then in
+            ~/.cache/clic.
+        cache_gb: Size limit of that folder in 10^9 bytes; the least recently used features go.
+        allow_missing: Leave out rows whose image is missing or broken, and report how many.
+        split: `test` or `validation` of the shapes benchmarks (`train` to inspect it).
+        seed: Seed of the shapes benchmarks.
     """
 
     bench: list[str] = field(default_factory=list)
-    model: list[str] = field(default_factory=list)
-    compare: list[str] = field(default_factory=list)
     data: str | None = None
     out: str | None = None
-    json: str | None = None
-    rows: str | None = None
-    csv: str | None = None
-    markdown: str | None = None
-    latex: str | None = None
-    html: str | None = None
     batch_size: int = 64
     workers: int | None = None
     device: str = "auto"
@@ -60,35 +43,48 @@ class EvalConfig:
     cache_dir: str | None = None
     cache_gb: float = DEFAULT_CACHE_GB
     allow_missing: bool = False
-    text_only: bool = False
     split: str = "test"
     seed: int = 0
 
 
 @dataclass
-class PatchConfig:
+class EvalConfig(ScoringConfig):
+    """Settings of `clic-eval`.
+
+    Attributes:
+        model: Models; if empty, the newest finished run, else `ViT-B-32:openai`.
+        compare: Models or saved results to compare, instead of `model`: differences to the first
+            one with confidence intervals.
+        json: File for the report.
+        rows: File for the outcome of every row, as JSON lines.
+        csv: File for every number, one a line, unrounded.
+        markdown: File for tables in Markdown.
+        latex: File for booktabs tables.
+        html: File for a self-contained page.
+        text_only: Score the captions alone; images are not needed.
+    """
+
+    model: list[str] = field(default_factory=list)
+    compare: list[str] = field(default_factory=list)
+    json: str | None = None
+    rows: str | None = None
+    csv: str | None = None
+    markdown: str | None = None
+    latex: str | None = None
+    html: str | None = None
+    text_only: bool = False
+
+
+@dataclass
+class PatchConfig(ScoringConfig):
     """Settings of `clic-patch`.
 
     Attributes:
-        run: A finished run, whose base and final model are taken; null takes the newest one.
-        base: Model of alpha 0, instead of the run's.
-        tuned: Model of alpha 1, with `base` and `out`, where there is no run.
-        alpha: Where to write models, each between 0 and 1.
+        run: A finished run, whose base and final model are used; null takes the newest one.
+        base: Model at alpha 0, instead of the run's.
+        tuned: Model at alpha 1, with `base` and `out`, if there is no run.
+        alpha: Alphas to write models at, each between 0 and 1.
         sweep: Alphas to evaluate on `bench`: `start:stop:step`, or a list.
-        out: Folder to write to, default the run's own.
-        bench: Benchmarks of the sweep.
-        data: Folder of the benchmarks' files, default CLIC_DATA, then `./data`.
-        batch_size: Images, or texts, at a time.
-        workers: Threads that decode images; null takes the cores that the process may use.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: `fp32`; `bf16` or `fp16` to encode under autocast; `auto` for fp16 on CUDA, else
-            fp32.
-        cache: Keep features on disk, so that no tower encodes an image or a text twice.
-        cache_dir: Folder to keep them in, default `features` in CLIC_CACHE, then in ~/.cache/clic.
-        cache_gb: Size of that folder in 10^9 bytes; what was used least recently goes first.
-        allow_missing: Leave out rows whose image is missing or broken, and say how many.
-        split: Split of the world's benchmarks.
-        seed: Seed of the world's benchmarks.
     """
 
     run: str | None = None
@@ -96,23 +92,10 @@ class PatchConfig:
     tuned: str | None = None
     alpha: list[str] = field(default_factory=list)
     sweep: list[str] = field(default_factory=list)
-    out: str | None = None
-    bench: list[str] = field(default_factory=list)
-    data: str | None = None
-    batch_size: int = 64
-    workers: int | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    cache: bool = True
-    cache_dir: str | None = None
-    cache_gb: float = DEFAULT_CACHE_GB
-    allow_missing: bool = False
-    split: str = "test"
-    seed: int = 0
 
 
-def check(settings: EvalConfig | PatchConfig) -> None:
-    """Check what types cannot say, before any work.
+def check(settings: ScoringConfig) -> None:
+    """Check the values before any work.
 
     Raises:
         ConfigError: A precision is not known, or a number is below 1.
@@ -141,12 +124,12 @@ def parse_alpha(text: str, setting: str = "alpha") -> float:
     """Return an alpha, checked to lie between 0 (the base model) and 1 (the tuned one).
 
     Raises:
-        ConfigError: It is no number, or lies outside.
+        ConfigError: It is not a number, or lies outside.
     """
     try:
         alpha = float(text)
     except ValueError:
-        raise ConfigError(f"{setting}={text} is no number; give one from 0 to 1") from None
+        raise ConfigError(f"{setting}={text} is not a number; give one from 0 to 1") from None
     if not 0.0 <= alpha <= 1.0:
         raise ConfigError(
             f"{setting}={text} lies outside 0..1; 0 is the base model and 1 the tuned one"
@@ -158,7 +141,7 @@ def parse_sweep(parts: list[str]) -> list[float]:
     """Return the alphas of a sweep: `["0:1:0.25"]` or `["0", "0.5", "1"]`, ascending, each once.
 
     Raises:
-        ConfigError: A part is no number from 0 to 1, or a range is not start:stop:step.
+        ConfigError: A part is not a number from 0 to 1, or a range is not start:stop:step.
     """
     alphas: set[float] = set()
     for part in parts:
@@ -167,7 +150,7 @@ def parse_sweep(parts: list[str]) -> list[float]:
             alphas.add(parse_alpha(words[0], "sweep"))
             continue
         if len(words) != 3:
-            raise ConfigError(f"sweep={part} is no start:stop:step, e.g. 0:1:0.25")
+            raise ConfigError(f"sweep={part} is not start:stop:step, e.g. 0:1:0.25")
         start, stop = (parse_alpha(word, "sweep") for word in words[:2])
         step = parse_alpha(words[2], "sweep step")
         if step == 0 or stop < start:

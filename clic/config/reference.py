@@ -79,12 +79,13 @@ def settings_of_group(schema: type, group: str = "") -> Iterator[Setting]:
 
 
 def _meanings(schema: type) -> dict[str, str]:
-    text = textwrap.dedent((schema.__doc__ or "").partition("Attributes:")[2])
-    entries = re.split(r"^(\w+): ", text, flags=re.MULTILINE)[1:]
-    return {
-        name: " ".join(meaning.split())
-        for name, meaning in zip(entries[::2], entries[1::2], strict=True)
-    }
+    found: dict[str, str] = {}
+    for one in schema.__mro__:
+        text = textwrap.dedent((one.__doc__ or "").partition("Attributes:")[2])
+        entries = re.split(r"^(\w+): ", text, flags=re.MULTILINE)[1:]
+        for name, meaning in zip(entries[::2], entries[1::2], strict=True):
+            found.setdefault(name, " ".join(meaning.split()))
+    return found
 
 
 def _default(field: Field[Any]) -> str:

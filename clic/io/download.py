@@ -1,4 +1,4 @@
-"""One file over as many http(s) connections as it takes."""
+"""Download one file over http(s), over as many connections as it takes."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from clic.io.http_connection import (
 )
 
 ATTEMPTS = 6
-"""Tries in a row that bring no further byte before the download is given up."""
+"""Attempts in a row without progress after which the download fails."""
 BACKOFF = 0.5
-"""Seconds before another try, doubled with each that brought nothing, up to `LONGEST_WAIT`."""
+"""Seconds before the next attempt, doubled after each without progress up to `LONGEST_WAIT`."""
 LONGEST_WAIT = 30.0
 CHUNK = 1 << 20
 Progress = Callable[[int, int | None], None]
@@ -43,27 +43,27 @@ def download(
     progress: Progress | None = None,
     name: str | None = None,
 ) -> Path:
-    """Fetch a file over http(s) and return where it lies.
+    """Download a file over http(s) and return its path.
 
-    What has arrived is kept in `<target>.part` (what it is part of, in `<target>.part.json`), from
-    which a dropped connection, Ctrl-C or kill continues, provided that the server proves by ETag or
-    Last-Modified that the file is still the same; otherwise it is fetched anew. Processes that want
-    the same target wait for each other. A web page in place of the file is refused, and a tar, zip
-    or JSON file of which the server does not say the length is checked for its end.
+    Received bytes are kept in `<target>.part`, and their origin in `<target>.part.json`. After a
+    dropped connection, Ctrl-C or a kill the download resumes there if the server proves by ETag or
+    Last-Modified that the file is unchanged; otherwise it starts anew. Processes that want the same
+    target wait for each other. A web page instead of the file is refused, and a tar, zip or JSON
+    file whose length the server does not send is checked for its end.
 
     Args:
         url: http or https.
-        target: File to write; a file that exists is checked and left alone.
-        sha256: Its checksum in hexadecimal, where known.
-        size: Its size in bytes, where known.
-        progress: Called with the bytes so far and in all (None where the server does not say).
-        name: What it will be called, whose ending tells what it must be; default `target`'s.
+        target: File to write; an existing file is checked and kept.
+        sha256: Its checksum in hexadecimal, if known.
+        size: Its size in bytes, if known.
+        progress: Called with the bytes so far and the total, None if the server does not send it.
+        name: Its final name, whose ending says what kind of file it is; default that of `target`.
 
     Returns:
         `target`.
 
     Raises:
-        DataError: The file cannot be had, or is not the one that was asked for.
+        DataError: The file cannot be downloaded, or is not the expected one.
     """
     if not re.match(r"https?://[^/\[]+(/|$)", url, re.IGNORECASE):
         raise DataError(f"{url!r} is no http or https address; check it")
@@ -89,7 +89,7 @@ def download(
 def _fetch(
     url: str, partial: Partial, size: int | None, progress: Progress | None, name: str
 ) -> None:
-    """Fill the partial file, however many connections it takes."""
+    """Fill the partial file, over as many connections as it takes."""
     failures, best, begun = 0, partial.size(), time.monotonic()
     while True:
         try:
@@ -98,7 +98,7 @@ def _fetch(
             return
         except PassingError as error:
             reached, now = partial.size(), time.monotonic()
-            # A byte a connection would never end, so what it brings must be worth its time.
+            # One byte for each connection would never end, so progress is measured against time.
             worth = reached > best + http_connection.SLOWEST * (now - begun)
             failures, begun = 0 if worth else failures + 1, now
             best = max(best, reached)
@@ -113,7 +113,7 @@ def _fetch(
 
 
 def _check_arrived(url: str, partial: Partial, name: str) -> None:
-    """Raise where a whole file is not what its name says."""
+    """Raise if a complete file is not what its name says."""
     partial.flush()
     origin = partial.origin()
     try:
@@ -125,7 +125,7 @@ def _check_arrived(url: str, partial: Partial, name: str) -> None:
 
 
 def _fetch_rest(url: str, partial: Partial, size: int | None, progress: Progress | None) -> None:
-    """Fetch over one connection what is missing.
+    """Fetch the missing rest over one connection.
 
     Raises:
         PassingError: It ended early.
@@ -158,7 +158,7 @@ def _fetch_rest(url: str, partial: Partial, size: int | None, progress: Progress
 
 
 def _continues(response: http.client.HTTPResponse, old: Origin, new: Origin, have: int) -> bool:
-    """Return whether a part that a server sent belongs behind what we have."""
+    """Return whether a partial response follows the bytes that are there."""
     start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     return (
         start is not None

@@ -22,7 +22,7 @@ POLL = 0.2  # seconds between two looks at the count
 
 
 class StoppedError(Exception):
-    """The work is to end here, unfinished."""
+    """The task is asked to stop before it is done."""
 
 
 class _Flag(Protocol):
@@ -30,7 +30,7 @@ class _Flag(Protocol):
 
 
 class Ticker:
-    """What a task calls for every sample it has dealt with.
+    """Counts the samples that a task has processed.
 
     Args:
         count: Called with how many.
@@ -101,7 +101,7 @@ def run_tasks(
 
 
 def _nothing() -> None:
-    """What the process does that tells when the server is ready."""
+    """Do nothing: the end of this process shows that the server is ready."""
 
 
 @contextmanager
@@ -135,7 +135,7 @@ _ticker: Ticker | None = None
 
 
 def _start(count: Any, stop: Any) -> None:
-    """Make a worker ready: Ctrl-C is left to the main process, whose death is the worker's."""
+    """Prepare a worker: it ignores Ctrl-C, which the main process handles, and ends with it."""
     global _ticker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -148,7 +148,7 @@ def _start(count: Any, stop: Any) -> None:
 
 
 def _die_with_parent() -> None:
-    """End this process when the one that started the work is gone, however it went."""
+    """End this process once its parent has ended, in whatever way."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait_for([parent.sentinel])

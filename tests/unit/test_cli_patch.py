@@ -240,7 +240,7 @@ def test_wrong_sweeps(part: str) -> None:
         (["--alpha", "1.5"], "alpha=1.5 lies outside 0..1"),
         (["--alpha", "-0.1"], "alpha=-0.1 lies outside 0..1"),
         (["--alpha", "nan"], "outside 0..1"),
-        (["--alpha", "half"], "alpha=half is no number"),
+        (["--alpha", "half"], "alpha=half is not a number"),
         (["alpha=2"], "alpha=2 lies outside"),
         (["--sweep", "0:1:0.5"], "--sweep needs --bench"),
         (["--alpha", "0.5", "--bench", "shapes"], "bench has no effect without --sweep"),
