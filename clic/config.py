@@ -241,8 +241,8 @@ class TrainConfig:
         clamp_logit_scale: Keep the exponentiated logit_scale in [1, 100] where it is trained (but
             in sigmoid models, whose own is above 100); the published code clamps a copy, which
             has no effect (`false` reproduces that).
-        max_skipped: Steps in a row that may be skipped because their gradients are not finite;
-            with more of them the run ends.
+        max_skipped: Steps in a row that may be skipped because their loss or gradients are not
+            finite; with more of them the run ends.
     """
 
     batch_size: int = 48

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 USER_ERROR = 2
 INTERRUPTED = 130
 WIDTH = 80
+MODEL_FLAGS = {"clic-eval": "--model", "clic-patch": "model"}
 
 
 def run_cli(name: str, body: Callable[[], int | None], debug: bool = False) -> NoReturn:
@@ -57,15 +58,17 @@ def run_cli(name: str, body: Callable[[], int | None], debug: bool = False) -> N
 
 
 def in_words_of(command: str, message: str) -> str:
-    """Return a message with the flags of `clic-eval` in place of the settings of `clic-train`.
+    """Return a message with a scoring command's flags in place of the settings of `clic-train`.
 
-    What loads models and data serves both, and names the settings.
+    What loads models and data serves them all, and names the settings. Which of its two models
+    is meant, `clic-patch` cannot tell, but for the name that was given.
     """
-    if command != "clic-eval":
+    if command not in MODEL_FLAGS:
         return message
+    model = MODEL_FLAGS[command]
     message = re.sub(r" \(clic-train: [^()]*\)", "", message)
-    message = re.sub(r"\bmodel\.name=(?:'([^']*)')?", r"--model \1", message)
-    message = re.sub(r"\bmodel\.pretrained=(?:'([^']*)')?", r"--model ARCHITECTURE:\1", message)
+    message = re.sub(r"\bmodel\.name=(?:'([^']*)')?", rf"{model} \1", message)
+    message = re.sub(r"\bmodel\.pretrained=(?:'([^']*)')?", rf"{model} ARCHITECTURE:\1", message)
     return re.sub(
         r"\b(?:data|train)\.(workers|cache_dir|cache_gb|batch_size|device|precision)\b=?",
         lambda found: f"--{found.group(1).replace('_', '-')}" + " " * found.group().endswith("="),

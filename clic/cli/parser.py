@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NoReturn
 
-from clic.cli.common import USER_ERROR, drop_output
+from clic.cli.common import USER_ERROR, WIDTH, drop_output
 from clic.errors import ClicError, did_you_mean
 
 
@@ -19,7 +21,9 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         settings.setdefault("allow_abbrev", False)
-        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        width = min(shutil.get_terminal_size().columns, WIDTH) - 2
+        page = partial(argparse.RawDescriptionHelpFormatter, width=width)
+        settings.setdefault("formatter_class", page)
         super().__init__(**settings)
 
     def error(self, message: str) -> NoReturn:

@@ -43,33 +43,33 @@ QUIET_AT_ZERO = ("skipped_steps", "data/broken")
 class Averages:
     """Means of named scalars since the last reading, kept on their device.
 
-    Reading them is the only moment that waits for the GPU and talks to other ranks.
+    A value that is not finite is left out, as a step that has one is skipped. Reading the means is
+    the only moment that waits for the GPU and talks to other ranks.
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._sums: dict[str, Tensor] = {}  # of each name its sum, and how many values are in it
 
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Add one step's scalars."""
         for name, value in values.items():
-            total = self._sums.get(name)
-            self._sums[name] = value.detach() if total is None else total + value.detach()
-            self._counts[name] = self._counts.get(name, 0) + 1
+            value, finite = value.detach().float(), value.detach().isfinite()
+            entry = torch.stack([value.masked_fill(~finite, 0.0), finite.float()])
+            self._sums[name] = self._sums[name] + entry if name in self._sums else entry
 
     def means(self) -> dict[str, float]:
-        """Return the means over steps and ranks."""
+        """Return the means over steps and ranks; a name without a finite value is absent."""
         names = sorted(self._sums)
         if not names:
             return {}
-        means = torch.stack([self._sums[n].double() / self._counts[n] for n in names])
-        means = distributed.all_reduce_sum(means) / distributed.world_size()
-        return dict(zip(names, means.tolist(), strict=True))
+        sums = torch.stack([self._sums[name].double() for name in names])
+        sums, counts = distributed.all_reduce_sum(sums).unbind(1)
+        means = zip(names, (sums / counts).tolist(), counts.tolist(), strict=True)
+        return {name: mean for name, mean, count in means if count}
 
     def clear(self) -> None:
         """Start anew."""
         self._sums.clear()
-        self._counts.clear()
 
 
 def missing_negatives(batch: Batch) -> dict[str, Tensor]:

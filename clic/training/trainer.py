@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from typing import Any
@@ -27,6 +28,8 @@ from clic.types import Batch, LossOutput, Tally
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_LOGIT_SCALE = math.log(100)
 SKIPPED = "skipped_steps"
+RECENT = 1000  # steps whose samples are remembered until the device is asked which were skipped
+NAMED = 8  # samples of a skipped step that are named
 
 
 class TrainingError(ClicError):
@@ -107,6 +110,8 @@ class Trainer:
         )
         self.faults = FaultLog(config.data.max_broken, self.device)
         self.skipped = optim.SkippedSteps(self.device)
+        # Of each step its number and samples, to be named if the device says that it was skipped.
+        self._recent: deque[tuple[int, str]] = deque(maxlen=RECENT)
         self.rate = 0.0
         self.done = 0
 
@@ -129,7 +134,9 @@ class Trainer:
                 batch.negative_kinds,
             )
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(output.total).backward()
+        # A loss that is not finite spoils the gradients of all ranks, which then skip the step.
+        spoilt = torch.where(output.total.detach().isfinite(), 1.0, math.nan)
+        self.scaler.scale(output.total * spoilt).backward()
         report = {
             "loss": output.total.detach(),
             **{f"{batch.kind}/{name}": value for name, value in output.terms.items()},
@@ -137,6 +144,7 @@ class Trainer:
             **self._update(batch.step + 1),
         }
         self.done = batch.step + 1
+        self._recent.append((self.done, _of(batch.keys)))
         return report
 
     def _update(self, number: int) -> dict[str, Tensor]:
@@ -152,7 +160,7 @@ class Trainer:
                 self.clip.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         report = {SKIPPED: skipped}
         if clip is not None:
-            report["grad_norm"] = norm.masked_fill(skipped > 0, 0.0)
+            report["grad_norm"] = norm  # not finite where the step was skipped
         return report
 
     def _step_generator(self, step: int) -> Any:
@@ -174,7 +182,7 @@ class Trainer:
             evaluate: Called every `train.eval_every` steps.
 
         Raises:
-            TrainingError: The loss or the weights are not finite, or too many steps were skipped.
+            TrainingError: The weights are not finite, or too many steps were skipped.
             DataError: Too many samples are broken.
             KeyboardInterrupt: The process was told to stop; a checkpoint was written.
         """
@@ -191,8 +199,7 @@ class Trainer:
                 logging = last or self._due(train.log_every)
                 means = averages.means() if saving or logging else {}
                 if saving or logging:
-                    self._check_finite(means)  # before a checkpoint is made of it
-                if saving or logging:
+                    self._check_skipped()
                     self.faults.gather()
                 if logging:
                     seconds, clock = time.perf_counter() - clock, time.perf_counter()
@@ -223,21 +230,18 @@ class Trainer:
         wanted = torch.tensor(float(bool(stop)), device=self.device)
         return bool(distributed.all_reduce_sum(wanted))
 
-    def _check_finite(self, means: dict[str, float]) -> None:
-        if not math.isfinite(means.get("loss", 0.0)):
-            raise TrainingError(
-                f"the loss is {means['loss']} by step {self.done}; lower optim.lr, or use "
-                "train.precision=fp32 to see whether the precision is at fault"
-            )
+    def _check_skipped(self) -> None:
         most, last = self.skipped.read()
+        samples = dict(self._recent).get(last, "")
+        self._recent.clear()
         allowed = self.config.train.max_skipped
         # A run of which no step was done has trained nothing, however short it is.
         if most > min(allowed, self.steps - 1):
             raise TrainingError(
-                f"{most} steps in a row were skipped, the last of them step {last}, because their "
-                f"gradients are not finite (train.max_skipped={allowed}); lower optim.lr, use "
-                "train.precision=fp32 to see whether the precision is at fault, or look for "
-                "broken data with clic-data verify"
+                f"{most} steps in a row were skipped, the last of them step {last}{samples}, "
+                "because their loss or gradients are not finite "
+                f"(train.max_skipped={allowed}); lower optim.lr, use train.precision=fp32 to see "
+                "whether the precision is at fault, or look for broken data with clic-data verify"
             )
 
     def _check_weights(self, error: type[ClicError], when: str) -> None:
@@ -256,8 +260,6 @@ class Trainer:
     def _record(self, means: dict[str, float], steps: int, seconds: float) -> dict[str, Any]:
         count = steps * self.config.train.batch_size * distributed.world_size()
         skipped = round(means[SKIPPED] * steps)
-        if "grad_norm" in means and skipped:  # its mean is over the steps that were done
-            means["grad_norm"] *= steps / max(1, steps - skipped)
         record: dict[str, Any] = {
             "step": self.done,
             **means,
@@ -313,6 +315,13 @@ class Trainer:
 
     def _groups(self) -> list[dict[str, Any]]:
         return self.optimizer.param_groups
+
+
+def _of(samples: list[tuple[str, ...]]) -> str:
+    """Return words for a batch's samples, the first few of them by their keys."""
+    keys = [key for row in samples for key in row]
+    more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
+    return f" (samples {', '.join(keys[:NAMED])}{more})" if keys else ""
 
 
 def _warmup_steps(config: Config, steps: int) -> int:

@@ -21,7 +21,7 @@ from clic.config import Config, WandbConfig
 from clic.errors import ConfigError
 from clic.models import ClipModel
 from clic.training.losses import check_effect
-from clic.training.metrics_log import MetricsLog
+from clic.training.metrics_log import Averages, MetricsLog
 from clic.training.trainer import Trainer
 from clic.types import KINDS, Batch
 
@@ -167,21 +167,24 @@ def train(clip: ClipModel, objective: str, part: str) -> dict[str, Any]:
     }
 
 
-def skip(clip: ClipModel) -> dict[str, Any]:
-    """Return the weights' sums where rank 1 alone meets gradients that are not finite, once."""
+def skip(clip: ClipModel, spoilt: str) -> dict[str, Any]:
+    """Return what came of it that rank 1 alone meets gradients, or a loss, that are not finite."""
     clip = copy.deepcopy(clip)
     config = settings("clip", "text", clip)
     trainer = Trainer(config, clip, STEPS)
-    scale, sums = clip.model.ln_final.weight, []
+    scale, sums, averages = clip.model.ln_final.weight, [], Averages()
     for batch in batches(config, clip):
         hook = None
         if batch.step == 1 and distributed.rank() == 1:
-            hook = scale.register_hook(lambda grad: grad * math.nan)
-        trainer.step(batch)
+            if spoilt == "loss":
+                batch.std = (math.nan,) * 3
+            else:
+                hook = scale.register_hook(lambda grad: grad * math.nan)
+        averages.add(trainer.step(batch))
         if hook is not None:
             hook.remove()
         sums.append(float(sum(p.detach().double().sum() for p in clip.model.parameters())))
-    return {"sums": sums, "read": trainer.skipped.read()}
+    return {"sums": sums, "read": trainer.skipped.read(), "means": averages.means()}
 
 
 def stop(clip: ClipModel, folder: Path) -> dict[str, Any]:
@@ -220,6 +223,6 @@ def main(folder: Path) -> None:
             for part in ("text", "vision", "both"):
                 found[f"{family}/{objective}/{part}"] = train(clip, objective, part)
         if family == "clip":
-            found["skip"] = skip(clip)
+            found["skip"] = {spoilt: skip(clip, spoilt) for spoilt in ("gradients", "loss")}
             found["stop"] = stop(clip, folder)
     (folder / f"rank-{distributed.rank()}.json").write_text(json.dumps(found))

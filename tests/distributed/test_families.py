@@ -75,14 +75,16 @@ def test_the_family_of_hugging_face_runs_where_it_is_installed(
     assert any(name.startswith("hugging-face-text/") for name in ranks[0]) == installed
 
 
-def test_all_ranks_skip_a_step_whose_gradients_one_has_spoilt(
-    ranks: list[dict[str, Any]],
+@pytest.mark.parametrize("spoilt", ["gradients", "loss"])
+def test_all_ranks_skip_a_step_that_one_has_spoilt(
+    ranks: list[dict[str, Any]], spoilt: str
 ) -> None:
-    first, second = (rank["skip"] for rank in ranks)
+    first, second = (rank["skip"][spoilt] for rank in ranks)
     assert first == second
     before, skipped, after = first["sums"]
     assert before == skipped and math.isfinite(after) and after != skipped
     assert first["read"] == [1, 2]
+    assert math.isfinite(first["means"]["loss"])
 
 
 def test_ranks_agree_on_when_to_stop(ranks: list[dict[str, Any]]) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import pytest
 
-from clic.cli.common import in_words_of, run_cli
+from clic.cli.common import WIDTH, in_words_of, run_cli
+from clic.cli.data import COMMANDS
 from clic.errors import ModelError
 
 
@@ -20,14 +24,37 @@ from clic.errors import ModelError
         ("model.safetensors has no data.json", "model.safetensors has no data.json"),
     ],
 )
-def test_clic_eval_names_its_own_flags(
+def test_clic_eval_and_clic_patch_name_their_own_flags(
     message: str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> int:
         raise ModelError(message)
 
-    for command, expected in (("clic-eval", told), ("clic-train", message)):
+    of_patch = told.replace("--model", "model")
+    for command, expected in (
+        ("clic-eval", told),
+        ("clic-patch", of_patch),
+        ("clic-train", message),
+    ):
         with pytest.raises(SystemExit):
             run_cli(command, fail)
         assert capsys.readouterr().err == f"{command}: error: {expected}\n"
     assert in_words_of("clic-train", message) == message
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+@pytest.mark.parametrize(
+    "words", ["train", "eval", "patch", "data", *(f"data {name}" for name in COMMANDS)]
+)
+def test_pages_of_help_are_at_most_80_columns_wide(
+    words: str, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, *rest = words.split()
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys, "argv", [f"clic-{command}", *rest, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"clic.cli.{command}").main()
+        sys.exit(0)  # a page may also end by itself
+    page = capsys.readouterr().out
+    assert not ended.value.code and "example" in page
+    assert [line for line in page.splitlines() if len(line) > WIDTH] == []

@@ -581,18 +581,64 @@ def broken(run: Setup, at: int) -> Iterator[Batch]:
         yield batch
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(setup: Callable[..., Setup]) -> None:
-    run = setup()
-    with pytest.raises(TrainingError, match=r"the loss is nan by step 3; lower optim\.lr"):
+def test_a_loss_that_is_not_finite_ends_a_run_that_may_skip_nothing(
+    setup: Callable[..., Setup],
+) -> None:
+    run = setup("train.max_skipped=0")
+    with pytest.raises(TrainingError, match=r"the last of them step 3 \(.*optim\.lr") as ended:
         run.fit(broken(run, 2))
+    keys = [key for row in run.builder.build(2).keys for key in row]
+    assert f"(samples {', '.join(keys[:8])}" in str(ended.value)
+    assert all(word in str(ended.value) for word in ("train.precision", "clic-data verify"))
     assert [r["step"] for r in read(run.log_path)] == [1, 2]
 
 
-def test_no_checkpoint_is_made_of_it(setup: Callable[..., Setup]) -> None:
-    run = setup("train.log_every=100", "train.save_every=2")
-    with pytest.raises(TrainingError, match="by step 4"):
+def test_no_checkpoint_is_made_after_too_many_skipped_steps(setup: Callable[..., Setup]) -> None:
+    run = setup("train.log_every=100", "train.save_every=2", "train.max_skipped=0")
+    with pytest.raises(TrainingError, match="the last of them step 3"):
         run.fit(broken(run, 2))
     assert run.saved == [2]
+
+
+@pytest.mark.parametrize("every", [1, 2, 6])
+def test_a_step_whose_loss_is_not_finite_is_skipped_and_left_out_of_the_means(
+    setup: Callable[..., Setup], every: int
+) -> None:
+    """Training goes on past the batch, so a run that is continued is not stuck at it either."""
+    words = (f"train.log_every={every}", "train.save_every=3", "optim.grad_clip=1.0")
+    run = setup(*words)
+    records = run.fit(broken(run, 2))
+    assert run.saved == [3] and run.trainer.done == 6 and is_finite(run.weights())
+    assert sum(record["skipped_steps"] for record in records) == 1
+    assert "NaN" not in run.log_path.read_text() and "Infinity" not in run.log_path.read_text()
+    alone = setup(*words)  # the steps one by one
+    models.set_mode(alone.clip.model, alone.trainer.trained)
+    reports = [alone.trainer.step(batch) for batch in broken(alone, 2)]
+    for record in records:
+        part = range(record["step"] - every, record["step"])
+        losses = [float(reports[step]["loss"]) for step in part if step != 2]
+        assert ("loss" in record) == ("grad_norm" in record) == bool(losses)
+        if losses:
+            assert record["loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-6)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_is_skipped_though_its_gradients_are(
+    setup: Callable[..., Setup], monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    run = setup()
+    forward = run.trainer.losses.forward
+
+    def shifted(*inputs: Any) -> Any:
+        output = forward(*inputs)
+        return dataclasses.replace(output, total=output.total + value)
+
+    monkeypatch.setattr(run.trainer.losses, "forward", shifted)
+    before = run.weights()
+    report = run.trainer.step(run.builder.build(0))
+    assert report["skipped_steps"] == 1
+    trained = [name for name, p in run.clip.model.named_parameters() if p.requires_grad]
+    assert all(torch.equal(before[name], run.weights()[name]) for name in trained)
 
 
 # --- saving, evaluating, stopping ----------------------------------------------------------------
@@ -665,6 +711,13 @@ def test_averages() -> None:
     assert averages.means() == {}
 
 
+def test_averages_leave_out_what_is_not_finite() -> None:
+    averages = Averages()
+    for value in (1.0, math.nan, math.inf, 2.0, -math.inf):
+        averages.add({"a": torch.tensor(value), "never": torch.tensor(math.nan)})
+    assert averages.means() == {"a": 1.5}
+
+
 def test_records_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"step": step, "loss": 0.1 * step}) for step in (1, 2, 3, 4)]
@@ -684,7 +737,7 @@ def test_a_console_line_is_short(tmp_path: Path, capsys: pytest.CaptureFixture[s
     log.close()
     assert capsys.readouterr().out.splitlines() == [
         "step  10/300  loss 1.235  lr 1e-06",
-        "step  10/300  shapes++/mean/itt 51",
+        "step  10/300  shapes++ itt 51",
     ]
 
 

@@ -1,6 +1,7 @@
 """Get the files of benchmarks: downloaded with resume, checked, unpacked.
 
-What is there is left alone. What needs a sign-up is told, step by step, and ends with exit code 2.
+What is there is left alone. What needs a sign-up is told, step by step, and
+ends with exit code 2.
 """
 
 from __future__ import annotations

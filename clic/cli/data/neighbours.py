@@ -1,7 +1,7 @@
 """Find each image's nearest images, for sampling.hard_images.
 
-Every image goes through the model once; then all pairs are compared, a block at a time. A call that
-was stopped goes on where it was when it is given again.
+Every image goes through the model once; then all pairs are compared, a block at
+a time. A call that was stopped goes on where it was when it is given again.
 """
 
 from __future__ import annotations

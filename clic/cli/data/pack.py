@@ -1,9 +1,10 @@
 """Pack images and captions of any form into shards.
 
-SOURCE is a CSV or TSV, a parquet file, COCO's, Karpathy's or any JSON list, a folder of
-images with .txt or .json beside them, tars as img2dataset writes them, or a
-Hugging Face dataset (hf:NAME). What it is, is detected and printed. A run that
-was stopped is continued by the same command. docs/data.md shows every format.
+SOURCE is a CSV or TSV, a parquet file, COCO's, Karpathy's or any JSON list, a
+folder of images with .txt or .json beside them, tars as img2dataset writes
+them, or a Hugging Face dataset (hf:NAME). What it is, is detected and printed.
+A run that was stopped is continued by the same command. docs/data.md shows
+every format.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Draw a contact sheet of batches as a run would be shown them.
 
-Give SHARDS (folders, patterns or .tar files) to see your data in CLIC's recipe for ViT-B/32, or the
-words of a clic-train command, e.g. +experiment=vitb32 data.shards=/data/laion, to see that run's
-own batches. Without --step the first batch of each kind is drawn.
+Give SHARDS (folders, patterns or .tar files) to see your data in CLIC's recipe
+for ViT-B/32, or the words of a clic-train command, e.g. +experiment=vitb32
+data.shards=/data/laion, to see that run's own batches. Without --step the first
+batch of each kind is drawn.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ EXAMPLES = (
     "clic-data preview",
     "clic-data preview /data/laion --out laion.png",
     "clic-data preview --step 1 --out single.png",
-    "clic-data preview +experiment=vitb32 data.shards=/data/laion model.pretrained=null",
+    "clic-data preview +experiment=vitb32 data.shards=laion model.pretrained=null",
 )
 TAKES_SETTINGS = True
 # What shards are shown in where no experiment is named; pixels and captions need no weights.
