@@ -1,4 +1,4 @@
-"""Show what captions are read as, and false captions of each kind made from them.
+"""Show how captions are parsed, and false captions of each kind made from them.
 
 With two captions or more, cross_swap joins each with the next one, and the
 last with the first.
@@ -35,17 +35,17 @@ EXAMPLES = (
 def add_arguments(parser: Parser) -> None:
     """Add this command's arguments."""
     add = parser.add_argument
-    add("--caption", metavar="TEXT", action="append", help="a true caption; may be given again")
-    add("--file", metavar="FILE", type=Path, help="a true caption a line (- for stdin)")
+    add("--caption", metavar="TEXT", action="append", help="a true caption; repeatable")
+    add("--file", metavar="FILE", type=Path, help="file with a true caption per line (- for stdin)")
     add("--kinds", metavar="K", action="append", help="swap, replace, cross_swap (all that apply)")
     add("--n", metavar="N", type=int, default=4, help="false captions of each kind (4)")
-    add("--seed", metavar="N", type=int, default=0, help="of the draws (0)")
+    add("--seed", metavar="N", type=int, default=0, help="random seed (0)")
     add("--tagger", metavar="T", default="hanta", help="hanta or spacy (hanta)")
-    add("--json", action="store_true", help="a line of JSON for each caption, no table")
+    add("--json", action="store_true", help="print a line of JSON per caption instead of a table")
 
 
 def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
-    """Print the tables or the lines."""
+    """Print a table or a line of JSON for each caption."""
     check_least(1, n=flags.n)
     check_least(0, seed=flags.seed)
     from clic.captions.tagging import TAGGERS, make_tagger
@@ -94,11 +94,11 @@ def _captions(flags: argparse.Namespace) -> list[str]:
     try:
         "".join(captions).encode()
     except UnicodeEncodeError as error:
-        raise ConfigError("--caption holds bytes that are no UTF-8; give it in UTF-8") from error
+        raise ConfigError("--caption is not valid UTF-8; give it in UTF-8") from error
     if not all(caption.strip() for caption in captions):
         raise ConfigError("--caption is empty; give a sentence")
     if not captions:
-        raise ConfigError("no caption is given; name one with --caption, or a --file with some")
+        raise ConfigError("no caption is given; give one with --caption, or a file with --file")
     return captions
 
 
@@ -119,7 +119,7 @@ def _read(path: Path) -> str:
 
 
 def _bare(line: str) -> str:
-    """Return a line without outer spaces and byte order marks, those of joined files."""
+    """Return a line without outer spaces and byte order marks, which joined files have inside."""
     return line.strip().strip("\ufeff").strip()
 
 
@@ -131,7 +131,7 @@ def _kinds(names: Sequence[str] | None, count: int) -> list[str]:
     for name in names or ():
         pick(dict.fromkeys(known), name, "--kinds")
         if name == "cross_swap" and count < 2:
-            raise ConfigError("--kinds cross_swap joins two captions and one is given; give two")
+            raise ConfigError("--kinds cross_swap joins two captions, but one is given; give two")
     return list(dict.fromkeys(names or [name for name in known if name in GENERATORS or count > 1]))
 
 
@@ -217,11 +217,11 @@ def _table(
 
 
 def _marked(caption: str, negative: HardNegative) -> Text:
-    """Return a false caption with what was changed in it set off."""
+    """Return a false caption with its changes highlighted."""
     from rich.text import Text
 
     if negative.kind == "cross_swap":
-        return Text(negative.text)  # its edits are those of two captions, in random order
+        return Text(negative.text)  # its edits refer to two captions, joined in random order
     text, position = Text(), 0
     for edit in negative.edits:
         text.append(caption[position : edit.span[0]])

@@ -124,7 +124,7 @@ def test_coco_ids_twice_or_missing(put: Put, packed: Pack) -> None:
     value = {"images": images, "annotations": [{"image_id": 1, "caption": "A dog"}, "x"]}
     result = packed(put("c.json", json.dumps(value)))
     assert result.captions() == [["A dog"]]
-    assert reasons(result)["b.jpg"] == "image id 1 stands there twice"
+    assert reasons(result)["b.jpg"] == "image id 1 occurs twice"
     assert reasons(result)["c"] == reasons(result)["d"] == "it has no id"
 
 
