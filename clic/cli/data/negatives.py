@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-    from clic.captions.scene_graph.graph import SceneGraph
     from clic.types import HardNegative, Token
 
 EXAMPLES = (
@@ -61,7 +61,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     for number, (caption, other) in enumerate(zip(captions, following, strict=True)):
         tokens = tagger(caption)
         pair = (tokens, tagger(other) if "cross_swap" in kinds else ())
-        found = list(_negatives((caption, other), pair, kinds, flags.n, flags.seed, number))
+        found = list(_negatives((caption, other), pair, kinds, flags, number))
         if not found:
             without.append(caption)
         if flags.json:
@@ -78,12 +78,11 @@ def _note(without: Sequence[str], count: int) -> str:
     from clic.captions.characters import is_foreign
     from clic.captions.negatives import FOREIGN
 
-    share = f"{len(without):,} of {count:,} captions ({len(without) / count:.0%})"
-    note = f"note: no false caption was found for {share}"
-    foreign = sum(map(is_foreign, without))
-    return (
-        f"{note}; {foreign:,} of them are not in Latin script, and {FOREIGN}" if foreign else note
-    )
+    proportion = f"{len(without):,} of {count:,} captions ({len(without) / count:.0%})"
+    note = f"note: no false caption was found for {proportion}"
+    if foreign := sum(map(is_foreign, without)):
+        note += f"; {foreign:,} of them are not in Latin script, and {FOREIGN}"
+    return note
 
 
 def _captions(flags: argparse.Namespace) -> list[str]:
@@ -139,49 +138,51 @@ def _negatives(
     captions: tuple[str, str],
     tokens: tuple[tuple[Token, ...], tuple[Token, ...]],
     kinds: Sequence[str],
-    n: int,
-    seed: int,
+    flags: argparse.Namespace,
     number: int,
 ) -> Iterator[HardNegative]:
-    from functools import partial
-
+    """Yield false captions of the first caption, or of both joined for `cross_swap`."""
     from clic.captions import GENERATORS, cross_swap
     from clic.captions.negatives import distinct_negatives
     from clic.seeding import generator
 
     for kind in kinds:
-        rng = generator(seed, f"hard_negatives/{kind}", slot=number)
+        rng = generator(flags.seed, f"hard_negatives/{kind}", slot=number)
         if kind == "cross_swap":
-            yield from distinct_negatives(partial(cross_swap, captions, tokens, rng), n)
+            draw = partial(cross_swap, captions, tokens, rng)
         else:
-            yield from distinct_negatives(partial(GENERATORS[kind], captions[0], tokens[0], rng), n)
+            draw = partial(GENERATORS[kind], captions[0], tokens[0], rng)
+        yield from distinct_negatives(draw, flags.n)
 
 
-def _record(caption: str, tokens: Sequence[Token], found: Sequence[HardNegative]) -> dict[str, Any]:
+def _parse(tokens: Sequence[Token]) -> dict[str, list[list[str]]]:
+    """Return the words of the scene graph's things, modifiers and relations."""
     from clic.captions.scene_graph.graph import scene_graph
 
     graph = scene_graph(tokens)
+    text = [token.text for token in tokens]
+    return {
+        "things": [text[phrase.first : phrase.last] for phrase in graph.phrases],
+        "modifiers": [[text[modifier], text[head]] for modifier, head in graph.modifiers],
+        "relations": [
+            [text[subject], " ".join(text[i] for i in words), text[obj]]
+            for subject, words, obj in graph.relations
+        ],
+    }
+
+
+def _record(caption: str, tokens: Sequence[Token], found: Sequence[HardNegative]) -> dict[str, Any]:
+    parsed = _parse(tokens)
     return {
         "caption": caption,
         "tokens": [list(token) for token in tokens],
-        "modifiers": _modifiers(graph, tokens),
-        "relations": _relations(graph, tokens),
+        "modifiers": parsed["modifiers"],
+        "relations": parsed["relations"],
         "negatives": [
             {"kind": made.kind, "text": made.text, "edits": [e._asdict() for e in made.edits]}
             for made in found
         ],
     }
-
-
-def _modifiers(graph: SceneGraph, tokens: Sequence[Token]) -> list[list[str]]:
-    return [[tokens[modifier].text, tokens[head].text] for modifier, head in graph.modifiers]
-
-
-def _relations(graph: SceneGraph, tokens: Sequence[Token]) -> list[list[str]]:
-    return [
-        [tokens[subject].text, " ".join(tokens[i].text for i in words), tokens[obj].text]
-        for subject, words, obj in graph.relations
-    ]
 
 
 def _table(
@@ -191,21 +192,13 @@ def _table(
     from rich.table import Table
     from rich.text import Text
 
-    from clic.captions.scene_graph.graph import scene_graph
-
-    graph = scene_graph(tokens)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False)
     table.add_column("caption", style="dim", no_wrap=True)
     table.add_column(Text(caption), overflow="fold")
-    things = [" ".join(t.text for t in tokens[p.first : p.last]) for p in graph.phrases]
-    rows = {
-        "tags": "  ".join(f"{token.text}/{token.pos}" for token in tokens),
-        "things": ", ".join(things),
-        "modifiers": ", ".join(map(" ".join, _modifiers(graph, tokens))),
-        "relations": ", ".join(map(" ".join, _relations(graph, tokens))),
-    }
-    for name, value in rows.items():
-        table.add_row(name, Text(value or "none"), end_section=name == "relations")
+    table.add_row("tags", Text("  ".join(f"{t.text}/{t.pos}" for t in tokens) or "none"))
+    for name, groups in _parse(tokens).items():
+        shown = ", ".join(map(" ".join, groups))
+        table.add_row(name, Text(shown or "none"), end_section=name == "relations")
     for kind in kinds:
         made = [negative for negative in found if negative.kind == kind]
         for number, negative in enumerate(made):

@@ -31,6 +31,12 @@ from clic.data.packing.shard_writer import COUNTS, pack_part
 from clic.errors import DataError
 from clic.io.processes import run_tasks
 
+REMEDIES = {
+    "No such file": "name the folder that holds the images with --image-root",
+    "UTF-8": "say what its texts are in, e.g. with --encoding cp1252 (Western Windows)",
+    "Windows": "write the paths relative to --image-root, without the drive",
+}
+"""What to do if nothing is left, by a part of the most frequent reason."""
 SHARD_NAME = re.compile(r"(\d{5,})(?:_\d+)?\.tar")
 
 
@@ -138,10 +144,11 @@ def _finish(plan: PackPlan, wanted: dict[str, Any], continued: int) -> PackOutco
     samples = sum(result["samples"] for result in results)
     if not samples:
         discard(plan.work)
-        worst = ", ".join(f"{number} x {reason}" for reason, number in reasons.most_common(3))
+        shown = ", ".join(f"{number} x {reason}" for reason, number in reasons.most_common(3))
+        worst = reasons.most_common(1)[0][0]
+        remedy = next((f"{REMEDIES[mark]}; " for mark in REMEDIES if mark in worst), "")
         raise DataError(
-            f"nothing of {plan.items} was left ({worst}); {_remedy(reasons)}"
-            f"see {plan.out / REJECTED}"
+            f"nothing of {plan.items} was left ({shown}); {remedy}see {plan.out / REJECTED}"
         )
     record = {
         "identity": wanted,
@@ -174,15 +181,3 @@ def _kind(reason: str) -> str:
     """Return a reason without the details of one sample."""
     general = re.sub(r" ?\([^)]*\)", "", reason).split(";")[0].rsplit(": ", 1)[-1]
     return re.sub(r"\d{3,}", "N", re.sub(r" of \d+ bytes", "", general))
-
-
-def _remedy(reasons: Counter[str]) -> str:
-    """Return what to do about the most frequent reason, where that is known."""
-    (worst, _), *_ = reasons.most_common(1)
-    if "No such file" in worst:
-        return "name the folder that holds the images with --image-root; "
-    if "UTF-8" in worst:
-        return "say what its texts are in, e.g. with --encoding cp1252 (Western Windows); "
-    if "Windows" in worst:
-        return "write the paths relative to --image-root, without the drive; "
-    return ""
