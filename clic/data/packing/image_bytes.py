@@ -45,7 +45,7 @@ def _file(path: str) -> bytes:
     except OSError as error:
         raise RejectedError(f"{path}: {error.strerror}") from error
     except ValueError as error:  # a text that cannot be the name of a file
-        raise RejectedError(f"{path!r} is no path") from error
+        raise RejectedError(f"{path!r} is not a path") from error
 
 
 def _slice(path: str, offset: int, length: int) -> bytes:

@@ -223,7 +223,7 @@ def parse_json(data: bytes, name: str) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise RejectedError(f"{name} is no valid JSON ({error})") from error
+        raise RejectedError(f"{name} is not valid JSON ({error})") from error
 
 
 @contextmanager
@@ -242,4 +242,4 @@ def load_json(path: Path) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no valid JSON ({error}); fetch or write it again") from error
+        raise DataError(f"{path} is not valid JSON ({error}); fetch or write it again") from error

@@ -210,7 +210,7 @@ def finished(out: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(f"{path} is no valid JSON ({error}); remove {out}") from error
+        raise DataError(f"{path} is not valid JSON ({error}); remove {out}") from error
     there = sum(1 for _ in out.glob("*.tar"))
     if there != record["shards"]:
         raise DataError(

@@ -122,7 +122,7 @@ def pack_source(
         except OSError as error:
             raise DataError(
                 f"{out} cannot be written to ({error.strerror}); mend that or make space, and the "
-                "same command goes on from there"
+                "same command continues from there"
             ) from error
 
 

@@ -264,7 +264,7 @@ def draw_histogram(found: Findings, contexts: Sequence[int], model: str, path: P
     for context in contexts:
         left.axvline(context, color="black", linewidth=0.8, linestyle=":")
         left.annotate(f" {context}", (context, 0.94), xycoords=("data", "axes fraction"))
-    left.set(xlabel=f"tokens of a caption ({model})", ylabel="share", xlim=(0, longest))
+    left.set(xlabel=f"tokens of a caption ({model})", ylabel="proportion", xlim=(0, longest))
     left.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     ratios = np.log2([width / height for width, height in found.sizes])
     reach = max(1.0, float(np.ceil(np.abs(ratios).max() * 2) / 2))
@@ -273,7 +273,9 @@ def draw_histogram(found: Findings, contexts: Sequence[int], model: str, path: P
     right.axvline(0, color="black", linewidth=0.8, linestyle=":")
     ticks = np.arange(-np.floor(reach), np.floor(reach) + 1)
     labels = [f"{2**t:g}:1" if t >= 0 else f"1:{2**-t:g}" for t in ticks]
-    right.set(xlabel="width : height", ylabel="share of images", xticks=ticks, xticklabels=labels)
+    right.set(
+        xlabel="width : height", ylabel="proportion of images", xticks=ticks, xticklabels=labels
+    )
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     FigureCanvasAgg(figure)

@@ -109,7 +109,7 @@ def _detect_folder(path: Path) -> Callable[[str, Request], FormatReader]:
     if lists := sorted(name for name in names if name.lower().endswith((".csv", ".tsv"))):
         raise DataError(
             f"SOURCE {path} holds {lists[0]}: name that file, or say --format folder where the "
-            "captions lie beside the images"
+            "captions are beside the images"
         )
     if any(files_below(path, tuple(IMAGE_ENDINGS))):
         return Folder

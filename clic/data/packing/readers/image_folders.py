@@ -34,7 +34,7 @@ class Folder(FormatReader):
     def open(self) -> None:
         self.path = Path(self.source).absolute()
         if not self.path.is_dir():
-            raise DataError(f"{self.source} is no folder")
+            raise DataError(f"{self.source} is not a folder")
         self.found = ["captions in the .json or .txt beside each image, subfolders included"]
 
     def files(self) -> list[Path]:

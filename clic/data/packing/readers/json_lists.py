@@ -30,7 +30,7 @@ class _JsonList(FormatReader):
         value = load_json(self.path)
         images = value.get("images") if isinstance(value, dict) else None
         if not isinstance(images, list) or not all(isinstance(i, dict) for i in images):
-            raise DataError(f"{self.path} holds no list 'images' of objects; it is no {self.NAME}")
+            raise DataError(f"{self.path} holds no list 'images' of objects; it is not {self.NAME}")
         self.value: dict[str, Any] = value
         self.images: list[dict[str, Any]] = images
         self.folder = self.root()
@@ -54,7 +54,7 @@ class Coco(_JsonList):
     def open(self) -> None:
         super().open()
         if not isinstance(self.value.get("annotations"), list):
-            raise DataError(f"{self.path} has no list 'annotations'; it is no {self.NAME}")
+            raise DataError(f"{self.path} has no list 'annotations'; it is not {self.NAME}")
         self.found = [f"images below {self.folder}"]
 
     def root(self) -> Path:
@@ -147,7 +147,7 @@ class Records(FormatReader):
         first = [value for _, value in islice(self._values(), SAMPLE) if isinstance(value, dict)]
         names = list(dict.fromkeys(name for value in first for name in value))
         if not names:
-            raise DataError(f"{self.path} holds no list of objects; it is no {self.NAME}")
+            raise DataError(f"{self.path} holds no list of objects; it is not {self.NAME}")
         self.image, self.captions, self.found = choose_columns(self.request, names, str(self.path))
         self.found.append(f"images below {self.root()}")
 

@@ -281,7 +281,7 @@ def _look_at(path: Path, given: str | None) -> TextFile:
         start = file.read(1 << 16)
     encoding, mark = detect_encoding(start, _check_encoding(given))
     if b"\0" in start[:512] and not encoding.startswith(_WIDE):
-        raise DataError(f"{path} is no text; save it as UTF-8")
+        raise DataError(f"{path} is not text; save it as UTF-8")
     text = start[mark:].decode(encoding, "replace")
     if not text.strip():
         raise DataError(f"{path} is empty")

@@ -196,9 +196,9 @@ def _by_contents(
     if image is None or not captions or (len(captions) > 1 and not request.caption_column):
         first = "; ".join(f"{name} = {shorten(cells[name][0], 24)!r}" for name in names[:8])
         raise DataError(
-            f"{path} has no header, and which columns hold image and captions cannot be told; name "
+            f"{path} has no header, and its image and caption columns cannot be guessed; name "
             f"them by number with --image-column and --caption-column ({first}), or join the "
-            "captions to the images where they lie in another file"
+            "captions to the images if they are in another file"
         )
     return replace(request, image_column=image, caption_column=captions)
 
