@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from clic.cli.common import make_console
 from clic.cli.parser import Parser, check_least
-from clic.errors import ConfigError
+from clic.errors import ConfigError, pick
 from clic.io.terminal import bytes_bar
 
 if TYPE_CHECKING:
@@ -52,15 +52,13 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
     from clic.captions.tagging import TAGGERS
     from clic.data.shards.locating import find_shards
     from clic.data.tools.annotating import annotate_on_ray, annotate_shards
-    from clic.errors import pick
     from clic.io.processes import default_workers
 
     pick(TAGGERS, flags.tagger, "--tagger")
     shards = find_shards(flags.shards, "SHARDS")
     sizes = {str(shard.resolve()): shard.stat().st_size for shard in shards}
-    bar = bytes_bar("annotate", make_console())
     parts: list[Annotated] = []
-    with bar:
+    with bytes_bar("annotate", make_console()) as bar:
         task = bar.add_task("annotate", total=sum(sizes.values()))
         if flags.ray is None:
             workers, advance = flags.workers or default_workers(), partial(bar.advance, task)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from clic.cli.common import make_console
 from clic.cli.parser import Parser, check_least, split_commas
-from clic.errors import ConfigError, DataError
+from clic.errors import ConfigError, DataError, pick
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -49,7 +49,6 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     check_least(1, n=flags.n)
     check_least(0, seed=flags.seed)
     from clic.captions.tagging import TAGGERS, make_tagger
-    from clic.errors import pick
 
     captions = _captions(flags)
     kinds = _kinds(split_commas(flags.kinds), len(captions))
@@ -124,7 +123,6 @@ def _bare(line: str) -> str:
 
 def _kinds(names: Sequence[str] | None, count: int) -> list[str]:
     from clic.captions import GENERATORS
-    from clic.errors import pick
 
     known = [*GENERATORS, "cross_swap"]
     for name in names or ():

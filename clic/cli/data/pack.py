@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from clic.cli.common import make_console
 from clic.cli.parser import Parser, check_least
-from clic.errors import ConfigError
+from clic.errors import ConfigError, pick
 
 if TYPE_CHECKING:
     from clic.data.packing import PackOutcome, Progress
@@ -64,7 +64,6 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     _check(flags)
     from clic.captions.tagging import TAGGERS
     from clic.data import packing
-    from clic.errors import pick
     from clic.io.processes import default_workers
 
     if flags.tags is not None:
