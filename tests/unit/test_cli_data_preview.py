@@ -51,8 +51,8 @@ def test_shards_are_shown_in_clics_recipe(
     lines = out.splitlines()
     assert lines[0] == ("sheet.png: 4 composite rows of step 0, 4 single rows of step 1 (vitb32)")
     assert "composite_negative=cross_swap" in out
-    assert "  train.batch_size=4, all there are, in place of 200" in lines
-    assert "  sampling.partner_self=true, for an orientation with one image alone" in lines
+    assert "  train.batch_size=4, the whole data, instead of 200" in lines
+    assert "  sampling.partner_self=true, since an orientation has only one image" in lines
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     assert (sheet == (200, 20, 20)).all(axis=-1).any()  # the false words
     assert (np.abs(sheet.astype(int) - (120, 200, 40)).max(axis=-1) < 8).any()  # the portrait

@@ -1,14 +1,13 @@
 """Find each image's nearest images, for sampling.hard_images.
 
-Every image goes through the model once; then all pairs are compared, a block at
-a time. A call that was stopped goes on where it was when it is given again.
+Every image goes through the model once; then all pairs are compared, a block
+at a time. The same command continues a call that was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,10 +34,10 @@ def add_arguments(parser: Parser) -> None:
 def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     """Write the neighbours."""
     import torch
-    from rich.progress import Progress
 
     from clic.data.shards.shard_source import ShardSource
-    from clic.data.tools.nearest import NearestFeatures, encode_source, nearest, write_neighbours
+    from clic.data.tools.nearest import FeatureFile, encode_source, nearest, write_neighbours
+    from clic.io.terminal import progress_bar
     from clic.models import encoder
 
     check_least(1, k=flags.k, batch_size=flags.batch_size, workers=flags.workers)
@@ -50,24 +49,25 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     model = encoder.load(flags.model, flags.device, flags.precision, flags.batch_size)
     identity = {**model.identity, "precision": flags.precision}
     width = int(model.clip.source.architecture["embed_dim"])
-    with writing(out), Progress(transient=True, disable=not sys.stdout.isatty()) as bars:
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        features = NearestFeatures(
+        features = FeatureFile(
             out.with_name(f".{out.name}.features"),
             (len(source), width),
             [source.shard_counts(), identity],
         )
         if features.done:
-            print(f"going on after {features.done} of {len(source)} images")
-        bar = bars.add_task("encode", total=len(source), completed=features.done)
-        encode_source(
-            source,
-            features,
-            lambda pixels: model.encode_image(pixels).numpy(),
-            flags.batch_size,
-            flags.workers,
-            lambda images: bars.advance(bar, images),
-        )
+            print(f"continuing after {features.done} of {len(source)} images")
+        with progress_bar(True, "encode", len(source)) as advance:
+            advance(features.done)
+            encode_source(
+                source,
+                features,
+                lambda pixels: model.encode_image(pixels).numpy(),
+                flags.batch_size,
+                flags.workers,
+                advance,
+            )
         broken = sum(
             int((~features.rows[i : i + 65536].any(axis=1)).sum())
             for i in range(0, len(source), 65536)
@@ -75,11 +75,15 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
         if len(source) - broken <= flags.k:
             features.remove()
             raise DataError(f"only {len(source) - broken} images are whole, too few for --k")
-        bar = bars.add_task("compare", total=len(source))
         device = model.device if model.device.type == "cuda" else torch.device("cpu")
-        found = nearest(features.rows, flags.k, device, lambda images: bars.advance(bar, images))
+        with progress_bar(True, "compare", len(source)) as advance:
+            found = nearest(features.rows, flags.k, device, advance)
         write_neighbours(out, source, found, identity)
         features.remove()
-    note = f" ({broken} broken images are nobody's, and have arbitrary ones)" if broken else ""
+    note = (
+        f" ({broken} broken images are no image's neighbours; their own are arbitrary)"
+        if broken
+        else ""
+    )
     print(f"{out}: {flags.k} neighbours of each of {len(source)} images{note}")
     print(f"  clic-train ... sampling.kinds=single sampling.hard_images={out}")

@@ -1,13 +1,15 @@
-"""Check every sample of shards, and say what they hold.
+"""Check every sample of shards, and summarise what they contain.
 
-Decodes each image, reads each caption, and holds every tar against its index
-and checksums. Ends with 1 where something is broken.
+Decodes each image, reads each caption, and compares every tar with its index
+and checksums. Ends with 1 if something is broken.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,12 +40,10 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
-    """Check the shards; return 1 where something is broken."""
+    """Check the shards; return 1 if something is broken."""
     if flags.workers is not None:
         check_least(1, workers=flags.workers)
     check_writable(flags.out and str(flags.out))
-    from functools import partial
-
     from clic import runs
     from clic.data.batches.caption_tokens import context_length, make_measure
     from clic.data.shards.locating import find_shards
@@ -53,16 +53,12 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
     shards = find_shards(flags.shards, "SHARDS")
     model = runs.source_of(flags.model)
     contexts = sorted({*CONTEXTS, context_length(model)})
-    console = make_console()
-    bar = bytes_bar("verify", console)
     found = Findings()
-    with bar:
+    with bytes_bar("verify", make_console()) as bar:
         task = bar.add_task("verify", total=sum(shard.stat().st_size for shard in shards))
-        work = partial(check_shard, model)
+        work, advance = partial(check_shard, model), partial(bar.advance, task)
         workers = flags.workers or default_workers()
-        for part in run_tasks(
-            work, shards, workers, lambda n: bar.advance(task, n), check_shard.__module__
-        ):
+        for part in run_tasks(work, shards, workers, advance, check_shard.__module__):
             found.add(part)
         bar.update(task, completed=found.tar_bytes)
     for line in _summary(found, contexts, flags.model, make_measure(model)("")):
@@ -75,7 +71,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
 
 
 def _summary(found: Findings, contexts: Sequence[int], model: str, special: int) -> Iterator[str]:
-    """Yield what was found; `special` is the length of an empty text in tokens."""
+    """Yield the findings; `special` is the length of an empty text in tokens."""
     from clic.data.batches.caption_tokens import joined, quantile
 
     tars = "1 tar" if found.shards == 1 else f"{found.shards:,} tars"
@@ -85,33 +81,33 @@ def _summary(found: Findings, contexts: Sequence[int], model: str, special: int)
     if found.left_out:
         yield f"  left out: {found.left_out:,} keys without an image or without a caption"
     if found.differing:
-        yield f"  JSON that states another key or size than there is: {found.differing:,} samples"
+        yield f"  JSON that states a wrong key or size: {found.differing:,} samples"
     if double := found.double_keys():
-        yield f"  keys that are not the only ones of their name: {double:,}"
+        yield f"  duplicate keys: {double:,}"
     for note in found.notes[:SHOWN]:
         yield f"  {note}"
     if len(found.notes) > SHOWN:
         yield f"  ... and {len(found.notes) - SHOWN:,} more of such notes"
     if not found.captions:
         return
-    images = sum(found.sizes.values())
-    wide, square = (
-        100 * sum(n for (w, h), n in found.sizes.items() if test(w, h)) / images
-        for test in (lambda w, h: w > h, lambda w, h: w == h)
-    )
-    yield (
-        f"  images    landscape {wide:.1f} %, square {square:.1f} %, "
-        f"portrait {100 - wide - square:.1f} %"
-    )
-    sides: dict[int, float] = {}
+    images = found.sizes.total()
+    sides: Counter[int] = Counter()
+    orientations: Counter[str] = Counter()
     for (width, height), number in found.sizes.items():
-        sides[min(width, height)] = sides.get(min(width, height), 0) + number
+        sides[min(width, height)] += number
+        name = "square" if width == height else "landscape" if width > height else "portrait"
+        orientations[name] += number
+    shares = (
+        f"{name} {100 * orientations[name] / images:.1f} %"
+        for name in ("landscape", "square", "portrait")
+    )
+    yield f"  images    {', '.join(shares)}"
     yield (
         f"            shorter side {min(sides)} to {max(sides)}, median {quantile(sides, 0.5)} "
         f"pixels; mean {found.image_bytes / images / 1e3:.1f} kB"
     )
     yield (
-        f"  captions  {found.captions:,}, {min(found.sentences)} to {max(found.sentences)} an "
+        f"  captions  {found.captions:,}, {min(found.sentences)} to {max(found.sentences)} per "
         f"image, mean {found.captions / images:.2f}"
     )
     for tagger, number in found.taggers.items():
