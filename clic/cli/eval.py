@@ -107,7 +107,7 @@ def _body(words: Sequence[str]) -> None:
 
 def _run(settings: EvalConfig) -> None:
     from clic import distributed
-    from clic.evaluation.report import output_files
+    from clic.evaluation.report import result_files
 
     wanted = _wanted(settings)
     results = gather(
@@ -119,7 +119,7 @@ def _run(settings: EvalConfig) -> None:
     if not distributed.is_main():
         return
     # Files first: whatever happens to the terminal, the numbers are kept.
-    written = output_files.write(wanted, results.reports, results.comparison, results.galleries)
+    written = result_files.write(wanted, results.reports, results.comparison, results.galleries)
     _print(results)
     for file in written:
         print(f"wrote {file}")
@@ -132,13 +132,13 @@ def _is_setting(word: str) -> bool:
 
 def _wanted(settings: EvalConfig) -> dict[str, list[Path]]:
     """Return the files to write, by kind, checked before the work that they are written after."""
-    from clic.evaluation.report import output_files
+    from clic.evaluation.report import result_files
 
-    named = {kind: getattr(settings, kind) for kind in output_files.FILES}
+    named = {kind: getattr(settings, kind) for kind in result_files.FILES}
     check_writable(*named.values())
     if settings.out is not None:
         check_folder(settings.out)
-    found = output_files.files(settings.out, named)
+    found = result_files.files(settings.out, named)
     for file in (path for paths in found.values() for path in paths):
         if file.is_dir():
             raise ConfigError(f"{file} is a folder; remove it, or name another place")
@@ -158,7 +158,7 @@ def _default_model() -> str:
 
 
 def _print(results: Results) -> None:
-    from clic.evaluation.report import formats, report, terminal_tables
+    from clic.evaluation.report import comparison, report, terminal_tables
 
     console = make_console()
     for line in report.legend(results.reports):
@@ -166,7 +166,7 @@ def _print(results: Results) -> None:
     for table in terminal_tables.tables(results.reports, results.comparison):
         console.print(table)
     if results.comparison is not None:
-        console.print(formats.interval_note(results.comparison), markup=False, highlight=False)
+        console.print(comparison.interval_note(results.comparison), markup=False, highlight=False)
     for line in report.notes(results.reports):
         console.print(f"note: {line}", markup=False, highlight=False)
     for line in report.timings(results.reports):

@@ -96,10 +96,10 @@ def _reports(
 ) -> Iterator[Report]:
     """Yield the models' reports one by one; everything that can be wrong is noticed before."""
     from clic.evaluation.benchmarks import catalogue
-    from clic.evaluation.report import saved_results
+    from clic.evaluation.report import result_files
 
     names = names_of(settings)
-    saved = [saved_results.is_saved(name) for name in names]
+    saved = [result_files.is_saved(name) for name in names]
     benches = [b.name for b in catalogue.select(settings.bench)] if settings.bench else []
     loaded = _load(names, saved, benches, with_rows)
     if not benches and loaded:
@@ -129,10 +129,10 @@ def _load(
     names: Sequence[str], saved: Sequence[bool], benches: Sequence[str], with_rows: bool
 ) -> list[list[Report]]:
     """Return the reports of each name that means a result written before."""
-    from clic.evaluation.report import saved_results
+    from clic.evaluation.report import result_files
 
     found = [name for name, done in zip(names, saved, strict=True) if done]
-    return [saved_results.load(name, benches, with_rows) for name in found]
+    return [result_files.load(name, benches, with_rows) for name in found]
 
 
 def _shared(reports: Sequence[Report]) -> list[str]:

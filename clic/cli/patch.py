@@ -165,7 +165,7 @@ def _write_models(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) ->
 
 def _sweep(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) -> None:
     from clic import evaluation, patching, runs
-    from clic.evaluation.report import alpha_sweep, report
+    from clic.evaluation.report import alpha_sweep, report, result_files
     from clic.models import encoder as inference
 
     plan = evaluation.prepare(
@@ -203,7 +203,7 @@ def _sweep(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) -> None:
     results = patching.sweep(pair.base, pair.tuned, alphas, score, pair.folder)
     # Files first: whatever happens to the terminal, the numbers are kept.
     content = {"base": pair.base, "tuned": pair.tuned, "alphas": results}
-    report.write_object(pair.folder / runs.SWEEP_FILE, content)
+    result_files.write_object(pair.folder / runs.SWEEP_FILE, content)
     picture = pair.folder / runs.SWEEP_PICTURE
     alpha_sweep.draw(results, f"{pair.label}: between base and fine-tuned", picture)
     console = make_console()
