@@ -1,8 +1,8 @@
-"""From rows' outcomes to what an interval is drawn from: who was right where, and what is one draw.
+"""The observations behind a bootstrap interval, gathered from the outcomes of rows.
 
-A *unit* is what is drawn as a whole: a row; in retrieval an image with its captions; where rows
-belong to sets, the set. A *series* is a number's observations, and a number is the percentage of
-its series, or a mean of such percentages.
+A *unit* is resampled as a whole: a row, an image with its captions in retrieval, or a set of rows.
+A *series* holds the observations of one number, which is the percentage of its series or a mean of
+such percentages.
 """
 
 from __future__ import annotations

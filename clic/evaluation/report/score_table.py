@@ -1,9 +1,9 @@
-"""What every table, file and page shows: a panel for each benchmark, a line for each number."""
+"""The common content of all tables, files and pages: a table per benchmark, a line per number."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from clic.evaluation.report.comparison import Comparison, Interval
@@ -53,14 +53,14 @@ class ScoreLine:
     """One number of every model.
 
     Attributes:
-        bench: Its benchmark.
-        path: Its place in the report.
-        metric: Label of the metric, empty where there are no categories.
+        bench: The benchmark.
+        path: The number's place in the report.
+        metric: Label of the metric, empty if there are no categories.
         category: Label of the category, or of the number itself.
-        is_mean: Whether it is a mean over categories, or all of them as one.
-        values: For each model, unrounded percent; None where it was not scored.
-        counts: For each model the rows, images or queries that it is the percentage of.
-        intervals: For each model its difference to the first one, where models are compared.
+        is_mean: Whether it is a mean over categories, or covers all rows at once.
+        values: The unrounded percentage of each model, None if it was not scored.
+        counts: For each model the number of rows, images or queries behind the percentage.
+        intervals: For each model its difference to the first one, if models are compared.
     """
 
     bench: str
@@ -78,31 +78,50 @@ class ScoreLine:
         return " ".join(filter(None, (self.metric, self.category)))
 
     @property
-    def count(self) -> int | None:
-        """The first known count."""
-        return next((n for n in self.counts if n is not None), None)
+    def count(self) -> str:
+        """The number of rows behind the percentage; each distinct one where models differ."""
+        return "/".join(f"{n:,}" for n in dict.fromkeys(n for n in self.counts if n is not None))
+
+    @property
+    def best(self) -> list[bool]:
+        """Whether each model's value, as shown, is the highest; no single model is the best."""
+        known = [percent(value) for value in self.values if value is not None]
+        top = max(known, key=float) if len(known) > 1 else None
+        return [value is not None and percent(value) == top for value in self.values]
 
 
 @dataclass(frozen=True)
-class Panel:
+class ScoreTable:
     """A benchmark's lines, those of a metric together.
 
     Attributes:
         name: The benchmark.
-        size: How many rows, images or captions were scored, `4,700 of 4,757 rows` where some
-            were left out; empty where every line has its count.
-        every: All numbers, by metric, in the report's order.
+        size: The number of rows, images or captions that were scored, `4,700 of 4,757 rows` if
+            some were left out; empty if every line has its own count.
+        all_lines: All numbers, by metric, in the report's order.
     """
 
     name: str
     size: str
-    every: tuple[ScoreLine, ...]
+    all_lines: tuple[ScoreLine, ...]
 
     @property
     def lines(self) -> list[ScoreLine]:
-        """All numbers but those that repeat others: P1 where rows have one true caption."""
-        one_caption = _one_caption(line.path for line in self.every)
-        return [line for line in self.every if not (one_caption and line.path[1] == "p1")]
+        """All numbers except repetitions: with one true caption per row, P1 equals ITT."""
+        one_caption = _one_caption(line.path for line in self.all_lines)
+        return [line for line in self.all_lines if not (one_caption and line.path[1] == "p1")]
+
+    @property
+    def shown(self) -> list[ScoreLine]:
+        """The lines of a compact table: only the means if there are many categories."""
+        return [line for line in self.lines if line.is_mean or not self.left_out]
+
+    @property
+    def left_out(self) -> int:
+        """The number of categories that `shown` leaves out."""
+        categories = {line.category for line in self.lines if line.metric and not line.is_mean}
+        any_means = any(line.is_mean for line in self.lines)
+        return len(categories) if any_means and len(categories) > MANY else 0
 
     @property
     def title(self) -> str:
@@ -115,78 +134,86 @@ class Panel:
         return self.name == TOGETHER or any(line.path[1] for line in self.lines)
 
     @property
-    def sections(self) -> dict[str, list[ScoreLine]]:
-        """The lines by metric."""
-        found: dict[str, list[ScoreLine]] = {}
-        for line in self.lines:
-            found.setdefault(line.metric, []).append(line)
-        return found
+    def has_metrics(self) -> bool:
+        """Whether numbers have a category and a metric, so that metrics can be columns."""
+        return any(line.metric for line in self.lines)
 
     @property
     def explained(self) -> list[str]:
-        """What each metric is, a line each, with its chance level."""
-        if _one_caption(line.path for line in self.every):
+        """One line for each metric: its meaning and its chance level."""
+        if _one_caption(line.path for line in self.all_lines):
             return [_ONE_CAPTION]
         found = [line.path[1] or line.path[0].partition("@")[0] for line in self.lines]
-        told = [EXPLAINED[key] for key in dict.fromkeys(found) if key in EXPLAINED]
+        known = [EXPLAINED[key] for key in dict.fromkeys(found) if key in EXPLAINED]
         classes = any(not line.path[1] and "@" not in line.path[0] for line in self.lines)
-        return [line for line in told if not classes] + [_CLASSES] * classes
+        return [line for line in known if not classes] + [_CLASSES] * classes
 
-    @property
-    def by_category(self) -> dict[str, dict[str, ScoreLine]]:
-        """The lines that are shown, by category and metric: one model's rows and columns."""
-        found: dict[str, dict[str, ScoreLine]] = {}
-        for line in self.shown:
-            found.setdefault(line.category, {})[line.metric] = line
-        return found
+    def with_count(self, cells: Sequence[str], count: str = "n") -> list[str]:
+        """Return a table row's cells, followed by the count if the lines are counted."""
+        return [*cells, count] if self.counted else [*cells]
 
-    @property
-    def left_out(self) -> int:
-        """How many categories `shown` leaves out."""
-        categories = {line.category for line in self.lines if line.metric and not line.is_mean}
-        any_means = any(line.is_mean for line in self.lines)
-        return len(categories) if any_means and len(categories) > MANY else 0
+    def metric_columns(
+        self, lines: Sequence[ScoreLine]
+    ) -> tuple[list[str], list[tuple[ScoreLine, list[str]]]]:
+        """Return one model's numbers as a table with a row per category and a column per metric.
 
-    @property
-    def shown(self) -> list[ScoreLine]:
-        """The lines that a table has room for: of many categories their means alone."""
-        return [line for line in self.lines if line.is_mean or not self.left_out]
+        Args:
+            lines: All lines, or those that are shown.
+
+        Returns:
+            The heads of all columns, and for each category its first line, which has its name, and
+            the cells of the other columns.
+        """
+        metrics = list(by_metric(lines))
+        categories: dict[str, dict[str, ScoreLine]] = {}
+        for line in lines:
+            categories.setdefault(line.category, {})[line.metric] = line
+        rows = []
+        for found in categories.values():
+            first = next(iter(found.values()))
+            cells = [percent(found[m].values[0] if m in found else None) for m in metrics]
+            rows.append((first, self.with_count(cells, first.count)))
+        return self.with_count(["category", *metrics]), rows
 
 
-def panels(reports: Sequence[Report], comparison: Comparison | None = None) -> list[Panel]:
-    """Return a panel for each benchmark, those of a number or two in one panel.
+def by_metric(lines: Iterable[ScoreLine]) -> dict[str, list[ScoreLine]]:
+    """Return lines by metric."""
+    found: dict[str, list[ScoreLine]] = {}
+    for line in lines:
+        found.setdefault(line.metric, []).append(line)
+    return found
+
+
+def score_tables(
+    reports: Sequence[Report], comparison: Comparison | None = None
+) -> list[ScoreTable]:
+    """Return a table for each benchmark; those of one or two numbers share a table.
 
     Args:
         reports: The models, in their order.
-        comparison: Their differences, where they are compared.
+        comparison: The differences between the models, if they are compared.
     """
     names = dict.fromkeys(name for report in reports for name in report.benchmarks)
-    made = [_panel(name, reports, comparison) for name in names]
-    small = [panel for panel in made if _is_small(panel)]
+    tables = [_score_table(name, reports, comparison) for name in names]
+    small = [table for table in tables if len(table.lines) <= 2 and not table.has_metrics]
     if len(small) < 2:
-        return made
-    together = Panel(TOGETHER, "", tuple(line for panel in small for line in _renamed(panel)))
-    kept: list[Panel] = []
-    for panel in made:
-        if panel is small[0]:
-            kept.append(together)
-        elif panel not in small:
-            kept.append(panel)
-    return kept
+        return tables
+    renamed = [
+        replace(line, category=table.name if index == 0 else f"{table.name} {line.category}")
+        for table in small
+        for index, line in enumerate(table.lines)
+    ]
+    together = ScoreTable(TOGETHER, "", tuple(renamed))
+    return [
+        together if table is small[0] else table
+        for table in tables
+        if table is small[0] or table not in small
+    ]
 
 
-def _is_small(panel: Panel) -> bool:
-    return len(panel.lines) <= 2 and not any(line.metric for line in panel.lines)
-
-
-def _renamed(panel: Panel) -> Iterator[ScoreLine]:
-    """Yield the lines of a small panel, named by their benchmark."""
-    for index, line in enumerate(panel.lines):
-        name = panel.name if index == 0 else f"{panel.name} {line.category}"
-        yield ScoreLine(**{**vars(line), "category": name})
-
-
-def _panel(bench: str, reports: Sequence[Report], comparison: Comparison | None) -> Panel:
+def _score_table(
+    bench: str, reports: Sequence[Report], comparison: Comparison | None
+) -> ScoreTable:
     forms = [report.benchmarks.get(bench, {}) for report in reports]
     sources = [report.provenance.get("benchmarks", {}).get(bench, {}) for report in reports]
     values = [leaves(form) for form in forms]
@@ -199,31 +226,30 @@ def _panel(bench: str, reports: Sequence[Report], comparison: Comparison | None)
         ScoreLine(
             bench=bench,
             path=path,
-            metric=metric,
+            metric=labels[path][0],
             category=labels[path][1],
             is_mean=bool(path[1]) and path[0] in means,
             values=tuple(found.get(path) for found in values),
             counts=tuple(_count(form, path) for form in forms),
             intervals=tuple(
-                comparison.get(bench, path, index) if comparison is not None else None
+                None if comparison is None else comparison.get(bench, path, index)
                 for index in range(len(reports))
             ),
         )
-        for metric in dict.fromkeys(label for label, _ in labels.values())
         for path in order
-        if labels[path][0] == metric
     ]
-    return Panel(bench, _size(forms, sources), tuple(lines))
+    grouped = [line for of_metric in by_metric(lines).values() for line in of_metric]
+    return ScoreTable(bench, _size(forms, sources), tuple(grouped))
 
 
 def _one_caption(paths: Iterable[Path]) -> bool:
-    """Return whether rows have one true caption: ITT is P1 then, and what papers call accuracy."""
+    """Return whether rows have one true caption: ITT is then P1, which papers call accuracy."""
     metrics = {metric for _, metric in paths}
     return {"itt", "p1"} <= metrics and "tot" not in metrics
 
 
 def _labels(path: Path) -> tuple[str, str]:
-    """Return a number's metric and category as people write them; for recall direction and k."""
+    """Return a number's metric and category as labels; for recall, its direction and k."""
     name, metric = path
     if metric:
         return LABELS.get(metric, metric.replace("_", " ")), name
@@ -233,13 +259,13 @@ def _labels(path: Path) -> tuple[str, str]:
 
 
 def mean_names(source: Mapping[str, Any]) -> Iterable[str]:
-    """Return the names of a benchmark's means over categories, all rows as one included."""
-    names = [*(source.get("groups") or {})]
-    return [*names, source["overall"]] if source.get("overall") else names
+    """Return the names of a benchmark's means over categories, and of all rows at once."""
+    overall = source.get("overall")
+    return [*(source.get("groups") or {}), *([overall] if overall else [])]
 
 
 def _count(form: Mapping[str, Any], path: Path) -> int | None:
-    """Return of how many rows or queries a number is the percentage."""
+    """Return the number of rows or queries behind a percentage."""
     entry = form.get(path[0])
     if isinstance(entry, Mapping):
         return entry.get("n")
@@ -247,7 +273,7 @@ def _count(form: Mapping[str, Any], path: Path) -> int | None:
 
 
 def _size(forms: Sequence[Mapping[str, Any]], sources: Sequence[Mapping[str, Any]]) -> str:
-    """Return what was scored: images and captions where lines have no rows, and what is reduced."""
+    """Return the number of images and captions, and of rows if some of them were left out."""
     form = next(filter(None, forms), {})
     parts = [f"{form[key]:,} {what}" for key, what in COUNTS.items() if key in form]
     for source in sources:
@@ -257,7 +283,7 @@ def _size(forms: Sequence[Mapping[str, Any]], sources: Sequence[Mapping[str, Any
     return ", ".join(parts)
 
 
-def shown(value: float | None) -> str:
+def percent(value: float | None) -> str:
     """Return a percentage with one decimal, a dash for none."""
     return "-" if value is None else f"{value:.1f}"
 
@@ -269,30 +295,16 @@ def difference(interval: Interval | None) -> str:
 
 def signed(value: float) -> str:
     """Return a number with its sign and one decimal."""
-    return f"{_zero(value):+.1f}"
+    return f"{_unsigned_zero(value):+.1f}"
 
 
 def ends(interval: Interval | None) -> str:
     """Return the ends of an interval in brackets."""
     if interval is None:
         return ""
-    return f"[{_zero(interval.low):.1f}, {_zero(interval.high):.1f}]"
+    return f"[{_unsigned_zero(interval.low):.1f}, {_unsigned_zero(interval.high):.1f}]"
 
 
-def _zero(value: float) -> float:
-    """Return a value without the sign of a zero that was rounded to."""
+def _unsigned_zero(value: float) -> float:
+    """Return 0 for a value that would be shown as -0.0."""
     return 0.0 if abs(value) < 0.05 else value
-
-
-def count(line: ScoreLine) -> str:
-    """Return the rows that a number stands on; where models differ, each of their numbers."""
-    return "/".join(f"{n:,}" for n in dict.fromkeys(n for n in line.counts if n is not None))
-
-
-def best(line: ScoreLine) -> list[bool]:
-    """Return which models' shown values are the highest, none of them for a single model."""
-    known = [shown(value) for value in line.values if value is not None]
-    if len(known) < 2:
-        return [False] * len(line.values)
-    top = max(known, key=float)
-    return [value is not None and shown(value) == top for value in line.values]
