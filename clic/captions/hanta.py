@@ -9,8 +9,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
-from clic.captions.characters import fold
-from clic.captions.tagging import lower
+from clic.captions.text import fold, lower
 from clic.captions.word_lists import COLOUR_WORDS
 from clic.types import Token
 

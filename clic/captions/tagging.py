@@ -20,7 +20,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any, Protocol
 
-from clic.captions.characters import fold
+from clic.captions.text import fold
 from clic.errors import ConfigError, DataError, pick
 from clic.types import Token
 
