@@ -59,7 +59,7 @@ def scene_graph(tokens: Sequence[Token]) -> SceneGraph:
 
     A chunker over tags: noun phrases by a pattern, then each phrase is related to an earlier one
     by the words between the two. No parser, so what a phrase attaches to is decided by small
-    rules (`Reader`).
+    rules (`PhraseReader`).
 
     Args:
         tokens: The caption's tokens, with universal POS.
