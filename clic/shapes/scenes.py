@@ -15,8 +15,9 @@ image. In pixels of the 64 x 64 image, along the axis that parts them and across
 
 The samplers `near`, `diagonal` and `off_centre` start from such a pair and place it where no
 composite of two lone things can: they change the distance along the axis, the distance across it,
-and the place of the pair as a whole. Things still keep a gap of 2 along the axis and stay 1 pixel away from the image's edge, and the order
-(first the left or the upper one) and the axis stay as they were.
+and the place of the pair as a whole. Things still keep a gap of 2 along the axis and stay 1 pixel
+away from the image's edge, and the order (first the left or the upper one) and the axis stay as
+they were.
 """
 
 from __future__ import annotations
