@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from clic.captions.composites import Room
+from clic.captions.composites import TokenBudget
 from clic.data import pack
 from clic.data.batches.captioner import RowCaptions
 from clic.data.tools.contact_sheet import (
@@ -104,7 +104,7 @@ def test_changed_words_are_those_of_the_nearest_true_caption() -> None:
 
 
 def test_what_the_model_does_not_read_is_pale_and_not_drawn_without_end() -> None:
-    room = Room(lambda text: len(text.split()) + 2, 7)
+    room = TokenBudget(lambda text: len(text.split()) + 2, 7)
     words: list[Word] = [(str(i), INK) for i in range(40)]
     shown = _unread_pale(words, room)
     assert shown[:5] == words[:5]

@@ -74,8 +74,8 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
 
 
 def _note(without: Sequence[str], count: int) -> str:
-    from clic.captions.characters import is_foreign
     from clic.captions.negatives import FOREIGN
+    from clic.captions.text import is_foreign
 
     proportion = f"{len(without):,} of {count:,} captions ({len(without) / count:.0%})"
     note = f"note: no false caption was found for {proportion}"

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from clic import images
-from clic.captions.characters import is_foreign
-from clic.captions.composites import Room
-from clic.captions.layout import Place
+from clic.captions.composites import Place, TokenBudget
+from clic.captions.text import is_foreign
 from clic.config.train_settings import ComposeConfig
 from clic.data.batches.caption_tokens import CaptionTokenizer
 from clic.data.batches.captioner import Captioner, RowCaptions, check_captions
@@ -122,7 +121,7 @@ class BatchBuilder:
         pixels, built = self._rows(self.sampler.plan(step), rows)
         return [(image, row.captions) for image, row in zip(pixels, built, strict=True)]
 
-    def room(self) -> Room | None:
+    def room(self) -> TokenBudget | None:
         """Return how much of a caption the model reads, None where its tokenizer cannot tell."""
         return self.tokens.room() if self.tokens.measures() else None
 

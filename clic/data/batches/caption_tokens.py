@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from clic import models
-from clic.captions.composites import Room
+from clic.captions.composites import TokenBudget
 from clic.errors import ConfigError, ModelError
 from clic.models.loading import Tokenizer
 
@@ -97,7 +97,7 @@ class CaptionTokenizer:
         """Return whether the tokenizer tells how long a caption is: all that open_clip makes do."""
         return hasattr(self.tokenizer, "encode") or self._is_hugging_face()
 
-    def room(self) -> Room:
+    def room(self) -> TokenBudget:
         """Return how long a caption may be, to be read to its end.
 
         Raises:
@@ -108,7 +108,7 @@ class CaptionTokenizer:
                 f"the tokenizer {type(self.tokenizer).__name__} does not tell how long a caption "
                 "is; use compose.layout=pair, or a model whose tokenizer open_clip makes"
             )
-        return Room(self.length, int(self.tokenizer.context_length))
+        return TokenBudget(self.length, int(self.tokenizer.context_length))
 
     def length(self, text: str) -> int:
         """Return how many tokens a text has, cut by no context, start and end included."""

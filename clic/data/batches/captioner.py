@@ -7,17 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clic.captions import layout
-from clic.captions.composite_negatives import layout_negative, word_swap
-from clic.captions.composites import Composite, Room, composite_positives, plain, relational
-from clic.captions.layout import Place
-from clic.captions.negatives import (
-    cross_swap,
-    single_negative,
-    stored_negative,
+from clic.captions.composite_negatives import cross_swap, layout_negative, word_swap
+from clic.captions.composites import (
+    Composite,
+    Place,
+    TokenBudget,
+    composite_positives,
+    layout_composite,
+    remaining_phrases,
+    sentence_composite,
 )
-from clic.captions.sentences import has_words
-from clic.captions.tagging import Tagger, lower, make_tagger
+from clic.captions.negatives import single_negative, stored_negative
+from clic.captions.tagging import Tagger, make_tagger
+from clic.captions.text import has_words, lower
 from clic.config.train_settings import CaptionsConfig
 from clic.data.sampling.sample_sources import SampleSource
 from clic.errors import ConfigError, DataError, UnavailableError
@@ -76,9 +78,9 @@ class Captioner:
         room: How long the joined captions of composites may be, None where what is too long is cut.
     """
 
-    def __init__(self, config: CaptionsConfig, room: Room | None = None) -> None:
+    def __init__(self, config: CaptionsConfig, room: TokenBudget | None = None) -> None:
         self.config, self.room = config, room
-        self._phrases = layout.without(config.layout_held_out)
+        self._phrases = remaining_phrases(config.layout_held_out)
         self._tagger: Tagger | None = None
 
     def negative_kinds(self, kind: Kind) -> tuple[str, ...]:
@@ -164,8 +166,8 @@ class Captioner:
         share = self.config.layout_share
         if share > 0 and rng.random() < share:
             period = rng.random() < self.config.layout_period
-            return relational(captions, places, self._phrases, rng, period)
-        return plain(captions, places)
+            return layout_composite(captions, places, self._phrases, rng, period)
+        return sentence_composite(captions, places)
 
     def _composite_negative(
         self,

@@ -15,8 +15,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from clic.captions.characters import is_foreign
 from clic.captions.tagging import Tagger, annotate, make_tagger, stored_tokens
+from clic.captions.text import is_foreign
 from clic.data.shards.index import index_path, is_indexed, write_index
 from clic.data.shards.tar import (
     IMAGE_TYPES,

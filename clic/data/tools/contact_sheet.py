@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from clic.captions.composites import Room
+from clic.captions.composites import TokenBudget
 from clic.data.batches.captioner import RowCaptions
 
 LEAST_SIDE, TEXT_WIDTH, MARGIN, LINE = 160, 360, 12, 18
@@ -33,7 +33,7 @@ class Section(NamedTuple):
 
 
 def draw_sheet(
-    sections: Sequence[Section], columns: int = 2, room: Room | None = None
+    sections: Sequence[Section], columns: int = 2, room: TokenBudget | None = None
 ) -> Image.Image:
     """Return a drawing of the rows of batches under their headings.
 
@@ -59,7 +59,7 @@ def _blank(width: int, height: int) -> Image.Image:
     return Image.new("RGB", (width, height), PAPER)
 
 
-def _band(section: Section, columns: int, font: Font, room: Room | None) -> Image.Image:
+def _band(section: Section, columns: int, font: Font, room: TokenBudget | None) -> Image.Image:
     cells = [_cell(pixels, captions, font, room) for pixels, captions in section.rows]
     lines = [cells[i : i + columns] for i in range(0, len(cells), columns)]
     heights = [max(cell.height for cell in line) + MARGIN for line in lines]
@@ -73,7 +73,7 @@ def _band(section: Section, columns: int, font: Font, room: Room | None) -> Imag
     return band
 
 
-def _paragraphs(captions: RowCaptions, room: Room | None) -> Iterator[list[Word]]:
+def _paragraphs(captions: RowCaptions, room: TokenBudget | None) -> Iterator[list[Word]]:
     """Yield the words of each caption, beginning with its label."""
     for number, text in enumerate(captions.positives, 1):
         words = [(word, INK) for word in text.split()]
@@ -88,7 +88,9 @@ def _paragraphs(captions: RowCaptions, room: Room | None) -> Iterator[list[Word]
         yield [("false", RED), *kind, *_unread_pale(words, room)]
 
 
-def _cell(pixels: np.ndarray, captions: RowCaptions, font: Font, room: Room | None) -> Image.Image:
+def _cell(
+    pixels: np.ndarray, captions: RowCaptions, font: Font, room: TokenBudget | None
+) -> Image.Image:
     lines = [line for words in _paragraphs(captions, room) for line in _wrap(words, font)]
     factor = -(-LEAST_SIDE // len(pixels))
     shown = Image.fromarray(pixels.repeat(factor, axis=0).repeat(factor, axis=1))
@@ -120,12 +122,12 @@ def _changes(true: list[str], false: list[str]) -> list[bool]:
     return changed
 
 
-def _unread_pale(words: list[Word], room: Room | None) -> list[Word]:
+def _unread_pale(words: list[Word], room: TokenBudget | None) -> list[Word]:
     """Return the words with the unread ones pale, and only the first few of those."""
     texts = [word for word, _ in words]
-    if room is None or room.holds(" ".join(texts)):
+    if room is None or room.fits(" ".join(texts)):
         return words
-    read = bisect(range(1, len(texts)), 0, key=lambda n: not room.holds(" ".join(texts[:n])))
+    read = bisect(range(1, len(texts)), 0, key=lambda n: not room.fits(" ".join(texts[:n])))
     unread = [(word, PALE) for word in texts[read : read + UNREAD_SHOWN]]
     more = [("...", PALE)] if len(texts) > read + UNREAD_SHOWN else []
     return [*words[:read], *unread, *more]
