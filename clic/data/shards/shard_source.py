@@ -42,6 +42,8 @@ class ShardSource(SampleSource):
         cache_dir: Setting `data.cache_dir`, for remote shards and large indexes.
         cache_gb: Setting `data.cache_gb`, GB of remote shards that are kept.
         negatives: Read the false captions that are stored with the samples.
+        tags: Captions of a sample whose stored tags are unpacked, from the first on; None unpacks
+            all of them.
 
     Raises:
         DataError: A shard is missing, broken, or differs from its index.
@@ -54,8 +56,9 @@ class ShardSource(SampleSource):
         cache_dir: str | None = None,
         cache_gb: float = 100.0,
         negatives: bool = False,
+        tags: int | None = None,
     ) -> None:
-        self._negatives = negatives
+        self._negatives, self._tags = negatives, tags
         folder = cache_folder(cache_dir)
         self._cache = ShardCache(folder, int(cache_gb * GB))
         self._locations = locate_shards(shards, setting)
@@ -130,13 +133,14 @@ class ShardSource(SampleSource):
             raise DataError(f"{key}: {_changed(shard)}")
         try:
             record = parse_record(meta) if meta else {}
-            captions = captions_of(record, text)
-            tags = stored_tokens(record, captions)
+            captions = captions_of(record, text, checked=True)  # by indexing, and by the batches
+            tags = None
+            if self._tags != 0 and "caption_hash" in record:
+                # An empty tuple where the stored tags belong to other captions.
+                tags = stored_tokens(record, captions, self._tags) or ()
             negatives = negatives_of(record) if self._negatives else ()
         except DataError as error:
             raise DataError(f"{shard}: {key}: {error}") from error
-        if tags is None and "caption_hash" in record:
-            tags = ()  # they are those of other captions
         return Sample(key, image, captions, tags, negatives)
 
     def _bytes(self, place: SampleLocation, shard: Path) -> list[bytes]:

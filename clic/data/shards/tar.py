@@ -312,12 +312,17 @@ def negatives_of(record: dict[str, Any]) -> tuple[str, ...]:
     return tuple(text.strip() for text in found if text.strip())
 
 
-def captions_of(record: dict[str, Any], text: bytes) -> tuple[str, ...]:
+def captions_of(record: dict[str, Any], text: bytes, *, checked: bool = False) -> tuple[str, ...]:
     """Return a sample's captions: the JSON's `captions` or `caption`, else the text.
 
+    Args:
+        record: Its JSON.
+        text: Its `.txt`.
+        checked: Whether the captions are known to be valid Unicode.
+
     Raises:
-        DataError: A caption is no valid Unicode, or the text not as `decode_text` reads it, or
-            above `MAX_TEXT`.
+        DataError: A caption is not valid Unicode, or the text is refused by `decode_text` or above
+            `MAX_TEXT`.
     """
     found = record.get("captions") or record.get("caption")
     sentences = found if isinstance(found, list) else [found]
@@ -326,6 +331,8 @@ def captions_of(record: dict[str, Any], text: bytes) -> tuple[str, ...]:
         check_length("text", len(text))
         caption = decode_text(text).strip()
         captions = (caption,) if caption else ()
+    if checked:
+        return captions
     try:
         "".join(captions).encode()
     except UnicodeEncodeError as error:  # JSON may hold half a surrogate pair
