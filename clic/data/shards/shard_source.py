@@ -1,4 +1,4 @@
-"""Samples of WebDataset shards, each read by its position."""
+"""Samples of WebDataset shards, on disk or remote, each read by its position."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ CONNECTIONS = 8
 
 
 class ShardSource(SampleSource):
-    """Samples of WebDataset tars (img2dataset's layout), read by position.
+    """Samples of WebDataset tars (img2dataset's layout), each read by its position.
 
-    A tar without an index is indexed first, once. Remote shards are kept in a cache.
+    A tar without an index is indexed first, once. Remote shards are cached on disk.
 
     Args:
         shards: A folder, a brace pattern, an address, or a list of them.
@@ -120,10 +120,10 @@ class ShardSource(SampleSource):
         """Return sample `index`.
 
         Raises:
-            DataError: It is broken, its shard has changed or vanished, or cannot be fetched again.
+            DataError: It is broken, or its shard has changed, vanished or cannot be fetched again.
         """
-        place, key = self.index.place(index), self.index.key(index)
-        shard = self.paths[place.shard]
+        place = self.index.locate(index)
+        shard, key = self.paths[place.shard], place.key
         if place.broken:
             broken = load_index(self._indexes[place.shard]).broken
             why = broken.get(place.row, "broken when it was indexed")
@@ -146,8 +146,7 @@ class ShardSource(SampleSource):
     def _bytes(self, place: SampleLocation, shard: Path) -> list[bytes]:
         try:
             with self._open(place.shard) as file:
-                spans = (place.image, place.meta, place.text)
-                return [read_span(file, span, shard) for span in spans]
+                return [read_span(file, span, shard) for span in place.spans]
         except FileNotFoundError as error:
             raise DataError(f"{shard} is not there any more; put it back") from error
         except OSError as error:
@@ -173,7 +172,7 @@ def _changed(shard: Path) -> DataError:
 
 
 def _index_place(shard: Path, folder: Path) -> Path:
-    """Return where the index of a shard is, or can be written: beside it, else in the cache."""
+    """Return the path of a shard's index: beside it if it can be written there, else in a cache."""
     beside = index_path(shard)
     if beside.exists() or os.access(shard.parent, os.W_OK):
         return beside
