@@ -126,8 +126,8 @@ def _fit_small_data(config: Config, sources: dict[Kind, SampleSource]) -> list[s
             f"train.batch_size={count}, all there are, in place of {config.train.batch_size}"
         )
         config.train.batch_size = count
-    wide = sources["composite"].landscape(config.sampling.square, config.seed)
-    alone = 1 in (int(wide.sum()), int((~wide).sum()))
+    landscape = sources["composite"].landscape(config.sampling.square, config.seed)
+    alone = 1 in (int(landscape.sum()), int((~landscape).sum()))
     if alone and config.sampling.kinds != "single" and not config.sampling.partner_self:
         notes.append("sampling.partner_self=true, for an orientation with one image alone")
         config.sampling.partner_self = True

@@ -45,8 +45,8 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
     from functools import partial
 
     from clic import runs
-    from clic.data.tools.caption_lengths import context_length, make_measure
     from clic.data.shards.locating import find_shards
+    from clic.data.tools.caption_lengths import context_length, make_measure
     from clic.data.tools.verifying import Findings, check_shard, draw_histogram
     from clic.io.processes import default_workers, run_tasks
 
