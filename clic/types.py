@@ -58,8 +58,8 @@ class Sample:
         key: Name that is unique within the source, for messages and for `neighbours`.
         image: Encoded image bytes (JPEG, PNG, ...) or decoded pixels, uint8 [H, W, 3] RGB.
         captions: True sentences, the first one being the caption of plain CLIP training.
-        tags: For each caption the tokens that were stored with it; None where none were, and empty
-            where those that were are of other captions.
+        tags: For each caption, or the first of them, the tokens that were stored with it; None
+            where none were, and empty where those that were belong to other captions.
         negatives: False captions that were stored with it, where the source reads them.
     """
 

@@ -170,12 +170,15 @@ def caption_hash(captions: Sequence[str]) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def stored_tokens(stored: Mapping[str, Any], captions: Sequence[str]) -> Captions | None:
+def stored_tokens(
+    stored: Mapping[str, Any], captions: Sequence[str], most: int | None = None
+) -> Captions | None:
     """Return the tokens of each caption, as they were stored.
 
     Args:
         stored: A sample's JSON.
         captions: Its captions, in their own case or in lower case; the tokens follow it.
+        most: Captions whose tokens are unpacked, from the first on; None unpacks all.
 
     Returns:
         The tokens, None where none are stored or where they are those of other captions.
@@ -186,8 +189,8 @@ def stored_tokens(stored: Mapping[str, Any], captions: Sequence[str]) -> Caption
     if "caption_hash" not in stored or stored["caption_hash"] != caption_hash(captions):
         return None
     try:
-        entries = stored["tokens"]
-        return tuple([_unpacked(c, *entry) for c, entry in zip(captions, entries, strict=True)])
+        pairs = list(zip(captions, stored["tokens"], strict=True))[:most]
+        return tuple([_unpacked(caption, *entry) for caption, entry in pairs])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"the stored tokens are broken ({error}); write them anew with clic-data annotate "

@@ -157,8 +157,8 @@ def write_neighbours(
     """
     header = {"shards": source.shard_counts(), "model": model}
     specs = {"neighbours": ("<u4", neighbours.shape)}
-    with write_columns(path, FORMAT, VERSION, header, specs) as writer:
-        writer.put("neighbours", neighbours)
+    with write_columns(path, FORMAT, VERSION, header, specs) as put:
+        put("neighbours", neighbours)
 
 
 def read_neighbours(path: Path, source: SampleSource) -> np.ndarray:

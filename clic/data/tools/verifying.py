@@ -15,7 +15,6 @@ import numpy as np
 
 from clic import images
 from clic.captions.tagging import stored_tokens
-from clic.data.batches.caption_tokens import Measure, make_measure
 from clic.data.shards.index import ShardIndex, index_path, load_index
 from clic.data.shards.tar import (
     IMAGE_TYPES,
@@ -26,6 +25,7 @@ from clic.data.shards.tar import (
     read_span,
     walk,
 )
+from clic.data.tools.caption_lengths import Measure, make_measure
 from clic.errors import DataError
 from clic.io.processes import Ticker
 
