@@ -13,9 +13,9 @@ import numpy as np
 from clic.errors import ConfigError, DataError, did_you_mean
 from clic.evaluation.benchmarks import catalogue
 from clic.evaluation.benchmarks.benchmark import Benchmark
-from clic.evaluation.encode.image_refs import image_path
+from clic.evaluation.encode.image_sources import image_path
 from clic.evaluation.files.file_sources import how_to_get
-from clic.evaluation.tables.cases import Table, digest
+from clic.evaluation.tables.table import Table
 
 SPLITS = ("test", "validation", "train")
 # Names the command, because sweeps of clic-patch read the same message.
@@ -196,7 +196,7 @@ def _read(
     with_images: bool,
 ) -> Prepared:
     table = benchmark.load(root, split, seed)
-    sha256, rows = digest(table), table.rows
+    sha256, rows = table.digest(), table.rows
     lost = missing_images(table) if with_images else np.zeros(len(table.images), dtype=bool)
     names = tuple(dict.fromkeys(str(image_path(table.images[i])) for i in np.flatnonzero(lost)))
     if names and not allow_missing:

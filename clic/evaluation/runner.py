@@ -19,8 +19,7 @@ from clic.evaluation.encode.encoding import EncodedPlan, Work, encode_plan
 from clic.evaluation.encode.feature_cache import FeatureCache
 from clic.evaluation.evaluation_plan import EvaluationPlan, Prepared, prepare
 from clic.evaluation.report.report import Report
-from clic.evaluation.tables import scoring
-from clic.evaluation.tables.cases import Table, used_images
+from clic.evaluation.tables.table import Table
 
 MOST_WORKERS = 16
 
@@ -166,10 +165,10 @@ def _score(plan: EvaluationPlan, encoded: EncodedPlan, keep_rows: bool) -> _Scor
             bench, table = item.benchmark.name, item.table
             if lost:
                 table = table.without(np.isin(np.arange(len(table.images)), list(lost)))
-            scored.benchmarks[bench] = scoring.score(table, own)
+            scored.benchmarks[bench] = table.score(own)
             scored.sources[bench] = _source(item, table, list(lost.values()), plan.settings)
             if keep_rows:
-                scored.rows += [{"benchmark": bench, **row} for row in scoring.rows(table, own)]
+                scored.rows += [{"benchmark": bench, **row} for row in table.outcomes(own)]
                 scored.tables[bench] = table
     except ClicError as error:  # which every rank must hear of, or the others would wait
         scored.failure = error
@@ -232,7 +231,7 @@ def _source(
         "rows": table.rows,
         "rows_of_the_whole": item.rows,
         "rows_expected": item.benchmark.rows,
-        "images": int(used_images(table).sum()),
+        "images": int(table.used_images().sum()),
         "texts": len(table.texts),
         "groups": {name: list(of) for name, of in getattr(table, "groups", {}).items()},
         "overall": getattr(table, "overall", None),

@@ -21,7 +21,7 @@ from clic.config.eval_settings import EvalConfig, PatchConfig, check
 from clic.errors import ConfigError
 from clic.evaluation.encode import encoding
 from clic.evaluation.encode.feature_cache import FeatureCache, image_bytes, text_bytes
-from clic.evaluation.encode.image_refs import Crop
+from clic.evaluation.encode.image_sources import Crop
 from clic.evaluation.encode.rank_share import Encoded, Share
 from clic.models.encoder import Encoder
 

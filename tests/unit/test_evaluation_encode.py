@@ -17,8 +17,8 @@ from clic.errors import ModelError
 from clic.evaluation import evaluation_plan
 from clic.evaluation.encode import encoding
 from clic.evaluation.encode.rank_share import Share
-from clic.evaluation.tables import scoring
-from clic.evaluation.tables.cases import Triplets
+from clic.evaluation.tables.table import TableFeatures
+from clic.evaluation.tables.triplets import Triplets
 
 
 class Counting:
@@ -115,8 +115,8 @@ def test_a_negative_of_equal_ids_is_never_beaten(shared: bool) -> None:
     union = encoding.unique_texts([rows], (lambda text: text.lower().encode()) if shared else None)
     text = encoding.encode_texts(model, union, Share("texts", 8)).features
     image = encoding.checked_features(model.encode_image([Image.fromarray(pixels(9))]), 1, "")
-    features = scoring.TableFeatures(image, text[torch.from_numpy(union.positions[0])])
-    right = scoring.score(rows, features)["all"]["p1"]
+    features = TableFeatures(image, text[torch.from_numpy(union.positions[0])])
+    right = rows.score(features)["all"]["p1"]
     assert (right == 0.0) if shared else (20 < right < 80)
 
 

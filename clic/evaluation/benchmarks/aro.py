@@ -26,8 +26,8 @@ from clic.evaluation.benchmarks.reading import (
     text_field,
     texts_of,
 )
-from clic.evaluation.encode.image_refs import Crop, image_file
-from clic.evaluation.tables.cases import Grids
+from clic.evaluation.encode.image_sources import Crop, image_file
+from clic.evaluation.tables.grids import Grids
 from clic.types import Token
 
 RELATION = "aro/visual_genome_relation.json"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clic.evaluation.files.file_sources import Source
-from clic.evaluation.tables.cases import Table
+from clic.evaluation.tables.table import Table
 
 VALIDATION = "@val"
 """How the name of a benchmark's validation split ends."""

@@ -12,8 +12,9 @@ import numpy as np
 
 from clic.errors import DataError
 from clic.evaluation.benchmarks.reading import read_json
-from clic.evaluation.encode.image_refs import ImageRef, image_file
-from clic.evaluation.tables.cases import Interner, Retrieval
+from clic.evaluation.encode.image_sources import ImageSource, image_file
+from clic.evaluation.tables.retrieval import Retrieval
+from clic.evaluation.tables.table import Interner
 
 CAPTIONS = "coco/annotations/captions_val2017.json"
 IMAGES = "coco/val2017"
@@ -88,7 +89,7 @@ def load_flickr30k(data_root: Path, split: str = "test") -> Retrieval:
 
 
 def make_gallery(
-    path: Path, entries: Iterable[tuple[ImageRef, list[str]]], split: str = "test"
+    path: Path, entries: Iterable[tuple[ImageSource, list[str]]], split: str = "test"
 ) -> Retrieval:
     """Return a gallery of images with their captions; an image without any is an error.
 
@@ -96,7 +97,7 @@ def make_gallery(
         DataError: An image has no caption, or there is no image.
     """
     texts = Interner()
-    images: list[ImageRef] = []
+    images: list[ImageSource] = []
     caption: list[int] = []
     owner: list[int] = []
     for position, (image, own) in enumerate(entries):

@@ -9,7 +9,7 @@ from pathlib import Path
 from clic.evaluation.benchmarks import addresses, zero_shot
 from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
 from clic.evaluation.files.file_sources import Source
-from clic.evaluation.tables.cases import Table
+from clic.evaluation.tables.table import Table
 
 RULE = "the class whose mean prompt is nearest"
 _CLIC_SAMPLE = "CLIC's code scores 1,000 images drawn at random; here it is the whole test set"

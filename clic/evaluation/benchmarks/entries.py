@@ -18,7 +18,7 @@ from clic.evaluation.benchmarks import (
 )
 from clic.evaluation.benchmarks.benchmark import VALIDATION, Benchmark, of_files, on_validation
 from clic.evaluation.benchmarks.classification import CLASSIFICATION, RULE
-from clic.evaluation.tables.cases import Table
+from clic.evaluation.tables.table import Table
 
 _TRIPLET = "ITT: the image prefers both true captions; TOT: the captions alone"
 _CHOICE = "the right option beats every other one"

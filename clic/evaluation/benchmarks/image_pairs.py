@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 from clic.errors import DataError
 from clic.evaluation.benchmarks.parquet_rows import StoredImage, find_parts, read_texts
 from clic.evaluation.benchmarks.reading import GridBuilder, read_list, text_field, texts_of
-from clic.evaluation.encode.image_refs import ImageRef, image_file
-from clic.evaluation.tables.cases import Grids
+from clic.evaluation.encode.image_sources import ImageSource, image_file
+from clic.evaluation.tables.grids import Grids
 from clic.io.http_connection import refuse_pointer
 
 EXAMPLES = "winoground/examples.jsonl"
@@ -47,19 +47,19 @@ def load_winoground(data_root: Path) -> Grids:
     return builder.table("winoground", overall="all")
 
 
-def _from_lines(data_root: Path) -> Iterator[tuple[str, list[ImageRef], list[str]]]:
+def _from_lines(data_root: Path) -> Iterator[tuple[str, list[ImageSource], list[str]]]:
     """Yield tag, images and captions of each row; the file names images without their ending."""
     path = data_root / EXAMPLES
     for number, row in enumerate(read_lines(path)):
         names = [text_field(row, key, path, number).removesuffix(".png") for key in PICTURES]
-        images: list[ImageRef] = [
+        images: list[ImageSource] = [
             image_file(data_root / IMAGES, f"{name}.png", path) for name in names
         ]
         *captions, tag = (text_field(row, key, path, number) for key in TEXTS)
         yield tag, images, captions
 
 
-def _from_parquet(data_root: Path) -> Iterator[tuple[str, list[ImageRef], list[str]]]:
+def _from_parquet(data_root: Path) -> Iterator[tuple[str, list[ImageSource], list[str]]]:
     """Yield tag, images and captions of each row.
 
     Raises:
@@ -70,7 +70,7 @@ def _from_parquet(data_root: Path) -> Iterator[tuple[str, list[ImageRef], list[s
         raise DataError(f"neither {data_root / EXAMPLES} nor {data_root / PARQUET} is there")
     for file in files:
         for place, row in read_texts(file, TEXTS):
-            images: list[ImageRef] = [StoredImage(*place, column) for column in PICTURES]
+            images: list[ImageSource] = [StoredImage(*place, column) for column in PICTURES]
             *captions, tag = (text_field(row, key, file, place.row) for key in TEXTS)
             yield tag, images, captions
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from clic.errors import DataError
 from clic.evaluation.benchmarks.reading import read_json, text_field
-from clic.evaluation.encode.image_refs import image_file
-from clic.evaluation.tables.cases import Interner, Triplets
+from clic.evaluation.encode.image_sources import image_file
+from clic.evaluation.tables.table import Interner
+from clic.evaluation.tables.triplets import Triplets
 
 IMAGES = "coco/val2017"
 PLUS_CATEGORIES = ("replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")

@@ -7,8 +7,8 @@ from typing import Any
 
 from clic.errors import DataError
 from clic.evaluation.benchmarks.reading import GridBuilder, read_json, text_field
-from clic.evaluation.encode.image_refs import image_file
-from clic.evaluation.tables.cases import Grids
+from clic.evaluation.encode.image_sources import image_file
+from clic.evaluation.tables.grids import Grids
 
 FOLDER = "valse"
 PIECES = (

@@ -5,13 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from clic import shapes
-from clic.evaluation.tables.cases import (
-    Classification,
-    ClassificationTask,
-    Interner,
-    Retrieval,
-    Triplets,
-)
+from clic.evaluation.tables.classification import Classification, ClassificationTask
+from clic.evaluation.tables.retrieval import Retrieval
+from clic.evaluation.tables.table import Interner
+from clic.evaluation.tables.triplets import Triplets
 
 
 def load_triplets(split: str, seed: int) -> Triplets:

@@ -13,8 +13,9 @@ import numpy as np
 
 from clic.errors import ConfigError, DataError
 from clic.evaluation.benchmarks import class_names
-from clic.evaluation.encode.image_refs import ImageRef
-from clic.evaluation.tables.cases import Classification, ClassificationTask, Interner
+from clic.evaluation.encode.image_sources import ImageSource
+from clic.evaluation.tables.classification import Classification, ClassificationTask
+from clic.evaluation.tables.table import Interner
 
 IMAGENET = "imagenet/val"
 IMAGENET_CLASSES = 1000
@@ -38,7 +39,7 @@ PER_CLASS = ("fgvc-aircraft", "pets", "caltech101", "flowers")
 class Labelled(NamedTuple):
     """Images, the class of each, and the classes' names."""
 
-    images: Sequence[ImageRef]
+    images: Sequence[ImageSource]
     targets: Sequence[int]
     classes: Sequence[str]
 

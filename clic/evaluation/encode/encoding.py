@@ -17,11 +17,10 @@ from torch import Tensor
 
 from clic.errors import ClicError, DataError, ModelError
 from clic.evaluation.encode.feature_cache import FeatureCache, image_bytes, text_bytes
-from clic.evaluation.encode.image_refs import ImageRef, image_path, image_pixels
+from clic.evaluation.encode.image_sources import ImageSource, image_path, image_pixels
 from clic.evaluation.encode.rank_share import Encoded, RankPart, Share
 from clic.evaluation.evaluation_plan import EvaluationPlan
-from clic.evaluation.tables import scoring
-from clic.evaluation.tables.cases import Interner, Table, used_images
+from clic.evaluation.tables.table import Interner, Table, TableFeatures
 
 # Rows whose norm is this near to 1 stay as they are, bit for bit.
 UNIT_TOLERANCE = 1e-6
@@ -126,7 +125,7 @@ def encode_texts(model: Any, texts: Unique, share: Share) -> Encoded:
 
 
 def encode_images(
-    model: Any, refs: Sequence[ImageRef], share: Share, workers: int, allow_broken: bool
+    model: Any, refs: Sequence[ImageSource], share: Share, workers: int, allow_broken: bool
 ) -> Encoded:
     """Encode distinct images.
 
@@ -172,7 +171,7 @@ def _is_bad(item: Any) -> bool:
     return isinstance(item, str)
 
 
-def _decode(ref: ImageRef, prepare: Callable[[np.ndarray], Any] | None) -> Any:
+def _decode(ref: ImageSource, prepare: Callable[[np.ndarray], Any] | None) -> Any:
     """Return what the model takes of an image, or a string that says what is wrong with it.
 
     A PIL image, where the model prepares nothing, knows its file's name.
@@ -192,7 +191,7 @@ def _decode(ref: ImageRef, prepare: Callable[[np.ndarray], Any] | None) -> Any:
 
 
 def _decoded(
-    refs: Sequence[ImageRef],
+    refs: Sequence[ImageSource],
     batches: Sequence[np.ndarray],
     workers: int,
     prepare: Callable[[np.ndarray], Any] | None,
@@ -241,7 +240,7 @@ class EncodedPlan:
             and seconds.
     """
 
-    features: list[scoring.TableFeatures] = field(default_factory=list)
+    features: list[TableFeatures] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -257,7 +256,7 @@ def encode_plan(model: Any, plan: EvaluationPlan, work: Work) -> EncodedPlan:
     own_text = [text.features[torch.from_numpy(position)] for position in texts.positions]
     stages = {"texts": _stage(len(texts.items), text)}
     if not plan.with_images:
-        features = [scoring.TableFeatures(None, own) for own in own_text]
+        features = [TableFeatures(None, own) for own in own_text]
         return EncodedPlan(features, [{} for _ in tables], stages)
     found, stages["images"] = _images(model, plan, work)
     for image, _ in found:
@@ -266,9 +265,7 @@ def encode_plan(model: Any, plan: EvaluationPlan, work: Work) -> EncodedPlan:
                 f"the image features are {image.shape[1]} wide and the text features "
                 f"{text.features.shape[1]}; they must be of one space"
             )
-    features = [
-        scoring.TableFeatures(image, own) for (image, _), own in zip(found, own_text, strict=True)
-    ]
+    features = [TableFeatures(image, own) for (image, _), own in zip(found, own_text, strict=True)]
     return EncodedPlan(features, [broken for _, broken in found], stages)
 
 
@@ -295,7 +292,7 @@ def _encode_images(
     union = unique_images(tables)
     used = np.zeros(len(union.items), dtype=bool)
     for table, position in zip(tables, union.positions, strict=True):
-        used[position[used_images(table)]] = True
+        used[position[table.used_images()]] = True
     wanted = np.flatnonzero(used)
     encoded = encode_images(
         model,

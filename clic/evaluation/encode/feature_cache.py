@@ -26,7 +26,7 @@ from torch import Tensor
 
 from clic.config.eval_settings import EvalConfig, PatchConfig
 from clic.errors import ConfigError
-from clic.evaluation.encode.image_refs import ImageRef, image_key, image_part, image_path
+from clic.evaluation.encode.image_sources import ImageSource, image_key, image_part, image_path
 
 KEY_BYTES = 16
 BLOCK_ROWS = 1024  # so many rows, or what has come in so many seconds, make a block
@@ -41,7 +41,7 @@ def default_folder() -> Path:
     return Path(os.environ.get("CLIC_CACHE") or "~/.cache/clic").expanduser() / "features"
 
 
-def image_bytes(ref: ImageRef) -> bytes | None:
+def image_bytes(ref: ImageSource) -> bytes | None:
     """Return what an image is known by: its file's path, size and time, and part; or its pixels.
 
     None where the file is not there.

@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from clic.errors import ClicError, ConfigError, DataError
 from clic.evaluation.benchmarks.benchmark import Benchmark
-from clic.evaluation.encode.image_refs import image_path
+from clic.evaluation.encode.image_sources import image_path
 from clic.evaluation.evaluation_plan import missing_images
 from clic.evaluation.files import manifest, unpacking
 from clic.evaluation.files.file_sources import (

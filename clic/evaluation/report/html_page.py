@@ -16,7 +16,8 @@ from clic.evaluation.report import formats, score_lines
 from clic.evaluation.report.comparison import Comparison, Interval
 from clic.evaluation.report.report import Report, letter, notes
 from clic.evaluation.report.score_lines import Panel, ScoreLine
-from clic.evaluation.tables.gallery import Failure, Picture, Text, Worst
+from clic.evaluation.tables.failure_cards import Failure, Picture, Text
+from clic.evaluation.tables.gallery import Worst
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 COLOURS = 6

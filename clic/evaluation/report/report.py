@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clic.errors import ConfigError
-from clic.evaluation.tables.cases import Table
+from clic.evaluation.tables.table import Table
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 JSON_FILE = "report.json"

@@ -24,7 +24,7 @@ from clic.evaluation.benchmarks import catalogue
 from clic.evaluation.benchmarks.benchmark import Benchmark
 from clic.evaluation.files import fetching, manifest
 from clic.evaluation.files.file_sources import Archive, ByHand, File, ImageList, Source, Torchvision
-from clic.evaluation.tables.cases import Classification
+from clic.evaluation.tables.classification import Classification
 
 Command = Callable[..., "Done"]
 Zipped = Callable[[dict[str, bytes]], bytes]

@@ -28,18 +28,18 @@ class Crop:
     box: tuple[int, int, int, int]
 
 
-ImageRef = Path | Crop | StoredImage | np.ndarray
+ImageSource = Path | Crop | StoredImage | np.ndarray
 """Where an image is: a file, a part of one, a cell of a table, or its pixels, uint8 [H, W, 3]."""
 
 
-def image_path(image: ImageRef) -> Path | None:
+def image_path(image: ImageSource) -> Path | None:
     """Return the file that a reference reads, None for pixels."""
     if isinstance(image, Crop | StoredImage):
         return image.path
     return image if isinstance(image, Path) else None
 
 
-def image_part(image: ImageRef) -> str:
+def image_part(image: ImageSource) -> str:
     """Return which part of its file a reference means, empty for the whole of it and for pixels."""
     if isinstance(image, Crop):
         return ",".join(map(str, image.box))
@@ -48,7 +48,7 @@ def image_part(image: ImageRef) -> str:
     return ""
 
 
-def image_key(image: ImageRef) -> Hashable:
+def image_key(image: ImageSource) -> Hashable:
     """Return what makes two references the same image: file and part, or the pixels' hash."""
     if isinstance(image, np.ndarray):
         return (image.shape, hashlib.blake2b(image.tobytes(), digest_size=16).digest())
@@ -56,7 +56,7 @@ def image_key(image: ImageRef) -> Hashable:
     return (str(image_path(image)), part) if part else str(image)
 
 
-def image_name(image: ImageRef, index: int) -> str:
+def image_name(image: ImageSource, index: int) -> str:
     """Return a short name for listings: the file's name, or the number of a made image."""
     path, part = image_path(image), image_part(image)
     if path is None:
@@ -64,7 +64,7 @@ def image_name(image: ImageRef, index: int) -> str:
     return f"{path.name}[{part}]" if part else path.name
 
 
-def image_pixels(image: ImageRef) -> np.ndarray:
+def image_pixels(image: ImageSource) -> np.ndarray:
     """Return an image's pixels, uint8 [H, W, 3] RGB, decoded as training decodes them.
 
     Raises:
