@@ -42,7 +42,6 @@ class Benchmark:
     title: str
     about: str
     load: Callable[[Path, str, int], Table]
-    version: str
     citation: str
     licence: str
     rule: str
@@ -51,6 +50,7 @@ class Benchmark:
     rows: int | None = None
     differs: str = ""
     text_metrics: bool = False
+    version: str = "1"
     split: str | None = None
     validation: Benchmark | None = None
 

@@ -154,3 +154,15 @@ def origin(source: Source) -> str:
     if isinstance(source, ImageList):
         return "the addresses that the annotations name"
     return "torchvision" if isinstance(source, Torchvision) else f"a person: {source.why}"
+
+
+def drive(identifier: str) -> str:
+    """Return the address of a public file on Google Drive, past its page for large files."""
+    host = "https://drive.usercontent.google.com"
+    return f"{host}/download?id={identifier}&export=download&confirm=t"
+
+
+def github(repository: str, names: tuple[str, ...], folder: str) -> tuple[File, ...]:
+    """Return the JSON files in `data/` of a GitHub repository."""
+    base = f"https://raw.githubusercontent.com/{repository}/main/data"
+    return tuple(File(f"{base}/{name}.json", f"{folder}/{name}.json") for name in names)
