@@ -15,7 +15,7 @@ from clic.evaluation.benchmarks import catalogue
 from clic.evaluation.benchmarks.benchmark import Benchmark
 from clic.evaluation.encode.image_sources import image_path
 from clic.evaluation.files.file_sources import how_to_get
-from clic.evaluation.tables.table import Table
+from clic.evaluation.tables.table import BenchmarkTable
 
 SPLITS = ("test", "validation", "train")
 # Names the command, because sweeps of clic-patch read the same message.
@@ -35,7 +35,7 @@ class Prepared:
     """
 
     benchmark: Benchmark
-    table: Table
+    table: BenchmarkTable
     sha256: str
     missing: tuple[str, ...]
     rows: int
@@ -137,8 +137,7 @@ def _check_settings(chosen: Sequence[Benchmark], split: str, seed: int) -> None:
         return
     if made:
         raise ConfigError(
-            f"split={split} has no effect: the split is in the name already ({names}); leave one "
-            "out"
+            f"split={split} has no effect: {names} names its split already; leave one out"
         )
     able = [b.validation.name for b in chosen if b.validation and split == "validation"]
     remedy = f"name {','.join(able)}" if able else "leave it out"
@@ -212,7 +211,7 @@ def _read(
     return Prepared(benchmark, table.without(lost), sha256, names, rows)
 
 
-def missing_images(table: Table) -> np.ndarray:
+def missing_images(table: BenchmarkTable) -> np.ndarray:
     """Return bool [I]: files that are not there. Each folder is listed once."""
     listed: dict[Path, set[str]] = {}
     lost = np.zeros(len(table.images), dtype=bool)

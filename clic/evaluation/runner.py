@@ -19,7 +19,7 @@ from clic.evaluation.encode.encoding import EncodedPlan, Work, encode_plan
 from clic.evaluation.encode.feature_cache import FeatureCache
 from clic.evaluation.evaluation_plan import EvaluationPlan, Prepared, prepare
 from clic.evaluation.report.report import Report
-from clic.evaluation.tables.table import Table
+from clic.evaluation.tables.table import BenchmarkTable
 
 MOST_WORKERS = 16
 
@@ -153,7 +153,7 @@ class _Scored:
     benchmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
-    tables: dict[str, Table] = field(default_factory=dict)
+    tables: dict[str, BenchmarkTable] = field(default_factory=dict)
     seconds: float = 0.0
     failure: ClicError | None = None
 
@@ -221,7 +221,7 @@ def _left_out(plan: EvaluationPlan) -> dict[str, str]:
 
 
 def _source(
-    item: Prepared, table: Table, broken: list[str], settings: Mapping[str, Any]
+    item: Prepared, table: BenchmarkTable, broken: list[str], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     asked = settings.get("split") if item.benchmark.made else "test"
     return {

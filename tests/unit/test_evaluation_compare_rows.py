@@ -16,7 +16,7 @@ from clic.evaluation.tables.classification import Classification, Classification
 from clic.evaluation.tables.gallery import margin
 from clic.evaluation.tables.grids import RULES, Grids
 from clic.evaluation.tables.retrieval import Retrieval
-from clic.evaluation.tables.table import Table, TableFeatures
+from clic.evaluation.tables.table import BenchmarkTable, TableFeatures
 from clic.evaluation.tables.triplets import Triplets
 
 N, IMAGES, TEXTS, D = 40, 12, 20, 6
@@ -81,7 +81,7 @@ def classification(names: tuple[str, ...], per_class: bool) -> Classification:
 
 
 SETS = {"all_of_it": np.where(np.arange(N) % 5, np.arange(N) % 7, -1)}
-TABLES: dict[str, Table] = {
+TABLES: dict[str, BenchmarkTable] = {
     "triplets": triplets(two=True),
     "one positive": triplets(two=False),
     "options": grids("choice", 1, 4, overall="all"),

@@ -24,7 +24,7 @@ from clic.evaluation.tables.classification import Classification, Classification
 from clic.evaluation.tables.gallery import margin
 from clic.evaluation.tables.grids import RULES, Grids
 from clic.evaluation.tables.retrieval import Retrieval
-from clic.evaluation.tables.table import Table
+from clic.evaluation.tables.table import BenchmarkTable
 from clic.evaluation.tables.triplets import Triplets
 
 EVIL = "<script>document.title='owned'</script>\"'&<img src=x onerror=alert(1)>"
@@ -111,7 +111,7 @@ def test_every_metric_of_every_rule_has_its_words() -> None:
     assert all("chance" in words for words in score_lines.EXPLAINED.values())
 
 
-def only(row: dict[str, Any], table: Table | None) -> gallery.Failure:
+def only(row: dict[str, Any], table: BenchmarkTable | None) -> gallery.Failure:
     tables = {} if table is None else {"b": table}
     report = Report("m", {}, {}, {}, [{**row, "benchmark": "b"}], tables)
     return gallery.worst(report)["b"].failures[0]

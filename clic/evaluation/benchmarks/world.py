@@ -12,7 +12,7 @@ from clic.evaluation.benchmarks import caption_retrieval, sugarcrepe, zero_shot
 from clic.evaluation.benchmarks.benchmark import VALIDATION, Benchmark
 from clic.evaluation.tables.classification import Classification, ClassificationTask
 from clic.evaluation.tables.retrieval import Retrieval
-from clic.evaluation.tables.table import Interner, Table
+from clic.evaluation.tables.table import BenchmarkTable, Interner
 from clic.evaluation.tables.triplets import Triplets
 
 
@@ -87,7 +87,7 @@ def _made(
     title: str,
     about: str,
     rule: str,
-    load: Callable[[str, int], Table],
+    load: Callable[[str, int], BenchmarkTable],
     text_metrics: bool = False,
 ) -> Benchmark:
     """Return a benchmark of the world, which needs no files."""

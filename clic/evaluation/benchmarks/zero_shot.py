@@ -22,7 +22,7 @@ from clic.evaluation.files.file_sources import (
     Torchvision,
 )
 from clic.evaluation.tables.classification import Classification, ClassificationTask
-from clic.evaluation.tables.table import Interner, Table
+from clic.evaluation.tables.table import BenchmarkTable, Interner
 
 IMAGENET = "imagenet/val"
 IMAGENET_CLASSES = 1000
@@ -239,7 +239,7 @@ def _classification(
     licence: str,
     source: Source,
     rows: int,
-    load: Callable[[Path], Table] | None = None,
+    load: Callable[[Path], BenchmarkTable] | None = None,
     differs: str = _CLIC_SAMPLE,
 ) -> Benchmark:
     """Return a benchmark of images in classes, by default one that torchvision reads."""

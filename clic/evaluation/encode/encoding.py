@@ -20,7 +20,7 @@ from clic.evaluation.encode.feature_cache import FeatureCache, image_bytes, text
 from clic.evaluation.encode.image_sources import ImageSource, image_path, image_pixels
 from clic.evaluation.encode.rank_share import Encoded, RankPart, Share
 from clic.evaluation.evaluation_plan import EvaluationPlan
-from clic.evaluation.tables.table import Interner, Table, TableFeatures
+from clic.evaluation.tables.table import BenchmarkTable, Interner, TableFeatures
 
 # Rows whose norm is this near to 1 stay as they are, bit for bit.
 UNIT_TOLERANCE = 1e-6
@@ -43,7 +43,7 @@ class Unique:
     ids: list[tuple[int, ...]] | None = None
 
 
-def unique_images(tables: Sequence[Table]) -> Unique:
+def unique_images(tables: Sequence[BenchmarkTable]) -> Unique:
     """Return the union of the tables' images; the same file or the same pixels are one image."""
     union = Interner()
     positions = [union.add_all(table.images) for table in tables]
@@ -51,7 +51,7 @@ def unique_images(tables: Sequence[Table]) -> Unique:
 
 
 def unique_texts(
-    tables: Sequence[Table], key: Callable[[str], Sequence[int]] | None = None
+    tables: Sequence[BenchmarkTable], key: Callable[[str], Sequence[int]] | None = None
 ) -> Unique:
     """Return the union of the tables' texts.
 

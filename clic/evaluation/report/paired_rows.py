@@ -104,7 +104,7 @@ def observe(rows: Iterable[Row], form: Mapping[str, Any], source: Mapping[str, A
     """Return one benchmark's outcomes.
 
     Args:
-        rows: As `Table.outcomes` yields them and `clic-eval --rows` writes them.
+        rows: As `BenchmarkTable.outcomes` yields them and `clic-eval --rows` writes them.
         form: The benchmark's numbers.
         source: Its entry in the provenance: `groups`, the categories of each macro mean, and
             `overall`, the name under which all rows stand as one, where there is one.

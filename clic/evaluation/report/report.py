@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clic.errors import ConfigError
-from clic.evaluation.tables.table import Table
+from clic.evaluation.tables.table import BenchmarkTable
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 JSON_FILE = "report.json"
@@ -36,7 +36,7 @@ class Report:
     provenance: dict[str, Any]
     benchmarks: dict[str, dict[str, Any]]
     rows: Iterable[dict[str, Any]] = ()
-    tables: dict[str, Table] = field(default_factory=dict)
+    tables: dict[str, BenchmarkTable] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `clic-eval --json FILE` writes."""

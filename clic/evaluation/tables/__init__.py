@@ -11,13 +11,13 @@ from typing import Any
 from clic.evaluation.tables.classification import Classification
 from clic.evaluation.tables.grids import Grids
 from clic.evaluation.tables.retrieval import Retrieval
-from clic.evaluation.tables.table import Table
+from clic.evaluation.tables.table import BenchmarkTable
 from clic.evaluation.tables.triplets import Triplets
 
-KINDS: tuple[type[Table], ...] = (Retrieval, Classification, Grids, Triplets)
+KINDS: tuple[type[BenchmarkTable], ...] = (Retrieval, Classification, Grids, Triplets)
 
 
-def kind_of(row: Mapping[str, Any]) -> type[Table]:
+def kind_of(row: Mapping[str, Any]) -> type[BenchmarkTable]:
     """Return the kind of table that a row belongs to; its key tells.
 
     Raises:

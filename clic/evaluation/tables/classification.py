@@ -15,11 +15,11 @@ from clic.errors import DataError
 from clic.evaluation.encode.image_sources import image_name
 from clic.evaluation.tables.failure_cards import Failure, Picture, Text, lost_by
 from clic.evaluation.tables.table import (
+    BenchmarkTable,
     NumberPath,
     Numbers,
     Observation,
     Row,
-    Table,
     TableFeatures,
     percentage,
 )
@@ -50,7 +50,7 @@ class ClassificationTask:
 
 
 @dataclass(frozen=True, eq=False)
-class Classification(Table):
+class Classification(BenchmarkTable):
     """Tasks by name over shared images and prompts.
 
     Attributes:

@@ -13,7 +13,7 @@ import numpy as np
 from clic.evaluation.report.report import Report
 from clic.evaluation.tables import kind_of
 from clic.evaluation.tables.failure_cards import Failure
-from clic.evaluation.tables.table import Row, Table
+from clic.evaluation.tables.table import BenchmarkTable, Row
 
 LIMIT = 24  # failures of a benchmark
 
@@ -55,7 +55,7 @@ def margin(row: Row) -> float:
     return min(kind_of(row).margins(row).values())
 
 
-def _failure(row: Row, number: int, table: Table | None) -> Failure:
+def _failure(row: Row, number: int, table: BenchmarkTable | None) -> Failure:
     failure = kind_of(row).failure(row, number)
     return failure if table is None else table.illustrate(failure)
 

@@ -14,14 +14,14 @@ from clic import metrics
 from clic.errors import DataError
 from clic.evaluation.encode.image_sources import ImageSource, image_name
 from clic.evaluation.tables.failure_cards import Failure, Picture, Text
-from clic.evaluation.tables.table import Numbers, Observation, Row, Table, TableFeatures
+from clic.evaluation.tables.table import BenchmarkTable, Numbers, Observation, Row, TableFeatures
 
 KS = (1, 5, 10)
 QUERIES = 256  # at a time, where only the highest score of each is wanted
 
 
 @dataclass(frozen=True, eq=False)
-class Retrieval(Table):
+class Retrieval(BenchmarkTable):
     """A gallery of images and captions; any of an image's captions is a match.
 
     Attributes:

@@ -89,7 +89,7 @@ class Observation(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Table(ABC):
+class BenchmarkTable(ABC):
     """The rows of a benchmark. A subclass is one kind of question, see `clic.evaluation.tables`.
 
     The static methods work on rows alone, because rows may come from a file without their table.
@@ -117,7 +117,7 @@ class Table(ABC):
         """Return bool [I]: the images that some row looks at."""
 
     @abstractmethod
-    def without(self, lost: np.ndarray) -> Table:
+    def without(self, lost: np.ndarray) -> BenchmarkTable:
         """Return the table without the rows of lost images (bool [I]); indices stay valid."""
 
     @abstractmethod
@@ -193,7 +193,7 @@ class Table(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class CategoryTable(Table):
+class CategoryTable(BenchmarkTable):
     """A table whose rows belong to categories, each of which has its own numbers.
 
     Attributes:
