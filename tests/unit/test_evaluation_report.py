@@ -13,7 +13,7 @@ from clic.errors import ConfigError
 from clic.evaluation.report import report, result_files, terminal_tables
 from clic.evaluation.report.comparison import Comparison, Interval
 from clic.evaluation.report.report import Report
-from clic.evaluation.tables.scoring import macro_mean
+from clic.evaluation.tables.table import macro_mean
 
 
 def triplets(itt: float) -> dict[str, Any]:

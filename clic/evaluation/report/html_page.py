@@ -20,7 +20,8 @@ from clic.evaluation.report.score_table import (
     percent,
     score_tables,
 )
-from clic.evaluation.tables.gallery import Failure, Worst
+from clic.evaluation.tables.failure_cards import Failure
+from clic.evaluation.tables.gallery import Worst
 
 Gallery = Mapping[str, Worst]
 """A model's worst failures by benchmark, see `gallery.worst`."""

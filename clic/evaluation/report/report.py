@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from clic.evaluation.tables.cases import Table
+from clic.evaluation.tables.table import BenchmarkTable
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -30,7 +30,7 @@ class Report:
     provenance: dict[str, Any]
     benchmarks: dict[str, dict[str, Any]]
     rows: Iterable[dict[str, Any]] = ()
-    tables: dict[str, Table] = field(default_factory=dict)
+    tables: dict[str, BenchmarkTable] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `clic-eval --json FILE` writes."""

@@ -9,6 +9,7 @@ from typing import Any
 from clic.evaluation.report.comparison import Comparison, Interval
 from clic.evaluation.report.paired_rows import Path, leaves
 from clic.evaluation.report.report import Report
+from clic.evaluation.tables import KINDS
 
 COUNTS = {"n_images": "images", "n_captions": "captions"}
 LABELS = {
@@ -18,27 +19,7 @@ LABELS = {
     "i2t": "I2T",
     "t2i": "T2I",
 }
-EXPLAINED = {
-    "itt": "ITT, image to text: the image is nearer to both true captions than to the false one; "
-    "chance 33 %",
-    "tot": "TOT, text only: the two true captions are nearer to each other than either is to the "
-    "false one; chance 33 %",
-    "p1": "P1: the image is nearer to the first true caption than to the false one; chance 50 %",
-    "accuracy": "accuracy: the right answer beats every other one; chance 1 / number of answers",
-    "text": "text: each of the two images is nearer to its own caption; chance 25 %",
-    "image": "image: each of the two captions is nearer to its own image; chance 25 %",
-    "group": "group: both images and both captions are nearer to their own; chance 17 %",
-    "i2t": "I2T: each of the two images is nearer to its own caption; chance 25 %",
-    "t2i": "T2I: each of the two captions is nearer to its own image; chance 25 %",
-    "i_pos": "i pos: the true image is nearer to its own caption; chance 50 %",
-    "i_neg": "i neg: the other image is nearer to its own caption; chance 50 %",
-    "t_pos": "t pos: the true caption is nearer to its own image; chance 50 %",
-    "t_neg": "t neg: the other caption is nearer to its own image; chance 50 %",
-    "image_to_text": "image to text R@k: one of the image's captions is among the k nearest of all "
-    "captions; chance about k / number of images",
-    "text_to_image": "text to image R@k: the caption's image is among the k nearest of all images; "
-    "chance k / number of images",
-}
+EXPLAINED = {key: line for kind in KINDS for key, line in kind.EXPLAINED.items()}
 """What each metric is, in a line, with what guessing would give."""
 _ONE_CAPTION = (
     "accuracy: the image is nearer to the true caption than to the false one; chance 50 %"
