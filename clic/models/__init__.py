@@ -1,14 +1,16 @@
 """open_clip's models in and out: sources, building, saving, freezing, features."""
 
+from clic.models.fast_inference import PooledImages, PooledTexts
 from clic.models.loading import ClipModel, Preprocess, build, create, tokenizer_of
-from clic.models.pooled import PooledImages, PooledTexts
 from clic.models.saving import identity, save, weights_sha256, whole_folder, write_files, writing
 from clic.models.source import INCLUDED, PACKAGED, ModelSource, filled, resolve
 from clic.models.towers import (
     FeatureExtractor,
+    LossModule,
     TextEncoder,
     Trained,
     enable_grad_checkpointing,
+    evaluation_mode,
     freeze,
     reached,
     set_mode,
@@ -21,6 +23,7 @@ __all__ = [
     "PACKAGED",
     "ClipModel",
     "FeatureExtractor",
+    "LossModule",
     "ModelSource",
     "PooledImages",
     "PooledTexts",
@@ -31,6 +34,7 @@ __all__ = [
     "check_numbers",
     "create",
     "enable_grad_checkpointing",
+    "evaluation_mode",
     "filled",
     "freeze",
     "identity",

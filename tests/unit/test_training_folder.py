@@ -280,7 +280,7 @@ def test_what_is_no_checkpoint(settings: Callable[..., Config], name: str) -> No
     config = settings()
     make_run(config, "shapes-1", steps=(5,))
     resume = f"{config.train.runs_dir}/{name}"
-    with pytest.raises(ModelError, match=f"train.resume={resume} is no complete checkpoint"):
+    with pytest.raises(ModelError, match=f"train.resume={resume} is not a complete checkpoint"):
         choose(settings(f"train.resume={resume}"))
 
 
@@ -429,7 +429,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(
 ) -> None:
     path = make_run(settings(*words), "shapes-1", steps=(5,))
     damage(path / "checkpoints" / "step-000005")
-    with pytest.raises(ModelError, match=r"no checkpoint of .*shapes-1 is whole.*resume=never"):
+    with pytest.raises(ModelError, match=r"no checkpoint of .*shapes-1 is intact.*resume=never"):
         choose(settings(*words))
 
 
