@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import count
@@ -137,10 +137,11 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
         # Under torchrun's agent, the store outlives rank 0.
         serves = is_main() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         store = dist.distributed_c10d._get_default_store() if reported and serves else None
-        others = range(1, world_size())
+        others = [f"clic/left/{number}/{other}" for other in range(1, world_size())]
         dist.destroy_process_group()  # collectives of the other ranks then fail
-        if store is not None:
-            _wait_for(others, number, store)
+        if store is not None:  # it ends with this process, so the others get time to read it
+            with suppress(RuntimeError):
+                store.wait(others, PATIENCE)
 
 
 def _check_own_gpu(device: torch.device) -> None:
@@ -175,12 +176,6 @@ def _first_failure(error: BaseException, number: int) -> int | None:
     first, owner = map(int, found.split())
     # Ranks stop together on an interrupt, so each of them reports its own.
     return None if owner == rank() or code == 130 else first
-
-
-def _wait_for(ranks: Iterable[int], number: int, store: Any) -> None:
-    """Keep rank 0, and its store, until the others have read it or `PATIENCE` is over."""
-    with suppress(RuntimeError):
-        store.wait([f"clic/left/{number}/{other}" for other in ranks], PATIENCE)
 
 
 def broadcast_object(value: T) -> T:

@@ -1,4 +1,9 @@
-"""open_clip's models in and out: sources, building, saving, freezing, features."""
+"""Models of open_clip and Hugging Face: a name in, a `ClipModel`, its features or a folder out.
+
+Read `source` (what a name means), `loading` (building it), `towers` (training it), `encoder` and
+`fast_inference` (using it) and `saving`; then the formats: `hugging_face`, `weight_files`, and
+`trust` for files that could run code.
+"""
 
 from clic.models.fast_inference import PooledImages, PooledTexts
 from clic.models.loading import ClipModel, Preprocess, build, create, tokenizer_of

@@ -403,7 +403,7 @@ def test_settings_that_cannot_be_read_do_not_stop_other_runs(
     (path / runs.CONFIG_FILE).write_text(text)
     assert choose(config).path != path
     assert f"WARNING: {path / runs.CONFIG_FILE} " in capsys.readouterr().out
-    with pytest.raises(ConfigError, match=r"config\.yaml (cannot be read|holds no settings).*mend"):
+    with pytest.raises(ConfigError, match=r"config\.yaml (cannot be read|holds no settings).*fix"):
         choose(settings("train.run_name=shapes-1"))
 
 
