@@ -37,8 +37,7 @@ from clic import data, images
 from clic.config.train_settings import CaptionsConfig, ComposeConfig
 from clic.data import packing
 from clic.data.batches.builder import BatchBuilder
-from clic.data.batches.caption_tokens import CaptionTokenizer
-from clic.data.batches.captioner import Captioner
+from clic.data.batches.captioner import Captioner, CaptionTokenizer
 from clic.models import Preprocess
 from clic.seeding import generator
 from clic.types import Batch, Sample

@@ -19,7 +19,7 @@ from PIL import Image
 
 from clic import evaluation
 from clic.evaluation.evaluation_plan import EvaluationPlan, Prepared
-from clic.evaluation.tables.cases import Retrieval
+from clic.evaluation.tables.retrieval import Retrieval
 
 WIDTH = 512
 

@@ -64,8 +64,7 @@ def work(source: ShardSource | None, sampler: Sampler | None, ready, leave) -> N
         for step in range(os.getpid() % 1000, os.getpid() % 1000 + STEPS):
             for row in sampler.plan(step).rows:
                 for index in row.indices:
-                    source.index.place(index)
-                    source.index.key(index)
+                    source.index.locate(index)
     ready.release()
     leave.wait()
 
@@ -94,8 +93,8 @@ def opened(folder: Path, cache: Path) -> tuple[ShardSource, Sampler, float, floa
     """Open the source and make the sampler; return both, wall and CPU seconds."""
     start, cpu = time.perf_counter(), time.process_time()
     source = ShardSource(str(folder), cache_dir=str(cache))
-    wide = source.landscape("landscape", 0)
-    sampler = Sampler({"composite": wide, "single": wide}, "alternate", BATCH, seed=0)
+    landscape = source.landscape("landscape", 0)
+    sampler = Sampler({"composite": landscape, "single": landscape}, "alternate", BATCH, seed=0)
     return source, sampler, time.perf_counter() - start, time.process_time() - cpu
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional
 
-from clic.captions.composites import composite_positives, plain
-from clic.captions.cross_swap import cross_swap
+from clic.captions.composite_negatives import cross_swap
+from clic.captions.composites import composite_positives, sentence_composite
 from clic.captions.tagging import make_tagger
 from clic.data.batches.builder import IMAGENET_MEAN, IMAGENET_STD
 
@@ -71,7 +71,7 @@ class Published:
         composite = functional.normalize(canvas, IMAGENET_MEAN, IMAGENET_STD)
         single = self.transform(first.convert("RGB"))
         sentences = [tuple(s.lower() for s in self.captions[i]) for i in (index, partner)]
-        positives = composite_positives(plain(sentences), POSITIVES, rng).texts
+        positives = composite_positives(sentence_composite(sentences), POSITIVES, rng).texts
         opening = [own[0] for own in sentences]
         negative = cross_swap(opening, [self.tagger(text) for text in opening], rng)
         texts = [*positives, negative.text if negative else ""]

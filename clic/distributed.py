@@ -1,10 +1,10 @@
-"""Process groups: the only module that talks to other ranks."""
+"""Ranks and devices: the only module that communicates between processes."""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import count
@@ -20,32 +20,32 @@ from clic.errors import ClicError, ConfigError
 T = TypeVar("T")
 
 PATIENCE = timedelta(seconds=20)
-"""Time that the other ranks have, after a failure, to read what is in the store of rank 0."""
+"""Time for the other ranks to read rank 0's store after a failure."""
 _groups = count(1)
 
 
 def is_initialised() -> bool:
-    """Return whether a process group runs."""
+    """Return whether this process has joined a process group."""
     return dist.is_available() and dist.is_initialized()
 
 
 def rank(group: ProcessGroup | None = None) -> int:
-    """Return this process's rank, 0 without a process group."""
+    """Return this process's rank, or 0 without a process group."""
     return dist.get_rank(group) if is_initialised() else 0
 
 
 def world_size(group: ProcessGroup | None = None) -> int:
-    """Return the number of ranks W, 1 without a process group."""
+    """Return the number of ranks W, or 1 without a process group."""
     return dist.get_world_size(group) if is_initialised() else 1
 
 
 def is_main() -> bool:
-    """Return whether this process is the one that writes and prints (rank 0)."""
+    """Return whether this is rank 0, which writes files and prints."""
     return rank() == 0
 
 
 def barrier() -> None:
-    """Wait until every rank has arrived here."""
+    """Wait until every rank has reached this point."""
     if is_initialised():
         dist.barrier()
 
@@ -54,11 +54,11 @@ def choose_device(name: str = "auto") -> torch.device:
     """Return this rank's device.
 
     Args:
-        name: ``"auto"`` (CUDA where there is a GPU, else the CPU), ``"cpu"``, ``"cuda"`` or
-            ``"cuda:N"``; under torchrun ``"cuda"`` is the GPU of the local rank.
+        name: ``"auto"`` (CUDA if there is a GPU, otherwise the CPU), ``"cpu"``, ``"cuda"`` or
+            ``"cuda:N"``; under torchrun, ``"cuda"`` is the GPU of the local rank.
 
     Raises:
-        ConfigError: `name` is no device, or asks for a GPU where there is none.
+        ConfigError: `name` is not a device, or names a GPU that does not exist.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -66,7 +66,7 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ConfigError(
-            f"device={name!r} is no device (choices: auto, cpu, cuda, cuda:N)"
+            f"device={name!r} is not a device (choices: auto, cpu, cuda, cuda:N)"
         ) from None
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device={name!r} is not supported (choices: auto, cpu, cuda, cuda:N)")
@@ -76,7 +76,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def _gpu(name: str, asked: int | None) -> int:
-    """Return the number of this rank's GPU among those that it sees."""
+    """Return the index of this rank's GPU among the visible ones."""
     visible, local = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK") or 0)
     if asked is not None and local_ranks() > 1:
         raise ConfigError(
@@ -85,7 +85,7 @@ def _gpu(name: str, asked: int | None) -> int:
         )
     index = local if asked is None else asked
     if asked is None and visible == 1:
-        index = 0  # a cluster shows each task its own GPU; `process_group` sees whether it is
+        index = 0  # a cluster shows each task its own GPU; `process_group` checks that
     if index >= visible:
         raise ConfigError(
             f"device={name!r} needs GPU number {index}, and torch sees {visible} GPU(s); "
@@ -95,22 +95,22 @@ def _gpu(name: str, asked: int | None) -> int:
 
 
 def local_ranks() -> int:
-    """Return how many ranks this machine has; where nobody says so, they are all taken for its."""
+    """Return the number of ranks on this machine; without LOCAL_WORLD_SIZE, all of them."""
     return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or 1)
 
 
 @contextmanager
 def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterator[None]:
-    """Join torchrun's process group for the length of the block, if there is one to join.
+    """Join torchrun's process group, if there is one, for the duration of the block.
 
     Args:
-        device: This rank's device; NCCL is used on CUDA, gloo on the CPU.
+        device: This rank's device; CUDA uses NCCL, the CPU gloo.
         timeout_minutes: How long a collective waits for a missing rank before it fails, so that
             a lost rank ends the run instead of hanging it.
 
     Raises:
-        ConfigError: Two ranks have the same GPU.
-        SystemExit: Another rank failed first, whose error is the one to read; the exit code is
+        ConfigError: Two ranks share a GPU.
+        SystemExit: Another rank failed first, so its error is the one to read; the exit code is
             that rank's.
     """
     if int(os.environ.get("WORLD_SIZE") or "1") == 1:
@@ -122,29 +122,30 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
         backend="nccl" if device.type == "cuda" else "gloo",
         timeout=timedelta(minutes=timeout_minutes),
     )
-    number, told = next(_groups), False
+    number, reported = next(_groups), False
     try:
         if device.type == "cuda" and torch.cuda.device_count() == 1:
             _check_own_gpu(device)
         yield
     except BaseException as error:
-        told = is_initialised()
-        code = _first_failure(error, number) if told else None
+        reported = is_initialised()
+        code = _first_failure(error, number) if reported else None
         if code is not None:
             raise SystemExit(code) from error
         raise
     finally:
-        # torchrun serves the store itself.
+        # Under torchrun's agent, the store outlives rank 0.
         serves = is_main() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-        store = dist.distributed_c10d._get_default_store() if told and serves else None
-        others = range(1, world_size())
-        dist.destroy_process_group()  # on the others a collective then fails
-        if store is not None:
-            _wait_for(others, number, store)
+        store = dist.distributed_c10d._get_default_store() if reported and serves else None
+        others = [f"clic/left/{number}/{other}" for other in range(1, world_size())]
+        dist.destroy_process_group()  # collectives of the other ranks then fail
+        if store is not None:  # it ends with this process, so the others get time to read it
+            with suppress(RuntimeError):
+                store.wait(others, PATIENCE)
 
 
 def _check_own_gpu(device: torch.device) -> None:
-    """Fail on every rank where ranks of a machine have the same GPU, before NCCL does."""
+    """Fail on every rank if two ranks of a machine share a GPU, before NCCL does."""
     group: Any = dist.new_group(backend="gloo")
     own = (socket.gethostname(), str(torch.cuda.get_device_properties(device).uuid))
     owners: list[Any] = [None] * world_size()
@@ -152,23 +153,20 @@ def _check_own_gpu(device: torch.device) -> None:
     shared = [number for number, owner in enumerate(owners) if owners.count(owner) > 1]
     if shared:
         raise ConfigError(
-            f"ranks {', '.join(map(str, shared))} see one and the same GPU; start one process for "
-            "each GPU (torchrun --nproc-per-node=N), or let each task see a GPU of its own"
+            f"ranks {', '.join(map(str, shared))} see one and the same GPU; start one process per "
+            "GPU (torchrun --nproc-per-node=N), or let each task see a GPU of its own"
         )
 
 
 def _first_failure(error: BaseException, number: int) -> int | None:
-    """Return the exit code of the rank that failed first, None where this one's error counts.
+    """Return the exit code of the rank that failed first, or None if that is this rank.
 
-    What a rank meets after another has left, such as a closed connection, is no news. So the first
-    to fail leaves its exit code in the ranks' store before its connections close, and those that
-    fail later find it there.
+    Once a rank has left, the others fail too, with errors such as a closed connection that say
+    nothing. So the first rank to fail puts its exit code into the shared store before its
+    connections close, and the later ones find it there.
     """
-    code = 1
-    if isinstance(error, ClicError | OSError):
-        code = 2
-    elif isinstance(error, KeyboardInterrupt):
-        code = 130
+    code = 2 if isinstance(error, ClicError | OSError) else 1
+    code = 130 if isinstance(error, KeyboardInterrupt) else code
     store = dist.distributed_c10d._get_default_store()
     try:
         found = store.compare_set(f"clic/failed/{number}", "", f"{code} {rank()}")
@@ -176,18 +174,12 @@ def _first_failure(error: BaseException, number: int) -> int | None:
     except RuntimeError:  # rank 0, which serves the store, has been killed
         return None
     first, owner = map(int, found.split())
-    # All ranks stop together when they are told to, so each of them has its own say then.
+    # Ranks stop together on an interrupt, so each of them reports its own.
     return None if owner == rank() or code == 130 else first
 
 
-def _wait_for(ranks: Iterable[int], number: int, store: Any) -> None:
-    """Keep rank 0 until others have read its store, which goes with it, or have had their time."""
-    with suppress(RuntimeError):
-        store.wait([f"clic/left/{number}/{other}" for other in ranks], PATIENCE)
-
-
 def broadcast_object(value: T) -> T:
-    """Return rank 0's `value` on every rank (any picklable object of our own making)."""
+    """Return rank 0's `value` on every rank; it must be picklable and trusted."""
     if not is_initialised():
         return value
     box: list[Any] = [value]
@@ -196,7 +188,7 @@ def broadcast_object(value: T) -> T:
 
 
 def gather_objects(value: T) -> list[T]:
-    """Return every rank's `value`, by rank, on every rank (picklable objects of our own making)."""
+    """Return the values of all ranks, in order of rank; they must be picklable and trusted."""
     if not is_initialised():
         return [value]
     values: list[Any] = [None] * world_size()
@@ -205,19 +197,19 @@ def gather_objects(value: T) -> list[T]:
 
 
 def collective_device() -> torch.device:
-    """Return where a tensor must lie for a collective: NCCL knows nothing but GPUs."""
+    """Return the device on which collectives work: NCCL takes only tensors on a GPU."""
     if is_initialised() and dist.get_backend() == "nccl":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
 
 
 class _AllGather(torch.autograd.Function):
-    """Concatenate over ranks; the backward pass sums what every rank sends to our part."""
+    """Concatenate over ranks; the backward pass sums all ranks' gradients of our part."""
 
     @staticmethod
     def forward(ctx: Any, local: Tensor, group: ProcessGroup | None) -> Tensor:
         ctx.group = group
-        local = local.contiguous()  # also for empty_like, which keeps the strides of its model
+        local = local.contiguous()  # also for empty_like, which keeps strides
         parts = [torch.empty_like(local) for _ in range(world_size(group))]
         dist.all_gather(parts, local, group=group)
         return torch.cat(parts)
@@ -225,7 +217,7 @@ class _AllGather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         grad = grad_outputs[0].contiguous().clone()
-        # gloo has no reduce_scatter on the versions we support, so: all_reduce, keep our slice.
+        # gloo has no reduce_scatter in the supported versions: all_reduce, then keep our slice.
         dist.all_reduce(grad, group=ctx.group)
         return grad.chunk(world_size(ctx.group))[rank(ctx.group)], None
 
@@ -233,8 +225,8 @@ class _AllGather(torch.autograd.Function):
 def all_gather(local: Tensor, group: ProcessGroup | None = None) -> Tensor:
     """Concatenate a tensor of every rank along the first axis, with gradient.
 
-    The gradient that comes back is the sum over ranks of their gradients with respect to our
-    part, so that data-parallel averaging gives the gradient of the mean of the ranks' losses.
+    The backward pass returns the sum over ranks of their gradients with respect to our part, so
+    that data-parallel averaging gives the gradient of the mean of the ranks' losses.
 
     Args:
         local: [B, ...], the same shape on every rank.
@@ -249,7 +241,7 @@ def all_gather(local: Tensor, group: ProcessGroup | None = None) -> Tensor:
 
 
 def all_reduce_sum(local: Tensor, group: ProcessGroup | None = None) -> Tensor:
-    """Return the sum over ranks, without gradient; `local` is left as it is."""
+    """Return the sum over ranks, without gradient; `local` is not changed."""
     total = local.detach().clone()
     if world_size(group) > 1:
         dist.all_reduce(total, group=group)

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, and what neither they nor a file may tell: secrets."""
+"""Errors that a user can fix, and the removal of secrets from messages and files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 HIDDEN = "..."
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
 _USER = re.compile(rf"({_SCHEME})[^\s/?#'\"]*@")
-# A list of addresses may be one text, so that a query ends before the next of them.
+# One string may list several addresses, so a query ends where the next address begins.
 _QUERY = re.compile(
     rf"({_SCHEME}[^\s?#'\"]*[?#])(?!\.\.\.)(?:(?!,\s*{_SCHEME})[^\s'\"\]<>])+?"
     rf"(?=[.,:;)]*(?:[\s'\"\]<>]|$|,\s*{_SCHEME}))"
@@ -31,10 +31,10 @@ _TOKEN = re.compile(
 
 
 def redact(value: Any) -> Any:
-    """Return a text, or the lists and mappings it stands in, without what may be secret.
+    """Return a string, or a list or mapping of strings, with possible secrets replaced.
 
-    That is the user, password and query of an address, the value of a setting that is called a
-    token, key or password, and what looks like a well-known token.
+    Secrets are the user, password and query of an address, the value of a setting whose name says
+    token, key or password, and anything that looks like a well-known kind of token.
     """
     if isinstance(value, str):
         text = _QUERY.sub(rf"\1{HIDDEN}", _USER.sub(r"\1", value))
@@ -52,9 +52,8 @@ def redact(value: Any) -> Any:
 class ClicError(Exception):
     """A mistake in a setting, a file or a command line.
 
-    The message names the setting or file, its value and what to do; the command lines print it
-    without a traceback and exit with 2. Anything else that is raised is a bug. What may be secret
-    in it, such as the query of an address, is left out.
+    The message names the setting or file, its value and the remedy. The commands print it without
+    a traceback and exit with 2; any other exception is a bug. Possible secrets are removed.
     """
 
     def __init__(self, *words: object) -> None:
@@ -62,23 +61,23 @@ class ClicError(Exception):
 
 
 class ConfigError(ClicError):
-    """A setting has a value that cannot work, or one that would have no effect."""
+    """A setting has a value that cannot work or has no effect."""
 
 
 class DataError(ClicError):
-    """A data file is missing, broken or not what its name promises."""
+    """A data file is missing, broken or of the wrong format."""
 
 
 class UnavailableError(DataError):
-    """Data cannot be had just now: a server is gone, a disk is full; no sample may stand in."""
+    """Data is temporarily unavailable (server down, disk full); samples must not be replaced."""
 
 
 class ModelError(ClicError):
-    """A model cannot be found, or its weights do not fit its architecture."""
+    """A model cannot be found or loaded."""
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """Return `"; did you mean 'x' or 'y'?"`, or the empty string where nothing is near."""
+    """Return `"; did you mean 'x' or 'y'?"`, or an empty string if nothing is close."""
     near = difflib.get_close_matches(name, list(choices), n=2, cutoff=0.7)
     return f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
 

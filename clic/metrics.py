@@ -1,4 +1,4 @@
-"""From scores to right and wrong, and to recall. Ties are wrong everywhere: see `beats`."""
+"""From scores to right and wrong answers, and to recall. A tie is always wrong: see `beats`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-# Scores compared at once by `ranks`: bounds its memory to some tens of megabytes.
+# Scores that `ranks` compares at once, which bounds its memory to some tens of megabytes.
 BLOCK = 1 << 22
-# The rank of a match that no number of candidates would reach.
+# The rank of a query without a match, beyond any number of candidates.
 NEVER = 1 << 62
 
 
 def beats(score: Tensor, rival: Tensor) -> Tensor:
-    """Return where `score` is strictly higher: a tie does not win, and a NaN on no side does.
+    """Return where `score` is strictly higher; neither a tie nor a NaN on either side wins.
 
-    Every comparison of this library's benchmarks is this one. Some public code lets ties win.
+    Every benchmark of this library compares scores here. Some public code lets ties win.
 
     Args:
         score: Any shape that broadcasts against `rival`.
-        rival: Likewise.
+        rival: The score to beat.
 
     Returns:
         bool, broadcast shape.
@@ -86,7 +86,7 @@ def classification(scores: Tensor, target: Tensor) -> Tensor:
         bool [N].
     """
     own = scores.gather(1, target.long().unsqueeze(1))
-    # The one option that it need not beat is itself; a NaN does not beat anything.
+    # The target need not beat itself; a NaN beats nothing.
     unbeaten = (~beats(own, scores)).sum(1)
     return (unbeaten == 1) & ~own.squeeze(1).isnan()
 
@@ -102,7 +102,7 @@ def recall(
     Args:
         scores: [images, captions].
         owner: int [captions], the image of each caption.
-        ks: Numbers of candidates looked at, each at least 1.
+        ks: Numbers of top candidates, each at least 1.
 
     Returns:
         Percentages of images (`image_to_text@k`) and of captions (`text_to_image@k`).
@@ -134,8 +134,8 @@ def ranks(
     """Return each query's rank: 1 + the non-matching candidates that its best match does not beat.
 
     Args:
-        block: (start, stop) -> scores of these images, [stop - start, captions]. It is asked for
-            every block twice, so that the whole matrix need never exist; both answers must be
+        block: (start, stop) -> scores of these images, [stop - start, captions]. It is called
+            twice for each block, so that the whole matrix never exists; both results must be
             equal, bit for bit.
         images: Number of images.
         owner: int [captions], the image of each caption.
@@ -153,7 +153,7 @@ def ranks(
     if int(owner.min()) < 0 or int(owner.max()) >= images:
         raise ValueError(f"owner names an image outside 0..{images - 1}")
     image_parts, own_parts = [], []
-    order = owner.argsort(stable=True)  # a block's own captions stand together
+    order = owner.argsort(stable=True)  # puts the captions of a block together
     for start, stop in _spans(images, len(owner)):
         scores = _floating(block(start, stop))
         mine = order[(owner[order] >= start) & (owner[order] < stop)].to(scores.device)
@@ -163,7 +163,7 @@ def ranks(
         own_parts.append(own_part)
     own = torch.empty_like(torch.cat(own_parts))
     own[order.to(own.device)] = torch.cat(own_parts)
-    # The match is itself among those that it does not beat.
+    # Counts the match itself, which does not beat itself.
     caption_ranks = torch.zeros(len(owner), dtype=torch.long, device=own.device)
     for start, stop in _spans(images, len(owner)):
         caption_ranks += (~beats(own, _floating(block(start, stop)))).sum(0)
@@ -174,7 +174,7 @@ def ranks(
 def _spans(images: int, captions: int) -> list[tuple[int, int]]:
     """Return (start, stop) of blocks of nearly equal height that hold about `BLOCK` scores.
 
-    Nearly equal, because a product with a single row may round otherwise than one with many.
+    Nearly equal, because a matrix product of one row may round differently from one of many.
     """
     count = min(images, -(-images * captions // BLOCK))
     edges = [images * i // count for i in range(count + 1)]
@@ -191,7 +191,7 @@ def _image_ranks(scores: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, T
     best = own.new_full((len(scores),), float("-inf"))
     best = best.scatter_reduce(0, row, own, reduce="amax")
     unbeaten = (~beats(best[:, None], scores)).sum(1)
-    # Among the unbeaten are the matches themselves, which are no rivals.
+    # The unbeaten include the matches themselves, which are not rivals.
     matches = torch.zeros_like(unbeaten).index_add_(0, row, (~beats(best[row], own)).long())
     possible = torch.zeros_like(unbeaten, dtype=torch.bool)
     possible[row] = True
@@ -202,7 +202,7 @@ def _image_ranks(scores: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, T
 def _cosine(first: Tensor, second: Tensor) -> Tensor:
     """Return the row-wise inner product of unit vectors, in at least fp32.
 
-    Row by row, so that equal rows give equal bits wherever they stand in the batch.
+    Row by row, so that equal rows give equal bits at any position of the batch.
     """
     dtype = torch.promote_types(torch.float32, torch.promote_types(first.dtype, second.dtype))
     return (first.to(dtype) * second.to(dtype)).sum(-1)

@@ -1,8 +1,8 @@
-"""Every random choice of the library comes from a generator made here.
+"""The generators behind every random choice of the library.
 
 A generator is a pure function of the run's seed and of *what* is being drawn, never of how many
-draws came before it. That is what makes a batch depend on (seed, step) alone, whatever the number
-of loader workers and wherever the run was resumed.
+numbers were drawn before. A batch therefore depends on (seed, step) alone, whatever the number of
+loader workers and wherever the run was resumed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def generator(seed: int, purpose: str, step: int = 0, slot: int = 0) -> np.rando
 
     Args:
         seed: The run's seed.
-        purpose: What is drawn, e.g. ``"permutation"``; different purposes never share numbers.
+        purpose: What is drawn, e.g. ``"permutation"``; each purpose has its own stream.
         step: Global step or epoch, whatever the purpose counts.
         slot: Position within the step, e.g. the row of a batch over all ranks.
 
@@ -34,5 +34,10 @@ def generator(seed: int, purpose: str, step: int = 0, slot: int = 0) -> np.rando
 
 
 def seed_torch(seed: int) -> None:
-    """Seed torch's global generators, which only weight initialisation uses."""
+    """Seed torch's global generators, which weight initialisation and dropout draw from."""
     torch.manual_seed(seed)
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seed torch for one training step, so that dropout needs no stored state to resume."""
+    seed_torch(int(generator(seed, "dropout", step, rank).integers(2**63)))

@@ -1,4 +1,4 @@
-"""The records that travel between the layers, with their shapes stated once.
+"""The records passed between layers, with their tensor shapes.
 
 Letters: B images on a rank, W ranks, P positives, K hard negatives, D embedding width, L tokens,
 S image side in pixels.
@@ -29,10 +29,10 @@ class Token(NamedTuple):
 
 
 class Edit(NamedTuple):
-    """One changed part: `old` stood at `span` (start, end characters) of caption `caption`.
+    """A replacement: `old` stood at `span` (start and end character) of caption `caption`.
 
-    Caption 0 is the only one, or the first positive of a composite; where words of several images
-    swap, it is the image's number.
+    Caption 0 is the only caption, or the first positive of a composite. When words are swapped
+    between images, `caption` is the number of the image.
     """
 
     caption: int
@@ -43,7 +43,7 @@ class Edit(NamedTuple):
 
 @dataclass(frozen=True)
 class HardNegative:
-    """A false caption close to a true one, and what was changed to make it."""
+    """A false caption, and the edits that made it from a true one."""
 
     text: str
     kind: str
@@ -52,15 +52,15 @@ class HardNegative:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its true captions, as a source gives it.
+    """One image with its true captions, as read from a source.
 
     Attributes:
-        key: Name that is unique within the source, for messages and for `neighbours`.
+        key: Unique name within the source, used in messages and to look up neighbours.
         image: Encoded image bytes (JPEG, PNG, ...) or decoded pixels, uint8 [H, W, 3] RGB.
-        captions: True sentences, the first one being the caption of plain CLIP training.
-        tags: For each caption the tokens that were stored with it; None where none were, and empty
-            where those that were are of other captions.
-        negatives: False captions that were stored with it, where the source reads them.
+        captions: True sentences; plain CLIP training uses the first.
+        tags: The stored tokens of each caption, or of the first of them; None if none are stored,
+            an empty tuple if the stored ones belong to other captions.
+        negatives: Stored false captions, if the source reads them.
     """
 
     key: str
@@ -72,18 +72,18 @@ class Sample:
 
 @dataclass(frozen=True)
 class Tally:
-    """What was met while batches were built; sums over steps and ranks have a meaning.
+    """Counts gathered while batches are built; they may be summed over steps and ranks.
 
     Attributes:
-        samples: Samples that were read, substitutes included.
-        broken: Of these, those that could not be used.
+        samples: Samples read, substitutes included.
+        broken: Samples that could not be used.
         captions: True and false captions.
-        cut: Of these, those that the text tower's context cuts.
-        no_negative: Rows without any false caption.
-        retagged: Captions that were to have stored tags, had none of their own, and were tagged.
+        cut: Captions truncated to the text tower's context.
+        no_negative: Rows without a false caption.
+        retagged: Captions tagged anew because their stored tags were missing or did not match.
         joined: True captions of composites.
-        shortened: Of these, those that leave images out, for want of context.
-        foreign: Rows without any false caption whose true one is not in Latin script.
+        shortened: Joined captions that leave out images because the context is too short.
+        foreign: Rows without a false caption whose true caption is not in Latin script.
     """
 
     samples: int = 0
@@ -102,7 +102,7 @@ class Tally:
 
 
 class Fault(NamedTuple):
-    """A sample that could not be used, by its number in the source; `reason` names its key."""
+    """An unusable sample, by its number in the source; `reason` names its key."""
 
     number: int
     reason: str
@@ -113,19 +113,19 @@ class Batch:
     """What a rank trains on in one step.
 
     Attributes:
-        images: uint8 [B, S, S, 3], RGB; `clic.images.normalise` makes them the tower's input.
-        mean: Of each channel, of pixels in 0 to 1, to normalise with.
-        std: Likewise the standard deviation.
+        images: uint8 [B, S, S, 3], RGB, before `clic.images.normalise`.
+        mean: Mean of each channel for normalisation, for pixel values from 0 to 1.
+        std: Standard deviation of each channel.
         positives: int64 [B, P, L] token ids of the true captions.
-        negatives: int64 [B, K, L] token ids of the false captions, None where K = 0.
-        negative_mask: bool [B, K], True where there is a negative, None where K = 0.
-        kind: How the images were made.
+        negatives: int64 [B, K, L] token ids of the false captions, None if K = 0.
+        negative_mask: bool [B, K], True where there is a negative, None if K = 0.
+        kind: Whether its images are composites or single images.
         step: Global step, from 0.
-        keys: For each row the keys of the samples it was made from.
-        tally: What was met while it was built.
+        keys: The keys of each row's samples.
+        tally: Counts gathered while it was built.
         faults: The samples that were replaced.
         negative_kinds: The kind of each of the K negatives, by slot, such as `("cross_swap",
-            "layout")`; empty where the slots have no names.
+            "layout")`; empty if the slots have no names.
     """
 
     images: Tensor
@@ -142,33 +142,32 @@ class Batch:
     negative_kinds: tuple[str, ...] = ()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors by name, those that are None left out."""
-        pairs = ((f.name, getattr(self, f.name)) for f in fields(self))
-        return {name: value for name, value in pairs if isinstance(value, Tensor)}
+        """Return the tensors by name, without those that are None."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
     def to(self, device: torch.device) -> Batch:
-        """Return the batch on `device`; from pinned memory the copy does not block."""
+        """Return the batch on `device`, without blocking if it is in pinned memory."""
         moved = {k: v.to(device, non_blocking=True) for k, v in self.tensors().items()}
         return replace(self, **moved)  # type: ignore[arg-type]
 
     def pin_memory(self) -> Batch:
-        """Return the batch in page-locked memory (the name that torch's DataLoader looks for)."""
+        """Return the batch in page-locked memory; torch's DataLoader calls this."""
         return replace(self, **{k: v.pin_memory() for k, v in self.tensors().items()})  # type: ignore[arg-type]
 
 
 @dataclass
 class Features:
-    """What a model makes of a batch, local to the rank.
+    """A model's features of a batch, local to the rank.
 
     Attributes:
         image_features: [B, D], unit norm.
         positive_features: [B, P, D], unit norm.
         logit_scale: Scalar, already exponentiated.
-        negative_features: [B, K, D], unit norm, None where K = 0.
+        negative_features: [B, K, D], unit norm, None if K = 0.
         negative_mask: bool [B, K], True where there is a negative; None means all are valid.
-        logit_bias: Scalar of sigmoid models (SigLIP), else None.
+        logit_bias: Scalar of sigmoid models (SigLIP), otherwise None.
         negative_kinds: The kind of each of the K negatives, by slot, the same on every rank; empty
-            where the slots have no names.
+            if the slots have no names.
     """
 
     image_features: Tensor
@@ -186,7 +185,7 @@ class LossOutput:
 
     Attributes:
         total: Scalar with gradient; its mean over ranks is the loss of the whole batch.
-        terms: Detached scalars by name, unweighted; a term that was not computed is absent.
+        terms: The terms that were computed: detached scalars by name, unweighted.
     """
 
     total: Tensor

@@ -1,20 +1,18 @@
-"""True and false captions as text: joining, tagging, positives and hard negatives."""
+"""True and false captions as text.
 
-from __future__ import annotations
+In: an image's sentences and, for false captions, their tokens. Out: the positives of a composite,
+and `HardNegative`s. Read `text` (folding, joining), `tagging` and `hanta`, then `composites` and
+`composite_negatives` (CLIC), `negatives` with `swap` (NegCLIP) and `replace` (CLoVe). Beneath them
+lie `edits`, `phrases`, `equivalence` and `lexicon`; `sentences` prepares dense captions.
+"""
 
-from clic.captions.composite_negatives import layout_negative, word_swap
+from clic.captions.composite_negatives import cross_swap, layout_negative, word_swap
 from clic.captions.composites import composite_positives
-from clic.captions.negatives import (
-    GENERATORS,
-    cross_swap,
-    hard_negatives,
-    replace,
-    single_negative,
-    stored_negative,
-    swap,
-)
-from clic.captions.sentences import join
+from clic.captions.negatives import GENERATORS, hard_negatives, single_negative, stored_negative
+from clic.captions.replace import replace
+from clic.captions.swap import swap
 from clic.captions.tagging import TAGGERS, Tagger, make_tagger
+from clic.captions.text import join
 
 __all__ = [
     "GENERATORS",

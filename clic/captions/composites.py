@@ -1,63 +1,150 @@
-"""A composite's true caption, and whether another one may be true of it as well.
+"""True captions of a composite: its images' sentences joined, or the layout of its images.
 
-True captions of a composite image.
+A composite's caption p1 joins parts, each of which is the sentence of one image ("t1. t2.") or a
+statement of where one image lies relative to another ("t1 left of t2."). p2 says the same in other
+words: in the opposite order, each relation by its inverse ("t2 right of t1.").
 """
 
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from itertools import combinations
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from clic.captions.characters import fold
-from clic.captions.layout import (
-    Part,
-    Phrases,
-    Place,
-    Sentence,
-    Statement,
-    may_lie,
-    retold,
-    state,
-    tell,
+from clic.captions.text import end_sentence, fold, has_words, join
+from clic.captions.word_lists import ARTICLES, word_set
+from clic.errors import ConfigError, DataError, pick
+
+Relation = Literal["left", "right", "above", "below"]
+Place = tuple[int, int]  # top and left of an image's cell, in pixels
+Phrases = dict[Relation, tuple[str, ...]]
+
+INVERSE: dict[Relation, Relation] = {
+    "left": "right",
+    "right": "left",
+    "above": "below",
+    "below": "above",
+}
+PHRASES: Phrases = {
+    "left": ("left of", "to the left of", "on the left of"),
+    "right": ("right of", "to the right of", "on the right of"),
+    "above": ("above", "over"),
+    "below": ("below", "under", "beneath"),
+}
+"""The phrases of each relation, which are synonyms."""
+
+# The phrase at the same position among those of the inverse relation, or the last one.
+_INVERSE_PHRASE = {
+    phrase: PHRASES[inverse][min(number, len(PHRASES[inverse]) - 1)]
+    for relation, inverse in INVERSE.items()
+    for number, phrase in enumerate(PHRASES[relation])
+}
+_FINAL_MARKS = " \t\r\n.!?…;:,。！？"
+_PUNCTUATION = string.punctuation + "“”‘’«»…—–"
+
+# First words that lose their capital inside another sentence. Other words may be names.
+_LOWERED = word_set(
+    "A An The This That These Those There It He She They We One Two Three Four Five Six Several "
+    "Some Many Few Multiple Various Another In On At Of With Near Inside Outside"
 )
-from clic.captions.sentences import end_sentence, has_words, join
-from clic.captions.word_lists import ARTICLES
-from clic.errors import DataError
-
-Bag = frozenset[str]
-_MARKS = string.punctuation + "“”‘’«»…—–"
 
 
-class Room(NamedTuple):
-    """How long a caption may be, for a model to read it to its end.
+class Sentence(NamedTuple):
+    """A part of a joined caption: the caption of one image as it stands."""
+
+    image: int
+
+    @property
+    def images(self) -> tuple[int, ...]:
+        """The images that the part is about."""
+        return (self.image,)
+
+    def text(self, captions: Sequence[str]) -> str:
+        """Return the sentence with its period."""
+        return end_sentence(captions[self.image])
+
+    def inverse(self) -> Sentence:
+        """Return the other wording, which is the same."""
+        return self
+
+
+class Statement(NamedTuple):
+    """A part of a joined caption: where one image lies relative to another ("t1 left of t2").
 
     Attributes:
-        measure: Returns the tokens of a text, start and end included.
-        context: Tokens that the model reads.
+        first: Number of the image whose place is stated.
+        relation: Where it lies.
+        second: Number of the image that it is related to.
+        phrase: Expresses `relation`.
+        inverse_phrase: Expresses the inverse relation.
     """
 
-    measure: Callable[[str], int]
+    first: int
+    relation: Relation
+    second: int
+    phrase: str
+    inverse_phrase: str
+
+    @property
+    def images(self) -> tuple[int, ...]:
+        """The images that the part is about."""
+        return self.first, self.second
+
+    def segments(self, captions: Sequence[str]) -> tuple[str, str, str]:
+        """Return the words before the phrase, the phrase, and the words after it."""
+        first, second = (captions[i].strip().rstrip(_FINAL_MARKS) for i in self.images)
+        if second and second.split(maxsplit=1)[0] in _LOWERED:
+            second = second[:1].lower() + second[1:]
+        return first, self.phrase, second
+
+    def text(self, captions: Sequence[str]) -> str:
+        """Return the sentence with its period."""
+        return end_sentence(" ".join(self.segments(captions)))
+
+    def inverse(self) -> Statement:
+        """Return the same fact as seen from the second image: "t2 right of t1"."""
+        inverse = INVERSE[self.relation]
+        return Statement(self.second, inverse, self.first, self.inverse_phrase, self.phrase)
+
+    def contradictions(self) -> tuple[Statement, Statement]:
+        """Return the opposite in two wordings: with the inverse phrase, or the images exchanged."""
+        inverted = self.inverse()._replace(first=self.first, second=self.second)
+        return inverted, inverted.inverse()
+
+
+Part = Sentence | Statement
+
+
+class TokenBudget(NamedTuple):
+    """How long a caption may be for a model to read it to its end.
+
+    Attributes:
+        count_tokens: Returns the number of tokens of a text, start and end included.
+        context: Number of tokens that the model reads.
+    """
+
+    count_tokens: Callable[[str], int]
     context: int
 
-    def holds(self, *texts: str) -> bool:
-        """Return whether each of some texts is read to its end."""
-        return all(self.measure(text) <= self.context for text in texts)
+    def fits(self, *texts: str) -> bool:
+        """Return whether the model reads each of some texts to its end."""
+        return all(self.count_tokens(text) <= self.context for text in texts)
 
 
 @dataclass(frozen=True)
 class Composite:
-    """What is known of a composite, and what its first true caption says.
+    """What is known about a composite, and the parts of its first caption.
 
     Attributes:
-        sentences: Of each image, its true sentences, t_i the first of them.
+        sentences: The true sentences of each image; t_i is the first one of image i.
         places: Where each image lies.
-        parts: What p1 joins; p2 tells the same in other words (`retold`).
-        period: Whether its captions, true and false, end with a period.
+        parts: What p1 joins. p2 joins the same `reworded`.
+        period: Whether the composite's captions, true and false, end with a period.
 
     Raises:
         DataError: An image has no sentence.
@@ -81,136 +168,226 @@ class Composite:
         return tuple(sentences[0] for sentences in self.sentences)
 
     @cached_property
-    def _truth(self) -> list[list[Bag]]:
-        """Words of each image's sentences, the first one's first."""
-        return [list(map(bag, sentences)) for sentences in self.sentences]
+    def _words(self) -> list[list[frozenset[str]]]:
+        """The words of each image's sentences."""
+        return [list(map(bag_of_words, sentences)) for sentences in self.sentences]
 
     def positives(self) -> tuple[str, str]:
         """Return p1 and p2."""
-        return self.tell(self.parts, self.captions), self.tell(retold(self.parts), self.captions)
+        return self.text(self.parts, self.captions), self.text(reworded(self.parts), self.captions)
 
-    def tell(self, parts: Sequence[Part], captions: Sequence[str]) -> str:
-        """Return the joined caption of some parts, of t_1 to t_k or of others in their place."""
-        return tell(parts, captions, self.period)
+    def text(self, parts: Sequence[Part], captions: Sequence[str]) -> str:
+        """Return the joined caption of some parts, with t_1 to t_k or other captions."""
+        return join_parts(parts, captions, self.period)
 
     def images(self) -> list[int]:
-        """Return the numbers of the images that the caption tells of."""
-        return sorted({image for part in self.parts for image in _images(part)})
+        """Return the numbers of the images that the caption mentions."""
+        return sorted({image for part in self.parts for image in part.images})
 
-    def within(self, room: Room | None) -> Composite:
-        """Return the composite with as many parts as the room holds, the shortest ones.
+    def within(self, budget: TokenBudget | None) -> Composite:
+        """Return the composite with as many parts as fit the budget, the shortest ones.
 
-        Where it does not hold a single statement, sentences are joined instead.
+        Where not a single statement fits, sentences are joined instead.
         """
-        if room is None or room.holds(*self.positives()):
+        if budget is None or budget.fits(*self.positives()):
             return self
-        wordings = ((part, part.inverse()) for part in self.parts)
-        longer = [
-            max((part.text(self.captions) for part in pair), key=room.measure) for pair in wordings
-        ]
-        kept = shortest_first(longer, room)
+        wordings = ([p.text(self.captions) for p in (part, part.inverse())] for part in self.parts)
+        kept = shortest_first([max(pair, key=budget.count_tokens) for pair in wordings], budget)
         shorter = replace(self, parts=tuple(self.parts[number] for number in kept))
-        told = isinstance(shorter.parts[0], Statement)
-        if told and not room.holds(*shorter.positives()):
-            return plain(self.sentences, self.places).within(room)
+        if isinstance(shorter.parts[0], Statement) and not budget.fits(*shorter.positives()):
+            return sentence_composite(self.sentences, self.places).within(budget)
         return shorter
 
     def may_be_true(self, parts: Sequence[Part], captions: Sequence[str]) -> bool:
         """Return whether parts may be true of the composite, as far as its sentences tell.
 
-        A caption is true of an image one of whose sentences has all of its words. A caption of
-        another image may be true where a sentence of this one has fewer words: nobody knows whether
-        the dog of "a dog" is brown. Only what has words changed is taken for false there, as CLIC
-        does. How two things of one image lie is unknown as well.
+        A caption is true of an image if one of the image's sentences contains all of its words.
+        The unchanged caption of another image may be true if a sentence of this image has fewer
+        words: the dog of "a dog" may be brown. A caption with changed words counts as false there,
+        as in CLIC. How two things within one image lie is unknown as well.
 
         Args:
-            parts: What is said.
-            captions: t_1 to t_k, maybe with words changed.
+            parts: The parts of a caption.
+            captions: t_1 to t_k, possibly with changed words.
         """
         matches = []
-        for caption, (own, *_) in zip(captions, self._truth, strict=True):
-            said = bag(caption)
+        for caption, (own, *_) in zip(captions, self._words, strict=True):
+            words = bag_of_words(caption)
             matches.append(
                 [
                     image
-                    for image, truth in enumerate(self._truth)
-                    if any(said <= true or (said == own and true <= said) for true in truth)
+                    for image, truth in enumerate(self._words)
+                    if any(words <= true or (words == own and true <= words) for true in truth)
                 ]
             )
-        return all(self._may_hold(part, matches) for part in parts)
+        return all(self._part_may_be_true(part, matches) for part in parts)
 
-    def _may_hold(self, part: Part, matches: Sequence[Sequence[int]]) -> bool:
+    def _part_may_be_true(self, part: Part, matches: Sequence[Sequence[int]]) -> bool:
         if isinstance(part, Sentence):
             return bool(matches[part.image])
         return any(
-            one == two or may_lie(self.places[one], part.relation, self.places[two])
+            one == two or may_hold(self.places[one], part.relation, self.places[two])
             for one in matches[part.first]
             for two in matches[part.second]
         )
 
 
-def plain(sentences: Sequence[Sequence[str]], places: Sequence[Place] = ()) -> Composite:
+def sentence_composite(
+    sentences: Sequence[Sequence[str]], places: Sequence[Place] = ()
+) -> Composite:
     """Return a composite whose caption joins those of its images: "t1. t2.".
 
     Args:
         sentences: Of each image, at least one.
-        places: Where each image lies; no matter where no layout is told.
+        places: Where each image lies; not needed unless the caption states the layout.
     """
     parts = tuple(map(Sentence, range(len(sentences))))
     return Composite(tuple(map(tuple, sentences)), tuple(places), parts)
 
 
-def relational(
+def layout_composite(
     sentences: Sequence[Sequence[str]],
     places: Sequence[Place],
     phrases: Phrases,
     rng: np.random.Generator,
     period: bool = True,
 ) -> Composite:
-    """Return a composite whose caption tells its layout: "t1 left of t2.".
+    """Return a composite whose caption states its layout: "t1 left of t2.".
 
     Args:
         sentences: Of each image, at least one.
         places: Where each image lies.
-        phrases: Of each relation.
-        rng: Draws what is told, and how.
+        phrases: The phrases of each relation.
+        rng: Draws the statements and their wording.
         period: Whether the composite's captions end with a period.
     """
-    parts = state(places, phrases, rng)
+    parts = layout_statements(places, phrases, rng)
     return Composite(tuple(map(tuple, sentences)), tuple(places), parts, period)
 
 
-def bag(caption: str) -> Bag:
-    """Return the words of a caption in lower case, without marks and articles."""
-    words = (word.strip(_MARKS) for word in fold(caption).text.lower().split())
+def layout_statements(
+    places: Sequence[Place], phrases: Phrases, rng: np.random.Generator
+) -> tuple[Statement, ...]:
+    """Return statements of where the images of a composite lie.
+
+    Two images that share a row or a column give one statement. A grid gives a statement for each
+    of its rows, or for each of its columns. The inverse of a statement has the inverse phrase
+    ("over" and "under"), or another phrase of the inverse relation where that one is held out.
+
+    Args:
+        places: Of each image.
+        phrases: The phrases of each relation.
+        rng: Draws the phrases and, for a grid, rows or columns and every order. The first image of
+            a pair comes first.
+    """
+    if len(places) < 2:
+        raise ValueError(f"places={list(places)}: two images or more have a layout to tell")
+    found: dict[str, list[tuple[int, int]]] = {"row": [], "column": []}
+    for pair in combinations(range(len(places)), 2):
+        which = relation(places[pair[0]], places[pair[1]])
+        if which is not None:
+            found["row" if which in ("left", "right") else "column"].append(pair)
+    axes = [pairs for pairs in found.values() if pairs]
+    pairs = axes[0] if len(axes) == 1 else axes[int(rng.integers(len(axes)))]
+    if len(pairs) > 1:
+        pairs = [pairs[i][:: int(rng.choice((1, -1)))] for i in rng.permutation(len(pairs))]
+    return tuple(_statement(first, second, places, phrases, rng) for first, second in pairs)
+
+
+def _statement(
+    first: int, second: int, places: Sequence[Place], phrases: Phrases, rng: np.random.Generator
+) -> Statement:
+    which = relation(places[first], places[second])
+    assert which is not None
+    choices, opposite = phrases[which], phrases[INVERSE[which]]
+    phrase = choices[int(rng.integers(len(choices)))]
+    inverse = _INVERSE_PHRASE[phrase]
+    return Statement(first, which, second, phrase, inverse if inverse in opposite else opposite[-1])
+
+
+def remaining_phrases(held_out: Sequence[str]) -> Phrases:
+    """Return the phrases of each relation except those held out.
+
+    Raises:
+        ConfigError: One is unknown, or a relation has none left.
+    """
+    known = dict.fromkeys(phrase for phrases in PHRASES.values() for phrase in phrases)
+    for phrase in held_out:
+        pick(known, phrase, "captions.layout_held_out")
+    left = {which: tuple(p for p in all_ if p not in held_out) for which, all_ in PHRASES.items()}
+    for which, phrases in left.items():
+        if not phrases:
+            raise ConfigError(
+                f"captions.layout_held_out={list(held_out)} leaves no way to say {which!r}; keep "
+                f"one of {', '.join(PHRASES[which])}"
+            )
+    return left
+
+
+def join_parts(parts: Iterable[Part], captions: Sequence[str], period: bool = True) -> str:
+    """Return the joined caption of some parts, in their order.
+
+    Args:
+        parts: What the caption says.
+        captions: One caption of each image.
+        period: Whether to keep the last period.
+    """
+    text = " ".join(part.text(captions) for part in parts)
+    return text if period else text.removesuffix(".")
+
+
+def reworded(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """Return the same parts in the opposite order, each relation expressed by its inverse."""
+    return tuple(part.inverse() for part in reversed(parts))
+
+
+def relation(first: Place, second: Place) -> Relation | None:
+    """Return where `first` lies relative to `second`; None unless they share a row or column."""
+    if first == second:
+        return None
+    if first[0] == second[0]:
+        return "left" if first[1] < second[1] else "right"
+    if first[1] == second[1]:
+        return "above" if first[0] < second[0] else "below"
+    return None
+
+
+def may_hold(first: Place, which: Relation, second: Place) -> bool:
+    """Return whether a relation may be said to hold, diagonally too.
+
+    In a grid, the upper left image may be called "left of" the lower right one.
+    """
+    axis = 1 if which in ("left", "right") else 0
+    smaller = which in ("left", "above")
+    return first[axis] < second[axis] if smaller else first[axis] > second[axis]
+
+
+def bag_of_words(caption: str) -> frozenset[str]:
+    """Return the words of a caption in lower case, without punctuation and articles."""
+    words = (word.strip(_PUNCTUATION) for word in fold(caption).text.lower().split())
     return frozenset(word for word in words if word and word not in ARTICLES)
 
 
-def shortest_first(texts: Sequence[str], room: Room | None) -> list[int]:
-    """Return which texts to join, in their order.
+def shortest_first(texts: Sequence[str], budget: TokenBudget | None) -> list[int]:
+    """Return the numbers of the texts to join, in their order.
 
     Args:
         texts: Sentences, at least one.
-        room: How much may be joined; None for all of them.
+        budget: Limit of the joined text; None for all of them.
 
     Returns:
-        The shortest ones, as many as there is room for when joined; one at the least, whatever
-        its length.
+        As many of the shortest texts as fit when joined, but at least one.
     """
-    if room is None or room.holds(" ".join(texts)):
+    if budget is None or budget.fits(" ".join(texts)):
         return list(range(len(texts)))
     kept: list[int] = []
-    lengths = list(map(room.measure, texts))
+    lengths = list(map(budget.count_tokens, texts))
     for number in sorted(range(len(texts)), key=lengths.__getitem__):
         longer = sorted([*kept, number])
-        if kept and not room.holds(" ".join(texts[i] for i in longer)):
+        if kept and not budget.fits(" ".join(texts[i] for i in longer)):
             break
         kept = longer
     return kept
-
-
-def _images(part: Part) -> tuple[int, ...]:
-    return (part.image,) if isinstance(part, Sentence) else (part.first, part.second)
 
 
 class Positives(NamedTuple):
@@ -218,7 +395,7 @@ class Positives(NamedTuple):
 
     Attributes:
         texts: P captions.
-        shortened: How many of them leave images out, for want of room.
+        shortened: Number of captions that omit images to fit the token budget.
     """
 
     texts: tuple[str, ...]
@@ -229,30 +406,28 @@ def composite_positives(
     composite: Composite,
     count: int,
     rng: np.random.Generator,
-    room: Room | None = None,
+    budget: TokenBudget | None = None,
 ) -> Positives:
     """Return true captions of one composite (CLIC, arXiv 2505.24424, section 3).
 
-    p1 and p2 tell its parts: with t_i the first sentence of image i, "t1. t2. ... tk." and "tk. ...
-    t2. t1.", or where the images lie. Each further one joins one other sentence of each image, in
-    random order.
+    p1 and p2 join its parts: with t_i the first sentence of image i, "t1. t2. ... tk." and "tk. ...
+    t2. t1.", or statements of its layout. Each further one joins one other sentence of each image,
+    in random order.
 
     Args:
-        composite: What is known of it.
-        count: Number of captions P wanted, at least 1.
+        composite: What is known about it.
+        count: Number of captions P, at least 1.
         rng: Draws the other sentences and their order.
-        room: How long the further ones may be: the longest sentences are left out. None for any
-            length.
+        budget: Limit of the further captions, which omit the longest sentences; None for no limit.
 
     Returns:
-        `count` texts. An image's other sentences are drawn without repetition until each was
-        used; an image that has one sentence alone gives that one every time.
+        `count` texts. An image's other sentences are drawn without repetition until each was used;
+        an image with a single sentence contributes that one every time.
     """
     if count < 1:
         raise ValueError(f"count={count} must be at least 1")
     texts = list(composite.positives()[:count])
-    left_out = len(composite.images()) < len(composite.sentences)
-    shortened = len(texts) * left_out
+    shortened = len(texts) * (len(composite.images()) < len(composite.sentences))
     further = count - len(texts)
     if further:
         others = (list(filter(has_words, sentences[1:])) for sentences in composite.sentences)
@@ -261,10 +436,10 @@ def composite_positives(
             for other, own in zip(others, composite.sentences, strict=True)
         ]
         for row in zip(*drawn, strict=True):
-            said = [end_sentence(row[i]) for i in rng.permutation(len(row))]
-            kept = shortest_first(said, room)
-            texts.append(join([said[i] for i in kept]))
-            shortened += len(kept) < len(said)
+            sentences = [end_sentence(row[i]) for i in rng.permutation(len(row))]
+            kept = shortest_first(sentences, budget)
+            texts.append(join([sentences[i] for i in kept]))
+            shortened += len(kept) < len(sentences)
     return Positives(tuple(texts), shortened)
 
 

@@ -1,27 +1,27 @@
-"""Changing words of a caption: spans, case at the start of a sentence, and "a" or "an".
-
-Drawing one of many candidates, in an order that only the generator decides.
-"""
+"""Edits of a caption: spans, capitals at the start of a sentence, and "a" or "an"."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Collection, Iterable, Sequence
+from operator import attrgetter
+from typing import NamedTuple
 
-import numpy as np
+from clic.captions.text import normalized
+from clic.types import Edit, HardNegative, Token
 
-from clic.types import Edit, Token
+_PATIENCE = 32  # draws in a row of known texts after which a generator counts as exhausted
 
-# Words whose first sound is not what their first letter says.
+# Words whose first sound differs from their first letter.
 _CONSONANT_SOUND = ("uni", "use", "usual", "util", "eu", "ewe", "one", "once", "ukulele", "ufo")
 _CONSONANT_SOUND_BUT = ("unim", "unin")  # "an unimportant", "an uninvited"
 _VOWEL_SOUND = ("hour", "honest", "honour", "honor", "heir", "x-ray", "8", "11", "18")
 _SENTENCE_ENDS = frozenset(".!?")
+_SPAN = attrgetter("span")
 _INDEFINITE = frozenset(("a", "an", "A", "An", "AN", "aN"))
 
 
 class Change(NamedTuple):
-    """New text in the place of the tokens `first` to `last` (the latter not included)."""
+    """New text for the tokens from `first` up to, but not including, `last`."""
 
     first: int
     last: int
@@ -29,7 +29,7 @@ class Change(NamedTuple):
 
 
 def indefinite_article(word: str) -> str:
-    """Return ``"a"`` or ``"an"``, whichever goes before `word`."""
+    """Return ``"a"`` or ``"an"``, whichever precedes `word`."""
     word = word.lower()
     if word.startswith(_VOWEL_SOUND):
         return "an"
@@ -39,12 +39,12 @@ def indefinite_article(word: str) -> str:
 
 
 def starts_sentence(tokens: Sequence[Token], index: int) -> bool:
-    """Return whether the token is the first of a sentence."""
+    """Return whether a token is the first of a sentence."""
     return index == 0 or tokens[index - 1].text in _SENTENCE_ENDS
 
 
-def plain(caption: str, tokens: Sequence[Token], first: int, last: int) -> str:
-    """Return the text of some tokens without the capital that only their place gave them."""
+def text_without_capital(caption: str, tokens: Sequence[Token], first: int, last: int) -> str:
+    """Return the text of some tokens without a capital that only marks the start of a sentence."""
     text = caption[tokens[first].start : tokens[last - 1].end]
     if not text[:1].isupper():
         return text
@@ -62,17 +62,17 @@ def make_edits(
     index: int = 0,
     articles: bool = True,
 ) -> tuple[Edit, ...]:
-    """Turn changes of words into edits of the text, with case and articles repaired.
+    """Turn changes of words into edits of the text, with capitals and articles repaired.
 
     Args:
         caption: The original text.
         tokens: Its tokens.
         changes: New texts for ranges of tokens that do not overlap.
-        index: Number of the caption, for the records.
-        articles: Whether "a" and "an" follow the new words.
+        index: Number of the caption, which the edits record.
+        articles: Whether to adapt "a" and "an" to the new words.
 
     Returns:
-        The edits in the order of their spans, repaired articles among them.
+        The edits, those of articles included, in the order of their spans.
     """
     changes = list(changes)
     capitals = articles and len(caption) > 1 and caption.isupper()
@@ -89,11 +89,11 @@ def make_edits(
             if before.text in _INDEFINITE:
                 edits += _article_edits(caption, before, text, index)
         edits.append(Edit(index, (start, end), caption[start:end], text))
-    return tuple(edits) if len(changes) == 1 else tuple(sorted(edits, key=_span))
+    return tuple(edits) if len(changes) == 1 else tuple(sorted(edits, key=_SPAN))
 
 
 def _article_edits(caption: str, before: Token, text: str, index: int) -> list[Edit]:
-    """Return the edit of an "a" or "an" that does not fit the new word after it, if any."""
+    """Return the edit of an "a" or "an" that does not fit the new word after it."""
     article = indefinite_article(text)
     if article == before.text.lower():
         return []
@@ -109,83 +109,19 @@ def apply_edits(caption: str, edits: Sequence[Edit]) -> str:
         _, (start, end), _, new = edits[0]
         return caption[:start] + new + caption[end:]
     parts, position = [], 0
-    for _, (start, end), _, new in sorted(edits, key=_span):
+    for _, (start, end), _, new in sorted(edits, key=_SPAN):
         parts += [caption[position:start], new]
         position = end
     return "".join(parts) + caption[position:]
 
 
-def _span(edit: Edit) -> tuple[int, int]:
-    return edit.span
+def unlike(known: Collection[str], make: Callable[[], HardNegative | None]) -> HardNegative | None:
+    """Return a negative whose normalized text is not among the known ones.
 
-
-A = TypeVar("A")
-B = TypeVar("B")
-T = TypeVar("T")
-R = TypeVar("R")
-T_co = TypeVar("T_co", covariant=True)
-
-
-def below(count: int, rng: np.random.Generator) -> int:
-    """Return a number from 0 to `count` - 1, each equally likely.
-
-    A third of the time of ``rng.integers``; the bias is below `count` / 2**53.
+    Returns None where `make` does, or where it keeps drawing known texts.
     """
-    return int(rng.random() * count)
-
-
-class Candidates(Protocol[T_co]):
-    """What has a length and elements by number: a list, or `Pairs`."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> T_co: ...
-
-
-class Pairs(Generic[A, B]):
-    """All pairs of an element of `left` and one of `right`, made when they are asked for."""
-
-    def __init__(self, left: Sequence[A], right: Sequence[B]) -> None:
-        self.left, self.right = left, right
-
-    def __len__(self) -> int:
-        return len(self.left) * len(self.right)
-
-    def __getitem__(self, index: int, /) -> tuple[A, B]:
-        row, column = divmod(index, len(self.right))
-        return self.left[row], self.right[column]
-
-
-def shuffled(groups: Sequence[Candidates[T]], rng: np.random.Generator) -> Iterator[T]:
-    """Yield every candidate once: each time a group with candidates left, then one of them."""
-    left = [group for group in groups if len(group)]
-    drawn: list[set[int]] = [set() for _ in left]
-    while left:
-        g = below(len(left), rng)
-        group, seen = left[g], drawn[g]
-        i = below(len(group), rng)
-        while i in seen:
-            i = (i + 1) % len(group)
-        seen.add(i)
-        if len(seen) == len(group):
-            del left[g], drawn[g]
-        yield group[i]
-
-
-def first_valid(
-    groups: Sequence[Candidates[T]], build: Callable[[T], R | None], rng: np.random.Generator
-) -> R | None:
-    """Return what `build` makes of the first drawn candidate that it accepts, or None."""
-    left = [group for group in groups if len(group)]
-    if not left:
-        return None
-    # Most first draws are good, so that nothing need be remembered of them.
-    group = left[below(len(left), rng)]
-    made = build(group[below(len(group), rng)])
-    if made is not None:
-        return made
-    for candidate in shuffled(left, rng):
-        made = build(candidate)
-        if made is not None:
-            return made
+    for _ in range(_PATIENCE):
+        negative = make()
+        if negative is None or not known or normalized(negative.text) not in known:
+            return negative
     return None

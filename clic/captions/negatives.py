@@ -1,4 +1,4 @@
-"""Hard negatives: false captions close to a true one, by the name of their generator."""
+"""Hard negatives of one caption: false captions close to a true one, by the generator's name."""
 
 from __future__ import annotations
 
@@ -8,36 +8,20 @@ from functools import partial
 
 import numpy as np
 
-from clic.captions.characters import fold, is_foreign
-from clic.captions.cross_swap import cross_swap
+from clic.captions.edits import unlike
 from clic.captions.replace import replace
-from clic.captions.sentences import end_sentence
 from clic.captions.swap import swap
 from clic.captions.tagging import make_tagger
+from clic.captions.text import is_foreign, normalized
 from clic.errors import ConfigError, pick
 from clic.seeding import generator
 from clic.types import HardNegative, Token
 
-__all__ = [
-    "GENERATORS",
-    "cross_swap",
-    "distinct_negatives",
-    "hard_negatives",
-    "replace",
-    "single_negative",
-    "stored_negative",
-    "swap",
-]
-
 Generator = Callable[[str, Sequence[Token], np.random.Generator], HardNegative | None]
 
-# Generators of one caption; cross_swap, which takes two, is the business of composites.
 GENERATORS: dict[str, Generator] = {"swap": swap, "replace": replace}
 
-FOREIGN = "clic's taggers and word lists know English alone"
-
-# So many draws in a row without a new text, and a kind counts as used up.
-_PATIENCE = 32
+FOREIGN = "clic's taggers and word lists know only English"
 
 
 def single_negative(
@@ -47,26 +31,26 @@ def single_negative(
     weights: Mapping[str, float],
     true: Iterable[str] = (),
 ) -> HardNegative | None:
-    """Make a false caption of one image by a generator that is drawn.
+    """Make a false caption of one image with a randomly drawn generator.
 
     Args:
         caption: A true caption.
         tokens: Its tokens.
-        rng: Draws the generator, then whatever that draws.
-        weights: Names of `GENERATORS`, each drawn in proportion to its weight, from 0 on. Where the
-            drawn one yields nothing, another is drawn of those that are left.
-        true: Other captions of the image; none of them is returned, whatever its case, spaces and
-            final period.
+        rng: Draws the generator, then whatever the generator draws.
+        weights: The weight, 0 or more, of each of `GENERATORS` by its name. Where the drawn
+            generator yields nothing, another one is drawn from the rest.
+        true: Other captions of the image. None of them is returned, whatever its case, spacing
+            and final period.
 
     Returns:
         The false caption, or None where none of the generators yields one.
     """
     left = {kind: weight for kind, weight in weights.items() if weight > 0}
-    known = set(map(bare, true))
+    known = set(map(normalized, true))
     while left:
         kind = _drawn(left, rng) if len(left) > 1 else next(iter(left))
         make = pick(GENERATORS, kind, "captions.mixture")
-        negative = outside(partial(make, caption, tokens, rng), known)
+        negative = unlike(known, partial(make, caption, tokens, rng))
         if negative is not None:
             return negative
         del left[kind]
@@ -80,15 +64,15 @@ def stored_negative(
 
     Args:
         texts: The false captions.
-        rng: Draws one of them, each as likely as any other.
-        true: The image's true captions; none of them is returned, whatever its case, spaces and
+        rng: Draws one of them, each equally likely.
+        true: The image's true captions. None of them is returned, whatever its case, spacing and
             final period.
 
     Returns:
         The false caption, without edits, or None where there is none.
     """
-    known = {"", *map(bare, true)}
-    left = [text for text in texts if bare(text) not in known]
+    known = {"", *map(normalized, true)}
+    left = [text for text in texts if normalized(text) not in known]
     return HardNegative(left[int(rng.integers(len(left)))], "stored", ()) if left else None
 
 
@@ -101,15 +85,15 @@ def hard_negatives(
         caption: A true caption.
         kinds: Names of `GENERATORS`, taken in turn.
         n: Number of negatives wanted.
-        seed: Decides the draws; equal arguments give equal results in any process.
+        seed: Of the draws. Equal arguments give equal results in any process.
 
     Returns:
-        At most `n` negatives with distinct texts; fewer where the caption does not give more. Their
-        edits' spans are positions in `caption` as it was given, of which nothing else is changed.
-        A warning says where there are none because the caption is not in Latin script.
+        At most `n` negatives with distinct texts, fewer where the caption yields fewer. The spans
+        of their edits are positions in `caption` as given, the rest of which stays unchanged.
+        Warns where there are none because the caption is not in Latin script.
 
     Raises:
-        ConfigError: A kind is unknown, there is none, or `n` is below 1.
+        ConfigError: A kind is unknown, no kind is given, or `n` is below 1.
     """
     if n < 1:
         raise ConfigError(f"n={n} must be at least 1")
@@ -125,13 +109,12 @@ def hard_negatives(
         for kind in list(streams):
             if len(found) == n:
                 break
-            make = partial(GENERATORS[kind], caption, tokens, streams[kind])
-            negative = outside(make, known)
+            negative = unlike(known, partial(GENERATORS[kind], caption, tokens, streams[kind]))
             if negative is None:
                 del streams[kind]
             else:
                 found.append(negative)
-                known.add(bare(negative.text))
+                known.add(normalized(negative.text))
     if not found and is_foreign(caption):
         warnings.warn(
             f"no false captions: the caption is not in Latin script, and {FOREIGN}", stacklevel=2
@@ -140,17 +123,17 @@ def hard_negatives(
 
 
 def distinct_negatives(make: Callable[[], HardNegative | None], n: int) -> list[HardNegative]:
-    """Return at most `n` negatives of what `make` draws, no two of the same text."""
+    """Return at most `n` negatives that `make` draws, with distinct texts."""
     found: list[HardNegative] = []
     known: set[str] = set()
-    while len(found) < n and (negative := outside(make, known)) is not None:
+    while len(found) < n and (negative := unlike(known, make)) is not None:
         found.append(negative)
-        known.add(bare(negative.text))
+        known.add(normalized(negative.text))
     return found
 
 
 def _drawn(weights: Mapping[str, float], rng: np.random.Generator) -> str:
-    """Return one of the names, each in proportion to its weight."""
+    """Draw one of the names in proportion to its weight."""
     names = list(weights)
     point = rng.random() * sum(weights.values())
     for name in names[:-1]:
@@ -158,20 +141,3 @@ def _drawn(weights: Mapping[str, float], rng: np.random.Generator) -> str:
         if point < 0:
             return name
     return names[-1]
-
-
-def outside(make: Callable[[], HardNegative | None], known: set[str]) -> HardNegative | None:
-    """Return a negative that is not among the known texts, None where there seems to be none."""
-    for _ in range(_PATIENCE):
-        negative = make()
-        if negative is None or not known or bare(negative.text) not in known:
-            return negative
-    return None
-
-
-def bare(text: str) -> str:
-    """Return what two captions share where only case, spaces or the final period differ.
-
-    So do captions that differ in how a character is written, as in their apostrophes.
-    """
-    return end_sentence(" ".join(fold(text).text.lower().split()))

@@ -1,9 +1,6 @@
-"""Noun phrases of a tagged caption.
+"""Noun phrases of a tagged caption, and the head, governor or subject of a word.
 
-What stands around a word of a caption: the noun it belongs to, its subject, its object.
-
-These are quick looks at tags for the conditions of the lexicon; indices are token numbers and -1
-means that there is none.
+Everything is read off the tags. Indices are token numbers; -1 means that there is none.
 """
 
 from __future__ import annotations
@@ -107,8 +104,8 @@ def is_plural(token: Token) -> bool:
 
 
 NOMINAL = frozenset(("NOUN", "PROPN"))
-_INSIDE_context = frozenset(("DET", "ADJ", "NUM", "ADV"))
-_POSSESSIVE_context = word_set("my your his her its our their")
+_OPENING = frozenset(("DET", "ADJ", "NUM", "ADV"))
+_OWNER_WORDS = word_set("my your his her its our their")
 _CLITICS = frozenset(("'s", "\u2019s", "'"))
 _SENTENCE_ENDS = frozenset(".!?;:")
 
@@ -137,11 +134,7 @@ def head_from(
                 inner = head_from(tokens, words, i + 2, measures)
                 return i if inner < 0 else inner
             return i
-        if (
-            pos not in _INSIDE_context
-            and words[i] not in _POSSESSIVE_context
-            and not _joins(tokens, words, i)
-        ):
+        if pos not in _OPENING and words[i] not in _OWNER_WORDS and not _joins(tokens, words, i):
             return -1
         i += 1
     return -1
@@ -158,7 +151,7 @@ def phrase_start(tokens: Sequence[Token], words: Sequence[str], noun: int) -> in
     i = noun
     while i > 0:
         pos = tokens[i - 1].pos
-        inside = pos in _INSIDE_context or pos in NOMINAL or words[i - 1] in _POSSESSIVE_context
+        inside = pos in _OPENING or pos in NOMINAL or words[i - 1] in _OWNER_WORDS
         if not inside and not _joins(tokens, words, i - 1):
             break
         i -= 1

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from clic.captions.characters import spelled
 from clic.captions.edits import Change, apply_edits, make_edits
 from clic.captions.lexicon import Alternatives, Condition, Lexicon, Use, default_lexicon
 from clic.captions.phrases import NOMINAL, governor, head_from, phrase_start, subject
+from clic.captions.text import fold_tokens
 from clic.captions.word_lists import word_set
 from clic.types import HardNegative, Token
 
@@ -44,7 +44,7 @@ def replace(
     Returns:
         The false caption with its edits, or None where the lexicon knows none of its words.
     """
-    tokens = spelled(tokens[:MAX_TOKENS])
+    tokens = fold_tokens(tokens[:MAX_TOKENS])
     lexicon = lexicon or default_lexicon()
     reader = _Reader(tokens, lexicon)
     draw = float(rng.random())

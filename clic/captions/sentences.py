@@ -1,51 +1,15 @@
-"""Putting sentences together.
+"""Splits dense captions into sentences to train on.
 
-Dense captions made into sentences: leading phrases off, split, too short and too long left out.
-
-CLIC (arXiv 2505.24424) trains on the sentences of captions that a model wrote, a paragraph each.
+CLIC (arXiv 2505.24424) trains on the sentences of machine-written captions of a paragraph each.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-
-_ENDINGS = ("!", "?", "\uff01", "\uff1f")
-# What a final period takes the place of; the others are an ellipsis, a full stop of other scripts,
-# and what looks like a space or like nothing.
-_LEFT_OUT = ". \t\r\n\u2026\u3002\uff0e\u00a0\u202f\u200b\ufeff"
-
-
-def end_sentence(sentence: str) -> str:
-    """Return the sentence without outer spaces and with exactly one final period.
-
-    A final ``!`` or ``?`` stands in place of the period. What holds no more than spaces and
-    periods becomes the empty string.
-    """
-    bare = sentence.strip().rstrip(_LEFT_OUT)
-    return bare if not bare or bare.endswith(_ENDINGS) else f"{bare}."
-
-
-def has_words(sentence: str) -> bool:
-    """Return whether a sentence holds more than marks and spaces."""
-    return any(map(str.isalnum, sentence))
-
-
-def join(sentences: Sequence[str]) -> str:
-    """Join captions into one text, ``"t1. t2."`` (CLIC, arXiv 2505.24424).
-
-    Args:
-        sentences: Captions with or without a final period; empty ones are left out.
-
-    Returns:
-        The sentences in the given order, each ended by one period, one space between them.
-    """
-    return " ".join(ended for ended in map(end_sentence, sentences) if ended)
-
 
 MIN_WORDS, MAX_WORDS = 4, 34
 MIN_SENTENCES = 2
-"""What CLIC keeps: sentences of 4 to 34 words, and images with at least two of them."""
+"""CLIC keeps sentences of 4 to 34 words, and images with at least two of them."""
 
 _PHOTO = r"(?:image|picture|photo|photograph|snapshot)"
 _PICTURE = rf"(?:{_PHOTO}|scene|illustration|painting|drawing|artwork|shot)"
@@ -53,7 +17,7 @@ _SHOWS = (
     r"(?:shows|showcases|depicts|displays|features|presents|portrays|captures|illustrates|"
     r"contains|includes|is (?:of|about|showing|depicting|displaying))"
 )
-# Words between an article and what it is about; another article would begin another thing, as in
+# Words between an article and its noun. Another article would start another noun phrase, as in
 # "the man in the picture shows".
 _ADJECTIVE = r"(?!(?:the|this|that|a|an|his|her|their|its|my|your|our)\s)[\w-]+\s+"
 _SEE = r"(?:we|you|one)\s+(?:can\s+)?(?:also\s+)?(?:see|observe|notice)(?:\s+that)?"
@@ -65,7 +29,7 @@ _LEADS = [
     rf"(?:in|within|on)\s+(?:the|this)\s+(?:{_ADJECTIVE}){{0,4}}?{_PICTURE}"
     rf"(?:\s*,?\s+{_SEE}|(?=\s*,|\s+(?:there|a|an|the|two|three|several|some|many)\b))",
     # "This is a drawing of", "An image of", "A close-up photograph showing"; not "The drawing of
-    # the child", "A painting of a ship", which may hang on a wall
+    # the child" or "A painting of a ship", which may hang on a wall in the image
     rf"(?:(?:this|it)\s+is\s+(?:the|an?)\s+(?:{_ADJECTIVE}){{0,4}}?{_PICTURE}"
     rf"|(?:an?\s+)?(?:{_ADJECTIVE}){{0,4}}?{_PHOTO})\s+(?:of|showing|depicting|featuring)",
     # "We can see"
@@ -73,7 +37,8 @@ _LEADS = [
 ]
 _LEAD = re.compile(rf"(?:{'|'.join(_LEADS)})\b[\s,:]*", re.IGNORECASE)
 
-# After these a period never ends a sentence; after the second kind it may, before a capital.
+# A period after one of the first never ends a sentence; after one of the second it may, where a
+# capital follows.
 _NEVER = (
     "mr mrs ms dr prof sr jr st mt ft gen col sgt capt lt rev hon no nos vs fig figs approx est "
     "e.g i.e cf al vol ed ave blvd"
@@ -86,24 +51,24 @@ _BULLET = re.compile(r"^\s*(?:[-*\u2022]+|\(?\d{1,2}[.)])\s+")
 
 
 def prepare(text: str) -> list[str]:
-    """Return the sentences of a dense caption that are fit to train on.
+    """Return the sentences of a dense caption that are suitable for training.
 
-    Leading phrases such as "The image shows" are removed, the text is split into sentences
-    (the periods of abbreviations, initials and numbers do not count), and sentences of 4 to 34
-    words are kept, in their order.
+    The text is split into sentences (the periods of abbreviations, initials and numbers do not
+    count), leading phrases such as "The image shows" are removed, and sentences of 4 to 34 words
+    are kept in their order.
 
     Args:
         text: A caption of any length.
 
     Returns:
-        The sentences, with their own final marks; fewer than two make an image unfit for CLIC.
+        The sentences with their own final punctuation. CLIC drops images with fewer than two.
     """
     prepared = (strip_lead(sentence) for sentence in split(text))
     return [s for s in prepared if MIN_WORDS <= len(s.split()) <= MAX_WORDS]
 
 
 def strip_lead(sentence: str) -> str:
-    """Return a sentence without what says only that it is about an image, in capitals again."""
+    """Return a sentence without a leading phrase such as "The image shows", capitalised again."""
     lead = _LEAD.match(sentence)
     rest = sentence[lead.end() :] if lead else ""
     if not lead or not rest.strip(" .!?"):
@@ -112,7 +77,7 @@ def strip_lead(sentence: str) -> str:
 
 
 def split(text: str) -> list[str]:
-    """Return the sentences of a text; a line break ends one, a bullet or number before it goes."""
+    """Return the sentences of a text. A line break ends a sentence; list markers are removed."""
     sentences = []
     for line in text.splitlines():
         line = " ".join(_BULLET.sub("", line).split())
@@ -126,8 +91,9 @@ def split(text: str) -> list[str]:
 
 
 def _ends(line: str, end: re.Match[str]) -> bool:
+    """Return whether a final mark inside a line ends its sentence."""
     following = line[end.end() :].lstrip().lstrip("\"'\u201c\u2018([")
-    if end["mark"] != ".":  # an ellipsis before a small letter goes on
+    if end["mark"] != ".":  # a sentence continues after an ellipsis and a small letter
         return not (end["mark"][-1] in ".\u2026" and following[:1].islower())
     found = _LAST_WORD.search(line, 0, end.start("mark"))
     word = found.group().lower() if found else ""

@@ -8,8 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from clic.captions.characters import spelled
-from clic.captions.edits import Change, apply_edits, make_edits, plain
+from clic.captions.edits import Change, apply_edits, make_edits, text_without_capital
 from clic.captions.equivalence import Meaning, Range, alike
 from clic.captions.lexicon import Lexicon, NounEntry, default_lexicon
 from clic.captions.phrases import (
@@ -21,6 +20,7 @@ from clic.captions.phrases import (
     phrase_start,
     subject,
 )
+from clic.captions.text import fold_tokens
 from clic.captions.word_lists import ARTICLES, COLOUR_WORDS, POSTURES, RELATIONAL_NOUNS, word_set
 from clic.types import HardNegative, Token
 
@@ -65,7 +65,7 @@ def swap(
     Returns:
         The false caption with its edits, or None where no pair gives one.
     """
-    tokens = spelled(tokens[:MAX_TOKENS])
+    tokens = fold_tokens(tokens[:MAX_TOKENS])
     finder = _Finder(caption, tokens, lexicon or default_lexicon())
     draw = float(rng.random())
     ranks = finder.ranks()
@@ -133,7 +133,7 @@ class _Finder:
         """Return the caption with the two parts exchanged, or None where it says the same."""
         if self._meaning.survives(*pair):
             return None
-        texts = [plain(self._caption, self._tokens, *part) for part in pair]
+        texts = [text_without_capital(self._caption, self._tokens, *part) for part in pair]
         if texts[0].lower() == texts[1].lower():
             return None
         changes = [Change(*pair[0], texts[1]), Change(*pair[1], texts[0])]

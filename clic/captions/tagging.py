@@ -1,15 +1,14 @@
-"""Part-of-speech tags by the name of their backend: words with offsets, POS and lemma.
+"""Part-of-speech taggers by name, and the tags that a sample's JSON stores.
 
-Tags of a spaCy pipeline, the ones that the published generators use (extra `clic[spacy]`).
-
-Stored annotation: what a sample's JSON keeps of its captions' tags, and reading it back.
+A tagger returns words with offsets, POS and lemma: HanTa by default, or the spaCy pipeline of the
+published generators (extra `clic[spacy]`). A sample stores the tags of its captions as
 
     "tokens": [[[0, 1, 1, 3, 1, 4], "DJN", ["", "", "dog"]], ...]   one entry a caption
     "tagger": {"name": "hanta", "version": "1.2.1+2"}
     "caption_hash": "9d1f..."
 
-An entry holds, for each token in turn, the gap before it and its length in characters, one letter
-for its universal POS, and its lemma, empty where that is the lower-case word itself.
+An entry lists, for each token, the gap before it and its length in characters; one letter for its
+universal POS; and its lemma, which is empty where it equals the lower-case word.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any, Protocol
 
-from clic.captions.characters import fold
+from clic.captions.text import fold, lower
 from clic.errors import ConfigError, DataError, pick
 from clic.types import Token
 
@@ -43,30 +42,14 @@ class Tagger(Protocol):
         """Return the tokens of `text` in their order, with universal POS and lemma."""
 
 
-def lower(text: str) -> str:
-    """Return a text in lower case with every character in its place.
-
-    ``str.lower`` makes two characters of a few (of "İ"); these are left as they are.
-    """
-    low = text.lower()
-    if len(low) == len(text):
-        return low
-    return "".join([small if len(small := c.lower()) == 1 else c for c in text])
-
-
 def _hanta() -> Tagger:
     from clic.captions.hanta import HantaTagger
 
     return HantaTagger()
 
 
-def _spacy() -> Tagger:
-
-    return SpacyTagger()
-
-
-# Each is made where it is used, since what it loads is not needed for anything else.
-TAGGERS: dict[str, Callable[[], Tagger]] = {"hanta": _hanta, "spacy": _spacy}
+# Constructors rather than taggers, so that a backend is only loaded where it is used.
+TAGGERS: dict[str, Callable[[], Tagger]] = {"hanta": _hanta, "spacy": lambda: SpacyTagger()}
 
 
 def make_tagger(name: str) -> Tagger:
@@ -187,12 +170,15 @@ def caption_hash(captions: Sequence[str]) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def stored_tokens(stored: Mapping[str, Any], captions: Sequence[str]) -> Captions | None:
+def stored_tokens(
+    stored: Mapping[str, Any], captions: Sequence[str], most: int | None = None
+) -> Captions | None:
     """Return the tokens of each caption, as they were stored.
 
     Args:
         stored: A sample's JSON.
         captions: Its captions, in their own case or in lower case; the tokens follow it.
+        most: Captions whose tokens are unpacked, from the first on; None unpacks all.
 
     Returns:
         The tokens, None where none are stored or where they are those of other captions.
@@ -203,8 +189,8 @@ def stored_tokens(stored: Mapping[str, Any], captions: Sequence[str]) -> Caption
     if "caption_hash" not in stored or stored["caption_hash"] != caption_hash(captions):
         return None
     try:
-        entries = stored["tokens"]
-        return tuple([_unpacked(c, *entry) for c, entry in zip(captions, entries, strict=True)])
+        pairs = list(zip(captions, stored["tokens"], strict=True))[:most]
+        return tuple([_unpacked(caption, *entry) for caption, entry in pairs])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"the stored tokens are broken ({error}); write them anew with clic-data annotate "

@@ -1,23 +1,40 @@
-"""`clic-eval`: models on benchmarks, side by side."""
+"""`clic-eval`: models on benchmarks, side by side.
+
+Read `_run` for the whole command: `gather` scores models and reads saved results, then the files
+are written and the tables printed.
+"""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, compress, count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clic.cli.common import check_torchrun, make_console, run_cli
-from clic.cli.eval_results import Results, gather
 from clic.cli.parser import Parser, add_scoring_flags, settings_of
-from clic.config.eval_settings import EvalConfig, check
+from clic.config.eval_settings import EvalConfig, PatchConfig, check
 from clic.config.overrides import compose
-from clic.errors import ConfigError
+from clic.errors import ConfigError, DataError
 from clic.io.files import check_folder, check_writable
+
+if TYPE_CHECKING:
+    from clic.evaluation import EvaluationPlan
+    from clic.evaluation.report.comparison import Comparison
+    from clic.evaluation.report.html_page import Gallery
+    from clic.evaluation.report.report import Report
 
 NAME = "clic-eval"
 FALLBACK_MODEL = "ViT-B-32:openai"
-WAIT_MINUTES = 180.0  # for a rank with more to do: other models' weights, larger images, scoring
+WAIT_MINUTES = 180.0  # for a rank that loads more weights, has larger images, or scores
+# Settings that say how models are scored, and have no effect on saved results.
+SCORING = (
+    "data", "batch_size", "workers", "device", "precision", "cache", "cache_dir", "cache_gb",
+    "allow_missing", "text_only", "split", "seed",
+)  # fmt: skip
 DESCRIPTION = """\
 Score models on compositional benchmarks, retrieval and zero-shot
 classification. Each distinct image and caption is encoded once, whatever the
@@ -90,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _body(words: Sequence[str]) -> None:
     flags, overrides = make_parser().parse_with_overrides(words)
-    if flags.compare is not None:  # which takes all words that follow
+    if flags.compare is not None:  # It takes all words that follow.
         overrides += [word for word in flags.compare if _is_setting(word)]
         flags.compare = [word for word in flags.compare if not _is_setting(word)]
     settings = compose("eval", overrides, EvalConfig, settings_of(flags, "bench"))
@@ -107,7 +124,7 @@ def _body(words: Sequence[str]) -> None:
 
 def _run(settings: EvalConfig) -> None:
     from clic import distributed
-    from clic.evaluation.report import output_files
+    from clic.evaluation.report import result_files
 
     wanted = _wanted(settings)
     results = gather(
@@ -118,35 +135,222 @@ def _run(settings: EvalConfig) -> None:
     )
     if not distributed.is_main():
         return
-    # Files first: whatever happens to the terminal, the numbers are kept.
-    written = output_files.write(wanted, results.reports, results.comparison, results.galleries)
+    # The files come first, so that a closed terminal does not lose the numbers.
+    written = result_files.write(wanted, results.reports, results.comparison, results.galleries)
     _print(results)
     for file in written:
         print(f"wrote {file}")
 
 
 def _is_setting(word: str) -> bool:
-    """Return whether a word is a key=value setting, and no path that looks like one."""
+    """Return whether a word is a key=value setting rather than a path that looks like one."""
     return re.match(r"[a-z_]+=", word) is not None and not Path(word).exists()
 
 
 def _wanted(settings: EvalConfig) -> dict[str, list[Path]]:
-    """Return the files to write, by kind, checked before the work that they are written after."""
-    from clic.evaluation.report import output_files
+    """Return the files to write by kind, after checking that they can be written."""
+    from clic.evaluation.report import result_files
 
-    named = {kind: getattr(settings, kind) for kind in output_files.FILES}
+    named = {kind: getattr(settings, kind) for kind in result_files.FILES}
     check_writable(*named.values())
     if settings.out is not None:
         check_folder(settings.out)
-    found = output_files.files(settings.out, named)
+    found = result_files.files(settings.out, named)
     for file in (path for paths in found.values() for path in paths):
         if file.is_dir():
             raise ConfigError(f"{file} is a folder; remove it, or name another place")
     return found
 
 
+@dataclass
+class Results:
+    """The models' numbers, and the results that need their rows.
+
+    Attributes:
+        reports: One for each model.
+        comparison: Differences to the first model, with `--compare`.
+        galleries: Each model's worst failures, if a page is written.
+    """
+
+    reports: list[Report] = field(default_factory=list)
+    comparison: Comparison | None = None
+    galleries: list[Gallery] = field(default_factory=list)
+
+
+def gather(
+    settings: EvalConfig,
+    default_model: Callable[[], str],
+    *,
+    keep_rows: bool,
+    with_gallery: bool,
+) -> Results:
+    """Score the models, read saved results, and compare them if `--compare` is given.
+
+    Args:
+        settings: The command's settings.
+        default_model: Finds a model if none is named.
+        keep_rows: Whether rows are written; otherwise they are dropped after their use.
+        with_gallery: Whether a page is written.
+
+    Raises:
+        ConfigError: A setting is wrong or has no effect.
+        DataError: Data or a result is missing or broken, or results do not fit each other.
+        ModelError: A model does not exist.
+    """
+    from clic import distributed
+    from clic.evaluation.report import comparison
+    from clic.evaluation.tables import gallery
+    from clic.io.terminal import progress_bar
+
+    main, comparing = distributed.is_main(), bool(settings.compare)  # Only rank 0 has rows.
+    needs_rows = main and (comparing or keep_rows or with_gallery)
+    results, observed = Results(), []
+    for report in _reports(settings, default_model, needs_rows):
+        report.name = _unused_name(report.name, [one.name for one in results.reports])
+        if main and comparing:
+            observed.append(comparison.observe_report(report))
+        if main and with_gallery:
+            results.galleries.append(gallery.worst(report))
+        if not keep_rows:
+            report.rows, report.tables = (), {}
+        results.reports.append(report)
+    if main and comparing:
+        with progress_bar("intervals", len(results.reports[0].benchmarks)) as advance:
+            results.comparison = comparison.compare(results.reports, observed, advance=advance)
+    return results
+
+
+def _unused_name(name: str, taken: Sequence[str]) -> str:
+    """Return the name, with a number if another model of the report has it."""
+    numbered = (f"{name} ({number})" for number in count(2))
+    return next(free for free in chain([name], numbered) if free not in taken)
+
+
+def _reports(
+    settings: EvalConfig, default_model: Callable[[], str], with_rows: bool
+) -> Iterator[Report]:
+    """Yield the models' reports one by one, after checking everything that can be wrong."""
+    from clic.evaluation.benchmarks import catalogue
+    from clic.evaluation.report import result_files
+
+    if settings.compare and settings.model:
+        raise ConfigError("name the models either with --compare or with --model, not both")
+    names = settings.compare or settings.model
+    saved = [result_files.is_saved(name) for name in names]
+    benches = [b.name for b in catalogue.select(settings.bench)] if settings.bench else []
+
+    def load() -> list[list[Report]]:
+        found = compress(names, saved)
+        return [result_files.load(name, benches, with_rows) for name in found]
+
+    loaded = load()
+    if not benches and loaded:
+        benches = _common_benchmarks([report for reports in loaded for report in reports])
+        loaded = load()
+    if not benches:
+        raise ConfigError("no benchmark named; give --bench NAME (--bench list shows them)")
+    if settings.compare and sum(map(len, loaded)) + saved.count(False) < 2:
+        raise ConfigError(
+            f"compare={settings.compare[0]} is a single model; name at least two, the first of "
+            "which the others are compared with"
+        )
+    if names and all(saved):
+        _check_no_effect(settings)
+        yield from (report for reports in loaded for report in reports)
+        return
+    plan = prepare(settings, benches)
+    if not names:
+        names, saved = [default_model()], [False]
+    _check_models([name for name, done in zip(names[1:], saved[1:], strict=True) if not done])
+    read = iter(loaded)
+    for name, done in zip(names, saved, strict=True):
+        yield from (
+            next(read)
+            if done
+            else [score(settings, plan, name, keep_rows=with_rows, all_ranks=True)]
+        )
+
+
+def _common_benchmarks(reports: Sequence[Report]) -> list[str]:
+    """Return the benchmarks that every result has."""
+    found = [b for b in reports[0].benchmarks if all(b in r.benchmarks for r in reports)]
+    if not found:
+        have = "; ".join(f"{r.name}: {', '.join(r.benchmarks) or 'none'}" for r in reports)
+        raise DataError(f"the results have no benchmark in common ({have})")
+    return found
+
+
+def _check_no_effect(settings: EvalConfig) -> None:
+    """Refuse settings of scoring if nothing is scored."""
+    default = EvalConfig()
+    for name in SCORING:
+        value = getattr(settings, name)
+        if value != getattr(default, name):
+            raise ConfigError(
+                f"{name}={value} has no effect: everything named was scored before; leave it out"
+            )
+
+
+def _check_models(names: Sequence[str]) -> None:
+    """Find later models now, so that a misspelt name does not waste the work on the first one."""
+    from clic import models, runs
+
+    for name in names:
+        folder = Path(name).expanduser()
+        if folder.is_dir():
+            runs.resolve(folder)
+        else:
+            models.resolve(name)
+
+
+def prepare(settings: EvalConfig | PatchConfig, benches: Sequence[str]) -> EvaluationPlan:
+    """Find and read the benchmarks' files, as the settings say."""
+    from clic import evaluation
+
+    return evaluation.prepare(
+        benches,
+        settings.data,
+        split=settings.split,
+        seed=settings.seed,
+        allow_missing=settings.allow_missing,
+        text_only=isinstance(settings, EvalConfig) and settings.text_only,
+    )
+
+
+def score(
+    settings: EvalConfig | PatchConfig,
+    plan: EvaluationPlan,
+    model: str,
+    *,
+    name: str | None = None,
+    keep_rows: bool = False,
+    all_ranks: bool = False,
+) -> Report:
+    """Load a model and score it, as the settings say; `name` is its name in tables."""
+    from clic import evaluation
+    from clic.models import encoder
+
+    loaded = encoder.load(
+        model,
+        device=settings.device,
+        precision=settings.precision,
+        batch_size=settings.batch_size,
+    )
+    return evaluation.run(
+        loaded,
+        plan,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        keep_rows=keep_rows,
+        progress=True,
+        name=name or model,
+        cache=evaluation.FeatureCache.of(settings),
+        all_ranks=all_ranks,
+    )
+
+
 def _default_model() -> str:
-    """Return the newest finished run, else the fallback, and say which."""
+    """Return the newest finished run, else the fallback, and print which."""
     from clic import runs
 
     newest = runs.newest_finished()
@@ -158,7 +362,7 @@ def _default_model() -> str:
 
 
 def _print(results: Results) -> None:
-    from clic.evaluation.report import formats, report, terminal_tables
+    from clic.evaluation.report import comparison, report, terminal_tables
 
     console = make_console()
     for line in report.legend(results.reports):
@@ -166,7 +370,7 @@ def _print(results: Results) -> None:
     for table in terminal_tables.tables(results.reports, results.comparison):
         console.print(table)
     if results.comparison is not None:
-        console.print(formats.interval_note(results.comparison), markup=False, highlight=False)
+        console.print(comparison.interval_note(results.comparison), markup=False, highlight=False)
     for line in report.notes(results.reports):
         console.print(f"note: {line}", markup=False, highlight=False)
     for line in report.timings(results.reports):
@@ -174,7 +378,7 @@ def _print(results: Results) -> None:
 
 
 def _print_list(bench: list[str], data: str | None) -> bool:
-    """Print what `--bench list` or `list:NAME` asks for; return False where it is neither."""
+    """Print the output of `--bench list` or `list:NAME`; return False if it is neither."""
     from clic.evaluation import evaluation_plan
     from clic.evaluation.report import listing
 
@@ -185,8 +389,8 @@ def _print_list(bench: list[str], data: str | None) -> bool:
     console = make_console()
     if not pages:
         console.print(listing.table(root))
-    told = [line for name in pages for line in listing.page(name, root)] or listing.lines(root)
-    for line in told:
+    lines = [line for name in pages for line in listing.page(name, root)] or listing.lines(root)
+    for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return True
 

@@ -6,27 +6,24 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clic.cli.common import make_console, refuse_torchrun, run_cli
+from clic.cli.eval import prepare, score
 from clic.cli.parser import Parser, add_scoring_flags, settings_of
 from clic.config.eval_settings import PatchConfig, check, parse_alpha, parse_sweep
 from clic.config.overrides import compose
 from clic.errors import ConfigError
 from clic.io.files import check_writable
 
+if TYPE_CHECKING:
+    from clic.evaluation.report.report import Report
+
 NAME = "clic-patch"
 SWEEP_SETTINGS = (
-    "bench",
-    "data",
-    "batch_size",
-    "workers",
-    "device",
-    "precision",
-    "allow_missing",
-    "split",
+    "bench", "data", "batch_size", "workers", "device", "precision", "allow_missing", "split",
     "seed",
-)
+)  # fmt: skip
 DESCRIPTION = """\
 Write models between a base (alpha 0) and the one fine-tuned from it (alpha 1):
 (1 - alpha) * base + alpha * tuned, or evaluate a whole sweep of them."""
@@ -45,13 +42,13 @@ exit codes: 0 done, 2 a mistake in the command or the models, 130 interrupted.""
 
 
 class Pair(NamedTuple):
-    """The two models to go between.
+    """The two models to interpolate.
 
     Attributes:
         base: Model of alpha 0.
         tuned: Model of alpha 1.
-        folder: Where sweeps are written.
-        label: What titles call the tuned model.
+        folder: Folder of a sweep's files.
+        label: The tuned model's name in titles.
     """
 
     base: str
@@ -118,7 +115,7 @@ def _check(settings: PatchConfig) -> None:
 
 
 def _pair(settings: PatchConfig) -> Pair:
-    """Return the two models, those of a run where they are not named themselves.
+    """Return the two models: those that are named, or those of a run.
 
     Raises:
         ConfigError: Settings contradict each other, or there is no run.
@@ -144,7 +141,7 @@ def _pair(settings: PatchConfig) -> Pair:
     tuned = runs.resolve(run)
     if tuned != run / runs.MODEL:
         raise ConfigError(
-            f"run={run} is no run but a model; give it as --tuned, with --base, --out"
+            f"run={run} is a model and not a run; give it as --tuned, with --base, --out"
         )
     return Pair(settings.base or runs.base_of(run), str(tuned), out or run, str(run))
 
@@ -164,46 +161,24 @@ def _write_models(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) ->
 
 
 def _sweep(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) -> None:
-    from clic import evaluation, patching, runs
-    from clic.evaluation.report import alpha_sweep, report
-    from clic.models import encoder as inference
+    from clic import patching, runs
+    from clic.evaluation.report import alpha_sweep, report, result_files
 
-    plan = evaluation.prepare(
-        settings.bench,
-        settings.data,
-        split=settings.split,
-        seed=settings.seed,
-        allow_missing=settings.allow_missing,
-    )
-    cache = evaluation.FeatureCache.of(settings)
-    reports: list[evaluation.Report] = []
+    plan = prepare(settings, settings.bench)
+    reports: list[Report] = []
 
-    def score(model: Path) -> dict[str, Any]:
-        encoder = inference.load(
-            str(model),
-            device=settings.device,
-            precision=settings.precision,
-            batch_size=settings.batch_size,
-        )
-        done = evaluation.run(
-            encoder,
-            plan,
-            batch_size=settings.batch_size,
-            workers=settings.workers,
-            progress=True,
-            cache=cache,
-            name=model.name.replace("-", " "),
-        )
+    def score_folder(model: Path) -> dict[str, Any]:
+        done = score(settings, plan, str(model), name=model.name.replace("-", " "))
         reports.append(done)
-        # The folder it was loaded from does not last.
+        # The folder that it was loaded from is temporary.
         source = f"between {pair.base} and {pair.tuned}"
         return {**done.to_dict(), "model": {**done.model, "name": done.name, "source": source}}
 
     _make_folder(pair.folder)
-    results = patching.sweep(pair.base, pair.tuned, alphas, score, pair.folder)
-    # Files first: whatever happens to the terminal, the numbers are kept.
+    results = patching.sweep(pair.base, pair.tuned, alphas, score_folder, pair.folder)
+    # The files come first, so that a closed terminal does not lose the numbers.
     content = {"base": pair.base, "tuned": pair.tuned, "alphas": results}
-    report.write_object(pair.folder / runs.SWEEP_FILE, content)
+    result_files.write_object(pair.folder / runs.SWEEP_FILE, content)
     picture = pair.folder / runs.SWEEP_PICTURE
     alpha_sweep.draw(results, f"{pair.label}: between base and fine-tuned", picture)
     console = make_console()
@@ -215,7 +190,7 @@ def _sweep(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make the folder of a sweep's files, before hours of evaluation rather than after them."""
+    """Make the folder of a sweep's files before the hours of evaluation."""
     from clic import runs
 
     try:

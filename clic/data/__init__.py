@@ -1,4 +1,9 @@
-"""From shards or the embedded world to batches, in an order that one integer resumes."""
+"""From shards or the embedded world to batches, in an order that a single integer resumes.
+
+In: settings, and images with captions as WebDataset tars. Out: the `Batch` of any step. Read
+`shards` (samples on disk), `sampling` (which samples make a batch), and `batches` (pixels and
+tokens); `packing` makes shards, and `tools` check and annotate them.
+"""
 
 from clic.data.batches.builder import BatchBuilder
 from clic.data.batches.loader import make_builder, make_loader, make_sampler, make_sources

@@ -1,4 +1,4 @@
-"""What is to be scored: files found and read before any model is loaded."""
+"""The plan of an evaluation: its files are found and read before any model is loaded."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy as np
 from clic.errors import ConfigError, DataError, did_you_mean
 from clic.evaluation.benchmarks import catalogue
 from clic.evaluation.benchmarks.benchmark import Benchmark
-from clic.evaluation.encode.image_refs import image_path
+from clic.evaluation.encode.image_sources import image_path
 from clic.evaluation.files.file_sources import how_to_get
-from clic.evaluation.tables.cases import Table, digest
+from clic.evaluation.tables.table import BenchmarkTable
 
 SPLITS = ("test", "validation", "train")
-# Names the command, because sweeps of clic-patch read the same message.
+# Names the command, because sweeps of clic-patch show the same message.
 TEXT_ONLY_HINT = ", or score the captions alone with clic-eval --text-only"
 
 
@@ -27,15 +27,15 @@ class Prepared:
     """A benchmark whose files were found and read.
 
     Attributes:
-        benchmark: What it is.
-        table: Its cases, those of missing images left out.
-        sha256: Hash of the whole table, missing images or not.
-        missing: Names of the images that are not there.
+        benchmark: The benchmark.
+        table: Its rows, without those of missing images.
+        sha256: Hash of the whole table, with rows of missing images.
+        missing: Names of the missing images.
         rows: Number of rows of the whole table.
     """
 
     benchmark: Benchmark
-    table: Table
+    table: BenchmarkTable
     sha256: str
     missing: tuple[str, ...]
     rows: int
@@ -43,14 +43,14 @@ class Prepared:
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """What is to be scored, ready before any model is loaded.
+    """The benchmarks to score, ready before any model is loaded.
 
     Attributes:
         prepared: The benchmarks with their tables.
-        left_out: Reasons by benchmark, for what the model cannot do.
+        left_out: Benchmarks that the model cannot be scored on, with the reasons.
         with_images: Whether images are encoded.
-        settings: What was asked, for the report.
-        seen: Image features by the model's `image_key`, so that models which share a frozen vision
+        settings: The settings, for the report.
+        seen: Image features by the model's `image_key`, so that models that share a frozen vision
             tower encode the images once.
     """
 
@@ -62,7 +62,7 @@ class EvaluationPlan:
 
     @property
     def why_no_images(self) -> str:
-        """Return the reason for which images are not encoded."""
+        """The reason why images are not encoded."""
         return _why_no_images(bool(self.settings.get("text_only")))
 
 
@@ -82,22 +82,22 @@ def prepare(
     with_images: bool = True,
     with_texts: bool = True,
 ) -> EvaluationPlan:
-    """Find and read the benchmarks' files; everything that can be missing is noticed here.
+    """Find and read the benchmarks' files; anything that is missing is reported here.
 
     Args:
-        benches: Names and groups, see `registry.BENCHMARKS`.
+        benches: Names and groups, see `catalogue.BENCHMARKS`.
         data_root: Folder of the benchmarks' files, default CLIC_DATA, then `./data`.
-        split: Split of the benchmarks that are made on the fly: test or validation (or train);
-            those whose name ends in @val have theirs.
-        seed: Seed of the benchmarks that are made on the fly.
+        split: Split of the benchmarks that are generated: test, validation or train. A name that
+            ends in @val says its split itself.
+        seed: Seed of the benchmarks that are generated.
         allow_missing: Leave out rows whose image is missing or broken, and count the rest.
-        text_only: Score the captions alone, whatever the model can do; no image is looked for.
-        with_images: Whether the model encodes images; without, no image is looked for.
-        with_texts: Whether the model encodes texts; without, nothing can be scored.
+        text_only: Score the captions alone, without looking for images.
+        with_images: Whether the model encodes images; if not, no image is looked for.
+        with_texts: Whether the model encodes texts; if not, nothing can be scored.
 
     Raises:
         ConfigError: A name is unknown, or a setting would have no effect.
-        DataError: Files are missing (where they should be, and the command that gets them).
+        DataError: Files are missing; the message says where they belong and how to get them.
     """
     chosen = catalogue.select([benches] if isinstance(benches, str) else benches)
     root = Path(data_root).expanduser() if data_root is not None else default_data_root()
@@ -137,8 +137,7 @@ def _check_settings(chosen: Sequence[Benchmark], split: str, seed: int) -> None:
         return
     if made:
         raise ConfigError(
-            f"split={split} has no effect: the split is in the name already ({names}); leave one "
-            "out"
+            f"split={split} has no effect: {names} names its split already; leave one out"
         )
     able = [b.validation.name for b in chosen if b.validation and split == "validation"]
     remedy = f"name {','.join(able)}" if able else "leave it out"
@@ -164,14 +163,14 @@ def _why_no_images(text_only: bool) -> str:
 
 
 def _unable(benchmark: Benchmark, no_images: str | None, with_texts: bool) -> str | None:
-    """Return why a benchmark cannot be scored; `no_images` is the reason for having none."""
+    """Return why a benchmark cannot be scored; `no_images` is why there are no images."""
     if not with_texts:
         return "the model has no encode_text"
     return None if benchmark.text_metrics else no_images
 
 
 def _check_files(benchmarks: Sequence[Benchmark], root: Path, with_images: bool) -> None:
-    """Raise one error for all files that are missing, with the commands that get them."""
+    """Raise one error for all missing files, with the commands that get them."""
     lacking = {b.name: m for b in benchmarks if (m := catalogue.missing(b, root, with_images))}
     items = [source for needed in lacking.values() for source in needed]
     if not items:
@@ -196,7 +195,7 @@ def _read(
     with_images: bool,
 ) -> Prepared:
     table = benchmark.load(root, split, seed)
-    sha256, rows = digest(table), table.rows
+    sha256, rows = table.digest(), table.rows
     lost = missing_images(table) if with_images else np.zeros(len(table.images), dtype=bool)
     names = tuple(dict.fromkeys(str(image_path(table.images[i])) for i in np.flatnonzero(lost)))
     if names and not allow_missing:
@@ -212,8 +211,8 @@ def _read(
     return Prepared(benchmark, table.without(lost), sha256, names, rows)
 
 
-def missing_images(table: Table) -> np.ndarray:
-    """Return bool [I]: files that are not there. Each folder is listed once."""
+def missing_images(table: BenchmarkTable) -> np.ndarray:
+    """Return bool [I]: the files that do not exist. Each folder is listed once."""
     listed: dict[Path, set[str]] = {}
     lost = np.zeros(len(table.images), dtype=bool)
     for index, ref in enumerate(table.images):

@@ -1,4 +1,4 @@
-"""From names of benchmarks and a model to a report."""
+"""Evaluates a model on benchmarks: from their names to a report."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import torch
 
 from clic import distributed, provenance
 from clic.errors import ClicError, ConfigError, DataError, redact
-from clic.evaluation.encode.encoding import EncodedPlan, Work, encode_plan
+from clic.evaluation.encode.distributed_encoding import EncodingOptions
+from clic.evaluation.encode.encoding import EncodedPlan, encode_plan
 from clic.evaluation.encode.feature_cache import FeatureCache
 from clic.evaluation.evaluation_plan import EvaluationPlan, Prepared, prepare
 from clic.evaluation.report.report import Report
-from clic.evaluation.tables import scoring
-from clic.evaluation.tables.cases import Table, used_images
+from clic.evaluation.tables.table import BenchmarkTable
 from clic.io.processes import usable_cores
 
 MOST_WORKERS = 16
@@ -46,28 +46,28 @@ def evaluate(
 
     Args:
         model: Anything with `encode_image(list of PIL images) -> [N, D]` and
-            `encode_text(list of str) -> [N, D]`; where one is missing, what needs it is left out
-            and the report says so. Used where they exist: `identity`; `device`; `text_key` (a
-            text's token ids); `texts_at_once` (texts it likes to be given together, if it makes
+            `encode_text(list of str) -> [N, D]`; without one of them, the metrics that need it
+            are left out and the report says so. Optional: `identity`; `device`; `text_key` (a
+            text's token ids); `texts_at_once` (how many texts to pass at once, if the model forms
             batches itself); `image_key` (equal for models that encode images alike);
             `prepare_image` (in threads) with `encode_prepared`; and for the cache
-            `image_tower_key` and `text_tower_key`, all that a tower's features depend on.
+            `image_tower_key` and `text_tower_key`, everything that a tower's features depend on.
         benches: Names and groups of benchmarks.
         data_root: Folder of the benchmarks' files, default CLIC_DATA, then `./data`.
-        split: Split of the benchmarks that are made on the fly.
-        seed: Seed of the benchmarks that are made on the fly.
+        split: Split of the benchmarks that are generated.
+        seed: Seed of the benchmarks that are generated.
         batch_size: Images, or texts, at a time.
-        workers: Threads that decode images, default the cores that the process may use, 16 at most.
+        workers: Threads that decode images, by default the available cores, 16 at most.
         allow_missing: Leave out rows whose image is missing or broken.
-        text_only: Score the captions alone, whatever the model can do; no image is looked for.
+        text_only: Score the captions alone, without looking for images.
         keep_rows: Keep each row's outcome in `Report.rows`.
-        progress: Show progress bars where stderr is a terminal.
-        cache: Where features are kept from run to run, None for nowhere.
-        all_ranks: Every rank of the process group calls this, and encodes its share; rank 0 scores,
-            and alone keeps rows.
+        progress: Show progress bars if stderr is a terminal.
+        cache: Cache of features across runs, None for none.
+        all_ranks: Every rank of the process group calls this and encodes a part of the items;
+            rank 0 alone scores, and keeps the rows.
 
     Raises:
-        ConfigError: A name or setting is wrong, or the object is no model.
+        ConfigError: A name or setting is wrong, or the object is not a model.
         DataError: Files are missing or broken.
         ModelError: The model's output is not [N, D], finite and non-zero.
     """
@@ -105,21 +105,21 @@ def run(
     cache: FeatureCache | None = None,
     all_ranks: bool = False,
 ) -> Report:
-    """Score a model on a plan, as `evaluate` does; several models can share one plan.
+    """Score a model on a plan as `evaluate` does; several models can share one plan.
 
-    `name` is what tables call the model, by default the name in its identity.
+    `name` is the model's name in tables, by default the one in its identity.
     """
     workers = _cores() if workers is None else workers
     _check_model(model, batch_size, workers)
     if not distributed.is_main() and not all_ranks:
         raise ConfigError("evaluate runs on rank 0 alone, or with all_ranks=True on every rank")
     started, clock = datetime.now(timezone.utc), time.perf_counter()
-    work = Work(batch_size, workers, progress, cache, all_ranks)
+    options = EncodingOptions(batch_size, workers, progress, all_ranks, cache)
     with torch.no_grad():
-        encoded = encode_plan(model, plan, work)
+        encoded = encode_plan(model, plan, options)
     scored = _score(plan, encoded, keep_rows) if distributed.is_main() else _Scored()
     if all_ranks:
-        scored = _told(scored)
+        scored = _broadcast(scored)
     if scored.failure is not None:
         raise scored.failure
     record = {
@@ -150,12 +150,12 @@ def run(
 
 @dataclass
 class _Scored:
-    """What rank 0 makes of the features; other ranks are told the numbers."""
+    """The results of rank 0, whose numbers are sent to the other ranks."""
 
     benchmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
-    tables: dict[str, Table] = field(default_factory=dict)
+    tables: dict[str, BenchmarkTable] = field(default_factory=dict)
     seconds: float = 0.0
     failure: ClicError | None = None
 
@@ -167,22 +167,23 @@ def _score(plan: EvaluationPlan, encoded: EncodedPlan, keep_rows: bool) -> _Scor
             bench, table = item.benchmark.name, item.table
             if lost:
                 table = table.without(np.isin(np.arange(len(table.images)), list(lost)))
-            scored.benchmarks[bench] = scoring.score(table, own)
+            scored.benchmarks[bench] = table.score(own)
             scored.sources[bench] = _source(item, table, list(lost.values()), plan.settings)
             if keep_rows:
-                scored.rows += [{"benchmark": bench, **row} for row in scoring.rows(table, own)]
+                scored.rows += [{"benchmark": bench, **row} for row in table.outcomes(own)]
                 scored.tables[bench] = table
-    except ClicError as error:  # which every rank must hear of, or the others would wait
+    except ClicError as error:  # must reach every rank, or the others would wait for ever
         scored.failure = error
     scored.seconds = time.perf_counter() - clock
     return scored
 
 
-def _told(scored: _Scored) -> _Scored:
-    """Return rank 0's numbers on every rank; rows and tables stay on rank 0."""
+def _broadcast(scored: _Scored) -> _Scored:
+    """Return the numbers of rank 0 on every rank; rows and tables stay on rank 0."""
     reason = None if scored.failure is None else str(scored.failure)
-    told = (scored.benchmarks, scored.sources, scored.seconds, reason)
-    benchmarks, sources, seconds, reason = distributed.broadcast_object(told)
+    benchmarks, sources, seconds, reason = distributed.broadcast_object(
+        (scored.benchmarks, scored.sources, scored.seconds, reason)
+    )
     if distributed.is_main():
         return scored
     failure = None if reason is None else DataError(f"{reason} (rank 0)")
@@ -190,12 +191,12 @@ def _told(scored: _Scored) -> _Scored:
 
 
 def _cores() -> int:
-    """Return how many decoding threads a rank has cores for."""
+    """Return the number of decoding threads that a rank has cores for."""
     return max(1, min(MOST_WORKERS, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE") or 1)))
 
 
 def _identity(model: Any) -> dict[str, Any]:
-    """Return what a model says of itself, or the name of its class."""
+    """Return the model's own identity, or the name of its class."""
     known = getattr(model, "identity", None)
     unknown = {"name": type(model).__name__, "source": "a Python object"}
     return {**unknown, **known} if isinstance(known, dict) else unknown
@@ -204,7 +205,7 @@ def _identity(model: Any) -> dict[str, Any]:
 def _check_model(model: Any, batch_size: int, workers: int) -> None:
     if not any(callable(getattr(model, name, None)) for name in ("encode_image", "encode_text")):
         raise ConfigError(
-            f"a {type(model).__name__} is no model: it has neither encode_image nor encode_text"
+            f"a {type(model).__name__} is not a model: it has neither encode_image nor encode_text"
         )
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         if value < 1:
@@ -212,7 +213,7 @@ def _check_model(model: Any, batch_size: int, workers: int) -> None:
 
 
 def _left_out(plan: EvaluationPlan) -> dict[str, str]:
-    """Return what was not scored, and why: whole benchmarks, and metrics of the others."""
+    """Return whole benchmarks and single metrics that were not scored, with the reasons."""
     partial = {}
     if not plan.with_images:
         reason = f"ITT and P1: {plan.why_no_images}"
@@ -221,7 +222,7 @@ def _left_out(plan: EvaluationPlan) -> dict[str, str]:
 
 
 def _source(
-    item: Prepared, table: Table, broken: list[str], settings: Mapping[str, Any]
+    item: Prepared, table: BenchmarkTable, broken: list[str], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     asked = settings.get("split") if item.benchmark.made else "test"
     return {
@@ -231,7 +232,7 @@ def _source(
         "rows": table.rows,
         "rows_of_the_whole": item.rows,
         "rows_expected": item.benchmark.rows,
-        "images": int(used_images(table).sum()),
+        "images": int(table.used_images().sum()),
         "texts": len(table.texts),
         "groups": {name: list(of) for name, of in getattr(table, "groups", {}).items()},
         "overall": getattr(table, "overall", None),

@@ -1,45 +1,31 @@
-"""Pixels: decoding, the evaluation transform, and several images joined on one canvas."""
+"""Pixels: from encoded images to what the vision tower reads.
+
+In: encoded images, or uint8 [H, W, 3] RGB. Out: uint8 [S, S, 3] for one row of a batch, made of one
+image (`single`) or of several (`compose`), and float32 [B, 3, S, S] for a batch (`normalise`).
+Read `decoding` (bytes to pixels, and resizing) first, then `canvas`.
+"""
 
 from clic.images.canvas import (
-    FITS,
     LAYOUTS,
     Cell,
-    Fit,
     Orientation,
     cells,
     compose,
-    compose_pair,
     images_of,
     largest_cell,
+    normalise,
     orientation,
-    pair_cells,
+    single,
 )
-from clic.images.decoding import (
-    FORMATS,
-    INTERPOLATIONS,
-    MAX_PIXELS,
-    METHODS,
-    decode,
-    dimensions,
-    open_image,
-    to_rgb,
-)
-from clic.images.transform import RESIZE_MODES, normalise, single
+from clic.images.decoding import METHODS, decode, dimensions, open_image, to_rgb
 
 __all__ = [
-    "FITS",
-    "FORMATS",
-    "INTERPOLATIONS",
     "LAYOUTS",
-    "MAX_PIXELS",
     "METHODS",
-    "RESIZE_MODES",
     "Cell",
-    "Fit",
     "Orientation",
     "cells",
     "compose",
-    "compose_pair",
     "decode",
     "dimensions",
     "images_of",
@@ -47,7 +33,6 @@ __all__ = [
     "normalise",
     "open_image",
     "orientation",
-    "pair_cells",
     "single",
     "to_rgb",
 ]

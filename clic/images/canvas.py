@@ -1,4 +1,4 @@
-"""Several images joined on one square canvas."""
+"""One image, or several joined, at the model's size; and the pixels that its vision tower reads."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from clic.errors import pick
-from clic.images.decoding import Resize, resizer
+from clic.errors import DataError, pick
+from clic.images.decoding import MAX_PIXELS, Resize, resizer
 
 Orientation = Literal["landscape", "portrait"]
-Fit = Literal["squash", "crop"]
 Cell = tuple[int, int, int, int]  # top, left, height, width
 
 
@@ -20,25 +21,11 @@ def orientation(width: int, height: int) -> Orientation:
     return "landscape" if width >= height else "portrait"
 
 
-def _squash(image: np.ndarray, height: int, width: int, resize: Resize) -> np.ndarray:
-    return resize(image, height, width, "bicubic")
+# --- several images on one canvas ---
 
 
-def _crop(image: np.ndarray, height: int, width: int, resize: Resize) -> np.ndarray:
-    side = max(height, width)
-    square = resize(image, side, side, "bicubic")
-    top, left = (side - height) // 2, (side - width) // 2
-    return square[top : top + height, left : left + width]
-
-
-FITS: dict[str, Callable[[np.ndarray, int, int, Resize], np.ndarray]] = {
-    "squash": _squash,
-    "crop": _crop,
-}
-
-
-def pair_cells(orientation: Orientation, size: int) -> list[Cell]:
-    """Return the two halves of the canvas: upper and lower (landscape), left and right."""
+def _pair(orientation: Orientation, size: int) -> list[Cell]:
+    """Return the upper and lower half (landscape), or the left and right half (portrait)."""
     half = size // 2
     halves: dict[str, list[Cell]] = {
         "landscape": [(0, 0, half, size), (half, 0, size - half, size)],
@@ -47,18 +34,15 @@ def pair_cells(orientation: Orientation, size: int) -> list[Cell]:
     return pick(halves, orientation, "orientation")
 
 
-def grid_cells(orientation: Orientation, size: int) -> list[Cell]:
-    """Return the four quarters of the canvas, row by row, for either orientation."""
+def _grid4(orientation: Orientation, size: int) -> list[Cell]:
+    """Return the four quarters, row by row, for either orientation."""
     half = size // 2
     sides = ((0, half), (half, size - half))
     return [(top, left, height, width) for top, height in sides for left, width in sides]
 
 
-# A layout says where each image goes on a square canvas, for images of one orientation.
-LAYOUTS: dict[str, Callable[[Orientation, int], list[Cell]]] = {
-    "pair": pair_cells,
-    "grid4": grid_cells,
-}
+# A layout gives the cell of each image on a square canvas, for images of one orientation.
+LAYOUTS: dict[str, Callable[[Orientation, int], list[Cell]]] = {"pair": _pair, "grid4": _grid4}
 
 
 def cells(layout: str, orientation: Orientation, size: int) -> list[Cell]:
@@ -67,14 +51,31 @@ def cells(layout: str, orientation: Orientation, size: int) -> list[Cell]:
 
 
 def images_of(layout: str) -> int:
-    """Return how many images a layout joins."""
+    """Return the number of images that a layout joins."""
     return len(cells(layout, "landscape", 2))
 
 
+def _fill_cell(image: np.ndarray, height: int, width: int, resize: Resize) -> np.ndarray:
+    return resize(image, height, width, "bicubic")
+
+
+def _crop_middle(image: np.ndarray, height: int, width: int, resize: Resize) -> np.ndarray:
+    side = max(height, width)
+    square = resize(image, side, side, "bicubic")
+    top, left = (side - height) // 2, (side - width) // 2
+    return square[top : top + height, left : left + width]
+
+
+FITS: dict[str, Callable[[np.ndarray, int, int, Resize], np.ndarray]] = {
+    "squash": _fill_cell,
+    "crop": _crop_middle,
+}
+
+
 def largest_cell(
-    layout: str, orientation: Orientation, size: int, fit: Fit = "squash"
+    layout: str, orientation: Orientation, size: int, fit: str = "squash"
 ) -> tuple[int, int]:
-    """Return the height and width below which no image of a canvas may be decoded."""
+    """Return the least height and width at which an image of a canvas may be decoded."""
     found = cells(layout, orientation, size)
     height, width = (max(cell[side] for cell in found) for side in (2, 3))
     return (height, width) if fit == "squash" else (max(height, width), max(height, width))
@@ -85,27 +86,27 @@ def compose(
     layout: str,
     orientation: Orientation,
     size: int,
-    fit: Fit = "squash",
+    fit: str = "squash",
     method: str = "exact",
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Join images on one square canvas, in the order given.
+    """Join images on one square canvas, in the order given (CLIC, arXiv 2505.24424, section 3).
 
     Args:
         images: One uint8 [H, W, 3] for each cell of the layout, in the order of `cells`.
         layout: A name of `LAYOUTS`.
         orientation: Orientation that all of the images have.
         size: Side S of the canvas in pixels.
-        fit: ``"squash"`` resizes to the cell, whatever the aspect (the published rule);
-            ``"crop"`` to a square of the cell's longer side, of which it takes the middle.
+        fit: ``"squash"`` resizes to the cell and ignores the aspect (the published rule);
+            ``"crop"`` resizes to a square of the cell's longer side and takes its middle.
         method: A name of `METHODS`: who resizes.
-        out: uint8 [S, S, 3] to write into; made where it is None.
+        out: uint8 [S, S, 3] to write into; allocated where it is None.
 
     Returns:
         uint8 [S, S, 3].
 
     Raises:
-        ConfigError: `layout`, `fit` or `method` is unknown.
+        ConfigError: `layout`, `orientation`, `fit` or `method` is unknown.
     """
     found = cells(layout, orientation, size)
     place, resize = pick(FITS, fit, "compose.fit"), resizer(method)
@@ -115,32 +116,86 @@ def compose(
     return canvas
 
 
-def compose_pair(
-    first: np.ndarray,
-    second: np.ndarray,
-    orientation: Orientation,
-    size: int,
-    fit: Fit = "squash",
-    swapped: bool = False,
-) -> np.ndarray:
-    """Join two images on one square canvas (CLIC, arXiv 2505.24424, section 3).
+# --- one image ---
 
-    Landscape images are stacked, S/2 high and S wide; portrait ones, S high and S/2 wide, stand
-    side by side.
+
+def _shortest(image: np.ndarray, size: int, interpolation: str, resize: Resize) -> np.ndarray:
+    height, width = image.shape[:2]
+    longer = int(size * max(height, width) / min(height, width))
+    if size * longer > MAX_PIXELS:
+        raise DataError(
+            f"image of {width} x {height} pixels is too narrow: with a short side of {size} it "
+            f"would be above the limit of {MAX_PIXELS} pixels; drop it"
+        )
+    new = (size, longer) if height <= width else (longer, size)
+    resized = resize(image, *new, interpolation)
+    top, left = round((new[0] - size) / 2.0), round((new[1] - size) / 2.0)
+    return resized[top : top + size, left : left + size]
+
+
+def _squash(image: np.ndarray, size: int, interpolation: str, resize: Resize) -> np.ndarray:
+    return resize(image, size, size, interpolation)
+
+
+def _longest(image: np.ndarray, size: int, interpolation: str, resize: Resize) -> np.ndarray:
+    height, width = image.shape[:2]
+    ratio = max(height / size, width / size)
+    new = max(1, round(height / ratio)), max(1, round(width / ratio))
+    canvas = np.zeros((size, size, 3), dtype=np.uint8)
+    top, left = (size - new[0]) // 2, (size - new[1]) // 2
+    canvas[top : top + new[0], left : left + new[1]] = resize(image, *new, interpolation)
+    return canvas
+
+
+RESIZE_MODES: dict[str, Callable[[np.ndarray, int, str, Resize], np.ndarray]] = {
+    "shortest": _shortest,
+    "squash": _squash,
+    "longest": _longest,
+}
+
+
+def single(
+    image: np.ndarray,
+    size: int,
+    resize_mode: str = "shortest",
+    interpolation: str = "bicubic",
+    method: str = "exact",
+) -> np.ndarray:
+    """Return one image at the model's size: open_clip's evaluation transform before `normalise`.
 
     Args:
-        first, second: uint8 [H, W, 3], go to the top and bottom, or the left and right.
-        orientation: Orientation that both have.
-        size: Side S of the canvas in pixels.
-        fit: As in `compose`; for a pair ``"crop"`` takes the middle half of the rows (landscape)
-            or columns (portrait) of the image after it was resized to S x S.
-        swapped: Whether the two change places.
+        image: uint8 [H, W, 3].
+        size: Side S in pixels.
+        resize_mode: ``"shortest"`` side to S and a centre crop, ``"squash"`` to S x S, or
+            ``"longest"`` side to S and black borders.
+        interpolation: ``"bicubic"`` or ``"bilinear"``.
+        method: A name of `METHODS`: who resizes.
 
     Returns:
-        uint8 [S, S, 3].
+        uint8 [S, S, 3]; with ``"exact"`` bit for bit open_clip's result.
 
     Raises:
-        ConfigError: `fit` is unknown.
+        ConfigError: `resize_mode`, `interpolation` or `method` is unknown.
+        DataError: The image is so narrow that resizing it would fill the memory.
     """
-    images = (second, first) if swapped else (first, second)
-    return compose(images, "pair", orientation, size, fit)
+    mode = pick(RESIZE_MODES, resize_mode, "preprocess.resize_mode")
+    return mode(image, size, interpolation, resizer(method))
+
+
+def normalise(batch: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Return (pixel / 255 - mean) / std, with the same bits on every device.
+
+    Args:
+        batch: uint8 [B, S, S, 3].
+        mean, std: One for each colour channel, of pixels in 0..1.
+
+    Returns:
+        float32 [B, 3, S, S], contiguous.
+    """
+    pixels = batch.permute(0, 3, 1, 2).contiguous().to(torch.float32)
+    # All are tensors on the device: CUDA divides by a number as a product with its inverse.
+    white, offset, scale = (
+        torch.tensor(v, dtype=torch.float32, device=batch.device).view(1, -1, 1, 1)
+        for v in ((255.0,), mean, std)
+    )
+    return pixels.div_(white).sub_(offset).div_(scale)

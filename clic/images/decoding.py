@@ -1,7 +1,4 @@
-"""Encoded images to pixels as they are meant to be seen.
-
-Resizing 8-bit images, by PIL or by torch, and the names of the ways to load pixels.
-"""
+"""Decoding images to upright 8-bit RGB, and resizing them with PIL or with torch."""
 
 from __future__ import annotations
 
@@ -17,11 +14,11 @@ from PIL import Image, TiffImagePlugin
 
 from clic.errors import DataError, pick
 
-MAX_PIXELS = 178_956_970  # where PIL itself sees a decompression bomb
+MAX_PIXELS = 178_956_970  # PIL's own limit for a decompression bomb
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
-"""What is read, by PIL's names. PIL's other readers are never given foreign bytes: the one for EPS
-starts Ghostscript. JPEG stands for MPO too, and AVIF needs a Pillow that has it."""
+"""The formats that are read, by PIL's names. PIL's other readers never see untrusted bytes: the one
+for EPS starts Ghostscript. JPEG includes MPO, and AVIF needs a Pillow that supports it."""
 
 _EXIF_ORIENTATION = 0x0112
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
@@ -39,17 +36,17 @@ _EXIF_TURNS = {
 def decode(
     data: bytes | np.ndarray, method: str = "exact", least: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """Return an image's pixels as they are meant to be seen.
+    """Return an image's pixels, upright and in 8-bit RGB.
 
-    EXIF rotation is applied, transparency laid over white, every mode (16 bits, CMYK, palette)
-    made 8-bit RGB, and of an animation the first frame is taken.
+    EXIF rotation is applied, transparent pixels are blended with white, and every mode (16 bits,
+    CMYK, palette) is converted to RGB. An animation gives its first frame.
 
     Args:
         data: An encoded image (JPEG, PNG, WebP, ...), or uint8 [H, W, 3] RGB, returned as it is.
-        method: ``"exact"`` decodes with PIL; ``"fast"`` whole RGB and grey JPEGs with libjpeg-turbo
-            directly and everything else with PIL; ``"scaled"`` as that, at the smallest n/8 of the
-            size that `least` allows.
-        least: Height and width that ``"scaled"`` must leave; None leaves the whole size.
+        method: ``"exact"`` decodes with PIL. ``"fast"`` decodes intact RGB and grey JPEGs with
+            libjpeg-turbo and everything else with PIL. ``"scaled"`` does the same, but decodes
+            JPEGs at the smallest n/8 of their size that `least` allows.
+        least: Smallest height and width that ``"scaled"`` may return; None is the full size.
 
     Returns:
         uint8 [H, W, 3] RGB.
@@ -68,13 +65,12 @@ def decode(
         return data
     image = open_image(data)
     try:
-        pixels = _pixels(image, data, method, least)
-    except Exception as error:  # the decoders raise whatever they like, also RuntimeError
+        return _pixels(image, data, method, least)
+    except Exception as error:  # decoders raise anything, RuntimeError included
         raise DataError(
-            f"image of {len(data)} bytes ({image.format}) cannot be decoded ({_said(error)}); "
-            "replace or drop it"
+            f"image of {len(data)} bytes ({image.format}) cannot be decoded "
+            f"({str(error) or type(error).__name__}); replace or drop it"
         ) from error
-    return pixels
 
 
 def _pixels(
@@ -87,12 +83,12 @@ def _pixels(
         if pixels is not None:
             return _turned(Image.fromarray(pixels), orientation) if orientation > 1 else pixels
     image.load()
-    # Only now, since PIL itself turns a TIFF while it loads it, and then drops the orientation.
+    # Read the orientation only now: PIL rotates a TIFF while loading it, and then drops the tag.
     return _turned(to_rgb(image), _exif_orientation(image))
 
 
 def _decode_jpeg(data: bytes, least: tuple[int, int] | None) -> np.ndarray | None:
-    """Return the pixels, or None where the file is not whole: then PIL judges it."""
+    """Return the pixels, or None where the file is damaged, and PIL has to decide."""
     height, width = least or (0, 0)
     try:
         return simplejpeg.decode_jpeg(data, min_height=height, min_width=width)
@@ -110,22 +106,18 @@ def dimensions(data: bytes | np.ndarray) -> tuple[int, int]:
     if isinstance(data, np.ndarray):
         height, width = decode(data).shape[:2]
         return width, height
-    return _seen_size(open_image(data))
-
-
-def _seen_size(image: Image.Image) -> tuple[int, int]:
-    """Return width and height after EXIF rotation of an image that is not loaded."""
+    image = open_image(data)
     width, height = image.size
-    if isinstance(image, TiffImagePlugin.TiffImageFile):  # newer PILs give the turned size here
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # newer PILs give the rotated size here
         width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
     return (height, width) if _exif_orientation(image) >= 5 else (width, height)
 
 
 def open_image(data: bytes) -> Image.Image:
-    """Return an encoded image with its header read and its pixels not: the only way to open one.
+    """Open an encoded image and read its header only; nothing else in the package opens images.
 
     Raises:
-        DataError: The bytes are no image of `FORMATS`, or one of more than 178 megapixels.
+        DataError: The bytes are no image in `FORMATS`, or one of more than 178 megapixels.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=_formats())
@@ -151,13 +143,13 @@ def open_image(data: bytes) -> Image.Image:
 
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
-    """Return those of `FORMATS` that this PIL has a reader for; it fails on names it lacks."""
+    """Return the `FORMATS` that this PIL can read; it fails on names that it does not know."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _other_format(data: bytes) -> str:
-    """Return PIL's name of an image that is not of `FORMATS`, by its first bytes alone."""
+    """Return PIL's name for an image outside `FORMATS`, judged by its first bytes."""
     for name, (_, accepts) in Image.OPEN.items():
         if name not in FORMATS and accepts and len(data) >= 16 and accepts(data[:16]) is True:
             return name
@@ -165,25 +157,21 @@ def _other_format(data: bytes) -> str:
 
 
 def _exif_orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 (upright) where there is none or it is unreadable."""
+    """Return the EXIF orientation; 1 (upright) where it is missing or unreadable."""
     try:
         value = image.getexif().get(_EXIF_ORIENTATION, 1)
         return value if value in _EXIF_TURNS else 1
     except Exception:  # noqa: BLE001, as in `decode`
-        return 1  # like every viewer: broken metadata does not make the pixels worse
-
-
-def _said(error: Exception) -> str:
-    return str(error) or type(error).__name__
+        return 1  # as every viewer does: broken metadata leaves the pixels intact
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return an image as 8-bit RGB, transparency laid over white; raises ValueError for floats."""
+    """Return an image as 8-bit RGB over a white background; raises ValueError for floats."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):  # 16 bits, in any byte order, or a 16-bit PNG of older PILs
-        wide = np.asarray(image).astype(np.float64)
-        return Image.fromarray(np.rint(wide.clip(0, 65535) / 257).astype(np.uint8)).convert("RGB")
+        deep = np.asarray(image).astype(np.float64)
+        return Image.fromarray(np.rint(deep.clip(0, 65535) / 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("floating-point pixels have no fixed white; convert it to 8 or 16 bits")
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
@@ -198,18 +186,18 @@ Resize = Callable[[np.ndarray, int, int, str], np.ndarray]
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
-def _by_pil(image: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
+def _resize_pil(image: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
     filter_ = pick(INTERPOLATIONS, interpolation, "preprocess.interpolation")
     if image.shape[:2] == (height, width):
         return image
     return np.asarray(Image.fromarray(image).resize((width, height), filter_))
 
 
-def _by_torch(image: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
-    """Resize in integers as PIL does, but vectorised, with the same bits on every processor.
+def _resize_torch(image: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
+    """Resize in integer arithmetic as PIL does, vectorised, with the same bits on every processor.
 
-    From a 640 x 480 photograph it is at most 1/255 off from PIL; where little is shrunk, or the
-    image is enlarged, one value in a million is 2/255 off.
+    For a 640 x 480 photograph the result differs from PIL's by at most 1/255; where an image is
+    enlarged or hardly shrunk, one value in a million differs by 2/255.
     """
     pick(INTERPOLATIONS, interpolation, "preprocess.interpolation")
     if image.shape[:2] == (height, width):
@@ -221,9 +209,9 @@ def _by_torch(image: np.ndarray, height: int, width: int, interpolation: str) ->
     return result[0].permute(1, 2, 0).numpy()
 
 
-# How pixels are loaded: `exact` is PIL throughout, `fast` libjpeg-turbo and torch, and `scaled`
-# besides lets the JPEG decoder shrink the image to no less than what is needed.
-METHODS: dict[str, Resize] = {"exact": _by_pil, "fast": _by_torch, "scaled": _by_torch}
+# `exact` uses PIL throughout, `fast` libjpeg-turbo and torch; `scaled` also lets the JPEG decoder
+# shrink the image, to no less than what is needed.
+METHODS: dict[str, Resize] = {"exact": _resize_pil, "fast": _resize_torch, "scaled": _resize_torch}
 
 
 def resizer(method: str) -> Resize:

@@ -1,4 +1,8 @@
-"""Losses, one a file, and the objectives that sum them: `Features` to `LossOutput`."""
+"""Losses: `clic.types.Features` in, `clic.types.LossOutput` out.
+
+Read `contrastive`, `hard_negative` and `unimodal` (the terms of CLIC), then `sigmoid` and
+`softmax_negatives`; `objectives` sums them, and `registry` says what each objective needs.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +24,6 @@ if TYPE_CHECKING:
     from clic.losses.softmax_negatives import image_to_text_with_negatives
     from clic.losses.unimodal import unimodal_loss
 
-# Imported when first asked for, so that settings are checked against `OBJECTIVES` without torch.
-_HOMES = {
-    "ClicObjective": "objectives",
-    "ClipObjective": "objectives",
-    "Objective": "objectives",
-    "SoftmaxNegativesObjective": "objectives",
-    "hard_negative_loss": "hard_negative",
-    "image_to_text": "contrastive",
-    "image_to_text_with_negatives": "softmax_negatives",
-    "sigmoid_loss": "sigmoid",
-    "text_to_image": "contrastive",
-    "unimodal_loss": "unimodal",
-}
-
 __all__ = [
     "OBJECTIVES",
     "ClicObjective",
@@ -50,6 +40,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    """Import on first use, so that settings are checked against `OBJECTIVES` without torch."""
+    if name not in __all__:
         raise AttributeError(f"module 'clic.losses' has no attribute {name!r}")
-    return getattr(import_module(f"clic.losses.{_HOMES[name]}"), name)
+    return getattr(import_module("clic.losses.objectives"), name)

@@ -16,7 +16,7 @@ def caption_logits(images: Tensor, captions: Tensor, logit_scale: Tensor) -> Ten
         logit_scale: Scalar, already exponentiated.
 
     Returns:
-        [B, P, N], contiguous, so that one matrix product and one softmax serve all slots.
+        [B, P, N], contiguous; one matrix product and one softmax cover all slots.
     """
     candidates, slots, width = captions.shape
     by_slot = captions.transpose(0, 1).reshape(slots * candidates, width)
@@ -24,16 +24,16 @@ def caption_logits(images: Tensor, captions: Tensor, logit_scale: Tensor) -> Ten
 
 
 def image_logits(captions: Tensor, images: Tensor, logit_scale: Tensor) -> Tensor:
-    """Return each caption's logit for every image: [B, P, D] and [N, D] to [B, P, N]."""
+    """Return each caption's logit for every image, [B, P, N] from [B, P, D] and [N, D]."""
     return (logit_scale * captions) @ images.T
 
 
 def own_cross_entropy(logits: Tensor, first: int) -> Tensor:
-    """Return the mean cross-entropy where row b's own candidate is number `first + b`.
+    """Return the mean cross-entropy; the correct candidate of row b is number `first + b`.
 
     Args:
         logits: [B, P, N].
-        first: Number of this rank's first row among the candidates, `rank * B`.
+        first: This rank's first row among the candidates, `rank * B`.
 
     Returns:
         Scalar, the mean over B rows and P slots.
@@ -44,7 +44,7 @@ def own_cross_entropy(logits: Tensor, first: int) -> Tensor:
 
 
 def image_to_text(images: Tensor, captions: Tensor, logit_scale: Tensor, first: int) -> Tensor:
-    """Return the InfoNCE loss of images that pick their caption, first half of CLIC Eq. 4.
+    """Return the InfoNCE loss from images to captions, the first half of CLIC Eq. 4.
 
     L = -1/(P B) sum_p sum_b log( e^{s(u_b, v_{b,p})} / sum_n e^{s(u_b, v_{n,p})} ),
     s = logit_scale * cosine, n over the captions of slot p of all ranks.
@@ -62,7 +62,7 @@ def image_to_text(images: Tensor, captions: Tensor, logit_scale: Tensor, first: 
 
 
 def text_to_image(captions: Tensor, images: Tensor, logit_scale: Tensor, first: int) -> Tensor:
-    """Return the InfoNCE loss of captions that pick their image, second half of CLIC Eq. 4.
+    """Return the InfoNCE loss from captions to images, the second half of CLIC Eq. 4.
 
     L = -1/(P B) sum_p sum_b log( e^{s(u_b, v_{b,p})} / sum_n e^{s(u_n, v_{b,p})} ),
     s = logit_scale * cosine, n over the images of all ranks.

@@ -1,6 +1,6 @@
-"""Every positive against the image's own false captions: CLIC Eq. 5 (arXiv 2505.24424).
+"""Each positive against the false captions of its own image: CLIC Eq. 5 (arXiv 2505.24424).
 
-Weights of the kinds of hard negatives, and of the slots that hold them.
+The kinds of hard negatives may be weighted; the paper weighs all pairs equally.
 """
 
 from __future__ import annotations
@@ -23,29 +23,28 @@ def hard_negative_loss(
     weights: Tensor,
     valid_per_rank: Tensor,
 ) -> Tensor:
-    """Return the loss of preferring each positive to each hard negative of the same image.
+    """Return the loss of ranking each positive above each hard negative of the same image.
 
     L = sum_{b,p,k} w_k l_bpk / (P sum_k w_k N_k),
     l_bpk = -log( e^{s(u_b, v_bp)} / (e^{s(u_b, v_bp)} + e^{s(u_b, n_bk)}) )
           = -log sigmoid( s(u_b, v_bp) - s(u_b, n_bk) ),
-    s = logit_scale * cosine, over the valid pairs, N_k the valid negatives of slot k of all ranks.
-    With equal weights it is the mean over all pairs: the paper's. A logit_bias would cancel.
+    s = logit_scale * cosine, summed over the valid pairs; N_k counts the valid negatives of slot k
+    on all ranks. Equal weights give the paper's mean over all pairs. A logit_bias would cancel.
 
-    Nothing is gathered. Ranks hold unequal numbers of negatives; dividing by their mean number
-    makes the mean of the ranks' losses the (weighted) mean over all valid pairs of all ranks.
+    Features are not gathered. Ranks hold different numbers of negatives, so each divides by the
+    mean number per rank: the mean of the ranks' losses is then the (weighted) mean over all pairs.
 
     Args:
         images: [B, D], unit norm.
         positives: [B, P, D], unit norm.
-        negatives: [B, K, D], unit norm where there is one.
+        negatives: [B, K, D], unit norm where the mask is True.
         mask: bool [B, K], True where there is a negative.
         logit_scale: Scalar, already exponentiated.
-        weights: [K], relative weight w_k of each slot's pairs, none below 0.
+        weights: [K], relative weight w_k >= 0 of each slot's pairs.
         valid_per_rank: Scalar, sum_k w_k N_k / W, greater than 0.
 
     Returns:
-        Scalar: this rank's weighted sum over valid pairs / (P * valid_per_rank); 0 where it has
-        none.
+        Scalar: this rank's weighted sum over valid pairs / (P * valid_per_rank), 0 without any.
     """
     queries = (logit_scale * images).unsqueeze(1)
     own = (queries @ positives.mT).transpose(1, 2)  # [B, P, 1]
@@ -56,29 +55,25 @@ def hard_negative_loss(
 
 
 def check_weights(weights: Mapping[str, float]) -> None:
-    """Raise an error where a weight cannot be.
-
-    Raises:
-        ConfigError: A weight is not a positive finite number.
-    """
+    """Raise `ConfigError` unless every weight is a positive finite number."""
     for kind, weight in weights.items():
         if not 0 < weight < math.inf:
             raise ConfigError(
                 f"loss.negative_weights.{kind}={weight} must be a positive number; to train "
-                "without a kind of hard negatives, make none of it"
+                "without a kind of hard negatives, do not generate it"
             )
 
 
 def slot_weights(weights: Mapping[str, float], kinds: Sequence[str], slots: int) -> list[float]:
-    """Return each slot's weight, relative to the largest: equal weights are 1 to the last bit.
+    """Return each slot's weight relative to the largest, so that equal weights are exactly 1.
 
     Args:
-        weights: Weights by kind, 1 for those not named.
-        kinds: The kind of each slot; empty where the slots have no names.
+        weights: Weights by kind; the default is 1.
+        kinds: The kind of each slot; empty if the slots have no names.
         slots: Number of slots K, at least 1.
 
     Raises:
-        ConfigError: There are names for another number of slots, or a weight has no slot.
+        ConfigError: The number of names is not the number of slots, or a weight has no slot.
     """
     if kinds and len(kinds) != slots:
         raise ConfigError(

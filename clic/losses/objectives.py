@@ -1,15 +1,15 @@
-"""From a rank's features to the scalar it minimises and its named terms.
+"""Objectives: from a rank's features to the scalar to minimise and its named terms.
 
-Every objective gathers over the W ranks what its losses need as candidates, with gradient, and
-computes its own B rows only. The mean over ranks of `total` is the loss of the whole batch of
-W * B images, so the averaging of data-parallel training gives that loss's gradient.
+An objective gathers the candidates of its losses from all W ranks, with gradient, and computes
+only the B rows of its own rank. The mean over ranks of `total` is the loss of the whole batch of
+W * B images, so data-parallel averaging gives the gradient of that loss.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -29,19 +29,19 @@ Terms = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Objective(ABC):
-    """What every objective does: at least fp32 (float64 stays), autocast off, terms detached.
+    """Base of the objectives: at least fp32 (float64 stays), autocast off, terms detached.
 
     Args:
-        group: Process group to gather over, None for the default one.
+        group: Process group to gather over; None for the default group.
     """
 
     group: ProcessGroup | None = field(default=None, kw_only=True)
 
     def __call__(self, features: Features) -> LossOutput:
-        """Return this rank's loss of `features`, whose shapes are the same on every rank.
+        """Return this rank's loss; the features have the same shapes on every rank.
 
         Raises:
-            ConfigError: The objective cannot be computed from such features.
+            ConfigError: The objective cannot be computed from these features.
         """
         with torch.autocast(features.image_features.device.type, enabled=False):
             total, terms = self._compute(_at_least_fp32(features))
@@ -57,7 +57,7 @@ class ClipObjective(Objective):
     """Plain CLIP on every positive slot; with a logit_bias, SigLIP.
 
     total = contrastive (terms: contrastive, and without a logit_bias image_to_text and
-    text_to_image). Hard negatives are not looked at.
+    text_to_image). Hard negatives are ignored.
     """
 
     def _compute(self, features: Features) -> tuple[Tensor, Terms]:
@@ -69,22 +69,22 @@ class ClipObjective(Objective):
 class ClicObjective(Objective):
     """CLIC, arXiv 2505.24424 Eq. 7: a weighted sum of Eq. 4, Eq. 5 and Eq. 6.
 
-    A term whose weight is 0, or whose data is not there (no hard negatives; a single positive),
-    is not computed and is absent from the terms.
+    A term is computed only if its weight is above 0 and the batch has what it needs (hard
+    negatives, a second positive); otherwise it is absent from the terms.
 
     Args:
         contrastive_weight: Weight of Eq. 4 (with a logit_bias, of the sigmoid loss).
         hard_negative_weight: Weight of Eq. 5.
         unimodal_weight: Weight of Eq. 6.
-        hard_negative_positives: Only this many first positives are held against the hard
-            negatives; None means all of them, as published.
-        negative_weights: Relative weight in Eq. 5 of each kind of hard negatives, 1 for those not
-            named; equal weights give the published mean. Where a row has several negatives whose
-            kinds are known, the terms also hold `hard_negative/<kind>`, the plain mean of each.
-        group: Process group to gather over, None for the default one.
+        hard_negative_positives: How many positives, counted from the first, Eq. 5 compares with
+            the hard negatives; None means all of them, as published.
+        negative_weights: Relative weight in Eq. 5 of each kind of hard negatives, 1 by default;
+            equal weights give the published mean. If a row has several negatives of known kinds,
+            the terms also hold `hard_negative/<kind>`, the unweighted mean of each kind.
+        group: Process group to gather over; None for the default group.
 
     Raises:
-        ConfigError: A weight is negative, all are 0, or `hard_negative_positives` or
+        ConfigError: A weight is negative, all weights are 0, or `hard_negative_positives` or
             `negative_weights` cannot work.
     """
 
@@ -95,15 +95,12 @@ class ClicObjective(Objective):
     negative_weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        weights = {
-            name: getattr(self, name)
-            for name in ("contrastive_weight", "hard_negative_weight", "unimodal_weight")
-        }
-        for name, weight in weights.items():
+        for term, weight in self._weights().items():
             if not 0 <= weight < float("inf"):
-                raise ConfigError(f"loss.{name}={weight} must be 0 (term off) or positive")
-        if not any(weights.values()):
-            raise ConfigError(f"{', '.join(f'loss.{n}=0' for n in weights)}: set one above 0")
+                raise ConfigError(f"loss.{term}_weight={weight} must be 0 (term off) or positive")
+        if not any(self._weights().values()):
+            names = ", ".join(f"loss.{term}_weight=0" for term in self._weights())
+            raise ConfigError(f"{names}: set one above 0")
         count = self.hard_negative_positives
         if count is not None and count < 1:
             raise ConfigError(
@@ -122,6 +119,13 @@ class ClicObjective(Objective):
                     f"set it to {off}"
                 )
 
+    def _weights(self) -> dict[str, float]:
+        return {
+            "contrastive": self.contrastive_weight,
+            "hard_negative": self.hard_negative_weight,
+            "unimodal": self.unimodal_weight,
+        }
+
     def _compute(self, features: Features) -> tuple[Tensor, Terms]:
         terms: Terms = {}
         if self.contrastive_weight:
@@ -131,12 +135,7 @@ class ClicObjective(Objective):
         if self.unimodal_weight and features.positive_features.shape[1] > 1:
             first, second = features.positive_features[:, :2].unbind(1)
             terms["unimodal"] = unimodal_loss(first, second)
-        weights = {
-            "contrastive": self.contrastive_weight,
-            "hard_negative": self.hard_negative_weight,
-            "unimodal": self.unimodal_weight,
-        }
-        parts = [weight * terms[name] for name, weight in weights.items() if name in terms]
+        parts = [w * terms[name] for name, w in self._weights().items() if name in terms]
         if not parts:
             raise ConfigError(
                 "loss.contrastive_weight=0 leaves nothing to minimise on a batch without hard "
@@ -145,7 +144,7 @@ class ClicObjective(Objective):
         return torch.stack(parts).sum(), terms
 
     def _hard_negative(self, features: Features, negatives: Tensor) -> Terms:
-        """Return Eq. 5 and, where the slots have names, the part of each kind."""
+        """Return Eq. 5 and, if the slots have names, the mean of each kind."""
         positives = features.positive_features
         count = self.hard_negative_positives
         if count is not None and count > positives.shape[1]:
@@ -159,7 +158,7 @@ class ClicObjective(Objective):
         world = distributed.world_size(self.group)
 
         def mean(slots: Iterable[float]) -> Tensor:
-            # Filled on the device: a copy from the CPU would wait for the GPU.
+            # Filled on the device, because a copy from the CPU would wait for the GPU.
             weights = torch.stack([negatives.new_full((), weight) for weight in slots])
             total = (weights * valid).sum()
             return hard_negative_loss(
@@ -198,7 +197,7 @@ class SoftmaxNegativesObjective(Objective):
             terms = _contrastive(features, self.group)
             return terms["contrastive"], terms
         first = _first_row(features, self.group)
-        # As bytes: gloo does not gather booleans on every supported version of torch.
+        # As bytes, because gloo does not gather booleans in every supported version of torch.
         mask = distributed.all_gather(_mask(features, negatives).byte(), self.group).bool()
         to_text = image_to_text_with_negatives(
             features.image_features,
@@ -213,7 +212,7 @@ class SoftmaxNegativesObjective(Objective):
 
 
 def _contrastive(features: Features, group: ProcessGroup | None) -> Terms:
-    """Return CLIC Eq. 4 with its two directions, or the sigmoid loss of a model with a bias."""
+    """Return CLIC Eq. 4 and its two directions, or the sigmoid loss if there is a logit_bias."""
     captions = distributed.all_gather(features.positive_features, group)
     first = _first_row(features, group)
     images, scale, bias = features.image_features, features.logit_scale, features.logit_bias
@@ -227,7 +226,7 @@ def _contrastive(features: Features, group: ProcessGroup | None) -> Terms:
 def _with_text_to_image(
     to_text: Tensor, features: Features, first: int, group: ProcessGroup | None
 ) -> Terms:
-    """Return the symmetric loss whose image-to-text half is `to_text`, and both halves."""
+    """Return the symmetric loss and its two halves, given the image-to-text half."""
     images = distributed.all_gather(features.image_features, group)
     to_image = text_to_image(features.positive_features, images, features.logit_scale, first)
     return {
@@ -238,25 +237,25 @@ def _with_text_to_image(
 
 
 def _first_row(features: Features, group: ProcessGroup | None) -> int:
-    """Return where this rank's rows begin among the rows of all ranks."""
+    """Return the index of this rank's first row among the rows of all ranks."""
     return distributed.rank(group) * features.image_features.shape[0]
 
 
 def _mask(features: Features, negatives: Tensor) -> Tensor:
-    """Return which negatives are valid, bool [B, K]: all of them where no mask is given."""
+    """Return which negatives are valid, bool [B, K]; without a mask, all of them."""
     if features.negative_mask is not None:
         return features.negative_mask.bool()
     return torch.ones(negatives.shape[:2], dtype=torch.bool, device=negatives.device)
 
 
 def _at_least_fp32(features: Features) -> Features:
-    """Return the features in one dtype, the widest of theirs and fp32, missing negatives zeroed.
+    """Return the features in one dtype, their widest and at least fp32, with masked rows zeroed.
 
-    What stands in place of a missing negative may be anything: zero times a NaN would be a NaN
-    in the gradients, though the mask keeps it out of the losses.
+    Masked negatives may hold anything. A NaN there would reach the gradients as 0 * NaN, even
+    though the mask keeps it out of the losses.
     """
-    given = {f.name: getattr(features, f.name) for f in fields(features)}
-    floats = {n: v for n, v in given.items() if isinstance(v, Tensor) and v.is_floating_point()}
+    given = vars(features).items()
+    floats = {n: v for n, v in given if isinstance(v, Tensor) and v.is_floating_point()}
     dtype = torch.float32
     for value in floats.values():
         dtype = torch.promote_types(dtype, value.dtype)

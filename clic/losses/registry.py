@@ -1,7 +1,8 @@
 """The objectives by name: what each needs of a batch and a model, and which settings it reads.
 
 The trainer, the checks of the settings and `clic-train --help` read this table, so an objective
-that has an entry here can be used. Nothing here imports torch: settings are checked without it.
+can be used once it has an entry here. Settings are checked without torch, so nothing here
+imports it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 KINDS = ("composite", "single")  # those of `clic.types`, which imports torch
 NEGATIVES = "false captions"
 SECOND_POSITIVE = "a second true caption"
-SOFTMAX = "a softmax"  # which a model with a logit_bias (sigmoid loss) has not
+SOFTMAX = "a softmax"  # a model with a logit_bias has the sigmoid loss instead
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,14 @@ class Entry:
     """An objective that `loss.composite` and `loss.single` can name.
 
     Attributes:
-        home: Where the class is, ``module:Class``; it is imported when it is made.
+        home: Location of the class, ``module:Class``, imported on first use.
         about: What it minimises, in a few words.
-        needs: `NEGATIVES`, `SECOND_POSITIVE` and `SOFTMAX`, each with the weight among the
-            settings whose 0 does without it, None where nothing does.
-        reads: Settings of `loss` that it takes, each under the name of its argument.
-        kinds: Kinds of batch that it can train on.
+        needs: Any of `NEGATIVES`, `SECOND_POSITIVE` and `SOFTMAX`, each with the weight setting
+            whose 0 removes the need, or None if nothing does.
+        reads: The settings of `loss` that it takes, under the names of its arguments.
+        kinds: The kinds of batch that it can train on.
+        contrastive_weight: The weight setting whose 0 removes the comparison of each image with
+            the other images of the batch; None if nothing does.
     """
 
     home: str
@@ -38,21 +41,29 @@ class Entry:
     needs: Mapping[str, str | None]
     reads: tuple[str, ...] = ()
     kinds: tuple[str, ...] = KINDS
+    contrastive_weight: str | None = None
 
     def __call__(self, **arguments: Any) -> Objective:
-        """Return the objective with these arguments, those of its class."""
+        """Return the objective with the given arguments of its class."""
         module, name = self.home.split(":")
         made: Objective = getattr(import_module(module), name)(**arguments)
         return made
 
     def of(self, loss: object) -> Objective:
-        """Return the objective as the settings of `loss` say."""
+        """Return the objective that the settings of `loss` describe."""
         return self(**{name: getattr(loss, name) for name in self.reads})
 
     def needs_now(self, what: str, loss: object) -> bool:
-        """Return whether it needs `what` with the weights that the settings of `loss` have."""
-        weight = self.needs.get(what)
-        return what in self.needs and (weight is None or getattr(loss, weight) > 0)
+        """Return whether the objective needs `what` with the weights in `loss`."""
+        return what in self.needs and _above_zero(self.needs[what], loss)
+
+    def is_contrastive(self, loss: object) -> bool:
+        """Return whether the objective compares the images of a batch, with the given weights."""
+        return _above_zero(self.contrastive_weight, loss)
+
+
+def _above_zero(weight: str | None, loss: object) -> bool:
+    return weight is None or getattr(loss, weight) > 0
 
 
 OBJECTIVES: dict[str, Entry] = {
@@ -73,6 +84,7 @@ OBJECTIVES: dict[str, Entry] = {
             "negative_weights",
         ),
         kinds=("composite",),
+        contrastive_weight="contrastive_weight",
     ),
     "softmax_negatives": Entry(
         home="clic.losses.objectives:SoftmaxNegativesObjective",

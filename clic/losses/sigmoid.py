@@ -12,10 +12,10 @@ from clic.losses.contrastive import caption_logits
 def sigmoid_loss(
     images: Tensor, captions: Tensor, logit_scale: Tensor, logit_bias: Tensor, first: int
 ) -> Tensor:
-    """Return the loss of telling own pairs from all other pairs, one by one.
+    """Return the binary loss of telling matching pairs from all other pairs.
 
     L = -1/(P B) sum_p sum_b sum_n log sigmoid( z_{bn} (logit_scale cos(u_b, v_{n,p}) + bias) ),
-    z = 1 for the own caption and -1 otherwise, n over the captions of slot p of all ranks.
+    z = 1 for the matching caption and -1 otherwise, n over the captions of slot p of all ranks.
 
     Args:
         images: [B, D] of this rank, unit norm.

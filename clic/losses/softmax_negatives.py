@@ -16,17 +16,17 @@ def image_to_text_with_negatives(
     logit_scale: Tensor,
     first: int,
 ) -> Tensor:
-    """Return the InfoNCE loss of images that pick their caption among all captions and negatives.
+    """Return the InfoNCE loss from images to captions, with all negatives among the candidates.
 
     L = -1/(P B) sum_p sum_b log( e^{s(u_b, v_{b,p})}
         / (sum_n e^{s(u_b, v_{n,p})} + sum_m e^{s(u_b, h_m)}) ), s = logit_scale * cosine,
     n over the captions of slot p and m over the hard negatives of all ranks. The other direction
-    is plain CLIP's: a hard negative never looks for an image.
+    is plain CLIP's, because a hard negative has no image of its own.
 
     Args:
         images: [B, D] of this rank, unit norm.
         captions: [W * B, P, D] of all ranks, unit norm.
-        negatives: [W * B, K, D] of all ranks, unit norm where there is one.
+        negatives: [W * B, K, D] of all ranks, unit norm where the mask is True.
         mask: bool [W * B, K], True where there is a negative.
         logit_scale: Scalar, already exponentiated.
         first: This rank's first row among the candidates, `rank * B`.

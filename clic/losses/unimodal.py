@@ -1,4 +1,4 @@
-"""Two true captions of one image drawn together: CLIC Eq. 6 (arXiv 2505.24424)."""
+"""The distance between two true captions of one image: CLIC Eq. 6 (arXiv 2505.24424)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ def unimodal_loss(first: Tensor, second: Tensor) -> Tensor:
 
     L = 1/B sum_b || v_{b,1} - v_{b,2} ||_2^2
 
-    Nothing is gathered: with equal B, the mean of the ranks' losses is the mean over all images.
+    Nothing is gathered; as B is equal on all ranks, the mean of their losses is the mean over all
+    images.
 
     Args:
         first: [B, D], unit norm, features of p1.

@@ -1,14 +1,21 @@
-"""open_clip's models in and out: sources, building, saving, freezing, features."""
+"""Models of open_clip and Hugging Face: a name in, a `ClipModel`, its features or a folder out.
 
+Read `source` (what a name means), `loading` (building it), `towers` (training it), `encoder` and
+`fast_inference` (using it) and `saving`; then the formats: `hugging_face`, `weight_files`, and
+`trust` for files that could run code.
+"""
+
+from clic.models.fast_inference import PooledImages, PooledTexts
 from clic.models.loading import ClipModel, Preprocess, build, create, tokenizer_of
-from clic.models.pooled import PooledImages, PooledTexts
 from clic.models.saving import identity, save, weights_sha256, whole_folder, write_files, writing
 from clic.models.source import INCLUDED, PACKAGED, ModelSource, filled, resolve
 from clic.models.towers import (
     FeatureExtractor,
+    LossModule,
     TextEncoder,
     Trained,
     enable_grad_checkpointing,
+    evaluation_mode,
     freeze,
     reached,
     set_mode,
@@ -21,6 +28,7 @@ __all__ = [
     "PACKAGED",
     "ClipModel",
     "FeatureExtractor",
+    "LossModule",
     "ModelSource",
     "PooledImages",
     "PooledTexts",
@@ -31,6 +39,7 @@ __all__ = [
     "check_numbers",
     "create",
     "enable_grad_checkpointing",
+    "evaluation_mode",
     "filled",
     "freeze",
     "identity",

@@ -1,4 +1,4 @@
-"""A model ready for use: images and captions in, unit-norm features out."""
+"""A model for inference: images and captions in, unit-norm features out."""
 
 from __future__ import annotations
 
@@ -23,69 +23,65 @@ from clic.errors import DataError, pick
 from clic.models import ClipModel
 
 ImageLike = Image.Image | str | Path | bytes | np.ndarray
-AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-PRECISIONS = {"auto": None, **AUTOCAST}
-TOKENS_KEPT = 1 << 17  # texts whose token ids are remembered: some 60 MB
+PRECISIONS = {"auto": None, "fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+TOKENS_KEPT = 1 << 17
+"""Texts whose token ids are cached, about 60 MB."""
 DECODE = "exact"
-"""Benchmarks are decoded as PIL does it, whatever training does."""
-
+"""Inference decodes images as PIL does, whatever training does."""
 FEATURES = 1
-"""Changes when the same tower and the same input would give other features than before."""
+"""Version of the features; raised when the same tower and input give different ones."""
 
 
 class Encoder:
     """Encodes images and captions with a CLIP-like model.
 
     Args:
-        clip: The model; it is used as it stands and put back into the mode it was in.
-        batch_size: Images that are encoded at once, and texts where they are padded.
+        clip: The model; each call restores the mode (training or evaluation) that it was in.
+        batch_size: Images per forward pass, and texts if they are padded.
         precision: `fp32`; `bf16` or `fp16` to encode under autocast; `auto` for fp16 on CUDA, whose
-            three more bits of cosines keep more of the papers' digits than bf16, and else fp32.
+            cosines have three more bits than those of bf16, and fp32 elsewhere.
 
     Raises:
         ConfigError: `precision` is unknown.
     """
 
     texts_at_once = 2048
-    """Captions that are worth handing over together: those that begin alike share work."""
+    """Captions worth passing in one call, as those that begin alike share work."""
 
     def __init__(self, clip: ClipModel, batch_size: int = 128, precision: str = "fp32") -> None:
-        self._autocast = pick(PRECISIONS, precision, "precision")
+        pick(PRECISIONS, precision, "precision")
         if precision == "auto":
             precision = "fp16" if clip.device.type == "cuda" else "fp32"
-            self._autocast = AUTOCAST[precision]
-        self.clip = clip
-        self.batch_size = batch_size
-        self.precision = precision
+        self.clip, self.batch_size, self.precision = clip, batch_size, precision
         self._pooled_images = models.PooledImages(clip.model)
         self._pooled_texts = models.PooledTexts(clip.model)
-        # Keys are asked for before features are, so each text is tokenized once.
+        # `text_key` is called before `encode_text`, so each text is tokenized once.
         self._tokens = lru_cache(maxsize=TOKENS_KEPT)(self._tokenize)
 
     @property
     def device(self) -> torch.device:
-        """Where the model runs."""
+        """The model's device."""
         return self.clip.device
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What the model is: name, architecture, hash of the weights, sizes."""
+        """Name, architecture, sizes and hashes of the weights."""
         return models.identity(self.clip)
 
     @cached_property
     def image_key(self) -> tuple[Any, ...]:
-        """What decides the image features: models of equal keys encode images alike."""
+        """Everything that image features depend on: models with equal keys encode alike."""
         vision = json.dumps(self.identity["architecture"], sort_keys=True)
         return self.identity["vision_sha256"], vision, self.clip.preprocess, DECODE, *self._numerics
 
     @property
     def image_tower_key(self) -> tuple[Any, ...]:
-        """What decides an image's features beside the image; the cache's name for the tower."""
+        """Key of the image tower in the cache of features."""
         return self.image_key
 
     @cached_property
     def text_tower_key(self) -> tuple[Any, ...]:
-        """What decides a text's features beside its tokens."""
+        """Key of the text tower in the cache of features."""
         text = json.dumps(self.identity["architecture"], sort_keys=True)
         return self.identity["text_sha256"], text, *self._numerics
 
@@ -95,11 +91,11 @@ class Encoder:
         return self.precision, self.device.type, FEATURES, *versions
 
     def text_key(self, caption: str) -> tuple[int, ...]:
-        """Return what the text tower sees of a caption: captions of equal keys are one text."""
+        """Return the token ids of a caption: captions with equal keys have equal features."""
         return tuple(self._tokens(caption).tolist())
 
     def prepare_image(self, image: ImageLike) -> np.ndarray:
-        """Decode and resize an image; may run in several threads at once.
+        """Decode and resize an image; safe to call from several threads.
 
         Args:
             image: A PIL image, a path, encoded bytes or a uint8 [H, W, 3] RGB array.
@@ -120,7 +116,7 @@ class Encoder:
         )
 
     def encode_prepared(self, pixels: Sequence[np.ndarray]) -> Tensor:
-        """Encode what `prepare_image` returned; float32 [N, D] on the CPU, unit norm."""
+        """Encode the results of `prepare_image`: float32 [N, D] on the CPU, unit norm."""
         preprocess = self.clip.preprocess
         parts = []
         for start in range(0, len(pixels), self.batch_size):
@@ -150,18 +146,11 @@ class Encoder:
         return self._joined(parts)
 
     def encode_text(self, captions: Sequence[str]) -> Tensor:
-        """Encode captions exactly as they are given.
-
-        Args:
-            captions: N texts.
-
-        Returns:
-            float32 [N, D] on the CPU, unit norm.
-        """
+        """Encode N captions without changing them; float32 [N, D] on the CPU, unit norm."""
         packed = self._pooled_texts.packed
         at_once = self.texts_at_once if packed else self.batch_size
         ids = [self._tokens(caption) for caption in captions]
-        # Beside each other those that begin alike; or those of like length, which are padded.
+        # Packs group texts that begin alike; padding groups texts of similar length.
         keys = [row.tolist() if packed else [np.count_nonzero(row)] for row in ids]
         order = sorted(range(len(ids)), key=keys.__getitem__)
         parts = []
@@ -175,7 +164,7 @@ class Encoder:
         return result
 
     def similarity(self, images: Sequence[ImageLike], captions: Sequence[str]) -> Tensor:
-        """Return the cosine of each image with each caption, float32 [N images, M captions]."""
+        """Return the cosine of each image and caption, float32 [N images, M captions]."""
         return self.encode_image(images) @ self.encode_text(captions).T
 
     def _tokenize(self, caption: str) -> np.ndarray:
@@ -187,19 +176,13 @@ class Encoder:
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
-        model = self.clip.model
-        modes = [(module, module.training) for module in model.modules()]
-        model.eval()
-        dtype = self._autocast
-        try:
-            with (
-                torch.inference_mode(),
-                torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None),
-            ):
-                yield
-        finally:
-            for module, training in modes:
-                module.training = training
+        dtype = PRECISIONS[self.precision]
+        with (
+            models.evaluation_mode(self.clip.model),
+            torch.inference_mode(),
+            torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None),
+        ):
+            yield
 
 
 def load(
@@ -209,7 +192,7 @@ def load(
     batch_size: int = 128,
     quick_gelu: bool | None = None,
 ) -> Encoder:
-    """Load a model for use.
+    """Load a model for inference.
 
     Args:
         name: `ViT-B-32:openai`, `local-dir:PATH`, `hf-hub:ORG/NAME`, `shapes-base`, or the path of
@@ -217,8 +200,8 @@ def load(
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: See `Encoder`; the weights stay fp32.
         batch_size: See `Encoder`.
-        quick_gelu: Whether the weights file of `ViT-B-32:FILE` was trained with QuickGELU; the
-            names `ViT-B-32-quickgelu:FILE` and `ViT-B-32-gelu:FILE` say the same.
+        quick_gelu: Whether the weights file of `ViT-B-32:FILE` was trained with QuickGELU, which
+            the names `ViT-B-32-quickgelu:FILE` and `ViT-B-32-gelu:FILE` can say instead.
 
     Raises:
         ModelError: There is no such model.

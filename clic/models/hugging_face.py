@@ -1,7 +1,8 @@
 """A Hugging Face CLIP folder (`CLIPModel` of transformers) as an open_clip model.
 
-Only the two files are read, transformers is not needed. The same tensors have other names there:
-queries, keys and values apart, projections transposed. Features agree up to rounding.
+transformers is not needed: its config and weights are read directly. The tensors have other names
+there, queries, keys and values are separate, and projections are transposed. Features agree up to
+rounding.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ import torch
 from torch import Tensor
 
 from clic.errors import ModelError, pick
-from clic.models import weight_files as file_weights
+from clic.models import weight_files
+from clic.runs import HUGGING_FACE_CONFIG as CONFIG_FILE
+from clic.runs import HUGGING_FACE_WEIGHTS
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-SHARDS_FILE = "model.safetensors.index.json"
+WEIGHTS_FILE, SHARDS_FILE = HUGGING_FACE_WEIGHTS
 PREPROCESSOR_FILE = "preprocessor_config.json"
 TOKENIZER_FILE = "tokenizer_config.json"
 
-# What a config leaves out is as in OpenAI's ViT-B/32, to the library that wrote it.
+# Defaults of transformers, those of OpenAI's ViT-B/32.
 _COMMON = {
     "num_hidden_layers": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
 }  # fmt: skip
@@ -37,7 +38,7 @@ _VISION = {
 }  # fmt: skip
 _VOCABULARY = 49408
 _END = 49407
-_LEGACY_END = 2  # configs of that number mean the highest token id, which is the end-of-text token
+_LEGACY_END = 2  # older configs; stands for the highest token id, the end-of-text token
 _QUICK_GELU = {"quick_gelu": True, "gelu": False}
 _INTERPOLATION = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
 _TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
@@ -64,26 +65,20 @@ _TRANSPOSED = {
     "visual_projection.weight": "visual.proj",
 }
 _TOWERS = {"text_model": "transformer", "vision_model": "visual.transformer"}
-_BUFFERS = ("embeddings.position_ids",)  # of older files; numbers from 0
-
-
-def is_folder(folder: Path) -> bool:
-    """Return whether `folder` looks like one of Hugging Face's: a config and safetensors."""
-    weights = ((folder / name).is_file() for name in (WEIGHTS_FILE, SHARDS_FILE))
-    return (folder / CONFIG_FILE).is_file() and any(weights)
+_BUFFERS = ("embeddings.position_ids",)  # only in older files
 
 
 def architecture(folder: Path) -> dict[str, Any]:
     """Return open_clip's `model_cfg` of a folder.
 
     Raises:
-        ModelError: It holds another kind of model, or one that open_clip's CLIP cannot be.
+        ModelError: It holds another kind of model, or one that open_clip's CLIP cannot represent.
     """
     path = folder / CONFIG_FILE
     config = _read(path)
     if config.get("model_type") != "clip":
         raise ModelError(
-            f"{path}: model_type={config.get('model_type')!r} is no CLIP; give a folder of 'clip'"
+            f"{path}: model_type={config.get('model_type')!r} is not a CLIP; use one of 'clip'"
         )
     text = {**_TEXT, **config.get("text_config", {}), **(config.get("text_config_dict") or {})}
     vision = {
@@ -99,9 +94,13 @@ def architecture(folder: Path) -> dict[str, Any]:
         ("vocab_size", text["vocab_size"], _VOCABULARY),
     ):
         if value != only:
-            raise ModelError(f"{path}: {name}={value}, and only {only} is supported; take another")
+            raise ModelError(
+                f"{path}: {name}={value}, and only {only} is supported; use another model"
+            )
     if len(quick) > 1:
-        raise ModelError(f"{path}: the towers differ in hidden_act; open_clip has one for both")
+        raise ModelError(
+            f"{path}: the towers differ in hidden_act; open_clip has one activation for both"
+        )
     _check_tokenizer(folder)
     end = text["eos_token_id"]
     pooling = {} if end in (_LEGACY_END, _END) else {"pool_type": "eos", "eos_id": end}
@@ -125,10 +124,10 @@ def architecture(folder: Path) -> dict[str, Any]:
 
 
 def preprocess(folder: Path, image_size: int) -> dict[str, Any]:
-    """Return open_clip's `preprocess_cfg` of a folder; without a file, OpenAI's.
+    """Return open_clip's `preprocess_cfg` of a folder; OpenAI's, if it has no such file.
 
     Raises:
-        ModelError: Images are prepared in a way that open_clip does not have.
+        ModelError: open_clip does not support this preprocessing.
     """
     path = folder / PREPROCESSOR_FILE
     if not path.is_file():
@@ -140,12 +139,12 @@ def preprocess(folder: Path, image_size: int) -> dict[str, Any]:
     if config.get("do_center_crop", True):
         sides |= set(crop.values()) if isinstance(crop, dict) else {crop}
     elif shortest:
-        sides.add(None)  # the longer side would stay longer
+        sides.add(None)  # the longer side would keep its length
     switched_off = [name for name in ("do_resize", "do_normalize") if not config.get(name, True)]
     if sides != {image_size} or switched_off:
         what = ", ".join(switched_off) or f"size={size}, crop_size={crop}"
         raise ModelError(
-            f"{path}: {what} does not make images of {image_size} x {image_size}; mend the file"
+            f"{path}: {what} does not make images of {image_size} x {image_size}; fix the file"
         )
     found: dict[str, Any] = {
         "size": image_size,
@@ -164,34 +163,30 @@ def weights(folder: Path) -> dict[str, Tensor]:
     """Return the weights under open_clip's names, in fp32.
 
     Raises:
-        ModelError: A file is missing or broken, or a tensor has a name that CLIP's have not.
+        ModelError: A file is missing or damaged, or a tensor is not one of CLIP's.
     """
     found: dict[str, Tensor] = {}
     apart: dict[str, dict[str, Tensor]] = {}
     for name, value in _tensors(folder).items():
-        value = value.float()
         if name.endswith(_BUFFERS):
             continue
-        if name in _TRANSPOSED:
-            found[_TRANSPOSED[name]] = value.T.contiguous()
-        elif name in _SINGLE:
-            found[_SINGLE[name]] = value
+        target, part = _renamed(name)
+        value = value.float().T.contiguous() if name in _TRANSPOSED else value.float()
+        if part is None:
+            found[target] = value
         else:
-            target, part = _renamed(name)
-            if part is None:
-                found[target] = value
-            else:
-                apart.setdefault(target, {})[part] = value
+            apart.setdefault(target, {})[part] = value
     for target, parts in apart.items():
-        lacking = [f"{part}_proj" for part in "qkv" if part not in parts]
-        if lacking:
-            raise ModelError(f"{folder}: {', '.join(lacking)} of {target} is missing")
+        if missing := [f"{part}_proj" for part in "qkv" if part not in parts]:
+            raise ModelError(f"{folder}: {', '.join(missing)} of {target} is missing")
         found[target] = torch.cat([parts[part] for part in "qkv"])
     return found
 
 
 def _renamed(name: str) -> tuple[str, str | None]:
-    """Return open_clip's name of a tensor, and `q`, `k` or `v` where it is a third of one."""
+    """Return open_clip's name of a tensor, and `q`, `k` or `v` if it is a third of that."""
+    if name in _SINGLE or name in _TRANSPOSED:
+        return _SINGLE.get(name) or _TRANSPOSED[name], None
     module, _, kind = name.rpartition(".")
     if module in _NORMS:
         return f"{_NORMS[module]}.{kind}", None
@@ -204,7 +199,7 @@ def _renamed(name: str) -> tuple[str, str | None]:
         part = inner.removeprefix("self_attn.").removesuffix("_proj")
         if part in ("q", "k", "v") and inner == f"self_attn.{part}_proj":
             return f"{block}.attn.in_proj_{kind}", part
-    raise ModelError(f"tensor {name!r} is none of CLIP's; is the folder a CLIPModel's?")
+    raise ModelError(f"tensor {name!r} is not one of CLIP's; is this the folder of a CLIPModel?")
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
@@ -215,14 +210,14 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
     for name in names:
         if PurePath(name).name != name:
             raise ModelError(f"{folder / SHARDS_FILE}: {name!r} lies outside the folder")
-        found.update(file_weights.read(folder / name))
+        found.update(weight_files.read(folder / name))
     return found
 
 
 def _sizes(part: dict[str, Any]) -> dict[str, Any]:
     width, hidden = part["hidden_size"], part["intermediate_size"]
     ratio = hidden / width
-    if int(width * ratio) != hidden:  # rounded down: open_clip takes the whole part
+    if int(width * ratio) != hidden:  # open_clip rounds the product down
         ratio = math.nextafter(ratio, math.inf)
     sizes = {"width": width, "layers": part["num_hidden_layers"], "mlp_ratio": ratio}
     if part["layer_norm_eps"] != _COMMON["layer_norm_eps"]:
@@ -232,8 +227,8 @@ def _sizes(part: dict[str, Any]) -> dict[str, Any]:
 
 def _check_tokenizer(folder: Path) -> None:
     path = folder / TOKENIZER_FILE
-    name = _read(path).get("tokenizer_class", _TOKENIZERS[0]) if path.is_file() else _TOKENIZERS[0]
-    if name not in _TOKENIZERS:
+    name = _read(path).get("tokenizer_class") if path.is_file() else None
+    if name not in (None, *_TOKENIZERS):
         raise ModelError(f"{path}: tokenizer_class={name!r}; only CLIP's tokenizer is supported")
 
 

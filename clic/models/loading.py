@@ -1,7 +1,4 @@
-"""A CLIP-like model with what belongs to it, made by open_clip.
-
-The Hugging Face hub, where it cannot be reached: what is on disk is used at once.
-"""
+"""A CLIP-like model built by open_clip, with its tokenizer and preprocessing."""
 
 from __future__ import annotations
 
@@ -31,11 +28,11 @@ Tokenizer = Callable[[list[str]], Tensor]
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How an image becomes the vision tower's input.
+    """Preprocessing of an image for the vision tower.
 
     Attributes:
         size: Side S of the square input in pixels.
-        mean: Mean of each channel, of pixels in 0 to 1.
+        mean: Mean of each channel, for pixel values from 0 to 1.
         std: Standard deviation of each channel.
         interpolation: `bicubic` or `bilinear`.
         resize_mode: `shortest` (then centre crop), `squash` or `longest` (then black bars).
@@ -55,8 +52,8 @@ class ClipModel:
     Attributes:
         model: open_clip's module (CLIP or CustomTextCLIP).
         tokenizer: list of N captions -> int64 [N, L].
-        preprocess: What its vision tower expects.
-        source: Where it came from.
+        preprocess: The preprocessing of its images.
+        source: The origin of its architecture and weights.
     """
 
     model: OpenClip
@@ -71,7 +68,7 @@ class ClipModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.model.parameters()).device
 
 
@@ -86,7 +83,7 @@ def create(
     Args:
         name: See `resolve`.
         pretrained: See `resolve`; None leaves the weights random (torch's global seed).
-        device: Where the weights go.
+        device: Device of the weights.
         quick_gelu: See `resolve`.
 
     Raises:
@@ -126,8 +123,8 @@ def _build(source: ModelSource, device: torch.device | str) -> ClipModel:
         load_weights=not own,
         require_pretrained=not own,
         pretrained_text=False,
-        force_quick_gelu=quick_gelu,  # spares a tag the warning that it was trained with it
-        quick_gelu=quick_gelu,  # alone would do, and can switch it off
+        quick_gelu=quick_gelu,
+        force_quick_gelu=quick_gelu,  # only silences a warning about tags trained with it
         device=device,
     )
     if source.weights_file is not None:
@@ -136,7 +133,7 @@ def _build(source: ModelSource, device: torch.device | str) -> ClipModel:
 
 
 def _load(model: OpenClip, file: Path) -> None:
-    """Load a weights file, as open_clip's `load_checkpoint` does with one that it reads itself."""
+    """Load a weights file as open_clip's `load_checkpoint` does, but read by `weight_files`."""
     from open_clip import factory
 
     if file.suffix in (".npz", ".npy"):  # of big_vision
@@ -145,8 +142,8 @@ def _load(model: OpenClip, file: Path) -> None:
     state = weights.read(file)
     if any(name.startswith(("text_model.", "vision_model.")) for name in state):
         raise ModelError(
-            f"{file} has Hugging Face's names of tensors; name its folder, with config.json beside "
-            "the file, as the model"
+            f"{file} has the tensor names of Hugging Face; give its folder, with config.json next "
+            "to the file, as the model"
         )
     state = factory.convert_state_dict(model, state)
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
@@ -158,7 +155,7 @@ def _load(model: OpenClip, file: Path) -> None:
     if "logit_bias" not in state and getattr(model, "logit_bias", None) is not None:
         state["logit_bias"] = torch.zeros_like(model.logit_bias)
     position_ids = "text.transformer.embeddings.position_ids"
-    if position_ids in state and position_ids not in model.state_dict():  # of older transformers
+    if position_ids in state and position_ids not in model.state_dict():  # older transformers
         del state[position_ids]
     factory.resize_pos_embed(state, model)
     factory.resize_text_pos_embed(state, model)
@@ -166,7 +163,7 @@ def _load(model: OpenClip, file: Path) -> None:
 
 
 def tokenizer_of(source: ModelSource) -> Tokenizer:
-    """Return the tokenizer of a model that need not be built."""
+    """Return the tokenizer of a model without building the model."""
     import open_clip
 
     if source.hugging_face_folder is not None:
@@ -192,63 +189,65 @@ def _from_hugging_face(source: ModelSource, folder: Path, device: torch.device |
 
 
 def _not_built(source: ModelSource, error: Exception) -> ModelError:
-    # A state dict that does not fit lists every tensor: the first few say enough.
-    if "trust_remote_code" in str(error):  # transformers advises to run it
+    if "trust_remote_code" in str(error):  # transformers' own message advises to run it
         return ModelError(
             f"the text tower or tokenizer of {source.name!r} brings its own code, which is not run "
-            "here; take a model that does with transformers' own classes"
+            "here; use a model of transformers' own classes"
         )
+    # A mismatch of the state dict lists every tensor; the beginning is enough.
     reason = textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" ...")
     remedy = ""
     if "download" in reason:
         remedy = (
-            "; check the network, or fetch the weights elsewhere and give the file as ARCH:FILE "
+            "; check the network, or download the weights elsewhere and give the file as ARCH:FILE "
             "(clic-train: model.pretrained=FILE; a folder as local-dir:PATH)"
         )
     weights = source.pretrained or "random weights"
     return ModelError(f"model {source.name!r} ({weights}) could not be built: {reason}{remedy}")
 
 
-_EXPECTED = "No pretrained weights loaded"  # open_clip builds, and the file is read here
-_told: set[str] = set()
+_EXPECTED = "No pretrained weights loaded"  # open_clip only builds the model; we load the file
+_warned: set[str] = set()
 
 
-def _tell(record: logging.LogRecord) -> bool:
-    """Show a warning of open_clip once; its errors are raised, and told as such."""
+def _warn_once(record: logging.LogRecord) -> bool:
+    """Print a warning of open_clip once; its errors are raised as well, so they are dropped."""
     text = record.getMessage()
-    if record.levelno == logging.WARNING and _EXPECTED not in text and text not in _told:
-        _told.add(text)
+    if record.levelno == logging.WARNING and _EXPECTED not in text and text not in _warned:
+        _warned.add(text)
         print(f"open_clip: {text}", file=sys.stderr)
     return False
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence open_clip and the hub's client, but for open_clip's warnings."""
+    """Silence the loggers of open_clip and the hub's client, except for open_clip's warnings."""
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
     hub.setLevel(logging.CRITICAL)
-    logging.root.addFilter(_tell)  # open_clip logs to the root
+    logging.root.addFilter(_warn_once)  # open_clip logs to the root logger
     try:
         yield
     finally:
-        logging.root.removeFilter(_tell)
+        logging.root.removeFilter(_warn_once)
         hub.setLevel(level)
 
 
 def _preprocess_of(model: OpenClip) -> Preprocess:
     config = model.visual.preprocess_cfg
     size = config["size"]
-    side = size if isinstance(size, int) else size[0]
-    if not isinstance(size, int) and len(set(size)) > 1:
-        raise ModelError(f"the vision tower's input of {size} pixels is not square; take another")
+    sides = {size} if isinstance(size, int) else set(size)
+    if len(sides) > 1:
+        raise ModelError(
+            f"the vision tower's input of {size} pixels is not square; use another model"
+        )
     if config.get("resize_mode") == "longest" and config.get("fill_color", 0):
         raise ModelError(
             f"the model's preprocess_cfg asks for fill_color={config['fill_color']} around images; "
             "only black bars (0) are supported"
         )
     return Preprocess(
-        size=side,
+        size=sides.pop(),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         interpolation=config.get("interpolation", "bicubic"),
@@ -262,11 +261,11 @@ SECONDS = 3.0
 
 
 def go_offline_if_unreachable() -> None:
-    """Set HF_HUB_OFFLINE where the hub's host does not answer, before its client is imported.
+    """Set HF_HUB_OFFLINE if the hub does not answer, before its client is imported.
 
-    The client would otherwise try for about a minute before it looks at what was downloaded
-    earlier, or gives up. Nothing is done where the variable is set, where a proxy stands between,
-    or where the client was imported already and has read its settings.
+    The client would otherwise try for about a minute before it uses earlier downloads or gives
+    up. Nothing is done if the variable is set, if there is a proxy, or if the client has already
+    been imported and has read its settings.
     """
     if OFFLINE in os.environ or getproxies() or "huggingface_hub.constants" in sys.modules:
         return
@@ -277,7 +276,7 @@ def go_offline_if_unreachable() -> None:
     except OSError:
         os.environ[OFFLINE] = "1"
         print(
-            f"{address.hostname} cannot be reached, so only models on this disk are looked for "
+            f"{address.hostname} cannot be reached, so only models on this disk are used "
             f"({OFFLINE}=1)",
             file=sys.stderr,
         )

@@ -1,7 +1,4 @@
-"""Models written as open_clip folders, whole or not at all.
-
-What a model is, told from its weights.
-"""
+"""Models saved as open_clip folders, atomically, and the identity of a model by its weights."""
 
 from __future__ import annotations
 
@@ -26,14 +23,14 @@ from clic.models.towers import SCALARS, VISION_PREFIX
 
 
 def save(clip: ClipModel, folder: Path) -> Path:
-    """Write a model as an open_clip folder, which `local-dir:PATH` and a hub push understand.
+    """Save a model as an open_clip folder, which `local-dir:PATH` and a hub push understand.
 
-    The weights' file holds nothing but the tensors, so equal weights give equal files. The folder
-    appears whole or not at all.
+    The folder appears complete or not at all. The weights file holds only the tensors, so equal
+    weights give equal files.
 
     Args:
         clip: The model.
-        folder: Where to; replaced where it exists.
+        folder: The folder to write; replaced if it exists.
 
     Returns:
         `folder`.
@@ -47,7 +44,7 @@ def save(clip: ClipModel, folder: Path) -> Path:
 
 
 def write_files(clip: ClipModel, folder: Path) -> None:
-    """Write the open_clip files of a model into an existing folder."""
+    """Write a model's files into an existing folder, in open_clip's format."""
     from safetensors.torch import save_file
 
     tensors = {
@@ -56,9 +53,10 @@ def write_files(clip: ClipModel, folder: Path) -> None:
     save_file(tensors, folder / WEIGHTS_FILE)
     config = {"model_cfg": clip.source.architecture, "preprocess_cfg": _preprocess_config(clip)}
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    shutil.copymode(folder / CONFIG_FILE, folder / WEIGHTS_FILE)  # safetensors makes it private
-    if hasattr(clip.tokenizer, "save_pretrained"):
-        # A Hugging Face tokenizer is read from the folder; CLIP's own needs no files.
+    shutil.copymode(
+        folder / CONFIG_FILE, folder / WEIGHTS_FILE
+    )  # safetensors lets only the owner read it
+    if hasattr(clip.tokenizer, "save_pretrained"):  # unlike CLIP's own, it needs files
         clip.tokenizer.save_pretrained(str(folder))
 
 
@@ -69,17 +67,16 @@ def _preprocess_config(clip: ClipModel) -> dict[str, Any]:
 
 @contextmanager
 def whole_folder(folder: Path, work: Path) -> Iterator[Path]:
-    """Give an empty folder that takes the place of `folder` when the block ends well.
+    """Yield an empty folder that replaces `folder` atomically when the block succeeds.
 
-    At no moment is half a folder under the name. An earlier one is moved aside and goes when the
-    new one stands; where the block fails, it stays and the new one goes.
+    If the block fails, the new folder is removed and an earlier one stays.
 
     Args:
-        folder: What is to be written.
-        work: Folder for what is not whole yet, on the same disk; made where it is missing.
+        folder: The folder to write.
+        work: Where the new folder lies meanwhile, on the same disk; created if it is missing.
 
     Raises:
-        ConfigError: The disk refuses.
+        ConfigError: The folder cannot be written.
     """
     with writing(folder):
         work.mkdir(parents=True, exist_ok=True)
@@ -93,7 +90,7 @@ def whole_folder(folder: Path, work: Path) -> Iterator[Path]:
 
 
 def _exchange(folder: Path, new: Path, aside: Path) -> None:
-    """Put `new` in the place of `folder`, which goes aside; where that fails, it is put back."""
+    """Move `new` to `folder`, and what was there to `aside`; on failure, move that back."""
     if not folder.exists():
         os.replace(new, folder)
         return
@@ -107,11 +104,7 @@ def _exchange(folder: Path, new: Path, aside: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what a full disk or a missing permission raises into one line that names `path`.
-
-    Raises:
-        ConfigError: The disk refused what the block wrote.
-    """
+    """Turn the error of a full disk or a missing permission into a `ConfigError` about `path`."""
     from safetensors import SafetensorError
 
     try:
@@ -125,14 +118,14 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def weights_sha256(model: nn.Module, prefix: str = "") -> str:
-    """Return the SHA-256 of the tensors' names, types and values, of names with `prefix` alone."""
+    """Return the SHA-256 of the names, types and values of the tensors with a prefix."""
     return _sha256(model, lambda name: name.startswith(prefix))
 
 
-def _sha256(model: nn.Module, counts: Callable[[str], bool]) -> str:
+def _sha256(model: nn.Module, included: Callable[[str], bool]) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
-        if counts(name):
+        if included(name):
             value = value.detach().cpu().contiguous()
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
             digest.update(value.flatten().view(torch.uint8).numpy())
@@ -140,7 +133,7 @@ def _sha256(model: nn.Module, counts: Callable[[str], bool]) -> str:
 
 
 def text_sha256(model: nn.Module) -> str:
-    """Return the SHA-256 of the weights that decide text features: neither vision nor scalars."""
+    """Return the SHA-256 of the weights of the text tower: neither vision nor scalars."""
     return _sha256(model, lambda name: not name.startswith(VISION_PREFIX) and name not in SCALARS)
 
 

@@ -1,4 +1,4 @@
-"""Where a model's architecture and weights come from, resolved from the name a user types."""
+"""The architecture and weights of a model, resolved from the name that a user types."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from clic import runs
 from clic.errors import ModelError, did_you_mean
 from clic.models import hugging_face, loading
 from clic.models import weight_files as weights
 from clic.models.trust import check_runs_nothing
+from clic.runs import OPEN_CLIP_CONFIG as CONFIG_FILE
+from clic.runs import OPEN_CLIP_WEIGHTS as WEIGHTS_FILE
 
-CONFIG_FILE = "open_clip_config.json"
-WEIGHTS_FILE = "open_clip_model.safetensors"
 INCLUDED = "included"
-"""`pretrained` of a name that carries its weights: a folder, a hub repository, `shapes-base`."""
+"""`pretrained` of a name that includes its weights: a folder, a hub repository, `shapes-base`."""
 
 PACKAGED = {"shapes-base": Path(__file__).parent.parent / "shapes" / "base"}
 """Models that ship with the package, by name."""
 
 ACTIVATIONS = {"-quickgelu": True, "-gelu": False}
-"""What ends an architecture's name and says which activation a weights file was trained with."""
+"""Endings of an architecture's name that tell whether a weights file was trained with QuickGELU."""
 
 QUICK_FILES = {"negclip.pth": "ViT-B-32", "negclip.pt": "ViT-B-32"}
-"""Published weights files that are known to be of QuickGELU by their name, with their architecture.
+"""Names of published weights files that use QuickGELU, with their architecture.
 
-NegCLIP, which was tuned from OpenAI's weights, is published as such a file.
+NegCLIP, fine-tuned from OpenAI's weights, is published as such a file.
 """
 _noted: set[Path] = set()
 
@@ -39,7 +40,7 @@ class ModelSource:
 
     Attributes:
         name: As the user typed it.
-        open_clip_name: What open_clip's factory is given.
+        open_clip_name: The name for open_clip's factory.
         pretrained: open_clip tag, weights file, `included`, or None for random weights.
         architecture: open_clip's `model_cfg`, resolved (QuickGELU included).
     """
@@ -51,13 +52,13 @@ class ModelSource:
 
     @property
     def folder(self) -> Path | None:
-        """The folder that holds the model, where there is one."""
+        """The folder that holds the model, or None."""
         local = self.open_clip_name.startswith("local-dir:")
         return Path(self.open_clip_name.removeprefix("local-dir:")) if local else None
 
     @property
     def weights_file(self) -> Path | None:
-        """The file that `pretrained` names, or the one in the folder; None for tags and the hub."""
+        """The weights file, named by `pretrained` or in the folder; None for tags and the hub."""
         if self.folder is not None:
             return None if self.pretrained is None else self.folder / WEIGHTS_FILE
         return _file(self.pretrained)
@@ -69,7 +70,7 @@ class ModelSource:
 
     @property
     def reference(self) -> str:
-        """The one name that gives this model again, from any folder, its activation included."""
+        """A name that resolves to this model, and its activation, from any working directory."""
         if self.folder is not None and self.name not in PACKAGED:
             return str(self.folder)
         if self.weights_file is None or self.folder is not None:
@@ -84,31 +85,29 @@ class ModelSource:
 
     @property
     def hugging_face_folder(self) -> Path | None:
-        """The folder, where it is one of Hugging Face's that open_clip itself cannot read."""
+        """The folder, if it is in Hugging Face's format, which open_clip cannot read."""
         folder = self.folder
-        if folder is None or (folder / CONFIG_FILE).is_file():
-            return None
-        return folder if hugging_face.is_folder(folder) else None
+        return folder if folder is not None and _is_hugging_face(folder) else None
 
 
 def resolve(
     name: str, pretrained: str | None = INCLUDED, quick_gelu: bool | None = None
 ) -> ModelSource:
-    """Find the architecture and weights that a name stands for, without loading weights.
+    """Find the architecture and weights that a name means, without loading the weights.
 
     Args:
-        name: `shapes-base`, `local-dir:PATH`, `hf-hub:ORG/NAME`, the plain path of an open_clip
-            folder or of a Hugging Face CLIP folder, or an open_clip architecture, `ViT-B-32:openai`
-            naming its tag too, `ViT-B-32-quickgelu:FILE` or `ViT-B-32-gelu:FILE` a weights file
-            and its activation.
-        pretrained: Tag or weights file of an architecture; `included` where the name carries its
+        name: `shapes-base`, `local-dir:PATH`, `hf-hub:ORG/NAME`, the path of an open_clip folder
+            or a Hugging Face CLIP folder, or an open_clip architecture. `ViT-B-32:openai` also
+            names a tag, `ViT-B-32-quickgelu:FILE` and `ViT-B-32-gelu:FILE` a weights file and its
+            activation.
+        pretrained: Tag or weights file of an architecture; `included` if the name includes its
             weights; None for random weights.
-        quick_gelu: Whether a weights file was trained with QuickGELU, or random weights will be;
-            None leaves it to the name.
+        quick_gelu: Whether a weights file was trained, or random weights shall be trained, with
+            QuickGELU; None leaves it to the name.
 
     Raises:
-        ModelError: The name stands for nothing, `pretrained` does not go with it, it runs code, or
-            nobody says which activation a weights file was trained with.
+        ModelError: There is no such model, `pretrained` does not fit the name, the model would run
+            code, or the activation of a weights file is unknown.
     """
     source = _resolve(name, pretrained, quick_gelu)
     if quick_gelu is not None and source.open_clip_name.startswith(("local-dir:", "hf-hub:")):
@@ -138,6 +137,11 @@ def _resolve(name: str, pretrained: str | None, quick_gelu: bool | None) -> Mode
     return _from_architecture(name, pretrained, quick_gelu)
 
 
+def _is_hugging_face(folder: Path) -> bool:
+    """Return whether a folder is in Hugging Face's format only."""
+    return not (folder / CONFIG_FILE).is_file() and runs.is_hugging_face_folder(folder)
+
+
 def _file(pretrained: str | None) -> Path | None:
     path = Path(pretrained or "").expanduser()
     return path if path.is_file() else None
@@ -158,7 +162,7 @@ def _bare_file(name: str, path: Path) -> str:
 def _only_included(name: str, pretrained: str | None) -> None:
     if pretrained not in (INCLUDED, None):
         raise ModelError(
-            f"model.pretrained={pretrained!r} does not go with model.name={name!r}, which carries "
+            f"model.pretrained={pretrained!r} does not go with model.name={name!r}, which includes "
             f"its own weights; use model.pretrained={INCLUDED} (or null for random weights)"
         )
 
@@ -166,7 +170,7 @@ def _only_included(name: str, pretrained: str | None) -> None:
 def _from_folder(name: str, folder: Path, pretrained: str | None) -> ModelSource:
     _only_included(name, pretrained)
     config_path = folder / CONFIG_FILE
-    if not config_path.is_file() and hugging_face.is_folder(folder):
+    if _is_hugging_face(folder):
         architecture = hugging_face.architecture(folder)
         return ModelSource(name, f"local-dir:{folder.resolve()}", pretrained, architecture)
     if not config_path.is_file():
@@ -198,9 +202,9 @@ def _from_hub(name: str, pretrained: str | None) -> ModelSource:
     repository = name.removeprefix("hf-hub:")
     try:
         path = download_pretrained_from_hf(repository, filename=CONFIG_FILE)
-    except Exception as error:  # the hub's client raises many types; all mean "not to be had"
+    except Exception as error:  # the hub's client raises many types; all mean "unavailable"
         raise ModelError(
-            f"{name}: its {CONFIG_FILE} could not be fetched "
+            f"{name}: its {CONFIG_FILE} could not be downloaded "
             f"({str(error).splitlines()[0]}); check the name and the network"
         ) from error
     architecture = _read_config(Path(path))["model_cfg"]
@@ -232,7 +236,7 @@ def _from_architecture(name: str, pretrained: str | None, quick_gelu: bool | Non
         )
     architecture = deepcopy(architecture)
     if pretrained is None or file is not None:
-        quick = _told(name, architecture_name, architecture, named, quick_gelu, file)
+        quick = _chosen_activation(name, architecture_name, architecture, named, quick_gelu, file)
         if quick is not None and quick != bool(architecture.get("quick_gelu", False)):
             architecture["quick_gelu"] = quick
         return ModelSource(name, architecture_name, pretrained, architecture)
@@ -244,7 +248,7 @@ def _from_architecture(name: str, pretrained: str | None, quick_gelu: bool | Non
         )
     if not tag_config:
         tags = open_clip.list_pretrained_tags_by_model(architecture_name)
-        # The words of the command: clic-eval has no model.pretrained.
+        # clic-eval has no setting model.pretrained.
         given = f"model {name!r}: {tag!r}" if tag else f"model.pretrained={pretrained!r}"
         raise ModelError(
             f"{given} is neither a tag of {architecture_name} nor a file"
@@ -271,11 +275,11 @@ def _has_twin(architecture_name: str) -> bool:
 
 
 def _activation_of(name: str, free: bool) -> tuple[str, bool | None]:
-    """Return the architecture that open_clip knows, and whether the name says QuickGELU.
+    """Return open_clip's name of an architecture, and whether the given name says QuickGELU.
 
     Args:
         name: An architecture, with or without an ending of `ACTIVATIONS`.
-        free: Whether the name may say it where open_clip has no such twin; a tag's may not.
+        free: Whether any architecture may have such an ending; with a tag, only open_clip's own.
     """
     if _config(name):
         return name, True if name.endswith("-quickgelu") else None
@@ -285,7 +289,7 @@ def _activation_of(name: str, free: bool) -> tuple[str, bool | None]:
     return name, None
 
 
-def _told(
+def _chosen_activation(
     name: str,
     architecture_name: str,
     architecture: dict[str, Any],
@@ -293,40 +297,40 @@ def _told(
     setting: bool | None,
     file: Path | None,
 ) -> bool | None:
-    """Return whether to use QuickGELU, None for what the architecture's own configuration says.
+    """Return whether to use QuickGELU; None leaves it to the architecture's configuration.
 
-    The tensors of both kinds have the same names and shapes, so the wrong one would load, and
-    compute other features without a word.
+    The activation does not show in the tensors, so weights of the other kind would load and
+    silently compute wrong features.
     """
     if setting is not None and named not in (None, setting):
         raise ModelError(
             f"model.quick_gelu={str(setting).lower()} contradicts the name {name!r}; leave one out"
         )
-    told = setting if setting is not None else named
-    if told is not None and not _has_activation(architecture):
+    chosen = setting if setting is not None else named
+    if chosen is not None and not _has_activation(architecture):
         raise ModelError(
-            f"QuickGELU or GELU is no choice of {architecture_name}, both of whose towers have "
-            "their own; leave it out"
+            f"QuickGELU or GELU cannot be chosen for {architecture_name}, both of whose towers "
+            "have their own; leave it out"
         )
-    if told is None and file and QUICK_FILES.get(file.name.lower()) == architecture_name:
+    if chosen is None and file and QUICK_FILES.get(file.name.lower()) == architecture_name:
         if file not in _noted:
             _noted.add(file)
             print(
                 f"{file} has the name of weights that are published with QuickGELU, which is "
-                f"taken; where it is not of them, say so: {architecture_name}-gelu:FILE (in "
+                f"used; if it is another file, name it as {architecture_name}-gelu:FILE (in "
                 "clic-train also model.quick_gelu=false)",
                 file=sys.stderr,
             )
         return True
-    if told is None and file is not None and _has_twin(architecture_name):
+    if chosen is None and file is not None and _has_twin(architecture_name):
         raise ModelError(
-            f"{file} goes with {architecture_name} in two ways, and the wrong one gives wrong "
-            "features without an error; say which activation it was trained with: "
-            f"{architecture_name}-quickgelu:FILE (OpenAI's weights and all that was tuned from "
-            f"them, as NegCLIP; MetaCLIP, DFN) or {architecture_name}-gelu:FILE (most of LAION's "
+            f"{file} fits {architecture_name} with either activation, and the wrong one gives "
+            "wrong features without an error; say which activation it was trained with: "
+            f"{architecture_name}-quickgelu:FILE (OpenAI's weights and those fine-tuned from them, "
+            f"such as NegCLIP; MetaCLIP, DFN) or {architecture_name}-gelu:FILE (most of LAION's "
             "and DataComp's); in clic-train also model.quick_gelu=true or false"
         )
-    return told
+    return chosen
 
 
 def _has_activation(architecture: dict[str, Any]) -> bool:
@@ -342,23 +346,23 @@ def _some(tags: list[str], count: int = 8) -> str:
 def _unknown_name(name: str, known: list[str]) -> str:
     hint = did_you_mean(name, [*known, *PACKAGED])
     return (
-        f"model {name!r} is no open_clip architecture, no folder and no packaged model{hint}; "
+        f"model {name!r} is not an open_clip architecture, a folder or a packaged model{hint}; "
         "use e.g. ViT-B-32:openai, local-dir:PATH, hf-hub:ORG/NAME, a run's folder or shapes-base"
     )
 
 
 def filled(architecture: dict[str, Any]) -> dict[str, Any]:
-    """Return a `model_cfg` with open_clip's defaults, so that equal models have equal ones.
+    """Return a `model_cfg` in a normal form, which is equal for equal models.
 
-    What does not show in a model that has its weights is left out, and sizes that are written as
-    ratios become whole numbers, since 4.3637 and 6144 / 1408 build the same.
+    It has open_clip's defaults, lacks what does not matter to a model with weights, and has whole
+    numbers for sizes given as ratios, because 4.3637 and 6144 / 1408 build the same.
     """
     from open_clip import CLIPTextCfg, CLIPVisionCfg
 
     vision = {**asdict(CLIPVisionCfg()), **architecture.get("vision_cfg", {})}
     text = {**asdict(CLIPTextCfg()), **architecture.get("text_cfg", {})}
     for tower in (vision, text):
-        for name in _OF_TRAINING:
+        for name in _TRAINING_ONLY:
             tower.pop(name, None)
         tower["mlp_width"] = int(tower["width"] * tower.pop("mlp_ratio"))
     if not isinstance(vision["layers"], (list, tuple)):
@@ -370,5 +374,5 @@ def filled(architecture: dict[str, Any]) -> dict[str, Any]:
     return {**defaults, **rest, "vision_cfg": vision, "text_cfg": text}
 
 
-_OF_TRAINING = ("timm_model_pretrained", "hf_model_pretrained", "patch_dropout", "timm_drop_path")
-"""Where a tower's weights came from, and what is dropped while it trains."""
+_TRAINING_ONLY = ("timm_model_pretrained", "hf_model_pretrained", "patch_dropout", "timm_drop_path")
+"""Entries of a tower about its initial weights, and about dropout."""

@@ -1,13 +1,11 @@
-"""The two towers of a CLIP-like model: which one trains, and text without padding.
-
-From a batch to unit-norm features: the forward pass of training.
-"""
+"""The two towers of a CLIP-like model in training: what trains, and from a batch to its loss."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +13,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from clic.errors import ConfigError, pick
-from clic.types import Batch, Features
+from clic.types import Batch, Features, Kind, LossOutput
+
+if TYPE_CHECKING:
+    from clic.losses import Objective
 
 OpenClip = Any
-"""An open_clip module, whose attributes its own classes do not type."""
+"""An open_clip module; open_clip does not declare the types of its attributes."""
 
 VISION_PREFIX = "visual."
 SCALARS = ("logit_scale", "logit_bias")
@@ -26,7 +27,7 @@ SCALARS = ("logit_scale", "logit_bias")
 
 @dataclass(frozen=True)
 class Trained:
-    """Which towers are trained."""
+    """Which towers train."""
 
     vision: bool
     text: bool
@@ -40,14 +41,14 @@ PARTS = {
 
 
 def set_trainable(model: nn.Module, train: str, train_logit_scale: bool) -> Trained:
-    """Freeze what is not trained.
+    """Freeze the parts of a model that do not train.
 
     Everything outside the vision tower counts as text, logit_scale and logit_bias included.
 
     Args:
-        model: open_clip's module; `requires_grad` of its parameters is set.
+        model: open_clip's module, whose parameters get their `requires_grad`.
         train: `text`, `vision` or `both`.
-        train_logit_scale: Whether logit_scale and logit_bias train with the text tower.
+        train_logit_scale: Whether logit_scale and logit_bias train along with the text tower.
 
     Returns:
         Which towers train.
@@ -67,10 +68,7 @@ def set_trainable(model: nn.Module, train: str, train_logit_scale: bool) -> Trai
 
 
 def reached(model: nn.Module, loss: Tensor) -> set[str]:
-    """Return the names of the trained parameters that a loss was computed from.
-
-    They are those that its backward pass gives a gradient, be it zero.
-    """
+    """Return the names of the parameters that get a gradient, even a zero one, from a loss."""
     leaves: set[int] = set()
     seen: set[Any] = set()
     nodes: list[Any] = [loss.grad_fn]
@@ -85,7 +83,7 @@ def reached(model: nn.Module, loss: Tensor) -> set[str]:
 
 
 def freeze(model: nn.Module, names: Iterable[str]) -> list[str]:
-    """Freeze the named parameters; return them for a reader, whole modules as `module.*`."""
+    """Freeze the named parameters; return their names for display, whole modules as `module.*`."""
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     names = trained.intersection(names)
     kept = trained - names
@@ -105,19 +103,27 @@ def freeze(model: nn.Module, names: Iterable[str]) -> list[str]:
 def set_mode(model: nn.Module, trained: Trained) -> None:
     """Put trained towers into training mode and frozen ones into evaluation mode.
 
-    A frozen tower in training mode would still move BatchNorm's statistics and drop activations.
+    A frozen tower in training mode would still update BatchNorm's statistics and apply dropout.
     """
     model.train()
     for name, child in model.named_children():
         child.train(trained.vision if name == "visual" else trained.text)
 
 
-def enable_grad_checkpointing(model: OpenClip) -> None:
-    """Recompute activations in the backward pass.
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode for the duration of the block."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
-    Raises:
-        ConfigError: A tower of this model cannot.
-    """
+
+def enable_grad_checkpointing(model: OpenClip) -> None:
+    """Recompute activations in the backward pass; `ConfigError` if a tower does not support it."""
     try:
         model.set_grad_checkpointing(True)
     except (AssertionError, NotImplementedError, AttributeError) as error:
@@ -127,10 +133,10 @@ def enable_grad_checkpointing(model: OpenClip) -> None:
 
 
 class TextEncoder(nn.Module):
-    """Encodes token ids, leaving out the padding past the longest text where that is exact.
+    """Encodes token ids without the padding after the longest text, if that is exact.
 
-    Behind a causal mask a token never sees what follows it, so when the feature is read at the
-    end-of-text token, everything after the longest text's end can be cut. Other towers
+    With a causal mask a token does not depend on later ones, so if the feature is read at the
+    end-of-text token, everything after the end of the longest text can be dropped. Other towers
     (bidirectional, or pooled elsewhere) get the full context.
     """
 
@@ -152,8 +158,8 @@ class TextEncoder(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the text features, not normalised.
 
-        Tokens on a GPU keep the width they have, because reading their longest length back would
-        wait for it: `trim` them before they go there.
+        Tokens on a GPU keep their width, because finding the longest text there would wait for
+        the GPU: `trim` them first.
 
         Args:
             tokens: int64 [N, L], whole or trimmed.
@@ -165,7 +171,7 @@ class TextEncoder(nn.Module):
             tokens = self.trim(tokens)
         length = tokens.shape[-1]
         if not self.can_trim or length == len(self._tower[0].positional_embedding):
-            return self._encode(tokens)
+            return self.model.encode_text(tokens)
         tower = self._tower[0]
         trimmed = {
             f"{self._prefix}positional_embedding": tower.positional_embedding[:length],
@@ -174,26 +180,23 @@ class TextEncoder(nn.Module):
         return functional_call(_Encode(self.model), trimmed, (tokens,))
 
     def trim(self, tokens: Tensor) -> Tensor:
-        """Return token ids [..., L] cut behind the last end-of-text token of all, where exact."""
+        """Return token ids [..., L] cut after the last end-of-text token, if that is exact."""
         if not self.can_trim:
             return tokens
         return tokens[..., : int(self.ends(tokens).max()) + 1]
 
     def ends(self, tokens: Tensor) -> Tensor:
-        """Return the index of each text's end-of-text token, int64 [...].
+        """Return the index of each text's end-of-text token, int64 [...], as the tower finds it.
 
-        The end is found as the tower finds it. Counting what is not padding would be wrong:
-        the padding's id 0 is also that of "!" in CLIP's vocabulary.
+        Counting the tokens that are not padding would be wrong: in CLIP's vocabulary, the
+        padding's id 0 is also the id of "!".
         """
         marks = tokens if self.pool == "argmax" else tokens.eq(self._eos_id).int()
         return marks.argmax(dim=-1)
 
-    def _encode(self, tokens: Tensor) -> Tensor:
-        return self.model.encode_text(tokens)
-
 
 class _Encode(nn.Module):
-    """`encode_text` as a forward, which is what `functional_call` calls."""
+    """`encode_text` as the `forward` that `functional_call` needs."""
 
     def __init__(self, model: OpenClip) -> None:
         super().__init__()
@@ -203,17 +206,17 @@ class _Encode(nn.Module):
         return self.model.encode_text(tokens)
 
 
-def frozen(is_frozen: bool) -> torch.autograd.grad_mode.set_grad_enabled:
-    """Return a context in which a frozen tower keeps nothing for the backward pass."""
-    return torch.set_grad_enabled(torch.is_grad_enabled() and not is_frozen)
+def _grad_if(trains: bool) -> torch.autograd.grad_mode.set_grad_enabled:
+    """Return a context in which a frozen tower stores nothing for the backward pass."""
+    return torch.set_grad_enabled(torch.is_grad_enabled() and trains)
 
 
 class FeatureExtractor(nn.Module):
-    """The module that data-parallel training wraps: images and captions in, `Features` out.
+    """From images and captions to `Features`.
 
     Args:
         model: open_clip's module.
-        trained: Which of its towers train; a frozen one runs without gradient.
+        trained: Which towers train; a frozen tower runs without gradient.
     """
 
     def __init__(self, model: OpenClip, trained: Trained) -> None:
@@ -227,10 +230,7 @@ class FeatureExtractor(nn.Module):
         return self.encode_text.model
 
     def trim(self, batch: Batch) -> Batch:
-        """Return a batch on the CPU without padding behind its longest caption, where exact.
-
-        Before the batch goes to a GPU, because finding the length there would wait for it.
-        """
+        """Return a batch on the CPU without the padding after its longest caption, if exact."""
         if batch.negatives is None:
             return replace(batch, positives=self.encode_text.trim(batch.positives))
         texts = self.encode_text.trim(torch.cat([batch.positives, batch.negatives], dim=1))
@@ -243,37 +243,67 @@ class FeatureExtractor(nn.Module):
         positives: Tensor,
         negatives: Tensor | None = None,
         negative_mask: Tensor | None = None,
+        negative_kinds: tuple[str, ...] = (),
     ) -> Features:
-        """Encode both sides.
+        """Encode images and captions.
 
         Args:
             images: [B, 3, S, S], normalised.
             positives: int64 [B, P, L].
             negatives: int64 [B, K, L] or None.
             negative_mask: bool [B, K] or None.
+            negative_kinds: The kind of each of the K negatives, or empty.
 
         Returns:
             Features of this rank, unit norm in at least fp32.
         """
-        with frozen(not self.trained.vision):
+        with _grad_if(self.trained.vision):
             image_features = _unit(self.model.encode_image(images))
         count, slots = positives.shape[:2]
         captions = positives if negatives is None else torch.cat([positives, negatives], dim=1)
-        with frozen(not self.trained.text):
+        with _grad_if(self.trained.text):
             text_features = _unit(self.encode_text(captions.flatten(0, 1)))
         text_features = text_features.unflatten(0, (count, captions.shape[1]))
-        logit_bias = getattr(self.model, "logit_bias", None)
         return Features(
             image_features=image_features,
             positive_features=text_features[:, :slots],
             logit_scale=self.model.logit_scale.exp(),
             negative_features=None if negatives is None else text_features[:, slots:],
             negative_mask=negative_mask,
-            logit_bias=logit_bias,
+            logit_bias=getattr(self.model, "logit_bias", None),
+            negative_kinds=negative_kinds,
         )
 
 
+class LossModule(nn.Module):
+    """The module that data-parallel training wraps: from a batch's tensors to its loss.
+
+    It includes the objectives, so that the wrapper sees which features a loss does not use.
+
+    Args:
+        features: Computes the features.
+        objectives: The objective of each kind of batch.
+    """
+
+    def __init__(self, features: FeatureExtractor, objectives: dict[Kind, Objective]) -> None:
+        super().__init__()
+        self.features, self.objectives = features, objectives
+
+    def forward(
+        self,
+        images: Tensor,
+        positives: Tensor,
+        negatives: Tensor | None,
+        negative_mask: Tensor | None,
+        kind: Kind,
+        negative_kinds: tuple[str, ...],
+    ) -> LossOutput:
+        """Return the loss of a batch; see `FeatureExtractor.forward` and `Batch`."""
+        features = self.features(images, positives, negatives, negative_mask, negative_kinds)
+        return self.objectives[kind](features)
+
+
 def _unit(features: Tensor) -> Tensor:
-    # Half-precision norms lose the third digit of a cosine, so normalise in fp32.
+    # Norms in half precision would cost the third digit of a cosine.
     features = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
     return F.normalize(features, dim=-1)

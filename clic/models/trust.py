@@ -1,8 +1,8 @@
-"""A model folder or hub repository from anybody, loaded without running a line of its code.
+"""Checks that a model folder or hub repository is loaded without running any of its code.
 
-What in open_clip 3 leads from a configuration to code: transformers' tokenizers and text towers
-(`trust_remote_code`, `auto_map`, pickled vocabularies), arguments handed through to them, and timm
-names that point elsewhere. Weights are safetensors, or pickles that `weights` reads.
+In open_clip 3, a configuration can lead to code through transformers' tokenizers and text towers
+(`trust_remote_code`, `auto_map`, pickled vocabularies), through arguments passed on to them, and
+through timm names that point elsewhere. For pickled weights see `weight_files`.
 """
 
 from __future__ import annotations
@@ -17,40 +17,40 @@ TOKENIZER_ARGUMENTS = {
     "additional_special_tokens", "clean", "language", "reduction_mask", "strip_sep_token",
     "use_fast",
 }  # fmt: skip
-"""`tokenizer_kwargs` that change how text is cut up, and reach nothing else."""
+"""The `tokenizer_kwargs` that only change how text is split."""
 CODE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".dill")
 
 
 def check_runs_nothing(
     architecture: dict[str, Any], where: object, folder: Path | None = None
 ) -> None:
-    """Refuse a foreign configuration that would have code run when its model is loaded.
+    """Refuse a configuration that would run code when its model is loaded.
 
     Args:
         architecture: open_clip's `model_cfg`.
-        where: What to call the configuration in an error.
-        folder: The model's folder, whose tokenizer files are looked at too.
+        where: Name of the configuration in errors.
+        folder: The model's folder, whose tokenizer files are checked too.
 
     Raises:
-        ModelError: It would, or is no configuration of open_clip's.
+        ModelError: It would run code, or is not a configuration of open_clip.
     """
     towers = {name: architecture.get(name) for name in ("text_cfg", "vision_cfg")}
     for name, tower in towers.items():
         if not isinstance(tower, dict):
-            raise ModelError(f"{where}: {name} is missing, or no JSON object; get it again")
+            raise ModelError(f"{where}: {name} is missing or not a JSON object; download it again")
     _check_words(architecture, where)
     text, vision = architecture["text_cfg"], architecture["vision_cfg"]
     arguments = text.get("tokenizer_kwargs") or {}
     foreign = sorted(set(arguments) - TOKENIZER_ARGUMENTS)
     if foreign:
         raise ModelError(
-            f"{where}: tokenizer_kwargs has {foreign[0]!r}, which could read or run other things "
-            f"than the tokenizer; only {', '.join(sorted(TOKENIZER_ARGUMENTS))} are taken"
+            f"{where}: tokenizer_kwargs has {foreign[0]!r}, which could read or run something "
+            f"other than the tokenizer; only {', '.join(sorted(TOKENIZER_ARGUMENTS))} are allowed"
         )
     if ":" in str(vision.get("timm_model_name") or ""):
         raise ModelError(
             f"{where}: timm_model_name={vision['timm_model_name']!r} points to another place; "
-            "only names of timm's own models are taken"
+            "only names of timm's own models are allowed"
         )
     if folder is not None and text.get("hf_tokenizer_name"):
         _check_tokenizer_files(folder)
@@ -59,11 +59,8 @@ def check_runs_nothing(
 def check_towers(architecture: dict[str, Any]) -> None:
     """Refuse a Hugging Face text tower whose repository brings its own code.
 
-    transformers would ask on the terminal whether to run it; asked beforehand with
-    `trust_remote_code=False` it refuses, or takes its own class of that kind.
-
-    Raises:
-        ValueError: It does.
+    transformers would ask on the terminal whether to run the code; with `trust_remote_code=False`
+    it raises ValueError instead, or uses a class of its own.
     """
     name = architecture["text_cfg"].get("hf_model_name")
     if name:
@@ -73,13 +70,13 @@ def check_towers(architecture: dict[str, Any]) -> None:
 
 
 def _check_words(config: Any, where: object) -> None:
-    """Refuse the two words that mean code, however deep they lie."""
+    """Refuse the two keys that ask for code, at any depth."""
     if isinstance(config, dict):
         for word in ("trust_remote_code", "auto_map"):
             if config.get(word):
                 raise ModelError(
                     f"{where}: {word} asks to run code that comes with the model, which is not "
-                    f"done here; if the model does without it, take {word} out of the file"
+                    f"done here; if the model works without it, remove {word} from the file"
                 )
         for value in config.values():
             _check_words(value, where)
@@ -89,7 +86,7 @@ def _check_words(config: Any, where: object) -> None:
 
 
 def _check_tokenizer_files(folder: Path) -> None:
-    """Refuse what AutoTokenizer would follow in a folder: pickles, and classes of its own."""
+    """Refuse pickles and custom classes that AutoTokenizer would load from a folder."""
     for path in sorted(folder.iterdir()):
         if path.suffix in CODE_SUFFIXES:
             raise ModelError(

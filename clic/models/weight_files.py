@@ -1,7 +1,7 @@
-"""Weights out of one file, whatever it was saved by: nothing in the file is ever run.
+"""Reading the weights in a file of any common format, without running anything in it.
 
-A pickle is read by torch's restricted unpickler alone. What that one refuses is told in a line,
-with a command that gets the tensors out where there are any.
+Pickles are read only by torch's restricted unpickler. If it refuses a file that does hold tensors,
+the error includes a command that extracts them.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from torch import Tensor, nn
 from clic.errors import ModelError
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "weights")
-"""Entries under which training code keeps a model's weights beside its own state."""
+"""Entries under which training code stores a model's weights, next to its own state."""
 PREFIXES = ("module.", "model.", "_orig_mod.")
-"""What DistributedDataParallel, Lightning and torch.compile put before every name."""
-COMPILED = "_orig_mod."  # a compiled part of a model has it within its names
+"""Prefixes that DistributedDataParallel, Lightning and torch.compile add to every name."""
+COMPILED = "_orig_mod."  # in the middle of a name, if only a part of the model is compiled
 SIZES = ("input_resolution", "context_length", "vocab_size")
-"""Numbers that OpenAI's archives keep among their tensors."""
+"""Numbers that OpenAI's archives store among their tensors."""
 
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a weights file by the names that the model itself gives them.
+    """Return the tensors of a weights file, under the model's own names.
 
-    Wrappers (`{"state_dict": ...}`) and prefixes (`module.`, `_orig_mod.`) are taken off, in any
+    Wrappers (`{"state_dict": ...}`) and prefixes (`module.`, `_orig_mod.`) are removed, in any
     nesting.
 
     Args:
-        path: A safetensors file, or what torch.save wrote.
+        path: A file written by safetensors or torch.save.
 
     Raises:
         ModelError: The file holds no weights, more than weights, or is damaged.
@@ -52,13 +52,13 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def convert(path: str | Path, out: str | Path) -> Path:
-    """Write the weights of a file that holds more than weights as safetensors; return `out`.
+    """Extract the weights from a file that holds more than weights; return `out`, safetensors.
 
-    No class or function that the file names is imported or called: objects come as the bare
-    attributes they were saved with, and a whole model gives the tensors among its attributes.
+    No class or function named in the file is imported or called. Objects are read as their plain
+    attributes, and the tensors of a whole model are found among those.
 
     Raises:
-        ModelError: There are no weights to be found, or `out` exists.
+        ModelError: The file holds no weights, or `out` exists.
     """
     from safetensors.torch import save_file
 
@@ -71,11 +71,7 @@ def convert(path: str | Path, out: str | Path) -> Path:
 
 
 def check_numbers(tensors: Mapping[str, Tensor], where: object) -> None:
-    """Refuse weights that hold NaN, which a training or a score would blame on something else.
-
-    Raises:
-        ModelError: Names the first such tensor.
-    """
+    """Raise a `ModelError` that names the first tensor with a NaN, if there is one."""
     floating = {name: value for name, value in tensors.items() if value.is_floating_point()}
     if not floating:
         return
@@ -83,8 +79,8 @@ def check_numbers(tensors: Mapping[str, Tensor], where: object) -> None:
     for name, has_nan in zip(floating, broken, strict=True):
         if has_nan:
             raise ModelError(
-                f"tensor {name!r} of {where} holds NaN, so the model can compute nothing; "
-                "get the weights again, or take an earlier checkpoint"
+                f"tensor {name!r} of {where} holds NaN, so the model cannot compute anything; "
+                "download the weights again, or use an earlier checkpoint"
             )
 
 
@@ -95,7 +91,7 @@ def _content(path: Path) -> Any:
         with path.open("rb") as file:
             head = file.read(512)
     except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror}); give another file") from error
+        raise ModelError(f"{path} cannot be read ({error.strerror}); use another file") from error
     _check_not_text(path, head)
     if path.suffix == ".safetensors" or head[8:9] == b"{":
         return _safetensors(path)
@@ -103,28 +99,30 @@ def _content(path: Path) -> Any:
         _check_archive(path)
     elif not head.startswith(_PICKLE):
         raise ModelError(
-            f"{path} is no weights file: neither safetensors nor written by torch.save; "
-            "is it the right file, and whole?"
+            f"{path} is not a weights file: neither safetensors nor written by torch.save; "
+            "is it the right file, and complete?"
         )
     try:
         return _restricted(path)
-    except Exception as error:  # what a restricted unpickler raises on foreign bytes has no end
+    except Exception as error:  # on such bytes the unpickler may raise anything
         raise _not_read(path, error) from error
 
 
 def _restricted(path: Path) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd pickles; whether they can be read is told anyway
+        warnings.simplefilter(
+            "ignore"
+        )  # about odd pickles; if they cannot be read, that is an error
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _check_not_text(path: Path, head: bytes) -> None:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if not head:
-        raise ModelError(f"{path} is empty; get it again")
+        raise ModelError(f"{path} is empty; download it again")
     if text.startswith(b"version https://git-lfs"):
         raise ModelError(
-            f"{path} is a pointer of git LFS, not the weights; run `git lfs pull` in its repository"
+            f"{path} is a git LFS pointer, not the weights; run `git lfs pull` in its repository"
         )
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")):
         raise ModelError(
@@ -142,17 +140,17 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise ModelError(
             f"{path} cannot be read ({error}): it is damaged or cut short, so the model could not "
-            "be built; get it again"
+            "be built; download it again"
         ) from error
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse a zip archive that is not torch.save's; TorchScript is a program, and told so."""
+    """Refuse TorchScript, which is a program, and zip archives not written by torch.save."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.rpartition("/")[2] for name in archive.namelist()]
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise ModelError(f"{path} is damaged or cut short ({error}); get it again") from error
+        raise ModelError(f"{path} is damaged or cut short ({error}); download it again") from error
     if "constants.pkl" in names:
         code = (
             "import torch; torch.save("
@@ -160,7 +158,7 @@ def _check_archive(path: Path) -> None:
         )
         raise ModelError(
             f"{path} is a TorchScript archive: a program, which is not run here; if you trust "
-            f"where it comes from, take its weights out with: {_command(code)}"
+            f"its origin, extract its weights with: {_command(code)}"
         )
     if "data.pkl" not in names:
         raise ModelError(f"{path} is a zip archive that torch.save did not write; unpack it first")
@@ -173,14 +171,14 @@ def _not_read(path: Path, error: Exception) -> ModelError:
         _plain(path, _inert(path))
     except ModelError:
         return ModelError(
-            f"{path} cannot be read as weights ({reason}); get it again if it is damaged, else "
-            "write torch.save(model.state_dict(), FILE) where it was made"
+            f"{path} cannot be read as weights ({reason}); if it is damaged, download it again; "
+            "otherwise write torch.save(model.state_dict(), FILE) where it was made"
         )
     out = str(Path(_beside(path)).with_suffix(".safetensors"))
     code = f"from clic.models.weight_files import convert; print(convert({str(path)!r}, {out!r}))"
     return ModelError(
-        f"{path} holds more than weights, and reading that could run foreign code; convert it "
-        f"with (runs none of it): {_command(code)}"
+        f"{path} holds more than weights, and reading it could run foreign code; convert it "
+        f"with this command, which does not: {_command(code)}"
     )
 
 
@@ -193,7 +191,7 @@ def _command(code: str) -> str:
 
 
 class _Bare:
-    """Stands in for any object that takes its state as something other than attributes."""
+    """Stand-in for an object whose state is something other than attributes."""
 
     def __init__(self, *arguments: object) -> None:
         pass
@@ -203,11 +201,11 @@ class _Bare:
 
 
 def _made_bare(cls: type, *arguments: object) -> OrderedDict[Any, Any]:
-    return OrderedDict()  # the one type that the unpickler gives both entries and attributes
+    return OrderedDict()  # the only type to which the unpickler adds both entries and attributes
 
 
 def _stand_in(name: str) -> type:
-    """Return a class that the unpickler takes for `name`, and that does nothing."""
+    """Return a class that the unpickler accepts as `name` and that does nothing."""
     module, _, last = name.rpartition(".")
     if module.split(".")[0] in ("numpy", "functools"):
         return type(last, (_Bare,), {"__module__": module})
@@ -215,9 +213,9 @@ def _stand_in(name: str) -> type:
 
 
 def _inert(path: Path) -> Any:
-    """Return what torch.save wrote, every foreign class and function replaced by a stand-in.
+    """Read a file of torch.save with a stand-in for every foreign class and function.
 
-    torch's restricted unpickler looks at its own list first, so tensors come as they are.
+    torch's restricted unpickler looks at its own list first, so tensors are read normally.
     """
     try:
         names = set(_globals(path))
@@ -228,7 +226,7 @@ def _inert(path: Path) -> Any:
 
 
 def _globals(path: Path) -> Iterator[str]:
-    """Yield the name of each class and function in a file of torch.save, old or new."""
+    """Yield the name of each class and function in a file of torch.save, of either format."""
     with path.open("rb") as file:
         if not zipfile.is_zipfile(path):
             for _ in range(4):  # a magic number, a version, the machine, then the object
@@ -243,13 +241,13 @@ def _named(pickled: Any) -> Iterator[str]:
     for code, argument, _ in pickletools.genops(pickled):
         if code.name == "GLOBAL":
             module, _, name = str(argument).partition(" ")
-            # Names of Python 2, as the unpickler reads them.
+            # The unpickler also maps the names of Python 2.
             module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
             yield f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}"
 
 
 def _plain(path: Path, content: Any) -> dict[str, Tensor]:
-    """Take wrappers and prefixes off."""
+    """Remove wrappers and prefixes."""
     while isinstance(content, Mapping) and not _module_state(content):
         wrapper = next((name for name in WRAPPERS if _holds(content.get(name))), None)
         if wrapper is None:
@@ -258,12 +256,12 @@ def _plain(path: Path, content: Any) -> dict[str, Tensor]:
     found = _module_state(content) or content
     if not isinstance(found, Mapping) or not found:
         what = "nothing" if isinstance(content, Mapping) else type(content).__name__
-        raise ModelError(f"{path} holds {what} and not the weights of a model; give another file")
+        raise ModelError(f"{path} holds {what} and not the weights of a model; use another file")
     foreign = [str(name) for name, value in found.items() if not isinstance(value, Tensor)]
     if foreign:
         raise ModelError(
-            f"{path}: its entry {foreign[0]!r} is no tensor, and none of "
-            f"{', '.join(WRAPPERS)} is in it; save model.state_dict() alone"
+            f"{path}: its entry {foreign[0]!r} is not a tensor, and it has none of "
+            f"{', '.join(WRAPPERS)}; save model.state_dict() alone"
         )
     return _renamed(path, {str(name): value for name, value in found.items()})
 
@@ -279,12 +277,12 @@ def _renamed(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         name.replace(COMPILED, ""): value for name, value in tensors.items() if name not in SIZES
     }
     if len(plain) < len([name for name in tensors if name not in SIZES]):
-        raise ModelError(f"{path}: two tensors have one name, with and without {COMPILED!r}")
+        raise ModelError(f"{path}: two tensors have the same name, with and without {COMPILED!r}")
     return plain
 
 
 def _module_state(module: Any) -> dict[str, Tensor]:
-    """Return the state dict of a model whose attributes were read without its class."""
+    """Return the state dict of a model, also if it was read as plain attributes."""
     if isinstance(module, nn.Module):
         return module.state_dict()
     attributes = getattr(module, "__dict__", {})
@@ -303,7 +301,7 @@ def _module_state(module: Any) -> dict[str, Tensor]:
 
 
 def architectures(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return open_clip's own architectures whose tensors have these names and shapes."""
+    """Return the architectures of open_clip whose tensors have these names and shapes."""
     import open_clip
 
     shapes = {name: value.shape for name, value in tensors.items()}
@@ -313,7 +311,7 @@ def architectures(tensors: Mapping[str, Tensor]) -> list[str]:
         config = open_clip.get_model_config(name)
         text, vision = config["text_cfg"], config["vision_cfg"]
         plain = not {"hf_model_name", "timm_model_name"} & {*text, *vision}
-        # Only what is of the right width is built, for that takes a moment each.
+        # Building takes a moment, so models of another width are skipped.
         if "multimodal_cfg" in config or not plain or embedding is None:
             continue
         if (text.get("vocab_size", 49408), text.get("width", 512)) != tuple(embedding):

@@ -1,17 +1,21 @@
-"""theta(alpha) of two sets of tensors (WiSE-FT, arXiv 2109.01903)."""
+"""Interpolated weights theta(alpha) (WiSE-FT, arXiv 2109.01903), and whether two models fit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from clic.errors import ConfigError, ModelError
-from clic.models import check_numbers
+from clic.models import check_numbers, filled
+
+if TYPE_CHECKING:
+    from clic.patching.folders import Weights
 
 COUNTER = "num_batches_tracked"
-"""BatchNorm's count of the batches it saw: no weight, and different after any training of it."""
+"""BatchNorm's count of batches, which is not a weight and changes with any training."""
 
 
 def interpolate(
@@ -19,10 +23,10 @@ def interpolate(
 ) -> dict[str, Tensor]:
     """Return theta(alpha) = (1 - alpha) * theta_base + alpha * theta_tuned (arXiv 2109.01903).
 
-    Computed in fp32 (float64 stays) and given in the wider of the two dtypes. Integer and boolean
-    tensors must agree and are copied; so are infinite entries (the causal mask's -inf), and
-    tensors that are equal already, so that a frozen tower keeps its bits. BatchNorm's counters of
-    batches, which do differ, are the tuned model's. Alpha 0 and 1 give the inputs' values exactly.
+    The result is computed in at least fp32 and returned in the wider of the two dtypes. Integer and
+    boolean tensors must agree and are copied; so are infinite entries (the causal mask's -inf) and
+    equal tensors, so that a frozen tower keeps its bits. BatchNorm's batch counters, which may
+    differ, come from the tuned model. Alpha 0 and 1 return the values of the inputs exactly.
 
     Args:
         base: Tensors of the base model by name.
@@ -31,7 +35,7 @@ def interpolate(
 
     Raises:
         ConfigError: `alpha` lies outside 0..1.
-        ModelError: Names, shapes, or tensors that must agree, do not, or one holds NaN.
+        ModelError: Names, shapes or tensors that must agree differ, or a tensor holds NaN.
     """
     check_alpha(alpha)
     check_names(base.keys(), tuned.keys())
@@ -75,13 +79,13 @@ def blend(name: str, base: Tensor, tuned: Tensor, alpha: float) -> Tensor:
 
 
 def check_alpha(alpha: float) -> None:
-    """Raise `ConfigError` where alpha is no number from 0 to 1."""
+    """Raise `ConfigError` if alpha is not between 0 and 1."""
     if not 0.0 <= alpha <= 1.0:
         raise ConfigError(f"alpha={alpha} lies outside 0..1; 0 is the base model, 1 the tuned one")
 
 
 def check_names(base: Iterable[str], tuned: Iterable[str]) -> None:
-    """Raise `ModelError` where two models do not have the same tensors."""
+    """Raise `ModelError` if two models do not have the same tensors."""
     only_base, only_tuned = sorted(set(base) - set(tuned)), sorted(set(tuned) - set(base))
     if only_base or only_tuned:
         raise ModelError(
@@ -90,7 +94,27 @@ def check_names(base: Iterable[str], tuned: Iterable[str]) -> None:
         )
 
 
+def check_architecture(base: Weights, tuned: Weights) -> None:
+    """Raise `ModelError` if two models differ in architecture."""
+    first, second = (filled(side.config.get("model_cfg", {})) for side in (base, tuned))
+    differing = list(_differences(first, second))
+    if differing:
+        raise ModelError(
+            f"{base.label} and {tuned.label} differ in architecture: {first_few(differing)}; "
+            "only a model and what was tuned from it can be patched"
+        )
+
+
+def _differences(first: Any, second: Any, name: str = "") -> Iterator[str]:
+    """Yield `field (a against b)` for each difference of two nested configurations."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        for key in sorted(first.keys() | second.keys()):
+            yield from _differences(first.get(key), second.get(key), f"{name}.{key}".strip("."))
+    elif first != second:
+        yield f"{name} ({first} against {second})"
+
+
 def first_few(names: Sequence[str], count: int = 3) -> str:
-    """Return names for a message, and how many more there are."""
+    """Return the first names for a message, with the number of the others."""
     shown = ", ".join(names[:count]) or "none"
     return f"{shown} and {len(names) - count} more" if len(names) > count else shown

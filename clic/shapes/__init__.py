@@ -1,6 +1,8 @@
-"""A world small enough to live in the package: scenes of one or two coloured shapes.
+"""A synthetic world of one or two coloured shapes, generated on the fly.
 
-Everything is exact and made on the fly: images, captions, tags of their words, and benchmarks.
+In: a split, an index and a seed. Out: samples with exact captions and tags, and benchmarks. Read
+`scenes` (what is drawn and where), `render` (pixels), `language` (sentences and tags), then
+`world_rows` and `relational` (the benchmarks' images and rows).
 """
 
 from __future__ import annotations

@@ -5,20 +5,19 @@ half of the image, by rows and by columns. A pair is two such things, moved apar
 along one axis, so that the middle halves of two images of lone things, set side by side or
 stacked, have the layout of a genuine pair.
 
-Pairs that lie where no composite of two lone things has them.
-
-A pair of `scenes.sample_pair`, and so a composite, has each thing in the middle of its own half of
-the image. In pixels of the 64 x 64 image, along the axis that parts them and across it, with s =
+A pair of `sample_pair`, like a composite, has each thing in the middle of its own half of the
+image. In pixels of the 64 x 64 image, along the axis that parts them and across it, with s =
 `max_shift(radius)` (5 for small things, 4.5 to 3 for large ones):
 
 - distance along the axis: 32 - s1 - s2 to 32 + s1 + s2, so 22 to 42 (two large: 23 to 41);
 - distance across it: 0 to s1 + s2, so at most 10, less than half of that along the axis;
 - the pixel's breadth on either side of the image's middle line is free: the gap is 2 or more.
 
-Each sampler here starts from such a pair and changes one thing: `near` the distance along the
-axis, `diagonal` the distance across it, `off_centre` the place of the pair as a whole. As there,
-things keep a gap of 2 along the axis and stay 1 pixel away from the image's edge, and the order
-(first the left or the upper one) and the axis stay as they were.
+The samplers `near`, `diagonal` and `off_centre` start from such a pair and place it where no
+composite of two lone things can: they change the distance along the axis, the distance across it,
+and the place of the pair as a whole. Things still keep a gap of 2 along the axis and stay 1 pixel
+away from the image's edge, and the order (first the left or the upper one) and the axis stay as
+they were.
 """
 
 from __future__ import annotations

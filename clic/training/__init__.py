@@ -1,4 +1,9 @@
-"""The training run: its folder, its loop and its records."""
+"""Training: settings in, a run's folder with its checkpoints, metrics and final model out.
+
+Read `run` (one run from start to end), `trainer` (the step and the loop), `strategy` (device,
+precision, ranks) and `optim`; then `run_folder` (new or resumed), `checkpoint`, `metrics_log` and
+`trained_parts` (what the losses of a run reach).
+"""
 
 from clic.training.run import train
 from clic.training.trainer import Trainer, TrainingError

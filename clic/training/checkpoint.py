@@ -1,4 +1,4 @@
-"""Checkpoints: an open_clip folder plus the training state, whole or not at all."""
+"""Checkpoints: an open_clip folder plus the training state, written atomically."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import pickle
 import shutil
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +23,20 @@ STATE_FILE = "training_state.pt"
 
 
 class DamagedError(ModelError):
-    """A checkpoint does not hold any more what was written."""
+    """The contents of a checkpoint are no longer what was written."""
 
 
 @dataclass
 class TrainingState:
-    """What continues a run besides the weights.
+    """What a run needs to continue, besides the weights.
 
     Attributes:
-        step: Steps done, which is also the next step's number.
+        step: Steps done, which is also the number of the next step.
         optimizer: `state_dict` of the optimizer.
         scaler: `state_dict` of the gradient scaler, empty without fp16.
-        batch_size: Images on each rank.
-        world_size: Ranks; with `batch_size` it decides which images a step sees.
-        samples: Number of the data's samples, 0 where it was not kept.
+        batch_size: Images per rank.
+        world_size: Ranks; together with `batch_size` they decide which images a step sees.
+        samples: Number of samples in the data, 0 in checkpoints that did not store it.
         tally: Counts of the data so far, over all ranks.
     """
 
@@ -50,34 +50,34 @@ class TrainingState:
 
 
 def save(run: Path, clip: ClipModel, state: TrainingState, keep: int) -> Path:
-    """Write `RUN/checkpoints/step-NNNNNN` and remove the oldest ones.
+    """Write `RUN/checkpoints/step-NNNNNN`, then remove the oldest checkpoints.
 
-    A kill at any moment leaves the earlier checkpoints and, at worst, a hidden folder that the
-    next save removes.
+    If the process is killed, the earlier checkpoints stay; at worst it leaves a hidden folder,
+    which the next save removes.
 
     Args:
         run: The run's folder.
         clip: The model.
-        state: The rest.
-        keep: Newest checkpoints to keep, 0 for all.
+        state: Everything else.
+        keep: Number of the newest checkpoints to keep, 0 for all.
 
     Returns:
         The checkpoint's folder.
 
     Raises:
-        ConfigError: It cannot be written; the earlier ones stay.
+        ConfigError: It cannot be written; the earlier checkpoints stay.
     """
     folder = run / runs.CHECKPOINTS / runs.step_folder(state.step)
     for leftover in run.glob(".step-*"):
         shutil.rmtree(leftover)
-    # Made beside the checkpoints' folder, so that nobody takes it for one before it is whole.
+    # Made outside the checkpoints' folder, so that it cannot be taken for one before it is whole.
     with models.whole_folder(folder, work=run) as new:
         folder.parent.mkdir(exist_ok=True)
         models.write_files(clip, new)
         _write_state(state, new / STATE_FILE)
         _write_marker(new)
         for file in new.iterdir():
-            _sync(file)  # the rename must not reach the disk before the contents
+            _sync(file)  # before the rename reaches the disk
     if keep:
         for old in runs.complete_checkpoints(run)[:-keep]:
             shutil.rmtree(old)
@@ -92,10 +92,10 @@ def _write_marker(folder: Path) -> None:
 
 
 def check(folder: Path) -> None:
-    """Make sure that a checkpoint still holds what was written.
+    """Verify that a checkpoint still holds what was written.
 
-    A marker without hashes, as earlier versions wrote it, vouches for nothing: of such a
-    checkpoint the files' own structure is checked, which shows a cut but not a flipped bit.
+    Earlier versions wrote a marker without hashes. For such a checkpoint only the structure of
+    the files is checked, which detects truncation but not a flipped bit.
 
     Raises:
         ModelError: The checkpoint is incomplete or damaged.
@@ -118,7 +118,7 @@ def check(folder: Path) -> None:
 def _check_complete(folder: Path) -> None:
     if not (folder / runs.COMPLETE).is_file():
         raise ModelError(
-            f"{folder} is no complete checkpoint (no {runs.COMPLETE} in it); name a folder of "
+            f"{folder} is not a complete checkpoint (no {runs.COMPLETE} in it); name a folder of "
             f"RUN/{runs.CHECKPOINTS}, or use train.resume=never"
         )
 
@@ -132,33 +132,28 @@ def _marked(marker: Path) -> dict[str, str]:
 
 
 def _check_structure(folder: Path) -> None:
-    """Read as much of the large files as shows whether they were cut; `load` misses the others."""
+    """Read enough of the large files to see whether they were truncated."""
     if (folder / STATE_FILE).is_file():
         _read_state(folder, mmap=True)
     if (folder / runs.OPEN_CLIP_WEIGHTS).is_file():
         try:
             with safe_open(folder / runs.OPEN_CLIP_WEIGHTS, "pt"):
-                pass  # its header, which tells the file's length, was right
+                pass  # its header states the file's length, which was right
         except (SafetensorError, OSError) as error:
             raise _damaged(folder, f"{runs.OPEN_CLIP_WEIGHTS} cannot be read: {error}") from error
 
 
 def _read_state(folder: Path, mmap: bool = False) -> TrainingState:
-    """Read the training state; with `mmap` its tensors stay on disk."""
+    """Read the training state; with `mmap`, its tensors stay on disk."""
     path = folder / STATE_FILE
     try:
         record = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, LookupError) as error:
         raise _damaged(folder, f"{path.name} cannot be read") from error
-    names = {f.name for f in fields(TrainingState)}
-    needed = {
-        f.name
-        for f in fields(TrainingState)
-        if f.default is MISSING and f.default_factory is MISSING
-    }
-    if not isinstance(record, dict) or not needed <= record.keys():
+    names = [f.name for f in fields(TrainingState)]  # the first five have no default
+    if not isinstance(record, dict) or not record.keys() >= set(names[:5]):
         raise _damaged(folder, f"{path.name} holds no training state")
-    if unknown := sorted(record.keys() - names):
+    if unknown := sorted(record.keys() - set(names)):
         raise ModelError(
             f"{path} holds {', '.join(unknown)}, which this version of clic does not know; "
             "continue with the version that wrote it, or use train.resume=never"
@@ -174,12 +169,11 @@ def _damaged(folder: Path, reason: str) -> DamagedError:
 
 
 def _write_state(state: TrainingState, path: Path) -> None:
-    # Not `asdict`, which copies every tensor of the optimizer first.
-    record = {f.name: getattr(state, f.name) for f in fields(state)}
-    # Into a file of Python's: of its own torch would not tell why it could not be written.
+    # A Python file, because torch does not say why it cannot write one of its own; and `vars`,
+    # because `asdict` would copy every tensor of the optimizer.
     with path.open("wb") as file:
         try:
-            torch.save(record, file)
+            torch.save(dict(vars(state)), file)
         except RuntimeError as error:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from error
@@ -202,13 +196,13 @@ def load(folder: Path, clip: ClipModel) -> TrainingState:
         clip: Model of the same architecture; its weights are replaced.
 
     Raises:
-        ModelError: The checkpoint is incomplete, cannot be read, or is of another architecture.
+        ModelError: The checkpoint is incomplete or unreadable, or has another architecture.
     """
     _check_complete(folder)
     stored = models.resolve(f"local-dir:{folder}").architecture
     if stored != clip.source.architecture:
         raise ModelError(
-            f"{folder} holds another architecture than model.name={clip.source.name!r} has; "
+            f"{folder} holds another architecture than that of model.name={clip.source.name!r}; "
             "start a new run with train.resume=never"
         )
     try:
@@ -226,21 +220,20 @@ def check_same_batches(
     samples: int = 0,
     allow_reorder: bool = False,
 ) -> str:
-    """Refuse to continue with other batches than the run began with.
+    """Refuse to continue a run if its later batches would differ.
 
     Args:
-        state: What the run began with.
-        batch_size: Images on each rank now.
+        state: The training state from the checkpoint.
+        batch_size: Images per rank now.
         world_size: Ranks now.
-        samples: Number of the data's samples now, 0 where that is not to be compared.
+        samples: Number of samples in the data now, 0 to leave it out of the comparison.
         allow_reorder: Continue all the same.
 
     Returns:
-        What differs, the empty string if nothing does.
+        The differences, an empty string if there are none.
 
     Raises:
-        ConfigError: The number of ranks or of samples, or the batch size, differs, and that is not
-            allowed.
+        ConfigError: The number of ranks or samples or the batch size differs and may not.
     """
     differences = []
     for setting, then, now in (
@@ -248,12 +241,13 @@ def check_same_batches(
         ("train.batch_size", state.batch_size, batch_size),
         ("number of samples", state.samples, samples if state.samples else 0),
     ):
-        if then != now and not allow_reorder:
+        if then == now:
+            continue
+        if not allow_reorder:
             raise ConfigError(
                 f"the run was trained with {setting} {then} and cannot be resumed with {now}: "
                 f"every later batch would differ; use {then}, start anew with train.resume=never, "
                 "or accept that with data.allow_reorder=true"
             )
-        if then != now:
-            differences.append(f"{setting} {then} -> {now}")
+        differences.append(f"{setting} {then} -> {now}")
     return ", ".join(differences)

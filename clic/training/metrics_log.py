@@ -1,4 +1,4 @@
-"""What a run reports while it trains: one line per interval to file, console and W&B."""
+"""The metrics of a run: one record per interval, to a file, the console and W&B."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ SHOWN = {
     "data/broken": "broken",
 }
 """Entries of a record that the console shows, with their labels."""
+QUIET_AT_ZERO = ("skipped_steps", "data/broken")
+"""Entries that the console shows only if they are above 0."""
 
 PATIENCE = 60.0
-"""Seconds without a line, after which a step that ends is told."""
+"""Seconds without a line after which the next finished step is printed."""
 MAIN = 4
-"""Numbers that the console shows of a benchmark that has no mean."""
+"""Scores that the console shows of a benchmark without a mean."""
 COUNTS = ("n", "/n")
-"""Ends of the names that count rows."""
-QUIET_AT_ZERO = ("skipped_steps", "data/broken")
-"""Of these, those that are shown only where there is something to show."""
+"""Endings of the names of row counts."""
 
 
 class Averages:
-    """Means of named scalars since the last reading, kept on their device.
+    """Means of named scalars over steps and ranks, accumulated on their device.
 
-    A value that is not finite is left out, as a step that has one is skipped. Reading the means is
-    the only moment that waits for the GPU and talks to other ranks.
+    A value that is not finite is left out, because the step it belongs to is skipped. Only reading
+    them waits for the GPU and communicates with other ranks.
     """
 
     def __init__(self) -> None:
@@ -68,14 +68,14 @@ class Averages:
         return {name: mean for name, mean, count in means if count}
 
     def clear(self) -> None:
-        """Start anew."""
+        """Forget all scalars."""
         self._sums.clear()
 
 
 def missing_negatives(batch: Batch) -> dict[str, Tensor]:
-    """Return the share of the rows that have no hard negative; of several kinds, of each kind.
+    """Return the fraction of rows without a hard negative, for each kind if there are several.
 
-    The names are those of the batch's kinds, so that every rank has the same.
+    The kinds are those of the batch's slots, so all ranks report the same names.
     """
     if batch.negative_mask is None:
         return {}
@@ -90,16 +90,16 @@ def missing_negatives(batch: Batch) -> dict[str, Tensor]:
 
 
 class MetricsLog:
-    """Appends records to `metrics.jsonl` and prints them; only rank 0 does either.
+    """Appends records to `metrics.jsonl` and prints them, on rank 0 only.
 
     Args:
         path: The file.
-        start: Step the run starts from; records of later steps, left by a start that was killed
-            after its last checkpoint, are removed.
-        stop: Last step, for the console.
-        wandb: The group `wandb`.
-        run_name: Name of the run there.
-        settings: Resolved settings, kept there.
+        start: The step from which the run continues. Records of later steps, written by a process
+            that was killed after its last checkpoint, are removed.
+        stop: The last step, for the console.
+        wandb: The settings of W&B.
+        run_name: Name of the run on W&B.
+        settings: Resolved settings, shown on W&B.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class MetricsLog:
         self.stop = stop
         self._wandb: Any = None
         self._first = self._logged = start
-        self._told = time.monotonic()
+        self._printed = time.monotonic()
         if not self.active:
             return
         _cut(path, start)
@@ -124,7 +124,7 @@ class MetricsLog:
             self._wandb = _start_wandb(wandb, run_name, path.parent, settings)
 
     def log(self, record: dict[str, Any]) -> None:
-        """Keep and print one record, which names its `step`."""
+        """Write and print one record, which contains its `step`."""
         if not self.active:
             return
         self._logged = record["step"]
@@ -132,40 +132,39 @@ class MetricsLog:
         self._file.flush()
         if self._wandb is not None:
             self._wandb.log(record, step=record["step"])
-        self._told = time.monotonic()
+        self._printed = time.monotonic()
         say(self._line(record))
 
     def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield the batches; say when the first step is done, and while steps are long."""
+        """Yield the batches; print when the first step is done, and progress if steps are slow."""
         begun: float | None = None
         for batch in batches:
             if begun is None:
-                begun = self._told = time.monotonic()
+                begun = self._printed = time.monotonic()
                 self._first = batch.step
             yield batch
-            self._tell(batch.step, time.monotonic() - begun)
+            self._print_progress(batch.step, time.monotonic() - begun)
 
-    def _tell(self, step: int, seconds: float) -> None:
-        """Say that a step is done, where no record has said so for long; step counts from 0."""
+    def _print_progress(self, step: int, seconds: float) -> None:
+        """Print that a step is done, if no record has for a while; `step` counts from 0."""
         if not self.active:
             return
         done = step + 1 - self._first
         if done == 1 and step + 1 != self._logged:
             say(f"the first step took {seconds:.1f} s")
-        elif time.monotonic() - self._told > PATIENCE:
+        elif time.monotonic() - self._printed > PATIENCE:
             say(f"done {step + 1}/{self.stop} steps, {seconds / done:.3g} s each")
         else:
             return
-        self._told = time.monotonic()
+        self._printed = time.monotonic()
 
     def _line(self, record: Mapping[str, Any]) -> str:
-        """Return what fits a terminal: the file holds every term."""
+        """Return the main entries of a record, to fit a terminal."""
         head = f"step {record['step']:>{len(str(self.stop))}}/{self.stop}"
-        shown = {key: record[key] for key in SHOWN if key in record}
         parts = [
-            f"{SHOWN[key]} {value:.4g}"
-            for key, value in shown.items()
-            if value or key not in QUIET_AT_ZERO
+            f"{label} {record[key]:.4g}"
+            for key, label in SHOWN.items()
+            if key in record and (record[key] or key not in QUIET_AT_ZERO)
         ]
         return "  ".join([head, *(parts or _scores(record))])
 
@@ -178,17 +177,17 @@ class MetricsLog:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a `metrics.jsonl`, without what a kill or a crash made unreadable."""
+    """Return the records of a `metrics.jsonl`, without the lines that a crash left unreadable."""
     return _records(path)[0]
 
 
 def _records(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return the records, and the number of lines that are none."""
+    """Return the records and the number of unreadable lines."""
     records, lines = [], path.read_bytes().splitlines() if path.is_file() else []
     for line in lines:
         try:
             record = json.loads(line)
-        except ValueError:  # also bytes that are no text
+        except ValueError:  # bytes that are not text raise it, too
             continue
         if isinstance(record, dict) and isinstance(record.get("step"), int):
             records.append(record)
@@ -196,18 +195,18 @@ def _records(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _cut(path: Path, last: int) -> None:
-    """Remove the records of later steps, so that a kill meanwhile loses none of the others."""
+    """Remove the records of later steps, by replacing the file atomically."""
     records, unreadable = _records(path)
     if unreadable:
-        say(f"{path}: {unreadable} of its lines cannot be read and are left out")
+        say(f"{path}: removed {unreadable} line(s) that cannot be read")
     lines = [json.dumps(record) + "\n" for record in records if record["step"] <= last]
     write_whole(path, "".join(lines))
 
 
 def _scores(record: Mapping[str, Any]) -> list[str]:
-    """Return each benchmark's main numbers: its means, or else its recall at 1, or its first few.
+    """Return each benchmark's main scores: its means, else its recall at 1, else its first few.
 
-    A benchmark has dozens of numbers, by the category; the file holds them all.
+    A benchmark has dozens of scores, by category; the file holds them all.
     """
     found: dict[str, dict[str, float]] = {}
     for key, value in record.items():
@@ -230,7 +229,7 @@ def _start_wandb(config: WandbConfig, name: str, folder: Path, settings: dict[st
         raise ConfigError(
             "wandb.enabled=true needs the package wandb; pip install wandb"
         ) from error
-    words, sys.argv = sys.argv, provenance.command()  # W&B keeps the command line, too
+    words, sys.argv = sys.argv, provenance.command()  # W&B stores the command line: no secrets
     try:
         return wandb.init(
             project=config.project,

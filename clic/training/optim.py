@@ -1,4 +1,4 @@
-"""The optimiser, its parameter groups, and learning rates as pure functions of the step."""
+"""The optimizer, its parameter groups, and learning rates as pure functions of the step."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from clic.errors import ConfigError, pick
 
 Schedule = Callable[[int], float]
 
-# Where torch runs AdamW as one kernel: the whole step is then a single pass over the weights.
 FUSED_DEVICES = ("cpu", "cuda")
+"""Devices with a fused AdamW, which makes a single pass over the weights."""
 
 
 def decays(name: str, parameter: Tensor) -> bool:
-    """Return whether weight decay acts on a parameter: on matrices, not biases, norms, scalars."""
+    """Return whether a parameter has weight decay: matrices do, but not biases, norms, scalars."""
     last = name.rpartition(".")[2]
     return parameter.ndim >= 2 and "bias" not in last
 
 
 def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return the trained parameters as groups with and without weight decay.
+    """Return the trained parameters in groups with and without weight decay.
 
     Args:
         model: Parameters that do not require a gradient are left out.
         weight_decay: Decay of matrices; biases, norms and scalars (logit_scale) have none.
 
     Returns:
-        At most two groups for a torch optimiser, each in the model's order.
+        At most two groups for a torch optimizer, each in the model's order.
 
     Raises:
-        ConfigError: Nothing in the model is trained.
+        ConfigError: No parameter of the model trains.
     """
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     if not named:
@@ -56,7 +56,7 @@ def adamw(
     betas: tuple[float, float] = (0.9, 0.98),
     eps: float = 1e-8,
 ) -> AdamW:
-    """Return AdamW (arXiv 1711.05101) over the trained parameters, in one kernel where possible.
+    """Return AdamW (arXiv 1711.05101) over the trained parameters, fused if possible.
 
     Args:
         model: Already on its device.
@@ -66,7 +66,7 @@ def adamw(
         eps: Added to the root of the second moment.
 
     Raises:
-        ConfigError: Nothing in the model is trained.
+        ConfigError: No parameter of the model trains.
     """
     groups = param_groups(model, weight_decay)
     fused = all(p.device.type in FUSED_DEVICES for group in groups for p in group["params"])
@@ -74,7 +74,7 @@ def adamw(
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:
-    """Give every group the learning rate `lr`."""
+    """Set the learning rate of every group."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 
@@ -82,25 +82,25 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
 def step_if_finite(
     optimizer: AdamW, parameters: Iterable[nn.Parameter], grad_clip: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Take a step, unless a gradient is not finite; the device decides, and nobody waits for it.
+    """Take a step, unless a gradient is not finite; decided on the device, without waiting for it.
 
-    A step that is skipped leaves the weights and the optimizer's moments as they are. Where ranks
-    have averaged their gradients, all of them skip the same steps.
+    A skipped step changes neither the weights nor the optimizer's moments. Ranks that average
+    their gradients skip the same steps.
 
     Args:
-        optimizer: What `adamw` returned; its gradients are those of the loss, not scaled.
-        parameters: All that is trained.
+        optimizer: The result of `adamw`, its gradients already unscaled.
+        parameters: All trained parameters.
         grad_clip: Largest norm of the gradients; None does not clip.
 
     Returns:
-        The gradients' norm before clipping, and whether the step was skipped, 1.0 or 0.0.
+        The gradients' norm before clipping, and 1.0 if the step was skipped, otherwise 0.0.
     """
     trained = [p for p in parameters if p.grad is not None]
     norm = get_total_norm([p.grad for p in trained if p.grad is not None])
     if grad_clip is not None:
         clip_grads_with_norm_(trained, grad_clip, norm)
     skipped = (~norm.isfinite()).float()
-    # torch's gradient scaler tells the fused kernel in the same way what it has found.
+    # The fused kernel reads this attribute, which torch's gradient scaler also sets.
     optimizer.found_inf = skipped  # type: ignore[attr-defined]
     optimizer.step()
     del optimizer.found_inf  # type: ignore[attr-defined]
@@ -108,27 +108,27 @@ def step_if_finite(
 
 
 class SkippedSteps:
-    """Follows on the device how many steps in a row were skipped.
+    """Counts on the device how many steps in a row were skipped.
 
     Args:
-        device: Where `step_if_finite` decides.
+        device: The device of the outcomes of `step_if_finite`.
     """
 
     def __init__(self, device: torch.device) -> None:
-        # How many in a row now, the most in a row since the last reading, the last one's number.
+        # The current row, the longest row since the last reading, the last skipped step.
         self._counts = torch.zeros(3, dtype=torch.int64, device=device)
 
     def add(self, skipped: Tensor, number: int) -> None:
-        """Take up one step's outcome, 1.0 where it was skipped, and the step's number."""
+        """Count a step, given whether it was skipped (1.0 or 0.0) and its number."""
         row, most, last = self._counts.unbind()
         row = (row + 1) * skipped.long()
         last = torch.where(skipped > 0, number, last)
         self._counts = torch.stack([row, torch.maximum(most, row), last])
 
     def read(self) -> tuple[int, int]:
-        """Return the most in a row since the last reading, and the last skipped step's number.
+        """Return the longest row since the last reading, and the number of the last skipped step.
 
-        Only this waits for the device.
+        This waits for the device.
         """
         row, most, last = self._counts.tolist()
         self._counts[1] = row
@@ -136,50 +136,38 @@ class SkippedSteps:
 
 
 def clic_schedule(
-    *, lr: float, steps: int, warmup_steps: int, lr_start: float, lr_end: float
-) -> Schedule:
-    """Return CLIC's learning rates: a linear warm-up with both ends, then half a cosine.
+    step: int, *, lr: float, steps: int, warmup_steps: int, lr_start: float, lr_end: float
+) -> float:
+    """Return CLIC's learning rate: a linear warm-up that includes both ends, then half a cosine.
 
     For t < warmup: lr_start + (lr - lr_start) t / (warmup - 1); then with i = t - warmup and
-    n = steps - warmup: lr_end + (lr - lr_end) / 2 (1 + cos(pi i / n)). So the peak is met twice
+    n = steps - warmup: lr_end + (lr - lr_end) / 2 (1 + cos(pi i / n)). So the peak occurs twice
     and lr_end is never quite reached, as in the code of arXiv 2505.24424.
     """
-
-    def at(step: int) -> float:
-        if step < warmup_steps:
-            # A warm-up of one step is its lower end, as numpy.linspace has it.
-            return lr_start + (lr - lr_start) * step / max(1, warmup_steps - 1)
-        done = (step - warmup_steps) / (steps - warmup_steps)
-        return lr_end + (lr - lr_end) / 2 * (1 + math.cos(math.pi * done))
-
-    return at
+    if step < warmup_steps:
+        # As with numpy.linspace, a warm-up of one step is its lower end.
+        return lr_start + (lr - lr_start) * step / max(1, warmup_steps - 1)
+    done = (step - warmup_steps) / (steps - warmup_steps)
+    return lr_end + (lr - lr_end) / 2 * (1 + math.cos(math.pi * done))
 
 
-def warmup_cosine(*, lr: float, steps: int, warmup_steps: int) -> Schedule:
-    """Return open_clip's learning rates: a warm-up from lr / warmup, then a cosine to 0.
+def warmup_cosine(step: int, *, lr: float, steps: int, warmup_steps: int) -> float:
+    """Return open_clip's learning rate: a warm-up from lr / warmup, then a cosine to 0.
 
     For t < warmup: lr (t + 1) / warmup; then
     lr / 2 (1 + cos(pi (t - warmup) / (steps - warmup))).
     """
-
-    def at(step: int) -> float:
-        if step < warmup_steps:
-            return lr * (step + 1) / warmup_steps
-        return lr / 2 * (1 + math.cos(math.pi * (step - warmup_steps) / (steps - warmup_steps)))
-
-    return at
+    if step < warmup_steps:
+        return lr * (step + 1) / warmup_steps
+    return lr / 2 * (1 + math.cos(math.pi * (step - warmup_steps) / (steps - warmup_steps)))
 
 
-def constant(*, lr: float, steps: int, warmup_steps: int) -> Schedule:
-    """Return learning rates that stay at `lr` after a warm-up of lr (t + 1) / warmup."""
-
-    def at(step: int) -> float:
-        return lr * min(1.0, (step + 1) / warmup_steps) if warmup_steps else lr
-
-    return at
+def constant(step: int, *, lr: float, steps: int, warmup_steps: int) -> float:
+    """Return a learning rate that stays at `lr` after a warm-up of lr (t + 1) / warmup."""
+    return lr * min(1.0, (step + 1) / warmup_steps) if warmup_steps else lr
 
 
-SCHEDULES: dict[str, Callable[..., Schedule]] = {
+SCHEDULES: dict[str, Callable[..., float]] = {
     "clic": clic_schedule,
     "warmup_cosine": warmup_cosine,
     "constant": constant,
@@ -201,44 +189,35 @@ def make_schedule(
         name: A key of `SCHEDULES`.
         lr: Peak.
         steps: Length of the run; the function is defined on 0..steps - 1.
-        warmup_steps: Steps of warm-up; a run that is shorter ends within it.
-        lr_start: Where the warm-up of ``"clic"`` starts; None means 0.
-        lr_end: Where the cosine of ``"clic"`` leads; None means 0.
+        warmup_steps: Steps of warm-up; a shorter run ends within it.
+        lr_start: Start of the warm-up of ``"clic"``; None means 0.
+        lr_end: End of the cosine of ``"clic"``; None means 0.
 
     Returns:
         A function that raises ValueError outside the run.
 
     Raises:
-        ConfigError: A name or value that cannot be, or a setting that the schedule does not use.
+        ConfigError: A name or value is invalid, or the schedule does not use a setting.
     """
-    factory = pick(SCHEDULES, name, "optim.schedule")
-    ends = {"lr_start": lr_start, "lr_end": lr_end}
+    rate = pick(SCHEDULES, name, "optim.schedule")
     if steps < 1:
         raise ConfigError(f"train.max_steps={steps} must be at least 1")
     if warmup_steps < 0:
         raise ConfigError(f"optim.warmup_steps={warmup_steps} must not be negative")
+    ends = {"lr_start": lr_start, "lr_end": lr_end}
     for setting, value in {"lr": lr, **ends}.items():
         if value is not None and not 0 <= value < math.inf:
             raise ConfigError(f"optim.{setting}={value} must be a finite number, 0 or above")
-    if factory is clic_schedule:
-        at = factory(
-            lr=lr,
-            steps=steps,
-            warmup_steps=warmup_steps,
-            **{setting: value or 0.0 for setting, value in ends.items()},
-        )
-    else:
-        for setting, value in ends.items():
-            if value is not None:
-                raise ConfigError(
-                    f"optim.{setting}={value} has no effect with optim.schedule={name}; "
-                    "set it to null, or use optim.schedule=clic"
-                )
-        at = factory(lr=lr, steps=steps, warmup_steps=warmup_steps)
+        if value is not None and setting in ends and name != "clic":
+            raise ConfigError(
+                f"optim.{setting}={value} has no effect with optim.schedule={name}; "
+                "set it to null, or use optim.schedule=clic"
+            )
+    used = {setting: value or 0.0 for setting, value in ends.items()} if name == "clic" else {}
 
-    def checked(step: int) -> float:
+    def at(step: int) -> float:
         if not 0 <= step < steps:
             raise ValueError(f"step {step} is outside the schedule's 0..{steps - 1}")
-        return at(step)
+        return rate(step, lr=lr, steps=steps, warmup_steps=warmup_steps, **used)
 
-    return checked
+    return at

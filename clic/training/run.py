@@ -22,9 +22,9 @@ from clic.io.terminal import say
 from clic.models import ClipModel
 from clic.seeding import seed_torch
 from clic.training import checkpoint
-from clic.training.losses import check_effect
 from clic.training.metrics_log import MetricsLog
 from clic.training.run_folder import RunFolder, choose, claim, write_config
+from clic.training.trained_parts import check_trainable
 from clic.training.trainer import Trainer
 
 Evaluate = Callable[[ClipModel], dict[str, float]]
@@ -33,25 +33,25 @@ EVALUATION_MINUTES = 180.0
 
 
 def train(config: Config, evaluate: Evaluate | None = None) -> Path:
-    """Train as the settings say and return the run's folder, whose `model/` is the result.
+    """Train with the given settings; return the run's folder, whose `model/` is the result.
 
     Args:
         config: All settings.
-        evaluate: Called every `train.eval_every` steps on rank 0 with the model.
+        evaluate: Called with the model on rank 0 every `train.eval_every` steps.
 
     Raises:
-        ClicError: A mistake of the user's; nothing half-written is left.
+        ClicError: A user's mistake; no incomplete files are left behind.
         KeyboardInterrupt: The run was stopped after writing a checkpoint.
     """
     validate(config)
     device = distributed.choose_device(config.train.device)
-    # While rank 0 evaluates the others wait for it, which must not look like a lost rank.
+    # The other ranks wait while rank 0 evaluates, which must not look like a lost rank.
     patience = EVALUATION_MINUTES if config.train.eval_every else COLLECTIVE_MINUTES
     with distributed.process_group(device, patience):
-        check_effect(config, distributed.world_size())
+        check_trainable(config, distributed.world_size())
         place = distributed.broadcast_object(choose(config) if distributed.is_main() else None)
         assert place is not None
-        # What is wrong with the data or the run's length is told before a model is fetched.
+        # Before a model is downloaded, so that mistakes in the data or the run's length come first.
         ranks = distributed.rank(), distributed.world_size()
         sources = data.make_sources(config)
         sampler = data.make_sampler(config, sources, *ranks)
@@ -83,23 +83,23 @@ def train(config: Config, evaluate: Evaluate | None = None) -> Path:
 
 
 def count_steps(config: Config, sampler: Sampler) -> int:
-    """Return the run's length: `train.epochs` over the data, or `train.max_steps` of that.
+    """Return the run's length: `train.epochs` over the data, shortened to `train.max_steps`.
 
     Raises:
-        ConfigError: `train.max_steps` asks for more than the epochs hold.
+        ConfigError: `train.max_steps` is more than the epochs have.
     """
     whole = config.train.epochs * sampler.steps_per_epoch()
     asked = config.train.max_steps
     if asked is not None and asked > whole:
         raise ConfigError(
-            f"train.max_steps={asked} is more than the {whole} steps that "
-            f"train.epochs={config.train.epochs} holds; raise train.epochs"
+            f"train.max_steps={asked} is more than the {whole} steps of "
+            f"train.epochs={config.train.epochs}; raise train.epochs"
         )
     return asked or whole
 
 
 def _load_model(config: Config, device: torch.device) -> ClipModel:
-    """Return the base model; a random one is the same on every rank and after every restart."""
+    """Return the base model; random weights are the same on every rank and after a restart."""
     name, pretrained = runs.source_of(config.model.name), config.model.pretrained
     if pretrained is None:
         if distributed.is_main():
@@ -113,7 +113,7 @@ def _load_model(config: Config, device: torch.device) -> ClipModel:
 
 
 def _open_folder(config: Config, place: RunFolder, trainer: Trainer) -> IO[str]:
-    """Make the run's folder and take it for this process; return its lock."""
+    """Create the run's folder if it is new, and lock it; return the lock."""
     lock = claim(place, config)
     if place.continued:
         say(f"resuming {place.path} from step {trainer.done}")
@@ -124,12 +124,12 @@ def _open_folder(config: Config, place: RunFolder, trainer: Trainer) -> IO[str]:
             say(f"resuming {place.checkpoint} from step {trainer.done}")
     if not place.continued or not (place.path / runs.PROVENANCE_FILE).is_file():
         with models.writing(place.path):
-            write_config(place.path, config)  # first: a folder with it is continued after a kill
-            if place.checkpoint is not None:  # the run's own start, for when it is continued
+            write_config(place.path, config)  # first, because a folder with it can be resumed
+            if place.checkpoint is not None:  # a copy of its own, to be resumed from
                 checkpoint.save(place.path, trainer.clip, trainer.state(), keep=0)
             elif config.model.pretrained is None:
                 models.save(trainer.clip, place.path / runs.BASE)
-            _write_provenance(config, place, trainer.clip)  # last: the folder is complete
+            _write_provenance(config, place, trainer.clip)  # last: marks the folder as complete
     return lock
 
 
@@ -149,7 +149,7 @@ def _write_provenance(config: Config, place: RunFolder, clip: ClipModel) -> None
 
 
 def _base(config: Config, place: RunFolder, clip: ClipModel) -> str:
-    """Return the model that the run starts from in a form that `clic.load` takes."""
+    """Return the model that the run starts from, in a form that `clic.load` accepts."""
     if place.checkpoint is not None and not place.continued:
         return runs.base_of(place.checkpoint.parent.parent)
     if config.model.pretrained is None:

@@ -1,4 +1,4 @@
-"""Which folder a run writes to, and whether it continues what is there."""
+"""The folder of a run: whether it is new or resumed, and who may write to it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from clic.training import checkpoint
 
 LOCK_FILE = ".lock"
 PATIENCE = 10.0
-"""Seconds that a killed process is given to end, before its run counts as being trained."""
+"""Seconds to wait for a killed process to exit before its run counts as being trained."""
 POLL = 0.1
 UNFINISHED = tuple(f".{name}-*" for name in (runs.MODEL, runs.BASE, "step"))
-"""Folders that a kill leaves while the model or a checkpoint is written."""
+"""Folders left behind by a process killed while it wrote the model or a checkpoint."""
 FREE_TO_CHANGE = (
     "train.resume",
     "train.run_name",
@@ -48,7 +48,7 @@ FREE_TO_CHANGE = (
     "data.allow_reorder",
     "wandb",
 )
-"""Settings that do not change what is trained, so a run may be continued with other values."""
+"""Settings that may change when a run is resumed, because they do not affect the training."""
 
 
 @dataclass
@@ -57,8 +57,8 @@ class RunFolder:
 
     Attributes:
         path: The folder.
-        checkpoint: Checkpoint to continue from, None to start from the base model.
-        continued: Whether the folder belongs to an earlier, unfinished start of this run.
+        checkpoint: The checkpoint to continue from; None starts from the base model.
+        continued: Whether the folder exists and its run is resumed.
     """
 
     path: Path
@@ -67,12 +67,12 @@ class RunFolder:
 
 
 def choose(config: Config) -> RunFolder:
-    """Find the run to continue, or name a new one; makes nothing.
+    """Find the run to resume, or the name of a new one, without creating anything.
 
     Raises:
         ConfigError: The named run is finished, is being trained by another process, or was
             started with other settings.
-        ModelError: `train.resume` names no complete checkpoint.
+        ModelError: `train.resume` is not a complete checkpoint.
     """
     train = config.train
     root = Path(train.runs_dir).expanduser()
@@ -80,7 +80,7 @@ def choose(config: Config) -> RunFolder:
         start = Path(train.resume).expanduser().resolve()
         if not (start / runs.COMPLETE).is_file():
             raise ModelError(
-                f"train.resume={train.resume} is no complete checkpoint; name a folder such as "
+                f"train.resume={train.resume} is not a complete checkpoint; name a folder such as "
                 f"{root}/RUN/{runs.CHECKPOINTS}/{runs.step_folder(100)}, or auto, or never"
             )
         checkpoint.check(start)
@@ -94,16 +94,16 @@ def choose(config: Config) -> RunFolder:
                 not runs.is_finished(path)
                 and _is_same(path, config)
                 and _is_free(path, deadline)
-                and not runs.is_finished(path)  # meanwhile
+                and not runs.is_finished(path)  # it may have finished meanwhile
             ):
                 return _continued(path)
     return _checked(RunFolder(_new(root, config)), config)
 
 
 def _checked(place: RunFolder, config: Config) -> RunFolder:
-    """Return a new run's place, where its folder could be made; tells it before the model loads."""
+    """Return a new run's place if its folder can be created there; checked before models load."""
     existing = next(parent for parent in place.path.absolute().parents if parent.exists())
-    try:  # permissions alone do not tell: on some file systems no folder can be made at all
+    try:  # a trial, because some file systems refuse folders whatever the permissions
         os.rmdir(tempfile.mkdtemp(prefix=".clic-", dir=existing))
     except OSError as error:
         raise _unmakeable(place, config, error) from error
@@ -121,7 +121,7 @@ def _is_same(path: Path, config: Config) -> bool:
     try:
         return not differences(path, config)
     except ConfigError as error:
-        say(f"WARNING: {error}; it is not continued")
+        say(f"WARNING: {error}; it is not resumed")
         return False
 
 
@@ -137,7 +137,7 @@ def _named(path: Path, config: Config) -> RunFolder:
         )
     if not _is_free(path, time.monotonic() + PATIENCE):
         raise _taken(path)
-    _check_unfinished(path, config)  # who held it may have ended well
+    _check_unfinished(path, config)  # it may have finished meanwhile
     return _continued(path)
 
 
@@ -169,10 +169,10 @@ def _by_age(root: Path, name: str) -> list[Path]:
 
 
 def _continued(path: Path) -> RunFolder:
-    """Return a run with its newest checkpoint that is whole, and say which ones are not.
+    """Return a run with its newest intact checkpoint, and print which ones are damaged.
 
     Raises:
-        ModelError: None of its checkpoints is whole.
+        ModelError: It has checkpoints, and all of them are damaged.
     """
     damaged: list[str] = []
     for folder in reversed(runs.complete_checkpoints(path)):
@@ -184,25 +184,26 @@ def _continued(path: Path) -> RunFolder:
         for message in damaged:
             say(f"WARNING: {message}; going back to {folder.name}")
         return RunFolder(path, folder, continued=True)
-    if damaged:  # its start may have been another run's checkpoint, so that is not guessed
+    if damaged:  # it may have begun from another run's checkpoint, so there is no safe start
         raise ModelError(
-            f"no checkpoint of {path} is whole: {'; '.join(damaged)}; remove {path}, or leave it "
+            f"no checkpoint of {path} is intact: {'; '.join(damaged)}; remove {path}, or leave it "
             "and begin another run with train.resume=never (and another train.run_name)"
         )
     return RunFolder(path, None, continued=True)
 
 
 def differences(run: Path, config: Config) -> list[str]:
-    """Return the settings of a run that differ from `config` and matter, as `name: then -> now`.
+    """Return the settings that differ between a run and `config`, as `name: then -> now`.
 
-    A setting that the run's file lacks is younger than the run, which had its default.
+    Settings of `FREE_TO_CHANGE` are left out. A setting that is missing from the run's file was
+    added to clic later, so the run had its default.
 
     Raises:
         ConfigError: The run's settings cannot be read.
     """
     free = (*FREE_TO_CHANGE, "train.batch_size") if config.data.allow_reorder else FREE_TO_CHANGE
     then = {**_flat(redact(asdict(Config()))), **_flat(redact(_stored(run)))}
-    now = _flat(redact(asdict(config)))  # an address may be signed anew
+    now = _flat(redact(asdict(config)))  # redacted, as the signature of a URL may change
     return [
         f"{key}: {then.get(key)} -> {now.get(key)}"
         for key in sorted(then.keys() | now.keys())
@@ -216,10 +217,10 @@ def _stored(run: Path) -> Any:
         stored = OmegaConf.to_container(OmegaConf.load(path))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(
-            f"{path} cannot be read ({type(error).__name__}); mend it, or remove {run}"
+            f"{path} cannot be read ({type(error).__name__}); fix it, or remove {run}"
         ) from error
-    if not isinstance(stored, dict) or "model" not in stored:  # an empty file is no settings
-        raise ConfigError(f"{path} holds no settings; mend it, or remove {run}")
+    if not isinstance(stored, dict) or "model" not in stored:  # e.g. an empty file
+        raise ConfigError(f"{path} holds no settings; fix it, or remove {run}")
     return stored
 
 
@@ -233,7 +234,7 @@ def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _is_free(run: Path, deadline: float) -> bool:
-    """Return whether no process trains a run, or stops doing so before the deadline."""
+    """Return whether no process trains a run, waiting for that until the deadline."""
     while (lock := lock_run(run)) is None:
         if time.monotonic() >= deadline:
             return False
@@ -249,13 +250,13 @@ def _taken(run: Path) -> ConfigError:
 
 
 def lock_run(run: Path) -> IO[str] | None:
-    """Take a run for this process, or return None where another process holds it.
+    """Lock a run for this process, or return None if another process holds the lock.
 
-    The kernel drops the lock with the process, so a killed run is free once that has ended. On a
-    disk without locks a run counts as free.
+    The kernel releases the lock when the process exits, however it does. On a disk without locks
+    a run counts as free.
     """
     path = run / LOCK_FILE
-    file = open(path, "a", encoding="utf-8")  # noqa: SIM115, it is held until the end
+    file = open(path, "a", encoding="utf-8")  # noqa: SIM115, held until the end
     if take_lock(file, path, shared=False, wait=False) is Lock.HELD:
         file.close()
         return None
@@ -264,7 +265,7 @@ def lock_run(run: Path) -> IO[str] | None:
 
 
 def _leave_to_parent() -> None:
-    """Close a forked child's copies, so that orphaned loader workers do not keep a run."""
+    """Close the copies in a forked child, so that orphaned loader workers do not hold a run."""
     for file in list(_held):
         file.close()
 
@@ -274,18 +275,16 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def claim(place: RunFolder, config: Config) -> IO[str]:
-    """Make the run's folder where it is new, and take it for this process.
-
-    What a killed start has left half-written goes: nobody else writes here now.
+    """Create the run's folder if it is new, lock it, and remove unfinished folders in it.
 
     Raises:
-        ConfigError: Another process trains it, or the folder cannot be made.
+        ConfigError: Another process trains it, or the folder cannot be created.
     """
     while not place.continued:
         try:
             place.path.mkdir(parents=True)
             break
-        except FileExistsError:  # a run that started in the same second
+        except FileExistsError:  # another run started in the same second
             place.path = _new(place.path.parent, config)
         except OSError as error:
             raise _unmakeable(place, config, error) from error
@@ -300,11 +299,11 @@ def claim(place: RunFolder, config: Config) -> IO[str]:
 
 
 def write_config(run: Path, config: Config) -> None:
-    """Write the resolved settings without secrets, whole or not at all; else the run goes."""
+    """Write the resolved settings without secrets, atomically; remove the run if that fails."""
     try:
         kept = redact(OmegaConf.to_container(OmegaConf.structured(config)))
         write_whole(run / runs.CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(kept)))
     except OSError:
         if not (run / runs.CONFIG_FILE).is_file():
-            shutil.rmtree(run)  # nothing could continue it, and its name would be taken
+            shutil.rmtree(run)  # it could not be resumed, and would occupy its name
         raise

@@ -1,37 +1,31 @@
-"""The training loop: a step, and what is done around it.
-
-Requests to stop, taken up between two steps.
-"""
+"""The training step, and the loop around it."""
 
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
-from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from clic import distributed, images, models
 from clic.config.train_settings import Config
 from clic.data.batches.faults import FaultLog
 from clic.errors import ClicError, ConfigError, ModelError, pick
+from clic.losses import OBJECTIVES
 from clic.models import ClipModel
-from clic.seeding import generator, seed_torch
+from clic.seeding import seed_step
 from clic.training import optim
 from clic.training.checkpoint import TrainingState
-from clic.training.losses import Losses, freeze_unreached, make_objectives
 from clic.training.metrics_log import Averages, MetricsLog, missing_negatives
-from clic.types import Batch, LossOutput, Tally
+from clic.training.strategy import DataParallel, stop_requests
+from clic.training.trained_parts import freeze_unreached
+from clic.types import KINDS, Batch, LossOutput, Tally
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_LOGIT_SCALE = math.log(100)
 SKIPPED = "skipped_steps"
 RECENT = 1000  # steps whose samples are remembered until the device is asked which were skipped
@@ -42,32 +36,14 @@ class TrainingError(ClicError):
     """The numbers of the run went wrong, e.g. the loss is no longer finite."""
 
 
-def autocast_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of the forward pass.
-
-    Raises:
-        ConfigError: The device cannot do it.
-    """
-    if precision == "auto":
-        if device.type == "cpu":
-            return torch.float32
-        # Where a GPU only emulates bf16 (before Ampere), it is slower than fp32.
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = "bf16" if native else "fp16"
-    dtype = pick(DTYPES, precision, "train.precision")
-    if dtype is torch.float16 and device.type == "cpu":
-        raise ConfigError("train.precision=fp16 needs a GPU; use fp32 or bf16 on the CPU")
-    return dtype
-
-
 class Trainer:
-    """Everything that changes from step to step: weights, optimizer, scaler, number of the step.
+    """The state that changes from step to step: weights, optimizer, gradient scaler, step number.
 
     Args:
         config: The run's settings, validated.
-        clip: The model, on its device; its trained part is set here.
+        clip: The model, on its device; the trainer freezes what does not train.
         steps: Length of the run.
-        samples: Number of the data's samples, which a checkpoint keeps.
+        samples: Number of samples in the data, stored in checkpoints.
     """
 
     def __init__(self, config: Config, clip: ClipModel, steps: int, samples: int = 0) -> None:
@@ -76,9 +52,9 @@ class Trainer:
         self.trained = models.set_trainable(
             clip.model, config.model.train, config.model.train_logit_scale
         )
-        self._check_weights(ModelError, "as it is loaded; take other weights")
-        self.dtype = autocast_dtype(config.train.precision, self.device)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+        self._check_weights(ModelError, "as loaded; use other weights")
+        self.strategy = DataParallel(self.device, config.train.precision)
+        self.scaler = self.strategy.scaler()
         self.optimizer = optim.adamw(
             clip.model,
             lr=config.optim.lr,
@@ -90,25 +66,26 @@ class Trainer:
             config.optim.schedule,
             lr=config.optim.lr,
             steps=steps,
-            warmup_steps=_warmup_steps(config, steps),
+            warmup_steps=self._warmup_steps(),
             lr_start=config.optim.lr_start,
             lr_end=config.optim.lr_end,
         )
         self.features = models.FeatureExtractor(clip.model, self.trained)
-        losses = Losses(self.features, make_objectives(config.loss))
+        losses = models.LossModule(
+            self.features,
+            {
+                kind: pick(OBJECTIVES, getattr(config.loss, kind), f"loss.{kind}").of(config.loss)
+                for kind in KINDS
+            },
+        )
         uneven = freeze_unreached(losses, clip, config)
-        # A vision tower of which nothing trains is a frozen one: its statistics do not move.
+        # A vision tower without trained parameters counts as frozen: its statistics stay fixed.
         vision = any(parameter.requires_grad for parameter in clip.model.visual.parameters())
         self.trained = self.features.trained = replace(self.trained, vision=vision)
-        if config.model.grad_checkpointing:  # not before: the graph would hide what is recomputed
+        if config.model.grad_checkpointing:  # only now, as it hides recomputed parts of the graph
             models.enable_grad_checkpointing(clip.model)
-        self.losses: nn.Module = losses
-        if distributed.world_size() > 1:
-            ids = [self.device.index] if self.device.type == "cuda" else None
-            self.losses = DistributedDataParallel(
-                losses, device_ids=ids, find_unused_parameters=uneven
-            )
-        # What is frozen stays as it is; and sigmoid models (logit_bias) may start above 100.
+        self.losses = self.strategy.wrap(losses, find_unused=uneven)
+        # A frozen scale stays as it is, and sigmoid models (logit_bias) may start above 100.
         self.clamps = (
             config.train.clamp_logit_scale
             and clip.model.logit_scale.requires_grad
@@ -124,13 +101,11 @@ class Trainer:
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Train on one batch; return the loss and its terms, named by the batch's kind."""
         optim.set_lr(self.optimizer, self.lr_at(batch.step))
-        # Dropout is then a function of (seed, step, rank) too, and resuming needs no stored state.
-        seed_torch(int(self._step_generator(batch.step).integers(2**63)))
+        seed_step(self.config.seed, batch.step, distributed.rank())
+        # Trimmed on the CPU: finding the longest caption on a GPU would wait for it.
         batch = self.features.trim(batch).to(self.device)
         pixels = images.normalise(batch.images, batch.mean, batch.std)
-        with torch.autocast(
-            self.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32
-        ):
+        with self.strategy.autocast():
             output: LossOutput = self.losses(
                 pixels,
                 batch.positives,
@@ -154,7 +129,7 @@ class Trainer:
         return report
 
     def _update(self, number: int) -> dict[str, Tensor]:
-        """Change the weights by their gradients, where these are finite; report what was done."""
+        """Update the weights, unless a gradient is not finite; return what the log reports."""
         self.rate = self.optimizer.param_groups[0]["lr"]
         clip = self.config.optim.grad_clip
         self.scaler.unscale_(self.optimizer)
@@ -169,9 +144,6 @@ class Trainer:
             report["grad_norm"] = norm  # not finite where the step was skipped
         return report
 
-    def _step_generator(self, step: int) -> Any:
-        return generator(self.config.seed, "dropout", step, distributed.rank())
-
     def fit(
         self,
         batches: Iterable[Batch],
@@ -179,18 +151,18 @@ class Trainer:
         save: Callable[[TrainingState], None],
         evaluate: Callable[[], dict[str, float]] | None = None,
     ) -> None:
-        """Train to the end, or to the end of the step in which the process is told to stop.
+        """Train to the end, or until a signal asks the process to stop.
 
         Args:
-            batches: Batches of the steps from `done` on.
-            log: Where records go.
+            batches: The batches of the remaining steps, from step `done`.
+            log: Receives the records.
             save: Writes a checkpoint.
             evaluate: Called every `train.eval_every` steps.
 
         Raises:
             TrainingError: The weights are not finite, or too many steps were skipped.
             DataError: Too many samples are broken.
-            KeyboardInterrupt: The process was told to stop; a checkpoint was written.
+            KeyboardInterrupt: A signal asked the process to stop; a checkpoint was written.
         """
         train, averages, clock = self.config.train, Averages(), time.perf_counter()
         first = self.done
@@ -220,7 +192,7 @@ class Trainer:
                     self._check_weights(TrainingError, f"by step {self.done}; lower optim.lr")
                 if saving:
                     save(self.state())
-                clock += time.perf_counter() - paused  # the rate is that of training alone
+                clock += time.perf_counter() - paused  # the rate counts training time only
                 if stopping and not last:
                     raise KeyboardInterrupt
 
@@ -228,20 +200,17 @@ class Trainer:
         return every > 0 and self.done % every == 0
 
     def _agreed(self, stop: list[int]) -> bool:
-        """Return whether to stop now; several ranks ask each other when they log."""
-        if distributed.world_size() == 1:
-            return bool(stop)
-        if not self._due(self.config.train.log_every):
+        """Return whether to stop now; several ranks agree on it whenever they log."""
+        if distributed.world_size() > 1 and not self._due(self.config.train.log_every):
             return False
-        wanted = torch.tensor(float(bool(stop)), device=self.device)
-        return bool(distributed.all_reduce_sum(wanted))
+        return self.strategy.any_rank(bool(stop))
 
     def _check_skipped(self) -> None:
         most, last = self.skipped.read()
         samples = dict(self._recent).get(last, "")
         self._recent.clear()
         allowed = self.config.train.max_skipped
-        # A run of which no step was done has trained nothing, however short it is.
+        # A run whose steps were all skipped has trained nothing, however short it is.
         if most > min(allowed, self.steps - 1):
             raise TrainingError(
                 f"{most} steps in a row were skipped, the last of them step {last}{samples}, "
@@ -251,9 +220,9 @@ class Trainer:
             )
 
     def _check_weights(self, error: type[ClicError], when: str) -> None:
-        """Raise `error` on all ranks where any of them holds weights that are not finite."""
+        """Raise `error` on all ranks if any rank has weights that are not finite."""
         state = self.clip.model.state_dict()
-        # A mask may hold -inf from the beginning.
+        # Attention masks hold -inf.
         floats = {n: v for n, v in state.items() if v.is_floating_point()}
         broken = torch.stack([(v.isnan() | v.isposinf()).any() for v in floats.values()])
         if distributed.all_reduce_sum(broken.sum()):
@@ -280,7 +249,7 @@ class Trainer:
         return record
 
     def state(self) -> TrainingState:
-        """Return what a checkpoint keeps besides the weights."""
+        """Return what a checkpoint stores besides the weights."""
         return TrainingState(
             step=self.done,
             optimizer=self.optimizer.state_dict(),
@@ -312,15 +281,20 @@ class Trainer:
                 "start from its weights: model.name=CHECKPOINT train.resume=never"
             ) from error
         for group, own in zip(self._groups(), settings, strict=True):
-            group.update(own)  # this run's settings, not those it was saved with
-        if state.scaler:  # empty where the run had no fp16: the scale is then found anew
+            group.update(own)  # the settings of this run, not the stored ones
+        if state.scaler:  # empty if the run did not use fp16; the scale then starts anew
             self.scaler.load_state_dict(state.scaler)
-        self._check_weights(ModelError, f"in the checkpoint of step {state.step}; take another")
+        self._check_weights(ModelError, f"in the checkpoint of step {state.step}; use another")
         self.faults.total = Tally(**state.tally)
         self.done = state.step
 
     def _groups(self) -> list[dict[str, Any]]:
         return self.optimizer.param_groups
+
+    def _warmup_steps(self) -> int:
+        if self.config.optim.warmup_fraction is not None:
+            return math.floor(self.config.optim.warmup_fraction * self.steps)
+        return self.config.optim.warmup_steps or 0
 
 
 def _of(samples: list[tuple[str, ...]]) -> str:
@@ -328,29 +302,3 @@ def _of(samples: list[tuple[str, ...]]) -> str:
     keys = [key for row in samples for key in row]
     more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
     return f" (samples {', '.join(keys[:NAMED])}{more})" if keys else ""
-
-
-def _warmup_steps(config: Config, steps: int) -> int:
-    if config.optim.warmup_fraction is not None:
-        return math.floor(config.optim.warmup_fraction * steps)
-    return config.optim.warmup_steps or 0
-
-
-@contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second SIGINT kills at once."""
-    received: list[int] = []
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        if received and number == signal.SIGINT:
-            signal.default_int_handler(number, frame)
-        received.append(number)
-
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        for number in handlers:
-            signal.signal(number, receive)
-        yield received
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

@@ -12,8 +12,8 @@ from PIL import Image
 from clic import distributed, evaluation
 from clic.errors import ClicError
 from clic.evaluation.encode import encoding
+from clic.evaluation.encode.distributed_encoding import EncodingOptions
 from clic.evaluation.encode.feature_cache import FeatureCache
-from clic.evaluation.encode.rank_share import Share
 
 BENCHES = ["shapes++", "shapes-retrieval"]
 BATCH = 100
@@ -75,7 +75,7 @@ def failing_share() -> str:
     refs = [np.full((4, 4, 3), n, dtype=np.uint8) for n in range(3)]
     broken: list[Any] = [*refs, Path("nowhere.jpg")]
     try:
-        encoding.encode_images(Noisy(), broken, Share("images", 2, all_ranks=True), 1, False)
+        encoding.encode_images(Noisy(), broken, EncodingOptions(2, all_ranks=True), False)
     except ClicError as error:
         return str(error)
     return "nothing"

@@ -20,8 +20,8 @@ from clic import distributed, models
 from clic.config.train_settings import Config, WandbConfig
 from clic.errors import ConfigError
 from clic.models import ClipModel
-from clic.training.losses import check_effect
 from clic.training.metrics_log import Averages, MetricsLog
+from clic.training.trained_parts import check_trainable
 from clic.training.trainer import Trainer
 from clic.types import KINDS, Batch
 
@@ -149,7 +149,7 @@ def train(clip: ClipModel, objective: str, part: str) -> dict[str, Any]:
     """Return what became of three steps, or why they were refused."""
     config = settings(objective, part, clip)
     try:
-        check_effect(config, distributed.world_size())
+        check_trainable(config, distributed.world_size())
     except ConfigError as error:
         return {"refused": str(error)}
     clip = copy.deepcopy(clip)

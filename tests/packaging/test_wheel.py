@@ -107,7 +107,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         "clic/py.typed",
         "clic/configs/train.yaml",
         "clic/shapes/base/",
-        "clic/evaluation/html.css",
+        "clic/evaluation/report/page.html",
     ):
         assert any(name.startswith(needed) for name in names), needed
 

@@ -38,7 +38,7 @@ def test_composite(orientation: str, swapped: bool) -> None:
     canvas = torch.cat(tensors[::-1] if swapped else tensors, dim=1 if wide else 2)
     expected = functional.normalize(canvas, IMAGENET_MEAN, IMAGENET_STD)
 
-    ours = images.compose_pair(*pair, orientation, 224, swapped=swapped)
+    ours = images.compose(pair[::-1] if swapped else pair, "pair", orientation, 224)
     batch = torch.from_numpy(ours)[None]
     assert torch.equal(images.normalise(batch, IMAGENET_MEAN, IMAGENET_STD)[0], expected)
 

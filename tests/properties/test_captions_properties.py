@@ -24,7 +24,7 @@ from clic.captions import (
     single_negative,
     swap,
 )
-from clic.captions.composites import plain
+from clic.captions.composites import sentence_composite
 from clic.captions.edits import apply_edits
 from clic.captions.scene_graph.graph import scene_graph
 from clic.seeding import generator
@@ -128,7 +128,9 @@ def check_two(captions: tuple[str, str], seed: int) -> None:
     assert made.text in {join(order) for order in permutations(texts)}
     true = {
         text.lower()
-        for text in composite_positives(plain([[c] for c in captions]), 2, generator(0, "")).texts
+        for text in composite_positives(
+            sentence_composite([[c] for c in captions]), 2, generator(0, "")
+        ).texts
     }
     assert made.text.lower() not in true
 

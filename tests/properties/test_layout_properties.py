@@ -13,7 +13,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clic.captions.composites import Room
+from clic.captions.composites import TokenBudget
 from clic.config.train_settings import CaptionsConfig
 from clic.data.batches.captioner import Captioner
 from clic.images import cells
@@ -108,7 +108,7 @@ def test_true_captions_are_true_and_false_ones_false(
         layout_share=share,
         layout_held_out=sorted(held_out),
     )
-    room = Room(lambda text: len(text.split()) + 2, 12) if tight else None
+    room = TokenBudget(lambda text: len(text.split()) + 2, 12) if tight else None
     row = Captioner(config, room).make("composite", samples, rng, places)
     assert len(row.positives) == 3
     for caption in row.positives:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clic import shapes
-from clic.captions.tagging import annotate, lower, make_tagger, record, stored_tokens
+from clic.captions.tagging import annotate, make_tagger, record, stored_tokens
+from clic.captions.text import lower
 from clic.errors import DataError
 
 TAG = make_tagger("hanta")

@@ -7,11 +7,9 @@ import warnings
 import pytest
 
 from clic.captions import cross_swap, hard_negatives, make_tagger
-from clic.captions.characters import fold, is_foreign, spelled
 from clic.captions.edits import apply_edits
-from clic.captions.negatives import bare
 from clic.captions.scene_graph.graph import scene_graph
-from clic.captions.sentences import end_sentence
+from clic.captions.text import end_sentence, fold, fold_tokens, is_foreign, normalized
 from clic.seeding import generator
 
 TAG = make_tagger("hanta")
@@ -56,7 +54,7 @@ def test_every_apostrophe_is_read_as_one(apostrophe: str) -> None:
 def test_spellings_of_the_web(caption: str, plain: str) -> None:
     assert fold(caption).text == plain
     tokens = TAG(caption)
-    assert [token.text for token in spelled(tokens)] == [token.text for token in TAG(plain)]
+    assert [token.text for token in fold_tokens(tokens)] == [token.text for token in TAG(plain)]
     assert [token.pos for token in tokens] == [token.pos for token in TAG(plain)]
     assert all(caption[token.start : token.end] == token.text for token in tokens)
 
@@ -137,7 +135,11 @@ def test_a_final_mark_of_another_keyboard_gets_no_second_one() -> None:
 
 
 def test_captions_that_differ_in_spelling_alone_are_the_same() -> None:
-    assert bare("The man\u2019s hat") == bare("the man's  hat.") == bare("the man&#39;s hat")
+    assert (
+        normalized("The man\u2019s hat")
+        == normalized("the man's  hat.")
+        == normalized("the man&#39;s hat")
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,20 +8,24 @@ import numpy as np
 import pytest
 
 from clic.captions.composite_negatives import layout_negative, word_swap
-from clic.captions.composites import Composite, Room, plain, relational, shortest_first
-from clic.captions.layout import (
+from clic.captions.composites import (
     INVERSE,
     PHRASES,
+    Composite,
     Part,
     Place,
     Sentence,
     Statement,
-    may_lie,
+    TokenBudget,
+    join_parts,
+    layout_composite,
+    layout_statements,
+    may_hold,
     relation,
-    retold,
-    state,
-    tell,
-    without,
+    remaining_phrases,
+    reworded,
+    sentence_composite,
+    shortest_first,
 )
 from clic.errors import ConfigError
 from clic.images import cells
@@ -94,9 +98,9 @@ def test_relation_of_two_places(first: Place, second: Place, expected: str | Non
 
 def test_what_is_askew_may_lie_on_either_axis() -> None:
     upper_left, lower_right = GRID[0], GRID[3]
-    assert may_lie(upper_left, "left", lower_right) and may_lie(upper_left, "above", lower_right)
-    assert not may_lie(upper_left, "right", lower_right)
-    assert not may_lie(GRID[0], "above", GRID[1]) and not may_lie(GRID[0], "below", GRID[1])
+    assert may_hold(upper_left, "left", lower_right) and may_hold(upper_left, "above", lower_right)
+    assert not may_hold(upper_left, "right", lower_right)
+    assert not may_hold(GRID[0], "above", GRID[1]) and not may_hold(GRID[0], "below", GRID[1])
 
 
 @pytest.mark.parametrize("layout", ["pair", "grid4"])
@@ -107,7 +111,7 @@ def test_statements_tell_where_the_cells_of_a_layout_lie(layout: str, orientatio
     for seed in range(200):
         order = rng(seed).permutation(len(places))
         own = [places[i] for i in order]
-        statements = state(own, PHRASES, rng(seed))
+        statements = layout_statements(own, PHRASES, rng(seed))
         assert len({i for s in statements for i in (s.first, s.second)}) == len(places)
         for told in statements:
             assert MEANING[told.phrase] == relation(own[told.first], own[told.second])
@@ -124,7 +128,7 @@ def test_the_inverse_of_a_phrase_is_of_its_form() -> None:
     pairs = set()
     for seed in range(200):
         for places in (BESIDE, STACKED):
-            (told,) = state(places[:: -1 if seed % 2 else 1], PHRASES, rng(seed))
+            (told,) = layout_statements(places[:: -1 if seed % 2 else 1], PHRASES, rng(seed))
             pairs.add((told.phrase, told.inverse_phrase))
     assert pairs == {
         ("left of", "right of"), ("to the left of", "to the right of"),
@@ -136,11 +140,11 @@ def test_the_inverse_of_a_phrase_is_of_its_form() -> None:
 
 
 def test_phrases_that_are_held_out_are_never_used() -> None:
-    left = without(["on the left of", "on the right of", "beneath"])
+    left = remaining_phrases(["on the left of", "on the right of", "beneath"])
     used = set()
     for seed in range(100):
         for places in (BESIDE, STACKED):
-            (told,) = state(places[:: -1 if seed % 2 else 1], left, rng(seed))
+            (told,) = layout_statements(places[:: -1 if seed % 2 else 1], left, rng(seed))
             used |= {told.phrase, told.inverse_phrase}
     assert used == set(MEANING) - {"on the left of", "on the right of", "beneath"}
 
@@ -159,10 +163,10 @@ def test_phrases_that_are_held_out_are_never_used() -> None:
 def test_the_inverse_stays_that_of_the_phrase_whatever_is_held_out(
     held_out: str, phrase: str, inverse: str
 ) -> None:
-    left, pairs = without([held_out]), set()
+    left, pairs = remaining_phrases([held_out]), set()
     for seed in range(100):
         for places in (BESIDE, STACKED):
-            (told,) = state(places[:: -1 if seed % 2 else 1], left, rng(seed))
+            (told,) = layout_statements(places[:: -1 if seed % 2 else 1], left, rng(seed))
             pairs.add((told.phrase, told.inverse_phrase))
     assert (phrase, inverse) in pairs
     assert len({one for one, _ in pairs}) == len(pairs)  # each phrase has one inverse
@@ -177,7 +181,7 @@ def test_the_inverse_stays_that_of_the_phrase_whatever_is_held_out(
 )
 def test_what_cannot_be_held_out_is_told(held_out: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        without(held_out)
+        remaining_phrases(held_out)
 
 
 # --- true captions -------------------------------------------------------------------------------
@@ -196,7 +200,9 @@ def test_p1_and_p2_are_the_two_ways_to_tell_one_fact() -> None:
 def test_a_grid_is_told_by_rows_or_by_columns() -> None:
     seen = set()
     for seed in range(40):
-        p1, p2 = relational(each(CIRCLE, SQUARE, STAR, BOW), GRID, PHRASES, rng(seed)).positives()
+        p1, p2 = layout_composite(
+            each(CIRCLE, SQUARE, STAR, BOW), GRID, PHRASES, rng(seed)
+        ).positives()
         assert sorted(word for word in p1.split() if word == "a") == ["a"] * 4
         assert len(p1.split(". ")) == len(p2.split(". ")) == 2
         seen.add("left" in p1 or "right" in p1)
@@ -205,14 +211,14 @@ def test_a_grid_is_told_by_rows_or_by_columns() -> None:
 
 def test_a_sentence_goes_on_without_its_mark_and_its_capital() -> None:
     told = Statement(0, "above", 1, "above", "below")
-    text = tell([told, Sentence(0)], ["A dog runs.", "The cat sleeps!"])
+    text = join_parts([told, Sentence(0)], ["A dog runs.", "The cat sleeps!"])
     assert text == "A dog runs above the cat sleeps. A dog runs."
-    assert tell([told], ["Paris at night", "London."]) == "Paris at night above London."
+    assert join_parts([told], ["Paris at night", "London."]) == "Paris at night above London."
 
 
 def test_a_period_stays_or_goes_in_all_captions_of_a_composite() -> None:
     for period in (True, False):
-        grid = relational(each(CIRCLE, SQUARE, STAR, BOW), GRID, PHRASES, rng(3), period)
+        grid = layout_composite(each(CIRCLE, SQUARE, STAR, BOW), GRID, PHRASES, rng(3), period)
         false = (
             layout_negative(grid, rng()),
             word_swap(grid, [tag(c) for (c,) in grid.sentences], rng()),
@@ -246,7 +252,7 @@ def test_a_layout_negative_inverts_the_phrase_or_exchanges_the_images() -> None:
 
 def test_a_layout_negative_of_a_grid_changes_one_statement() -> None:
     for seed in range(40):
-        grid = relational(each(CIRCLE, SQUARE, STAR, BOW), GRID, PHRASES, rng(seed))
+        grid = layout_composite(each(CIRCLE, SQUARE, STAR, BOW), GRID, PHRASES, rng(seed))
         made = layout_negative(grid, rng(seed))
         assert made is not None
         true, false = (text.split(". ") for text in (grid.positives()[0], made.text))
@@ -255,7 +261,7 @@ def test_a_layout_negative_of_a_grid_changes_one_statement() -> None:
 
 
 def test_no_layout_is_contradicted_where_none_is_told() -> None:
-    assert layout_negative(plain(each(CIRCLE, SQUARE), BESIDE), rng()) is None
+    assert layout_negative(sentence_composite(each(CIRCLE, SQUARE), BESIDE), rng()) is None
 
 
 @pytest.mark.parametrize(
@@ -270,7 +276,9 @@ def test_no_layout_is_contradicted_where_none_is_told() -> None:
 def test_captions_that_may_say_the_same_have_no_layout_negative(captions: Sequence[str]) -> None:
     for seed in range(10):
         assert (
-            layout_negative(relational(each(*captions), BESIDE, PHRASES, rng(seed)), rng(seed))
+            layout_negative(
+                layout_composite(each(*captions), BESIDE, PHRASES, rng(seed)), rng(seed)
+            )
             is None
         )
 
@@ -318,7 +326,7 @@ def test_a_word_swap_keeps_the_layout() -> None:
 
 def test_a_word_swap_of_a_grid_names_the_images_it_changed() -> None:
     captions = (CIRCLE, SQUARE, STAR, BOW)
-    grid = plain(each(*captions), GRID)
+    grid = sentence_composite(each(*captions), GRID)
     pairs = set()
     for seed in range(60):
         made = word_swap(grid, [tag(c) for c in captions], rng(seed))
@@ -334,7 +342,7 @@ def test_a_word_swap_of_a_grid_names_the_images_it_changed() -> None:
 def test_a_swap_that_the_other_images_make_true_is_no_negative() -> None:
     """Swapping colours gives a blue circle and a red square, and both are there."""
     captions = (CIRCLE, SQUARE, "a blue circle", "a red square")
-    grid = plain(each(*captions), GRID)
+    grid = sentence_composite(each(*captions), GRID)
     tokens = [tag(caption) for caption in captions]
     for seed in range(60):
         made = word_swap(grid, tokens, rng(seed))
@@ -343,7 +351,7 @@ def test_a_swap_that_the_other_images_make_true_is_no_negative() -> None:
 
 # --- room ----------------------------------------------------------------------------------------
 
-WORDS = Room(lambda text: len(text.split()) + 2, 12)
+WORDS = TokenBudget(lambda text: len(text.split()) + 2, 12)
 
 
 def test_the_longest_sentences_are_left_out_first() -> None:
@@ -355,23 +363,23 @@ def test_the_longest_sentences_are_left_out_first() -> None:
 
 
 def test_a_grid_is_told_as_far_as_there_is_room() -> None:
-    long = relational(each(CIRCLE, SQUARE, STAR, BOW), GRID, PHRASES, rng()).within(WORDS)
+    long = layout_composite(each(CIRCLE, SQUARE, STAR, BOW), GRID, PHRASES, rng()).within(WORDS)
     assert len(long.parts) == 1 and len(long.images()) == 2
-    assert all(WORDS.holds(text) for text in long.positives())
+    assert all(WORDS.fits(text) for text in long.positives())
     made = layout_negative(long, rng())
-    assert made is not None and WORDS.holds(made.text)
+    assert made is not None and WORDS.fits(made.text)
 
 
 def test_sentences_are_joined_where_no_statement_has_room() -> None:
     captions = [f"a {colour} circle that is {colour}" for colour in ("red", "blue", "pink", "cyan")]
-    told = relational(each(*captions), GRID, PHRASES, rng())
+    told = layout_composite(each(*captions), GRID, PHRASES, rng())
     joined = told.within(WORDS)
-    assert not WORDS.holds(told.parts[0].text(captions))
-    assert joined.parts == (Sentence(0),) and WORDS.holds(*joined.positives())
+    assert not WORDS.fits(told.parts[0].text(captions))
+    assert joined.parts == (Sentence(0),) and WORDS.fits(*joined.positives())
     assert told.within(None) is told
 
 
 def test_the_inverse_of_every_relation_inverts_again() -> None:
     assert all(INVERSE[INVERSE[which]] == which for which in PHRASES)
     parts = (Sentence(0), Statement(1, "above", 2, "over", "under"))
-    assert retold(retold(parts)) == parts
+    assert reworded(reworded(parts)) == parts

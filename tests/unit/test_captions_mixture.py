@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clic.captions import make_tagger, single_negative, word_swap
-from clic.captions.composites import plain
+from clic.captions.composites import sentence_composite
 from clic.cli.train import compose
 from clic.config.checks import validate
 from clic.config.train_settings import CaptionsConfig, Config
@@ -64,16 +64,17 @@ def test_no_other_caption_of_the_image_is_returned() -> None:
 
 def test_no_true_caption_of_a_composite_is_returned() -> None:
     captions = ("a red circle", "a blue square")
+    composite = sentence_composite([[c] for c in captions])
     tokens = [TAG(c) for c in captions]
     texts = {
         made.text
         for seed in range(40)
-        if (made := word_swap(plain([[c] for c in captions]), tokens, generator(seed, "t")))
+        if (made := word_swap(composite, tokens, generator(seed, "t")))
     }
     assert texts == {"a red square. a blue circle.", "a blue circle. a red square."}
     true = "A red square. A blue circle"
     for seed in range(40):
-        made = word_swap(plain([[c] for c in captions]), tokens, generator(seed, "t"), [true])
+        made = word_swap(composite, tokens, generator(seed, "t"), [true])
         assert made is not None and made.text == "a blue circle. a red square."
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clic.captions.sentences import join
+from clic.captions.text import join
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from clic.captions.hanta import _model, best_tags, tokenize, universal
-from clic.captions.tagging import TAGGERS, lower, make_tagger
+from clic.captions.tagging import TAGGERS, make_tagger
+from clic.captions.text import lower
 from clic.errors import ConfigError
 
 TAG = make_tagger("hanta")

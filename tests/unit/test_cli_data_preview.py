@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from clic.captions.composites import Room
+from clic.captions.composites import TokenBudget
 from clic.data import pack
 from clic.data.batches.captioner import RowCaptions
 from clic.data.tools.contact_sheet import (
@@ -51,8 +51,8 @@ def test_shards_are_shown_in_clics_recipe(
     lines = out.splitlines()
     assert lines[0] == ("sheet.png: 4 composite rows of step 0, 4 single rows of step 1 (vitb32)")
     assert "composite_negative=cross_swap" in out
-    assert "  train.batch_size=4, all there are, in place of 200" in lines
-    assert "  sampling.partner_self=true, for an orientation with one image alone" in lines
+    assert "  train.batch_size=4, the whole data, instead of 200" in lines
+    assert "  sampling.partner_self=true, since an orientation has only one image" in lines
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     assert (sheet == (200, 20, 20)).all(axis=-1).any()  # the false words
     assert (np.abs(sheet.astype(int) - (120, 200, 40)).max(axis=-1) < 8).any()  # the portrait
@@ -104,7 +104,7 @@ def test_changed_words_are_those_of_the_nearest_true_caption() -> None:
 
 
 def test_what_the_model_does_not_read_is_pale_and_not_drawn_without_end() -> None:
-    room = Room(lambda text: len(text.split()) + 2, 7)
+    room = TokenBudget(lambda text: len(text.split()) + 2, 7)
     words: list[Word] = [(str(i), INK) for i in range(40)]
     shown = _unread_pale(words, room)
     assert shown[:5] == words[:5]

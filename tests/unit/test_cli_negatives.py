@@ -145,7 +145,7 @@ def test_captions_of_another_script_are_counted(
     [
         ([], "no caption is given"),
         (["--caption", " "], "--caption is empty"),
-        (["--caption", "a caf\udce9"], "--caption holds bytes that are no UTF-8"),
+        (["--caption", "a caf\udce9"], "--caption is not valid UTF-8"),
         (["--caption", "a dog", "--kinds", "swop"], "did you mean 'swap'"),
         (["--caption", "a dog", "--kinds", "cross_swap"], "give two"),
         (["--caption", "a dog", "--n", "0"], "--n 0"),

@@ -247,7 +247,7 @@ def test_wrong_sweeps(part: str) -> None:
         (["--alpha", "0.5", "--allow-missing"], "allow_missing has no effect without --sweep"),
         (["--alpha", "0.5", "--tuned", "x"], "--tuned needs --base and --out"),
         (["--alpha", "0.5", "--run", "runs/shapes-2"], "did you mean 'shapes-1'"),
-        (["--alpha", "0.5", "--run", "runs/shapes-1/model"], "is no run but a model"),
+        (["--alpha", "0.5", "--run", "runs/shapes-1/model"], "is a model and not a run"),
         (["--sweep", "0:1:0.5", "--bench", "shape"], "did you mean 'shapes'"),
         (["--alhpa", "0.5"], "did you mean '--alpha'"),
     ],

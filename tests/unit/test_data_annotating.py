@@ -106,7 +106,7 @@ def test_samples_of_another_script_are_counted(
         members |= {f"{number}.png": picture(), f"{number}.txt": text.encode()}
     shard = write_tar(tmp_path / "00000.tar", members)
     monkeypatch.setattr(sys, "argv", ["clic-data", "annotate", str(shard), "--workers", "1"])
-    for expected in ("2 of these (50%) give few false captions, or none: they are not", ""):
+    for expected in ("2 of these (50%) give few or no false captions: they are not", ""):
         with pytest.raises(SystemExit):
             main()
         out = capsys.readouterr().out
@@ -236,11 +236,11 @@ def test_the_command(
     words = ("annotate", str(shard), "--workers", "1")
     assert run_main(*words, monkeypatch=monkeypatch) == 0
     out = capsys.readouterr().out
-    assert "1 tar: 2 samples tagged, 0 had been\n" in out
+    assert "1 tar: 2 samples tagged, 0 were tagged already\n" in out
     assert "1 samples cannot be read" in out
     shard.write_bytes(b"x" * 700)
     assert run_main(*words, monkeypatch=monkeypatch) == 1
-    assert "left as it is" in capsys.readouterr().out
+    assert "left as it was" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

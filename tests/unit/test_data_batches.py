@@ -79,8 +79,8 @@ def test_composite_pixels(
     for pixels, row in zip(batch.images.numpy(), plan.rows, strict=True):
         first, second = (shapes.sample("train", i, 1, seed=3).image for i in row.indices)
         expected = [
-            images.compose_pair(first, second, row.orientation, 32, fit, swapped)  # type: ignore[arg-type]
-            for swapped in (False, True)
+            images.compose(pair, "pair", row.orientation, 32, fit)  # type: ignore[arg-type]
+            for pair in ((first, second), (second, first))
         ]
         matches = [np.array_equal(pixels, e) for e in expected]
         assert sum(matches) == 1

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from clic import images, models, shapes
-from clic.captions.composites import Room
+from clic.captions.composites import TokenBudget
 from clic.config.checks import validate
 from clic.config.train_settings import CaptionsConfig, Config
 from clic.data import BatchBuilder, make_builder
@@ -98,7 +98,9 @@ def test_captions_tell_where_the_pixels_lie(
 # --- shares and slots ----------------------------------------------------------------------------
 
 
-def rows(places: list[Any], room: Room | None = None, n: int = 200, **settings: Any) -> list[Any]:
+def rows(
+    places: list[Any], room: TokenBudget | None = None, n: int = 200, **settings: Any
+) -> list[Any]:
     config = CaptionsConfig(tagger="stored", **settings)
     maker = Captioner(config, room)
     samples = [shapes.sample("train", i, 1) for i in range(len(places))]
@@ -176,11 +178,11 @@ def test_further_positives_tell_no_layout() -> None:
 
 
 def test_what_has_no_room_is_left_out_and_counted() -> None:
-    room = Room(lambda text: len(text.split()) + 2, 12)  # three captions of three words
+    room = TokenBudget(lambda text: len(text.split()) + 2, 12)  # three captions of three words
     for row in rows(GRID, room, n=30, composite_positives=2):
         assert row.shortened == 2
-        assert all(text.count(".") == 3 and room.holds(text) for text in row.positives)
-        assert row.negatives[0] is not None and room.holds(row.negatives[0].text)
+        assert all(text.count(".") == 3 and room.fits(text) for text in row.positives)
+        assert row.negatives[0] is not None and room.fits(row.negatives[0].text)
     assert all(not row.shortened for row in rows(GRID, n=10))
 
 

@@ -246,7 +246,7 @@ def test_a_broken_sample_is_replaced_only_where_they_are_used(
         for i, (title, false) in enumerate(ROWS)
     ]
     data.pack(samples, tmp_path / "mine")
-    original = data.shards.parse_record
+    original = data.shards.shard_source.parse_record
 
     def parse(meta: bytes) -> dict[str, Any]:
         record = original(meta)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from open_clip.tokenizer import SimpleTokenizer
 
-from clic.data.batches import caption_tokens
-from clic.data.batches.caption_tokens import CaptionTokenizer
+from clic.data.batches import captioner
+from clic.data.batches.captioner import CaptionTokenizer
 from clic.errors import ConfigError
 
 CLIP = SimpleTokenizer(context_length=20)
@@ -65,7 +65,7 @@ def test_what_is_cut_keeps_its_end() -> None:
 
 
 def test_words_are_kept_but_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caption_tokens, "MOST_WORDS", 3)
+    monkeypatch.setattr(captioner, "MOST_WORDS", 3)
     kept = CaptionTokenizer(CLIP)
     for text in ("a b c", "d e", "a b c d e f g"):
         assert torch.equal(kept([text])[0], CLIP([text]))

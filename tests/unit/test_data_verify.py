@@ -13,14 +13,14 @@ import pytest
 from PIL import Image
 
 from clic.data import write_index
-from clic.data.batches.caption_tokens import (
+from clic.data.shards.index import index_path
+from clic.data.tools.caption_lengths import (
     context_length,
     joined,
     make_measure,
     quantile,
     share_above,
 )
-from clic.data.shards.index import index_path
 from clic.data.tools.verifying import Findings, check_shard
 from clic.errors import ModelError
 from clic.io.processes import Ticker

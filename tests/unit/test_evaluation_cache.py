@@ -20,9 +20,9 @@ from torch import Tensor
 from clic.config.eval_settings import EvalConfig, PatchConfig, check
 from clic.errors import ConfigError
 from clic.evaluation.encode import encoding
+from clic.evaluation.encode.distributed_encoding import Encoded, EncodingOptions
 from clic.evaluation.encode.feature_cache import FeatureCache, image_bytes, text_bytes
-from clic.evaluation.encode.image_refs import Crop
-from clic.evaluation.encode.rank_share import Encoded, Share
+from clic.evaluation.encode.image_sources import Crop
 from clic.models.encoder import Encoder
 
 KEYS = [text_bytes([n]) for n in range(5)]
@@ -210,8 +210,8 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 def encoded(model: Any, files: list[Path], cache: FeatureCache | None) -> Encoded:
-    share = Share("images", 4, cache=cache, tower=getattr(model, "image_tower_key", None))
-    return encoding.encode_images(model, files, share, 1, allow_broken=True)
+    options = EncodingOptions(4, cache=cache)
+    return encoding.encode_images(model, files, options, allow_broken=True)
 
 
 def test_images_are_encoded_once_over_all_runs(tmp_path: Path, files: list[Path]) -> None:
@@ -264,8 +264,7 @@ def test_only_the_tower_that_changed_is_encoded_again(
 
     def kept(clip: Any, precision: str = "fp32") -> tuple[bool, bool]:
         model = Encoder(clip, precision=precision)
-        share = Share("texts", 4, cache=cache, tower=model.text_tower_key)
-        done = encoding.encode_texts(model, texts, share)
+        done = encoding.encode_texts(model, texts, EncodingOptions(4, cache=cache))
         return encoded(model, files, cache).cached == len(files), done.cached == 2
 
     clip = build_tiny(tmp_path / "cfg")

@@ -11,17 +11,13 @@ import torch
 
 from clic.evaluation.report.paired_rows import leaves, observe
 from clic.evaluation.report.report import Report
-from clic.evaluation.tables import gallery, scoring
-from clic.evaluation.tables.cases import (
-    Classification,
-    ClassificationTask,
-    Grids,
-    Retrieval,
-    Table,
-    Triplets,
-)
-from clic.evaluation.tables.margins import margin
-from clic.evaluation.tables.rules import RULES
+from clic.evaluation.tables import gallery
+from clic.evaluation.tables.classification import Classification, ClassificationTask
+from clic.evaluation.tables.gallery import margin
+from clic.evaluation.tables.grids import RULES, Grids
+from clic.evaluation.tables.retrieval import Retrieval
+from clic.evaluation.tables.table import BenchmarkTable, TableFeatures
+from clic.evaluation.tables.triplets import Triplets
 
 N, IMAGES, TEXTS, D = 40, 12, 20, 6
 CATEGORIES = ("a_1", "a_2", "b_1")
@@ -85,7 +81,7 @@ def classification(names: tuple[str, ...], per_class: bool) -> Classification:
 
 
 SETS = {"all_of_it": np.where(np.arange(N) % 5, np.arange(N) % 7, -1)}
-TABLES: dict[str, Table] = {
+TABLES: dict[str, BenchmarkTable] = {
     "triplets": triplets(two=True),
     "one positive": triplets(two=False),
     "options": grids("choice", 1, 4, overall="all"),
@@ -108,9 +104,9 @@ def test_rows_make_the_numbers(name: str, written: bool) -> None:
         torch.nn.functional.normalize(torch.randn(n, D, generator=draws), dim=1)
         for n in (IMAGES, TEXTS)
     )
-    features = scoring.TableFeatures(image, text)
-    form = scoring.score(table, features)
-    rows = list(scoring.rows(table, features))
+    features = TableFeatures(image, text)
+    form = table.score(features)
+    rows = list(table.outcomes(features))
     if written:
         rows = [json.loads(json.dumps(row)) for row in rows]
     source = {

@@ -16,9 +16,9 @@ from clic import evaluation
 from clic.errors import ModelError
 from clic.evaluation import evaluation_plan
 from clic.evaluation.encode import encoding
-from clic.evaluation.encode.rank_share import Share
-from clic.evaluation.tables import scoring
-from clic.evaluation.tables.cases import Triplets
+from clic.evaluation.encode.distributed_encoding import EncodingOptions
+from clic.evaluation.tables.table import TableFeatures
+from clic.evaluation.tables.triplets import Triplets
 
 
 class Counting:
@@ -113,10 +113,10 @@ def test_a_negative_of_equal_ids_is_never_beaten(shared: bool) -> None:
     texts = [name for n in range(40) for name in (f"Dog {n}", f"dog {n}")]
     rows = table([pixels(9)], texts, [[0, 2 * n, 2 * n, 2 * n + 1] for n in range(40)])
     union = encoding.unique_texts([rows], (lambda text: text.lower().encode()) if shared else None)
-    text = encoding.encode_texts(model, union, Share("texts", 8)).features
+    text = encoding.encode_texts(model, union, EncodingOptions(8)).features
     image = encoding.checked_features(model.encode_image([Image.fromarray(pixels(9))]), 1, "")
-    features = scoring.TableFeatures(image, text[torch.from_numpy(union.positions[0])])
-    right = scoring.score(rows, features)["all"]["p1"]
+    features = TableFeatures(image, text[torch.from_numpy(union.positions[0])])
+    right = rows.score(features)["all"]["p1"]
     assert (right == 0.0) if shared else (20 < right < 80)
 
 
@@ -124,7 +124,7 @@ def test_texts_come_back_in_their_own_order() -> None:
     texts = ["a long caption of many words", "b", "cc c", "another long caption of words"]
     union = encoding.Unique(texts, [], [len(text) for text in texts])
     model = Counting()
-    features = encoding.encode_texts(model, union, Share("texts", 2)).features
+    features = encoding.encode_texts(model, union, EncodingOptions(2)).features
     alone = torch.cat([encoding.checked_features(model.encode_text([t]), 1, "") for t in texts])
     torch.testing.assert_close(features, alone)
 

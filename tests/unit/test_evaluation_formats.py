@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from clic.evaluation.report import formats, score_lines
+from clic.evaluation.report import formats, score_table
 from clic.evaluation.report.comparison import Comparison, Interval
 from clic.evaluation.report.report import Report
 
@@ -89,8 +89,8 @@ def test_markdown_of_several_models_has_differences_and_the_best_bold(
     assert table[6][1:3] == ["**33.3**", "**33.3**"]  # equal as shown
     assert "- **B** = runs/x%" in text
     assert "10,000 resamples, seed 0" in text
-    assert table_of(text, score_lines.TOGETHER)[2][0] == "food101"
-    assert table_of(text, score_lines.TOGETHER)[4][0] == "pets mean per class"
+    assert table_of(text, score_table.TOGETHER)[2][0] == "food101"
+    assert table_of(text, score_table.TOGETHER)[4][0] == "pets mean per class"
 
 
 def test_markdown_shows_names_as_they_are() -> None:
@@ -158,11 +158,13 @@ def test_of_many_categories_tables_show_the_means() -> None:
 
 
 def test_benchmarks_of_one_number_stand_together() -> None:
-    together = [p for p in score_lines.panels([made("a", 1.0)]) if p.name == score_lines.TOGETHER]
+    together = [
+        p for p in score_table.score_tables([made("a", 1.0)]) if p.name == score_table.TOGETHER
+    ]
     assert [line.category for line in together[0].lines] == [
         "food101", "pets", "pets mean per class",
     ]  # fmt: skip
-    assert [line.count for line in together[0].lines] == [10, 20, 20]
+    assert [line.counts[0] for line in together[0].lines] == [10, 20, 20]
 
 
 def test_with_one_true_caption_tables_have_its_accuracy_once() -> None:

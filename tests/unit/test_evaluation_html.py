@@ -6,7 +6,7 @@ import base64
 import io
 import shutil
 import subprocess
-from html import escape
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,16 @@ import pytest
 import torch
 from PIL import Image
 
-from clic.evaluation.report import html_page, score_lines
+from clic.evaluation.report import html_page, score_table
 from clic.evaluation.report.comparison import Comparison, Interval
 from clic.evaluation.report.report import Report
-from clic.evaluation.tables import gallery, rules
-from clic.evaluation.tables.cases import (
-    Classification,
-    ClassificationTask,
-    Grids,
-    Retrieval,
-    Table,
-    Triplets,
-)
-from clic.evaluation.tables.margins import margin
+from clic.evaluation.tables import gallery
+from clic.evaluation.tables.classification import Classification, ClassificationTask
+from clic.evaluation.tables.gallery import margin
+from clic.evaluation.tables.grids import RULES, Grids
+from clic.evaluation.tables.retrieval import Retrieval
+from clic.evaluation.tables.table import BenchmarkTable
+from clic.evaluation.tables.triplets import Triplets
 
 EVIL = "<script>document.title='owned'</script>\"'&<img src=x onerror=alert(1)>"
 ONE = np.zeros(1, dtype=np.int64)
@@ -101,20 +98,20 @@ def test_the_page_says_what_each_metric_is(
     form: dict[str, Any], told: list[str], untold: list[str]
 ) -> None:
     page = "".join(html_page.page([Report("m", {}, {}, {"b": form})]))
-    explained = page.split('<ul class="explained')[1].split("</ul>")[0]
-    assert all(escape(words) in explained for words in told)
+    explained = unescape(page.split('<ul class="explained')[1].split("</ul>")[0])
+    assert all(words in explained for words in told)
     assert not any(words in explained for words in untold)
 
 
 def test_every_metric_of_every_rule_has_its_words() -> None:
     metrics = {"itt", "tot", "p1", "accuracy", "image_to_text", "text_to_image"}
     for shape, rule in ((1, "choice"), (2, "winoground"), (2, "bivlc"), (2, "cola")):
-        metrics |= set(rules.RULES[rule](torch.rand(3, shape, 2)))
-    assert metrics <= set(score_lines.EXPLAINED)
-    assert all("chance" in words for words in score_lines.EXPLAINED.values())
+        metrics |= set(RULES[rule](torch.rand(3, shape, 2)))
+    assert metrics <= set(score_table.EXPLAINED)
+    assert all("chance" in words for words in score_table.EXPLAINED.values())
 
 
-def only(row: dict[str, Any], table: Table | None) -> gallery.Failure:
+def only(row: dict[str, Any], table: BenchmarkTable | None) -> gallery.Failure:
     tables = {} if table is None else {"b": table}
     report = Report("m", {}, {}, {}, [{**row, "benchmark": "b"}], tables)
     return gallery.worst(report)["b"].failures[0]
@@ -170,8 +167,8 @@ GRID = {"category": "c", "images": ["one", "two"], "captions": ["x", "y"]}
 
 def grid(images: int, captions: int) -> Grids:
     return Grids(
-        tuple(picture(i) for i in range(images)), ("x", "y"), "choice", ("c",), ONE,
-        np.arange(images)[None], np.arange(captions)[None],
+        tuple(picture(i) for i in range(images)), ("x", "y"), ("c",), ONE,
+        np.arange(images)[None], np.arange(captions)[None], "choice",
     )  # fmt: skip
 
 

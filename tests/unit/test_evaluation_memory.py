@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from clic import metrics
-from clic.evaluation.tables import scoring
-from clic.evaluation.tables.cases import Retrieval
+from clic.evaluation.tables.retrieval import Retrieval
+from clic.evaluation.tables.table import TableFeatures
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,7 +37,7 @@ def test_scores_are_taken_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         owner=np.arange(120) % 60,
     )
     image, text = (torch.nn.functional.normalize(torch.randn(n, 8)) for n in (60, 120))
-    scoring.score(table, scoring.TableFeatures(image, text))
+    table.score(TableFeatures(image, text))
     assert sum(sizes) == 60 * 120 and max(sizes) <= 1000
 
 

@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from clic.errors import ConfigError
-from clic.evaluation.report import report, terminal_tables
+from clic.evaluation.report import report, result_files, terminal_tables
 from clic.evaluation.report.comparison import Comparison, Interval
 from clic.evaluation.report.report import Report
-from clic.evaluation.tables.scoring import macro_mean
+from clic.evaluation.tables.table import macro_mean
 
 
 def triplets(itt: float) -> dict[str, Any]:
@@ -94,9 +94,9 @@ def test_notes_say_what_is_missing() -> None:
 
 def test_json_of_one_and_of_several(tmp_path: Path) -> None:
     file = tmp_path / "out.json"
-    report.write_json(file, [made("a")])
+    result_files.write_json(file, [made("a")])
     assert json.loads(file.read_text()) == made("a").to_dict()
-    report.write_json(file, [made("a"), made("b")])
+    result_files.write_json(file, [made("a"), made("b")])
     assert [form["model"]["name"] for form in json.loads(file.read_text())["reports"]] == ["a", "b"]
 
 
@@ -109,7 +109,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        report.write_text(file, lines())
+        result_files.write_text(file, lines())
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
 
@@ -120,7 +120,7 @@ def test_devices_and_links_are_written_into(tmp_path: Path) -> None:
     link.symlink_to(target)
     null.symlink_to("/dev/null")
     for path in (link, null):
-        report.write_text(path, ["new"])
+        result_files.write_text(path, ["new"])
         assert path.is_symlink()
     assert target.read_text() == "new"
 
@@ -133,7 +133,7 @@ def test_any_number_of_models_has_letters() -> None:
 
 def test_a_folder_that_is_not_there_is_a_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot write"):
-        report.write_text(tmp_path / "no" / "out.txt", ["x"])
+        result_files.write_text(tmp_path / "no" / "out.txt", ["x"])
 
 
 def test_macro_means_weigh_categories_alike() -> None:

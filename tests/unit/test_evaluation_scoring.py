@@ -10,14 +10,10 @@ import pytest
 import torch
 
 from clic.errors import DataError
-from clic.evaluation.tables import scoring
-from clic.evaluation.tables.cases import (
-    Classification,
-    ClassificationTask,
-    Retrieval,
-    Triplets,
-    digest,
-)
+from clic.evaluation.tables.classification import Classification, ClassificationTask
+from clic.evaluation.tables.retrieval import Retrieval
+from clic.evaluation.tables.table import TableFeatures
+from clic.evaluation.tables.triplets import Triplets
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 CATEGORIES = ("replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
@@ -50,11 +46,11 @@ def test_triplets_match_the_golden_counts() -> None:
         groups={"mean": CATEGORIES},
     )
     text = torch.from_numpy(np.concatenate([positive1, positive2, negative]))
-    numbers = scoring.score(table, scoring.TableFeatures(torch.from_numpy(image), text))
+    numbers = table.score(TableFeatures(torch.from_numpy(image), text))
     for name, counts in expected.items():
         for metric in ("itt", "tot"):
             assert numbers[name][metric] == 100 * counts[metric] / counts["n"]
-    rows = list(scoring.rows(table, scoring.TableFeatures(torch.from_numpy(image), text)))
+    rows = list(table.outcomes(TableFeatures(torch.from_numpy(image), text)))
     assert sum(row["itt"] for row in rows) == sum(counts["itt"] for counts in expected.values())
 
 
@@ -79,10 +75,10 @@ def test_retrieval_matches_the_golden_ties() -> None:
         caption=np.arange(captions),
         owner=arrays["ties_owner"].astype(np.int64),
     )
-    features = scoring.TableFeatures(scores, torch.eye(captions))
-    numbers = scoring.score(table, features)
+    features = TableFeatures(scores, torch.eye(captions))
+    numbers = table.score(features)
     assert {key: numbers[key] for key in expected} == pytest.approx(expected)
-    rows = list(scoring.rows(table, features))
+    rows = list(table.outcomes(features))
     for way in ("image_to_text", "text_to_image"):
         ranks = np.array([row["rank"] for row in rows if row["direction"] == way])
         for k in (1, 5, 10):
@@ -104,27 +100,27 @@ def test_a_class_is_the_mean_of_its_prompts() -> None:
     # Class x has prompts (1, 0) and (0, 1), whose mean is the diagonal; class y is (1, 0).
     text = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     image = torch.tensor([[half, half], [1.0, 0.0], [0.0, 1.0]])
-    features = scoring.TableFeatures(image, text)
-    numbers = scoring.score(zero_shot([0, 1, 2], [0, 1, 0]), features)
+    features = TableFeatures(image, text)
+    numbers = zero_shot([0, 1, 2], [0, 1, 0]).score(features)
     assert numbers == {"axis": 100.0, "n_images": 3}
-    numbers = scoring.score(zero_shot([0, 1, 2], [1, 1, 1]), features)
+    numbers = zero_shot([0, 1, 2], [1, 1, 1]).score(features)
     assert numbers == {"axis": 100 / 3, "n_images": 3}
 
 
 def test_tied_classes_are_wrong() -> None:
     text = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
-    features = scoring.TableFeatures(torch.eye(3)[:, :2], text)
-    assert scoring.score(zero_shot([0], [0]), features)["axis"] == 0.0
+    features = TableFeatures(torch.eye(3)[:, :2], text)
+    assert zero_shot([0], [0]).score(features)["axis"] == 0.0
 
 
 def test_nothing_left_to_score_is_an_error() -> None:
     table = zero_shot([0, 1], [0, 1])
     gone = table.without(np.ones(3, dtype=bool))
-    features = scoring.TableFeatures(torch.eye(3), torch.eye(3))
+    features = TableFeatures(torch.eye(3), torch.eye(3))
     with pytest.raises(DataError, match="task 'axis' has no images left"):
-        scoring.score(gone, features)
+        gone.score(features)
     with pytest.raises(DataError, match="category 'b' has no rows left"):
-        scoring.score(triplet_table(categories=("a", "b")), features)
+        triplet_table(categories=("a", "b")).score(features)
 
 
 def triplet_table(categories: tuple[str, ...] = ("a",), negative: int = 2) -> Triplets:
@@ -144,4 +140,4 @@ def triplet_table(categories: tuple[str, ...] = ("a",), negative: int = 2) -> Tr
 def test_digest_sees_every_part() -> None:
     table = triplet_table()
     same, other = triplet_table(), triplet_table(negative=1)
-    assert digest(table) == digest(same) != digest(other)
+    assert table.digest() == same.digest() != other.digest()

@@ -285,34 +285,46 @@ def test_orientation() -> None:
     assert images.orientation(3, 4) == "portrait"
 
 
+def compose_pair(
+    first: np.ndarray,
+    second: np.ndarray,
+    orientation: images.Orientation,
+    size: int,
+    fit: str = "squash",
+    swapped: bool = False,
+) -> np.ndarray:
+    pair = (second, first) if swapped else (first, second)
+    return images.compose(pair, "pair", orientation, size, fit)
+
+
 def test_the_pair_is_stacked_or_set_side_by_side() -> None:
     first, second = np.full((9, 12, 3), 10, np.uint8), np.full((30, 40, 3), 200, np.uint8)
-    stacked = images.compose_pair(first, second, "landscape", 8)
+    stacked = compose_pair(first, second, "landscape", 8)
     assert stacked.shape == (8, 8, 3)
     assert (stacked[:4] == 10).all() and (stacked[4:] == 200).all()
-    beside = images.compose_pair(first, second, "portrait", 8, swapped=True)
+    beside = compose_pair(first, second, "portrait", 8, swapped=True)
     assert (beside[:, :4] == 200).all() and (beside[:, 4:] == 10).all()
 
 
 def test_crop_takes_the_middle_half() -> None:
     first, second = pixels(8, 8, 1), pixels(8, 8, 2)
-    stacked = images.compose_pair(first, second, "landscape", 8, "crop")
+    stacked = compose_pair(first, second, "landscape", 8, "crop")
     assert np.array_equal(stacked, np.concatenate([first[2:6], second[2:6]]))
-    beside = images.compose_pair(first, second, "portrait", 8, "crop", swapped=True)
+    beside = compose_pair(first, second, "portrait", 8, "crop", swapped=True)
     assert np.array_equal(beside, np.concatenate([second[:, 2:6], first[:, 2:6]], axis=1))
     resized = np.asarray(Image.fromarray(pixels(20, 31)).resize((8, 8), Image.Resampling.BICUBIC))
-    crop = images.compose_pair(pixels(20, 31), first, "landscape", 8, "crop")
+    crop = compose_pair(pixels(20, 31), first, "landscape", 8, "crop")
     assert np.array_equal(crop[:4], resized[2:6])
 
 
 def test_unknown_settings_are_named() -> None:
     a = pixels(4, 4)
     with pytest.raises(ConfigError, match=r"compose\.fit='cropp'"):
-        images.compose_pair(a, a, "landscape", 8, "cropp")  # type: ignore[arg-type]
+        compose_pair(a, a, "landscape", 8, "cropp")
     with pytest.raises(ConfigError, match=r"compose\.layout='pairs'"):
         images.compose([a, a], "pairs", "landscape", 8)
     with pytest.raises(ConfigError, match="orientation='square'"):
-        images.compose_pair(a, a, "square", 8)  # type: ignore[arg-type]
+        compose_pair(a, a, "square", 8)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="resize_mode"):
         images.single(a, 8, "short")
     with pytest.raises(ConfigError, match="interpolation"):

@@ -15,8 +15,8 @@ from PIL import Image
 from clic import models
 from clic.errors import ClicError, ConfigError, DataError, ModelError
 from clic.evaluation import FeatureCache
+from clic.evaluation.encode.distributed_encoding import Encoded, EncodingOptions
 from clic.evaluation.encode.encoding import encode_images
-from clic.evaluation.encode.rank_share import Encoded, Share
 from clic.models import encoder as inference
 from clic.models.encoder import Encoder
 
@@ -161,8 +161,8 @@ def test_features_are_kept_by_how_images_are_prepared(
 
     def encoded(clip: models.ClipModel, kept: FeatureCache | None) -> Encoded:
         encoder = Encoder(clip)
-        share = Share("images", 4, cache=kept, tower=encoder.image_tower_key)
-        return encode_images(encoder, files, share, 1, allow_broken=False)
+        options = EncodingOptions(4, cache=kept)
+        return encode_images(encoder, files, options, allow_broken=False)
 
     assert encoded(first, cache).cached == 0
     found = encoded(other, cache)

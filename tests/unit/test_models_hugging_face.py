@@ -223,7 +223,7 @@ def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("apply", "files", "message"),
     [
-        (change("model_type", "siglip"), {}, "model_type='siglip' is no CLIP"),
+        (change("model_type", "siglip"), {}, "model_type='siglip' is not a CLIP"),
         (change("text_config.hidden_act", "relu"), {}, "hidden_act='relu' is not known"),
         (change("text_config.hidden_act", "gelu"), {}, "the towers differ in hidden_act"),
         (change("text_config.vocab_size", 21128), {}, "vocab_size=21128"),
@@ -263,7 +263,7 @@ def test_what_open_clip_cannot_be(
     [
         ("visual_projection.weight", None, "could not be built.*visual.proj"),
         ("text_model.encoder.layers.1.self_attn.k_proj.bias", None, "k_proj of .* is missing"),
-        ("logit_scale", "logit_scales", "'logit_scales' is none of CLIP's"),
+        ("logit_scale", "logit_scales", "'logit_scales' is not one of CLIP's"),
     ],
 )
 def test_weights_that_do_not_fit(tmp_path: Path, name: str, new: str | None, message: str) -> None:

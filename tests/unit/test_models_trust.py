@@ -76,7 +76,7 @@ def test_a_hub_repository_that_would_run_code_is_refused(
     change, says = HOSTILE[kind]
     file = tmp_path / CONFIG
     file.write_text(json.dumps(changed(tiny, change)))
-    monkeypatch.setattr(source.hub, "go_offline_if_unreachable", lambda: None)
+    monkeypatch.setattr(source.loading, "go_offline_if_unreachable", lambda: None)
     monkeypatch.setattr("open_clip.pretrained.download_pretrained_from_hf", lambda *a, **k: file)
     with pytest.raises(ModelError, match=f"hf-hub:a/b: {says}"):
         resolve("hf-hub:a/b")

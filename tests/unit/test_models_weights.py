@@ -146,7 +146,7 @@ def test_a_file_that_holds_more_than_weights_is_converted_by_the_command_it_name
         weight_files.read(file)
     text = str(error.value)
     assert "\n" not in text
-    subprocess.run(text.partition("(runs none of it): ")[2], shell=True, check=True)
+    subprocess.run(text.partition("with this command, which does not: ")[2], shell=True, check=True)
     assert_same(weight_files.read(tmp_path / "it's-weights.safetensors"), model)
     with pytest.raises(ModelError, match="exists; choose another"):
         weight_files.convert(file, tmp_path / "it's-weights.safetensors")
@@ -244,7 +244,7 @@ def test_a_file_cut_short_is_told_in_one_line(
 @pytest.mark.parametrize("content", [[1, 2], {}, 3, torch.zeros(3), {"a": 1}, {"net": {"a": 1}}])
 def test_what_torch_saved_without_weights_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "w.pt")
-    with pytest.raises(ModelError, match=r"and not the weights|is no tensor"):
+    with pytest.raises(ModelError, match=r"and not the weights|is not a tensor"):
         weight_files.read(tmp_path / "w.pt")
 
 

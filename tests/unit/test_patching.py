@@ -167,7 +167,7 @@ def test_only_patched_models_are_replaced(pair: tuple[Path, Path], tmp_path: Pat
     patching.patch(*pair, 1.0, out)
     assert json.loads((out / patching.RECORD_FILE).read_text())["alpha"] == 1.0
     before = (pair[0] / runs.OPEN_CLIP_WEIGHTS).read_bytes()
-    with pytest.raises(ConfigError, match="is no patched model"):
+    with pytest.raises(ConfigError, match="is not a patched model"):
         patching.patch(*pair, 0.5, pair[0])
     assert (pair[0] / runs.OPEN_CLIP_WEIGHTS).read_bytes() == before
 

@@ -280,7 +280,7 @@ def test_what_is_no_checkpoint(settings: Callable[..., Config], name: str) -> No
     config = settings()
     make_run(config, "shapes-1", steps=(5,))
     resume = f"{config.train.runs_dir}/{name}"
-    with pytest.raises(ModelError, match=f"train.resume={resume} is no complete checkpoint"):
+    with pytest.raises(ModelError, match=f"train.resume={resume} is not a complete checkpoint"):
         choose(settings(f"train.resume={resume}"))
 
 
@@ -403,7 +403,7 @@ def test_settings_that_cannot_be_read_do_not_stop_other_runs(
     (path / runs.CONFIG_FILE).write_text(text)
     assert choose(config).path != path
     assert f"WARNING: {path / runs.CONFIG_FILE} " in capsys.readouterr().out
-    with pytest.raises(ConfigError, match=r"config\.yaml (cannot be read|holds no settings).*mend"):
+    with pytest.raises(ConfigError, match=r"config\.yaml (cannot be read|holds no settings).*fix"):
         choose(settings("train.run_name=shapes-1"))
 
 
@@ -429,7 +429,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(
 ) -> None:
     path = make_run(settings(*words), "shapes-1", steps=(5,))
     damage(path / "checkpoints" / "step-000005")
-    with pytest.raises(ModelError, match=r"no checkpoint of .*shapes-1 is whole.*resume=never"):
+    with pytest.raises(ModelError, match=r"no checkpoint of .*shapes-1 is intact.*resume=never"):
         choose(settings(*words))
 
 

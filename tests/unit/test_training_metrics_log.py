@@ -41,7 +41,7 @@ def test_garbage_in_the_metrics_is_left_out_and_said(
     path.write_bytes(lines_of(1, 2) + garbage.rstrip(b"\n") + b"\n" + lines_of(4, 6))
     assert [record["step"] for record in read(path)] == [1, 2, 4, 6]
     log = open_log(path, start=4)
-    assert f"{path}: 1 of its lines cannot be read" in capsys.readouterr().out
+    assert f"{path}: removed 1 line(s) that cannot be read" in capsys.readouterr().out
     log.log({"step": 5, "loss": 1.0})
     log.close()
     assert [json.loads(line)["step"] for line in path.read_bytes().splitlines()] == [1, 2, 4, 5]

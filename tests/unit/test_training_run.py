@@ -379,7 +379,7 @@ def test_an_incomplete_checkpoint_is_not_loaded(run: Callable[..., Path], tiny: 
     path = run(*LENGTH)
     folder = path / "checkpoints" / "step-000006"
     (folder / runs.COMPLETE).unlink()
-    with pytest.raises(ModelError, match=f"{folder} is no complete checkpoint"):
+    with pytest.raises(ModelError, match=f"{folder} is not a complete checkpoint"):
         checkpoint.load(folder, models.create(str(tiny)))
 
 

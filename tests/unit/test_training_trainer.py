@@ -19,9 +19,9 @@ from clic.config.train_settings import Config, WandbConfig
 from clic.data import make_builder, make_sources
 from clic.errors import ConfigError, ModelError
 from clic.training import Trainer, TrainingError
-from clic.training.losses import check_effect
 from clic.training.metrics_log import Averages, MetricsLog, missing_negatives, read
-from clic.training.trainer import autocast_dtype
+from clic.training.strategy import autocast_dtype
+from clic.training.trained_parts import check_trainable
 from clic.types import Batch
 
 CPU = torch.device("cpu")
@@ -305,7 +305,7 @@ def test_dropout_differs_from_rank_to_rank(
         seeds.add(seed)
         raise KeyError  # this is enough of the step
 
-    monkeypatch.setattr("clic.training.trainer.seed_torch", keep)
+    monkeypatch.setattr("clic.seeding.seed_torch", keep)
     for rank in (0, 1, 2):
         monkeypatch.setattr("clic.distributed.rank", lambda group=None, rank=rank: rank)
         with pytest.raises(KeyError):
@@ -385,7 +385,7 @@ def test_steps_that_would_train_nothing_are_refused(
     settings: Callable[..., Config], words: list[str], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        check_effect(settings(*words), 1)
+        check_trainable(settings(*words), 1)
 
 
 @pytest.mark.parametrize(
@@ -402,14 +402,14 @@ def test_one_image_has_a_loss_where_there_is_more_than_the_others(
     setup: Callable[..., Setup], words: list[str]
 ) -> None:
     run = setup(*words, "train.batch_size=1")
-    check_effect(run.trainer.config, 1)
+    check_trainable(run.trainer.config, 1)
     models.set_mode(run.clip.model, run.trainer.trained)
     losses = [run.trainer.step(run.builder.build(step))["loss"] for step in range(4)]
     assert max(losses) > 0  # a row without a negative has none with the softmax
 
 
 def test_one_image_on_each_of_two_ranks_is_a_batch(settings: Callable[..., Config]) -> None:
-    check_effect(settings("train.batch_size=1", "sampling.kinds=single"), 2)
+    check_trainable(settings("train.batch_size=1", "sampling.kinds=single"), 2)
 
 
 def test_one_image_of_a_sigmoid_model_has_a_loss(
@@ -417,9 +417,9 @@ def test_one_image_of_a_sigmoid_model_has_a_loss(
 ) -> None:
     folder = models.save(build_tiny(tmp_path / "cfg", init_logit_bias=-10.0), tmp_path / "sigmoid")
     words = ("train.batch_size=1", "sampling.kinds=single", f"model.name={folder}")
-    check_effect(settings(*words), 1)
+    check_trainable(settings(*words), 1)
     with pytest.raises(ConfigError, match=r"loss\.single=softmax_negatives needs a softmax"):
-        check_effect(settings("loss.single=softmax_negatives", *words), 1)
+        check_trainable(settings("loss.single=softmax_negatives", *words), 1)
 
 
 def test_recomputing_activations_trains(
@@ -569,7 +569,7 @@ def test_starting_weights_that_are_not_finite_are_named(
     clip = models.create(config.model.name)
     with torch.no_grad():
         clip.model.ln_final.bias[0] = value
-    message = r"model\.name=.* weights are not finite \(ln_final\.bias\) as it is loaded"
+    message = r"model\.name=.* weights are not finite \(ln_final\.bias\) as loaded"
     with pytest.raises(ModelError, match=message):
         Trainer(config, clip, 2)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clic.captions.characters import spelled
 from clic.captions.phrases import PARTICIPLE, NounPhrase, is_plural, letters_of, phrases_of
 from clic.captions.scene_graph.phrase_reader import PhraseReader, Relation
+from clic.captions.text import fold_tokens
 from clic.captions.word_lists import (
     ANIMATE,
     OWNED,
@@ -59,12 +59,12 @@ def scene_graph(tokens: Sequence[Token]) -> SceneGraph:
 
     A chunker over tags: noun phrases by a pattern, then each phrase is related to an earlier one
     by the words between the two. No parser, so what a phrase attaches to is decided by small
-    rules (`Reader`).
+    rules (`PhraseReader`).
 
     Args:
         tokens: The caption's tokens, with universal POS.
     """
-    tokens = spelled(tokens[:MAX_TOKENS])
+    tokens = fold_tokens(tokens[:MAX_TOKENS])
     letters = list(letters_of(tokens))
     forms = [token.text.lower() for token in tokens]
     _mark_prepositions(tokens, letters, forms)

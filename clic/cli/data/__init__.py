@@ -21,9 +21,9 @@ from clic.cli.data import (
 from clic.cli.parser import Parser
 from clic.errors import did_you_mean
 
-# Each module of this package is one command: its docstring is the help, `EXAMPLES` its examples,
-# `add_arguments(parser)` its arguments and `run(flags, words)` the work. `TAKES_SETTINGS` says that
-# words such as data.shards=DIR are left for it to understand.
+# Each module of this package is one command: its docstring is the help text, `EXAMPLES` are its
+# examples, `add_arguments(parser)` adds its arguments and `run(flags, words)` does the work. With
+# `TAKES_SETTINGS`, `words` may have settings such as data.shards=DIR.
 COMMANDS: dict[str, ModuleType] = {
     "pack": pack,
     "verify": verify,
@@ -56,7 +56,7 @@ def _refuse(parser: Parser, word: str) -> NoReturn:
 
 
 def _parser() -> tuple[Parser, dict[str, Parser]]:
-    """Return the parser and those of its commands."""
+    """Return the parser and the parsers of its commands."""
     examples = "".join(f"  {line}\n" for c in COMMANDS.values() for line in c.EXAMPLES)
     parser = Parser(prog="clic-data", description=__doc__, epilog=f"examples:\n{examples}")
     common = Parser(add_help=False)

@@ -1,7 +1,7 @@
-"""Get the files of benchmarks: downloaded with resume, checked, unpacked.
+"""Fetch the files of benchmarks: download with resume, check, unpack.
 
-What is there is left alone. What needs a sign-up is told, step by step, and
-ends with exit code 2.
+Existing files are left alone. Where a sign-up is needed, its steps are printed
+and the exit code is 2.
 """
 
 from __future__ import annotations
@@ -26,20 +26,23 @@ def add_arguments(parser: Parser) -> None:
     """Add this command's arguments."""
     add = parser.add_argument
     add("bench", nargs="+", metavar="BENCH", help="benchmarks or groups (clic-eval --bench list)")
-    add("--data", metavar="DIR", type=Path, help="where to (default: $CLIC_DATA, then ./data)")
+    add(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        help="their folder (default: $CLIC_DATA, then ./data)",
+    )
     add("--mirror", metavar="URL", help="host that has the files under the same paths")
 
 
 def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
-    """Get the files; what is left for a person to do is an error at the end."""
+    """Fetch the files; what a person still has to do is an error at the end."""
     from clic.evaluation import evaluation_plan
     from clic.evaluation.benchmarks import catalogue
     from clic.evaluation.files import fetching
 
     chosen = catalogue.select([name for word in flags.bench for name in word.split(",")])
-    root = (
-        flags.data.expanduser() if flags.data is not None else evaluation_plan.default_data_root()
-    )
+    root = flags.data.expanduser() if flags.data else evaluation_plan.default_data_root()
     found = []
     with _bars() as bar:
         for benchmark in chosen:
@@ -55,7 +58,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     for line in fetching.told(found):
         print(line)
     if any(one.lost for one in found):
-        print("rows of images that are gone can be left out: clic-eval --allow-missing")
+        print("rows whose images no longer exist can be left out: clic-eval --allow-missing")
     steps = fetching.steps(found, root)
     if steps:
         raise DataError("; ".join(steps))

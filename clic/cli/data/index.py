@@ -1,6 +1,6 @@
 """Index tars made elsewhere.
 
-An index that is there is kept where it fits its tar, unless --force.
+An existing index that fits its tar is kept, unless --force is given.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EXAMPLES = ("clic-data index /data/laion", "clic-data index --force '/data/{0000
 def add_arguments(parser: Parser) -> None:
     """Add this command's arguments."""
     parser.add_argument("shards", nargs="+", help="folders, brace patterns or files")
-    parser.add_argument("--force", action="store_true", help="make every index anew")
+    parser.add_argument("--force", action="store_true", help="make every index again")
     parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
 
 
@@ -29,16 +29,12 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     from clic.io.processes import run_tasks, usable_cores
     from clic.io.terminal import progress_bar
 
-    check_least(1, **({} if flags.workers is None else {"workers": flags.workers}))
+    workers = usable_cores() if flags.workers is None else flags.workers
+    check_least(1, workers=workers)
     shards = find_shards(flags.shards, "SHARDS")
     todo = [shard for shard in shards if flags.force or not is_indexed(shard)]
-    failed = []
-    workers = flags.workers or usable_cores()
     with progress_bar("index", len(todo)) as advance:
-        for mistake in run_tasks(_index, todo, workers, lambda done: None, __name__):
-            advance(1)
-            if mistake:
-                failed.append(mistake)
+        failed = [error for error in run_tasks(_index, todo, workers, advance, __name__) if error]
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise DataError(f"{len(failed)} of {len(shards)} shards: {sorted(failed)[0]}{more}")
@@ -46,17 +42,18 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     for shard in shards:
         index = load_index(index_path(shard))
         samples, broken = samples + index.samples, broken + len(index.broken)
-    kept = f", {len(shards) - len(todo)} had been" if len(todo) < len(shards) else ""
+    kept = f", {len(shards) - len(todo)} kept" if len(todo) < len(shards) else ""
     print(f"{len(todo)} shards indexed{kept}: {samples} samples, {broken} of them broken")
 
 
 def _index(shard: Path, tick: Callable[[int], None]) -> str:
-    """Index one shard; return what is wrong with it."""
+    """Index one shard; return what is wrong with it, if anything."""
     from clic.data import write_index
 
+    problem = ""
     try:
         write_index(shard)
     except DataError as error:
-        return str(error)
+        problem = str(error)
     tick(1)
-    return ""
+    return problem

@@ -1,4 +1,4 @@
-"""Show what captions are read as, and false captions of each kind made from them.
+"""Show how captions are parsed, and false captions of each kind made from them.
 
 With two captions or more, cross_swap joins each with the next one, and the
 last with the first.
@@ -11,18 +11,18 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clic.cli.common import make_console
 from clic.cli.parser import Parser, check_least, split_commas
-from clic.errors import ConfigError, DataError
+from clic.errors import ConfigError, DataError, pick
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-    from clic.captions.scene_graph.graph import SceneGraph
     from clic.types import HardNegative, Token
 
 EXAMPLES = (
@@ -35,21 +35,20 @@ EXAMPLES = (
 def add_arguments(parser: Parser) -> None:
     """Add this command's arguments."""
     add = parser.add_argument
-    add("--caption", metavar="TEXT", action="append", help="a true caption; may be given again")
-    add("--file", metavar="FILE", type=Path, help="a true caption a line (- for stdin)")
+    add("--caption", metavar="TEXT", action="append", help="a true caption; repeatable")
+    add("--file", metavar="FILE", type=Path, help="file with a true caption per line (- for stdin)")
     add("--kinds", metavar="K", action="append", help="swap, replace, cross_swap (all that apply)")
     add("--n", metavar="N", type=int, default=4, help="false captions of each kind (4)")
-    add("--seed", metavar="N", type=int, default=0, help="of the draws (0)")
+    add("--seed", metavar="N", type=int, default=0, help="random seed (0)")
     add("--tagger", metavar="T", default="hanta", help="hanta or spacy (hanta)")
-    add("--json", action="store_true", help="a line of JSON for each caption, no table")
+    add("--json", action="store_true", help="print a line of JSON per caption instead of a table")
 
 
 def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
-    """Print the tables or the lines."""
+    """Print a table or a line of JSON for each caption."""
     check_least(1, n=flags.n)
     check_least(0, seed=flags.seed)
     from clic.captions.tagging import TAGGERS, make_tagger
-    from clic.errors import pick
 
     captions = _captions(flags)
     kinds = _kinds(split_commas(flags.kinds), len(captions))
@@ -61,7 +60,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     for number, (caption, other) in enumerate(zip(captions, following, strict=True)):
         tokens = tagger(caption)
         pair = (tokens, tagger(other) if "cross_swap" in kinds else ())
-        found = list(_negatives((caption, other), pair, kinds, flags.n, flags.seed, number))
+        found = list(_negatives((caption, other), pair, kinds, flags, number))
         if not found:
             without.append(caption)
         if flags.json:
@@ -75,15 +74,14 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
 
 
 def _note(without: Sequence[str], count: int) -> str:
-    from clic.captions.characters import is_foreign
     from clic.captions.negatives import FOREIGN
+    from clic.captions.text import is_foreign
 
-    share = f"{len(without):,} of {count:,} captions ({len(without) / count:.0%})"
-    note = f"note: no false caption was found for {share}"
-    foreign = sum(map(is_foreign, without))
-    return (
-        f"{note}; {foreign:,} of them are not in Latin script, and {FOREIGN}" if foreign else note
-    )
+    proportion = f"{len(without):,} of {count:,} captions ({len(without) / count:.0%})"
+    note = f"note: no false caption was found for {proportion}"
+    if foreign := sum(map(is_foreign, without)):
+        note += f"; {foreign:,} of them are not in Latin script, and {FOREIGN}"
+    return note
 
 
 def _captions(flags: argparse.Namespace) -> list[str]:
@@ -94,11 +92,11 @@ def _captions(flags: argparse.Namespace) -> list[str]:
     try:
         "".join(captions).encode()
     except UnicodeEncodeError as error:
-        raise ConfigError("--caption holds bytes that are no UTF-8; give it in UTF-8") from error
+        raise ConfigError("--caption is not valid UTF-8; give it in UTF-8") from error
     if not all(caption.strip() for caption in captions):
         raise ConfigError("--caption is empty; give a sentence")
     if not captions:
-        raise ConfigError("no caption is given; name one with --caption, or a --file with some")
+        raise ConfigError("no caption is given; give one with --caption, or a file with --file")
     return captions
 
 
@@ -119,19 +117,18 @@ def _read(path: Path) -> str:
 
 
 def _bare(line: str) -> str:
-    """Return a line without outer spaces and byte order marks, those of joined files."""
+    """Return a line without outer spaces and byte order marks, which joined files have inside."""
     return line.strip().strip("\ufeff").strip()
 
 
 def _kinds(names: Sequence[str] | None, count: int) -> list[str]:
     from clic.captions import GENERATORS
-    from clic.errors import pick
 
     known = [*GENERATORS, "cross_swap"]
     for name in names or ():
         pick(dict.fromkeys(known), name, "--kinds")
         if name == "cross_swap" and count < 2:
-            raise ConfigError("--kinds cross_swap joins two captions and one is given; give two")
+            raise ConfigError("--kinds cross_swap joins two captions, but one is given; give two")
     return list(dict.fromkeys(names or [name for name in known if name in GENERATORS or count > 1]))
 
 
@@ -139,49 +136,51 @@ def _negatives(
     captions: tuple[str, str],
     tokens: tuple[tuple[Token, ...], tuple[Token, ...]],
     kinds: Sequence[str],
-    n: int,
-    seed: int,
+    flags: argparse.Namespace,
     number: int,
 ) -> Iterator[HardNegative]:
-    from functools import partial
-
+    """Yield false captions of the first caption, or of both joined for `cross_swap`."""
     from clic.captions import GENERATORS, cross_swap
     from clic.captions.negatives import distinct_negatives
     from clic.seeding import generator
 
     for kind in kinds:
-        rng = generator(seed, f"hard_negatives/{kind}", slot=number)
+        rng = generator(flags.seed, f"hard_negatives/{kind}", slot=number)
         if kind == "cross_swap":
-            yield from distinct_negatives(partial(cross_swap, captions, tokens, rng), n)
+            draw = partial(cross_swap, captions, tokens, rng)
         else:
-            yield from distinct_negatives(partial(GENERATORS[kind], captions[0], tokens[0], rng), n)
+            draw = partial(GENERATORS[kind], captions[0], tokens[0], rng)
+        yield from distinct_negatives(draw, flags.n)
 
 
-def _record(caption: str, tokens: Sequence[Token], found: Sequence[HardNegative]) -> dict[str, Any]:
+def _parse(tokens: Sequence[Token]) -> dict[str, list[list[str]]]:
+    """Return the words of the scene graph's things, modifiers and relations."""
     from clic.captions.scene_graph.graph import scene_graph
 
     graph = scene_graph(tokens)
+    text = [token.text for token in tokens]
+    return {
+        "things": [text[phrase.first : phrase.last] for phrase in graph.phrases],
+        "modifiers": [[text[modifier], text[head]] for modifier, head in graph.modifiers],
+        "relations": [
+            [text[subject], " ".join(text[i] for i in words), text[obj]]
+            for subject, words, obj in graph.relations
+        ],
+    }
+
+
+def _record(caption: str, tokens: Sequence[Token], found: Sequence[HardNegative]) -> dict[str, Any]:
+    parsed = _parse(tokens)
     return {
         "caption": caption,
         "tokens": [list(token) for token in tokens],
-        "modifiers": _modifiers(graph, tokens),
-        "relations": _relations(graph, tokens),
+        "modifiers": parsed["modifiers"],
+        "relations": parsed["relations"],
         "negatives": [
             {"kind": made.kind, "text": made.text, "edits": [e._asdict() for e in made.edits]}
             for made in found
         ],
     }
-
-
-def _modifiers(graph: SceneGraph, tokens: Sequence[Token]) -> list[list[str]]:
-    return [[tokens[modifier].text, tokens[head].text] for modifier, head in graph.modifiers]
-
-
-def _relations(graph: SceneGraph, tokens: Sequence[Token]) -> list[list[str]]:
-    return [
-        [tokens[subject].text, " ".join(tokens[i].text for i in words), tokens[obj].text]
-        for subject, words, obj in graph.relations
-    ]
 
 
 def _table(
@@ -191,21 +190,13 @@ def _table(
     from rich.table import Table
     from rich.text import Text
 
-    from clic.captions.scene_graph.graph import scene_graph
-
-    graph = scene_graph(tokens)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False)
     table.add_column("caption", style="dim", no_wrap=True)
     table.add_column(Text(caption), overflow="fold")
-    things = [" ".join(t.text for t in tokens[p.first : p.last]) for p in graph.phrases]
-    rows = {
-        "tags": "  ".join(f"{token.text}/{token.pos}" for token in tokens),
-        "things": ", ".join(things),
-        "modifiers": ", ".join(map(" ".join, _modifiers(graph, tokens))),
-        "relations": ", ".join(map(" ".join, _relations(graph, tokens))),
-    }
-    for name, value in rows.items():
-        table.add_row(name, Text(value or "none"), end_section=name == "relations")
+    table.add_row("tags", Text("  ".join(f"{t.text}/{t.pos}" for t in tokens) or "none"))
+    for name, groups in _parse(tokens).items():
+        shown = ", ".join(map(" ".join, groups))
+        table.add_row(name, Text(shown or "none"), end_section=name == "relations")
     for kind in kinds:
         made = [negative for negative in found if negative.kind == kind]
         for number, negative in enumerate(made):
@@ -217,11 +208,11 @@ def _table(
 
 
 def _marked(caption: str, negative: HardNegative) -> Text:
-    """Return a false caption with what was changed in it set off."""
+    """Return a false caption with its changes highlighted."""
     from rich.text import Text
 
     if negative.kind == "cross_swap":
-        return Text(negative.text)  # its edits are those of two captions, in random order
+        return Text(negative.text)  # its edits refer to two captions, joined in random order
     text, position = Text(), 0
     for edit in negative.edits:
         text.append(caption[position : edit.span[0]])

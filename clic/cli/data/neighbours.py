@@ -1,7 +1,7 @@
 """Find each image's nearest images, for sampling.hard_images.
 
-Every image goes through the model once; then all pairs are compared, a block at
-a time. A call that was stopped goes on where it was when it is given again.
+Every image goes through the model once; then all pairs are compared, a block
+at a time. The same command continues a call that was stopped.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     import torch
 
     from clic.data.shards.shard_source import ShardSource
-    from clic.data.tools.nearest import NearestFeatures, encode_source, nearest, write_neighbours
+    from clic.data.tools.nearest import FeatureFile, encode_source, nearest, write_neighbours
     from clic.io.terminal import progress_bar
     from clic.models import encoder
 
@@ -51,13 +51,13 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     width = int(model.clip.source.architecture["embed_dim"])
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        features = NearestFeatures(
+        features = FeatureFile(
             out.with_name(f".{out.name}.features"),
             (len(source), width),
             [source.shard_counts(), identity],
         )
         if features.done:
-            print(f"going on after {features.done} of {len(source)} images")
+            print(f"continuing after {features.done} of {len(source)} images")
         with progress_bar("encode", len(source), done=features.done) as advance:
             encode_source(
                 source,
@@ -79,6 +79,10 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
             found = nearest(features.rows, flags.k, device, advance)
         write_neighbours(out, source, found, identity)
         features.remove()
-    note = f" ({broken} broken images are nobody's, and have arbitrary ones)" if broken else ""
+    note = (
+        f" ({broken} broken images are no image's neighbours; their own are arbitrary)"
+        if broken
+        else ""
+    )
     print(f"{out}: {flags.k} neighbours of each of {len(source)} images{note}")
     print(f"  clic-train ... sampling.kinds=single sampling.hard_images={out}")

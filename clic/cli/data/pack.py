@@ -2,9 +2,9 @@
 
 SOURCE is a CSV or TSV, a parquet file, COCO's, Karpathy's or any JSON list, a
 folder of images with .txt or .json beside them, tars as img2dataset writes
-them, or a Hugging Face dataset (hf:NAME). What it is, is detected and printed.
-A run that was stopped is continued by the same command. docs/data.md shows
-every format.
+them, or a Hugging Face dataset (hf:NAME). Its format is detected and printed.
+The same command continues a run that was stopped. docs/data.md shows every
+format.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clic.cli.parser import Parser, check_least
-from clic.errors import ConfigError
+from clic.errors import ConfigError, pick
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from clic.data.packing import PackOutcome, Progress
 
-    from clic.data.packing import FormatReader, PackOutcome
-
-SEVERAL = 0.2  # share of captions with several sentences from which on it is told
+SEVERAL = 0.2  # proportion of captions with several sentences above which a note says so
 EXAMPLES = (
     "clic-data pack captions.csv shards",
     "clic-data pack train.tsv shards --image-column file --caption-column text",
@@ -37,8 +37,7 @@ def add_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("source", metavar="SOURCE", help="file, folder, brace pattern of tars, or hf:NAME")
     add("out", metavar="OUT", type=Path, help="folder for the shards")
-    read = parser.add_argument_group("reading")
-    add = read.add_argument
+    add = parser.add_argument_group("reading").add_argument
     add("--format", metavar="F", help="clic-csv, table, negclip, parquet, folder, img2dataset, "
         "coco, karpathy, records or datasets (default: detected)")  # fmt: skip
     add("--image-root", metavar="DIR", type=Path, help="where relative image paths start")
@@ -49,10 +48,9 @@ def add_arguments(parser: Parser) -> None:
         help="the table's first row is data; columns are named 1, 2, ...")  # fmt: skip
     add("--encoding", metavar="E", help="of texts that are not UTF-8, e.g. cp1252")
     add("--split", metavar="S", help="split of a dataset, or several: train,restval")
-    store = parser.add_argument_group("storing")
-    add = store.add_argument
-    add("--shard-size", metavar="N", type=int, default=1000, help="samples in a shard (1000)")
-    add("--shard-mb", metavar="N", type=int, default=256, help="MB that it stays below (256)")
+    add = parser.add_argument_group("storing").add_argument
+    add("--shard-size", metavar="N", type=int, default=1000, help="samples per shard (1000)")
+    add("--shard-mb", metavar="N", type=int, default=256, help="largest size of a shard (256)")
     add("--resize-short", metavar="N", type=int, help="shorter side of larger images (288)")
     add("--quality", metavar="N", type=int, help="of the JPEGs, 1 to 95 (90)")
     add("--keep-original", action="store_true", help="keep the bytes of the images")
@@ -67,42 +65,41 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     _check(flags)
     from clic.captions.tagging import TAGGERS
     from clic.data import packing
-    from clic.errors import pick
     from clic.io.processes import usable_cores
-    from clic.io.terminal import progress_bars
 
     if flags.tags is not None:
         pick(TAGGERS, flags.tags, "--tags")
-    columns = flags.caption_column and tuple(flags.caption_column)
     request = packing.Request(
         image_root=flags.image_root,
         image_column=flags.image_column,
-        caption_column=columns,
+        caption_column=flags.caption_column and tuple(flags.caption_column),
         separator=flags.separator,
         split=flags.split,
         no_header=flags.no_header,
         encoding=flags.encoding,
     )
     reader = packing.open_source(flags.source, request, flags.format)
-    _describe(reader)
+    print(f"{reader.source}: {reader.NAME}")
+    for line in reader.found:
+        print(f"  {line}")
+    default, keep = packing.Options(), flags.keep_original
     options = packing.Options(
         shard_size=flags.shard_size,
         shard_mb=flags.shard_mb,
-        resize_short=None
-        if flags.keep_original
-        else flags.resize_short or packing.Options.resize_short,
-        quality=None if flags.keep_original else flags.quality or packing.Options.quality,
+        resize_short=None if keep else flags.resize_short or default.resize_short,
+        quality=None if keep else flags.quality or default.quality,
         prepare_sentences=flags.prepare_sentences,
         tags=flags.tags,
     )
     workers = flags.workers or usable_cores()
     try:
-        with progress_bars() as bars:
-            outcome = packing.pack_source(reader, flags.out, options, workers, _Bar(bars))
+        with _bars() as progress:
+            outcome = packing.pack_source(reader, flags.out, options, workers, progress)
     except KeyboardInterrupt:
-        print("whole shards stay; the same command goes on from there", file=sys.stderr)
+        print("whole shards are kept; the same command continues from there", file=sys.stderr)
         raise
-    _summarise(outcome, flags.out, flags.prepare_sentences)
+    for line in _summary(outcome, flags.out, flags.prepare_sentences):
+        print(line)
 
 
 def _check(flags: argparse.Namespace) -> None:
@@ -121,61 +118,46 @@ def _check(flags: argparse.Namespace) -> None:
         raise ConfigError(f"OUT {flags.out} is a file; name a folder for the shards")
 
 
-def _describe(reader: FormatReader) -> None:
-    print(f"{reader.source}: {reader.NAME}")
-    for line in reader.found:
-        print(f"  {line}")
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    """Show the current stage's progress bar while the block runs, if stderr is a terminal."""
+    from clic.io.terminal import progress_bars
+
+    with progress_bars() as bars:
+
+        def begin(title: str, total: int | None, done: int) -> Callable[[int], None]:
+            for earlier in bars.task_ids:
+                bars.remove_task(earlier)
+            task = bars.add_task(title, total=total, completed=done)
+            if done:
+                print(f"continuing: {done:,} of {total:,} are already packed")
+            return partial(bars.advance, task)
+
+        yield begin
 
 
-class _Bar:
-    """Shows on `bars` how far listing and packing are."""
-
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-
-    def listing(self) -> Callable[[int], None]:
-        """Show how many items were listed."""
-        task = self._bars.add_task("listing", total=None)
-        return lambda items: self._bars.advance(task, items)
-
-    def packing(self, total: int, done: int) -> Callable[[int], None]:
-        """Show how many items were packed."""
-        for listing in self._bars.task_ids:
-            self._bars.remove_task(listing)
-        task = self._bars.add_task("packing", total=total, completed=done)
-        if done:
-            print(f"going on: {done:,} of {total:,} are packed already")
-        return lambda items: self._bars.advance(task, items)
-
-
-def _summarise(outcome: PackOutcome, out: Path, prepared: bool) -> None:
+def _summary(outcome: PackOutcome, out: Path, prepared: bool) -> Iterator[str]:
     from clic.data.packing.pack_plan import REJECTED
 
     if outcome.untouched:
-        print(f"{out} had been packed already")
+        yield f"{out} had been packed already"
     shards = "1 shard" if outcome.shards == 1 else f"{outcome.shards:,} shards"
-    print(f"{out}: {outcome.samples:,} samples in {shards}, {outcome.bytes / 1e6:,.1f} MB")
+    yield f"{out}: {outcome.samples:,} samples in {shards}, {outcome.bytes / 1e6:,.1f} MB"
     if outcome.grouped:
         rows = outcome.items + outcome.grouped
-        print(f"  {rows:,} rows name {outcome.items:,} images: their captions are grouped by image")
-    for line in _about_captions(outcome, prepared):
-        print(f"  {line}")
-    left_out = outcome.items - outcome.samples
-    if left_out:
-        print(f"  {left_out:,} of {outcome.items:,} were left out: {out / REJECTED}")
-        for reason, count in outcome.reasons.most_common(5):
-            print(f"  {count:>7,} x {reason[:66]}")
-
-
-def _about_captions(outcome: PackOutcome, prepared: bool) -> Iterator[str]:
-    """Yield what a model would not see of the captions, and what helps."""
+        yield f"  {rows:,} rows name {outcome.items:,} images: their captions are grouped by image"
     remedy = "" if prepared else "; --prepare-sentences makes\n  captions of their sentences"
     if outcome.cut:
         yield (
-            f"{outcome.cut:,} of {outcome.captions:,} captions are longer than the 77 tokens that "
-            f"CLIP reads,\n  which cut them{remedy}"
+            f"  {outcome.cut:,} of {outcome.captions:,} captions are longer than the 77 tokens "
+            f"that CLIP reads,\n  which cuts them{remedy}"
         )
     elif outcome.several > SEVERAL * outcome.captions and not prepared:
         yield (
-            f"{outcome.several:,} of {outcome.captions:,} captions hold several sentences{remedy}"
+            f"  {outcome.several:,} of {outcome.captions:,} captions hold several sentences{remedy}"
         )
+    left_out = outcome.items - outcome.samples
+    if left_out:
+        yield f"  {left_out:,} of {outcome.items:,} were left out: {out / REJECTED}"
+        for reason, count in outcome.reasons.most_common(5):
+            yield f"  {count:>7,} x {reason[:66]}"

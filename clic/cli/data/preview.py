@@ -1,9 +1,9 @@
-"""Draw a contact sheet of batches as a run would be shown them.
+"""Draw a contact sheet of batches as a run would see them.
 
-Give SHARDS (folders, patterns or .tar files) to see your data in CLIC's recipe
-for ViT-B/32, or the words of a clic-train command, e.g. +experiment=vitb32
-data.shards=/data/laion, to see that run's own batches. Without --step the first
-batch of each kind is drawn.
+Name SHARDS (folders, patterns or .tar files) to see your data in CLIC's recipe
+for ViT-B/32, or give the arguments of a clic-train command, e.g.
++experiment=vitb32 data.shards=/data/laion, to see that run's own batches.
+Without --step the first batch of each kind is drawn.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EXAMPLES = (
     "clic-data preview +experiment=vitb32 data.shards=laion model.pretrained=null",
 )
 TAKES_SETTINGS = True
-# What shards are shown in where no experiment is named; pixels and captions need no weights.
+# Used for shards without an experiment; pixels and captions need no weights.
 RECIPE = {"+experiment": "vitb32", "model.pretrained": "null"}
 
 
@@ -83,7 +83,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
 
 
 def _shown(config: Config) -> dict[str, dict[str, Any]]:
-    """Return the settings of groups that decide what is drawn, those left out that say nothing."""
+    """Return the settings that decide what is drawn, by group, without those of no effect."""
     captions = asdict(config.captions)
     if not config.captions.layout_share:
         captions = {k: v for k, v in captions.items() if not k.startswith("layout_")}
@@ -93,7 +93,7 @@ def _shown(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def _settings(words: Sequence[str]) -> Config:
-    """Return the settings of the words, in which those without "=" are shards.
+    """Return the settings that the words compose; words without "=" are shards.
 
     Raises:
         ConfigError: A word is not understood, or shards are named twice.
@@ -119,17 +119,17 @@ def _settings(words: Sequence[str]) -> Config:
 
 
 def _fit_small_data(config: Config, sources: dict[Kind, SampleSource]) -> list[str]:
-    """Make settings fit data that are too few to train on; return what was changed."""
+    """Adapt the settings to data that are too few to train on; return what was changed."""
     notes = []
     count = min(map(len, sources.values()))
     if count < config.train.batch_size:
         notes.append(
-            f"train.batch_size={count}, all there are, in place of {config.train.batch_size}"
+            f"train.batch_size={count}, the whole data, instead of {config.train.batch_size}"
         )
         config.train.batch_size = count
-    wide = sources["composite"].landscape(config.sampling.square, config.seed)
-    alone = 1 in (int(wide.sum()), int((~wide).sum()))
+    landscape = sources["composite"].landscape(config.sampling.square, config.seed)
+    alone = 1 in (int(landscape.sum()), int((~landscape).sum()))
     if alone and config.sampling.kinds != "single" and not config.sampling.partner_self:
-        notes.append("sampling.partner_self=true, for an orientation with one image alone")
+        notes.append("sampling.partner_self=true, since an orientation has only one image")
         config.sampling.partner_self = True
     return notes

@@ -1,13 +1,15 @@
-"""Check every sample of shards, and say what they hold.
+"""Check every sample of shards, and summarise what they contain.
 
-Decodes each image, reads each caption, and holds every tar against its index
-and checksums. Ends with 1 where something is broken.
+Decodes each image, reads each caption, and compares every tar with its index
+and checksums. Ends with 1 if something is broken.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,15 +39,13 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
-    """Check the shards; return 1 where something is broken."""
+    """Check the shards; return 1 if something is broken."""
     if flags.workers is not None:
         check_least(1, workers=flags.workers)
     check_writable(flags.out and str(flags.out))
-    from functools import partial
-
     from clic import runs
-    from clic.data.batches.caption_tokens import context_length, make_measure
     from clic.data.shards.locating import find_shards
+    from clic.data.tools.caption_lengths import context_length, make_measure
     from clic.data.tools.verifying import Findings, check_shard, draw_histogram
     from clic.io.processes import run_tasks, usable_cores
 
@@ -54,8 +54,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
     contexts = sorted({*CONTEXTS, context_length(model)})
     found = Findings()
     with progress_bar("verify", sum(s.stat().st_size for s in shards), in_bytes=True) as advance:
-        work = partial(check_shard, model)
-        workers = flags.workers or usable_cores()
+        work, workers = partial(check_shard, model), flags.workers or usable_cores()
         for part in run_tasks(work, shards, workers, advance, check_shard.__module__):
             found.add(part)
     for line in _summary(found, contexts, flags.model, make_measure(model)("")):
@@ -69,7 +68,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
 
 def _summary(found: Findings, contexts: Sequence[int], model: str, special: int) -> Iterator[str]:
     """Yield what was found; `special` is the length of an empty text in tokens."""
-    from clic.data.batches.caption_tokens import joined, quantile
+    from clic.data.tools.caption_lengths import joined, quantile
 
     tars = "1 tar" if found.shards == 1 else f"{found.shards:,} tars"
     yield f"{found.samples:,} samples in {tars}, {found.tar_bytes / 1e6:,.1f} MB"
@@ -78,33 +77,33 @@ def _summary(found: Findings, contexts: Sequence[int], model: str, special: int)
     if found.left_out:
         yield f"  left out: {found.left_out:,} keys without an image or without a caption"
     if found.differing:
-        yield f"  JSON that states another key or size than there is: {found.differing:,} samples"
+        yield f"  JSON that states a wrong key or size: {found.differing:,} samples"
     if double := found.double_keys():
-        yield f"  keys that are not the only ones of their name: {double:,}"
+        yield f"  duplicate keys: {double:,}"
     for note in found.notes[:SHOWN]:
         yield f"  {note}"
     if len(found.notes) > SHOWN:
         yield f"  ... and {len(found.notes) - SHOWN:,} more of such notes"
     if not found.captions:
         return
-    images = sum(found.sizes.values())
-    wide, square = (
-        100 * sum(n for (w, h), n in found.sizes.items() if test(w, h)) / images
-        for test in (lambda w, h: w > h, lambda w, h: w == h)
-    )
-    yield (
-        f"  images    landscape {wide:.1f} %, square {square:.1f} %, "
-        f"portrait {100 - wide - square:.1f} %"
-    )
-    sides: dict[int, float] = {}
+    images = found.sizes.total()
+    sides: Counter[int] = Counter()
+    orientations: Counter[str] = Counter()
     for (width, height), number in found.sizes.items():
-        sides[min(width, height)] = sides.get(min(width, height), 0) + number
+        sides[min(width, height)] += number
+        name = "square" if width == height else "landscape" if width > height else "portrait"
+        orientations[name] += number
+    shares = (
+        f"{name} {100 * orientations[name] / images:.1f} %"
+        for name in ("landscape", "square", "portrait")
+    )
+    yield f"  images    {', '.join(shares)}"
     yield (
         f"            shorter side {min(sides)} to {max(sides)}, median {quantile(sides, 0.5)} "
         f"pixels; mean {found.image_bytes / images / 1e3:.1f} kB"
     )
     yield (
-        f"  captions  {found.captions:,}, {min(found.sentences)} to {max(found.sentences)} an "
+        f"  captions  {found.captions:,}, {min(found.sentences)} to {max(found.sentences)} per "
         f"image, mean {found.captions / images:.2f}"
     )
     for tagger, number in found.taggers.items():
@@ -117,7 +116,7 @@ def _summary(found: Findings, contexts: Sequence[int], model: str, special: int)
 
 
 def _line(name: str, lengths: Mapping[int, float], contexts: Sequence[int]) -> str:
-    from clic.data.batches.caption_tokens import quantile, share_above
+    from clic.data.tools.caption_lengths import quantile, share_above
 
     shares = "".join(f"{100 * share_above(lengths, c):>7.1f} %" for c in contexts)
     numbers = (quantile(lengths, 0.5), quantile(lengths, 0.95), max(lengths))

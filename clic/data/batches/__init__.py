@@ -1,5 +1,6 @@
-"""From a plan of numbered samples to a `Batch` of tensors.
+"""Batches: the samples of a plan read, decoded, captioned and tokenized.
 
-In: a `BatchPlan` and the sources. Out: `clic.types.Batch`. Read `builder` first, then `captioner`
-(true and false captions), `caption_tokens`, `faults` (samples that cannot be read) and `loader`.
+In: sources, a sampler and the model's tokenizer and preprocessing. Out: the `Batch` of any step.
+Read `loader` (from the settings to the stream of batches), `builder` (one batch), `captioner` (true
+and false captions and their tokens), and `faults` (samples that cannot be used).
 """

@@ -1,8 +1,9 @@
-"""Building a batch: each image it needs is read and decoded once, and nothing else is."""
+"""Building a batch: each image that it needs, and no other, is read and decoded once."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -10,12 +11,10 @@ import numpy as np
 import torch
 
 from clic import images
-from clic.captions.characters import is_foreign
-from clic.captions.composites import Room
-from clic.captions.layout import Place
+from clic.captions.composites import Place, TokenBudget
+from clic.captions.text import is_foreign
 from clic.config.train_settings import ComposeConfig
-from clic.data.batches.caption_tokens import CaptionTokenizer
-from clic.data.batches.captioner import Captioner, RowCaptions, check_captions
+from clic.data.batches.captioner import Captioner, CaptionTokenizer, RowCaptions, check_captions
 from clic.data.batches.faults import first_usable, substitutes
 from clic.data.sampling.sample_sources import SampleSource
 from clic.data.sampling.sampler import BatchPlan, BatchRow, Sampler
@@ -37,22 +36,18 @@ class _Loaded(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """A row of a batch: its samples in their order, its captions and what was broken."""
+    """A row of a batch: its samples in their order, its captions and the faults it met."""
 
     samples: list[Sample]
     captions: RowCaptions
     faults: list[Fault]
 
 
-def _made(row: _Row) -> int:
-    """Return how many false captions a row has, those that do not count for their cut included."""
-    return sum(negative is not None for negative in row.captions.negatives)
-
-
+@dataclass(eq=False)
 class BatchBuilder:
     """Turns the sampler's plans into batches.
 
-    Args:
+    Attributes:
         sources: For each kind the source of its samples.
         sampler: Plans each step.
         captioner: Makes the captions.
@@ -63,20 +58,14 @@ class BatchBuilder:
         decode: How pixels are loaded, a name of `clic.images.METHODS`.
     """
 
-    def __init__(
-        self,
-        sources: Mapping[Kind, SampleSource],
-        sampler: Sampler,
-        captioner: Captioner,
-        tokens: CaptionTokenizer,
-        preprocess: Preprocess,
-        compose: ComposeConfig,
-        seed: int,
-        decode: str = "exact",
-    ) -> None:
-        self.sources, self.sampler, self.captioner = sources, sampler, captioner
-        self.tokens, self.preprocess, self.compose = tokens, preprocess, compose
-        self.seed, self.decode = seed, decode
+    sources: Mapping[Kind, SampleSource]
+    sampler: Sampler
+    captioner: Captioner
+    tokens: CaptionTokenizer
+    preprocess: Preprocess
+    compose: ComposeConfig
+    seed: int
+    decode: str = "exact"
 
     def build(self, step: int) -> Batch:
         """Return this rank's batch of a step; a pure function of (seed, step).
@@ -88,24 +77,27 @@ class BatchBuilder:
         pixels, rows = self._rows(plan, len(plan.rows))
         positives, cut = self._tokens([row.captions.positives for row in rows])
         negatives, cut_negatives, mask = self._negatives(plan.kind, rows, positives)
-        mean, std = self._statistics(plan.kind)
+        imagenet = plan.kind == "composite" and self.compose.statistics == "imagenet"
         faults = tuple(fault for row in rows for fault in row.faults)
         without = [] if mask is None else (~mask.any(1)).nonzero().flatten().tolist()
+        true = positives[..., 0].numel()
+        # Negatives that do not count because the context cut them are captions all the same.
+        false = sum(negative is not None for row in rows for negative in row.captions.negatives)
         tally = Tally(
             samples=sum(len(row.samples) for row in rows) + len(faults),
             broken=len(faults),
-            captions=positives[..., 0].numel() + sum(map(_made, rows)),
+            captions=true + false,
             cut=cut + cut_negatives,
             no_negative=len(without),
             retagged=sum(row.captions.retagged for row in rows),
-            joined=positives[..., 0].numel() if plan.kind == "composite" else 0,
+            joined=true if plan.kind == "composite" else 0,
             shortened=sum(row.captions.shortened for row in rows),
             foreign=sum(is_foreign(rows[number].captions.positives[0]) for number in without),
         )
         return Batch(
             images=torch.from_numpy(pixels),
-            mean=mean,
-            std=std,
+            mean=IMAGENET_MEAN if imagenet else self.preprocess.mean,
+            std=IMAGENET_STD if imagenet else self.preprocess.std,
             positives=positives,
             negatives=negatives,
             negative_mask=mask,
@@ -122,7 +114,7 @@ class BatchBuilder:
         pixels, built = self._rows(self.sampler.plan(step), rows)
         return [(image, row.captions) for image, row in zip(pixels, built, strict=True)]
 
-    def room(self) -> Room | None:
+    def room(self) -> TokenBudget | None:
         """Return how much of a caption the model reads, None where its tokenizer cannot tell."""
         return self.tokens.room() if self.tokens.measures() else None
 
@@ -134,65 +126,47 @@ class BatchBuilder:
         return pixels, rows
 
     def _row(self, plan: BatchPlan, row: BatchRow, out: np.ndarray) -> _Row:
-        """Build one row, its image into `out`."""
+        """Build one row and write its image into `out`."""
+        landscape = self.sampler.landscape[plan.kind]
+        required = None if plan.kind == "single" else row.orientation == "landscape"
         loaded: list[_Loaded] = []
         faults: list[Fault] = []
         for place, index in enumerate(row.indices):
             taken = {*row.indices, *(part.number for part in loaded)}
-            found, broken = first_usable(
-                partial(self._load, plan.kind, row),
-                index,
-                self._substitutes(plan, row, place, taken),
-            )
+            others = substitutes(landscape, required, taken, self.seed, plan.step, row.slot, place)
+            found, broken = first_usable(partial(self._load, plan.kind, row), index, others)
             loaded.append(found)
             faults += broken
-        samples = [part.sample for part in loaded]
         places: list[Place] = []
         if plan.kind == "single":
             out[:] = loaded[0].pixels
         else:
             places = self._compose(plan, row, [part.pixels for part in loaded], out)
+        samples = [part.sample for part in loaded]
         rng = generator(self.seed, "captions", plan.step, row.slot)
         return _Row(samples, self.captioner.make(plan.kind, samples, rng, places), faults)
 
     def _compose(
         self, plan: BatchPlan, row: BatchRow, pixels: Sequence[np.ndarray], out: np.ndarray
     ) -> list[Place]:
-        """Join the images of a row in random order; return where each of them went."""
-        layout, size = self.compose.layout, self.preprocess.size
+        """Join the images of a row in random order; return where each of them lies."""
+        compose, size = self.compose, self.preprocess.size
         order = generator(self.seed, "order", plan.step, row.slot).permutation(len(pixels))
+        shuffled = [pixels[i] for i in order]
         images.compose(
-            [pixels[i] for i in order],
-            layout,
-            row.orientation,
-            size,
-            self.compose.fit,  # type: ignore[arg-type]
-            self.decode,
-            out,
+            shuffled, compose.layout, row.orientation, size, compose.fit, self.decode, out
         )
-        cells = images.cells(layout, row.orientation, size)
+        cells = images.cells(compose.layout, row.orientation, size)
         return [cells[cell][:2] for cell in np.argsort(order)]
-
-    def _substitutes(
-        self, plan: BatchPlan, row: BatchRow, place: int, taken: Collection[int]
-    ) -> Iterator[int]:
-        landscape = None if plan.kind == "single" else row.orientation == "landscape"
-        wide = self.sampler.landscape[plan.kind]
-        return substitutes(wide, landscape, taken, self.seed, plan.step, row.slot, place)
 
     def _load(self, kind: Kind, row: BatchRow, index: int) -> _Loaded:
         """Read and decode a sample; raises `DataError` where any part of it is broken."""
         sample = self.sources[kind].read(index)
         check_captions(sample)
-        size, preprocess = self.preprocess.size, self.preprocess
+        size, preprocess, compose = self.preprocess.size, self.preprocess, self.compose
         least = (size, size)
         if kind == "composite":
-            least = images.largest_cell(
-                self.compose.layout,
-                row.orientation,
-                size,
-                self.compose.fit,  # type: ignore[arg-type]
-            )
+            least = images.largest_cell(compose.layout, row.orientation, size, compose.fit)
         try:
             pixels = images.decode(sample.image, self.decode, least)
             if kind == "single":
@@ -202,11 +176,6 @@ class BatchBuilder:
         except DataError as error:
             raise DataError(f"sample {sample.key!r}: {error}") from error
         return _Loaded(index, sample, pixels)
-
-    def _statistics(self, kind: Kind) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        if kind == "composite" and self.compose.statistics == "imagenet":
-            return IMAGENET_MEAN, IMAGENET_STD
-        return self.preprocess.mean, self.preprocess.std
 
     def _negatives(
         self, kind: Kind, rows: Sequence[_Row], positives: torch.Tensor
@@ -218,7 +187,7 @@ class BatchBuilder:
         made = torch.tensor([[negative is not None for negative in row] for row in slots])
         texts = [tuple(negative.text if negative else "" for negative in row) for row in slots]
         ids, cut = self._tokens(texts)
-        # What the context cuts may leave of a false caption what it leaves of a true one.
+        # Cut to the context, a false caption may be equal to a true one.
         same = (ids.unsqueeze(2) == positives.unsqueeze(1)).all(-1).any(-1)
         return ids, cut, made & ~same
 

@@ -1,34 +1,46 @@
-"""From the sentences of a row's samples to its true and false captions."""
+"""From the sentences of a row's samples to its true and false captions, and their token ids."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from clic.captions import layout
-from clic.captions.composite_negatives import layout_negative, word_swap
-from clic.captions.composites import Composite, Room, composite_positives, plain, relational
-from clic.captions.layout import Place
-from clic.captions.negatives import (
-    cross_swap,
-    single_negative,
-    stored_negative,
+from clic.captions.composite_negatives import cross_swap, layout_negative, word_swap
+from clic.captions.composites import (
+    Composite,
+    Place,
+    TokenBudget,
+    composite_positives,
+    layout_composite,
+    remaining_phrases,
+    sentence_composite,
 )
-from clic.captions.sentences import has_words
-from clic.captions.tagging import Tagger, lower, make_tagger
+from clic.captions.negatives import single_negative, stored_negative
+from clic.captions.tagging import Tagger, make_tagger
+from clic.captions.text import has_words, lower
 from clic.config.train_settings import CaptionsConfig
 from clic.data.sampling.sample_sources import SampleSource
 from clic.errors import ConfigError, DataError, UnavailableError
+from clic.models.loading import Tokenizer
 from clic.types import HardNegative, Kind, Sample, Token
 
 FALLBACK = "hanta"
-"""Tagger of captions that should have stored tags and have none of their own."""
-
-LONGEST_WORD = 1000  # characters; byte-pair encoding takes their square in time
-LOOKED_AT = 16  # samples, before a source is taken for one without tags or false captions
+"""Tagger of captions that lack the stored tags they should have."""
+LONGEST_WORD = 1000  # characters; byte-pair encoding takes quadratic time
+LOOKED_AT = 16  # samples that are read before a source is said to have no tags or false captions
 UNTAGGED = ("layout", "stored")  # false captions that are made without tags
+MOST_WORDS = 200_000  # whose token ids are kept: a vocabulary is smaller, its misspellings are not
+_PROBES = (
+    "a dog. two cats!",
+    "The man's T-shirt (blue, size 40); it's near http://a.b/c?d=1 <end_of_text> ... ",
+    "a long caption, " * 60,
+    "",
+)
 
 
 @dataclass(frozen=True)
@@ -38,8 +50,8 @@ class RowCaptions:
     Attributes:
         positives: The true captions.
         negatives: A false caption of each kind, None where none could be made.
-        retagged: Captions that were to have stored tags, had none of their own, and were tagged.
-        shortened: True captions that leave images out, for want of context.
+        retagged: Captions that lacked the stored tags they should have, and were tagged.
+        shortened: True captions that leave images out because the context is too short.
     """
 
     positives: tuple[str, ...]
@@ -49,7 +61,10 @@ class RowCaptions:
 
 
 def check_captions(sample: Sample) -> None:
-    """Raise `DataError` where a sample has no first caption, or one that is no text."""
+    """Raise `DataError` where a sample has no first caption, or a caption that cannot be encoded.
+
+    This is where batches check that text is valid Unicode, for samples of any source.
+    """
     if not sample.captions or not has_words(sample.captions[0]):
         raise DataError(f"sample {sample.key!r} has no caption; drop it from the data")
     texts = sample.captions + sample.negatives
@@ -68,38 +83,37 @@ def check_captions(sample: Sample) -> None:
             )
 
 
+def uses_tags(config: CaptionsConfig, kind: Kind) -> bool:
+    """Return whether the false captions of a kind of row are made from part-of-speech tags."""
+    return any(name not in UNTAGGED for name in config.negative_kinds(kind))
+
+
 class Captioner:
-    """Makes the captions of every row, as the settings say.
+    """Makes the captions of every row.
 
     Args:
         config: The group `captions`.
-        room: How long the joined captions of composites may be, None where what is too long is cut.
+        room: Limit on the length of composites' captions; None lets the tokenizer cut them.
     """
 
-    def __init__(self, config: CaptionsConfig, room: Room | None = None) -> None:
+    def __init__(self, config: CaptionsConfig, room: TokenBudget | None = None) -> None:
         self.config, self.room = config, room
-        self._phrases = layout.without(config.layout_held_out)
+        self._phrases = remaining_phrases(config.layout_held_out)
         self._tagger: Tagger | None = None
 
     def negative_kinds(self, kind: Kind) -> tuple[str, ...]:
         """Return the name of each of the K false captions of a row."""
         return self.config.negative_kinds(kind)
 
-    def _uses_tags(self, kind: Kind) -> bool:
-        return any(name not in UNTAGGED for name in self.negative_kinds(kind))
-
     def check(self, kind: Kind, source: SampleSource) -> None:
-        """Raise `ConfigError` where tags or false captions are to be had, and cannot.
-
-        They are to be stored and are not, or no tagger is there.
-        """
+        """Raise `ConfigError` where the settings need tags or false captions that are missing."""
         if "stored" in self.negative_kinds(kind) and not _any(source, lambda s: bool(s.negatives)):
             raise ConfigError(
                 "captions.single_negative=stored, and the first samples carry no false captions; "
                 "pack them from a file that has some (clic-data pack train_neg_clip.tsv ...), or "
                 "use captions.single_negative=swap"
             )
-        if not self._uses_tags(kind):
+        if not uses_tags(self.config, kind):
             return
         if self.config.tagger != "stored":
             make_tagger(self.config.tagger)
@@ -123,11 +137,11 @@ class Captioner:
             kind: Of the row.
             samples: Its samples, the primary one first; each has passed `check_captions`.
             rng: Draws sentences, orders and negatives.
-            places: Of a composite, where each sample's image lies.
+            places: Where the image of each sample lies on a composite.
         """
         captions = [self._cased(sample.captions) for sample in samples]
         first = [sentences[0] for sentences in captions]
-        tokens, retagged = self._tokens(samples, first) if self._uses_tags(kind) else ([], 0)
+        tokens, retagged = self._tokens(samples, first) if uses_tags(self.config, kind) else ([], 0)
         if kind == "single":
             negatives = self._single_negatives(samples[0], captions[0], tokens, rng)
             return RowCaptions((first[0],), negatives, retagged)
@@ -160,12 +174,12 @@ class Captioner:
         places: Sequence[Place],
         rng: np.random.Generator,
     ) -> Composite:
-        """Return a composite with what its caption says: the sentences, or the layout."""
+        """Return the composite and what its caption states: the sentences, or the layout."""
         share = self.config.layout_share
         if share > 0 and rng.random() < share:
             period = rng.random() < self.config.layout_period
-            return relational(captions, places, self._phrases, rng, period)
-        return plain(captions, places)
+            return layout_composite(captions, places, self._phrases, rng, period)
+        return sentence_composite(captions, places)
 
     def _composite_negative(
         self,
@@ -187,7 +201,7 @@ class Captioner:
     def _tokens(
         self, samples: Sequence[Sample], captions: Sequence[str]
     ) -> tuple[list[tuple[Token, ...]], int]:
-        """Return the tokens of each first caption, and how many were to be stored and were not."""
+        """Return the tokens of each first caption, and how many lacked their stored tags."""
         if self.config.tagger != "stored":
             return [self._tagged(self.config.tagger, caption) for caption in captions], 0
         found = [_stored(s, caption) for s, caption in zip(samples, captions, strict=True)]
@@ -198,13 +212,13 @@ class Captioner:
         return tokens, found.count(None)
 
     def _tagged(self, name: str, caption: str) -> tuple[Token, ...]:
-        if self._tagger is None:  # made in the process that uses it, so that workers can be spawned
+        if self._tagger is None:  # made by the process that uses it: it need not be pickled
             self._tagger = make_tagger(name)
         return self._tagger(caption)
 
 
 def _any(source: SampleSource, has: Callable[[Sample], bool]) -> bool:
-    """Return whether one of the first samples, of any source of a mix, has what is asked for."""
+    """Return whether `has` is true of one of the first samples, of any source of a mixture."""
     first = 0
     for part in source.parts():
         for index in range(first, first + min(LOOKED_AT, part.count)):
@@ -214,16 +228,121 @@ def _any(source: SampleSource, has: Callable[[Sample], bool]) -> bool:
             except UnavailableError:
                 raise
             except (DataError, OSError):
-                continue  # whoever builds the batch replaces and counts it
+                continue  # building the batch will replace and count it
         first += part.count
     return False
 
 
 def _stored(sample: Sample, caption: str) -> tuple[Token, ...] | None:
-    """Return the stored tokens of the first caption, None without any, or with another's."""
+    """Return the stored tokens of the first caption, None where there are none that fit it."""
     if not sample.tags:
         return None
-    # The tags are those of the caption as it was stored, maybe not yet lower-cased.
+    # They were stored for the caption in its own case, which may since have been lowered.
     tokens = tuple(t._replace(text=caption[t.start : t.end]) for t in sample.tags[0])
     pairs = zip(tokens, sample.tags[0], strict=True)
     return tokens if all(new.text in (old.text, lower(old.text)) for new, old in pairs) else None
+
+
+class CaptionTokenizer:
+    """Token ids exactly as the model's tokenizer gives them, and how many captions it cuts.
+
+    CLIP's byte-pair encoding never crosses a space, so the ids of "a. b." are those of its words
+    in sequence. For printable ASCII without "&" (an HTML entity) the same holds of the cleaning
+    before it, so the ids of such a text are joined from cached words; any other text is encoded
+    whole. So is every text by a tokenizer of another kind, or one for which the joined ids of some
+    probes differ from its own.
+
+    Args:
+        tokenizer: list of N captions -> int64 [N, L].
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer: Any = tokenizer
+        self._words: dict[str, tuple[int, ...]] = {}
+        self.joins = self._is_clip() and self._agrees()
+
+    def _is_clip(self) -> bool:
+        from open_clip.tokenizer import SimpleTokenizer
+
+        return isinstance(self.tokenizer, SimpleTokenizer) and self.tokenizer.reduction_fn is None
+
+    def _agrees(self) -> bool:
+        """Return whether the words' ids in sequence are those of the whole text."""
+        return torch.equal(self._joined(_PROBES)[0], self.tokenizer(list(_PROBES)))
+
+    def __call__(self, texts: Sequence[str]) -> tuple[Tensor, int]:
+        """Return the token ids and how many of the texts are longer than the context.
+
+        Args:
+            texts: N captions.
+
+        Returns:
+            int64 [N, L], in which cut texts keep their end-of-text token, and how many were cut.
+        """
+        if self.joins:
+            return self._joined(texts)
+        ids = self.tokenizer(list(texts))
+        return ids, self._count_cut(texts, ids)
+
+    def _joined(self, texts: Sequence[str]) -> tuple[Tensor, int]:
+        length, cut = self.tokenizer.context_length, 0
+        rows = []
+        for text in texts:
+            ids = [self.tokenizer.sot_token_id, *self._ids(text), self.tokenizer.eot_token_id]
+            if len(ids) > length:
+                ids[length - 1 :] = [self.tokenizer.eot_token_id]
+                cut += 1
+            rows.append(ids + [0] * (length - len(ids)))
+        return torch.tensor(rows, dtype=torch.long).view(len(rows), length), cut
+
+    def _ids(self, text: str) -> list[int]:
+        if not text.isascii() or not text.isprintable() or "&" in text:
+            return self.tokenizer.encode(text)
+        ids: list[int] = []
+        for word in text.split():
+            known = self._words.get(word)
+            if known is None:
+                if len(self._words) >= MOST_WORDS:
+                    self._words.clear()
+                known = self._words[word] = tuple(self.tokenizer.encode(word))
+            ids += known
+        return ids
+
+    def measures(self) -> bool:
+        """Return whether the tokenizer can measure a caption, as all of open_clip's can."""
+        return hasattr(self.tokenizer, "encode") or self._is_hugging_face()
+
+    def room(self) -> TokenBudget:
+        """Return the limit on captions that the model reads to the end.
+
+        Raises:
+            ConfigError: The tokenizer cannot measure a caption.
+        """
+        if not self.measures():
+            raise ConfigError(
+                f"the tokenizer {type(self.tokenizer).__name__} does not tell how long a caption "
+                "is; use compose.layout=pair, or a model whose tokenizer open_clip makes"
+            )
+        return TokenBudget(self.length, int(self.tokenizer.context_length))
+
+    def length(self, text: str) -> int:
+        """Return the number of a text's tokens, start and end included, before any cut."""
+        if hasattr(self.tokenizer, "encode"):  # CLIP's own
+            return len(self._ids(text) if self.joins else self.tokenizer.encode(text)) + 2
+        # The "clips" mode adds three tokens of its own.
+        own = 3 if self.tokenizer.tokenizer_mode == "clips" else 0
+        cleaned = self.tokenizer.clean_fn(text)
+        return len(self.tokenizer.tokenizer(cleaned, add_special_tokens=not own).input_ids) + own
+
+    def _is_hugging_face(self) -> bool:
+        from open_clip.tokenizer import HFTokenizer
+
+        return isinstance(self.tokenizer, HFTokenizer)
+
+    def _count_cut(self, texts: Sequence[str], ids: Tensor) -> int:
+        """Return how many texts a Hugging Face tokenizer, as open_clip wraps it, has cut."""
+        if not self._is_hugging_face():
+            return 0  # a tokenizer of an unknown kind cannot tell
+        # The last position may always hold an end or class token; the one before, only if full.
+        full = (ids[:, -2] != self.tokenizer.tokenizer.pad_token_id).nonzero().flatten().tolist()
+        return sum(self.length(texts[row]) > self.tokenizer.context_length for row in full)

@@ -1,7 +1,7 @@
-"""Samples that cannot be used: another takes their place, they are counted, too many end the run.
+"""Broken samples: another one takes their place, they are counted, and too many end the run.
 
-A substitute is a function of (seed, step, slot, place), so batches stay one whatever the number of
-workers and wherever the run was resumed.
+A substitute is a function of (seed, step, slot, place), so that batches depend neither on the
+number of workers nor on where the run was resumed.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from clic.types import Batch, Fault, Tally
 
 T = TypeVar("T")
 
-MOST_IN_A_ROW = 100  # broken samples for one place, before the data are taken for broken as a whole
+MOST_IN_A_ROW = 100  # broken samples for one place, after which the data count as broken
 JUDGED_FROM = 1000  # samples
 SHOWN = 10  # faults that are printed
-WARNED_SHARE = 0.05  # of captions that are cut, of samples that are tagged anew
-LARGE_SHARE = 0.2  # of captions that are cut, of rows without a false caption: told at the start
+WARNED_FRACTION = 0.05  # of captions that are cut, of samples that lack tags
+EARLY_FRACTION = 0.2  # of captions that are cut, of rows without a false caption: warned at once
 
 _SENTENCES = "pack the data as sentences: clic-data pack --prepare-sentences"
 _CUT = f"captions are longer than the text tower's context and are cut ({_SENTENCES})"
@@ -43,31 +43,31 @@ _NEGATIVES = {
 
 
 def substitutes(
-    wide: np.ndarray,
-    landscape: bool | None,
+    landscape: np.ndarray,
+    required: bool | None,
     taken: Collection[int],
     seed: int,
     step: int,
     slot: int,
     place: int,
 ) -> Iterator[int]:
-    """Yield samples that may stand in for a broken one, without end.
+    """Yield samples that may replace a broken one, without end.
 
     Args:
-        wide: bool [N], whether each image counts as landscape.
-        landscape: Orientation that the others of the row have; None takes any.
-        taken: Samples of the row, which are not drawn again where there are others.
+        landscape: bool [N]: True for landscape, False for portrait.
+        required: Orientation of the row's other images, as in `landscape`; None accepts any.
+        taken: Samples of the row, which are not drawn again unless there are no others.
         seed: The run's seed.
         step: Global step.
         slot: Row of the global batch.
-        place: Place of the sample in its row.
+        place: Position of the sample in its row.
     """
     rng = generator(seed, f"substitute/{place}", step, slot)
-    pool = len(wide) if landscape is None else int((wide == landscape).sum())
-    alone = pool <= len(taken)
+    fitting = len(landscape) if required is None else int((landscape == required).sum())
+    alone = fitting <= len(taken)
     while True:
-        for index in rng.integers(len(wide), size=64).tolist():
-            if landscape is not None and bool(wide[index]) != landscape:
+        for index in rng.integers(len(landscape), size=64).tolist():
+            if required is not None and bool(landscape[index]) != required:
                 continue
             if alone or index not in taken:
                 yield index
@@ -76,20 +76,20 @@ def substitutes(
 def first_usable(
     load: Callable[[int], T], index: int, others: Iterator[int]
 ) -> tuple[T, list[Fault]]:
-    """Return what `load` makes of a sample, or of the first substitute that is whole.
+    """Return what `load` returns for a sample, or for the first substitute that is intact.
 
     Args:
-        load: Reads and decodes a sample, raises `DataError` or `OSError` where it is broken.
-        index: The sample asked for.
+        load: Reads and decodes a sample; raises `DataError` or `OSError` where it is broken.
+        index: The sample.
         others: Its substitutes.
 
     Returns:
-        The sample and the faults of those before it.
+        The loaded sample and the faults of those before it.
 
     Raises:
-        DataError: So many in a row are broken that it can be no chance.
-        UnavailableError: A sample cannot be had just now; another would make another batch than
-            the run has when all is well.
+        DataError: Too many in a row are broken to be chance.
+        UnavailableError: A sample is temporarily out of reach; a substitute would give another
+            batch than the same run has on a better day.
     """
     faults: list[Fault] = []
     for candidate in chain([index], islice(others, MOST_IN_A_ROW)):
@@ -107,10 +107,10 @@ def _listed(faults: list[Fault]) -> str:
 
 
 class FaultLog:
-    """Counts over a whole run and all ranks what its batches met, and says when it is too much.
+    """Counts the faults of a whole run over all ranks, warns of them, and ends a hopeless run.
 
     Args:
-        max_broken: Share of samples that may be broken.
+        max_broken: Fraction of samples that may be broken.
         device: Where the ranks' counts are added.
 
     Attributes:
@@ -125,7 +125,7 @@ class FaultLog:
         self._seen: dict[str, tuple[int, int]] = {}
 
     def add(self, batch: Batch) -> None:
-        """Take up a batch of this rank; its faults are printed, the first few of the run."""
+        """Count a batch of this rank, and print its faults if they are among the run's first."""
         self._since += batch.tally
         for fault in batch.faults[: SHOWN - len(self._shown)]:
             print(
@@ -133,10 +133,10 @@ class FaultLog:
             )
             self._shown.append(fault)
         if distributed.is_main():
-            self._look(batch)
+            self._warn_of(batch)
 
-    def _look(self, batch: Batch) -> None:
-        """Tell early of what makes training pointless, from what this rank alone has seen."""
+    def _warn_of(self, batch: Batch) -> None:
+        """Warn early of what makes training pointless, from this rank's batches alone."""
         tally = batch.tally
         self._warn_early(_CUT, tally.cut, tally.captions)
         self._warn_early(_SHORTENED, tally.shortened, tally.joined)
@@ -149,16 +149,16 @@ class FaultLog:
             self._warn_early(what, tally.no_negative, rows, f" by {kinds} ({remedy})")
 
     def _warn_early(self, what: str, count: int, of: int, more: str = "") -> None:
-        """Tell once of a share that is surely large, by three standard deviations of a count."""
+        """Warn once of a fraction that is large by three standard deviations of a count."""
         seen, total = self._seen.get(what, (0, 0))
         seen, total = self._seen[what] = seen + count, total + of
-        spread = math.sqrt(total * LARGE_SHARE * (1 - LARGE_SHARE))
-        if what not in self._warned and seen > LARGE_SHARE * total + 3 * spread:
+        spread = math.sqrt(total * EARLY_FRACTION * (1 - EARLY_FRACTION))
+        if what not in self._warned and seen > EARLY_FRACTION * total + 3 * spread:
             self._warned.add(what)
             print(f"WARNING: {seen / total:.0%} of the {what}{more}", file=sys.stderr)
 
     def gather(self) -> None:
-        """Add up what every rank has met; each has to call it at the same step.
+        """Add up the counts of all ranks; each has to call this at the same step.
 
         Raises:
             DataError: Too many samples are broken.
@@ -178,15 +178,15 @@ class FaultLog:
         self._warn("samples lack stored tags of their own", total.retagged, total.samples)
 
     def _warn(self, what: str, count: int, of: int) -> None:
-        """Tell once of something that a large share of the data has."""
-        if of < JUDGED_FROM or count <= WARNED_SHARE * of or what in self._warned:
+        """Warn once of what affects a large fraction of the data."""
+        if of < JUDGED_FROM or count <= WARNED_FRACTION * of or what in self._warned:
             return
         self._warned.add(what)
         if distributed.is_main():
             print(f"WARNING: {count / of:.0%} of the {what}", file=sys.stderr)
 
     def record(self) -> dict[str, float]:
-        """Return the counts since the run began, for the metrics."""
+        """Return the counts since the start of the run, for the metrics."""
         total = self.total
         return {
             "data/samples": total.samples,

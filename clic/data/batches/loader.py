@@ -1,7 +1,4 @@
-"""The sources and the sampler that the settings name.
-
-The stream of batches from any step on, with any number of worker processes.
-"""
+"""From the settings to the stream of batches, from any step on and with any number of workers."""
 
 from __future__ import annotations
 
@@ -16,11 +13,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from clic import images
-from clic.config.train_settings import Config, DataConfig
+from clic.config.train_settings import Config
 from clic.data.batches.builder import BatchBuilder
-from clic.data.batches.caption_tokens import CaptionTokenizer
-from clic.data.batches.captioner import Captioner
+from clic.data.batches.captioner import Captioner, CaptionTokenizer, uses_tags
 from clic.data.sampling.sample_sources import MixedSource, SampleSource, ShapesSource
 from clic.data.sampling.sampler import Sampler
 from clic.data.shards.shard_source import ShardSource
@@ -48,29 +43,27 @@ def make_sources(config: Config) -> dict[Kind, SampleSource]:
             kind: ShapesSource(data.split, objects, data.samples, config.seed)
             for kind, objects in zip(KINDS, (1, 2), strict=True)
         }
-    negatives = config.captions.single_negative == "stored"
-    main = (
-        _mixed(data, negatives)
-        if data.mix
-        else _shards(data, data.shards, "data.shards", negatives)
-    )
+
+    def shards(setting: str, value: Any) -> ShardSource:
+        return ShardSource(value, setting, data.cache_dir, data.cache_gb, negatives, tagged)
+
+    captions = config.captions
+    negatives = captions.single_negative == "stored"
+    # False captions are made from a sample's first caption: no other caption's tags are needed.
+    tagged = int(captions.tagger == "stored" and any(uses_tags(captions, kind) for kind in KINDS))
+    main: SampleSource
+    if data.mix:
+        entries: Sequence[Mapping[str, Any]] = data.mix
+        sources = [
+            shards(f"data.mix[{number}].shards", entry["shards"])
+            for number, entry in enumerate(entries)
+        ]
+        main = MixedSource(sources, [float(entry.get("weight", 1.0)) for entry in entries])
+    else:
+        main = shards("data.shards", data.shards)
     if data.single_shards:
-        single = _shards(data, data.single_shards, "data.single_shards", negatives)
-        return {"composite": main, "single": single}
+        return {"composite": main, "single": shards("data.single_shards", data.single_shards)}
     return dict.fromkeys(KINDS, main)
-
-
-def _shards(data: DataConfig, shards: Any, setting: str, negatives: bool) -> ShardSource:
-    return ShardSource(shards, setting, data.cache_dir, data.cache_gb, negatives)
-
-
-def _mixed(data: DataConfig, negatives: bool) -> SampleSource:
-    entries: Sequence[Mapping[str, Any]] = data.mix
-    sources = [
-        _shards(data, entry["shards"], f"data.mix[{number}].shards", negatives)
-        for number, entry in enumerate(entries)
-    ]
-    return MixedSource(sources, [float(entry.get("weight", 1.0)) for entry in entries])
 
 
 def make_sampler(
@@ -82,15 +75,15 @@ def make_sampler(
         DataError: There is too little data for one batch, or the neighbours are of other shards.
     """
     sampling = config.sampling
-    wide: dict[int, np.ndarray] = {}  # kinds that share a source share this too
+    landscape: dict[int, np.ndarray] = {}  # kinds that share a source share its array
     for source in sources.values():
-        if id(source) not in wide:
-            wide[id(source)] = source.landscape(sampling.square, config.seed)
+        if id(source) not in landscape:
+            landscape[id(source)] = source.landscape(sampling.square, config.seed)
     neighbours = None
     if sampling.hard_images is not None:
         neighbours = read_neighbours(Path(sampling.hard_images).expanduser(), sources["single"])
     return Sampler(
-        {kind: wide[id(source)] for kind, source in sources.items()},
+        {kind: landscape[id(source)] for kind, source in sources.items()},
         sampling.kinds,
         config.train.batch_size,
         config.seed,
@@ -106,9 +99,9 @@ def make_sampler(
 
 
 class _Steps(Dataset[Batch | ClicError]):
-    """Item t is the batch of step t, so workers share the steps without sharing any state.
+    """Item t is the batch of step t, so that workers share no state.
 
-    The user's mistakes come back as items: torch would bury their line in a worker's traceback.
+    The user's mistakes are returned as items: torch would bury them in a worker's traceback.
     """
 
     def __init__(self, builder: BatchBuilder) -> None:
@@ -137,17 +130,18 @@ def make_builder(
         clip: For its tokenizer and preprocessing.
         rank: This rank.
         world_size: Number of ranks.
-        sampler: Made by `make_sampler` with the same settings, where there is one already.
+        sampler: Made by `make_sampler` from the same settings, if there is one already.
 
     Raises:
-        ConfigError: The samples carry no tags or no false captions, and the settings ask for them.
+        ConfigError: The samples lack the tags or false captions that the settings need.
         DataError: There is too little data for one batch.
     """
     if sampler is None:
         sampler = make_sampler(config, sources, rank, world_size)
     tokens = CaptionTokenizer(clip.tokenizer)
-    # What is too long is cut, as in the papers, but of more images than they join.
-    room = tokens.room() if images.images_of(config.compose.layout) > 2 else None
+    # Pairs' captions that exceed the context are cut, as in the papers; composites of more images,
+    # which the papers do not have, leave images out of a caption instead.
+    room = tokens.room() if images_of(config.compose.layout) > 2 else None
     captioner = Captioner(config.captions, room)
     for kind in sampler.schedule:
         captioner.check(kind, sources[kind])
@@ -170,14 +164,14 @@ def make_loader(
 
     Args:
         builder: Builds any step's batch.
-        start: First step, the one integer that resuming needs.
-        stop: Step to end before.
-        workers: Processes; 0 builds batches in this one, None takes up to 4 as the cores allow.
-            The batches do not depend on it.
+        start: First step: resuming needs nothing else.
+        stop: Step before which to end.
+        workers: Processes; 0 builds batches in this one, None uses up to 4 if there are as many
+            cores. The batches do not depend on it.
         pin_memory: Put tensors into page-locked memory, for copies to a GPU.
 
     Raises:
-        DataError: The data are broken as a whole, or a worker was killed.
+        DataError: Too much of the data is broken, or a worker was killed.
     """
     if workers is None:
         local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -198,7 +192,7 @@ def make_loader(
 
 
 def _watched(loader: DataLoader[Batch | ClicError]) -> Iterator[Batch | ClicError]:
-    """Yield what the loader gives; a worker that was killed ends it in one line."""
+    """Yield the loader's items; a killed worker ends them with a one-line error."""
     items = iter(loader)
     while True:
         try:
@@ -210,25 +204,28 @@ def _watched(loader: DataLoader[Batch | ClicError]) -> Iterator[Batch | ClicErro
                 raise
             reason = str(error).splitlines()[0].rstrip(". ")
             raise DataError(
-                f"a loader worker was killed ({reason}), maybe for want of memory; continue with "
-                "fewer data.workers or a smaller train.batch_size"
+                f"a loader worker was killed ({reason}), maybe because memory ran out; continue "
+                "with fewer data.workers or a smaller train.batch_size"
             ) from error
         yield item
 
 
 def _start_worker(worker: int) -> None:
-    """Leave to the training process what terminals, torchrun and Slurm send to all processes."""
+    """Ignore the signals that terminals, torchrun and Slurm send to the whole process group.
+
+    The training process handles them, and finishes its step first.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_when_told, daemon=True).start()
-    # What is loaded by now stays: looking through it for garbage takes some percent of the time,
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Objects that exist by now live on: scanning them for garbage takes some percent of the time,
     # and copies the memory that a forked worker shares with its parent.
     gc.freeze()
 
 
-def _end_when_told() -> None:
-    """End this process at its parent's SIGTERM; of others', the parent finishes the step first."""
+def _end_with_parent() -> None:
+    """End this process when its parent, and nobody else, sends SIGTERM."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)

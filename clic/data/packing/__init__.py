@@ -1,4 +1,9 @@
-"""Any source of images and captions, packed into WebDataset shards."""
+"""Packs images and captions from any source into WebDataset shards.
+
+In: a source (a table, a JSON list, a folder, tars, a dataset). Out: tars, each with its index, and
+the list of what was rejected. Read `readers` and `items` first, then `pack_plan`, `image_bytes`,
+`shard_writer` and `packer`.
+"""
 
 from clic.data.packing.pack_plan import Options
 from clic.data.packing.packer import PackOutcome, Progress, pack_source

@@ -1,11 +1,9 @@
-"""Getting an image's bytes from wherever a source keeps them.
-
-An image as it is stored: shrunk and encoded anew, or its bytes as they are.
-"""
+"""Reads an image's bytes from wherever a source keeps them, and encodes them for storage."""
 
 from __future__ import annotations
 
 import base64
+import importlib
 import io
 import os
 from collections.abc import Callable, Iterator
@@ -19,18 +17,22 @@ from clic import images
 from clic.data.packing.items import Place, RejectedError, file_place
 from clic.errors import DataError, pick
 
-MAX_BYTES = 512 << 20  # no image, and more than memory should be asked for
+MAX_BYTES = 512 << 20  # larger files are no images, and would need too much memory
 BATCH = 32  # images of a parquet file in memory at once
-_STANDARD = bytes.maketrans(b"-_", b"+/")  # from the alphabet of URLs
-BUFFER = 1 << 22  # bytes of it that are read at a time; without, a row group is read whole
+BUFFER = 1 << 22  # bytes of it that are read at a time; without this, whole row groups are read
+_STANDARD = bytes.maketrans(b"-_", b"+/")  # from the URL-safe alphabet of base64
+# PIL says MPO of a camera's JPEG that is followed by a second picture.
+ENDINGS = {
+    "JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp",
+    "TIFF": "tif",
+}  # fmt: skip
+"""File endings of the image types that shards may hold, by PIL's name."""
+JPEG_SIDE = 65_500
+"""Largest side of a JPEG, in pixels, that libjpeg writes."""
 
 
 def fetch(place: Place) -> bytes:
-    """Return the encoded image at a place.
-
-    Raises:
-        RejectedError: There is none.
-    """
+    """Return the encoded image at a place; raises `RejectedError`."""
     return pick(FETCHERS, place[0], "place")(*place[1:])
 
 
@@ -42,8 +44,8 @@ def _file(path: str) -> bytes:
             return file.read()
     except OSError as error:
         raise RejectedError(f"{path}: {error.strerror}") from error
-    except ValueError as error:  # text that cannot be the name of a file
-        raise RejectedError(f"{path!r} is no path") from error
+    except ValueError as error:  # a text that cannot be the name of a file
+        raise RejectedError(f"{path!r} is not a path") from error
 
 
 def _slice(path: str, offset: int, length: int) -> bytes:
@@ -60,12 +62,10 @@ def _slice(path: str, offset: int, length: int) -> bytes:
 
 
 def _base64(path: str, offset: int, length: int) -> bytes:
-    """Read an image that a text holds in base64, of either alphabet, with or without padding."""
-    text = _slice(path, offset, length).rpartition(b",")[2].translate(_STANDARD)
+    """Read an image in base64, of either alphabet, with or without padding."""
+    text = _slice(path, offset, length).rpartition(b",")[2].translate(_STANDARD).rstrip(b"=")
     try:
-        return base64.b64decode(
-            text.rstrip(b"=") + b"=" * (-len(text.rstrip(b"=")) % 4), None, True
-        )
+        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except ValueError as error:
         raise RejectedError(f"the base64 of its image is broken ({error})") from error
 
@@ -80,16 +80,19 @@ def _parquet(path: str, column: str, group: int, row: int, root: str) -> bytes:
 class _Column:
     """One column of a row group, whose values are asked for in rising order.
 
-    Row groups can be larger than memory, so a few values are held at a time.
+    Row groups can be larger than memory, so only a few values are held at a time.
     """
 
     def __init__(self, path: str, column: str, group: int) -> None:
-        self._make = lambda: _values(path, column, group)
-        self._values, self._next = self._make(), 0
+        self._column = path, column, group
+        self._rewind()
+
+    def _rewind(self) -> None:
+        self._values, self._next = _read_column(*self._column), 0
 
     def at(self, row: int) -> Any:
         if row < self._next:
-            self._values, self._next = self._make(), 0
+            self._rewind()
         for value in self._values:
             self._next += 1
             if self._next == row + 1:
@@ -97,7 +100,7 @@ class _Column:
         raise RejectedError(f"the parquet file has no row {row} in this group any more")
 
 
-def _values(path: str, column: str, group: int) -> Iterator[Any]:
+def _read_column(path: str, column: str, group: int) -> Iterator[Any]:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
@@ -110,9 +113,7 @@ def _values(path: str, column: str, group: int) -> Iterator[Any]:
         raise RejectedError(f"{path} cannot be read: {error}") from error
 
 
-@lru_cache(maxsize=1)
-def _open_column(path: str, column: str, group: int) -> _Column:
-    return _Column(path, column, group)
+_open_column = lru_cache(maxsize=1)(_Column)
 
 
 def _dataset(name: str, split: str | None, column: str, index: int) -> bytes:
@@ -132,7 +133,7 @@ def _open_dataset(name: str, split: str | None, column: str) -> Any:
 
 
 def _bytes_in(value: Any) -> bytes:
-    """Return the bytes of a cell: themselves, or in Hugging Face's form {bytes, path}."""
+    """Return the image in a cell, which holds bytes or Hugging Face's {bytes, path}."""
     data = value.get("bytes") if isinstance(value, dict) else value
     if isinstance(data, bytes) and data:
         return data
@@ -158,15 +159,9 @@ FETCHERS: dict[str, Callable[..., bytes]] = {
 
 
 def need(module: str) -> Any:
-    """Return an optional library.
-
-    Raises:
-        DataError: It is not installed.
-    """
-    from importlib import import_module
-
+    """Return an optional library; raises `DataError` where it is not installed."""
     try:
-        return import_module(module)
+        return importlib.import_module(module)
     except ImportError as error:
         name = module.partition(".")[0]
         raise DataError(
@@ -174,19 +169,8 @@ def need(module: str) -> Any:
         ) from error
 
 
-# MPO is what cameras call a JPEG with a second picture behind it.
-ENDINGS = {
-    "JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp",
-    "TIFF": "tif",
-}  # fmt: skip
-"""The types of image that shards may hold, by PIL's name."""
-INTERPOLATION = Image.Resampling.BICUBIC
-JPEG_SIDE = 65_500
-"""Pixels that libjpeg lets a side have."""
-
-
 def kind_of(data: bytes) -> str:
-    """Return PIL's name of an image's type, empty where it is none."""
+    """Return PIL's name of an image's type, or an empty string where it is no image."""
     try:
         return images.open_image(data).format or ""
     except DataError:
@@ -196,19 +180,20 @@ def kind_of(data: bytes) -> str:
 def encode(
     data: bytes, resize_short: int | None, quality: int | None
 ) -> tuple[str, bytes, int, int]:
-    """Return the file ending, the bytes, width and height of an image as it is stored.
+    """Return the file ending, bytes, width and height with which an image is stored.
 
     Every image is decoded to its last pixel, so that a broken one is found here and not in a run.
 
     Args:
         data: The encoded image.
-        resize_short: Shorter side in pixels that a larger image is shrunk to, by PIL's bicubic
-            filter; smaller ones keep their size. None keeps the bytes as they are.
-        quality: Of the JPEG. An upright RGB JPEG that is small enough keeps its bytes all the
-            same, since encoding it again would only lose.
+        resize_short: Shorter side in pixels to which a larger image is shrunk with PIL's bicubic
+            filter; smaller images keep their size. None keeps the bytes as they are.
+        quality: JPEG quality. An upright RGB JPEG that is small enough still keeps its bytes,
+            since encoding it again would only lose detail. None keeps the bytes as they are.
 
     Raises:
-        RejectedError: The bytes are no image, a broken one, or of a type that shards do not hold.
+        RejectedError: The bytes are not an image, a broken one, or of a type that shards do not
+            hold.
     """
     try:
         width, height = images.dimensions(data)
@@ -226,7 +211,7 @@ def encode(
     if min(width, height) > resize_short:
         scale = resize_short / min(width, height)
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        picture = picture.resize(size, INTERPOLATION)
+        picture = picture.resize(size, Image.Resampling.BICUBIC)
     if max(picture.size) > JPEG_SIDE:
         raise RejectedError(
             f"no JPEG can be {picture.width} x {picture.height} pixels large; cut the image up, "
@@ -241,5 +226,5 @@ def _is_plain_jpeg(data: bytes) -> bool:
     image = images.open_image(data)
     try:
         return image.format == "JPEG" and image.mode == "RGB" and not image.getexif()
-    except Exception:  # noqa: BLE001, on broken metadata PIL raises whatever it likes
+    except Exception:  # noqa: BLE001, PIL raises anything on broken metadata
         return False

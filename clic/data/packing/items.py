@@ -1,39 +1,52 @@
-"""Items: what a source says of one image, before the image is opened."""
+"""Items: what a source says about one image, before the image is opened.
+
+Tables often have one row for each caption of an image, so `Groups` joins the items that show the
+same image.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+import numpy as np
 
 from clic.data.shards.tar import detect_encoding
 from clic.errors import DataError
+from clic.io.files import replacing
 
 Place = tuple[Any, ...]
-"""Where an image lies: a name of `clic.data.packing.image_bytes.FETCHERS`, and its arguments."""
+"""Where to read an image: a name of `clic.data.packing.image_bytes.FETCHERS` and its arguments."""
 # What pandas, databases and spreadsheets write for a missing text, once it has become a string.
 MISSING = frozenset({"nan", "none", "null", "nil", "na", "n/a", "#n/a", "<na>", "nat", "undefined"})
+JOINED = ("negatives", "neighbours")
+"""Lists among an item's further entries that are joined; of all others the first item's stays."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image of a source with its captions, or why it cannot be one.
+    """One image of a source with its captions, or the reason why it is rejected.
 
     Attributes:
-        source: The image as the source gives it (a path, a URL, a key).
-        row: Where the source says so, e.g. ``captions.csv:17``; empty where `source` says it.
-        place: Where the bytes lie; empty for an item that is rejected already.
-        captions: True captions as they were found.
+        source: The image as the source names it (a path, a URL, a key).
+        row: Row of the source, e.g. ``captions.csv:17``; empty where `source` says it.
+        place: Where to read the image; empty for an item that is already rejected.
+        captions: True captions, as the source has them.
         extra: Further entries of the sample's JSON.
-        reason: Why the item is rejected, empty where it is not.
-        key: What the source calls the item where other items name it as a neighbour; empty for
-            the `key_of` its number.
-        same: What tells that two items are one image; empty where only an equal path does.
+        reason: Why the item is rejected; empty where it is not.
+        key: The source's own key, by which other items name this one as a neighbour; empty where
+            that is the `key_of` its number.
+        same: Identifies the image across items; empty where only an equal path does.
     """
 
     source: str
@@ -47,46 +60,117 @@ class Item:
 
 
 class RejectedError(Exception):
-    """A sample that cannot be packed, for the reason that is the message."""
+    """A sample cannot be packed; the message is the reason."""
 
 
 def key_of(number: int) -> str:
-    """Return the key of item `number` of a source: unique, whatever names the source has."""
+    """Return the key of item `number` of a source, unique whatever names the source has."""
     return f"{number:09d}"
 
 
 def dump(item: Item) -> bytes:
-    """Return an item as one line; text that is not UTF-8 survives (surrogate escapes)."""
+    """Return an item as one line; text that is not UTF-8 survives as surrogate escapes."""
     fields = [item.source, item.row, item.place, item.captions, item.extra, item.reason, item.key]
     return json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n"
 
 
 def load(line: bytes) -> Item:
-    """Return the item of a line that `dump` made."""
+    """Return the item of a line that `dump` wrote."""
     source, row, place, captions, extra, reason, *key = json.loads(line)
     return Item(source, row, tuple(place), tuple(captions), extra, reason, *key)
 
 
+class Groups:
+    """Finds the items of a source that show the same image; takes 24 bytes per item."""
+
+    def __init__(self) -> None:
+        self._starts, self._digests = array("Q"), array("Q")
+        self._neighbours = False
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def add(self, item: Item, start: int) -> None:
+        """Add the next item, whose line begins at byte `start`."""
+        self._digests.extend(_image_digest(item, len(self)))
+        self._starts.append(start)
+        self._neighbours = self._neighbours or "neighbours" in item.extra
+
+    def join(self, path: Path) -> None:
+        """Rewrite the file of items with one line per image, in the order of first occurrence.
+
+        An image's captions follow each other without duplicates. Neighbours, which the source
+        names by its own keys, get the keys of the joined images.
+        """
+        digests = np.frombuffer(self._digests, np.uint64).reshape(-1, 2)
+        order = np.lexsort(digests.T)  # stable: an image's items stay in the order of the source
+        differs = (digests[order][1:] != digests[order][:-1]).any(axis=1)
+        groups = sorted(
+            part.tolist() for part in np.split(order, np.flatnonzero(differs) + 1) if part.size
+        )
+        if len(groups) == len(self) and not self._neighbours:
+            return
+        with replacing(path) as new, open(path, "rb") as file, open(new, "wb") as out:
+            keys = {}
+            if self._neighbours:
+                for position, group in enumerate(groups):
+                    for number in group:
+                        own = self._read(file, number).key or key_of(number)
+                        keys[own] = key_of(position)
+            for group in groups:
+                out.write(dump(_joined([self._read(file, number) for number in group], keys)))
+            out.flush()
+            os.fsync(out.fileno())
+
+    def _read(self, file: BinaryIO, number: int) -> Item:
+        file.seek(self._starts[number])
+        return load(file.readline())
+
+
+def _image_digest(item: Item, number: int) -> tuple[int, int]:
+    """Return two numbers that the items of one image, and only those, share."""
+    if item.same:
+        name = f"same {item.same}"
+    elif item.place and item.place[0] == "file":
+        name = f"file {os.path.normpath(item.place[1])}"
+    else:
+        name = ""
+    # A caption that is not Unicode rejects its item, and must not take the image's others with it.
+    if not name or _SURROGATE.search("".join(item.captions)):
+        return number, 0  # equals a digest with a probability of 2 ** -64
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+
+
+def _joined(items: list[Item], keys: dict[str, str]) -> Item:
+    first = items[0]
+    captions = dict.fromkeys(caption for item in items for caption in item.captions)
+    extra = dict(first.extra)
+    for name in JOINED:
+        found = [entry for item in items for entry in item.extra.get(name, ())]
+        if name == "neighbours":
+            found = [keys[entry] for entry in found if entry in keys]
+        if name in extra or found:
+            extra[name] = list(dict.fromkeys(found))
+    return replace(
+        first, captions=tuple(captions) if len(items) > 1 else first.captions, extra=extra
+    )
+
+
 def file_place(name: str, root: Path) -> Place:
-    """Return the place of an image that a list names by a path.
+    """Return the place of an image that a list names by its path; raises `RejectedError`.
 
-    Args:
-        name: The path, as the list gives it. An absolute one may lead anywhere, since users write
-            such lists; what comes in an archive with its images is never read by its name.
-        root: Folder that relative paths start from, and must stay in.
-
-    Raises:
-        RejectedError: The path is none, or leads where it may not.
+    Relative paths start from `root` and must stay in it. An absolute one may lead anywhere, since
+    users write such lists themselves; names inside archives are never used as paths.
     """
     if not name.strip() or "\0" in name:
         raise RejectedError("no image is named")
     if "://" in name[:12]:
         raise RejectedError("the image is a URL; download it first, e.g. with img2dataset")
-    name = _from_windows(name, root)
-    path = Path(name)
+    path = Path(_from_windows(name, root))
     if path.is_absolute() and ".." not in path.parts:
         return ("file", str(path))
-    if path.is_absolute() or not stays_inside(name):
+    if path.is_absolute() or not stays_inside(str(path)):
         raise RejectedError(f"the path leads out of {root}; write it relative to --image-root")
     return ("file", str(root / path))
 
@@ -94,43 +178,32 @@ def file_place(name: str, root: Path) -> Place:
 def _from_windows(name: str, root: Path) -> str:
     """Return a path that may be written as on Windows in the form of this system.
 
-    A backslash may stand in a file's name here, so a file of the very name goes first.
+    A backslash may be part of a file's name here, so a file of exactly that name wins.
     """
-    if "\\" not in name and not _WINDOWS.match(name):
+    windows = _WINDOWS.match(name)
+    if not ("\\" in name or windows) or os.path.exists(root / name):
         return name
-    if os.path.exists(root / name):
-        return name
-    if _WINDOWS.match(name):
+    if windows:
         raise RejectedError(
-            "the path is one of Windows, from a drive or a server; write it relative to "
-            "--image-root"
+            "the path is a Windows one, with a drive or a server; write it relative to --image-root"
         )
     return name.replace("\\", "/")
 
 
 def stays_inside(name: str) -> bool:
     """Return whether a path is relative and does not climb above where it starts."""
-    depth = 0
-    for part in Path(name).parts:
-        depth += -1 if part == ".." else 1
-        if depth < 0:
-            return False
-    return not Path(name).is_absolute()
+    path = Path(os.path.normpath(name))
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def texts(value: Any) -> tuple[str, ...]:
     """Return the captions in a JSON value or a cell: a string, or a list of strings.
 
-    What stands for a missing text, such as the "nan" that pandas writes, is no caption.
+    Empty texts, and what stands for a missing one such as pandas' "nan", are no captions.
     """
     values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    return tuple(v for v in values if isinstance(v, str) and not is_missing(v))
-
-
-def is_missing(text: str) -> bool:
-    """Return whether a text is empty, or what programs write where there is none."""
-    bare = text.strip()
-    return not bare or bare.lower() in MISSING
+    found = (text for text in values if isinstance(text, str))
+    return tuple(text for text in found if text.strip() and text.strip().lower() not in MISSING)
 
 
 def decode_text(data: bytes, given: str | None = None) -> str:
@@ -140,7 +213,7 @@ def decode_text(data: bytes, given: str | None = None) -> str:
 
 
 def decode_errors(encoding: str) -> str:
-    """Return how `bytes.decode` is to treat what is not of the encoding."""
+    """Return how `bytes.decode` should treat bytes that are not of the encoding."""
     return "replace" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
 
 
@@ -149,18 +222,23 @@ def parse_json(data: bytes, name: str) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise RejectedError(f"{name} is no valid JSON ({error})") from error
+        raise RejectedError(f"{name} is not valid JSON ({error})") from error
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise `DataError` where the block cannot read a source's file."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); check the path") from error
 
 
 def load_json(path: Path) -> Any:
-    """Return the value of a whole JSON file.
-
-    Raises:
-        DataError: It cannot be read.
-    """
+    """Return the value of a whole JSON file; raises `DataError`."""
+    with reading(path):
+        data = path.read_bytes()
     try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); check the path") from error
+        return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no valid JSON ({error}); fetch or write it again") from error
+        raise DataError(f"{path} is not valid JSON ({error}); fetch or write it again") from error

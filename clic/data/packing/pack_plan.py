@@ -1,4 +1,4 @@
-"""What is to be packed, recorded beside the shards, so that a killed run is continued."""
+"""The plan of a packing, stored beside the shards so that a killed run can continue."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from clic.data.packing.grouping import Groups
-from clic.data.packing.items import Item, dump, load
+from clic.data.packing.items import Groups, Item, dump, load
 from clic.data.packing.readers import FormatReader
 from clic.errors import ConfigError, DataError
 from clic.io.files import write_whole
 from clic.io.locks import Lock, take_lock
 
 WORK = ".packing"
-"""Folder inside OUT for what is not finished; it goes when everything is."""
+"""Folder inside OUT for unfinished work; it is removed when everything is finished."""
 LIST = "items.jsonl"
+PLAN = "plan.json"
 RECORD = "pack.json"
 REJECTED = "rejected.jsonl"
 VERSION = 1
-LISTED = 1000  # items between two words of progress
+LISTED = 1000  # items between two progress reports
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Options:
     """How samples are stored.
 
     Attributes:
-        shard_size: Items of the source in a shard, those that are rejected included.
-        shard_mb: Where a shard would be larger than this many MB, it is written in several.
-        resize_short: Shorter side in pixels; None keeps the bytes of the images.
-        quality: Of the JPEGs; None keeps the bytes of the images.
-        prepare_sentences: Make dense captions into sentences.
-        tags: Tagger whose tokens are stored, None for no tokens.
+        shard_size: Items of the source per shard, rejected ones included.
+        shard_mb: A shard that would exceed this many MB is split into several.
+        resize_short: Shorter side in pixels; None keeps the images' bytes.
+        quality: JPEG quality; None keeps the images' bytes.
+        prepare_sentences: Split dense captions into sentences.
+        tags: Tagger whose tokens are stored; None stores none.
     """
 
     shard_size: int = 1000
@@ -53,11 +53,11 @@ class PackPlan:
     """The parts of a source, each of which becomes a shard.
 
     Attributes:
-        out: The folder of the shards.
+        out: Folder of the shards.
         options: How samples are stored.
-        items: Number of items of the source.
-        offsets: Where each part starts in the file of items.
-        grouped: Rows of the source that went to an earlier row of the same image.
+        items: Number of items in the source.
+        offsets: Byte at which each part starts in the file of items.
+        grouped: Rows of the source that were joined to an earlier row of the same image.
     """
 
     out: Path
@@ -68,46 +68,43 @@ class PackPlan:
 
     @property
     def work(self) -> Path:
-        """Folder for what is not finished."""
+        """Folder for unfinished work."""
         return self.out / WORK
 
-    def read(self, part: int) -> Iterator[tuple[int, Item]]:
-        """Yield number and item of each item of a part."""
+    def numbers(self, part: int) -> range:
+        """Return the numbers of a part's items."""
         first = part * self.options.shard_size
+        return range(first, min(first + self.options.shard_size, self.items))
+
+    def read(self, part: int) -> Iterator[tuple[int, Item]]:
+        """Yield the number and the item of each item of a part."""
         with open(self.work / LIST, "rb") as file:
             file.seek(self.offsets[part])
-            for number in range(first, min(first + self.options.shard_size, self.items)):
+            for number in self.numbers(part):
                 yield number, load(file.readline())
 
     def part_file(self, part: int) -> Path:
-        """Return the file that says that a part is done, and what became of it."""
+        """Return the file whose presence marks a part as done, and which holds its results."""
         return self.work / f"{part:05d}.json"
 
 
 def identity(reader: FormatReader, options: Options) -> dict[str, Any]:
-    """Return what must be the same for a packing to be continued."""
-    request = {f.name: getattr(reader.request, f.name) for f in fields(reader.request)}
-    source, files = Path(reader.source), []
-    for path in reader.files():
-        state = path.stat()
-        files.append([str(path.resolve()), state.st_size, state.st_mtime_ns])
+    """Return what must be equal for a packing to continue."""
+    states = [(path, path.stat()) for path in reader.files()]
+    source = Path(reader.source)
     value = {
         "version": VERSION,
         "source": str(source.resolve()) if source.exists() else reader.source,
         "format": reader.NAME,
-        **{k: str(v) if isinstance(v, Path) else v for k, v in request.items()},
+        **asdict(reader.request),
         **asdict(options),
-        "files": files,
+        "files": [[str(path.resolve()), s.st_size, s.st_mtime_ns] for path, s in states],
     }
-    return json.loads(json.dumps(value))  # tuples become lists, as they will when read back
+    return json.loads(json.dumps(value, default=str))  # as it will be when it is read back
 
 
 def check_same(out: Path, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Refuse to continue what was begun otherwise.
-
-    Raises:
-        ConfigError: Source or options differ from those recorded.
-    """
+    """Raise `ConfigError` where a packing was begun with another source or other options."""
     for name in wanted:
         before, now = recorded.get(name), wanted[name]
         if before == now:
@@ -125,13 +122,13 @@ def check_same(out: Path, recorded: dict[str, Any], wanted: dict[str, Any]) -> N
 
 @contextmanager
 def claim(out: Path) -> Iterator[None]:
-    """Hold a folder against a second packing into it.
+    """Hold a folder against a second packing; remove what was made for it if no plan came of it.
 
     Raises:
-        ConfigError: Another process packs into it.
-        DataError: It holds shards that no packing here has begun, or cannot be written to.
+        ConfigError: Another process is packing into it.
+        DataError: It holds shards that were not packed here, or it cannot be written to.
     """
-    work = out / WORK
+    work, is_new = out / WORK, not out.exists()
     if not work.is_dir() and not (out / RECORD).is_file() and any(out.glob("*.tar")):
         raise DataError(f"{out} already holds shards; name a new folder, or remove them")
     try:
@@ -146,7 +143,14 @@ def claim(out: Path) -> Iterator[None]:
             raise ConfigError(
                 f"another process is packing into {out}; wait for it, or name another folder"
             )
-        yield
+        try:
+            yield
+        except BaseException:
+            if not (work / PLAN).is_file():
+                discard(work)
+                if is_new and not any(out.iterdir()):
+                    out.rmdir()
+            raise
 
 
 def make_plan(
@@ -155,43 +159,37 @@ def make_plan(
     options: Options,
     wanted: dict[str, Any],
     progress: Callable[[int], None],
-) -> tuple[PackPlan, bool]:
-    """Return the plan, and whether it is that of an earlier run that is now continued.
+) -> PackPlan:
+    """Return the plan of an earlier run that now continues, or list the source and make a plan.
 
     The items are listed once, in a file, so that workers need neither the source's lists in
     memory nor its order again.
-
-    Args:
-        reader: Of the source.
-        out: Folder for the shards.
-        options: How samples are stored.
-        wanted: The identity of this packing.
-        progress: Called with the number of items since the last call.
 
     Raises:
         ConfigError: `out` was begun with another source or other options.
         DataError: The source holds nothing.
     """
-    path = out / WORK / "plan.json"
+    path, listed = out / WORK / PLAN, out / WORK / LIST
     if path.is_file():
-        recorded = json.loads(path.read_text(encoding="utf-8"))
-        check_same(out, recorded["identity"], wanted)
-        grouped = recorded.get("grouped", 0)
-        return PackPlan(out, options, recorded["items"], tuple(recorded["offsets"]), grouped), True
-    rows = _list_items(reader, out / WORK / LIST, progress)
-    if not rows:
-        raise DataError(f"{reader.source} holds nothing to pack ({reader.NAME})")
-    items, offsets = _parts(out / WORK / LIST, options.shard_size)
-    listed = {"items": items, "offsets": offsets, "grouped": rows - items}
-    write_whole(path, json.dumps({"identity": wanted, **listed}), sync=True)
-    return PackPlan(out, options, items, tuple(offsets), rows - items), False
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        check_same(out, plan["identity"], wanted)
+    else:
+        rows = _list_items(reader, listed, progress)
+        if not rows:
+            raise DataError(f"{reader.source} holds nothing to pack ({reader.NAME})")
+        offsets, items, at = [], 0, 0
+        with open(listed, "rb") as file:
+            for items, line in enumerate(file, 1):
+                if (items - 1) % options.shard_size == 0:
+                    offsets.append(at)
+                at += len(line)
+        plan = {"identity": wanted, "items": items, "offsets": offsets, "grouped": rows - items}
+        write_whole(path, json.dumps(plan), sync=True)
+    return PackPlan(out, options, plan["items"], tuple(plan["offsets"]), plan.get("grouped", 0))
 
 
 def _list_items(reader: FormatReader, path: Path, progress: Callable[[int], None]) -> int:
-    """Write the items of a source to a file, a line each, and return how many there were.
-
-    Those of one image are made into one item.
-    """
+    """Write the source's items to a file, one line per image; return how many rows there were."""
     groups, at = Groups(), 0
     with open(path, "wb") as file:
         for item in reader.items():
@@ -205,26 +203,15 @@ def _list_items(reader: FormatReader, path: Path, progress: Callable[[int], None
     return len(groups)
 
 
-def _parts(path: Path, shard_size: int) -> tuple[int, list[int]]:
-    """Return the number of items in a file, and where each part of them starts."""
-    offsets, items, at = [], 0, 0
-    with open(path, "rb") as file:
-        for line in file:
-            if items % shard_size == 0:
-                offsets.append(at)
-            at, items = at + len(line), items + 1
-    return items, offsets
-
-
 def finished(out: Path) -> dict[str, Any] | None:
-    """Return the record of a packing that is done, None where there is none."""
+    """Return the record of a finished packing, or None; raises `DataError` if shards are gone."""
     path = out / RECORD
     if not path.is_file():
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(f"{path} is no valid JSON ({error}); remove {out}") from error
+        raise DataError(f"{path} is not valid JSON ({error}); remove {out}") from error
     there = sum(1 for _ in out.glob("*.tar"))
     if there != record["shards"]:
         raise DataError(
@@ -235,5 +222,5 @@ def finished(out: Path) -> dict[str, Any] | None:
 
 
 def discard(work: Path) -> None:
-    """Remove a work folder; unfinished files in it are worth nothing."""
+    """Remove a work folder."""
     shutil.rmtree(work, ignore_errors=True)

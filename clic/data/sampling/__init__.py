@@ -1,5 +1,6 @@
 """Which samples make the batch of a step: a pure function of (seed, step).
 
-In: sources of numbered samples. Out: a `BatchPlan` for each step. Read `sample_sources`, `order`
-(the epoch's permutation), then `sampler` (the batch and the partners of its composites).
+In: sources of numbered samples whose orientations are known without decoding. Out: a `BatchPlan`
+for each step and rank. Read `sample_sources`, then `order` (the epoch's permutation), and last
+`sampler` (the batch, and the partners of its composites).
 """

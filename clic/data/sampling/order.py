@@ -1,7 +1,7 @@
-"""Which sample stands at which place of an epoch: one source or a mixture, drawn with or without
-replacement.
+"""Which sample stands at which position of an epoch.
 
-Seeded permutations: small ones drawn, large ones computed place by place without any table.
+An epoch is drawn from one source or a mixture, with or without replacement, by permutations that
+are a pure function of the seed: short ones are drawn, long ones computed position by position.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import numpy as np
 
 from clic.seeding import generator
 
-_KEPT = 2  # permutations of each source, for steps on both sides of an epoch's end
+_KEPT = 2  # permutations of each source, for steps on either side of an epoch's end
 
 
 @dataclass(frozen=True)
 class EpochPart:
-    """One of the sources that are mixed.
+    """One source of a mixture.
 
     Attributes:
-        count: Its number of samples.
-        weight: Its share of an epoch, in proportion to the others'.
+        count: Number of its samples.
+        weight: Its proportion of an epoch, relative to the other weights.
     """
 
     count: int
@@ -32,20 +32,21 @@ class EpochPart:
 
 
 class Order(Protocol):
-    """Gives the sample at any place of any epoch."""
+    """The sample at any position of any epoch."""
 
-    def at(self, epoch: int, places: np.ndarray) -> np.ndarray:
-        """Return sample numbers, int64 [n], for places 0 to `samples` - 1 of an epoch."""
+    def at(self, epoch: int, positions: np.ndarray) -> np.ndarray:
+        """Return sample numbers, int64 [n], for positions 0 to `samples` - 1 of an epoch."""
 
 
 class Shuffled:
-    """Without replacement: no sample of a source comes again before all of its others have come.
+    """Without replacement: a source repeats no sample before all of its samples have been used.
 
-    Each epoch holds a fixed number of samples from each source, its weight's share rounded, in
-    random order. A source goes through one seeded permutation after another, whatever the epochs.
+    Each epoch holds a fixed number of samples from each source, proportional to its weight and
+    rounded, in random order. A source runs through one seeded permutation after another, regardless
+    of where epochs end.
 
     Args:
-        parts: The sources; sample numbers count through them in this order.
+        parts: The sources; samples are numbered consecutively in this order.
         samples: Length of an epoch.
         seed: The run's seed.
     """
@@ -60,30 +61,29 @@ class Shuffled:
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_permutations": {}}
 
-    def at(self, epoch: int, places: np.ndarray) -> np.ndarray:
-        """Return sample numbers, int64 [n], for places 0 to `samples` - 1 of an epoch."""
-        if len(self.parts) == 1:  # the permutation of the source does all of it
-            return self._stream(0, epoch * self.samples + places)
-        mixed = self._permutation(self.samples, "mix", epoch).at(places)
+    def at(self, epoch: int, positions: np.ndarray) -> np.ndarray:
+        """Return sample numbers, int64 [n], for positions 0 to `samples` - 1 of an epoch."""
+        if len(self.parts) == 1:
+            return self._stream(0, epoch * self.samples + positions)
+        mixed = self._permutation(self.samples, "mix", epoch).at(positions)
         owners = np.searchsorted(self._ends, mixed, side="right")
-        found = np.empty(len(places), dtype=np.int64)
+        found = np.empty(len(positions), dtype=np.int64)
         for number in np.unique(owners):
             mine = owners == number
-            start = int(self._ends[number]) - self.quotas[number]
-            found[mine] = self._stream(
-                int(number), epoch * self.quotas[number] + mixed[mine] - start
-            )
+            quota = self.quotas[number]
+            within = mixed[mine] - (int(self._ends[number]) - quota)
+            found[mine] = self._stream(int(number), epoch * quota + within)
         return found
 
-    def _stream(self, number: int, places: np.ndarray) -> np.ndarray:
-        """Return what stands at places of a source's endless order."""
-        passes, places = np.divmod(places, self.parts[number].count)
+    def _stream(self, number: int, positions: np.ndarray) -> np.ndarray:
+        """Return the samples at positions of a source's endless order."""
+        passes, positions = np.divmod(positions, self.parts[number].count)
         purpose = "epoch" if len(self.parts) == 1 else f"epoch/{number}"
-        found = np.empty(len(places), dtype=np.int64)
+        found = np.empty(len(positions), dtype=np.int64)
         for one in np.unique(passes):
             mine = passes == one
             permutation = self._permutation(self.parts[number].count, purpose, int(one))
-            found[mine] = permutation.at(places[mine])
+            found[mine] = permutation.at(positions[mine])
         return found + self._first[number]
 
     def _permutation(self, count: int, purpose: str, number: int) -> Permutation:
@@ -96,10 +96,10 @@ class Shuffled:
 
 
 class Resampled:
-    """With replacement: each place draws a source by weight, and any of its samples.
+    """With replacement: each position draws a source by weight, then one of its samples.
 
     Args:
-        parts: The sources; sample numbers count through them in this order.
+        parts: The sources; samples are numbered consecutively in this order.
         seed: The run's seed.
     """
 
@@ -110,21 +110,21 @@ class Resampled:
         weights = np.array([part.weight for part in parts], dtype=np.float64)
         self._ends = np.cumsum(weights / weights.sum())[:-1]
 
-    def at(self, epoch: int, places: np.ndarray) -> np.ndarray:
-        """Return sample numbers, int64 [n], for places of an epoch."""
+    def at(self, epoch: int, positions: np.ndarray) -> np.ndarray:
+        """Return sample numbers, int64 [n], for positions of an epoch."""
         keys = generator(self.seed, "resample", step=epoch).integers(2**64, size=2, dtype=np.uint64)
-        first, second = (_uniform(mix64(places.astype(np.uint64), key)) for key in keys)
+        first, second = (_uniform(mix64(positions.astype(np.uint64), key)) for key in keys)
         owners = np.searchsorted(self._ends, first, side="right")
         return self._first[owners] + (second * self._counts[owners]).astype(np.int64)
 
 
 def _uniform(bits: np.ndarray) -> np.ndarray:
-    """Return numbers in [0, 1) from 64 random bits each."""
+    """Return a number in [0, 1) for each 64 random bits."""
     return (bits >> np.uint64(11)) * 2.0**-53
 
 
 def quotas(weights: Sequence[float], samples: int) -> list[int]:
-    """Divide samples in proportion to weights, the largest remainders rounded up."""
+    """Divide samples in proportion to weights; the largest remainders are rounded up."""
     exact = np.asarray(weights, dtype=np.float64) / sum(weights) * samples
     whole = np.floor(exact).astype(int)
     missing = samples - int(whole.sum())
@@ -134,17 +134,17 @@ def quotas(weights: Sequence[float], samples: int) -> list[int]:
 
 
 TABLE = 1 << 20
-"""Numbers up to which a permutation is drawn uniformly from all; 8 MB."""
+"""Longest permutation that is drawn as a table, 8 MB."""
 ROUNDS = 8
 
 
 class Permutation:
     """A permutation of 0 to `count` - 1, a pure function of its arguments.
 
-    Beyond `TABLE` numbers it is a keyed Feistel network on Z_a x Z_b with a * b >= count, walked
+    Beyond `TABLE` numbers it is a keyed Feistel network on Z_a x Z_b with a * b >= count, iterated
     until the result is below `count` (the generalised Feistel cipher with cycle walking of Black
     and Rogaway, Ciphers with Arbitrary Finite Domains, CT-RSA 2002), so that ten million samples
-    take neither time nor memory in each of the loader's processes.
+    cost the loader's processes neither time nor memory.
 
     Args:
         count: Length.
@@ -161,18 +161,11 @@ class Permutation:
         self._a = math.isqrt(count - 1) + 1 if count else 1
         self._b = -(-count // self._a)
 
-    def at(self, places: np.ndarray) -> np.ndarray:
-        """Return what stands at some places.
-
-        Args:
-            places: int64 [n], each from 0 to `count` - 1.
-
-        Returns:
-            int64 [n].
-        """
+    def at(self, positions: np.ndarray) -> np.ndarray:
+        """Return the numbers, int64 [n], at positions 0 to `count` - 1, int64 [n]."""
         if self._table is not None:
-            return self._table[places]
-        found = self._cipher(places.astype(np.uint64))
+            return self._table[positions]
+        found = self._cipher(positions.astype(np.uint64))
         while (outside := found >= self.count).any():
             found[outside] = self._cipher(found[outside])
         return found.astype(np.int64)
@@ -189,7 +182,7 @@ class Permutation:
 
 
 def mix64(numbers: np.ndarray, key: np.uint64) -> np.ndarray:
-    """Return 64 mixed bits of each number and a key (SplitMix64's finaliser)."""
+    """Hash each number with a key to 64 bits (SplitMix64's finaliser)."""
     mixed = numbers * np.uint64(0x9E3779B97F4A7C15) + key
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,7 +1,4 @@
-"""Sources: numbered samples with the orientation of each image known beforehand.
-
-Several sources as one, each with a weight.
-"""
+"""Sources of numbered samples: their interface, the embedded world, and mixtures."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from clic.types import Sample
 
 
 class SampleSource(ABC):
-    """Samples 0 to N - 1, each of which can be read by itself."""
+    """Samples 0 to N - 1, each of which can be read on its own."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -46,23 +43,23 @@ class SampleSource(ABC):
         return [EpochPart(len(self))]
 
     def landscape(self, square: str, seed: int) -> np.ndarray:
-        """Return which images count as landscape, bool [N].
+        """Return which images have landscape orientation, bool [N]; the others are portrait.
 
         Args:
             square: `landscape` counts square images as landscape, as the published code does;
-                `either` throws a fair coin for each.
+                `either` decides each by a fair coin.
             seed: The run's seed, for the coins.
         """
         aspects = self.aspects()
-        wide = aspects >= 0
+        landscape = aspects >= 0
         if square == "either":
             coins = generator(seed, "square").random(len(self)) < 0.5
-            wide = np.where(aspects == 0, coins, wide)
-        return wide
+            landscape = np.where(aspects == 0, coins, landscape)
+        return landscape
 
 
 class ShapesSource(SampleSource):
-    """The embedded world: scenes rendered when they are read.
+    """The embedded world: scenes that are rendered when they are read.
 
     Args:
         split: `train`, `validation` or `test`.
@@ -90,11 +87,11 @@ class ShapesSource(SampleSource):
 
 
 class MixedSource(SampleSource):
-    """The samples of several sources, numbered through.
+    """The samples of several sources, numbered consecutively.
 
     Args:
         sources: The sources.
-        weights: How much of an epoch comes from each, in proportion.
+        weights: The proportion of an epoch that comes from each.
     """
 
     def __init__(self, sources: Sequence[SampleSource], weights: Sequence[float]) -> None:
@@ -111,10 +108,7 @@ class MixedSource(SampleSource):
         return np.concatenate([source.aspects() for source in self.sources])
 
     def parts(self) -> list[EpochPart]:
-        return [
-            EpochPart(len(source), weight)
-            for source, weight in zip(self.sources, self.weights, strict=True)
-        ]
+        return [EpochPart(len(s), w) for s, w in zip(self.sources, self.weights, strict=True)]
 
     def read(self, index: int) -> Sample:
         number = int(np.searchsorted(self._starts, index, side="right")) - 1

@@ -1,4 +1,4 @@
-"""The tars that a setting names: folders, files and brace patterns, on disk or far away."""
+"""The tars that a setting names: by folders, files, patterns or addresses, on disk or remote."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clic.errors import DataError
 REMOTE = re.compile(r"pipe:|([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _COMPRESSED = re.compile(r"\.(?:tar\.|t)(gz|bz2?|xz|zst)$", re.IGNORECASE)
 SCHEMES = ("http", "https", "s3", "gs")
-"""Kinds of address that shards are read from, by way of a cache on disk."""
+"""Schemes of remote shards, which are cached on disk."""
 
 
 def find_shards(shards: Any, setting: str) -> list[Path]:
@@ -25,7 +25,7 @@ def find_shards(shards: Any, setting: str) -> list[Path]:
         setting: Name of the setting, for messages.
 
     Raises:
-        DataError: Something named is not there, not on disk or no tar.
+        DataError: Something named is missing, not on disk or no tar.
     """
     found = []
     for shard in locate_shards(shards, setting):
@@ -38,7 +38,7 @@ def find_shards(shards: Any, setting: str) -> list[Path]:
 
 
 def locate_shards(shards: Any, setting: str) -> list[Path | str]:
-    """Return the tars that a setting names: paths, and the addresses of those far away.
+    """Return the tars that a setting names: paths, and the addresses of remote ones.
 
     Args:
         shards: A folder, a file, a brace pattern, an http(s), s3 or gs address (or a pattern of
@@ -46,7 +46,7 @@ def locate_shards(shards: Any, setting: str) -> list[Path | str]:
         setting: Name of the setting, for messages.
 
     Raises:
-        DataError: Something named is not there, cannot be read from or is no tar.
+        DataError: Something named is missing, cannot be read from or is no tar.
     """
     names = [shards] if isinstance(shards, str | Path) else list(shards)
     found: list[Path | str] = []
@@ -60,12 +60,12 @@ def locate_shards(shards: Any, setting: str) -> list[Path | str]:
 
 
 def is_pattern(name: str) -> bool:
-    """Return whether a name is a pattern such as ``a/*.tar``, and not that of a file."""
+    """Return whether a name is a pattern such as ``a/*.tar`` and not an existing file."""
     return glob.has_magic(name) and not Path(name).exists() and not REMOTE.match(name)
 
 
 def matches(pattern: str) -> list[Path]:
-    """Return the files and folders of a pattern, sorted; `**` stands for folders in folders."""
+    """Return the files and folders that match a pattern, sorted; `**` matches nested folders."""
     return [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
 
 
@@ -112,7 +112,7 @@ def _local(path: Path, named: str) -> list[Path]:
 
 
 def _unpack(path: Path) -> str:
-    """Return the remedy for a compressed tar, to be put behind what is said of it."""
+    """Return the remedy for a compressed tar, as the end of a message."""
     ending = _COMPRESSED.search(path.name)
     program = {"gz": "gunzip", "xz": "unxz", "zst": "unzstd"}.get(
         ending[1].lower() if ending else "", "bunzip2"

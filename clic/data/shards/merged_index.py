@@ -1,6 +1,6 @@
-"""One index of all shards of a source; a large one lies on disk and is mapped, not copied.
+"""One index of all shards of a source: mapped from disk if large, and made by one process only.
 
-Shards without an index: indexed once, whichever processes start together.
+Shards that have no index are indexed first, each of them once by whichever process comes first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import numpy as np
 from clic.data.shards.index import (
     COLUMNS,
     ColumnsError,
-    ShardIndex,
+    Put,
+    Specs,
     index_counts,
     load_index,
     read_columns,
@@ -33,7 +34,7 @@ from clic.io.terminal import progress_bar
 
 FORMAT, VERSION = "merged index", 1
 IN_MEMORY = 8 << 20
-"""Bytes of indexes up to which they are simply read into memory."""
+"""Bytes of indexes up to which they are read into memory."""
 BLOCK = 512
 _MERGED = ("blocks", "lengths", "crcs", "sizes", "key_ends")
 
@@ -43,17 +44,17 @@ class SampleLocation(NamedTuple):
 
     Attributes:
         shard: Number of its shard.
-        row: Its place in the shard.
-        image, meta, text: Bytes of the tar.
+        row: Its row in the shard's index.
+        key: Its key.
+        spans: Bytes of its image, JSON and text in the tar.
         crc: CRC-32 of the three together.
-        broken: Whether it was so when it was indexed.
+        broken: Whether it was broken when it was indexed.
     """
 
     shard: int
     row: int
-    image: Span
-    meta: Span
-    text: Span
+    key: str
+    spans: tuple[Span, ...]
     crc: int
     broken: bool
 
@@ -63,7 +64,7 @@ class MergedIndex:
 
     Args:
         columns: `starts` [S + 1] and `key_starts` [S + 1] of each shard's samples and keys,
-            `shard_bytes` [S], `aspects` [N] (1 wide, 0 square, -1 upright), `keys`, and the columns
+            `shard_bytes` [S], `aspects` [N] (the sign of width - height), `keys`, and the columns
             of the shards' indexes.
         origin: File that the columns are mapped from and its identity, None where it is memory.
     """
@@ -78,41 +79,27 @@ class MergedIndex:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def __getstate__(self) -> Any:
-        # A process that is not forked maps the file itself instead of getting a copy.
-        return self._origin or self._columns
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A process that is not forked maps the file itself instead of receiving a copy.
+        return (_open_mapped, self._origin) if self._origin else (MergedIndex, (self._columns,))
 
-    def __setstate__(self, state: Any) -> None:
-        if isinstance(state, dict):
-            self.__init__(state)  # type: ignore[misc]
-            return
-        columns = _mapped(*state)
-        if columns is None:
-            raise DataError(f"{state[0]} was replaced meanwhile; start the run again")
-        self.__init__(columns, state)  # type: ignore[misc]
-
-    def place(self, index: int) -> SampleLocation:
+    def locate(self, index: int) -> SampleLocation:
         """Return where sample `index` lies."""
         columns = self._columns
         shard = int(np.searchsorted(self.starts, index, side="right")) - 1
-        image, meta, text = (
-            Span(int(block) * BLOCK, int(length))
-            for block, length in zip(
-                columns["blocks"][index], columns["lengths"][index], strict=True
-            )
-        )
         row = index - int(self.starts[shard])
-        broken = not columns["sizes"][index].any()
-        return SampleLocation(shard, row, image, meta, text, int(columns["crcs"][index]), broken)
-
-    def key(self, index: int) -> str:
-        """Return the key of sample `index`."""
-        shard = int(np.searchsorted(self.starts, index, side="right")) - 1
-        ends = self._columns["key_ends"]
-        start = int(ends[index - 1]) if index > self.starts[shard] else 0
-        base = int(self._columns["key_starts"][shard])
-        raw = self._columns["keys"][base + start : base + int(ends[index])].tobytes()
-        return raw.decode("utf-8", errors="surrogateescape")
+        start = int(columns["key_ends"][index - 1]) if row else 0
+        base, end = int(columns["key_starts"][shard]), int(columns["key_ends"][index])
+        key = columns["keys"][base + start : base + end].tobytes()
+        places = zip(columns["blocks"][index], columns["lengths"][index], strict=True)
+        return SampleLocation(
+            shard,
+            row,
+            key.decode("utf-8", errors="surrogateescape"),
+            tuple(Span(int(block) * BLOCK, int(length)) for block, length in places),
+            int(columns["crcs"][index]),
+            not columns["sizes"][index].any(),
+        )
 
 
 def merge(indexes: Sequence[Path], folder: Path) -> MergedIndex:
@@ -130,29 +117,24 @@ def merge(indexes: Sequence[Path], folder: Path) -> MergedIndex:
     """
     stats = [(str(path), _stat(path)) for path in indexes]
     if sum(stat.st_size for _, stat in stats) <= IN_MEMORY:
-        return MergedIndex(_columns_of([load_index(path) for path in indexes]))
+        return MergedIndex(_read(indexes))
     names = hashlib.blake2b("\0".join(name for name, _ in stats).encode(), digest_size=12)
     parts = (f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0" for name, stat in stats)
     identity = hashlib.blake2b("".join(parts).encode(), digest_size=16).hexdigest()
     path = folder / f"{names.hexdigest()}.merged"
-    columns = _mapped(path, identity)
     try:
-        if columns is None:
+        if _mapped(path, identity) is None:
             folder.mkdir(parents=True, exist_ok=True)
             with open_lock(path.with_suffix(".lock")) as file:
                 take_lock(file, folder, shared=False, wait=True)
-                columns = _mapped(path, identity)
-                if columns is None:
+                if _mapped(path, identity) is None:
                     _write(path, identity, indexes)
-                    columns = _mapped(path, identity)
     except OSError as error:
         raise DataError(
             f"{path} cannot be written ({error.strerror}); choose another data.cache_dir "
             "or CLIC_CACHE"
         ) from error
-    if columns is None:
-        raise DataError(f"{path} was replaced meanwhile; start again")
-    return MergedIndex(columns, (path, identity))
+    return _open_mapped(path, identity)
 
 
 def _stat(path: Path) -> os.stat_result:
@@ -171,55 +153,71 @@ def _mapped(path: Path, identity: str) -> dict[str, np.ndarray] | None:
     return columns if header.get("identity") == identity else None
 
 
-def _aspects(sizes: np.ndarray) -> np.ndarray:
-    return np.sign(sizes[:, 0] - sizes[:, 1]).astype(np.int8)
+def _open_mapped(path: Path, identity: str) -> MergedIndex:
+    columns = _mapped(path, identity)
+    if columns is None:
+        raise DataError(f"{path} was replaced meanwhile; start again")
+    return MergedIndex(columns, (path, identity))
 
 
-def _starts(counts: Sequence[int]) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+def _read(indexes: Sequence[Path]) -> dict[str, np.ndarray]:
+    """Return the merged columns in memory."""
+    counts = [index_counts(index) for index in indexes]
+    columns = {name: np.zeros(shape, dtype) for name, (dtype, shape) in _specs(counts).items()}
 
+    def put(name: str, rows: np.ndarray, start: int = 0) -> None:
+        columns[name][start : start + len(rows)] = rows
 
-def _columns_of(shards: Sequence[ShardIndex]) -> dict[str, np.ndarray]:
-    names = (*_MERGED, "keys")
-    columns = {name: np.concatenate([s.columns[name] for s in shards]) for name in names}
-    columns["aspects"] = _aspects(columns["sizes"])
-    columns["starts"] = _starts([s.samples for s in shards])
-    columns["key_starts"] = _starts([len(s.columns["keys"]) for s in shards])
-    columns["shard_bytes"] = np.array([s.shard_bytes for s in shards], dtype=np.int64)
+    _fill(put, indexes, counts)
     return columns
 
 
 def _write(path: Path, identity: str, indexes: Sequence[Path]) -> None:
-    """Write the merged index, with one shard's index in memory at a time."""
+    """Write the merged columns to a file."""
     counts = [index_counts(index) for index in indexes]
-    starts, key_starts = (_starts([count[i] for count in counts]) for i in (0, 1))
-    n, shards = int(starts[-1]), len(indexes)
+    header = {"identity": identity}
+    with write_columns(path, FORMAT, VERSION, header, _specs(counts)) as put:
+        _fill(put, indexes, counts)
+
+
+Counts = Sequence[tuple[int, int, int]]
+"""For each shard the number of samples, the bytes of keys and the bytes of the tar."""
+
+
+def _specs(counts: Counts) -> Specs:
+    shards, n = len(counts), sum(samples for samples, _, _ in counts)
     specs: dict[str, tuple[str, tuple[int, ...]]] = {
         "starts": ("<i8", (shards + 1,)),
         "key_starts": ("<i8", (shards + 1,)),
         "shard_bytes": ("<i8", (shards,)),
         "aspects": ("|i1", (n,)),
-        "keys": ("|u1", (int(key_starts[-1]),)),
+        "keys": ("|u1", (sum(keys for _, keys, _ in counts),)),
     }
     for name in _MERGED:
         dtype, width = COLUMNS[name]
         specs[name] = (dtype, (n, width) if width else (n,))
-    with write_columns(path, FORMAT, VERSION, {"identity": identity}, specs) as writer:
-        writer.put("starts", starts)
-        writer.put("key_starts", key_starts)
-        writer.put("shard_bytes", np.array([count[2] for count in counts]))
-        for number, index in enumerate(indexes):
-            columns = load_index(index).columns
-            if (len(columns["crcs"]), len(columns["keys"])) != counts[number][:2]:
-                raise DataError(f"{index} was changed meanwhile; start again")
-            for name in _MERGED:
-                writer.put(name, columns[name], int(starts[number]))
-            writer.put("keys", columns["keys"], int(key_starts[number]))
-            writer.put("aspects", _aspects(columns["sizes"]), int(starts[number]))
+    return specs
+
+
+def _fill(put: Put, indexes: Sequence[Path], counts: Counts) -> None:
+    """Put the merged columns, with one shard's index in memory at a time."""
+    starts, key_starts = (np.cumsum([0, *(count[i] for count in counts)]) for i in (0, 1))
+    put("starts", starts)
+    put("key_starts", key_starts)
+    put("shard_bytes", np.array([count[2] for count in counts], dtype=np.int64))
+    for number, index in enumerate(indexes):
+        columns = load_index(index).columns
+        if (len(columns["crcs"]), len(columns["keys"])) != counts[number][:2]:
+            raise DataError(f"{index} was changed meanwhile; start again")
+        start, (width, height) = int(starts[number]), columns["sizes"].T
+        for name in _MERGED:
+            put(name, columns[name], start)
+        put("keys", columns["keys"], int(key_starts[number]))
+        put("aspects", np.sign(width - height), start)
 
 
 def index_missing(missing: Sequence[tuple[Path, Path]]) -> None:
-    """Index shards, each a tar and its index to be; those that other processes are at come last."""
+    """Index shards, each a tar and its index to be; those that other processes index come last."""
     if not missing:
         return
     # Ranks that start together begin at different shards.
@@ -245,7 +243,7 @@ def index_missing(missing: Sequence[tuple[Path, Path]]) -> None:
 def ensure_index(shard: Path, target: Path, wait: bool) -> bool:
     """Index a shard that has no index, unless another process is doing so.
 
-    The kernel drops a process's claim with the process, so a killed one leaves none behind.
+    The kernel drops a process's lock with the process, so that a killed one leaves none behind.
 
     Args:
         shard: The tar.
@@ -256,33 +254,32 @@ def ensure_index(shard: Path, target: Path, wait: bool) -> bool:
         Whether there is an index now.
 
     Raises:
-        DataError: As `write_index`.
+        DataError: As `write_index`, or there is no place for the index.
     """
     if target.exists():
         return True
+    reason = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(target.parent, os.W_OK):
+            reason = "it may not be written"
     except OSError as error:
-        raise _nowhere(shard, target, error) from error
-    if not os.access(target.parent, os.W_OK):
-        raise _nowhere(shard, target, PermissionError(None, "it may not be written"))
+        reason = error.strerror
+    if reason is not None:
+        raise DataError(
+            f"there is no place for the index of {shard}: neither beside it nor in the cache, "
+            f"{target.parent} ({reason}); set data.cache_dir or CLIC_CACHE to a folder that "
+            "can be written"
+        )
     try:
         with open(shard, "rb") as file:
             if take_lock(file, shard, shared=False, wait=wait) is Lock.HELD:
                 return False
-            if not target.exists():  # who had the claim may have written it
+            if not target.exists():  # the process that held the lock may have written it
                 write_index(shard, target)
     except OSError as error:
         raise DataError(f"{shard} cannot be read ({error.strerror}); mend or remove it") from error
     return True
-
-
-def _nowhere(shard: Path, target: Path, error: OSError) -> DataError:
-    return DataError(
-        f"there is no place for the index of {shard}: neither beside it nor in the cache, "
-        f"{target.parent} ({error.strerror}); set data.cache_dir or CLIC_CACHE to a folder that "
-        "can be written"
-    )
 
 
 def with_progress(
@@ -292,20 +289,20 @@ def with_progress(
     threads: int = 1,
     stop: Callable[[], None] = lambda: None,
 ) -> None:
-    """Do some work for each item, with a bar on a terminal.
+    """Do some work for each item, with a progress bar on a terminal.
 
     Args:
-        title: What is done.
-        items: What it is done for.
-        work: Does it.
-        threads: How many at a time.
-        stop: Called at Ctrl-C or a failure, to end what the other threads are at.
+        title: Name of the bar.
+        items: What is worked on.
+        work: Called with each item.
+        threads: Items at a time.
+        stop: Called at Ctrl-C or a failure, to end the work of the other threads.
     """
     pool = ThreadPoolExecutor(threads)
     try:
-        results = pool.map(work, items) if threads > 1 else map(work, items)
+        done = pool.map(work, items) if threads > 1 else map(work, items)
         with progress_bar(title, len(items)) as advance:
-            for _ in results:
+            for _ in done:
                 advance(1)
     except BaseException:
         stop()

@@ -1,4 +1,4 @@
-"""Shards from far away, kept whole on the local disk as long as there is room."""
+"""Remote shards, cached whole on the local disk as long as there is room."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from clic.io.remote import MISSING, beside, fetch
 
 GB = 10**9
 PATIENCE = 600.0
-"""Seconds to wait for other processes to be done with what must go, or with their downloads."""
+"""Seconds to wait for other processes to finish reading or downloading shards."""
 STALE = 3600.0
-"""Seconds after which a partial file that nobody can lock counts as given up."""
+"""Seconds after which a partial file on a disk without locks counts as abandoned."""
 POLL = 0.05
 UNKNOWN = 16 << 20
-"""Bytes after which room is made again, where a server does not say how long a file is."""
+"""Bytes after which room is made again for a file whose length the server does not state."""
 
 
 def cache_folder(setting: str | None) -> Path:
-    """Return the folder for what can be made or fetched again.
+    """Return the folder for files that can be made or fetched again.
 
     Args:
-        setting: `data.cache_dir`; None takes the environment's CLIC_CACHE, else `clic` in
+        setting: `data.cache_dir`; None is the environment's CLIC_CACHE, else `clic` in
             XDG_CACHE_HOME, else `~/.cache/clic`.
     """
     if setting is not None:
@@ -46,15 +46,15 @@ def cache_folder(setting: str | None) -> Path:
 class ShardCache:
     """Remote shards on the local disk, shared by all processes of the machine.
 
-    A shard that is read is locked; the kernel drops the lock with the process. To make room, those
-    that were used longest ago go first, never one that is locked. Indexes stay.
+    A shard is locked while it is read; the kernel drops the lock with the process. To make room,
+    the least recently used shards are removed, but never a locked one. Indexes stay.
 
     Args:
-        folder: Where they are kept.
-        limit: Bytes that they may take.
+        folder: The user's cache folder.
+        limit: Bytes that the shards may take.
 
     Attributes:
-        stopped: Set to end the downloads of other threads, which can be continued.
+        stopped: Set to end the downloads of other threads, which can be continued later.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -68,17 +68,17 @@ class ShardCache:
         self.__dict__.update(state, stopped=threading.Event())
 
     def path(self, url: str) -> Path:
-        """Return where a shard lies, or would lie."""
+        """Return the path of a shard in the cache, whether it is there or not."""
         name = re.sub(r"[^A-Za-z0-9._-]", "_", Path(url.partition("?")[0]).stem)[-60:]
         digest = hashlib.blake2b(url.encode(), digest_size=8).hexdigest()
         return self.folder / f"{digest}-{name}.tar"
 
     @contextmanager
     def open(self, url: str) -> Iterator[BinaryIO]:
-        """Open a shard, fetching it where it is not (or no longer) there.
+        """Open a shard; fetch it first if it is not in the cache.
 
         Raises:
-            UnavailableError: It cannot be fetched, or finds no room.
+            UnavailableError: It cannot be fetched, or there is no room for it.
         """
         path = self.path(url)
         file = self._open_cached(path)
@@ -88,9 +88,9 @@ class ShardCache:
             except DataError as error:
                 raise UnavailableError(str(error)) from error
             finally:
-                with suppress(OSError):  # of another user, who fetched the same and was killed
+                with suppress(OSError):  # another user's, whose download of it was killed
                     _grant(path).unlink(missing_ok=True)
-            file = self._open_cached(path)  # None if another process evicted it in this instant
+            file = self._open_cached(path)  # None if another process has just evicted it
         with file:
             yield file
 
@@ -100,7 +100,7 @@ class ShardCache:
             take_lock(file, path, shared=True, wait=True)
             mine = os.fstat(file.fileno())
             if not is_tar(os.pread(file.fileno(), BLOCK, 0)):
-                path.unlink(missing_ok=True)  # a web page, kept before answers were looked at
+                path.unlink(missing_ok=True)  # a web page, from before answers were checked
             elif os.path.samestat(mine, path.stat()):
                 with suppress(OSError):  # it may be another user's, or the disk read-only
                     os.utime(path, ns=(time.time_ns(), mine.st_mtime_ns))
@@ -113,7 +113,7 @@ class ShardCache:
         return None
 
     def ensure_index(self, url: str) -> Path:
-        """Return the index of a shard: fetched from beside it, else made from the shard.
+        """Return the path of a shard's index, fetched from beside it or made from the shard.
 
         Raises:
             DataError: The shard cannot be fetched, or is broken.
@@ -137,14 +137,14 @@ class ShardCache:
         return target
 
     def make_room(self, need: int, path: Path) -> None:
-        """Remove shards until `need` bytes fit, and keep them free for this file.
+        """Remove shards until `need` bytes are free, and reserve these for a file.
 
         Args:
             need: Size of the file that is being fetched.
-            path: Its name.
+            path: Its path.
 
         Raises:
-            DataError: They do not fit.
+            DataError: There is no room.
         """
         if need > self.limit:
             raise DataError(
@@ -154,33 +154,33 @@ class ShardCache:
         deadline = time.monotonic() + PATIENCE
         idle = False
         while missing := self._try_room(need, path):
-            # What is left is read or fetched by others, and may go when they are done. If there is
-            # nothing left, it may have gone since the first look: only the second one is believed.
+            # The remaining shards are read or fetched by others, and may be removed later. If none
+            # remain, the last may just have been removed: only a second look is believed.
             was_idle, idle = idle, not any(map(_reserved, self._others(path)))
             if time.monotonic() > deadline or (idle and was_idle):
                 raise DataError(missing)
             time.sleep(POLL)
 
     def _try_room(self, need: int, path: Path) -> str:
-        """Return what is in the way, after all that nobody uses has gone."""
+        """Remove unused shards until the bytes fit; return why they do not, or ''."""
         with open_lock(self.folder / ".lock") as lock:
             take_lock(lock, self.folder / ".lock", shared=False, wait=True)
             while missing := self._missing(need, path):
                 if not any(_remove_unused(other) for other in self._others(path)):
                     return missing
-            with suppress(PermissionError):  # of another user, who fetched the same and was killed
+            with suppress(PermissionError):  # another user's, whose download was killed
                 _grant(path).write_text(str(need), encoding="utf-8")
         return ""
 
     def _missing(self, need: int, path: Path) -> str:
-        """Return what is wrong with keeping `need` more bytes, the empty string if nothing is."""
+        """Return why `need` more bytes do not fit, or '' if they do."""
         taken = sum(_reserved(file) for file in self._others(path))
         if taken + need > self.limit:
             return (
                 f"the shards in use fill data.cache_gb={self.limit / GB:.3g} in {self.folder}; "
                 "raise it"
             )
-        arrived = 0  # as seen where the disk has no locks, and the partial file another name
+        arrived = 0  # also where the disk has no locks, and the partial file has another name
         with suppress(FileNotFoundError):
             arrived = path.with_name(f"{path.name}.part").stat().st_size
         free = shutil.disk_usage(self.folder).free
@@ -192,16 +192,13 @@ class ShardCache:
         return ""
 
     def _others(self, path: Path) -> list[Path]:
-        """Return the other files, those that were used longest ago first.
-
-        Partial ones are among them: one that nobody holds is of a download that was given up.
-        """
+        """Return the other shards, the least recently used first, partial files included."""
         ages = []
-        for own in self.folder.glob("*.tar.*.part"):  # of processes that could not lock
+        for own in self.folder.glob("*.tar.*.part"):  # left by processes that could not lock
             if _is_stale(own):
                 with suppress(OSError):
                     own.unlink()
-        # Partial ones first: one that is renamed meanwhile is seen twice, and not never.
+        # Partial files first, so that one that is renamed meanwhile is seen twice, not missed.
         for other in (*self.folder.glob("*.tar.part"), *self.folder.glob("*.tar")):
             if other.name not in (path.name, f"{path.name}.part"):
                 with suppress(FileNotFoundError):
@@ -210,7 +207,7 @@ class ShardCache:
 
 
 def _fetch_index(url: str, target: Path) -> bool:
-    """Fetch the index beside a shard; return whether there is one that can be used."""
+    """Fetch the index beside a remote shard; return whether there is a usable one."""
     fetched = target.with_name(f"{target.name}.fetched")
     try:
         fetch(beside(url, INDEX_SUFFIX), fetched)
@@ -222,7 +219,7 @@ def _fetch_index(url: str, target: Path) -> bool:
         return False
     try:
         load_index(fetched)
-    except DataError:  # of another version, or something else of that name
+    except DataError:  # another version, or another file of that name
         fetched.unlink()
         return False
     os.replace(fetched, target)
@@ -230,7 +227,7 @@ def _fetch_index(url: str, target: Path) -> bool:
 
 
 class _RoomMaker:
-    """Makes room for a file as soon as its length is known."""
+    """Makes room for a file once its length is known: the progress callback of a download."""
 
     def __init__(self, cache: ShardCache, path: Path) -> None:
         self.cache, self.path, self._next = cache, path, 0
@@ -244,7 +241,7 @@ class _RoomMaker:
 
 
 def _grant(path: Path) -> Path:
-    """Return the file that says how many bytes were promised to a download."""
+    """Return the file that states how many bytes are reserved for a download."""
     return path.with_name(f"{path.name}.room")
 
 
@@ -252,7 +249,7 @@ def _remove_unused(path: Path) -> bool:
     try:
         with open(path, "rb") as file:
             found = take_lock(file, path, shared=False, wait=False)
-            # On a disk without locks nobody knows who uses it; readers keep what they have open.
+            # Without locks nobody knows who uses a shard, but readers keep an open file.
             unused = path.suffix != ".part" or _is_stale(path)
             if found is Lock.HELD or (found is Lock.UNSUPPORTED and not unused):
                 return False
@@ -262,12 +259,12 @@ def _remove_unused(path: Path) -> bool:
     except FileNotFoundError:
         return True
     except OSError:
-        return False  # it is another user's
+        return False  # another user's
     return True
 
 
 def _is_stale(path: Path) -> bool:
-    """Return whether nobody has written to a partial file for long."""
+    """Return whether a partial file has not been written to for long."""
     try:
         return path.stat().st_mtime < time.time() - STALE
     except FileNotFoundError:
@@ -275,7 +272,7 @@ def _is_stale(path: Path) -> bool:
 
 
 def _reserved(path: Path) -> int:
-    """Return the bytes that a file has, or was promised."""
+    """Return the bytes that a file has, or that are reserved for it."""
     with suppress(FileNotFoundError):
         size = path.stat().st_size
         if path.suffix == ".part":

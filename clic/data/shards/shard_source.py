@@ -1,4 +1,4 @@
-"""Samples of WebDataset shards, each read by its position."""
+"""Samples of WebDataset shards, on disk or remote, each read by its position."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ CONNECTIONS = 8
 
 
 class ShardSource(SampleSource):
-    """Samples of WebDataset tars (img2dataset's layout), read by position.
+    """Samples of WebDataset tars (img2dataset's layout), each read by its position.
 
-    A tar without an index is indexed first, once. Remote shards are kept in a cache.
+    A tar without an index is indexed first, once. Remote shards are cached on disk.
 
     Args:
         shards: A folder, a brace pattern, an address, or a list of them.
@@ -42,6 +42,8 @@ class ShardSource(SampleSource):
         cache_dir: Setting `data.cache_dir`, for remote shards and large indexes.
         cache_gb: Setting `data.cache_gb`, GB of remote shards that are kept.
         negatives: Read the false captions that are stored with the samples.
+        tags: Captions of a sample whose stored tags are unpacked, from the first on; None unpacks
+            all of them.
 
     Raises:
         DataError: A shard is missing, broken, or differs from its index.
@@ -54,8 +56,9 @@ class ShardSource(SampleSource):
         cache_dir: str | None = None,
         cache_gb: float = 100.0,
         negatives: bool = False,
+        tags: int | None = None,
     ) -> None:
-        self._negatives = negatives
+        self._negatives, self._tags = negatives, tags
         folder = cache_folder(cache_dir)
         self._cache = ShardCache(folder, int(cache_gb * GB))
         self._locations = locate_shards(shards, setting)
@@ -117,10 +120,10 @@ class ShardSource(SampleSource):
         """Return sample `index`.
 
         Raises:
-            DataError: It is broken, its shard has changed or vanished, or cannot be fetched again.
+            DataError: It is broken, or its shard has changed, vanished or cannot be fetched again.
         """
-        place, key = self.index.place(index), self.index.key(index)
-        shard = self.paths[place.shard]
+        place = self.index.locate(index)
+        shard, key = self.paths[place.shard], place.key
         if place.broken:
             broken = load_index(self._indexes[place.shard]).broken
             why = broken.get(place.row, "broken when it was indexed")
@@ -130,20 +133,20 @@ class ShardSource(SampleSource):
             raise DataError(f"{key}: {_changed(shard)}")
         try:
             record = parse_record(meta) if meta else {}
-            captions = captions_of(record, text)
-            tags = stored_tokens(record, captions)
+            captions = captions_of(record, text, checked=True)  # by indexing, and by the batches
+            tags = None
+            if self._tags != 0 and "caption_hash" in record:
+                # An empty tuple where the stored tags belong to other captions.
+                tags = stored_tokens(record, captions, self._tags) or ()
             negatives = negatives_of(record) if self._negatives else ()
         except DataError as error:
             raise DataError(f"{shard}: {key}: {error}") from error
-        if tags is None and "caption_hash" in record:
-            tags = ()  # they are those of other captions
         return Sample(key, image, captions, tags, negatives)
 
     def _bytes(self, place: SampleLocation, shard: Path) -> list[bytes]:
         try:
             with self._open(place.shard) as file:
-                spans = (place.image, place.meta, place.text)
-                return [read_span(file, span, shard) for span in spans]
+                return [read_span(file, span, shard) for span in place.spans]
         except FileNotFoundError as error:
             raise DataError(f"{shard} is not there any more; put it back") from error
         except OSError as error:
@@ -169,7 +172,7 @@ def _changed(shard: Path) -> DataError:
 
 
 def _index_place(shard: Path, folder: Path) -> Path:
-    """Return where the index of a shard is, or can be written: beside it, else in the cache."""
+    """Return the path of a shard's index: beside it if it can be written there, else in a cache."""
     beside = index_path(shard)
     if beside.exists() or os.access(shard.parent, os.W_OK):
         return beside

@@ -1,12 +1,10 @@
-"""What lies where in a tar, without unpacking it.
+"""The samples of a tar, found without unpacking it, and the captions in their texts.
 
-A sample's members share a key, wherever they lie in the tar. As in webdataset a key ends at the
-first dot of a file's name, so that `000.seg.png` belongs to `000.jpg`. Only where no image has that
-key does the last dot count, if it gives an image and a caption of the same name:
-`IMG.2024.001.jpg` and `IMG.2024.001.txt`. What macOS and pax add (`._a.jpg`, `__MACOSX/`,
-`PaxHeaders/`) is no member.
-
-The texts of a sample, from its `.json` and `.txt`.
+The members of a sample share a key, wherever they lie in the tar. As in webdataset, a key ends at
+the first dot of a file's name, so that `000.seg.png` belongs to `000.jpg`. Only if no image has
+that key does it end at the last dot, provided that this gives an image and a caption of the same
+name: `IMG.2024.001.jpg` and `IMG.2024.001.txt`. Files that macOS and pax add (`._a.jpg`,
+`__MACOSX/`, `PaxHeaders/`) are ignored.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ IMAGE_TYPES = (
 )
 TEXT_TYPES = (".json", ".txt")
 Members = dict[str, Span]
-"""The members of a sample by extension, which has its last part in small letters."""
+"""The members of a sample by extension, whose last part is in lower case."""
 
 _JUNK_FOLDERS = ("__MACOSX", "PaxHeaders")
 _COMPRESSED = {
@@ -45,12 +43,12 @@ _COMPRESSED = {
     b"\xfd7zXZ": ("xz", ".xz", "unxz"),
     b"\x28\xb5\x2f\xfd": ("zstd", ".zst", "unzstd"),
 }
-"""By the first bytes: the name of a compression, its ending, and what undoes it."""
+"""Compressions by their first bytes: name, file ending, and the command that undoes it."""
 _SHOWN = 3  # names in a note
 
 
 class _Entry(tarfile.TarInfo):
-    """An entry whose size is not negative, with which older Pythons walk in circles."""
+    """An entry that refuses a negative size, which makes older Pythons loop forever."""
 
     def _block(self, count: int) -> int:
         if count < 0:
@@ -63,18 +61,18 @@ def walk(
 ) -> Iterator[tuple[str, Members]]:
     """Yield each key of a tar with its members, in the order in which the keys first occur.
 
-    What occurs again behind a whole sample of the same key is taken for another sample. Where a
-    name occurs again before that, the order does not tell what belongs together, and the last of
-    each name counts, as if the tar were unpacked.
+    Members that follow a complete sample of the same key form another sample. If a name occurs
+    again before that, the order does not say which members belong together, and the last of each
+    name counts, as if the tar were unpacked.
 
     Args:
         file: The tar.
         shard: Its name.
-        notes: Where to put what the user should know of names that occur twice or have dots.
+        notes: Receives what the user should know about repeated names and names with dots.
 
     Raises:
-        DataError: The tar is broken or cut, or has names that lead out of a folder; but what can
-            be read is yielded first.
+        DataError: The tar is broken or cut, or has names that lead out of a folder; all that can be
+            read is yielded first.
     """
     groups: dict[str, tuple[str, list[tuple[str, Span]]]] = {}
     failure = None
@@ -114,7 +112,7 @@ def walk(
 def _by_last_dot(
     key: str, members: list[tuple[str, Span]], dotted: list[str]
 ) -> list[tuple[str, list[tuple[str, Span]]]]:
-    """Return the members of a key; by their last dots where those are what is meant."""
+    """Return the members of a key, split by their last dots if only that gives samples."""
     if all(e.count(".") < 2 for e, _ in members) or any(e in IMAGE_TYPES for e, _ in members):
         return [(key, members)]
     stems: dict[str, list[tuple[str, Span]]] = {}
@@ -129,7 +127,7 @@ def _by_last_dot(
 def _samples(
     key: str, members: list[tuple[str, Span]], twice: list[str], replaced: list[str]
 ) -> list[Members]:
-    """Return the samples of one key: one, unless a whole one is followed by the same names."""
+    """Return the samples of one key: one, unless a complete one is followed by the same names."""
     runs: list[Members] = [{}]
     for extension, span in members:
         if extension in runs[-1]:
@@ -149,7 +147,7 @@ def _is_whole(extensions: Iterable[str]) -> bool:
 
 
 def dots(key: str, members: Members) -> str:
-    """Return what to say of a key without image or caption, if dots in names may be the reason."""
+    """Return a hint for a key without image or caption, if dots in names may be the reason."""
     for extension in members:
         ending = "." + extension.rpartition(".")[2]
         if extension != ending and ending in (*IMAGE_TYPES, *TEXT_TYPES):
@@ -166,12 +164,12 @@ def _files(file: BinaryIO, shard: Path) -> Iterator[tuple[str, Span]]:
     try:
         with tarfile.open(fileobj=file, mode="r:", tarinfo=_Entry) as tar:
             for info in tar:
-                cut = info.offset_data + info.size > end  # which the next step says
+                cut = info.offset_data + info.size > end  # the next step raises
                 if info.name.startswith("/") or ".." in PurePosixPath(info.name).parts:
                     outside.append(info.name)
                 elif info.isfile() and info.name.strip("/.") and not cut:
                     yield info.name, Span(info.offset_data, info.size)
-                tar.members = []  # type: ignore[attr-defined]  # which tarfile collects
+                tar.members = []  # type: ignore[attr-defined]  # or tarfile keeps them all
             end = tar.offset
     except (tarfile.TarError, OSError, ValueError, OverflowError, MemoryError) as error:
         file.seek(0)
@@ -185,7 +183,7 @@ def _files(file: BinaryIO, shard: Path) -> Iterator[tuple[str, Span]]:
         raise DataError(
             f"{shard} cannot be read as a tar file: {error}; fetch or pack it again"
         ) from error
-    # tarfile takes a cut or broken header for the end; the real end is a block of zeros.
+    # tarfile mistakes a cut or broken header for the end; the real end is a block of zeros.
     if read_span(file, Span(end, tarfile.BLOCKSIZE), shard) != bytes(tarfile.BLOCKSIZE):
         raise DataError(f"{shard} is broken at byte {end}; fetch or pack it again")
     if outside:
@@ -197,11 +195,7 @@ def _files(file: BinaryIO, shard: Path) -> Iterator[tuple[str, Span]]:
 
 
 def read_span(file: BinaryIO, span: Span, shard: Path) -> bytes:
-    """Return bytes of a tar.
-
-    Raises:
-        DataError: The tar ends before.
-    """
+    """Return bytes of a tar; raises `DataError` if it ends before them."""
     data = b""
     if sum(span) <= os.fstat(file.fileno()).st_size:
         file.seek(span.offset)
@@ -214,7 +208,7 @@ def read_span(file: BinaryIO, span: Span, shard: Path) -> bytes:
 
 
 MAX_TEXT = 1_000_000
-"""Bytes of a sample's JSON, or of its text, above which it is refused."""
+"""Largest JSON or text of a sample, in bytes."""
 
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
@@ -226,11 +220,7 @@ _MARKS = {
 
 
 def parse_record(data: bytes) -> dict[str, Any]:
-    """Return a sample's JSON.
-
-    Raises:
-        DataError: It is no JSON object, or above `MAX_TEXT`.
-    """
+    """Return a sample's JSON; raises `DataError` if it is no object, or above `MAX_TEXT`."""
     check_length("JSON", len(data))
     try:
         record = json.loads(data)  # in UTF-8, -16 or -32, with or without a byte order mark
@@ -248,8 +238,8 @@ def detect_encoding(start: bytes, given: str | None = None) -> tuple[str, int]:
 
     Args:
         start: The first bytes.
-        given: What the user says it is; None takes UTF-8, where no mark and no zeros between the
-            letters tell of UTF-16 or UTF-32.
+        given: The user's choice where there is no mark; None detects UTF-16 by the zeros between
+            its letters, and is UTF-8 otherwise.
     """
     for mark, encoding in _MARKS.items():
         if start.startswith(mark):
@@ -264,14 +254,14 @@ def detect_encoding(start: bytes, given: str | None = None) -> tuple[str, int]:
 
 
 def decode_text(data: bytes, what: str = "its text") -> str:
-    """Return a text that is UTF-8, or what its byte order mark says.
+    """Decode a text in UTF-8, or in the encoding of its byte order mark.
 
     Args:
         data: The bytes.
         what: What they are, for messages.
 
     Raises:
-        DataError: It is neither. No other encoding is guessed, since a wrong guess is trained on.
+        DataError: It is neither. No other encoding is guessed: the model would learn a wrong guess.
     """
     likely, mark = detect_encoding(data)
     encoding = likely if mark else "utf-8"
@@ -293,16 +283,16 @@ def decode_text(data: bytes, what: str = "its text") -> str:
 
 
 def check_length(what: str, length: int) -> None:
-    """Raise `DataError` where a sample's JSON or text is too long to be one."""
+    """Raise `DataError` if a sample's JSON or text is above `MAX_TEXT`."""
     if length > MAX_TEXT:
         raise DataError(f"its {what} of {length} bytes is above the limit of {MAX_TEXT}")
 
 
 def negatives_of(record: dict[str, Any]) -> tuple[str, ...]:
-    """Return a sample's false captions: the JSON's `negatives`, a list, where there are any.
+    """Return a sample's false captions: the JSON's `negatives`, if there are any.
 
     Raises:
-        DataError: It is something else, or holds something else than text.
+        DataError: They are not a list of texts.
     """
     found = record.get("negatives")
     if found is None:
@@ -312,12 +302,17 @@ def negatives_of(record: dict[str, Any]) -> tuple[str, ...]:
     return tuple(text.strip() for text in found if text.strip())
 
 
-def captions_of(record: dict[str, Any], text: bytes) -> tuple[str, ...]:
+def captions_of(record: dict[str, Any], text: bytes, *, checked: bool = False) -> tuple[str, ...]:
     """Return a sample's captions: the JSON's `captions` or `caption`, else the text.
 
+    Args:
+        record: Its JSON.
+        text: Its `.txt`.
+        checked: Whether the captions are known to be valid Unicode.
+
     Raises:
-        DataError: A caption is no valid Unicode, or the text not as `decode_text` reads it, or
-            above `MAX_TEXT`.
+        DataError: A caption is not valid Unicode, or the text is refused by `decode_text` or above
+            `MAX_TEXT`.
     """
     found = record.get("captions") or record.get("caption")
     sentences = found if isinstance(found, list) else [found]
@@ -326,6 +321,8 @@ def captions_of(record: dict[str, Any], text: bytes) -> tuple[str, ...]:
         check_length("text", len(text))
         caption = decode_text(text).strip()
         captions = (caption,) if caption else ()
+    if checked:
+        return captions
     try:
         "".join(captions).encode()
     except UnicodeEncodeError as error:  # JSON may hold half a surrogate pair

@@ -1,4 +1,4 @@
-"""Tags for the captions of shards that exist: one task a shard, on this machine or on Ray."""
+"""Stores tags with the captions of existing shards: one task per shard, here or on Ray."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,13 +15,12 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from clic.captions.characters import is_foreign
 from clic.captions.tagging import Tagger, annotate, make_tagger, stored_tokens
+from clic.captions.text import is_foreign
 from clic.data.shards.index import index_path, is_indexed, write_index
 from clic.data.shards.tar import (
     IMAGE_TYPES,
     NOTHING,
-    Span,
     captions_of,
     parse_record,
     read_span,
@@ -31,20 +31,21 @@ from clic.io.locks import Lock, take_lock
 from clic.io.processes import Ticker, run_tasks
 
 _RETRIES = 5  # of a task on Ray whose worker died
-_PATIENCE = 10.0  # seconds for a cluster to answer
+_PATIENCE = 10.0  # seconds that a cluster has to answer
+_make_tagger = lru_cache(maxsize=1)(make_tagger)
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """What became of a shard.
+    """Result of annotating a shard.
 
     Attributes:
         shard: Its path.
         tagged: Samples that were tagged.
-        kept: Samples that had the tagger's tags already.
-        broken: Samples left as they are, whose JSON or captions cannot be read.
-        problem: Why the shard itself was left as it is, None where it was not.
-        foreign: Samples among those tagged whose first caption is not in Latin script.
+        kept: Samples that already had the tagger's tags.
+        broken: Samples that were left as they are, since their JSON or captions are unreadable.
+        problem: Why the whole shard was left as it is; None where it was not.
+        foreign: Tagged samples whose first caption is not in Latin script.
     """
 
     shard: str
@@ -62,17 +63,17 @@ def annotate_shards(
     progress: Callable[[int], None],
     force: bool = False,
 ) -> Iterator[Annotated]:
-    """Store tags in shards, with some processes of this machine.
+    """Store tags in shards, with processes on this machine.
 
     Args:
-        shards: The tars; each is replaced as a whole, and its index with it.
+        shards: The tars; each is replaced as a whole, together with its index.
         tagger: Name of the tagger.
         workers: Number of processes.
-        progress: Called with the bytes dealt with since the last call.
-        force: Tag captions anew that have this tagger's tags already.
+        progress: Called with the bytes processed since the last call.
+        force: Also tag captions that already have this tagger's tags.
 
     Yields:
-        What became of each shard, in the order in which they end.
+        The result of each shard, in the order in which they finish.
 
     Raises:
         ConfigError: There is no such tagger, or it is not installed.
@@ -92,17 +93,14 @@ def annotate_on_ray(
     A task whose worker dies is run again.
 
     Args:
-        shards: The tars, by paths that hold on every machine.
+        shards: The tars, by paths that are valid on every machine.
         tagger: Name of the tagger, which must be installed there.
-        address: Of the cluster, ``auto`` for the one of this machine, ``local`` to start one.
-        force: Tag captions anew that have this tagger's tags already.
-
-    Yields:
-        What became of each shard, in the order in which they end.
+        address: The cluster's; ``auto`` for that of this machine, ``local`` to start one.
+        force: As in `annotate_shards`, which yields the same results.
 
     Raises:
-        ConfigError: Ray is not installed, or there is no cluster at that address.
-        DataError: The workers of a task died again and again.
+        ConfigError: Ray is not installed, or no cluster answers at that address.
+        DataError: The workers of a task died repeatedly.
     """
     try:
         import ray
@@ -128,7 +126,7 @@ def annotate_on_ray(
                 yield ray.get(result)
     except ray.exceptions.WorkerCrashedError as error:
         raise DataError(
-            "a Ray worker died again and again, maybe for want of memory; the same command goes on "
+            "a Ray worker died repeatedly, perhaps for lack of memory; the same command continues "
             "from here"
         ) from error
     except ray.exceptions.RayTaskError as error:
@@ -140,7 +138,7 @@ def annotate_on_ray(
 
 
 def _check_answers(address: str) -> None:
-    """Raise `OSError` where nothing listens at HOST:PORT, which Ray would go on trying."""
+    """Raise `OSError` where nothing listens at HOST:PORT, where Ray would retry for long."""
     host, _, port = address.rpartition(":")
     if host and port.isdigit() and "/" not in host:
         socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
@@ -151,22 +149,18 @@ def _annotate_remote(tagger: str, force: bool, shard: str) -> Annotated:
 
 
 def annotate_shard(tagger: str, force: bool, shard: Path, tick: Ticker) -> Annotated:
-    """Store tags in one shard, and index it; nothing is changed where all is there already.
+    """Store tags in one shard, and index it; nothing changes where everything is there already.
 
-    Args:
-        tagger: Name of the tagger.
-        force: Tag captions anew that have this tagger's tags already.
-        shard: The tar.
-        tick: Called with the bytes dealt with.
+    Arguments are as in `annotate_shards`; `tick` is called with the number of bytes processed.
     """
     try:
         with _claimed(shard) as temporary, open(shard, "rb") as file:
-            found = _read(file, shard, _tagger(tagger), force, tick)
-            if found.changed:
-                _rewrite(file, temporary, found.changed)
+            changed, counts = _read(file, shard, _make_tagger(tagger), force, tick)
+            if changed:
+                _rewrite(file, temporary, changed)
                 new_index = write_index(temporary, temporary.with_suffix(".index"))
                 os.chmod(temporary, shard.stat().st_mode)
-                # A kill from here on leaves a tar without an index, never one with an older one's.
+                # A kill from here on leaves a tar without an index, never with an outdated one.
                 index_path(shard).unlink(missing_ok=True)
                 os.replace(temporary, shard)
                 os.replace(new_index, index_path(shard))
@@ -175,63 +169,48 @@ def annotate_shard(tagger: str, force: bool, shard: Path, tick: Ticker) -> Annot
     except (DataError, OSError) as error:
         return Annotated(str(shard), problem=str(error))
     return Annotated(
-        str(shard), len(found.changed), found.kept, found.broken, foreign=found.foreign
+        str(shard), len(changed), counts["kept"], counts["broken"], foreign=counts["foreign"]
     )
 
 
-class _Json(NamedTuple):
-    """A sample's new JSON; `name` is None where it replaces one."""
+class _NewJson(NamedTuple):
+    """A sample's new JSON; `name` is None where it replaces an old one."""
 
     name: str | None
     data: bytes
 
 
-@dataclass
-class _Found:
-    """What a pass over a shard found.
+def _read(
+    file: BinaryIO, shard: Path, tagger: Tagger, force: bool, tick: Ticker
+) -> tuple[dict[int, _NewJson], Counter[str]]:
+    """Return the new JSONs by offset of the `.json`, or else of the `.txt` that they follow.
 
-    Attributes:
-        changed: The new JSONs, by the place of the `.json`, or else of the `.txt` they follow.
-        kept: Samples with tags.
-        broken: Samples that cannot be read.
-        foreign: Samples to be tagged whose first caption is not in Latin script.
+    The counter has the samples that are kept, broken or foreign; see `Annotated`.
     """
-
-    changed: dict[int, _Json]
-    kept: int = 0
-    broken: int = 0
-    foreign: int = 0
-
-
-def _read(file: BinaryIO, shard: Path, tagger: Tagger, force: bool, tick: Ticker) -> _Found:
-    found = _Found({})
+    changed: dict[int, _NewJson] = {}
+    counts: Counter[str] = Counter()
     for key, members in walk(file, shard):
         tick(sum(span.length for span in members.values()))
         meta, text = members.get(".json", NOTHING), members.get(".txt", NOTHING)
         if not any(kind in members for kind in IMAGE_TYPES) or not (meta.length or text.length):
-            continue  # no sample: the index leaves it out too, and says so
+            continue  # not a sample: the index leaves it out too, and reports it
         try:
-            record = _record(file, shard, meta)
-            caption = read_span(file, text, shard) if text.length else b""
-            captions = captions_of(record, caption)
-            has = not force and _has_tags(record, captions, tagger)
+            record = parse_record(read_span(file, meta, shard)) if meta.length else {}
+            captions = captions_of(record, read_span(file, text, shard) if text.length else b"")
+            tagged = not force and _has_tags(record, captions, tagger)
         except DataError:
-            found.broken += 1
+            counts["broken"] += 1
             continue
-        if has:
-            found.kept += 1
+        if tagged:
+            counts["kept"] += 1
         elif captions:
-            found.foreign += is_foreign(captions[0])
+            counts["foreign"] += is_foreign(captions[0])
             data = json.dumps(record | annotate(captions, tagger)).encode()
             if meta.length:
-                found.changed[meta.offset] = _Json(None, data)
+                changed[meta.offset] = _NewJson(None, data)
             else:
-                found.changed[text.offset] = _Json(f"{key}.json", data)
-    return found
-
-
-def _record(file: BinaryIO, shard: Path, span: Span) -> dict[str, Any]:
-    return parse_record(read_span(file, span, shard)) if span.length else {}
+                changed[text.offset] = _NewJson(f"{key}.json", data)
+    return changed, counts
 
 
 def _has_tags(record: dict[str, Any], captions: Sequence[str], tagger: Tagger) -> bool:
@@ -239,8 +218,8 @@ def _has_tags(record: dict[str, Any], captions: Sequence[str], tagger: Tagger) -
     return same and stored_tokens(record, captions) is not None
 
 
-def _rewrite(file: BinaryIO, target: Path, changed: dict[int, _Json]) -> None:
-    """Copy a tar with some members changed, and be sure that it is on the disk."""
+def _rewrite(file: BinaryIO, target: Path, changed: dict[int, _NewJson]) -> None:
+    """Copy a tar with some members changed; it is on the disk when this returns."""
     file.seek(0)
     with tarfile.open(fileobj=file, mode="r:") as old, open(target, "r+b") as out:
         with tarfile.open(fileobj=out, mode="w:", format=tarfile.GNU_FORMAT) as new:
@@ -258,11 +237,7 @@ def _rewrite(file: BinaryIO, target: Path, changed: dict[int, _Json]) -> None:
 
 @contextmanager
 def _claimed(shard: Path) -> Iterator[Path]:
-    """Give the shard's temporary file, which no other process may hold, and remove it.
-
-    Raises:
-        DataError: Another process is annotating the shard.
-    """
+    """Yield the shard's temporary file, held against other processes, and remove it afterwards."""
     temporary = shard.with_name(f".{shard.name}.annotating")
     with open(temporary, "ab") as file:
         if take_lock(file, shard, shared=False, wait=False) is Lock.HELD:
@@ -273,8 +248,3 @@ def _claimed(shard: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
             temporary.with_suffix(".index").unlink(missing_ok=True)
-
-
-@lru_cache(maxsize=1)
-def _tagger(name: str) -> Tagger:
-    return make_tagger(name)

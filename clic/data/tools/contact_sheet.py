@@ -1,4 +1,4 @@
-"""A contact sheet of what the model is shown: images with their true and false captions."""
+"""Draws a contact sheet of what the model sees: images with their true and false captions."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from clic.captions.composites import Room
+from clic.captions.composites import TokenBudget
 from clic.data.batches.captioner import RowCaptions
 
 LEAST_SIDE, TEXT_WIDTH, MARGIN, LINE = 160, 360, 12, 18
 INK, GREY, RED, PAPER = (20, 20, 20), (110, 110, 110), (200, 20, 20), (255, 255, 255)
-PALE = (185, 185, 185)  # what the model does not read
-UNREAD_SHOWN = 12  # words of it
-# DejaVu Sans: Latin, Greek, Cyrillic and more; Pillow's own font has English letters only.
+PALE = (185, 185, 185)  # words that the model does not read
+UNREAD_SHOWN = 12  # number of such words that are drawn
+# DejaVu Sans has Latin, Greek, Cyrillic and more; Pillow's own font has English letters only.
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 Word = tuple[str, tuple[int, int, int]]
@@ -33,25 +33,21 @@ class Section(NamedTuple):
 
 
 def draw_sheet(
-    sections: Sequence[Section], columns: int = 2, room: Room | None = None
+    sections: Sequence[Section], columns: int = 2, room: TokenBudget | None = None
 ) -> Image.Image:
-    """Draw the rows of batches under their headings.
+    """Return a drawing of the rows of batches under their headings.
 
-    The words that make a caption false are red, and those past the model's context pale. Images
-    have the pixels that the model is given; small ones are shown larger by a whole factor.
+    The words that make a caption false are red, and those beyond the model's context pale. Images
+    have exactly the pixels that the model gets; small ones are enlarged by an integer factor.
 
     Args:
         sections: What to draw.
-        columns: Rows of a batch that stand side by side.
-        room: How much of a caption the model reads, None where that is unknown.
-
-    Returns:
-        The sheet.
+        columns: Rows of a batch side by side.
+        room: How much of a caption the model reads; None where that is unknown.
     """
     font = ImageFont.truetype(FONT, 13)
     bands = [_band(section, columns, font, room) for section in sections]
-    width = max(band.width for band in bands)
-    sheet = Image.new("RGB", (width, sum(band.height for band in bands)), PAPER)
+    sheet = _blank(max(band.width for band in bands), sum(band.height for band in bands))
     top = 0
     for band in bands:
         sheet.paste(band, (0, top))
@@ -59,26 +55,26 @@ def draw_sheet(
     return sheet
 
 
-def _band(section: Section, columns: int, font: Font, room: Room | None) -> Image.Image:
+def _blank(width: int, height: int) -> Image.Image:
+    return Image.new("RGB", (width, height), PAPER)
+
+
+def _band(section: Section, columns: int, font: Font, room: TokenBudget | None) -> Image.Image:
     cells = [_cell(pixels, captions, font, room) for pixels, captions in section.rows]
     lines = [cells[i : i + columns] for i in range(0, len(cells), columns)]
-    heights = [max(cell.height for cell in line) for line in lines]
-    size = (
-        columns * (cells[0].width + MARGIN) + MARGIN,
-        LINE + MARGIN + sum(heights) + MARGIN * len(heights),
-    )
-    band = Image.new("RGB", size, PAPER)
+    heights = [max(cell.height for cell in line) + MARGIN for line in lines]
+    band = _blank(columns * (cells[0].width + MARGIN) + MARGIN, LINE + MARGIN + sum(heights))
     ImageDraw.Draw(band).text((MARGIN, MARGIN // 2), section.title, fill=GREY, font=font)
     top = LINE + MARGIN
     for line, height in zip(lines, heights, strict=True):
         for column, cell in enumerate(line):
             band.paste(cell, (column * (cell.width + MARGIN) + MARGIN, top))
-        top += height + MARGIN
+        top += height
     return band
 
 
-def _paragraphs(captions: RowCaptions, room: Room | None) -> Iterator[list[Word]]:
-    """Yield the words of each caption, with what says which it is."""
+def _paragraphs(captions: RowCaptions, room: TokenBudget | None) -> Iterator[list[Word]]:
+    """Yield the words of each caption, beginning with its label."""
     for number, text in enumerate(captions.positives, 1):
         words = [(word, INK) for word in text.split()]
         yield [(f"p{number}", GREY), *_unread_pale(words, room)]
@@ -92,12 +88,13 @@ def _paragraphs(captions: RowCaptions, room: Room | None) -> Iterator[list[Word]
         yield [("false", RED), *kind, *_unread_pale(words, room)]
 
 
-def _cell(pixels: np.ndarray, captions: RowCaptions, font: Font, room: Room | None) -> Image.Image:
+def _cell(
+    pixels: np.ndarray, captions: RowCaptions, font: Font, room: TokenBudget | None
+) -> Image.Image:
     lines = [line for words in _paragraphs(captions, room) for line in _wrap(words, font)]
     factor = -(-LEAST_SIDE // len(pixels))
     shown = Image.fromarray(pixels.repeat(factor, axis=0).repeat(factor, axis=1))
-    size = (shown.width + MARGIN + TEXT_WIDTH, max(shown.height, LINE * len(lines)))
-    cell = Image.new("RGB", size, PAPER)
+    cell = _blank(shown.width + MARGIN + TEXT_WIDTH, max(shown.height, LINE * len(lines)))
     cell.paste(shown, (0, 0))
     draw = ImageDraw.Draw(cell)
     for number, line in enumerate(lines):
@@ -109,14 +106,14 @@ def _cell(pixels: np.ndarray, captions: RowCaptions, font: Font, room: Room | No
 
 
 def mark_changes(false: str, positives: Sequence[str]) -> list[tuple[str, bool]]:
-    """Return the words of a false caption, and which of them the nearest true one does not have."""
+    """Return the words of a false caption, and whether each differs from the nearest true one."""
     words = false.split()
     marks = min((_changes(text.split(), words) for text in positives), key=sum)
     return list(zip(words, marks, strict=True))
 
 
 def _changes(true: list[str], false: list[str]) -> list[bool]:
-    """Return which words of `false` differ: place by place, or aligned where lengths differ."""
+    """Return which words of `false` differ: position by position, aligned if lengths differ."""
     if len(true) == len(false):
         return [old != new for old, new in zip(true, false, strict=True)]
     changed = [True] * len(false)
@@ -125,12 +122,12 @@ def _changes(true: list[str], false: list[str]) -> list[bool]:
     return changed
 
 
-def _unread_pale(words: list[Word], room: Room | None) -> list[Word]:
-    """Return the words, those that the model does not read pale, and no more than some of them."""
+def _unread_pale(words: list[Word], room: TokenBudget | None) -> list[Word]:
+    """Return the words with the unread ones pale, and only the first few of those."""
     texts = [word for word, _ in words]
-    if room is None or room.holds(" ".join(texts)):
+    if room is None or room.fits(" ".join(texts)):
         return words
-    read = bisect(range(1, len(texts)), 0, key=lambda n: not room.holds(" ".join(texts[:n])))
+    read = bisect(range(1, len(texts)), 0, key=lambda n: not room.fits(" ".join(texts[:n])))
     unread = [(word, PALE) for word in texts[read : read + UNREAD_SHOWN]]
     more = [("...", PALE)] if len(texts) > read + UNREAD_SHOWN else []
     return [*words[:read], *unread, *more]

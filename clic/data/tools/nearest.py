@@ -1,4 +1,4 @@
-"""Each image's nearest images by a model's features, for batches of images that look alike."""
+"""Finds each image's nearest neighbours by a model's features, for batches of similar images."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from clic.io.files import write_whole
 
 FORMAT, VERSION = "neighbours", 1
 QUERIES, KEYS = 1024, 16384
-"""Rows and columns of the similarities that are in memory at a time, 64 MB."""
+"""Rows and columns of the block of similarities in memory at a time, 64 MB."""
 Encode = Callable[[Sequence[np.ndarray]], np.ndarray]
 Progress = Callable[[int], None]
 
 
-class NearestFeatures:
-    """Image features on disk, half-precision, filled from the first to the last.
+class FeatureFile:
+    """Image features on disk in half precision, filled from the first to the last.
 
     Args:
-        path: The file; what an earlier, broken-off call has written is continued.
+        path: The file; what an earlier, interrupted call wrote is continued.
         shape: N and D.
-        identity: What they are features of; those of something else are dropped.
+        identity: Identifies the images and the model; features of others are discarded.
     """
 
     def __init__(self, path: Path, shape: tuple[int, int], identity: Any) -> None:
@@ -49,7 +49,7 @@ class NearestFeatures:
             return 0
 
     def add(self, rows: np.ndarray) -> None:
-        """Write the next rows; a kill keeps them."""
+        """Write the next rows, which then survive a kill."""
         self.rows[self.done : self.done + len(rows)] = rows
         self.rows.flush()
         self.done += len(rows)
@@ -63,7 +63,7 @@ class NearestFeatures:
 
 def encode_source(
     source: SampleSource,
-    features: NearestFeatures,
+    features: FeatureFile,
     encode: Encode,
     batch_size: int,
     threads: int,
@@ -73,11 +73,11 @@ def encode_source(
 
     Args:
         source: N images.
-        features: To be filled, from where it ended.
-        encode: uint8 [H, W, 3] images to unit-norm features, float [n, D].
+        features: The file to fill, from where it ended.
+        encode: Maps uint8 [H, W, 3] images to unit-norm features, float [n, D].
         batch_size: Images at a time.
-        threads: Threads that decode.
-        add: Called with the number of images done.
+        threads: Number of threads that decode.
+        add: Called with the number of images done since the last call.
     """
     with ThreadPoolExecutor(threads) as pool:
         while features.done < len(source):
@@ -97,19 +97,19 @@ def _pixels(source: SampleSource, number: int) -> np.ndarray | None:
     except UnavailableError:
         raise
     except DataError:
-        return None  # counted by the caller, whose features of it are 0
+        return None  # its features stay 0
 
 
 def nearest(
     features: np.ndarray, count: int, device: torch.device, add: Progress = lambda rows: None
 ) -> np.ndarray:
-    """Return the numbers of each image's nearest images, the nearest first.
+    """Return the indices of each image's nearest images, the nearest first.
 
     Args:
-        features: float [N, D], unit norm; rows of zeros are nobody's neighbours.
-        count: Neighbours K of each, fewer than the rows that are not zero.
+        features: float [N, D], unit norm; a row of zeros is never a neighbour.
+        count: Neighbours K per image, fewer than the number of nonzero rows.
         device: Where the similarities are computed, a block at a time.
-        add: Called with the number of images done.
+        add: Called with the number of images done since the last call.
 
     Returns:
         uint32 [N, K]; never the image itself.
@@ -148,22 +148,22 @@ def write_neighbours(
     """Write each image's neighbours.
 
     Args:
-        path: Where to.
+        path: File to write.
         source: The images.
         neighbours: uint32 [N, K].
-        model: Identity of the model that they are near by.
+        model: Identity of the model whose features were compared.
     """
     header = {"shards": source.shard_counts(), "model": model}
     specs = {"neighbours": ("<u4", neighbours.shape)}
-    with write_columns(path, FORMAT, VERSION, header, specs) as writer:
-        writer.put("neighbours", neighbours)
+    with write_columns(path, FORMAT, VERSION, header, specs) as put:
+        put("neighbours", neighbours)
 
 
 def read_neighbours(path: Path, source: SampleSource) -> np.ndarray:
-    """Return each image's neighbours, uint32 [N, K], mapped from the file.
+    """Return each image's neighbours, uint32 [N, K], memory-mapped from the file.
 
     Raises:
-        DataError: There is no such file, or it is of other shards than the source's.
+        DataError: There is no such file, or it belongs to other shards than the source's.
     """
     try:
         header, columns = read_columns(path, FORMAT, VERSION, mapped=True)
@@ -176,6 +176,6 @@ def read_neighbours(path: Path, source: SampleSource) -> np.ndarray:
     if header.get("shards") != [list(pair) for pair in counts]:
         raise DataError(
             f"sampling.hard_images={path} is of other shards than data.shards names; name the "
-            "same ones in the same order, or make it anew with clic-data neighbours"
+            "same ones in the same order, or make it again with clic-data neighbours"
         )
     return columns["neighbours"]

@@ -1,14 +1,11 @@
-"""Every sample of shards checked, and what they hold counted.
-
-Pictures of what shards hold.
-"""
+"""Checks every sample of shards, counts what they contain, and draws it as histograms."""
 
 from __future__ import annotations
 
 import hashlib
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +15,6 @@ import numpy as np
 
 from clic import images
 from clic.captions.tagging import stored_tokens
-from clic.data.batches.caption_tokens import Measure, make_measure
 from clic.data.shards.index import ShardIndex, index_path, load_index
 from clic.data.shards.tar import (
     IMAGE_TYPES,
@@ -29,35 +25,38 @@ from clic.data.shards.tar import (
     read_span,
     walk,
 )
+from clic.data.tools.caption_lengths import Measure, make_measure
 from clic.errors import DataError
 from clic.io.processes import Ticker
 
-MOST_PROBLEMS = 100  # kept of a shard; all are counted
+MOST_PROBLEMS = 100  # kept per shard; all are counted
+BLUE, ORANGE = "#3b6ea5", "#c8702a"
+BINS = 60
 
 
 @dataclass
 class Findings:
-    """What was found in shards; those of several add up.
+    """What was found in shards; the findings of several shards can be added.
 
     Attributes:
         shards: Number of tars.
-        tar_bytes: Of the tars.
+        tar_bytes: Size of the tars.
         samples: Keys with an image and a caption, broken ones included.
         left_out: Keys without an image or without a caption.
-        differing: Samples whose JSON states another key or size than they have; nothing relies on
-            it, and other tools may mean something else by it.
-        without_index: Tars that have no index.
-        problems: What is broken: shard or sample, and why.
-        broken: How many problems there are, more than are kept.
+        differing: Samples whose JSON states a wrong key or size; nothing relies on these, and
+            other tools may mean something else by them.
+        without_index: Tars without an index.
+        problems: The broken shards and samples, each with the reason.
+        broken: Number of problems, including those that are not kept.
         captions: Number of captions.
-        sentences: Samples by their number of captions.
-        taggers: Samples with stored tags, by tagger.
-        sizes: Images by (width, height).
-        image_bytes: Of all images together.
-        lengths: Captions by their length in tokens.
-        first_lengths: First captions by their length in tokens.
-        keys: A hash of each key, to find double ones.
-        notes: What is odd about the names in a tar, and how it is read.
+        sentences: Number of samples by number of captions.
+        taggers: Number of samples with stored tags by tagger.
+        sizes: Number of images by (width, height).
+        image_bytes: Size of all images.
+        lengths: Number of captions by length in tokens.
+        first_lengths: Number of first captions by length in tokens.
+        keys: Hashes of the keys, to find duplicates.
+        notes: Oddities among the names in a tar, and how they are read.
     """
 
     shards: int = 0
@@ -88,13 +87,13 @@ class Findings:
                 setattr(self, name, mine + getattr(other, name))
 
     def problem(self, where: str, why: str) -> None:
-        """Note something broken."""
+        """Record a problem."""
         self.broken += 1
         if len(self.problems) < MOST_PROBLEMS:
             self.problems.append((where, why))
 
     def double_keys(self) -> int:
-        """Return how many samples have the key of another one before them."""
+        """Return the number of samples whose key has occurred before."""
         hashes = np.frombuffer(b"".join(self.keys), np.uint64)
         return len(hashes) - len(np.unique(hashes))
 
@@ -103,21 +102,22 @@ def check_shard(model: str, shard: Path, tick: Ticker) -> Findings:
     """Check every sample of a tar: image, JSON, captions, stored tags, index and checksum.
 
     Args:
-        model: Whose tokenizer measures the captions.
+        model: The model whose tokenizer measures the captions.
         shard: The tar.
-        tick: Called with the bytes that were dealt with.
+        tick: Called with the number of bytes processed.
     """
     found = Findings(shards=1, tar_bytes=shard.stat().st_size)
-    index = _index(shard, found)
-    rows, notes = 0, list[str]()
+    index = _load_index(shard, found)
+    keys, notes = list[bytes](), list[str]()
+    rows = 0
     try:
         with open(shard, "rb") as file:
             for key, members in walk(file, shard, notes):
-                row = _row(index, rows)
                 try:
-                    if _check(file, shard, key, members, row, found, _measure(model)):
+                    if _check(file, shard, key, members, _row(index, rows), found, _measure(model)):
                         rows += 1
-                        found.keys.append(_hash(key))
+                        digest = hashlib.blake2b(_key_bytes(key), digest_size=8)
+                        keys.append(digest.digest())
                 except DataError as error:
                     rows += 1
                     found.samples += 1
@@ -130,16 +130,19 @@ def check_shard(model: str, shard: Path, tick: Ticker) -> Findings:
     if index is not None and index.samples != rows:
         found.problem(shard.name, f"its index has {index.samples} samples, the tar {rows}; "
                       f"run: clic-data index --force {shard}")  # fmt: skip
-    found.keys = [b"".join(found.keys)]
+    found.keys = [b"".join(keys)]
     found.notes = [f"{shard.name}: {note}" for note in notes]
     return found
 
 
-def _hash(key: str) -> bytes:
-    return hashlib.blake2b(key.encode(errors="surrogateescape"), digest_size=8).digest()
+def _key_bytes(key: str) -> bytes:
+    return key.encode(errors="surrogateescape")
 
 
-def _index(shard: Path, found: Findings) -> ShardIndex | None:
+_measure = lru_cache(maxsize=1)(make_measure)
+
+
+def _load_index(shard: Path, found: Findings) -> ShardIndex | None:
     path = index_path(shard)
     if not path.exists():
         found.without_index = 1
@@ -176,7 +179,7 @@ def _check(
         found.left_out += 1
         return False
     spans = (image, members.get(".json", NOTHING), members.get(".txt", NOTHING))
-    data, meta, text = (read_span(file, span, shard) for span in spans)
+    data, meta, text = contents = [read_span(file, span, shard) for span in spans]
     record = parse_record(meta) if meta else {}
     captions = captions_of(record, text)
     if not captions:
@@ -184,13 +187,23 @@ def _check(
         return False
     height, width = images.decode(data).shape[:2]
     if row is not None:
-        _check_row(row, key, spans, (data, meta, text), (width, height), len(captions))
+        true = {
+            "key": _key_bytes(key),
+            "blocks": [span.offset // 512 for span in spans],
+            "lengths": [span.length for span in spans],
+            "crcs": zlib.crc32(b"".join(contents)),
+            "sizes": [width, height],
+            "sentences": len(captions),
+        }
+        _check_row(row, true)
     if "caption_hash" in record:
         if stored_tokens(record, captions) is None:
             raise DataError("its stored tags are those of other captions; run clic-data annotate")
-        found.taggers[_tagger_of(record)] += 1
-    true = {"key": key, "width": width, "height": height}
-    found.differing += any(record.get(name, value) != value for name, value in true.items())
+        tagger = record.get("tagger")
+        name = " ".join(map(str, tagger.values())) if isinstance(tagger, dict) else "unknown"
+        found.taggers[name] += 1
+    stated = {"key": key, "width": width, "height": height}
+    found.differing += any(record.get(name, value) != value for name, value in stated.items())
     lengths = [measure(caption) for caption in captions]
     found.samples += 1
     found.captions += len(captions)
@@ -202,13 +215,8 @@ def _check(
     return True
 
 
-def _tagger_of(record: dict[str, Any]) -> str:
-    tagger = record.get("tagger")
-    return " ".join(map(str, tagger.values())) if isinstance(tagger, dict) else "unknown"
-
-
 def _row(index: ShardIndex | None, number: int) -> dict[str, Any] | None:
-    """Return what the index says of a sample; an empty dict where it ends before."""
+    """Return what the index says about a sample; an empty dict past its end."""
     if index is None:
         return None
     if number >= index.samples:
@@ -222,26 +230,8 @@ def _row(index: ShardIndex | None, number: int) -> dict[str, Any] | None:
     }
 
 
-def _check_row(
-    row: dict[str, Any],
-    key: str,
-    spans: Sequence[Span],
-    contents: Sequence[bytes],
-    size: tuple[int, int],
-    captions: int,
-) -> None:
-    """Hold a sample against its row of the index; raises `DataError`."""
-    crc = 0
-    for data in contents:
-        crc = zlib.crc32(data, crc)
-    true = {
-        "key": key.encode(errors="surrogateescape"),
-        "blocks": [span.offset // 512 for span in spans],
-        "lengths": [span.length for span in spans],
-        "crcs": crc,
-        "sizes": list(size),
-        "sentences": captions,
-    }
+def _check_row(row: dict[str, Any], true: dict[str, Any]) -> None:
+    """Compare a sample with its row of the index; raises `DataError`."""
     differing = [name for name in true if row.get(name) != true[name]]
     if differing == ["crcs"]:
         raise DataError("its bytes are not those that were indexed; fetch or pack the shard again")
@@ -249,22 +239,13 @@ def _check_row(
         raise DataError(f"its index differs in {', '.join(differing)}; index the shard again")
 
 
-@lru_cache(maxsize=1)
-def _measure(model: str) -> Measure:
-    return make_measure(model)
-
-
-BLUE, ORANGE = "#3b6ea5", "#c8702a"
-BINS = 60
-
-
 def draw_histogram(found: Findings, contexts: Sequence[int], model: str, path: Path) -> None:
-    """Draw how long captions are, and how wide images are, as a PNG.
+    """Draw the distributions of caption lengths and aspect ratios as a PNG.
 
     Args:
-        found: What was found.
+        found: The findings.
         contexts: Numbers of tokens to mark.
-        model: Whose tokens they are.
+        model: The model whose tokens they are.
         path: The PNG.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -272,38 +253,34 @@ def draw_histogram(found: Findings, contexts: Sequence[int], model: str, path: P
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    lengths, counts = _arrays(found.lengths)
-    first, first_counts = _arrays(found.first_lengths)
-    longest = max(int(lengths.max()), *contexts) + 2
+    longest = max(*found.lengths, *contexts) + 2
     edges = np.arange(0, longest + 1, max(1, -(-longest // BINS))) - 0.5
-    left.hist(lengths, edges, weights=counts / counts.sum(), color=BLUE, label="all captions")
-    left.hist(
-        first,
-        edges,
-        weights=first_counts / first_counts.sum(),
-        histtype="step",
-        color=ORANGE,
-        linewidth=1.5,
-        label="first captions",
-    )
+    outline = {"histtype": "step", "linewidth": 1.5}
+    for lengths, color, label, style in (
+        (found.lengths, BLUE, "all captions", {}),
+        (found.first_lengths, ORANGE, "first captions", outline),
+    ):
+        left.hist(list(lengths), edges, weights=_shares(lengths), color=color, label=label, **style)
     for context in contexts:
         left.axvline(context, color="black", linewidth=0.8, linestyle=":")
         left.annotate(f" {context}", (context, 0.94), xycoords=("data", "axes fraction"))
-    left.set(xlabel=f"tokens of a caption ({model})", ylabel="share", xlim=(0, longest))
+    left.set(xlabel=f"tokens of a caption ({model})", ylabel="proportion", xlim=(0, longest))
     left.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     ratios = np.log2([width / height for width, height in found.sizes])
-    images = np.array(list(found.sizes.values())) / sum(found.sizes.values())
     reach = max(1.0, float(np.ceil(np.abs(ratios).max() * 2) / 2))
-    right.hist(ratios, np.linspace(-reach, reach, BINS + 1), weights=images, color=BLUE)
+    edges = np.linspace(-reach, reach, BINS + 1)
+    right.hist(ratios, edges, weights=_shares(found.sizes), color=BLUE)
     right.axvline(0, color="black", linewidth=0.8, linestyle=":")
     ticks = np.arange(-np.floor(reach), np.floor(reach) + 1)
     labels = [f"{2**t:g}:1" if t >= 0 else f"1:{2**-t:g}" for t in ticks]
-    right.set(xlabel="width : height", ylabel="share of images", xticks=ticks, xticklabels=labels)
+    right.set(
+        xlabel="width : height", ylabel="proportion of images", xticks=ticks, xticklabels=labels
+    )
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     FigureCanvasAgg(figure)
     figure.savefig(path, format="png", dpi=120)
 
 
-def _arrays(counter: Mapping[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    return np.array(list(counter)), np.array(list(counter.values()), dtype=float)
+def _shares(counter: Counter[Any]) -> np.ndarray:
+    return np.array(list(counter.values())) / counter.total()

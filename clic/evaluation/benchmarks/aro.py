@@ -19,6 +19,7 @@ import numpy as np
 from clic import seeding
 from clic.captions.tagging import make_tagger
 from clic.evaluation.benchmarks import caption_retrieval
+from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
 from clic.evaluation.benchmarks.reading import (
     GridBuilder,
     number_field,
@@ -26,8 +27,13 @@ from clic.evaluation.benchmarks.reading import (
     text_field,
     texts_of,
 )
-from clic.evaluation.encode.image_refs import Crop, image_file
-from clic.evaluation.tables.cases import Grids
+from clic.evaluation.encode.image_sources import Crop, image_file
+from clic.evaluation.files.file_sources import (
+    Archive,
+    File,
+    drive,
+)
+from clic.evaluation.tables.grids import Grids
 from clic.types import Token
 
 RELATION = "aro/visual_genome_relation.json"
@@ -193,3 +199,73 @@ def _permuted(words: list[str], where: list[int], random: np.random.Generator) -
 def _threes(tokens: Sequence[Token]) -> list[list[str]]:
     words = [token.text for token in tokens]
     return [words[i : i + 3] for i in range(0, len(words), 3)]
+
+
+_ARO = "Yuksekgonul et al. 2023, arXiv 2210.01936"
+_CHOICE = "the right option beats every other one"
+
+_SHUFFLES = (
+    "the shuffles are fixed, and of this package's own words and tags; the published code draws "
+    "them anew with spaCy and NLTK, so numbers differ by its noise"
+)
+
+ARO_IMAGES = Archive(
+    drive("1qaPlrwhGNMrR3a11iopZUT_GPP_LrgP9"),
+    name="aro/vgr_vga_images.zip",
+    into="aro",
+    gives=IMAGES,
+)
+
+ARO_RELATION = Benchmark(
+    name="aro-relation",
+    title="ARO VG-Relation",
+    about="who does what to whom, on a part of an image",
+    load=of_files(load_relation),
+    citation=_ARO,
+    licence="MIT; images of Visual Genome, CC BY 4.0",
+    rule=_CHOICE,
+    annotations=(File(drive("1kX2iCHEv0CADL8dSO1nMdW-V0NqIAiP3"), RELATION),),
+    images=(ARO_IMAGES,),
+    rows=23_937,
+)
+
+ARO_ATTRIBUTION = Benchmark(
+    name="aro-attribution",
+    title="ARO VG-Attribution",
+    about="which attribute belongs to which thing",
+    load=of_files(load_attribution),
+    citation=_ARO,
+    licence="MIT; images of Visual Genome, CC BY 4.0",
+    rule=_CHOICE,
+    annotations=(File(drive("13tWvOrNOLHxl3Rm9cR3geAdHx2qR3-Tw"), ATTRIBUTION),),
+    images=(ARO_IMAGES,),
+    rows=28_748,
+)
+
+COCO_ORDER = Benchmark(
+    name="coco-order",
+    title="ARO COCO-Order",
+    about="a caption among four shuffles of it",
+    load=of_files(load_coco_order),
+    citation=_ARO,
+    licence="CC BY 4.0",
+    rule=_CHOICE,
+    annotations=(caption_retrieval.karpathy(caption_retrieval.KARPATHY_COCO),),
+    images=(caption_retrieval.COCO_2014,),
+    rows=25_010,
+    differs=_SHUFFLES,
+)
+
+FLICKR30K_ORDER = Benchmark(
+    name="flickr30k-order",
+    title="ARO Flickr30k-Order",
+    about="a caption among four shuffles of it",
+    load=of_files(load_flickr30k_order),
+    citation=_ARO,
+    licence="research only, after a sign-up",
+    rule=_CHOICE,
+    annotations=(caption_retrieval.karpathy(caption_retrieval.KARPATHY_FLICKR),),
+    images=(caption_retrieval.FLICKR_PHOTOS,),
+    rows=5000,
+    differs=_SHUFFLES,
+)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clic.evaluation.files.file_sources import Source
-from clic.evaluation.tables.cases import Table
+from clic.evaluation.tables.table import BenchmarkTable
 
 VALIDATION = "@val"
 """How the name of a benchmark's validation split ends."""
@@ -41,8 +41,7 @@ class Benchmark:
     name: str
     title: str
     about: str
-    load: Callable[[Path, str, int], Table]
-    version: str
+    load: Callable[[Path, str, int], BenchmarkTable]
     citation: str
     licence: str
     rule: str
@@ -51,6 +50,7 @@ class Benchmark:
     rows: int | None = None
     differs: str = ""
     text_metrics: bool = False
+    version: str = "1"
     split: str | None = None
     validation: Benchmark | None = None
 
@@ -61,7 +61,7 @@ class Benchmark:
 
 
 def on_validation(
-    benchmark: Benchmark, load: Callable[[Path], Table], title: str, about: str, rows: int
+    benchmark: Benchmark, load: Callable[[Path], BenchmarkTable], title: str, about: str, rows: int
 ) -> Benchmark:
     """Return a benchmark on files with its validation split, which they hold too."""
     split = replace(
@@ -76,6 +76,6 @@ def on_validation(
     return replace(benchmark, validation=split)
 
 
-def of_files(load: Callable[[Path], Table]) -> Callable[[Path, str, int], Table]:
+def of_files(load: Callable[[Path], BenchmarkTable]) -> Callable[[Path, str, int], BenchmarkTable]:
     """Return a loader for the registry from one that needs nothing but the data root."""
     return lambda data_root, split, seed: load(data_root)

@@ -6,14 +6,21 @@ Karpathy's splits (arXiv 1412.2306) are what most papers use; val2017 is what CL
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from clic.errors import DataError
+from clic.evaluation.benchmarks.benchmark import Benchmark, of_files, on_validation
 from clic.evaluation.benchmarks.reading import read_json
-from clic.evaluation.encode.image_refs import ImageRef, image_file
-from clic.evaluation.tables.cases import Interner, Retrieval
+from clic.evaluation.encode.image_sources import ImageSource, image_file
+from clic.evaluation.files.file_sources import (
+    Archive,
+    ByHand,
+)
+from clic.evaluation.tables.retrieval import Retrieval
+from clic.evaluation.tables.table import Interner
 
 CAPTIONS = "coco/annotations/captions_val2017.json"
 IMAGES = "coco/val2017"
@@ -88,7 +95,7 @@ def load_flickr30k(data_root: Path, split: str = "test") -> Retrieval:
 
 
 def make_gallery(
-    path: Path, entries: Iterable[tuple[ImageRef, list[str]]], split: str = "test"
+    path: Path, entries: Iterable[tuple[ImageSource, list[str]]], split: str = "test"
 ) -> Retrieval:
     """Return a gallery of images with their captions; an image without any is an error.
 
@@ -96,7 +103,7 @@ def make_gallery(
         DataError: An image has no caption, or there is no image.
     """
     texts = Interner()
-    images: list[ImageRef] = []
+    images: list[ImageSource] = []
     caption: list[int] = []
     owner: list[int] = []
     for position, (image, own) in enumerate(entries):
@@ -115,3 +122,120 @@ def make_gallery(
         caption=np.array(caption, dtype=np.int64),
         owner=np.array(owner, dtype=np.int64),
     )
+
+
+_COCO_HOST = "http://images.cocodataset.org"
+RECALL = "recall at 1, 5 and 10, both ways; any caption of an image is a match"
+_PRE_CAPTION = (
+    "captions are as the file has them; CLIC's and ARO's code lower-cases them, drops most "
+    "punctuation and cuts them after 30 words"
+)
+
+COCO_2017 = Archive(
+    f"{_COCO_HOST}/zips/val2017.zip",
+    name="coco/val2017.zip",
+    into="coco",
+    gives="coco/val2017",
+    checksum="sha256:4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
+    size=815_585_330,
+)
+
+COCO_2014 = Archive(
+    f"{_COCO_HOST}/zips/val2014.zip",
+    name="coco/val2014.zip",
+    into="coco",
+    gives="coco/val2014",
+    checksum="md5:a3d79f5ed8d289b7a7554ce06a5782b3",
+)
+
+COCO_2014_TRAIN = Archive(
+    f"{_COCO_HOST}/zips/train2014.zip",
+    name="coco/train2014.zip",
+    into="coco",
+    gives="coco/train2014",
+    checksum="md5:0da8c0bd3d6becc4dcb32757491aca88",
+)
+
+
+def karpathy(path: str) -> Archive:
+    """Return the archive of Karpathy's splits, of which one file is wanted."""
+    folder, name = path.split("/")
+    return Archive(
+        "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip",
+        name=f"{folder}/caption_datasets.zip",
+        into=folder,
+        gives=path,
+        only=name,
+    )
+
+
+FLICKR_PHOTOS = ByHand(
+    FLICKR_IMAGES,
+    why="Flickr30k's images need a sign-up",
+    steps="sign up at https://shannon.cs.illinois.edu/DenotationGraph/ and unpack "
+    "flickr30k-images into {data}/flickr30k",
+)
+
+COCO = on_validation(
+    Benchmark(
+        name="coco-retrieval",
+        title="COCO retrieval, Karpathy test",
+        about="5,000 images of val2014, 25,010 captions",
+        load=of_files(load_coco),
+        citation="Karpathy and Fei-Fei 2015, arXiv 1412.2306",
+        licence="CC BY 4.0",
+        rule=RECALL,
+        annotations=(karpathy(KARPATHY_COCO),),
+        images=(COCO_2014,),
+        rows=5000 + 25_010,
+        differs=_PRE_CAPTION,
+    ),
+    load=partial(load_coco, split="val"),
+    title="COCO retrieval, Karpathy validation",
+    about="5,000 other images of val2014, 25,010 captions",
+    rows=5000 + 25_010,
+)
+
+COCO2017 = Benchmark(
+    name="coco2017-retrieval",
+    title="COCO retrieval, val2017",
+    about="5,000 images, the first five captions of each",
+    load=of_files(load_coco2017),
+    citation="Chen et al. 2015, arXiv 1504.00325",
+    licence="CC BY 4.0",
+    rule=RECALL,
+    annotations=(
+        Archive(
+            f"{_COCO_HOST}/annotations/annotations_trainval2017.zip",
+            name="coco/annotations_trainval2017.zip",
+            into="coco",
+            gives=CAPTIONS,
+            checksum="sha256:113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
+            size=252_907_541,
+            only=CAPTIONS.removeprefix("coco/"),
+        ),
+    ),
+    images=(COCO_2017,),
+    rows=5000 + 25_000,
+    differs=f"{_PRE_CAPTION}; and CLIC's code reads a list of its own that is not published",
+)
+
+FLICKR30K = on_validation(
+    Benchmark(
+        name="flickr30k-retrieval",
+        title="Flickr30k retrieval, Karpathy test",
+        about="1,000 images, 5,000 captions",
+        load=of_files(load_flickr30k),
+        citation="Young et al. 2014, 10.1162/tacl_a_00166",
+        licence="research only, after a sign-up",
+        rule=RECALL,
+        annotations=(karpathy(KARPATHY_FLICKR),),
+        images=(FLICKR_PHOTOS,),
+        rows=1000 + 5000,
+        differs=_PRE_CAPTION,
+    ),
+    load=partial(load_flickr30k, split="val"),
+    title="Flickr30k retrieval, Karpathy validation",
+    about="1,014 images, 5,070 captions",
+    rows=1014 + 5070,
+)

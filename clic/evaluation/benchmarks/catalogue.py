@@ -6,14 +6,42 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from clic.errors import ConfigError, did_you_mean, pick
+from clic.evaluation.benchmarks import (
+    aro,
+    caption_retrieval,
+    image_pairs,
+    sugarcrepe,
+    valse,
+    whatsup,
+    world,
+    zero_shot,
+)
 from clic.evaluation.benchmarks.benchmark import Benchmark
-from clic.evaluation.benchmarks.entries import ENTRIES
 from clic.evaluation.files.file_sources import Source, present
 
 SPLITS = {"test": "test", "val": "validation", "validation": "validation"}
 """What may follow the @ of a benchmark's name, and the split that it means."""
 
-BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in ENTRIES}
+_LISTED = (
+    *world.SHAPES,
+    sugarcrepe.SUGARCREPE_PP,
+    sugarcrepe.SUGARCREPE,
+    image_pairs.WINOGROUND,
+    aro.ARO_RELATION,
+    aro.ARO_ATTRIBUTION,
+    aro.COCO_ORDER,
+    aro.FLICKR30K_ORDER,
+    image_pairs.SVO_PROBES,
+    whatsup.WHATSUP,
+    image_pairs.COLA,
+    valse.VALSE,
+    image_pairs.BIVLC,
+    caption_retrieval.COCO,
+    caption_retrieval.COCO2017,
+    caption_retrieval.FLICKR30K,
+    *zero_shot.CLASSIFICATION,
+)
+BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _LISTED}
 ALIASES = {
     "sugarcrepepp": "sugarcrepe++",
     "shapespp": "shapes++",

@@ -12,15 +12,23 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 from clic.errors import DataError
+from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
 from clic.evaluation.benchmarks.parquet_rows import StoredImage, find_parts, read_texts
 from clic.evaluation.benchmarks.reading import GridBuilder, read_list, text_field, texts_of
-from clic.evaluation.encode.image_refs import ImageRef, image_file
-from clic.evaluation.tables.cases import Grids
+from clic.evaluation.encode.image_sources import ImageSource, image_file
+from clic.evaluation.files.file_sources import (
+    ByHand,
+    File,
+    HubFolder,
+    ImageList,
+)
+from clic.evaluation.tables.grids import Grids
 from clic.io.http_connection import refuse_pointer
 
 EXAMPLES = "winoground/examples.jsonl"
@@ -47,19 +55,19 @@ def load_winoground(data_root: Path) -> Grids:
     return builder.table("winoground", overall="all")
 
 
-def _from_lines(data_root: Path) -> Iterator[tuple[str, list[ImageRef], list[str]]]:
+def _from_lines(data_root: Path) -> Iterator[tuple[str, list[ImageSource], list[str]]]:
     """Yield tag, images and captions of each row; the file names images without their ending."""
     path = data_root / EXAMPLES
     for number, row in enumerate(read_lines(path)):
         names = [text_field(row, key, path, number).removesuffix(".png") for key in PICTURES]
-        images: list[ImageRef] = [
+        images: list[ImageSource] = [
             image_file(data_root / IMAGES, f"{name}.png", path) for name in names
         ]
         *captions, tag = (text_field(row, key, path, number) for key in TEXTS)
         yield tag, images, captions
 
 
-def _from_parquet(data_root: Path) -> Iterator[tuple[str, list[ImageRef], list[str]]]:
+def _from_parquet(data_root: Path) -> Iterator[tuple[str, list[ImageSource], list[str]]]:
     """Yield tag, images and captions of each row.
 
     Raises:
@@ -70,7 +78,7 @@ def _from_parquet(data_root: Path) -> Iterator[tuple[str, list[ImageRef], list[s
         raise DataError(f"neither {data_root / EXAMPLES} nor {data_root / PARQUET} is there")
     for file in files:
         for place, row in read_texts(file, TEXTS):
-            images: list[ImageRef] = [StoredImage(*place, column) for column in PICTURES]
+            images: list[ImageSource] = [StoredImage(*place, column) for column in PICTURES]
             *captions, tag = (text_field(row, key, file, place.row) for key in TEXTS)
             yield tag, images, captions
 
@@ -216,3 +224,73 @@ def _number(text: str, data_root: Path, number: int) -> int:
             f"{data_root / PROBES}: row {number} has the image id {text!r}, which is no number; "
             "download it again"
         ) from None
+
+
+_WINOGROUND_ROWS = ByHand(
+    EXAMPLES,
+    why="Winoground needs a sign-up",
+    steps="accept the terms at https://huggingface.co/datasets/facebook/winoground, then: "
+    "hf download facebook/winoground --repo-type dataset --include 'data/test-*' "
+    "--local-dir {data}/winoground",
+    instead=PARQUET,
+)
+
+WINOGROUND = Benchmark(
+    name="winoground",
+    title="Winoground",
+    about="two images, two captions of the same words",
+    load=of_files(load_winoground),
+    citation="Thrush et al. 2022, arXiv 2204.03162",
+    licence="META IMAGES RESEARCH LICENSE, after a sign-up",
+    rule="text, image and group score",
+    annotations=(_WINOGROUND_ROWS,),
+    images=(replace(_WINOGROUND_ROWS, gives=IMAGES),),
+    rows=400,
+)
+
+SVO_PROBES = Benchmark(
+    name="svo-probes",
+    title="SVO-Probes",
+    about="a sentence, its image, and one that differs",
+    load=of_files(load_svo),
+    citation="Hendricks and Nematzadeh 2021, arXiv 2106.09141",
+    licence="CC BY 4.0; images from the web",
+    rule="the sentence's own image beats the other one",
+    annotations=(File("https://storage.googleapis.com/dm-mmt-models/svo_probes.csv", PROBES),),
+    images=(ImageList(IMAGES_SVO, svo_urls),),
+    differs="the paper classifies single pairs as matching or not, which a cosine alone does "
+    "not; many images are gone from the web, so quote the row count",
+)
+
+COLA = Benchmark(
+    name="cola",
+    title="Cola (multi-object)",
+    about="two images with swapped attributes",
+    load=of_files(load_cola),
+    citation="Ray et al. 2023, arXiv 2305.03689",
+    licence="MIT; images of Visual Genome, CC BY 4.0",
+    rule="each caption's own image beats the other one",
+    annotations=(
+        File(
+            "https://raw.githubusercontent.com/arijitray1993/COLA/main/data/"
+            "COLA_multiobjects_matching_benchmark.json",
+            PAIRS,
+        ),
+    ),
+    images=(ImageList(IMAGES_COLA, cola_urls),),
+    rows=210,
+)
+
+BIVLC = Benchmark(
+    name="bivlc",
+    title="BiVLC",
+    about="SugarCrepe both ways, with images of its own",
+    load=of_files(load_bivlc),
+    citation="Miranda et al. 2024, arXiv 2406.09952",
+    licence="MIT; images of COCO and generated ones",
+    rule="i2t, t2i and group, and their four parts",
+    annotations=(HubFolder("imirandam/BiVLC", "data", PATTERN, FOLDER),),
+    rows=2933,
+    differs="replace, swap and add are means over their subtypes; the published code averages "
+    "their rows",
+)

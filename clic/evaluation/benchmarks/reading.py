@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from clic.errors import DataError
-from clic.evaluation.encode.image_refs import ImageRef
-from clic.evaluation.tables.cases import Grids, Interner
+from clic.evaluation.encode.image_sources import ImageSource
+from clic.evaluation.tables.grids import Grids
+from clic.evaluation.tables.table import Interner
 from clic.io.http_connection import refuse_pointer
 
 
@@ -81,7 +82,7 @@ class GridBuilder:
         self._categories = {name: index for index, name in enumerate(categories)}
         self._rows: list[tuple[int, list[int], list[int]]] = []
 
-    def add(self, category: str, images: Sequence[ImageRef], captions: Sequence[str]) -> None:
+    def add(self, category: str, images: Sequence[ImageSource], captions: Sequence[str]) -> None:
         """Add a row; the first image and the first caption belong together."""
         number = self._categories.setdefault(category, len(self._categories))
         own = [self._images.add(image) for image in images]

@@ -8,9 +8,15 @@ from typing import Any
 import numpy as np
 
 from clic.errors import DataError
+from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
+from clic.evaluation.benchmarks.caption_retrieval import COCO_2017
 from clic.evaluation.benchmarks.reading import read_json, text_field
-from clic.evaluation.encode.image_refs import image_file
-from clic.evaluation.tables.cases import Interner, Triplets
+from clic.evaluation.encode.image_sources import image_file
+from clic.evaluation.files.file_sources import (
+    github,
+)
+from clic.evaluation.tables.table import Interner
+from clic.evaluation.tables.triplets import Triplets
 
 IMAGES = "coco/val2017"
 PLUS_CATEGORIES = ("replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
@@ -81,3 +87,34 @@ def load_sugarcrepe_pp(data_root: Path) -> Triplets:
 def load_sugarcrepe(data_root: Path) -> Triplets:
     """Return SugarCrepe: one true caption and a false one for each row."""
     return _load(data_root, "sugarcrepe", CATEGORIES, two=False)
+
+
+TRIPLET_RULE = "ITT: the image prefers both true captions; TOT: the captions alone"
+
+SUGARCREPE_PP = Benchmark(
+    name="sugarcrepe++",
+    title="SugarCrepe++",
+    about="two true captions, a false one",
+    load=of_files(load_sugarcrepe_pp),
+    citation="Dumpala et al. 2024, arXiv 2406.11171",
+    licence="CC BY 4.0",
+    rule=TRIPLET_RULE,
+    annotations=github("Sri-Harsha/scpp", PLUS_CATEGORIES, "sugarcrepe_pp"),
+    images=(COCO_2017,),
+    rows=4757,
+    text_metrics=True,
+)
+
+SUGARCREPE = Benchmark(
+    name="sugarcrepe",
+    title="SugarCrepe",
+    about="a true caption, a false one",
+    load=of_files(load_sugarcrepe),
+    citation="Hsieh et al. 2023, arXiv 2306.14610",
+    licence="MIT",
+    rule="the true caption beats the false one",
+    annotations=github("RAIVNLab/sugar-crepe", CATEGORIES, "sugarcrepe"),
+    images=(COCO_2017,),
+    rows=7511,
+    differs="`mean` is over the seven categories; some papers average rows, or the three kinds",
+)

@@ -6,9 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from clic.errors import DataError
+from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
+from clic.evaluation.benchmarks.caption_retrieval import COCO_2014, COCO_2014_TRAIN, COCO_2017
 from clic.evaluation.benchmarks.reading import GridBuilder, read_json, text_field
-from clic.evaluation.encode.image_refs import image_file
-from clic.evaluation.tables.cases import Grids
+from clic.evaluation.encode.image_sources import image_file
+from clic.evaluation.files.file_sources import (
+    Archive,
+    github,
+)
+from clic.evaluation.tables.grids import Grids
 
 FOLDER = "valse"
 PIECES = (
@@ -32,7 +38,7 @@ FOLDERS = {
     "coco_2017": "coco/val2017",
 }
 """Where the images of each of the files' `dataset` lie, those of COCO 2014 apart."""
-COCO_2014 = ("train2014", "val2014")
+COCO_2014_SPLITS = ("train2014", "val2014")
 """Splits whose images bear their name; VisDial's training images are some of them."""
 LEAST_VOTES = 2
 """Of three annotators, those who took the caption and not the foil."""
@@ -76,7 +82,48 @@ def _image(data_root: Path, row: dict[str, Any], path: Path, key: str) -> Path:
         raise DataError(f"{path}: row {key} is of {dataset!r} (known: {', '.join(FOLDERS)})")
     name = text_field(row, "image_file", path, key)
     folder = FOLDERS[dataset]
-    for split in COCO_2014:
+    for split in COCO_2014_SPLITS:
         if name.startswith(f"COCO_{split}_"):
             folder = f"coco/{split}"
     return image_file(data_root / folder, name, path)
+
+
+def _archive(url: str, dataset: str, top: str) -> Archive:
+    folder = FOLDERS[dataset]
+    return Archive(
+        url,
+        name=f"{folder}.zip",
+        into=FOLDER,
+        gives=folder,
+        rename=(top, folder.removeprefix(f"{FOLDER}/")),
+    )
+
+
+_IMAGES = (
+    _archive("http://vision.stanford.edu/yukezhu/visual7w_images.zip", "visual7w", "images"),
+    _archive(
+        "https://swig-data-weights.s3.us-east-2.amazonaws.com/images_512.zip", "SWiG", "images_512"
+    ),
+    _archive(
+        "https://www.dropbox.com/s/twmtutniktom7tu/VisualDialog_val2018.zip?dl=1",
+        "VisDial_v1.0",
+        "VisualDialog_val2018",
+    ),
+    COCO_2014_TRAIN,
+    COCO_2014,
+    COCO_2017,
+)
+
+VALSE = Benchmark(
+    name="valse",
+    title="VALSE",
+    about="captions and foils of six phenomena",
+    load=of_files(load_valse),
+    citation="Parcalabescu et al. 2022, arXiv 2112.07566",
+    licence="MIT; images of their sources",
+    rule="the caption beats the foil (the paper's pairwise accuracy)",
+    annotations=github("Heidelberg-NLP/VALSE", PIECES, FOLDER),
+    images=_IMAGES,
+    differs="only rows that two of three annotators confirmed, as the authors ask; some "
+    "public code scores all rows",
+)

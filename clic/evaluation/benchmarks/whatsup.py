@@ -6,9 +6,16 @@ from collections import defaultdict
 from pathlib import Path, PurePosixPath
 
 from clic.errors import DataError
+from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
+from clic.evaluation.benchmarks.caption_retrieval import COCO_2017
 from clic.evaluation.benchmarks.reading import GridBuilder, read_list, text_field, texts_of
-from clic.evaluation.encode.image_refs import image_file
-from clic.evaluation.tables.cases import Grids
+from clic.evaluation.encode.image_sources import image_file
+from clic.evaluation.files.file_sources import (
+    Archive,
+    File,
+    drive,
+)
+from clic.evaluation.tables.grids import Grids
 
 FOLDER = "whatsup"
 CONTROLLED = {
@@ -82,3 +89,62 @@ def _direction(preposition: str, path: Path, number: int) -> str:
         if preposition in both:
             return both[0]
     raise DataError(f"{path}: row {number} has the preposition {preposition!r}, which is not known")
+
+
+_FILES = {
+    "controlled_images_dataset.json": (
+        "1ap8mmmpQjLIjPGuplkpBgc1hoEHCj4hm",
+        "sha256:77ee94ae35552ed643ecd47f700daa178e10051458baae99d5c4c5d5922590d3",
+    ),
+    "controlled_clevr_dataset.json": (
+        "1unNNosLbdy9NDjgj4l8fsQP3WiAAGA6z",
+        "sha256:2c0df1ab59d13d71442752b4b3c7353114d712a785b0850ec22e11c2b0c474c9",
+    ),
+    "coco_qa_one_obj.json": ("1RsMdpE9mmwnK4zzMPpC1-wTU_hNis-dq", None),
+    "coco_qa_two_obj.json": ("1TCEoM0mgFmz8T4cF7PQ3XJmO6JjtiQ-s", None),
+    "vg_qa_one_obj.json": ("1ARMRzRdohs9QTr1gpIfzyUzvW20wYp_p", None),
+    "vg_qa_two_obj.json": ("1sjVG5O3QMY8s118k7kQM8zzDZH12i_95", None),
+}
+
+
+def _images(name: str, identifier: str, checksum: str | None) -> Archive:
+    folder = FOLDER
+    return Archive(
+        drive(identifier),
+        name=f"{folder}/{name}.tar.gz",
+        into=folder,
+        gives=f"{folder}/{name}",
+        checksum=checksum,
+    )
+
+
+_IMAGES = (
+    _images(
+        "controlled_images",
+        "19KGYVQjrV3syb00GgcavB2nZTW5NXX0H",
+        "sha256:4fc005e7ab1e2ac5e5836d2456dd9ae930239c44953b0b2d3e9523f6ad5b1a69",
+    ),
+    _images(
+        "controlled_clevr",
+        "13jdBpg8t3NqW3jrL6FK8HO93vwsUjDxG",
+        "sha256:df8b23af7dc73c4bf98937777b7a5d85aab42598eace82fa7adad5802df2c493",
+    ),
+    _images("vg_images", "1idW7Buoz7fQm4-670n-oERw9U-2JLJvE", None),
+    COCO_2017,
+)
+
+WHATSUP = Benchmark(
+    name="whatsup",
+    title="What's Up",
+    about="spatial prepositions, four options or two",
+    load=of_files(load_whatsup),
+    citation="Kamath et al. 2023, arXiv 2310.19785",
+    licence="MIT",
+    rule="the right option beats every other one; pairs and sets: all of their rows do",
+    annotations=tuple(
+        File(drive(identifier), f"{FOLDER}/{name}", checksum)
+        for name, (identifier, checksum) in _FILES.items()
+    ),
+    images=_IMAGES,
+    rows=4958,
+)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 
 from clic import shapes
-from clic.evaluation.tables.cases import (
-    Classification,
-    ClassificationTask,
-    Interner,
-    Retrieval,
-    Triplets,
-)
+from clic.evaluation.benchmarks import caption_retrieval, sugarcrepe, zero_shot
+from clic.evaluation.benchmarks.benchmark import VALIDATION, Benchmark
+from clic.evaluation.tables.classification import Classification, ClassificationTask
+from clic.evaluation.tables.retrieval import Retrieval
+from clic.evaluation.tables.table import BenchmarkTable, Interner
+from clic.evaluation.tables.triplets import Triplets
 
 
 def load_triplets(split: str, seed: int) -> Triplets:
@@ -78,3 +80,66 @@ def load_zero_shot(split: str, seed: int) -> Classification:
         for name, task in world.items()
     }
     return Classification(images=tuple(images), texts=tuple(texts.items), tasks=tasks)
+
+
+def _made(
+    name: str,
+    title: str,
+    about: str,
+    rule: str,
+    load: Callable[[str, int], BenchmarkTable],
+    text_metrics: bool = False,
+) -> Benchmark:
+    """Return a benchmark of the world, which needs no files."""
+    made = Benchmark(
+        name=name,
+        title=title,
+        about=about,
+        load=lambda data_root, split, seed: load(split, seed),
+        citation="made by clic.shapes",
+        licence="MIT",
+        rule=rule,
+        text_metrics=text_metrics,
+    )
+    validation = replace(
+        made,
+        name=f"{name}{VALIDATION}",
+        title=f"{title}, validation",
+        load=lambda data_root, split, seed: load("validation", seed),
+        split="validation",
+    )
+    return replace(made, validation=validation)
+
+
+SHAPES = (
+    _made(
+        "shapes++",
+        "Shapes++",
+        "two true captions, a false one",
+        sugarcrepe.TRIPLET_RULE,
+        load_triplets,
+        text_metrics=True,
+    ),
+    _made(
+        "shapes-relations",
+        "Shapes relations",
+        "by phrase, form of sentence and position",
+        sugarcrepe.TRIPLET_RULE,
+        load_relations,
+        text_metrics=True,
+    ),
+    _made(
+        "shapes-retrieval",
+        "Shapes retrieval",
+        "500 scenes of distinct attributes",
+        caption_retrieval.RECALL,
+        load_retrieval,
+    ),
+    _made(
+        "shapes-zero-shot",
+        "Shapes zero-shot",
+        "shape, colour and pair of one thing",
+        zero_shot.RULE,
+        load_zero_shot,
+    ),
+)

@@ -1,5 +1,5 @@
-"""Every distinct image and text goes through the model once, over benchmarks, ranks and runs.
+"""Encodes every distinct image and text once, across benchmarks, ranks and runs.
 
-In: a plan's tables and a model. Out: features for each table. Read `encoding`, then `image_refs`
-(images that are opened late), `rank_share` and `feature_cache`.
+In: a plan's tables and a model. Out: features for each table. Read `encoding`, then `image_sources`
+(images are opened only when they are encoded), `distributed_encoding` and `feature_cache`.
 """

@@ -1,7 +1,4 @@
-"""Each distinct image and each distinct text of all benchmarks goes through the model once.
-
-A plan's images and texts, each encoded once, given back to the tables that they belong to.
-"""
+"""Encodes a plan: each distinct image and text of its benchmarks goes through the model once."""
 
 from __future__ import annotations
 
@@ -16,26 +13,25 @@ from PIL import Image
 from torch import Tensor
 
 from clic.errors import ClicError, DataError, ModelError
-from clic.evaluation.encode.feature_cache import FeatureCache, image_bytes, text_bytes
-from clic.evaluation.encode.image_refs import ImageRef, image_path, image_pixels
-from clic.evaluation.encode.rank_share import Encoded, RankPart, Share
+from clic.evaluation.encode.distributed_encoding import Encoded, EncodedBatch, EncodingOptions
+from clic.evaluation.encode.feature_cache import image_bytes, text_bytes
+from clic.evaluation.encode.image_sources import ImageSource, image_path, image_pixels
 from clic.evaluation.evaluation_plan import EvaluationPlan
-from clic.evaluation.tables import scoring
-from clic.evaluation.tables.cases import Interner, Table, used_images
+from clic.evaluation.tables.table import BenchmarkTable, Interner, TableFeatures
 
-# Rows whose norm is this near to 1 stay as they are, bit for bit.
+# Rows whose norm is this close to 1 stay as they are, bit for bit.
 UNIT_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
 class Unique:
-    """The distinct items of several tables, and where each table's items are among them.
+    """The distinct items of several tables, and the position of each table's items among them.
 
     Attributes:
         items: The U distinct texts or images.
         positions: For each table int64 [its items], index into `items`.
         sizes: For texts their lengths.
-        ids: For texts the token ids that the model sees of them, where it tells.
+        ids: For texts the token ids that the model sees, if it has a `text_key`.
     """
 
     items: list[Any]
@@ -44,7 +40,7 @@ class Unique:
     ids: list[tuple[int, ...]] | None = None
 
 
-def unique_images(tables: Sequence[Table]) -> Unique:
+def unique_images(tables: Sequence[BenchmarkTable]) -> Unique:
     """Return the union of the tables' images; the same file or the same pixels are one image."""
     union = Interner()
     positions = [union.add_all(table.images) for table in tables]
@@ -52,13 +48,13 @@ def unique_images(tables: Sequence[Table]) -> Unique:
 
 
 def unique_texts(
-    tables: Sequence[Table], key: Callable[[str], Sequence[int]] | None = None
+    tables: Sequence[BenchmarkTable], key: Callable[[str], Sequence[int]] | None = None
 ) -> Unique:
     """Return the union of the tables' texts.
 
     Args:
         tables: The benchmarks' tables.
-        key: The token ids that the model sees of a text; None where only the string is known.
+        key: The token ids that the model sees of a text; None if only the string is known.
             Texts of equal ids must share one row, because encoding them twice can differ in the
             last bit and so break a tie.
     """
@@ -99,56 +95,56 @@ def checked_features(output: Any, count: int, method: str) -> Tensor:
     return torch.where(unit, features, features / norm)
 
 
-def encode_texts(model: Any, texts: Unique, share: Share) -> Encoded:
+def encode_texts(model: Any, texts: Unique, options: EncodingOptions) -> Encoded:
     """Encode distinct texts, passed on exactly as they are.
 
-    Texts of like length, or those that begin alike where the model has `texts_at_once`, are handed
-    over together: less is padded, or computed twice.
+    Texts of similar length share a batch, which saves padding; if the model has `texts_at_once`,
+    texts that begin alike do, which saves computing their beginnings twice.
 
     Args:
-        model: Has `encode_text`; `texts_at_once` where it makes batches itself.
+        model: Has `encode_text`; `texts_at_once` if it forms batches itself.
         texts: Distinct texts.
-        share: What of them is to be encoded here, and how.
+        options: How to encode them.
     """
     at_once = int(getattr(model, "texts_at_once", 0))
     rank: Sequence[Any] = texts.ids if at_once and texts.ids is not None else texts.sizes
     order = np.array(sorted(range(len(texts.items)), key=lambda i: (rank[i], i)), dtype=np.int64)
 
-    def encode(batches: Sequence[np.ndarray]) -> Iterator[RankPart]:
+    def encode(batches: Sequence[np.ndarray]) -> Iterator[EncodedBatch]:
         for batch in batches:
             output = model.encode_text([texts.items[i] for i in batch])
-            yield RankPart(batch, checked_features(output, len(batch), "encode_text"))
+            yield EncodedBatch(batch, checked_features(output, len(batch), "encode_text"))
 
     def key(index: int) -> bytes | None:
         return None if texts.ids is None else text_bytes(texts.ids[index])
 
-    return share.complete(order, encode, key, max(share.batch_size, at_once))
+    tower = getattr(model, "text_tower_key", None)
+    return options.encode_all("texts", tower, order, encode, key, max(options.batch_size, at_once))
 
 
 def encode_images(
-    model: Any, refs: Sequence[ImageRef], share: Share, workers: int, allow_broken: bool
+    model: Any, images: Sequence[ImageSource], options: EncodingOptions, allow_broken: bool
 ) -> Encoded:
     """Encode distinct images.
 
-    Threads decode (PIL's decoders and filters let other threads run), one batch ahead of the model;
-    where the model has `prepare_image`, they also resize.
+    Threads decode one batch ahead of the model (PIL's decoders and filters release the GIL); if
+    the model has `prepare_image`, they also resize.
 
     Args:
         model: Has `encode_image`, which is given PIL images (RGB); or `prepare_image` and
             `encode_prepared`.
-        refs: Distinct images.
-        share: What of them is to be encoded here, and how.
-        workers: Decoding threads.
+        images: Distinct images.
+        options: How to encode them.
         allow_broken: Give a broken image a row of zeros instead of failing.
 
     Raises:
-        DataError: An image cannot be decoded, and `allow_broken` is off; or none can.
+        DataError: An image cannot be decoded and `allow_broken` is off, or none can be decoded.
     """
     prepare = getattr(model, "prepare_image", None) if hasattr(model, "encode_prepared") else None
     encode_all = model.encode_image if prepare is None else model.encode_prepared
 
-    def encode(batches: Sequence[np.ndarray]) -> Iterator[RankPart]:
-        for batch, items in _decoded(refs, batches, workers, prepare):
+    def encode(batches: Sequence[np.ndarray]) -> Iterator[EncodedBatch]:
+        for batch, items in _decoded(images, batches, options.workers, prepare):
             bad = {int(i): item for i, item in zip(batch, items, strict=True) if _is_bad(item)}
             if bad and not allow_broken:
                 reason = next(iter(bad.values()))
@@ -158,28 +154,31 @@ def encode_images(
             features = None
             if good:
                 features = checked_features(encode_all(good), len(good), "encode_image")
-            yield RankPart(rows, features, bad)
+            yield EncodedBatch(rows, features, bad)
 
-    done = share.complete(
-        np.arange(len(refs)), encode, lambda i: image_bytes(refs[i]), share.batch_size
+    tower, order = getattr(model, "image_tower_key", None), np.arange(len(images))
+    done = options.encode_all(
+        "images", tower, order, encode, lambda i: image_bytes(images[i]), options.batch_size
     )
-    if len(done.broken) == len(refs):
-        raise DataError(f"none of the {len(refs)} images can be read; first: {done.broken.get(0)}")
+    if len(done.broken) == len(images):
+        reason = done.broken.get(0)
+        raise DataError(f"none of the {len(images)} images can be read; first: {reason}")
     return done
 
 
 def _is_bad(item: Any) -> bool:
+    """Return whether `_decode` returned a reason instead of an image."""
     return isinstance(item, str)
 
 
-def _decode(ref: ImageRef, prepare: Callable[[np.ndarray], Any] | None) -> Any:
-    """Return what the model takes of an image, or a string that says what is wrong with it.
+def _decode(image: ImageSource, prepare: Callable[[np.ndarray], Any] | None) -> Any:
+    """Return an image as the model takes it, or the reason why it cannot be decoded.
 
-    A PIL image, where the model prepares nothing, knows its file's name.
+    If the model prepares nothing, this is a PIL image that knows the name of its file.
     """
-    path = image_path(ref)
+    path = image_path(image)
     try:
-        pixels = image_pixels(ref)
+        pixels = image_pixels(image)
         if prepare is not None:
             return prepare(pixels)
     except (OSError, ValueError, SyntaxError, ClicError) as error:
@@ -192,7 +191,7 @@ def _decode(ref: ImageRef, prepare: Callable[[np.ndarray], Any] | None) -> Any:
 
 
 def _decoded(
-    refs: Sequence[ImageRef],
+    images: Sequence[ImageSource],
     batches: Sequence[np.ndarray],
     workers: int,
     prepare: Callable[[np.ndarray], Any] | None,
@@ -202,85 +201,71 @@ def _decoded(
         ahead: list[Future[Any]] = []
         try:
             for number, batch in enumerate(batches):
-                waiting = [pool.submit(_decode, refs[i], prepare) for i in batch]
+                waiting = [pool.submit(_decode, images[i], prepare) for i in batch]
                 if number:
                     yield batches[number - 1], [future.result() for future in ahead]
                 ahead = waiting
             if ahead:
                 yield batches[-1], [future.result() for future in ahead]
         finally:
-            pool.shutdown(cancel_futures=True)  # after a failure, nobody waits for the rest
+            pool.shutdown(cancel_futures=True)  # after a failure the rest is not needed
 
 
 Broken = dict[int, str]
 
 
 @dataclass(frozen=True)
-class Work:
-    """How to encode; see `runner.evaluate`."""
-
-    batch_size: int
-    workers: int
-    progress: bool
-    cache: FeatureCache | None
-    all_ranks: bool
-
-    def share(self, title: str, tower: Any) -> Share:
-        """Return this rank's share of the images or of the texts."""
-        return Share(title, self.batch_size, self.progress, self.all_ranks, self.cache, tower)
-
-
-@dataclass(frozen=True)
 class EncodedPlan:
-    """What a model makes of a plan.
+    """One model's features of a plan.
 
     Attributes:
-        features: Each table's.
+        features: One for each table.
         broken: For each table its broken images (index in the table -> reason).
         stages: For `images` and `texts` how many there were, how many were read from the cache,
             and seconds.
     """
 
-    features: list[scoring.TableFeatures] = field(default_factory=list)
+    features: list[TableFeatures] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def encode_plan(model: Any, plan: EvaluationPlan, work: Work) -> EncodedPlan:
+def encode_plan(model: Any, plan: EvaluationPlan, options: EncodingOptions) -> EncodedPlan:
     """Encode a plan's texts, and its images unless the plan leaves them out."""
     tables = [item.table for item in plan.prepared]
     if not tables:
         return EncodedPlan()
     texts = unique_texts(tables, getattr(model, "text_key", None))
-    share = work.share("texts", getattr(model, "text_tower_key", None))
-    text = encode_texts(model, texts, share)
-    own_text = [text.features[torch.from_numpy(position)] for position in texts.positions]
+    text = encode_texts(model, texts, options)
+    own_texts = [text.features[torch.from_numpy(position)] for position in texts.positions]
     stages = {"texts": _stage(len(texts.items), text)}
     if not plan.with_images:
-        features = [scoring.TableFeatures(None, own) for own in own_text]
+        features = [TableFeatures(None, own) for own in own_texts]
         return EncodedPlan(features, [{} for _ in tables], stages)
-    found, stages["images"] = _images(model, plan, work)
+    found, stages["images"] = _images(model, plan, options)
     for image, _ in found:
         if image.shape[1] != text.features.shape[1]:
             raise ModelError(
                 f"the image features are {image.shape[1]} wide and the text features "
-                f"{text.features.shape[1]}; they must be of one space"
+                f"{text.features.shape[1]}; both must lie in one space"
             )
-    features = [
-        scoring.TableFeatures(image, own) for (image, _), own in zip(found, own_text, strict=True)
-    ]
+    features = [TableFeatures(image, own) for (image, _), own in zip(found, own_texts, strict=True)]
     return EncodedPlan(features, [broken for _, broken in found], stages)
 
 
+TableImages = list[tuple[Tensor, Broken]]
+"""For each table its image features [I, D], zero where no row uses them, and its broken images."""
+
+
 def _images(
-    model: Any, plan: EvaluationPlan, work: Work
-) -> tuple[list[tuple[Tensor, Broken]], dict[str, float]]:
-    """Return each table's image features and broken images; those of the last equal tower again."""
+    model: Any, plan: EvaluationPlan, options: EncodingOptions
+) -> tuple[TableImages, dict[str, float]]:
+    """Return each table's images, those of the last model if its image tower is the same."""
     key = getattr(model, "image_key", None)
     if key is not None and key in plan.seen:
         found, count = plan.seen[key]
         return found, {"items": count, "cached": count, "seconds": 0.0}
-    found, stage = _encode_images(model, plan, work)
+    found, stage = _encode_images(model, plan, options)
     plan.seen.clear()  # one tower's features at a time, so that memory does not grow
     if key is not None:
         plan.seen[key] = (found, stage["items"])
@@ -288,22 +273,16 @@ def _images(
 
 
 def _encode_images(
-    model: Any, plan: EvaluationPlan, work: Work
-) -> tuple[list[tuple[Tensor, Broken]], dict[str, float]]:
-    """Return each table's image features and broken images; lost images have rows of zeros."""
+    model: Any, plan: EvaluationPlan, options: EncodingOptions
+) -> tuple[TableImages, dict[str, float]]:
     tables = [item.table for item in plan.prepared]
     union = unique_images(tables)
     used = np.zeros(len(union.items), dtype=bool)
     for table, position in zip(tables, union.positions, strict=True):
-        used[position[used_images(table)]] = True
+        used[position[table.used_images()]] = True
     wanted = np.flatnonzero(used)
-    encoded = encode_images(
-        model,
-        [union.items[i] for i in wanted],
-        work.share("images", getattr(model, "image_tower_key", None)),
-        work.workers,
-        bool(plan.settings.get("allow_missing")),
-    )
+    allow_broken = bool(plan.settings.get("allow_missing"))
+    encoded = encode_images(model, [union.items[i] for i in wanted], options, allow_broken)
     image = encoded.features.new_zeros(len(union.items), encoded.features.shape[1])
     image[torch.from_numpy(wanted)] = encoded.features
     reasons = {int(wanted[i]): reason for i, reason in encoded.broken.items()}

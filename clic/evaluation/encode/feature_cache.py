@@ -1,10 +1,9 @@
-"""Features kept on disk, so that no tower encodes the same image or text twice.
+"""A cache of features on disk, so that no tower encodes the same image or text twice.
 
-One folder holds blocks: safetensors files that never change, each with one tower's features of some
-items. A block's name is made of its tower, the hash of its keys and the hash of its features, so
-one that does not hold what it was written with is noticed. Blocks are written under another name
-and then renamed: processes need no lock (nor a file system with locks), and a kill leaves no half
-block.
+One folder holds blocks: immutable safetensors files, each with one tower's features of some items.
+A block's name contains its tower, the hash of its keys and the hash of its features, which reveals
+a corrupt block. Blocks are written under a temporary name and then renamed: processes need no lock
+(nor a file system with locks), and a killed process leaves no partial block.
 """
 
 from __future__ import annotations
@@ -26,13 +25,14 @@ from torch import Tensor
 
 from clic.config.eval_settings import EvalConfig, PatchConfig
 from clic.errors import ConfigError
-from clic.evaluation.encode.image_refs import ImageRef, image_key, image_part, image_path
+from clic.evaluation.encode.image_sources import ImageSource, image_key, image_part, image_path
 from clic.io.files import write_whole
 
 KEY_BYTES = 16
-BLOCK_ROWS = 1024  # so many rows, or what has come in so many seconds, make a block
-BLOCK_SECONDS = 20.0
-STALE_SECONDS = 3600.0  # age of a part file that nobody writes to any more
+BLOCK_ROWS = 1024  # a block is written when it has this many rows,
+
+BLOCK_SECONDS = 20.0  # or after this time
+STALE_SECONDS = 3600.0  # age of a temporary file that no process writes any more
 ENDING = ".safetensors"
 PART = ".part"
 
@@ -42,10 +42,10 @@ def default_folder() -> Path:
     return Path(os.environ.get("CLIC_CACHE") or "~/.cache/clic").expanduser() / "features"
 
 
-def image_bytes(ref: ImageRef) -> bytes | None:
-    """Return what an image is known by: its file's path, size and time, and part; or its pixels.
+def image_bytes(ref: ImageSource) -> bytes | None:
+    """Return an image's key: the path, size and time of its file and the part; or its pixels.
 
-    None where the file is not there.
+    None if the file does not exist.
     """
     path = image_path(ref)
     if path is None:
@@ -59,19 +59,19 @@ def image_bytes(ref: ImageRef) -> bytes | None:
 
 
 def text_bytes(ids: Sequence[int]) -> bytes:
-    """Return what a text is known by: its token ids."""
+    """Return a text's key, which is made of its token ids."""
     return _hash(np.asarray(ids, dtype=np.int64).tobytes())
 
 
 class FeatureCache:
-    """A folder of features, up to a size; the blocks that were used least recently go first.
+    """A folder of features of limited size; the least recently used blocks are removed first.
 
     Args:
-        folder: Where, default `default_folder()`.
+        folder: The folder, by default `default_folder()`.
         limit_gb: Size in units of 10^9 bytes.
 
     Raises:
-        ConfigError: The folder cannot be made or written to, or the limit is not above 0.
+        ConfigError: The folder cannot be created or written to, or the limit is not above 0.
     """
 
     def __init__(self, folder: str | Path | None = None, limit_gb: float = 10.0) -> None:
@@ -90,9 +90,9 @@ class FeatureCache:
 
     @classmethod
     def of(cls, settings: EvalConfig | PatchConfig) -> FeatureCache | None:
-        """Return the cache that a command's settings ask for, None for none.
+        """Return the cache that a command's settings ask for, None for no cache.
 
-        A default folder that cannot be written to costs the cache, which a warning says.
+        If the default folder cannot be written to, a warning says so and there is no cache.
         """
         if not settings.cache:
             return None
@@ -105,11 +105,11 @@ class FeatureCache:
             return None
 
     def tower(self, key: Hashable) -> TowerCache:
-        """Return the part that belongs to a tower; all that its features depend on is in `key`."""
+        """Return one tower's part; `key` holds everything that the tower's features depend on."""
         return TowerCache(self, _hash(repr(key).encode()).hex())
 
     def evict(self) -> None:
-        """Remove the blocks that were used least recently, until the rest is within the limit."""
+        """Remove the least recently used blocks until the rest is within the limit."""
         blocks = []
         for path, status in self._files():
             if path.suffix == ENDING:
@@ -121,8 +121,8 @@ class FeatureCache:
         for _, size, path in sorted(blocks):
             if total <= self.limit:
                 break
-            with suppress(PermissionError):  # another user's
-                path.unlink(missing_ok=True)  # a process that is reading it has it open
+            with suppress(PermissionError):  # another user's file
+                path.unlink(missing_ok=True)  # a process that is reading the file has it open
                 total -= size
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
@@ -134,9 +134,9 @@ class FeatureCache:
 
 
 class TowerCache:
-    """One tower's features: read at the beginning, added to in blocks. A context manager.
+    """One tower's features, read at the beginning and written in blocks. A context manager.
 
-    A disk that refuses costs the cache and not the features; a warning says so.
+    If the disk cannot be written to, a warning says so and the evaluation goes on without it.
     """
 
     def __init__(self, cache: FeatureCache, tower: str) -> None:
@@ -148,10 +148,10 @@ class TowerCache:
         self._refused = False
 
     def read(self, keys: Sequence[bytes | None]) -> tuple[np.ndarray, Tensor]:
-        """Return what is kept of some items.
+        """Return the features of those items that are in the cache.
 
         Args:
-            keys: Of each item, see `image_bytes` and `text_bytes`; None is never found.
+            keys: One for each item, see `image_bytes` and `text_bytes`; None is never found.
 
         Returns:
             bool [N], which of them were found; and float32 [found, D], their features in order.
@@ -173,7 +173,7 @@ class TowerCache:
         return found, torch.from_numpy(np.concatenate(rows)[np.argsort(items)])
 
     def add(self, keys: Sequence[bytes | None], features: Tensor) -> None:
-        """Keep the features [N, D] of new items; they are written when a block is full."""
+        """Add the features [N, D] of new items, which are written when a block is full."""
         for key, row in zip(keys, features, strict=True):
             if key is not None:
                 self._keys.append(key)
@@ -182,7 +182,7 @@ class TowerCache:
             self.flush()
 
     def flush(self) -> None:
-        """Write what has been added, and make room for it."""
+        """Write the features that were added, and keep the cache within its limit."""
         keys, rows = self._keys, self._rows
         self._keys, self._rows, self._since = [], [], time.monotonic()
         if not keys or self._refused:
@@ -202,7 +202,7 @@ class TowerCache:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.flush()  # after a failure too: what was encoded is worth keeping
+        self.flush()  # after a failure too: the features so far are worth keeping
 
     def _write(self, keys: np.ndarray, features: np.ndarray) -> None:
         keys = keys.reshape(-1, KEY_BYTES)
@@ -210,7 +210,7 @@ class TowerCache:
         write_whole(self._cache.folder / name, save({"keys": keys, "features": features}))
 
     def _read_block(self, path: Path, wanted: dict[bytes, int]) -> tuple[list[int], np.ndarray]:
-        """Return the items that a block has, taken out of `wanted`, and their features."""
+        """Return the wanted items of a block, which leave `wanted`, and their features."""
         keys_hash, _, features_hash = path.stem.removeprefix(f"{self._tower}-").partition("-")
         nothing: tuple[list[int], np.ndarray] = ([], np.empty((0, 0), np.float32))
         try:
@@ -223,13 +223,13 @@ class TowerCache:
                     return nothing
                 features = block.get_tensor("features")
             if whole and _array_hash(features) == features_hash:
-                with suppress(OSError):  # it may be another user's, or the disk read-only
-                    os.utime(path)  # used now: among the last to go
+                with suppress(OSError):  # another user's file, or a read-only disk
+                    os.utime(path)  # marks the block as recently used
                 return [wanted.pop(key) for key in here], features[[rows[key] for key in here]]
             reason = "its content has changed"
         except FileNotFoundError:
             return nothing  # another process has just removed it
-        except OSError as error:  # which says nothing of what the block holds
+        except OSError as error:  # says nothing about the block's content
             warnings.warn(f"features in {path} cannot be read ({error})", stacklevel=2)
             return nothing
         except SafetensorError as error:

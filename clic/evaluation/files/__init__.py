@@ -1,5 +1,5 @@
-"""A benchmark's files: where they come from, fetched, checked and unpacked.
+"""Gets a benchmark's files: finds, downloads, checks and unpacks them.
 
-In: a benchmark and a data root. Out: files below the root, and a manifest of what was fetched.
+In: a benchmark and a data root. Out: files below the root, and a manifest of the downloads.
 Read `file_sources`, `fetching`, `unpacking`, `manifest`.
 """

@@ -1,6 +1,6 @@
-"""Getting a benchmark's files: downloaded, checked, unpacked, and never over what is there.
+"""Gets a benchmark's files: downloads, checks and unpacks them, and never overwrites any.
 
-A data root on disk: room for what is to come, and one process at a time.
+One process at a time works on a data root, and the disk must have room for each download.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from clic.errors import ClicError, ConfigError, DataError
 from clic.evaluation.benchmarks.benchmark import Benchmark
-from clic.evaluation.encode.image_refs import image_path
+from clic.evaluation.encode.image_sources import image_path
 from clic.evaluation.evaluation_plan import missing_images
 from clic.evaluation.files import manifest, unpacking
 from clic.evaluation.files.file_sources import (
@@ -38,9 +38,9 @@ from clic.io.locks import Lock, take_lock
 
 HUB = "https://huggingface.co"
 CONNECTIONS = 8
-"""Images of a list that are downloaded at the same time."""
+"""Images of a list that are downloaded in parallel."""
 UNPACKED = 2.1
-"""Room for an archive and what is in it, in sizes of the archive; images hardly shrink."""
+"""Room for an archive and its content, in sizes of the archive; images hardly compress."""
 LISTED = 10
 Say = Callable[[str], None]
 Progress = Callable[[str], Callable[[int, int | None], None]]
@@ -48,11 +48,11 @@ Progress = Callable[[str], Callable[[int, int | None], None]]
 
 @dataclass
 class Fetched:
-    """What came of a benchmark's sources.
+    """The result of fetching a benchmark.
 
     Attributes:
-        by_hand: Those that only a person can get.
-        lost: Images of lists that could not be had, with the reasons.
+        by_hand: Sources that only a person can get.
+        lost: Images of lists that could not be downloaded, with the reasons.
     """
 
     by_hand: list[ByHand] = field(default_factory=list)
@@ -66,18 +66,18 @@ def fetch(
     progress: Progress,
     mirror: str | None = None,
 ) -> Fetched:
-    """Get what a benchmark needs and is not there yet; annotations first, then images.
+    """Get the missing files of a benchmark: first annotations, then images.
 
     Args:
-        benchmark: What to get.
+        benchmark: The benchmark.
         data_root: Folder of the benchmarks' files.
         say: Called with a line for each source.
-        progress: Title -> callable that takes the bytes so far and in all.
-        mirror: Address that takes the place of every scheme and host, e.g. ``http://host:8000``.
+        progress: Title -> callable that takes the bytes so far and the total.
+        mirror: URL that replaces the scheme and host of every download, e.g. ``http://host:8000``.
 
     Raises:
         ConfigError: `mirror` has no effect, or a package is missing.
-        DataError: A file cannot be had, is another one than published, or the disk is too small.
+        DataError: A file cannot be downloaded or is not the published one, or the disk is full.
     """
     places = [data_root]
     for source in (*benchmark.annotations, *benchmark.images):
@@ -97,14 +97,14 @@ def _fetch(benchmark: Benchmark, data_root: Path, site: _Site) -> Fetched:
     lost = _missing_files(benchmark, data_root) if complete and benchmark.images else set()
     for source in benchmark.images:
         if isinstance(source, ImageList) and not complete:
-            continue  # its addresses stand in annotations that are not there
+            continue  # its URLs stand in annotations that are missing
         below = data_root / source.gives
         site.get(source, found, again=any(below in file.parents for file in lost))
     return found
 
 
 def _missing_files(benchmark: Benchmark, data_root: Path) -> set[Path]:
-    """Return the image files that the annotations name and that are not there."""
+    """Return the missing image files that the annotations name."""
     table = benchmark.load(data_root, "test", 0)
     lost = missing_images(table)
     files = (image_path(image) for image, gone in zip(table.images, lost, strict=True) if gone)
@@ -121,7 +121,7 @@ class _Site:
     mirror: str | None
 
     def get(self, source: Source, found: Fetched, again: bool = False) -> None:
-        """Get one source, unless it is there; `again` where images of it are missing."""
+        """Get one source unless it exists; `again` gets it even so, because images are missing."""
         there = present(source, self.root)
         if isinstance(source, ImageList):
             found.lost.update(self._images(source))
@@ -141,7 +141,7 @@ class _Site:
             self._file(source.url, source.path, source.checksum, source.size)
 
     def _file(self, url: str, path: str, checksum: str | None, size: int | None) -> Path:
-        """Download a file under another name, check it, and give it its own."""
+        """Download a file under a temporary name, check it, and rename it."""
         target = self.root / path
         known = manifest.recorded(self.root, path)
         check_room(size or 0, target)
@@ -168,7 +168,7 @@ class _Site:
         return target
 
     def _verify(self, source: File) -> None:
-        """Raise where a file that was fetched is not what it was then."""
+        """Raise if a file has changed since it was fetched."""
         manifest.verify(self.root, source.path, source.checksum)
 
     def _archive(self, source: Archive) -> None:
@@ -190,7 +190,7 @@ class _Site:
         self.say(f"{source.gives}: {count:,} new files")
 
     def _hub(self, source: HubFolder) -> None:
-        """Get the files that the hub lists; it tells their sizes and SHA-256."""
+        """Get the files that the hub lists with their sizes and SHA-256."""
         base = f"{HUB}/api/datasets/{source.repository}/tree/main/{quote(source.folder)}"
         with TemporaryDirectory() as folder:
             listing = download(self._address(base), Path(folder) / "tree.json")
@@ -209,7 +209,7 @@ class _Site:
                 self._file(url, name, checksum, size)
 
     def _images(self, source: ImageList) -> dict[str, str]:
-        """Download the images that are not there, some at a time; return what failed, and why."""
+        """Download the missing images in parallel; return those that failed, with the reasons."""
         urls = {p: u for p, u in source.urls(self.root).items() if not (self.root / p).exists()}
         (self.root / source.gives).mkdir(parents=True, exist_ok=True)
         if not urls:
@@ -233,7 +233,7 @@ class _Site:
         try:
             for done, _ in enumerate(pool.map(one, urls.items()), start=1):
                 advance(done, len(urls))
-        finally:  # Ctrl-C does not wait for those that have not begun
+        finally:  # Ctrl-C does not wait for downloads that have not begun
             pool.shutdown(cancel_futures=True)
         self.say(f"{source.gives}: {len(urls) - len(lost):,} new images, {len(lost):,} are gone")
         return lost
@@ -259,7 +259,7 @@ class _Site:
         self.say(f"{source.gives}: downloaded by torchvision")
 
     def _address(self, url: str) -> str:
-        """Return an address, on the mirror where there is one."""
+        """Return the URL, on the mirror if there is one."""
         if self.mirror is None:
             return url
         own, other = urlsplit(url), urlsplit(self.mirror)
@@ -268,7 +268,7 @@ class _Site:
 
 
 def _beside(data_root: Path, source: Torchvision) -> Path:
-    """Return where torchvision unpacks, as it takes a half-unpacked folder for a whole one."""
+    """Return a temporary folder, because torchvision takes a partial folder for a complete one."""
     return data_root / f".fetching-{Path(source.gives).parts[0]}"
 
 
@@ -286,26 +286,26 @@ def _hub_entries(listing: Path, url: str) -> list[tuple[str, int | None, str | N
 
 
 def told(found: Iterable[Fetched]) -> list[str]:
-    """Return a line for each image that could not be had, the first few of them."""
+    """Return a line for each of the first few images that could not be downloaded."""
     lost = {path: reason for one in found for path, reason in one.lost.items()}
-    lines = [f"not to be had: {path} ({reason})" for path, reason in list(lost.items())[:LISTED]]
+    lines = [f"not available: {path} ({reason})" for path, reason in list(lost.items())[:LISTED]]
     more = len(lost) - LISTED
     return [*lines, f"and {more:,} more"] if more > 0 else lines
 
 
 def steps(found: Sequence[Fetched], data_root: Path) -> list[str]:
-    """Return what only a person can do, each once."""
+    """Return the steps that only a person can do, each once."""
     sources = [source for one in found for source in one.by_hand]
     said = [f"{s.why}: {s.steps.format(data=shlex.quote(str(data_root)))}" for s in sources]
     return list(dict.fromkeys(said))
 
 
 SPARE = 1 << 28
-"""Bytes of the disk that stay free."""
+"""Bytes of the disk that must stay free."""
 
 
 def check_room(needed: int, place: Path) -> None:
-    """Raise `DataError` where a disk is too small for `needed` bytes more."""
+    """Raise `DataError` if a disk has no room for `needed` more bytes."""
     folder = place
     while not folder.exists():
         folder = folder.parent
@@ -319,23 +319,23 @@ def check_room(needed: int, place: Path) -> None:
 
 @contextmanager
 def no_empty_folders(places: Iterable[Path]) -> Iterator[None]:
-    """Remove the folders of these places that the block makes and puts nothing into."""
+    """Remove the folders of these places that the block creates and leaves empty."""
     above = {folder for place in places for folder in (place, *place.parents)}
     new = [folder for folder in above if not folder.exists()]
     try:
         yield
     finally:
         for folder in sorted(new, key=lambda f: len(f.parts), reverse=True):
-            with suppress(OSError):  # it is not there, holds something, or is a file
+            with suppress(OSError):  # it does not exist, is not empty, or is a file
                 folder.rmdir()
 
 
 @contextmanager
 def alone(data_root: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Let one process at a time put files below a data root; the others wait.
+    """Let one process at a time write below a data root; the others wait.
 
     Raises:
-        DataError: It is no folder and cannot be made one.
+        DataError: The folder cannot be created.
     """
     try:
         data_root.mkdir(parents=True, exist_ok=True)
@@ -350,4 +350,4 @@ def alone(data_root: Path, say: Callable[[str], None]) -> Iterator[None]:
             take_lock(handle, data_root, shared=False, wait=True)
         yield
     finally:
-        os.close(handle)  # which gives the lock back
+        os.close(handle)  # releases the lock

@@ -1,4 +1,4 @@
-"""Where a benchmark's files come from, and what of them is on this disk."""
+"""Where a benchmark's files come from, and which of them are on this disk."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class File:
 
     Attributes:
         url: http or https.
-        path: Where it lies below the data root.
-        checksum: ``sha256:...`` or ``md5:...`` where one is published, else None.
-        size: Bytes, where known.
+        path: Path below the data root.
+        checksum: ``sha256:...`` or ``md5:...`` if one is published, else None.
+        size: Bytes, if known.
     """
 
     url: str
@@ -26,7 +26,7 @@ class File:
 
     @property
     def gives(self) -> str:
-        """The path below the data root that is there afterwards."""
+        """The path below the data root that exists afterwards."""
         return self.path
 
 
@@ -36,11 +36,11 @@ class Archive:
 
     Attributes:
         url: http or https.
-        name: What the archive is called meanwhile, below the data root.
-        into: Folder that its members are put into, below the data root.
-        gives: Path below the data root that is there afterwards.
-        checksum: As of a `File`.
-        size: Bytes of the archive, where known.
+        name: Path of the archive below the data root until it is unpacked.
+        into: Folder below the data root that its members are put into.
+        gives: Path below the data root that exists afterwards.
+        checksum: As for a `File`.
+        size: Bytes of the archive, if known.
         only: Folder or file of the archive that is wanted; None for all of it.
         rename: New name of the archive's top folder, None to keep it.
     """
@@ -62,7 +62,7 @@ class HubFolder:
     Attributes:
         repository: ``owner/name``.
         folder: Folder in it.
-        pattern: Which of its files, as a shell pattern.
+        pattern: Shell pattern of the files to get.
         gives: Folder below the data root that they are put into.
     """
 
@@ -74,12 +74,12 @@ class HubFolder:
 
 @dataclass(frozen=True)
 class ImageList:
-    """Images that are downloaded one by one; some are gone from the web by now.
+    """Images that are downloaded one by one; some are no longer on the web.
 
     Attributes:
         gives: Folder of the images below the data root.
-        urls: Data root -> address of each image by its path below the data root; it reads the
-            annotations, which therefore come first.
+        urls: Data root -> URL of each image by its path below the data root. It reads the
+            annotations, which are therefore fetched first.
     """
 
     gives: str
@@ -91,8 +91,8 @@ class Torchvision:
     """A set that torchvision downloads and checks itself.
 
     Attributes:
-        gives: Folder below the data root that is there afterwards.
-        fetch: Data root -> None.
+        gives: Folder below the data root that exists afterwards.
+        fetch: Downloads the set below a data root.
     """
 
     gives: str
@@ -101,13 +101,13 @@ class Torchvision:
 
 @dataclass(frozen=True)
 class ByHand:
-    """What only a person can get, because it needs a sign-up or has no address any more.
+    """Files that only a person can get, because they need a sign-up or are no longer online.
 
     Attributes:
-        gives: Path below the data root that should be there afterwards.
-        why: Why, in a few words.
-        steps: What to do, with ``{data}`` for the data root; commands where there are any.
-        instead: Shell pattern below the data root of what serves as well, None for nothing.
+        gives: Path below the data root that should exist afterwards.
+        why: The reason, in a few words.
+        steps: Instructions, with ``{data}`` for the data root.
+        instead: Shell pattern below the data root of files that serve as well, or None.
     """
 
     gives: str
@@ -120,18 +120,18 @@ Source = File | Archive | HubFolder | ImageList | Torchvision | ByHand
 
 
 def present(source: Source, data_root: Path) -> bool:
-    """Return whether what a source gives is below the data root."""
+    """Return whether the files of a source are below the data root."""
     instead = source.instead if isinstance(source, ByHand) else None
     other = instead is not None and any(data_root.glob(instead))
     return other or (data_root / source.gives).exists()
 
 
 def how_to_get(missing: Mapping[str, Sequence[Source]], data_root: Path) -> list[str]:
-    """Return the command that gets what is missing, after the steps that only a person can do.
+    """Return how to get missing files: first the steps for a person, then the command.
 
     Args:
         missing: Sources by the benchmark that needs them.
-        data_root: Where their files should be.
+        data_root: Where their files belong.
     """
     data = shlex.quote(str(data_root))
     steps = [
@@ -154,3 +154,15 @@ def origin(source: Source) -> str:
     if isinstance(source, ImageList):
         return "the addresses that the annotations name"
     return "torchvision" if isinstance(source, Torchvision) else f"a person: {source.why}"
+
+
+def drive(identifier: str) -> str:
+    """Return the URL of a public file on Google Drive that skips the page for large files."""
+    host = "https://drive.usercontent.google.com"
+    return f"{host}/download?id={identifier}&export=download&confirm=t"
+
+
+def github(repository: str, names: tuple[str, ...], folder: str) -> tuple[File, ...]:
+    """Return the JSON files in `data/` of a GitHub repository."""
+    base = f"https://raw.githubusercontent.com/{repository}/main/data"
+    return tuple(File(f"{base}/{name}.json", f"{folder}/{name}.json") for name in names)

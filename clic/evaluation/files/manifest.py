@@ -1,4 +1,4 @@
-"""What was fetched, and that it still is what it was: a small file beside the files."""
+"""Records the checksum of each downloaded file, and verifies files that are already there."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ CHUNK = 1 << 20
 
 
 def recorded(data_root: Path, path: str) -> str | None:
-    """Return ``sha256:...`` of a file that was fetched before, None where it never was."""
+    """Return ``sha256:...`` of a file that was fetched before, None if it never was."""
     entry = _read(_place(data_root, path)).get(path)
     value = entry.get("sha256") if isinstance(entry, dict) else None
     return f"sha256:{value}" if isinstance(value, str) else None
 
 
 def record(data_root: Path, path: str, file: Path, url: str) -> str:
-    """Write down a file's size and SHA-256, and return the latter."""
+    """Record a file's size and SHA-256, and return the latter."""
     place = _place(data_root, path)
     digest = file_sha256(file)
     entry = {
@@ -38,10 +38,10 @@ def record(data_root: Path, path: str, file: Path, url: str) -> str:
 
 
 def verify(data_root: Path, path: str, checksum: str | None) -> None:
-    """Check a file that is there against its published checksum, else the one recorded.
+    """Check an existing file against its published checksum, else against the recorded one.
 
     Raises:
-        DataError: It is another file.
+        DataError: The file has another checksum.
     """
     expected = checksum or recorded(data_root, path)
     if expected is None:
@@ -58,7 +58,7 @@ def verify(data_root: Path, path: str, checksum: str | None) -> None:
 
 
 def check_md5(file: Path, expected: str, name: str) -> None:
-    """Raise `DataError` where a file's MD5 is another."""
+    """Raise `DataError` if a file has another MD5."""
     digest = hashlib.md5(usedforsecurity=False)
     with file.open("rb") as stream:
         while chunk := stream.read(CHUNK):

@@ -1,4 +1,4 @@
-"""Archives into folders: nothing leaves the folder, and nothing that is there is touched."""
+"""Unpacks archives without writing outside the folder or over files that exist."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from clic.errors import DataError
 from clic.evaluation.files import fetching
 
 GROWTH = 200
-"""Sizes of an archive that all in it may have together; images hardly grow, text some 30 times."""
+"""How many times its size an archive's content may have; images hardly grow, text some 30 times."""
 ALLOWED = 1 << 30
-"""Bytes that it may have in any case."""
+"""Bytes that the content of any archive may have."""
 
 
 class Member(NamedTuple):
@@ -38,18 +38,18 @@ def unpack(
 ) -> int:
     """Unpack a zip or tar file and return the number of new files.
 
-    All is unpacked into a folder beside first, so that a kill leaves no half-written file under
-    its name; files that are there already stay as they are.
+    Everything is unpacked into a temporary folder first, so that a killed process leaves no partial
+    file under its final name. Files that exist are not touched.
 
     Args:
         archive: The file.
         into: Folder that the members are put into.
-        only: File or folder of the archive that is wanted, None for all.
+        only: File or folder of the archive to unpack, None for all.
         rename: Old and new name of the archive's top folder.
 
     Raises:
-        DataError: The archive is broken, encrypted or larger inside than any benchmark's, the disk
-            is too small, or a member would leave the folder, or is a link.
+        DataError: The archive is broken, encrypted or implausibly large inside, the disk is full,
+            or a member is a link or would be written outside the folder.
     """
     into.mkdir(parents=True, exist_ok=True)
     total, most = 0, max(ALLOWED, GROWTH * archive.stat().st_size)
@@ -84,12 +84,12 @@ def unpack(
             ValueError,
         ) as error:
             if isinstance(error, OSError) and error.errno not in (None, errno.EEXIST, errno.EINVAL):
-                raise  # the disk
+                raise  # an error of the disk, not of the archive
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise DataError(
                 f"{archive} is no whole archive ({reason}); remove it and fetch it again"
             ) from error
-        except RuntimeError as error:  # encrypted, or compressed in a way that zipfile lacks
+        except RuntimeError as error:  # encrypted, or a compression that zipfile does not support
             raise DataError(
                 f"{archive} cannot be unpacked here ({error}); unpack it by hand into {into}"
             ) from error
@@ -97,11 +97,11 @@ def unpack(
 
 
 def _within(parts: tuple[str, ...], only: str | None) -> tuple[str, ...] | None:
-    """Return a member's parts where it is wanted, None where it is not."""
+    """Return a member's parts if it is wanted, else None."""
     if only is None:
         return parts
     wanted = PurePosixPath(only).parts
-    # Some archives have a folder around everything.
+    # Some archives wrap everything in a folder.
     for start in (0, 1):
         if parts[start : start + len(wanted)] == wanted:
             return parts[start:]
@@ -109,7 +109,7 @@ def _within(parts: tuple[str, ...], only: str | None) -> tuple[str, ...] | None:
 
 
 def _members(archive: Path) -> Iterator[Member]:
-    """Yield the regular files; anything else but folders is an error."""
+    """Yield the regular files; anything else, folders aside, is an error."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
             for info in opened.infolist():
@@ -138,7 +138,7 @@ def _content(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
 
 
 def _safe_parts(name: str, archive: Path) -> tuple[str, ...]:
-    """Return the parts of a member's name, which may not lead out of the folder."""
+    """Return the parts of a member's name, which must stay inside the folder."""
     path = PurePosixPath(name.replace("\\", "/"))
     parts = tuple(part for part in path.parts if part != ".")
     if path.is_absolute() or ".." in parts or not parts or ":" in parts[0]:
@@ -147,7 +147,7 @@ def _safe_parts(name: str, archive: Path) -> tuple[str, ...]:
 
 
 def _move(place: Path, into: Path) -> int:
-    """Move what was unpacked to where it belongs and is not there yet; return how many files."""
+    """Move unpacked files to their places unless they exist there; return the number moved."""
     moved = 0
     for entry in sorted(place.iterdir()):
         target = into / entry.name

@@ -1,6 +1,7 @@
-"""What came out of an evaluation, as tables, files, pages and comparisons.
+"""The results of an evaluation as tables, files, pages and comparisons.
 
 In: scored benchmarks. Out: terminal tables, JSON, CSV, Markdown, LaTeX and HTML. Read `report`,
-`score_lines`, then the writers (`terminal_tables`, `formats`, `html_page`, `output_files`), the
-comparisons (`comparison`, `paired_rows`, `saved_results`), `alpha_sweep` and `listing`.
+`paired_rows` and `comparison` (differences with intervals), `score_table` (what every output
+shows), then the outputs `terminal_tables`, `formats`, `html_page` with `page.html`, and
+`result_files`, which writes and reads them. `alpha_sweep` and `listing` stand alone.
 """

@@ -1,4 +1,4 @@
-"""An alpha sweep as tables and as a picture: what is won and lost on the way to the tuned model."""
+"""An alpha sweep as tables and as a figure: gains and losses between base and tuned model."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from clic.evaluation.report.score_lines import COUNTS, mean_names
+from clic.evaluation.report.score_table import COUNTS, mean_names
 from clic.evaluation.report.terminal_tables import new_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from rich.table import Table
 
-# Okabe and Ito's colours, which the colour-blind tell apart.
+# The palette of Okabe and Ito, which colour-blind readers can distinguish.
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "osD^vPX"
 DASHES = {"itt": "-", "tot": "--"}
-PANEL = (4.6, 4.2)
+SUBPLOT = (4.6, 4.2)  # inches
 PER_ROW = 3
-TOP = 104  # markers at 100 % need head room
+TOP = 104  # Markers at 100 % need headroom.
 
 
 class SweepLine(NamedTuple):
-    """One line of a panel: its measure as tables name it, its label, its values and its look."""
+    """One line of a plot: its name in tables, its label, its values and its style."""
 
     name: str
     label: str
@@ -37,9 +37,9 @@ class SweepLine(NamedTuple):
 def lines_of(forms: Sequence[dict[str, Any]], means: Sequence[str] = ()) -> list[SweepLine]:
     """Return a benchmark's lines from its numbers at each alpha.
 
-    Triplets: each macro mean's ITT (solid) and TOT (dashed). Other rows in categories: each metric
-    of the means, or of the last one where those would be too many. Retrieval: recall at 1, both
-    ways. Classification: every task.
+    Triplets have ITT (solid) and TOT (dashed) of each macro mean. Other rows in categories have
+    each metric of the means, or only of the last mean if those are too many. Retrieval has recall
+    at 1 in both directions, classification every task.
 
     Args:
         forms: The numbers, one for each alpha.
@@ -49,13 +49,12 @@ def lines_of(forms: Sequence[dict[str, Any]], means: Sequence[str] = ()) -> list
     means = [name for name in first if name in means]
     lines = []
     for index, name in enumerate(reversed(means)):
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
         for metric, dash in DASHES.items():
             if metric in first[name]:
                 values = [form[name][metric] for form in forms]
-                label = f"{name} {metric.upper()}"
-                measure = f"{metric.upper()} {name}"
-                lines.append(SweepLine(measure, label, values, colour, marker, dash))
+                upper = metric.upper()
+                label = f"{name} {upper}"
+                lines.append(_styled(index, index, f"{upper} {name}", label, values, dash))
     if lines:
         return lines
     if any(isinstance(entry, dict) for entry in first.values()):
@@ -63,16 +62,17 @@ def lines_of(forms: Sequence[dict[str, Any]], means: Sequence[str] = ()) -> list
     names = [name for name in first if name.endswith("@1")]
     names = names or [name for name in first if name not in COUNTS]
     return [
-        SweepLine(
-            name,
-            name.replace("_", " "),
-            [form[name] for form in forms],
-            COLOURS[1 + index % 6],
-            MARKERS[index % 7],
-            "-",
-        )
+        _styled(1 + index % 6, index, name, name.replace("_", " "), [form[name] for form in forms])
         for index, name in enumerate(names)
     ]
+
+
+def _styled(
+    colour: int, marker: int, name: str, label: str, values: list[float], dash: str = "-"
+) -> SweepLine:
+    """Return a line with the colour and the marker of these numbers."""
+    colours, markers = COLOURS[colour % len(COLOURS)], MARKERS[marker % len(MARKERS)]
+    return SweepLine(name, label, values, colours, markers, dash)
 
 
 def _lines_of_entries(forms: Sequence[dict[str, Any]], names: Sequence[str]) -> list[SweepLine]:
@@ -81,13 +81,12 @@ def _lines_of_entries(forms: Sequence[dict[str, Any]], names: Sequence[str]) -> 
     if len(pairs) > len(MARKERS):
         pairs = [(name, metric) for name, metric in pairs if name == names[-1]]
     return [
-        SweepLine(
+        _styled(
+            index,
+            index,
             f"{metric} {name}",
             f"{name} {metric}".replace("_", " "),
             [form[name][metric] for form in forms],
-            COLOURS[index % len(COLOURS)],
-            MARKERS[index % len(MARKERS)],
-            "-",
         )
         for index, (name, metric) in enumerate(pairs)
     ]
@@ -102,7 +101,7 @@ def _lines(results: Sequence[dict[str, Any]], name: str) -> list[SweepLine]:
 def tables(results: Sequence[dict[str, Any]]) -> list[Table]:
     """Return a rich table for each benchmark: a row for each alpha, a column for each line.
 
-    Triplets have the mean P1 too, which bounds ITT from above.
+    Triplets also have the mean P1, which bounds ITT from above.
     """
     made = []
     for name in results[0]["benchmarks"]:
@@ -112,7 +111,7 @@ def tables(results: Sequence[dict[str, Any]]) -> list[Table]:
             columns["P1 mean"] = [form["mean"]["p1"] for form in forms]
         table = new_table(name, "alpha")
         for measure in columns:
-            # On two lines, or the columns of SugarCrepe++ would not fit.
+            # On two lines, because the columns of SugarCrepe++ would not fit otherwise.
             table.add_column(measure.replace(" ", "\n"), justify="right")
         for index, result in enumerate(results):
             cells = (f"{values[index]:.1f}" for values in columns.values())
@@ -122,12 +121,12 @@ def tables(results: Sequence[dict[str, Any]]) -> list[Table]:
 
 
 def draw(results: Sequence[dict[str, Any]], title: str, path: str | Path) -> None:
-    """Draw a sweep, a panel for each benchmark, and write it as a PNG.
+    """Draw a sweep with a plot for each benchmark, and write it as a PNG.
 
     Args:
         results: For each alpha, ascending, ``{"alpha": alpha, ...}`` with what a report has.
-        title: What was swept; it should name the model.
-        path: File to write.
+        title: The figure's title, which should name the model.
+        path: The file to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -135,7 +134,7 @@ def draw(results: Sequence[dict[str, Any]], title: str, path: str | Path) -> Non
     names = list(results[0]["benchmarks"])
     columns = min(PER_ROW, len(names))
     rows = math.ceil(len(names) / columns)
-    size = (max(PANEL[0] * columns, 5.6), PANEL[1] * rows + 0.4)
+    size = (max(SUBPLOT[0] * columns, 5.6), SUBPLOT[1] * rows + 0.4)
     figure = Figure(figsize=size, dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()

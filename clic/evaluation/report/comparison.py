@@ -1,7 +1,8 @@
 """Differences between models, with paired bootstrap intervals.
 
-Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3: the percentile
-interval. Paired: a resample draws units (rows, mostly) and takes every model's outcomes on them.
+The intervals are the percentile intervals of Efron and Tibshirani, An Introduction to the Bootstrap
+(1993), section 13.3. They are paired: a resample draws units (usually rows) and takes the outcomes
+of every model on them.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from clic.seeding import generator
 RESAMPLES = 10_000
 LEVEL = 95
 SEED = 0
-# Numbers held at once while resampling: bounds the memory to some tens of megabytes.
+# Numbers in memory at a time while resampling, which keeps it to some tens of megabytes.
 BLOCK = 1 << 21
-SAME = ("version", "sha256")
-CLOSE = 1e-9  # percentage points: sums in another order
+MUST_AGREE = ("version", "sha256")
+TOLERANCE = 1e-9  # percentage points, for sums taken in another order
 
 
 class Interval(NamedTuple):
@@ -37,13 +38,13 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """How models differ from the first one.
+    """The differences of models to the first one.
 
     Attributes:
-        names: The models; the first is what the others are compared with.
+        names: The models; the others are compared with the first.
         intervals: By benchmark and number, one for each of the other models.
         resamples: Number of resamples.
-        seed: Their seed.
+        seed: Seed of the resamples.
     """
 
     names: tuple[str, ...]
@@ -52,12 +53,12 @@ class Comparison:
     seed: int = SEED
 
     def get(self, bench: str, path: Path, index: int) -> Interval | None:
-        """Return the interval of the model with this index; None where there is none."""
+        """Return the interval of the model with this index, None if there is none."""
         found = self.intervals.get(bench, {}).get(path)
         return found[index - 1] if found and index else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what stands under `comparison` in the JSON of several reports."""
+        """Return the value of `comparison` in the JSON of several reports."""
         listed = [
             {
                 "benchmark": bench,
@@ -79,6 +80,15 @@ class Comparison:
         }
 
 
+def interval_note(comparison: Comparison) -> str:
+    """Return a sentence that says how the intervals were computed."""
+    return (
+        f"Differences to {comparison.names[0]} in percentage points; in brackets the paired "
+        f"bootstrap {LEVEL} % interval (percentile method, {comparison.resamples:,} resamples, "
+        f"seed {comparison.seed})."
+    )
+
+
 def compare(
     reports: Sequence[Report],
     observed: Sequence[Mapping[str, Observed]] | None = None,
@@ -91,10 +101,10 @@ def compare(
 
     Args:
         reports: At least two models' numbers.
-        observed: For each of them the outcomes by benchmark, see `observe_report`; None takes them
-            from the reports' rows.
+        observed: Each model's outcomes by benchmark, see `observe_report`; by default they are
+            taken from the reports' rows.
         resamples: Number of resamples.
-        seed: Their seed; each benchmark draws from a generator of its own.
+        seed: Seed of the resamples; each benchmark has a generator of its own.
         advance: Called after each benchmark.
 
     Raises:
@@ -117,7 +127,7 @@ def observe_report(report: Report) -> dict[str, Observed]:
     """Return the outcomes of a report that kept its rows, by benchmark.
 
     Raises:
-        DataError: The rows are not those that make the report's numbers.
+        DataError: The rows do not yield the report's numbers.
     """
     found: dict[str, Observed] = {}
     sources = report.provenance.get("benchmarks", {})
@@ -127,28 +137,28 @@ def observe_report(report: Report) -> dict[str, Observed]:
         except (KeyError, TypeError) as error:
             raise DataError(
                 f"a row of {report.name} on {bench} is not as this version writes it ({error}); "
-                "score the model anew"
+                "score the model again"
             ) from error
     for bench, form in report.benchmarks.items():
         if bench not in found:
-            raise DataError(f"there are no rows of {report.name} on {bench}; score it anew")
+            raise DataError(f"there are no rows of {report.name} on {bench}; score it again")
         _check(report.name, bench, form, found[bench])
     return found
 
 
 def _check(name: str, bench: str, form: dict[str, Any], observed: Observed) -> None:
-    """Refuse rows that do not make the numbers that stand beside them."""
+    """Refuse rows that do not yield the numbers of their report."""
     for path, value in leaves(form).items():
-        if observed.has(path) and abs(observed.value(path) - value) > CLOSE:
+        if observed.has(path) and abs(observed.value(path) - value) > TOLERANCE:
             raise DataError(
                 f"the rows of {name} do not belong to its report: {bench} "
                 f"{' '.join(filter(None, path))} is {observed.value(path):.2f} by the rows and "
-                f"{value:.2f} by the report; write both files anew"
+                f"{value:.2f} by the report; write both files again"
             )
 
 
 def check_pairs(bench: str, reports: Sequence[Report], observed: Sequence[Observed]) -> None:
-    """Refuse to pair rows that are not the same.
+    """Refuse to pair rows that differ.
 
     Raises:
         DataError: Version, content or the rows that were scored differ.
@@ -156,7 +166,7 @@ def check_pairs(bench: str, reports: Sequence[Report], observed: Sequence[Observ
     sources = [report.provenance.get("benchmarks", {}).get(bench, {}) for report in reports]
     first = reports[0].name
     for report, source, one in zip(reports[1:], sources[1:], observed[1:], strict=True):
-        for key in SAME:
+        for key in MUST_AGREE:
             if source.get(key) != sources[0].get(key):
                 raise DataError(
                     f"{bench}: {first} and {report.name} were scored on different data ({key} "
@@ -177,10 +187,6 @@ def _short(value: object) -> str:
     return str(value)[:12]
 
 
-def _rows(source: Mapping[str, Any]) -> str:
-    return f"{source.get('rows')} of {source.get('rows_of_the_whole')}"
-
-
 def bootstrap(
     models: Sequence[Observed],
     paths: Sequence[Path],
@@ -189,10 +195,10 @@ def bootstrap(
 ) -> dict[Path, list[Interval]]:
     """Return each number's differences to the first model with their percentile intervals.
 
-    A resample draws as many units as there are, with replacement, among units that take part in
-    the same numbers: for rows in categories that is within each category, so that no category
-    changes its size. Units on which all models did the same are exchangeable, so their number in a
-    resample is drawn at once, from a multinomial distribution.
+    A resample draws as many units as there are, with replacement, among units that contribute to
+    the same numbers. Rows in categories are thus drawn within their category, whose size never
+    changes. Units with the same outcomes for all models are exchangeable, so their count in a
+    resample comes from a single multinomial draw.
 
     Args:
         models: M models' outcomes, on the same units.
@@ -216,7 +222,7 @@ def bootstrap(
         parts.append(_differences(models, paths, series, sums))
     drawn_differences = np.concatenate(parts)
     tail = (100 - LEVEL) / 200
-    # A resample may miss a rare category whole, where units span categories.
+    # If units span categories, a resample may miss a rare category entirely.
     low, high = np.nanquantile(drawn_differences, [tail, 1 - tail], axis=0)
     return {
         path: [
@@ -229,13 +235,13 @@ def bootstrap(
 
 @dataclass(frozen=True, eq=False)
 class _Stratum:
-    """Units that take part in the same K series: each distinct pattern, and how often it occurs.
+    """Units that contribute to the same K series: each distinct pattern and its frequency.
 
     Attributes:
         counts: int64 [P].
         patterns: float64 [P, K * (1 + M)]: the number of observations in each of the K series,
-            then for each model how many of them are right.
-        columns: int64 [K * (1 + M)], where these stand among the sums over all S series.
+            then for each model the number of right ones.
+        columns: int64 [K * (1 + M)], their columns among the sums over all S series.
     """
 
     counts: np.ndarray
@@ -244,12 +250,12 @@ class _Stratum:
 
 
 def _strata(models: Sequence[Observed], series: Sequence[Path]) -> list[_Stratum]:
-    takes_part: list[list[int]] = [[] for _ in range(models[0].units)]
+    contributes: list[list[int]] = [[] for _ in range(models[0].units)]
     for s, path in enumerate(series):
         for unit in np.unique(models[0].series[path].unit).tolist():
-            takes_part[unit].append(s)
+            contributes[unit].append(s)
     members: dict[tuple[int, ...], list[int]] = {}
-    for unit, mine in enumerate(takes_part):
+    for unit, mine in enumerate(contributes):
         members.setdefault(tuple(mine), []).append(unit)
     return [
         _stratum(models, series, np.array(mine), np.array(units)) for mine, units in members.items()
@@ -263,8 +269,8 @@ def _stratum(
     position[units] = np.arange(len(units))
 
     def count(unit: np.ndarray) -> np.ndarray:
-        place = position[unit]
-        return np.bincount(place[place >= 0], minlength=len(units))
+        local = position[unit]
+        return np.bincount(local[local >= 0], minlength=len(units))
 
     parts = [count(models[0].series[series[s]].unit) for s in mine]
     for model in models:

@@ -1,6 +1,6 @@
-"""A report as files for other programs and for papers: CSV, Markdown and LaTeX.
+"""A report for other programs and for papers: CSV, Markdown and LaTeX.
 
-CSV has every number unrounded; the tables show one decimal.
+CSV holds every number unrounded; the tables show one decimal.
 """
 
 from __future__ import annotations
@@ -12,10 +12,17 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from clic.evaluation.report import score_lines
-from clic.evaluation.report.comparison import LEVEL, Comparison
-from clic.evaluation.report.report import Report, letter, notes
-from clic.evaluation.report.score_lines import Panel, ScoreLine
+from clic.evaluation.report.comparison import LEVEL, Comparison, interval_note
+from clic.evaluation.report.report import Report, benchmark_facts, facts, letter, notes
+from clic.evaluation.report.score_table import (
+    ScoreLine,
+    ScoreTable,
+    by_metric,
+    difference,
+    ends,
+    percent,
+    score_tables,
+)
 
 RECORDED = ("commit", "date", "seconds", "device", "dtype", "seed")
 CSV_COLUMNS = (
@@ -23,7 +30,7 @@ CSV_COLUMNS = (
     "benchmark_version", "benchmark_sha256", "rows", "rows_of_the_whole", "weights_sha256",
     *RECORDED, "settings",
 )  # fmt: skip
-# A table that is too wide is made to fit; others keep their size.
+# LaTeX that shrinks a table wider than the line, and leaves others at their size.
 SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 _FORMULA = re.compile(r"[\s\0]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 _LATEX = {
@@ -33,79 +40,25 @@ _LATEX = {
 }  # fmt: skip
 
 
-# Provenance
-
-
-def facts(report: Report) -> dict[str, str]:
-    """Return what a reader must know of a result, by label: one line each."""
-    record, model = report.provenance, report.model
-    found = {
-        "model": report.name,
-        "source": " ".join(
-            str(part) for part in (model.get("source"), model.get("pretrained")) if part
-        ),
-        "activation": model.get("activation"),
-        "weights SHA-256": model.get("weights_sha256"),
-        "clic commit": record.get("commit"),
-        "date": record.get("date"),
-        "device": " ".join(
-            str(record[key]) for key in ("device", "dtype", "platform") if record.get(key)
-        ),
-        "seconds": record.get("seconds"),
-        "versions": ", ".join(f"{k} {v}" for k, v in (record.get("versions") or {}).items()),
-        "settings": json.dumps(record["settings"]) if record.get("settings") else None,
-    }
-    return {label: str(value) for label, value in found.items() if value not in (None, "")}
-
-
-def benchmark_facts(reports: Sequence[Report]) -> dict[str, str]:
-    """Return what was scored, by benchmark: version, hash, rows and citation, one line each."""
-    found: dict[str, str] = {}
-    for report in reports:
-        for name, source in report.provenance.get("benchmarks", {}).items():
-            rows, whole = source.get("rows"), source.get("rows_of_the_whole")
-            found[name] = "; ".join(
-                str(part)
-                for part in (
-                    f"version {source.get('version')}",
-                    f"SHA-256 {str(source.get('sha256'))[:16]}",
-                    f"{rows:,} rows" if rows == whole else f"{rows:,} of {whole:,} rows",
-                    source.get("citation"),
-                    source.get("licence"),
-                )
-                if part
-            )
-    return found
-
-
-def interval_note(comparison: Comparison) -> str:
-    """Return how the intervals were made."""
-    return (
-        f"Differences to {comparison.names[0]} in percentage points; in brackets the paired "
-        f"bootstrap {LEVEL} % interval (percentile method, {comparison.resamples:,} resamples, "
-        f"seed {comparison.seed})."
-    )
-
-
 # CSV
 
 
 def csv_text(reports: Sequence[Report], comparison: Comparison | None = None) -> str:
-    """Return one line for each number of each model, unrounded, with its provenance."""
+    """Return a line for each number of each model, unrounded, with its provenance."""
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for panel in score_lines.panels(reports, comparison):
-        for line in panel.every:
-            for index, report in enumerate(reports):
-                if line.values[index] is not None:
-                    row = _csv_row(report, line, index)
-                    writer.writerow({key: _cell(value) for key, value in row.items()})
+    lines = [line for table in score_tables(reports, comparison) for line in table.all_lines]
+    for line in lines:
+        for index, report in enumerate(reports):
+            if line.values[index] is not None:
+                row = _csv_row(report, line, index)
+                writer.writerow({key: _cell(value) for key, value in row.items()})
     return text.getvalue()
 
 
 def _cell(value: Any) -> Any:
-    """Return a cell that no spreadsheet takes for a formula; names come from others' reports."""
+    """Return a cell that no spreadsheet runs as a formula, since names come from other people."""
     if not isinstance(value, str) or not _FORMULA.match(value):
         return value
     try:
@@ -133,9 +86,7 @@ def _csv_row(report: Report, line: ScoreLine, index: int) -> dict[str, Any]:
         "rows": source.get("rows"),
         "rows_of_the_whole": source.get("rows_of_the_whole"),
         "weights_sha256": report.model.get("weights_sha256"),
-        **{
-            key: record.get(key) for key in ("commit", "date", "seconds", "device", "dtype", "seed")
-        },
+        **{key: record.get(key) for key in RECORDED},
         "settings": json.dumps(record.get("settings", {})),
     }
 
@@ -144,15 +95,15 @@ def _csv_row(report: Report, line: ScoreLine, index: int) -> dict[str, Any]:
 
 
 def markdown(reports: Sequence[Report], comparison: Comparison | None = None) -> str:
-    """Return tables that read well as they stand and on GitHub, then the provenance."""
+    """Return tables that read well both raw and on GitHub, followed by the provenance."""
     lines = ["# Evaluation", ""]
     if len(reports) > 1:
         lines += [f"- **{letter(i)}** = {_plain(r.name)}" for i, r in enumerate(reports)]
         lines.append("")
-    for panel in score_lines.panels(reports, comparison):
-        lines += [f"## {_plain(panel.title)}", "", *_markdown_table(panel, len(reports))]
-        if panel.left_out:
-            lines += ["", f"{panel.left_out} categories: in the CSV and JSON files."]
+    for table in score_tables(reports, comparison):
+        lines += [f"## {_plain(table.title)}", "", *_markdown_table(table, len(reports))]
+        if table.left_out:
+            lines += ["", f"{table.left_out} categories: in the CSV and JSON files."]
         lines.append("")
     lines += ["Percent right; ties are wrong."]
     if comparison is not None:
@@ -167,10 +118,13 @@ def markdown(reports: Sequence[Report], comparison: Comparison | None = None) ->
     return "\n".join(lines) + "\n"
 
 
-def _markdown_table(panel: Panel, models: int) -> list[str]:
-    by_metric = models == 1 and any(line.metric for line in panel.lines)
-    rows = _rows_by_metric(panel) if by_metric else _rows_by_model(panel, models)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+def _markdown_table(table: ScoreTable, models: int) -> list[str]:
+    if models == 1 and table.has_metrics:
+        heads, categories = table.metric_columns(table.shown)
+        rows = [heads, *([_plain(line.category), *cells] for line, cells in categories)]
+    else:
+        rows = _model_columns(table, models)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     padded = [
         "| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |"
         for row in rows
@@ -179,47 +133,30 @@ def _markdown_table(panel: Panel, models: int) -> list[str]:
     return [padded[0], rule, *padded[1:]]
 
 
-def _rows_by_metric(panel: Panel) -> list[list[str]]:
-    """Return one model's cells: a row for each category, a column for each metric."""
-    metrics = list(panel.sections)
-    rows = [["category", *metrics, *(["n"] if panel.counted else [])]]
-    for category, found in panel.by_category.items():
-        cells = [score_lines.shown(found[m].values[0]) if m in found else "-" for m in metrics]
-        counts = [score_lines.count(next(iter(found.values())))] if panel.counted else []
-        rows.append([_plain(category), *cells, *counts])
-    return rows
-
-
-def _rows_by_model(panel: Panel, models: int) -> list[list[str]]:
+def _model_columns(table: ScoreTable, models: int) -> list[list[str]]:
     """Return the cells of several models: a row for each number, a column for each model."""
-    counted = panel.counted
-    compared = any(any(line.intervals) for line in panel.lines)
+    compared = any(any(line.intervals) for line in table.lines)
     heads = ["measure"]
     for index in range(models):
         heads.append(letter(index) if models > 1 else "%")
         if index and compared:
             heads.append(f"{letter(index)} − A")
-    rows = [[*heads, *(["n"] if counted else [])]]
-    for line in panel.shown:
-        strong = score_lines.best(line)
+    rows = [table.with_count(heads)]
+    for line in table.shown:
         cells = [_plain(line.label)]
-        for index, value in enumerate(line.values):
-            cells.append(
-                f"**{score_lines.shown(value)}**" if strong[index] else score_lines.shown(value)
-            )
+        for index, (value, is_best) in enumerate(zip(line.values, line.best, strict=True)):
+            cells.append(f"**{percent(value)}**" if is_best else percent(value))
             if index and compared:
                 interval = line.intervals[index]
-                cells.append(
-                    f"{score_lines.difference(interval)} {score_lines.ends(interval)}".strip()
-                )
-        rows.append([*cells, *([score_lines.count(line)] if counted else [])])
+                cells.append(f"{difference(interval)} {ends(interval)}".strip())
+        rows.append(table.with_count(cells, line.count))
     return rows
 
 
 def _plain(text: str) -> str:
-    """Return a text that Markdown shows as it is, on one line."""
+    """Return a text on one line, escaped so that Markdown shows it literally."""
     text = re.sub(r"([\\`*|<\[\]])", r"\\\1", " ".join(text.split()))
-    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # inside a word it is no emphasis
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # Within a word it is no emphasis.
 
 
 # LaTeX
@@ -232,27 +169,25 @@ def latex(reports: Sequence[Report], comparison: Comparison | None = None) -> st
         lines += [f"% {label}: {' '.join(value.split())}" for label, value in facts(report).items()]
     lines += [f"% {name}: {fact}" for name, fact in benchmark_facts(reports).items()]
     lines += [f"% note: {note}" for note in notes(reports)]
-    for panel in score_lines.panels(reports, comparison):
-        lines += ["", *_latex_table(panel, reports, comparison)]
+    for table in score_tables(reports, comparison):
+        lines += ["", *_latex_table(table, reports, comparison)]
     return "\n".join(lines) + "\n"
 
 
 def _latex_table(
-    panel: Panel, reports: Sequence[Report], comparison: Comparison | None
+    table: ScoreTable, reports: Sequence[Report], comparison: Comparison | None
 ) -> Iterator[str]:
-    sections: dict[str, list[ScoreLine]] = {}
-    for line in panel.shown:
-        sections.setdefault(line.metric, []).append(line)
+    sections = by_metric(table.shown)
     heads = [[line.category for line in lines] for lines in sections.values()]
     alike = all(one == heads[0] for one in heads)
     widest = max(map(len, heads))
     yield r"\begin{table}"
     yield r"  \centering"
-    caption = f"{escape_latex(panel.title)}: percent right, ties are wrong."
+    caption = f"{escape_latex(table.title)}: percent right, ties are wrong."
     if comparison is not None:
         caption += f" {escape_latex(interval_note(comparison))}"
     yield rf"  \caption{{{caption}}}"
-    yield rf"  \label{{tab:{_latex_label(panel.name)}}}"
+    yield rf"  \label{{tab:{_latex_label(table.name)}}}"
     yield rf"  {SHRINK}{{%"
     yield rf"  \begin{{tabular}}{{l{'r' * widest}}}"
     yield r"    \toprule"
@@ -264,33 +199,31 @@ def _latex_table(
             yield r"    \midrule"
         if metric:
             yield rf"    \multicolumn{{{1 + widest}}}{{l}}{{\textit{{{escape_latex(metric)}}}}} \\"
-        yield from _latex_models(lines, reports, comparison, widest)
-        if panel.counted and metric and (not alike or index == len(sections) - 1):
+        for cells in _latex_models(lines, reports, comparison):
+            yield _latex_row(cells, widest)
+        if table.counted and metric and (not alike or index == len(sections) - 1):
             yield r"    \midrule"
-            yield _latex_row(["$n$", *map(score_lines.count, lines)], widest)
+            yield _latex_row(["$n$", *(line.count for line in lines)], widest)
     yield r"    \bottomrule"
     yield r"  \end{tabular}}"
-    if panel.left_out:
-        yield f"  % {panel.left_out} categories: in the CSV and JSON files"
+    if table.left_out:
+        yield f"  % {table.left_out} categories: in the CSV and JSON files"
     yield r"\end{table}"
 
 
 def _latex_models(
-    lines: Sequence[ScoreLine],
-    reports: Sequence[Report],
-    comparison: Comparison | None,
-    widest: int,
-) -> Iterator[str]:
-    """Yield a row for each model, and below it its differences to the first one."""
+    lines: Sequence[ScoreLine], reports: Sequence[Report], comparison: Comparison | None
+) -> Iterator[list[str]]:
+    """Yield the cells of each model, followed by those of its differences to the first one."""
     for m, report in enumerate(reports):
-        cells = [_latex_cell(line, m) for line in lines]
-        yield _latex_row([escape_latex(report.name), *cells], widest)
+        shown = [percent(line.values[m]) for line in lines]
+        bold = [line.best[m] for line in lines]
+        cells = [rf"\textbf{{{x}}}" if b else x for x, b in zip(shown, bold, strict=True)]
+        yield [escape_latex(report.name), *cells]
         if m and comparison is not None:
             found = [line.intervals[m] for line in lines]
-            differences = [f"${score_lines.difference(i)}$" if i else "" for i in found]
-            yield _latex_row([r"\quad difference", *differences], widest)
-            ends = [f"${score_lines.ends(i)}$" if i else "" for i in found]
-            yield _latex_row([rf"\quad {LEVEL}\,\% interval", *ends], widest)
+            yield [r"\quad difference", *(f"${difference(i)}$" if i else "" for i in found)]
+            yield [rf"\quad {LEVEL}\,\% interval", *(f"${ends(i)}$" if i else "" for i in found)]
 
 
 def _latex_label(name: str) -> str:
@@ -302,11 +235,6 @@ def _latex_row(cells: Sequence[str], widest: int) -> str:
     return f"    {' & '.join([*cells, *empty]).rstrip()} \\\\"
 
 
-def _latex_cell(line: ScoreLine, index: int) -> str:
-    text = score_lines.shown(line.values[index])
-    return rf"\textbf{{{text}}}" if score_lines.best(line)[index] else text
-
-
 def escape_latex(text: str) -> str:
-    """Return a text that LaTeX prints as it is."""
+    """Return a text escaped so that LaTeX prints it literally."""
     return "".join(_LATEX.get(character, character) for character in text)

@@ -1,4 +1,4 @@
-"""What `--bench list` prints: every benchmark, and what of it is on this disk."""
+"""The output of `clic-eval --bench list`: every benchmark, and how much of it is on this disk."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 PAGE = "list:"
-"""`--bench list:NAME` prints all that is known of one benchmark."""
+"""Prefix of `--bench list:NAME`, which prints everything about one benchmark."""
 
 
 def wanted(names: list[str]) -> list[str] | None:
-    """Return whose pages `--bench` asks for: [] for the list itself, None for neither."""
+    """Return the benchmarks whose pages are requested: [] is the list itself, None is neither."""
     lower = [name.lower() for name in names]
     if lower == ["list"]:
         return []
@@ -55,7 +55,7 @@ def table(data_root: Path) -> Table:
 
 
 def lines(data_root: Path) -> list[str]:
-    """Return the groups, and how to get what is missing; commands are lines of their own."""
+    """Return the groups and how to get missing files; each command is on its own line."""
     members = {name: ", ".join(of) for name, of in GROUPS.items() if name != "all"}
     listed = [line for name, of in members.items() for line in _wrapped(f"group {name}: {of}")]
     listed.append("group all: every one of them")
@@ -87,20 +87,17 @@ def _wrapped(text: str) -> list[str]:
 
 
 def page(name: str, data_root: Path) -> list[str]:
-    """Return all that is known of a benchmark, or of each of a group.
+    """Return everything about a benchmark, or about each benchmark of a group.
 
     Raises:
-        ConfigError: The name is not known.
+        ConfigError: The name is unknown.
     """
-    told: list[str] = []
-    for benchmark in select([name]):
-        told += _page(benchmark, data_root)
-    return told
+    return [line for benchmark in select([name]) for line in _page(benchmark, data_root)]
 
 
 def _page(benchmark: Benchmark, data_root: Path) -> list[str]:
     rows = "not established" if benchmark.rows is None else f"{benchmark.rows:,}"
-    told = [
+    listed = [
         f"{benchmark.name}: {benchmark.title}, {benchmark.about}",
         f"  here     {state(benchmark, data_root)}",
         f"  paper    {benchmark.citation}",
@@ -110,9 +107,9 @@ def _page(benchmark: Benchmark, data_root: Path) -> list[str]:
         f"  rule     {benchmark.rule}",
     ]
     if benchmark.differs:
-        told.append(f"  differs  {benchmark.differs}")
+        listed.append(f"  differs  {benchmark.differs}")
     for source in (*benchmark.annotations, *benchmark.images):
-        there = "there" if present(source, data_root) else "missing"
-        told.append(f"  file     {data_root / source.gives} ({there}), from {origin(source)}")
+        where = "there" if present(source, data_root) else "missing"
+        listed.append(f"  file     {data_root / source.gives} ({where}), from {origin(source)}")
     commands = how_to_get({benchmark.name: missing(benchmark, data_root)}, data_root)
-    return [*told, *(f"  get it   {command}" for command in commands)]
+    return [*listed, *(f"  get it   {command}" for command in commands)]

@@ -1,26 +1,25 @@
-"""From rows' outcomes to what an interval is drawn from: who was right where, and what is one draw.
+"""The observations behind a bootstrap interval, gathered from the outcomes of rows.
 
-A *unit* is what is drawn as a whole: a row; in retrieval an image with its captions; where rows
-belong to sets, the set. A *series* is a number's observations, and a number is the percentage of
-its series, or a mean of such percentages.
+A *unit* is resampled as a whole: a row, an image with its captions in retrieval, or a set of rows.
+A *series* holds the observations of one number, which is the percentage of its series or a mean of
+such percentages.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-Path = tuple[str, str]
-"""A number's place in a report: (category, metric), or (name, "") where there are no categories."""
-Row = Mapping[str, Any]
+from clic.evaluation.tables import kind_of
+from clic.evaluation.tables.table import NumberPath, Row
 
-DIRECTIONS = ("image_to_text", "text_to_image")
-PER_CLASS = "mean_per_class"
+Path = NumberPath
 # What a row is about, whatever the model: two models' rows are pairs where these are equal.
 SUBJECT = (
     "category", "task", "direction", "image", "images", "caption", "captions", "target", "sets",
@@ -105,101 +104,27 @@ def observe(rows: Iterable[Row], form: Mapping[str, Any], source: Mapping[str, A
     """Return one benchmark's outcomes.
 
     Args:
-        rows: As `scoring.rows` gives them and `clic-eval --rows` writes them.
+        rows: As `BenchmarkTable.outcomes` yields them and `clic-eval --rows` writes them.
         form: The benchmark's numbers.
         source: Its entry in the provenance: `groups`, the categories of each macro mean, and
             `overall`, the name under which all rows stand as one, where there is one.
     """
     gathered = _Gathered()
-    classes: dict[str, dict[Path, None]] = {}
-    sets = _Sets(source.get("overall"))
-    for number, row in enumerate(rows):
-        gathered.hashed.update(_subject(row))
-        if "direction" in row:
-            _add_query(gathered, row, form)
-        elif "task" in row:
-            _add_image(gathered, row, number, form, classes)
-        else:
-            _add_row(gathered, row, number, source.get("overall"), sets)
-    sets.add_to(gathered)
-    means = {(name, ""): tuple(of) for name, of in classes.items()}
-    groups = source.get("groups") or {}
-    return gathered.done({**means, **_group_means(groups, gathered.unit)})
+    rows = iter(rows)
+    first = next(rows)
+    kind, rows = kind_of(first), chain([first], rows)
+    for observation in kind.observations(_hashed(rows, gathered.hashed), form, source):
+        gathered.add(*observation)
+    return gathered.done(kind.means(gathered.unit, form, source))
+
+
+def _hashed(rows: Iterable[Row], hashed: Any) -> Iterator[Row]:
+    """Yield the rows while their subjects are hashed."""
+    for row in rows:
+        hashed.update(_subject(row))
+        yield row
 
 
 def _subject(row: Row) -> bytes:
     subject = {key: row[key] for key in SUBJECT if key in row}
     return json.dumps(subject, sort_keys=True).encode() + b"\n"
-
-
-def _add_query(gathered: _Gathered, row: Row, form: Mapping[str, Any]) -> None:
-    """Add a query of retrieval: an image and all its captions are one unit."""
-    for name in form:
-        direction, _, k = name.partition("@")
-        if direction == row["direction"] and k.isdigit():
-            gathered.add((name, ""), row["image"], row["rank"] <= int(k))
-
-
-def _add_image(
-    gathered: _Gathered,
-    row: Row,
-    number: int,
-    form: Mapping[str, Any],
-    classes: dict[str, dict[Path, None]],
-) -> None:
-    """Add a classified image; where a mean over classes is reported, to its class too."""
-    task, right = row["task"], bool(row["right"])
-    gathered.add((task, ""), number, right)
-    for name in (PER_CLASS, f"{task}_{PER_CLASS}"):
-        if name in form:
-            path = (f"{task}: {row['target']}", "class")
-            gathered.add(path, number, right)
-            classes.setdefault(name, {})[path] = None
-
-
-class _Sets:
-    """Sets of rows, each right if all its rows are: within a category, and over all of them."""
-
-    def __init__(self, overall: str | None) -> None:
-        self.overall = overall
-        self.right: dict[Path, dict[int, bool]] = {}
-
-    def add(self, row: Row) -> None:
-        """Note a row's outcome for its sets."""
-        for metric, number in row.get("sets", {}).items():
-            for category in filter(None, (row["category"], self.overall)):
-                right = self.right.setdefault((category, metric), {})
-                right[number] = right.get(number, True) and row["accuracy"]
-
-    def add_to(self, gathered: _Gathered) -> None:
-        """Add each set as an observation of its own unit."""
-        for (category, metric), right in self.right.items():
-            for number, whole in right.items():
-                gathered.add((category, metric), ("set", number), whole)
-
-
-def _add_row(gathered: _Gathered, row: Row, number: int, overall: str | None, sets: _Sets) -> None:
-    """Add a row with its metrics to its category; the rows of a set are one unit."""
-    member: Sequence[int] = [*row.get("sets", {}).values()]
-    unit = ("set", member[0]) if member else number
-    for metric, right in row.items():
-        if isinstance(right, bool):
-            gathered.add((row["category"], metric), unit, right)
-            if overall is not None:
-                gathered.add((overall, metric), unit, right)
-    sets.add(row)
-
-
-def _group_means(
-    groups: Mapping[str, Sequence[str]], known: Iterable[Path]
-) -> dict[Path, tuple[Path, ...]]:
-    """Return the macro means over categories, of the metrics that all of them have."""
-    metrics: dict[str, dict[str, None]] = {}
-    for category, metric in known:
-        metrics.setdefault(category, {})[metric] = None
-    return {
-        (name, metric): tuple((category, metric) for category in of)
-        for name, of in groups.items()
-        for metric in metrics.get(next(iter(of), ""), {})
-        if all(metric in metrics.get(category, {}) for category in of)
-    }

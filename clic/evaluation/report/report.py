@@ -1,21 +1,15 @@
-"""What came out: as a dictionary and as files."""
+"""A model's numbers on some benchmarks, and what tables and files say of where they come from."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from clic.errors import ConfigError
-from clic.evaluation.tables.cases import Table
+from clic.evaluation.tables.table import BenchmarkTable
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-JSON_FILE = "report.json"
-ROWS_KEY = "rows_file"
-"""Where a report's provenance names the file of its rows, as seen from the report's own."""
 
 
 @dataclass
@@ -23,12 +17,12 @@ class Report:
     """A model's numbers on some benchmarks.
 
     Attributes:
-        name: What tables call the model.
+        name: The model's name in tables.
         model: The model's identity.
-        provenance: Code, versions, time, settings, and what the benchmarks were.
-        benchmarks: Numbers by benchmark; percentages, unrounded, with their row counts.
-        rows: Each row's outcome, where they were kept.
-        tables: What was scored, by benchmark, where rows were kept.
+        provenance: Code, versions, time, settings, and a description of each benchmark.
+        benchmarks: Numbers by benchmark: unrounded percentages with their row counts.
+        rows: Each row's outcome, if rows were kept.
+        tables: The scored tables by benchmark, if rows were kept.
     """
 
     name: str
@@ -36,7 +30,7 @@ class Report:
     provenance: dict[str, Any]
     benchmarks: dict[str, dict[str, Any]]
     rows: Iterable[dict[str, Any]] = ()
-    tables: dict[str, Table] = field(default_factory=dict)
+    tables: dict[str, BenchmarkTable] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `clic-eval --json FILE` writes."""
@@ -47,63 +41,8 @@ class Report:
         }
 
 
-def write_text(path: str | Path, lines: Iterable[str]) -> None:
-    """Write a file as a whole or not at all.
-
-    A link, a pipe or a device (``/dev/stdout``) is written into: replacing it would remove it.
-
-    Raises:
-        ConfigError: The folder does not exist or cannot be written to.
-    """
-    path = Path(path).expanduser()
-    try:
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            with path.open("w", encoding="utf-8") as file:
-                file.writelines(lines)
-        else:
-            _replace(path, lines)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path} ({error.strerror}); choose another file") from error
-
-
-def _replace(path: Path, lines: Iterable[str]) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("w", encoding="utf-8") as file:
-        try:
-            file.writelines(lines)
-            file.flush()  # where a disk is full, before the name is taken
-            part.replace(path)
-        except BaseException:
-            part.unlink()
-            raise
-
-
-def write_object(path: str | Path, content: Any) -> None:
-    """Write one JSON value."""
-    write_text(path, [json.dumps(content, indent=1, allow_nan=False), "\n"])
-
-
-def write_json(
-    path: str | Path, reports: Sequence[Report], comparison: Mapping[str, Any] | None = None
-) -> None:
-    """Write one report in its own form, several as ``{"reports": [...], "comparison": {...}}``."""
-    forms = [report.to_dict() for report in reports]
-    compared = {} if comparison is None else {"comparison": comparison}
-    write_object(path, forms[0] if len(forms) == 1 else {"reports": forms, **compared})
-
-
-def write_rows(path: str | Path, reports: Sequence[Report]) -> None:
-    """Write every row's outcome as JSON lines, each with its model's name."""
-    lines = (
-        json.dumps({"model": report.name, **row}, ensure_ascii=False) + "\n"
-        for report in reports
-        for row in report.rows
-    )
-    write_text(path, lines)
-
-
 def notes(reports: Sequence[Report]) -> list[str]:
-    """Return a line for each thing left out, each split but test, and each count not whole."""
+    """Return a line for each benchmark that was left out, is no test split, or is incomplete."""
     lines: dict[str, None] = {}
     for report in reports:
         for name, reason in report.provenance.get("left_out", {}).items():
@@ -127,7 +66,7 @@ def notes(reports: Sequence[Report]) -> list[str]:
 
 
 def timings(reports: Sequence[Report]) -> list[str]:
-    """Return for each model what took how long, and what the cache spared."""
+    """Return a line for each model with the time of each stage and what the cache saved."""
     lines = []
     for report in reports:
         stages = report.provenance.get("stages") or {}
@@ -139,7 +78,6 @@ def timings(reports: Sequence[Report]) -> list[str]:
 
 
 def _stage(name: str, stage: Mapping[str, Any]) -> str:
-    """Return one stage in a few words; scoring has no items."""
     if "items" not in stage:
         return f"{name} {stage['seconds']:.1f} s"
     cached, items = stage.get("cached", 0), stage["items"]
@@ -147,13 +85,52 @@ def _stage(name: str, stage: Mapping[str, Any]) -> str:
     return f"{items:,} {name}{known} {stage['seconds']:.1f} s"
 
 
+def letter(index: int) -> str:
+    """Return the letter that stands for a model: A to Z, then AA, BB and so on."""
+    return LETTERS[index % len(LETTERS)] * (1 + index // len(LETTERS))
+
+
 def legend(reports: Sequence[Report]) -> list[str]:
-    """Return which letter stands for which model, nothing for a single one."""
+    """Return which letter stands for which model; a single model needs no letter."""
     if len(reports) == 1:
         return []
     return [f"{letter(i)}  {report.name}" for i, report in enumerate(reports)]
 
 
-def letter(index: int) -> str:
-    """Return the letter that stands for a model: A to Z, then AA, BB and so on."""
-    return LETTERS[index % len(LETTERS)] * (1 + index // len(LETTERS))
+def facts(report: Report) -> dict[str, str]:
+    """Return a result's provenance as labelled single lines."""
+    record, model = report.provenance, report.model
+    found = {
+        "model": report.name,
+        "source": _joined(model, "source", "pretrained"),
+        "activation": model.get("activation"),
+        "weights SHA-256": model.get("weights_sha256"),
+        "clic commit": record.get("commit"),
+        "date": record.get("date"),
+        "device": _joined(record, "device", "dtype", "platform"),
+        "seconds": record.get("seconds"),
+        "versions": ", ".join(f"{k} {v}" for k, v in (record.get("versions") or {}).items()),
+        "settings": json.dumps(record["settings"]) if record.get("settings") else None,
+    }
+    return {label: str(value) for label, value in found.items() if value not in (None, "")}
+
+
+def _joined(record: Mapping[str, Any], *keys: str) -> str:
+    return " ".join(str(record[key]) for key in keys if record.get(key))
+
+
+def benchmark_facts(reports: Sequence[Report]) -> dict[str, str]:
+    """Return each benchmark's version, hash, rows, citation and licence as a single line."""
+    found: dict[str, str] = {}
+    for report in reports:
+        for name, source in report.provenance.get("benchmarks", {}).items():
+            rows, whole = source.get("rows"), source.get("rows_of_the_whole")
+            parts = (
+                f"version {source.get('version')}",
+                f"SHA-256 {str(source.get('sha256'))[:16]}",
+                f"{rows:,} rows" if rows == whole else f"{rows:,} of {whole:,} rows",
+                source.get("citation"),
+                source.get("licence"),
+            )
+            found[name] = "; ".join(str(part) for part in parts if part)
+    return found

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from clic.evaluation.report import score_lines
 from clic.evaluation.report.comparison import LEVEL, Comparison
 from clic.evaluation.report.report import Report, letter
-from clic.evaluation.report.score_lines import Panel, ScoreLine
+from clic.evaluation.report.score_table import (
+    ScoreLine,
+    ScoreTable,
+    difference,
+    ends,
+    percent,
+    score_tables,
+    signed,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,29 +23,32 @@ if TYPE_CHECKING:
 WIDTH = 80
 MAX_WITH_DIFFERENCES = 4
 GAP = 2  # characters between columns
-SHORTEST = 8  # to which the column of names may be cut
-FIRST_AND_COUNT, EACH = 18, 30  # of a comparison: A and n, and another model with its interval
+SHORTEST = 8  # characters that the column of names keeps
+FIRST_AND_COUNT = 18  # characters of a comparison's columns A and n
+COMPARED_MODEL = 30  # characters of another model's columns, with its interval
 
 
 def tables(reports: Sequence[Report], comparison: Comparison | None = None) -> list[Table]:
     """Return rich tables for each benchmark, the models side by side.
 
-    One model has a column for each metric. Several have a column each, with the differences to the
-    first; where they are compared, with their intervals, in as many tables as the width asks for.
+    A single model has a column for each metric. Several models have a column each, with differences
+    to the first. A comparison adds their intervals, in as many tables as the width requires.
     """
     made: list[Table] = []
-    for panel in score_lines.panels(reports, comparison):
-        if len(reports) == 1 and any(line.metric for line in panel.lines):
-            made.append(_by_metric(panel))
+    for scores in score_tables(reports, comparison):
+        if len(reports) == 1 and scores.has_metrics:
+            heads, rows = scores.metric_columns(scores.shown)
+            named = [(line.is_mean, [line.category, *cells]) for line, cells in rows]
+            made.append(_grid(scores, heads, named))
         elif comparison is None:
-            made.append(_side_by_side(panel, len(reports)))
+            made.append(_side_by_side(scores, len(reports)))
         else:
-            made += _compared(panel, len(reports))
+            made += _compared(scores, len(reports))
     return made
 
 
 def new_table(title: str, first: str, below: str = "") -> Table:
-    """Return an empty table in the house's style, with its first column."""
+    """Return an empty table in the common style, with its first column."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -53,17 +63,19 @@ def new_table(title: str, first: str, below: str = "") -> Table:
     return table
 
 
-def _grid(panel: Panel, heads: Sequence[str], rows: Sequence[tuple[object, list[str]]]) -> Table:
-    """Return a table of texts; names give way where numbers need the room.
+def _grid(
+    scores: ScoreTable, heads: Sequence[str], rows: Sequence[tuple[object, list[str]]]
+) -> Table:
+    """Return a table of text; names are shortened if the numbers need the width.
 
     Args:
-        panel: Whose table it is.
+        scores: The numbers behind the table.
         heads: The columns' titles.
-        rows: Each with what it belongs to; a rule is drawn where that changes.
+        rows: The cells of each row, after a section key; a rule is drawn wherever it changes.
     """
-    more = panel.left_out
+    more = scores.left_out
     below = f"{more} categories: in the files (--csv, --json, --html)" if more else ""
-    table = new_table(panel.title, heads[0], below)
+    table = new_table(scores.title, heads[0], below)
     columns = list(zip(heads, *(cells for _, cells in rows), strict=True))[1:]
     widths = [max(map(len, column)) for column in columns]
     table.columns[0].max_width = max(SHORTEST, WIDTH - sum(widths) - GAP * (1 + len(widths)))
@@ -76,30 +88,19 @@ def _grid(panel: Panel, heads: Sequence[str], rows: Sequence[tuple[object, list[
     return table
 
 
-def _by_metric(panel: Panel) -> Table:
-    """Return one model's numbers, a row for each category and a column for each metric."""
-    metrics = list(panel.sections)
-    rows: list[tuple[object, list[str]]] = []
-    for category, found in panel.by_category.items():
-        first = next(iter(found.values()))
-        cells = [score_lines.shown(found[m].values[0]) if m in found else "-" for m in metrics]
-        counts = [score_lines.count(first)] if panel.counted else []
-        rows.append((first.is_mean, [category, *cells, *counts]))
-    return _grid(panel, ["category", *metrics, *(["n"] if panel.counted else [])], rows)
-
-
-def _by_model(panel: Panel, heads: Sequence[str], cells: Callable[[ScoreLine], list[str]]) -> Table:
-    """Return a row for each number, with these cells of the models, by metric."""
-    counted = panel.counted
+def _model_columns(
+    scores: ScoreTable, heads: Sequence[str], cells: Callable[[ScoreLine], list[str]]
+) -> Table:
+    """Return a row for each number, with the cells that a function makes of its line."""
     rows = [
-        (line.metric, [line.label, *cells(line), *([score_lines.count(line)] if counted else [])])
-        for line in panel.shown
+        (line.metric, scores.with_count([line.label, *cells(line)], line.count))
+        for line in scores.shown
     ]
-    return _grid(panel, ["measure", *heads, *(["n"] if counted else [])], rows)
+    return _grid(scores, scores.with_count(["measure", *heads]), rows)
 
 
-def _side_by_side(panel: Panel, models: int) -> Table:
-    """Return a column for each model, and the differences to the first of a few."""
+def _side_by_side(scores: ScoreTable, models: int) -> Table:
+    """Return a column for each model, with differences to the first if the models are few."""
     with_differences = 1 < models <= MAX_WITH_DIFFERENCES
     heads: list[str] = []
     for index in range(models):
@@ -108,37 +109,33 @@ def _side_by_side(panel: Panel, models: int) -> Table:
 
     def cells(line: ScoreLine) -> list[str]:
         made: list[str] = []
+        first = line.values[0]
         for index, value in enumerate(line.values):
-            made.append(score_lines.shown(value))
+            made.append(percent(value))
             if index and with_differences:
-                made.append(_difference(value, line.values[0]))
+                made.append("" if value is None or first is None else signed(value - first))
         return made
 
-    return _by_model(panel, heads, cells)
+    return _model_columns(scores, heads, cells)
 
 
-def _difference(value: float | None, first: float | None) -> str:
-    return "" if value is None or first is None else score_lines.signed(value - first)
-
-
-def _compared(panel: Panel, models: int) -> list[Table]:
-    """Return the first model with each of the others, as many to a table as there is room for."""
-    label = max(len(line.label) for line in panel.shown)
-    room = max(1, (WIDTH - label - FIRST_AND_COUNT) // EACH)
+def _compared(scores: ScoreTable, models: int) -> list[Table]:
+    """Return the first model beside the others, with as many to a table as fit."""
+    label = max(len(line.label) for line in scores.shown)
+    fitting = max(1, (WIDTH - label - FIRST_AND_COUNT) // COMPARED_MODEL)
     made = []
-    for start in range(1, models, room):
-        others = range(start, min(models, start + room))
+    for start in range(1, models, fitting):
+        others = range(start, min(models, start + fitting))
         heads = [letter(0)]
         for index in others:
             heads += [letter(index), f"{letter(index)} - A", f"{LEVEL} %"]
 
         def cells(line: ScoreLine, others: range = others) -> list[str]:
-            found = [score_lines.shown(line.values[0])]
+            found = [percent(line.values[0])]
             for index in others:
                 interval = line.intervals[index]
-                found += [score_lines.shown(line.values[index]), score_lines.difference(interval)]
-                found.append(score_lines.ends(interval))
+                found += [percent(line.values[index]), difference(interval), ends(interval)]
             return found
 
-        made.append(_by_model(panel, heads, cells))
+        made.append(_model_columns(scores, heads, cells))
     return made

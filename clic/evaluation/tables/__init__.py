@@ -1,5 +1,29 @@
-"""What a benchmark asks, as tables of cases over unique images and texts, and how it is scored.
+"""What a benchmark asks: a table of rows over unique images and texts, which knows its own score.
 
-In: features and a table. Out: numbers, rows' outcomes, margins and the worst failures. Read
-`cases`, then `scoring` with `rules`, and last `margins` and `gallery`.
+In: features of the images and texts. Out: numbers, each row's outcome, and the worst failures.
+Read `table` (what all kinds share), then one kind: `triplets`, `grids`, `retrieval` or
+`classification`; last `failure_cards` and `gallery`. A new kind is one file and one entry of KINDS.
 """
+
+from collections.abc import Mapping
+from typing import Any
+
+from clic.evaluation.tables.classification import Classification
+from clic.evaluation.tables.grids import Grids
+from clic.evaluation.tables.retrieval import Retrieval
+from clic.evaluation.tables.table import BenchmarkTable
+from clic.evaluation.tables.triplets import Triplets
+
+KINDS: tuple[type[BenchmarkTable], ...] = (Retrieval, Classification, Grids, Triplets)
+
+
+def kind_of(row: Mapping[str, Any]) -> type[BenchmarkTable]:
+    """Return the kind of table that a row belongs to; its key tells.
+
+    Raises:
+        KeyError: The row has the key of no kind.
+    """
+    for kind in KINDS:
+        if kind.ROW_KEY in row:
+            return kind
+    raise KeyError(KINDS[-1].ROW_KEY)

@@ -19,12 +19,12 @@ import pytest
 
 from clic.cli.data import main
 from clic.errors import ConfigError, DataError
-from clic.evaluation.benchmarks import addresses as files
 from clic.evaluation.benchmarks import catalogue
 from clic.evaluation.benchmarks.benchmark import Benchmark
+from clic.evaluation.benchmarks.caption_retrieval import COCO_2017
 from clic.evaluation.files import fetching, manifest
 from clic.evaluation.files.file_sources import Archive, ByHand, File, ImageList, Source, Torchvision
-from clic.evaluation.tables.cases import Classification
+from clic.evaluation.tables.classification import Classification
 
 Command = Callable[..., "Done"]
 Zipped = Callable[[dict[str, bytes]], bytes]
@@ -136,7 +136,7 @@ def test_sugarcrepe_pp_over_a_broken_connection(
     images = zipped({"val2017/000000000001.jpg": b"1" * 3000, "val2017/2.jpg": b"2"})
     site.files["/zips/val2017.zip"] = images
     sha256 = hashlib.sha256(images).hexdigest()
-    archive = replace(files.COCO_2017, checksum=f"sha256:{sha256}", size=len(images))
+    archive = replace(COCO_2017, checksum=f"sha256:{sha256}", size=len(images))
     known = catalogue.BENCHMARKS["sugarcrepe++"]
     monkeypatch.setitem(catalogue.BENCHMARKS, "sugarcrepe++", replace(known, images=(archive,)))
     site.drops = [2000, 1500]  # the first file breaks off twice

@@ -19,7 +19,6 @@ from clic.errors import DataError
 from clic.evaluation import evaluation_plan
 from clic.evaluation.benchmarks import aro
 from clic.evaluation.report.report import notes
-from clic.evaluation.tables.cases import digest
 from clic.types import Token
 
 Paint = Callable[..., None]
@@ -137,7 +136,7 @@ def test_order_is_right_where_the_caption_beats_all_four_shuffles(
 def test_shuffles_are_the_same_in_every_run(tmp_path: Path, paint: Paint) -> None:
     write_karpathy(tmp_path, paint, "coco", {1: CAPTIONS, 2: CAPTIONS})
     first, second = (aro.load_coco_order(tmp_path) for _ in range(2))
-    assert digest(first) == digest(second)
+    assert first.digest() == second.digest()
     # The same caption is shuffled anew at another place.
     texts = [[first.texts[i] for i in row] for row in first.caption]
     assert texts[0][0] == texts[2][0] and texts[0][1:] != texts[2][1:]

@@ -19,9 +19,10 @@ from clic.evaluation.benchmarks.reading import GridBuilder
 from clic.evaluation.files.file_sources import ByHand, how_to_get
 from clic.evaluation.report import alpha_sweep, listing
 from clic.evaluation.report.report import notes
-from clic.evaluation.tables import scoring
-from clic.evaluation.tables.cases import Grids, Retrieval, Triplets
-from clic.evaluation.tables.rules import RULES
+from clic.evaluation.tables.grids import RULES, Grids
+from clic.evaluation.tables.retrieval import Retrieval
+from clic.evaluation.tables.table import TableFeatures
+from clic.evaluation.tables.triplets import Triplets
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 ANNOTATIONS = os.environ.get("CLIC_TEST_DATA")
@@ -143,8 +144,8 @@ def arrays() -> dict[str, np.ndarray]:
 EXPECTED: dict[str, Any] = json.loads((GOLDEN / "eval_cases.json").read_text())
 
 
-def features_of(image: np.ndarray, text: np.ndarray) -> scoring.TableFeatures:
-    return scoring.TableFeatures(torch.from_numpy(image), torch.from_numpy(text))
+def features_of(image: np.ndarray, text: np.ndarray) -> TableFeatures:
+    return TableFeatures(torch.from_numpy(image), torch.from_numpy(text))
 
 
 def names_of(count: int) -> tuple[str, ...]:
@@ -169,7 +170,7 @@ def test_golden_sugarcrepe_pp(arrays: dict[str, np.ndarray]) -> None:
         positive2=index[1],
         negative=index[2],
     )
-    numbers = scoring.score(table, features_of(arrays["pp_image"], text))
+    numbers = table.score(features_of(arrays["pp_image"], text))
     for name, counts in EXPECTED["sugarcrepe++"].items():
         assert numbers[name]["n"] == counts["n"]
         for metric in ("itt", "tot"):
@@ -185,7 +186,7 @@ def test_golden_retrieval(arrays: dict[str, np.ndarray]) -> None:
         caption=np.arange(len(texts)),
         owner=arrays["retrieval_owner"],
     )
-    numbers = scoring.score(table, features_of(images, texts))
+    numbers = table.score(features_of(images, texts))
     for published, own in (("ImagePrec", "text_to_image"), ("TextPrec", "image_to_text")):
         for k in (1, 5):
             expected = EXPECTED["retrieval"][f"{published}@{k}"]
@@ -207,7 +208,7 @@ def test_golden_winoground(arrays: dict[str, np.ndarray]) -> None:
     )
     image = np.concatenate([arrays["wino_image0"], arrays["wino_image1"]])
     text = np.concatenate([arrays["wino_text0"], arrays["wino_text1"]])
-    numbers = scoring.score(table, features_of(image, text))
+    numbers = table.score(features_of(image, text))
     counts = EXPECTED["winoground"]
     expected = {m: 100 * counts[m] / counts["n"] for m in ("text", "image", "group")}
     assert numbers["all"] == numbers["tag_both"] == {**expected, "n": counts["n"]}
@@ -234,12 +235,12 @@ def test_rows_with_fewer_options_than_others() -> None:
     table = builder.table("choice")
     assert table.caption.tolist() == [[0, 1, -1], [0, 1, 2]]
     text = np.eye(3, dtype=np.float32)
-    numbers = scoring.score(table, features_of(text[:1], text))
+    numbers = table.score(features_of(text[:1], text))
     assert numbers["two_options"] == numbers["three_options"] == {"accuracy": 100.0, "n": 1}
-    rows = list(scoring.rows(table, features_of(text[:1], text)))
+    rows = list(table.outcomes(features_of(text[:1], text)))
     assert rows[0]["captions"] == ["right", "wrong"] and rows[0]["scores"] == [[1.0, 0.0]]
     # Every score below zero: a row without a third option does not gain one of zero.
-    numbers = scoring.score(table, features_of(-text[:1], text - 0.5))
+    numbers = table.score(features_of(-text[:1], text - 0.5))
     assert numbers["two_options"]["accuracy"] == 0.0
 
 

@@ -15,7 +15,7 @@ from clic import evaluation
 from clic.errors import DataError
 from clic.evaluation.benchmarks import aro, image_pairs, whatsup
 from clic.evaluation.encode.feature_cache import image_bytes
-from clic.evaluation.tables.cases import Grids
+from clic.evaluation.tables.grids import Grids
 
 Paint = Callable[..., None]
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from clic.cli.eval import main
-from clic.evaluation.report import output_files
+from clic.evaluation.report import result_files
 
 Command = Callable[..., tuple[int, str, str]]
 StandIn = Callable[[pytest.MonkeyPatch, Path], list[str]]
@@ -48,7 +48,7 @@ def numbers(file: Path) -> list[dict[str, str]]:
 
 def test_out_writes_every_kind_of_file(results: Path) -> None:
     assert sorted(path.name for path in (results / "one").iterdir()) == sorted(
-        output_files.FILES.values()
+        result_files.FILES.values()
     )
     form = json.loads((results / "one" / "report.json").read_text())
     assert set(form) == {"model", "provenance", "benchmarks"}
@@ -140,7 +140,7 @@ def test_rows_of_another_report_are_noticed(clic_eval: Command, tmp_path: Path) 
 
 def test_missing_rows_are_told(clic_eval: Command, tmp_path: Path) -> None:
     (tmp_path / "two" / "rows.jsonl").unlink()
-    assert "rows.jsonl, which is not there; copy it too" in clic_eval("--compare", "one", "two")[2]
+    assert "rows.jsonl, which is missing; copy it too" in clic_eval("--compare", "one", "two")[2]
     edit(tmp_path / "two" / "report.json", lambda form: form["provenance"].pop("rows_file"))
     code, _, err = clic_eval("--compare", "one", "two")
     assert code == 2 and "was written without rows" in err and err.count("\n") == 1
@@ -225,5 +225,5 @@ def test_what_the_command_line_holds_of_secrets_is_in_no_file(
     monkeypatch.setattr("sys.argv", ["clic-eval", "x=https://u:s3cret@h/a?sig=s3cret"])
     assert clic_eval(*BENCH, "--model", "m1", "--out", "four")[0] == 0
     files = [path.read_text(encoding="utf-8") for path in (tmp_path / "four").iterdir()]
-    assert len(files) == len(output_files.FILES) and not any("s3cret" in text for text in files)
+    assert len(files) == len(result_files.FILES) and not any("s3cret" in text for text in files)
     assert "https://h/a?..." in (tmp_path / "four" / "report.json").read_text()

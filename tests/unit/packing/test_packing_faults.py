@@ -106,7 +106,7 @@ def test_a_path_that_no_file_can_have(put: Put, packed: Pack) -> None:
     put("a.jpg")
     result = packed(put("c.json", json.dumps({"images": images, "annotations": notes})))
     assert result.sources() == ["a.jpg"]
-    assert result.rejected[0]["reason"].endswith("is no path")
+    assert result.rejected[0]["reason"].endswith("is not a path")
 
 
 def test_the_same_name_in_two_folders_is_two_samples(put: Put, packed: Pack) -> None:
@@ -124,7 +124,7 @@ def test_coco_ids_twice_or_missing(put: Put, packed: Pack) -> None:
     value = {"images": images, "annotations": [{"image_id": 1, "caption": "A dog"}, "x"]}
     result = packed(put("c.json", json.dumps(value)))
     assert result.captions() == [["A dog"]]
-    assert reasons(result)["b.jpg"] == "image id 1 stands there twice"
+    assert reasons(result)["b.jpg"] == "image id 1 occurs twice"
     assert reasons(result)["c"] == reasons(result)["d"] == "it has no id"
 
 
@@ -178,7 +178,7 @@ def test_a_tar_with_faults(put: Put, packed: Pack, image: Callable[..., bytes]) 
     result = packed(path)
     assert result.sources() == ["t.tar/d"]
     found = reasons(result)
-    assert "a.json is no valid JSON" in found["t.tar/a"]
+    assert "a.json is not valid JSON" in found["t.tar/a"]
     assert found["t.tar/b"] == "no image among its files (.txt)"
     assert found["t.tar/c"] == "no caption in its .json or .txt"
     assert "larger than 1,000,000 bytes" in found["t.tar/e"]
@@ -293,7 +293,7 @@ def test_tags_are_stored_and_read(put: Put, packed: Pack) -> None:
         ("t.csv", "image,b\n1.jpg,2\n", ["--caption-column", "(columns: image, b)"]),
         ("t.csv", "image,text,text\n", ["'text'", "twice"]),
         ("t.csv", b"a,b\0\1\2", ["UTF-8"]),
-        ("t.json", "{", ["no valid JSON"]),
+        ("t.json", "{", ["not valid JSON"]),
         ("t.json", '{"images": []}', ["neither COCO", "Karpathy"]),
         ("t.xyz", "x", ["--format", "clic-csv"]),
         ("t.parquet", b"x", ["parquet"]),
@@ -323,7 +323,7 @@ def test_sources_that_cannot_be_packed(
         ({"caption_column": ("x",)}, ConfigError, ["--caption-column x", "columns: image"]),
         ({"image_root": Path("/nowhere")}, DataError, ["--image-root /nowhere"]),
         ({"separator": "--"}, DataError, ["--separator '--'", "tab"]),
-        ({"format": "coco"}, DataError, ["no valid JSON"]),
+        ({"format": "coco"}, DataError, ["not valid JSON"]),
         ({"format": "negclip"}, DataError, ["neg_caption", "--format table"]),
     ],
 )

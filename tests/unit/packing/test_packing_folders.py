@@ -182,10 +182,10 @@ def test_patterns_of_tars_and_of_tables(put: Put, packed: Pack, image: Image) ->
     assert len(ShardSource(f"{here}/s?/*.tar")) == 2
     assert packed(f"{here}/*.csv", out=here / "p").captions() == [["A cat"]]
     put("two.csv", "a.jpg,A cat\n")
-    with pytest.raises(DataError, match="2 files are of this pattern"):
+    with pytest.raises(DataError, match="2 files match this pattern"):
         open_source(f"{here}/*.csv", Request())
     for pattern in ("q*.csv", "q*.tar"):
-        with pytest.raises(DataError, match="no file is of this pattern"):
+        with pytest.raises(DataError, match="no file matches this pattern"):
             open_source(f"{here}/{pattern}", Request())
 
 

@@ -117,7 +117,7 @@ def test_kill_9_of_real_processes(source: Path, tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
         "from clic.data import packing\n"
-        "from clic.data.packing import part\n"
+        "from clic.data.packing import shard_writer\n"
         "if __name__ == '__main__':\n"
         f"    reader = packing.open_source({str(source)!r}, packing.Request())\n"
         f"    options = packing.Options(shard_size=4)\n"

@@ -72,10 +72,10 @@ def test_columns_come_back(tmp_path: Path) -> None:
     }
     specs = {name: (c.dtype.str, c.shape) for name, c in columns.items()}
     header = {"long": "x" * 9000}
-    with write_columns(tmp_path / "x", "test", 3, header, specs) as writer:
-        writer.put("a", columns["a"])
-        writer.put("b", columns["b"][:1])
-        writer.put("b", columns["b"][1:], start=1)
+    with write_columns(tmp_path / "x", "test", 3, header, specs) as put:
+        put("a", columns["a"])
+        put("b", columns["b"][:1])
+        put("b", columns["b"][1:], start=1)
     for as_mapped in (False, True):
         found, read = read_columns(tmp_path / "x", "test", 3, as_mapped)
         assert found["long"] == header["long"] and read.keys() == columns.keys()

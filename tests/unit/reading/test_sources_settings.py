@@ -19,7 +19,7 @@ from clic.data import ShardSource, make_sources, pack
 from clic.data.batches.loader import make_sampler
 from clic.data.shards.index import index_path
 from clic.data.tools.nearest import (
-    NearestFeatures,
+    FeatureFile,
     encode_source,
     nearest,
     read_neighbours,
@@ -146,8 +146,8 @@ def test_features_are_continued_and_broken_images_are_zero(
             raise KeyboardInterrupt
         return np.array([[image.mean(), 1.0] for image in pixels], dtype=np.float32)
 
-    def features(identity: object = "model") -> NearestFeatures:
-        return NearestFeatures(tmp_path / "f", (24, 2), identity)
+    def features(identity: object = "model") -> FeatureFile:
+        return FeatureFile(tmp_path / "f", (24, 2), identity)
 
     with pytest.raises(KeyboardInterrupt):
         encode_source(source, features(), encode, 5, 1, lambda done: None)
@@ -233,7 +233,7 @@ def test_index_keeps_what_fits(
     index_path(second).write_bytes(index_path(second).read_bytes()[:-1])
     before = index_path(third).stat().st_mtime_ns
     code, out, _ = clic_data("index", tmp_path, "--workers", 2)
-    assert (code, out) == (0, "2 shards indexed, 1 had been: 24 samples, 0 of them broken\n")
+    assert (code, out) == (0, "2 shards indexed, 1 kept: 24 samples, 0 of them broken\n")
     assert index_path(third).stat().st_mtime_ns == before
     code, out, _ = clic_data("index", "--force", tmp_path, "--workers", 1)
     assert (code, out) == (0, "3 shards indexed: 24 samples, 0 of them broken\n")

@@ -1,4 +1,8 @@
-"""The formats that can be packed, each with its reader."""
+"""Readers of all formats that can be packed, and the detection of a source's format.
+
+In: a source that the user names. Out: its items, in an order that never changes. Read `base`, then
+`image_folders`, `json_lists`, `columnar`, and last `text_rows` and `text_tables`.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +19,10 @@ from clic.errors import DataError, did_you_mean, pick
 
 FORMATS: dict[str, Callable[[str, Request], FormatReader]] = {
     reader.NAME: reader
-    for reader in (
-        ClicCsv,
-        Table,
-        NegClip,
-        Parquet,
-        Folder,
-        Tars,
-        Coco,
-        Karpathy,
-        Records,
-        HubDataset,
-    )
+    for reader in [
+        *(ClicCsv, Table, NegClip, Parquet, Folder),
+        *(Tars, Coco, Karpathy, Records, HubDataset),
+    ]
 }
 TABLE_ENDINGS = (".csv", ".tsv", ".txt", ".tab")
 COMPRESSED = (".gz", ".tgz", ".zip", ".bz2", ".xz", ".zst", ".7z")
@@ -37,8 +33,8 @@ def open_source(source: str, request: Request, format: str | None = None) -> For
 
     Args:
         source: A file, a folder, a pattern of tars or parquet files, or `hf:NAME`.
-        request: What the user said about it.
-        format: A name of `FORMATS`, None to detect it.
+        request: The user's statements about it.
+        format: A name of `FORMATS`, or None to detect it.
 
     Raises:
         ConfigError: The format is unknown, or an option has no effect on it.
@@ -53,11 +49,7 @@ def open_source(source: str, request: Request, format: str | None = None) -> For
 
 
 def _one_of(source: str) -> str:
-    """Return the file that a pattern stands for, or the pattern where it is of several tars or so.
-
-    Raises:
-        DataError: No file is of the pattern, or several of a format that is packed by the file.
-    """
+    """Return the file that a pattern matches, or the pattern if its files are packed together."""
     found = matches(source) if is_pattern(source) else []
     together = all(path.suffix.lower() in (".tar", ".parquet") for path in found)
     if not is_pattern(source) or (together and len({path.suffix.lower() for path in found}) == 1):
@@ -65,9 +57,9 @@ def _one_of(source: str) -> str:
     if len(found) == 1:
         return str(found[0])
     if not found:
-        raise DataError(f"SOURCE {source}: no file is of this pattern; check it")
+        raise DataError(f"SOURCE {source}: no file matches this pattern; check it")
     raise DataError(
-        f"SOURCE {source}: {len(found)} files are of this pattern ({found[0].name}, "
+        f"SOURCE {source}: {len(found)} files match this pattern ({found[0].name}, "
         f"{found[1].name}, ...), and only tars and parquet files are packed together; name one, or "
         "pack each into a folder of its own, which a run can read together"
     )
@@ -83,11 +75,7 @@ def _check_there(source: str) -> None:
 
 
 def detect(source: str, request: Request) -> Callable[[str, Request], FormatReader]:
-    """Return the reader that a source looks made for.
-
-    Raises:
-        DataError: It looks made for none.
-    """
+    """Return the reader of the format that a source appears to have; raises `DataError`."""
     path, ending = Path(source), Path(source).suffix.lower()
     if source.startswith(PREFIX):
         return HubDataset
@@ -121,9 +109,9 @@ def _detect_folder(path: Path) -> Callable[[str, Request], FormatReader]:
     if lists := sorted(name for name in names if name.lower().endswith((".csv", ".tsv"))):
         raise DataError(
             f"SOURCE {path} holds {lists[0]}: name that file, or say --format folder where the "
-            "captions lie beside the images"
+            "captions are beside the images"
         )
-    if _has_images(path):
+    if any(files_below(path, tuple(IMAGE_ENDINGS))):
         return Folder
     if any(files_below(path, ".parquet")):
         return Parquet
@@ -131,7 +119,3 @@ def _detect_folder(path: Path) -> Callable[[str, Request], FormatReader]:
         f"SOURCE {path}: the folder holds neither images, nor tars, nor parquet files; "
         "name the CSV, TSV or JSON that lists the images"
     )
-
-
-def _has_images(path: Path) -> bool:
-    return any(files_below(path, tuple(IMAGE_ENDINGS)))

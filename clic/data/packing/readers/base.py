@@ -1,4 +1,4 @@
-"""What every format's reader has in common."""
+"""What the readers of all formats share: the user's request, columns, captions and folders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clic.data.packing.items import Item, texts
 from clic.data.shards.tar import IMAGE_TYPES
 from clic.errors import ConfigError, DataError, did_you_mean
 
-# What images are called in the wild, their files and columns, the surest names first.
+# Common names of image files, image columns and caption columns, the most certain first.
 IMAGE_ENDINGS = (*IMAGE_TYPES, ".heic", ".jp2", ".ppm")
 IMAGE_COLUMNS = (
     *("filepath", "file_path", "image_path", "img_path", "image_file", "image_filename"),
@@ -27,22 +27,22 @@ CAPTION_COLUMNS = (
     "comment",
 )
 _NUMBERED = re.compile(r"(.*?)[ _.-]?(\d+)")
-_SHOWN = 40  # characters of a name in a message, which may be a cell that holds an image
-_DEEPEST = 4  # lists and objects in one another that may hold captions
+_SHOWN = 40  # characters of a name in a message; the name may be a cell with an image
+_DEEPEST = 4  # levels of nested lists and objects that are searched for captions
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user said about a source; None where nothing was said.
+    """The user's statements about a source; None where there is none.
 
     Attributes:
         image_root: Folder that relative image paths start from.
         image_column: Column with the image's path or bytes.
-        caption_column: Columns with captions, in the order they are to be stored.
-        separator: Between the columns of a text table.
+        caption_column: Columns with captions, in the order in which they are stored.
+        separator: Character between the columns of a text table.
         split: Splits of the source to take, separated by commas.
         no_header: True where a text table's first row is data; columns are then 1, 2, ...
-        encoding: Of texts that are neither UTF-8 nor marked as UTF-16.
+        encoding: Encoding of texts that are neither UTF-8 nor marked as UTF-16.
     """
 
     image_root: Path | None = None
@@ -58,8 +58,8 @@ class FormatReader(ABC):
     """Reads the items of a source, in an order that never changes.
 
     Args:
-        source: What the user named.
-        request: What the user said about it.
+        source: The user's name for it.
+        request: The user's statements about it.
 
     Raises:
         ConfigError: An option has no effect on this format.
@@ -79,19 +79,19 @@ class FormatReader(ABC):
                 )
         self.source, self.request = source, request
         self.found: list[str] = []
-        """What was detected or guessed, a line each."""
+        """What was detected or guessed, one line each."""
         self.open()
 
     @abstractmethod
     def open(self) -> None:
-        """Look at the source and fill `found`."""
+        """Inspect the source and fill `found`."""
 
     @abstractmethod
     def items(self) -> Iterator[Item]:
-        """Yield the items; a broken one as a rejected item."""
+        """Yield the items; broken ones as rejected items."""
 
     def files(self) -> list[Path]:
-        """Return the files that must stay as they are until the packing is done."""
+        """Return the files that must not change until the packing is finished."""
         return [Path(self.source)]
 
     def root(self) -> Path:
@@ -107,14 +107,9 @@ def choose_columns(
 ) -> tuple[str, tuple[str, ...], list[str]]:
     """Return the image column, the caption columns and lines that say how they were found.
 
-    Args:
-        request: Names columns, or leaves them to be guessed.
-        names: The columns there are.
-        where: Of what, for messages.
-
     Raises:
-        ConfigError: A named column is not there.
-        DataError: Nothing can be guessed.
+        ConfigError: A requested column does not exist.
+        DataError: A column that is not requested cannot be guessed.
     """
     image = (
         _named(request.image_column, names, "--image-column")
@@ -145,7 +140,7 @@ def _named(name: str | None, names: Sequence[str], flag: str) -> str | None:
 
 
 def _numbered(names: Iterable[str]) -> dict[str, list[str]]:
-    """Return columns such as caption_0, caption_1, in the order of their numbers, by the word."""
+    """Return columns such as caption_0 and caption_1 by their word, in order of their numbers."""
     found: dict[str, list[tuple[int, str]]] = {}
     for name in names:
         if parts := _NUMBERED.fullmatch(name.strip().lower()):
@@ -156,7 +151,7 @@ def _numbered(names: Iterable[str]) -> dict[str, list[str]]:
 def _guess(
     names: Sequence[str], known: Sequence[str], where: str, flag: str, more: dict[str, list[str]]
 ) -> tuple[str, ...]:
-    """Return the column that has the surest name, and those of `more` that belong to it."""
+    """Return the column with the most certain name, and those of `more` that belong to it."""
     lower = {name.strip().lower(): name for name in reversed(names)}
     for name in known:
         if found := [*([lower[name]] if name in lower else []), *more.get(name, [])]:
@@ -172,23 +167,21 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def shorten(text: str, most: int = _SHOWN) -> str:
-    """Return a text for a message: a cell may be as long as an image in base64."""
+    """Return a text cut for a message; a cell may be as long as an image in base64."""
     return text if len(text) <= most else f"{text[:most]}..."
 
 
 def known_columns(names: Iterable[str]) -> int:
-    """Return how many of the names mean an image or a caption."""
+    """Return how many of the names stand for an image or a caption."""
     bare = {name.strip().lower() for name in names}
     bare |= {found[1] for name in bare if (found := _NUMBERED.fullmatch(name))}
     return len(bare & {*IMAGE_COLUMNS, *CAPTION_COLUMNS})
 
 
 def captions_of(value: Any, depth: int = _DEEPEST) -> tuple[str, ...]:
-    """Return the captions in a cell or a sample's JSON.
+    """Return the captions in a cell or a sample's JSON, searched `depth` nested levels deep.
 
-    Args:
-        value: A text, an object with a key of `CAPTION_COLUMNS`, or a list of either.
-        depth: How deep lists and objects are looked into.
+    The value is a text, an object with a key of `CAPTION_COLUMNS`, or a list of either.
     """
     if isinstance(value, str) or depth == 0:
         return texts(value) if isinstance(value, str) else ()
@@ -201,7 +194,7 @@ def captions_of(value: Any, depth: int = _DEEPEST) -> tuple[str, ...]:
 
 
 class Walked(NamedTuple):
-    """A folder below a source: its files' names, and why others in it were not looked into."""
+    """A folder below a source: its file names, and entries that were skipped with the reason."""
 
     folder: Path
     names: list[str]
@@ -211,15 +204,13 @@ class Walked(NamedTuple):
 def walk(root: Path) -> Iterator[Walked]:
     """Yield each folder below a root, sorted and without hidden ones; links are followed.
 
-    A link to a folder that is walked anyway is not, so that no loop is entered and no image comes
-    twice.
+    A link to a folder that is walked anyway is skipped, so that there is no loop and no image
+    occurs twice.
     """
     top = os.path.realpath(root)
-    seen = {top}
-    todo = [root]
+    seen, todo = {top}, [root]
     while todo:
-        folder, names, below = todo.pop(), [], []
-        left_out = []
+        folder, names, below, left_out = todo.pop(), [], [], []
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
@@ -232,9 +223,9 @@ def walk(root: Path) -> Iterator[Walked]:
             if not os.path.isdir(entry.path):
                 names.append(entry.name)
             elif entry.is_symlink() and _leads_back(real, top):
-                left_out.append((entry.name, "a link to a folder that is read by its own name"))
+                left_out.append((entry.name, "a link to a folder that is read under its own name"))
             elif real in seen:
-                left_out.append((entry.name, "a folder that is read already, by way of a link"))
+                left_out.append((entry.name, "a folder that was already read through a link"))
             else:
                 seen.add(real)
                 below.append(Path(entry.path))
@@ -243,7 +234,7 @@ def walk(root: Path) -> Iterator[Walked]:
 
 
 def _leads_back(real: str, top: str) -> bool:
-    """Return whether a folder holds the root, or is walked below it."""
+    """Return whether a folder contains the root, or is walked below it."""
     if os.path.commonpath([top, real]) == real:
         return True
     inside = os.path.relpath(real, top).split(os.sep)
@@ -251,6 +242,6 @@ def _leads_back(real: str, top: str) -> bool:
 
 
 def files_below(root: Path, endings: str | tuple[str, ...]) -> Iterator[Path]:
-    """Yield the files below a folder that end in one of the lower-case endings, as `walk` does."""
+    """Yield the files below a folder with one of the lower-case endings, in the order of `walk`."""
     for folder, names, _ in walk(root):
         yield from (folder / name for name in names if name.lower().endswith(endings))

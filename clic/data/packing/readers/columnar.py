@@ -1,11 +1,9 @@
-"""Parquet files.
-
-Hugging Face datasets.
-"""
+"""Readers of columnar data: parquet files and Hugging Face datasets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +68,16 @@ class Parquet(FormatReader):
         from pyarrow.parquet import ParquetFile
 
         names = [*([self.image] if self.by_path else []), *self.captions]
-        number = 0
+        numbers = count()
         try:
             with ParquetFile(path, pre_buffer=False, buffer_size=BUFFER) as file:
                 for group in range(file.num_row_groups):
-                    at = 0
-                    for batch in file.iter_batches(1024, row_groups=[group], columns=names):
-                        for row in batch.to_pylist():
-                            yield self._item(path, row, number, group, at)
-                            at, number = at + 1, number + 1
+                    batches = file.iter_batches(1024, row_groups=[group], columns=names)
+                    group_rows = (row for batch in batches for row in batch.to_pylist())
+                    for at, row in enumerate(group_rows):
+                        yield self._item(path, row, next(numbers), group, at)
         except (OSError, pyarrow.ArrowException) as error:
-            yield Item(path.name, reason=f"it cannot be read on ({error})")
+            yield Item(path.name, reason=f"the rest cannot be read ({error})")
 
     def _item(self, path: Path, row: dict[str, Any], number: int, group: int, at: int) -> Item:
         where = f"{path.name}:{number}"
@@ -97,7 +94,7 @@ class Parquet(FormatReader):
 
 PREFIX = "hf:"
 MARKS = ("dataset_dict.json", "state.json")
-"""What `save_to_disk` leaves in a folder."""
+"""Files that `save_to_disk` writes into a folder."""
 
 
 class HubDataset(FormatReader):
@@ -118,21 +115,20 @@ class HubDataset(FormatReader):
         return []
 
     def items(self) -> Iterator[Item]:
-        number = 0
+        numbers = count()
         for batch in self.data.select_columns(list(self.captions)).iter(batch_size=1000):
             for values in zip(*(batch[name] for name in self.captions), strict=True):
-                captions = tuple(c for value in values for c in captions_of(value))
+                number, captions = next(numbers), tuple(c for v in values for c in captions_of(v))
                 place = ("dataset", self.source, self.request.split, self.image, number)
                 yield Item(f"{self.source}:{number}", "", place, captions)
-                number += 1
 
 
 def open_dataset(source: str, split: str | None) -> Any:
-    """Return one split of a dataset, `train` where none is named and there are several.
+    """Return one split of a dataset, by default `train` where there are several.
 
     Raises:
-        ConfigError: The split is not there.
-        DataError: The dataset cannot be had.
+        ConfigError: The split does not exist.
+        DataError: The dataset cannot be loaded.
     """
     datasets = need("datasets")
     try:

@@ -1,4 +1,4 @@
-"""Images that lie beside their captions: in a folder, or in tars as img2dataset writes them."""
+"""Readers of images that are stored beside their captions: in a folder, or in WebDataset tars."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from clic.errors import DataError
 
 KEPT_TEXT = ("source", "url")
 KEPT_LISTS = ("negatives", "neighbours")
-"""What a sample's JSON may hold beside its captions, and keeps when it is packed again."""
-STATISTICS = "_stats.json"  # img2dataset's, one a shard
+"""Entries of a sample's JSON, besides its captions, that are kept when it is packed again."""
+STATISTICS = "_stats.json"  # written by img2dataset, one per shard
 
 
 class Folder(FormatReader):
-    """A folder of images, each with a .txt (a caption a line) or a .json beside it.
+    """A folder of images, each with a .txt (one caption per line) or a .json beside it.
 
-    So img2dataset's format `files` is one as well.
+    This includes img2dataset's format `files`.
     """
 
     NAME = "folder"
@@ -34,11 +34,11 @@ class Folder(FormatReader):
     def open(self) -> None:
         self.path = Path(self.source).absolute()
         if not self.path.is_dir():
-            raise DataError(f"{self.source} is no folder")
-        self.found = ["captions in the .json or .txt beside each image, folders below included"]
+            raise DataError(f"{self.source} is not a folder")
+        self.found = ["captions in the .json or .txt beside each image, subfolders included"]
 
     def files(self) -> list[Path]:
-        return []  # the list made at the start stands
+        return []  # the list made at the start remains valid
 
     def items(self) -> Iterator[Item]:
         for folder, names, left_out in walk(self.path):
@@ -50,14 +50,14 @@ class Folder(FormatReader):
         return str((folder / name).relative_to(self.path))
 
     def _folder(self, folder: Path, names: list[str]) -> Iterator[Item]:
-        beside: dict[str, dict[str, str]] = {}  # by stem, the name of each text by its ending
+        beside: dict[str, dict[str, str]] = {}  # by stem: the text files by ending
         images = []
         for name in names:
             stem, ending = os.path.splitext(name)
             if ending.lower() in IMAGE_ENDINGS:
                 images.append((stem, name))
             elif ending.lower() in TEXT_TYPES and not name.endswith(STATISTICS):
-                beside.setdefault(stem, {})[ending.lower()] = name  # a.txt behind a.TXT
+                beside.setdefault(stem, {})[ending.lower()] = name  # a.txt replaces a.TXT
             elif not os.path.exists(folder / name):
                 yield Item(self._source(folder, name), reason="a link that leads to nothing")
         for stem, name in images:
@@ -73,7 +73,7 @@ class Folder(FormatReader):
         try:
             contents = {ending[1:]: _small_file(folder / text) for ending, text in beside.items()}
             captions, extra = _texts(contents, source, self.request.encoding)
-            extra.pop("source", None)  # the file's name says more
+            extra.pop("source", None)  # the file's own name is more useful
         except RejectedError as error:
             return Item(source, reason=str(error))
         if not captions:
@@ -101,17 +101,15 @@ class Tars(FormatReader):
 
     def _tar(self, path: Path) -> Iterator[Item]:
         notes: list[str] = []
-        broken = ""
+        incomplete = "not all of the tar is packed, which"
         try:
             with open(path, "rb") as file:
                 for key, members in index_tar.walk(file, path, notes):
                     yield self._item(file, path, key, members)
         except DataError as error:
-            broken = str(error).removeprefix(f"{path} ")
+            yield Item(path.name, reason=f"{incomplete} {str(error).removeprefix(f'{path} ')}")
         except OSError as error:
-            broken = f"cannot be read ({error.strerror})"
-        if broken:
-            yield Item(path.name, reason=f"not all of the tar is packed, which {broken}")
+            yield Item(path.name, reason=f"{incomplete} cannot be read ({error.strerror})")
         for note in notes:
             print(f"{path}: {note}", file=sys.stderr)
 
@@ -141,7 +139,7 @@ class Tars(FormatReader):
 def _texts(
     contents: dict[str, bytes], name: str, encoding: str | None
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Return the captions, of the JSON before the text, and what else of the JSON is kept."""
+    """Return the captions, preferably those of the JSON, and the other entries that are kept."""
     captions: tuple[str, ...] = ()
     extra: dict[str, Any] = {}
     if any(len(data) > MAX_TEXT for data in contents.values()):
@@ -156,7 +154,7 @@ def _texts(
 
 
 def _kept(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the entries of a sample's JSON that stay, where they are of the form we write."""
+    """Return the entries of a sample's JSON that are kept, if they have the form we write."""
     kept = {n: record[n] for n in KEPT_TEXT if isinstance(record.get(n), str)}
     for name in KEPT_LISTS:
         found = record.get(name)

@@ -1,4 +1,4 @@
-"""JSON lists: captions as COCO publishes them, Karpathy's splits, and records of any names."""
+"""Readers of JSON lists: COCO's captions, Karpathy's splits, and records with any names."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from clic.data.packing.items import Item, RejectedError, file_place, load_json, parse_json, texts
+from clic.data.packing.items import (
+    Item,
+    RejectedError,
+    file_place,
+    load_json,
+    parse_json,
+    reading,
+    texts,
+)
 from clic.data.packing.readers.base import FormatReader, captions_of, choose_columns, shorten
 from clic.errors import ConfigError, DataError, did_you_mean
 
 TRAINING_SPLITS = "train,restval"
-SAMPLE = 100  # records whose names are looked at
+SAMPLE = 100  # records whose keys are inspected
 
 
 class _JsonList(FormatReader):
@@ -22,7 +30,7 @@ class _JsonList(FormatReader):
         value = load_json(self.path)
         images = value.get("images") if isinstance(value, dict) else None
         if not isinstance(images, list) or not all(isinstance(i, dict) for i in images):
-            raise DataError(f"{self.path} holds no list 'images' of objects; it is no {self.NAME}")
+            raise DataError(f"{self.path} holds no list 'images' of objects; it is not {self.NAME}")
         self.value: dict[str, Any] = value
         self.images: list[dict[str, Any]] = images
         self.folder = self.root()
@@ -46,11 +54,11 @@ class Coco(_JsonList):
     def open(self) -> None:
         super().open()
         if not isinstance(self.value.get("annotations"), list):
-            raise DataError(f"{self.path} has no list 'annotations'; it is no {self.NAME}")
+            raise DataError(f"{self.path} has no list 'annotations'; it is not {self.NAME}")
         self.found = [f"images below {self.folder}"]
 
     def root(self) -> Path:
-        """Return the folder of images: beside annotations/, by the name that COCO gives it."""
+        """Return the folder of images, which COCO places beside annotations/."""
         beside = self.path.parent.parent / self.path.stem.removeprefix("captions_")
         if self.request.image_root is None and beside.is_dir():
             return beside.absolute()
@@ -60,21 +68,19 @@ class Coco(_JsonList):
         captions, strays = self._captions()
         seen = set()
         for image in self.images:
-            name = str(image.get("file_name", ""))
-            number = image["id"] if _has_id(image) else None
-            reason = ""
+            name, number, reason = str(image.get("file_name", "")), _id_of(image), ""
             if number is None:
                 reason = "it has no id"
             elif number in seen:
-                reason = f"image id {number} stands there twice"
+                reason = f"image id {number} occurs twice"
             seen.add(number)
             yield self.item(name, name, tuple(captions.get(number, ())), reason)
         for text, owner in strays:
             yield Item(text[:80], self.path.name, reason=f"caption of an unknown image id {owner}")
 
     def _captions(self) -> tuple[dict[Any, list[str]], list[tuple[str, Any]]]:
-        """Return the captions by image id, and those whose image is not listed."""
-        captions: dict[Any, list[str]] = {i["id"]: [] for i in self.images if _has_id(i)}
+        """Return the captions by image id, and those of unlisted images."""
+        captions: dict[Any, list[str]] = {_id_of(image): [] for image in self.images}
         strays = []
         for note in self.value["annotations"]:
             owner = note.get("image_id") if isinstance(note, dict) else None
@@ -86,8 +92,9 @@ class Coco(_JsonList):
         return captions, strays
 
 
-def _has_id(image: dict[str, Any]) -> bool:
-    return isinstance(image.get("id"), int | str)
+def _id_of(image: dict[str, Any]) -> int | str | None:
+    found = image.get("id")
+    return found if isinstance(found, int | str) else None
 
 
 class Karpathy(_JsonList):
@@ -130,7 +137,7 @@ class Karpathy(_JsonList):
 
 
 class Records(FormatReader):
-    """A list of objects, or JSON lines, one an image or a caption of it."""
+    """A list of objects, or JSON lines, one per image or per caption."""
 
     NAME = "records"
     TAKES = ("image_root", "image_column", "caption_column")
@@ -140,23 +147,20 @@ class Records(FormatReader):
         first = [value for _, value in islice(self._values(), SAMPLE) if isinstance(value, dict)]
         names = list(dict.fromkeys(name for value in first for name in value))
         if not names:
-            raise DataError(f"{self.path} holds no list of objects; it is no {self.NAME}")
+            raise DataError(f"{self.path} holds no list of objects; it is not {self.NAME}")
         self.image, self.captions, self.found = choose_columns(self.request, names, str(self.path))
         self.found.append(f"images below {self.root()}")
 
     def _values(self) -> Iterator[tuple[int, Any]]:
-        """Yield the number and the value of each record, or why it is none."""
+        """Yield the number of each record and its value, or the error that makes it none."""
         if self.path.suffix.lower() == ".json":
             values = load_json(self.path)
             yield from enumerate(values if isinstance(values, list) else [], 1)
             return
-        try:
-            with open(self.path, "rb") as file:
-                for number, line in enumerate(file, 1):
-                    if line.strip():
-                        yield number, _parsed(line.removeprefix(codecs.BOM_UTF8))
-        except OSError as error:
-            raise DataError(f"{self.path} cannot be read ({error.strerror}); check it") from error
+        with reading(self.path), open(self.path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, _parsed(line.removeprefix(codecs.BOM_UTF8))
 
     def items(self) -> Iterator[Item]:
         root = self.root()
@@ -183,11 +187,7 @@ def _parsed(line: bytes) -> Any:
 
 
 def detect_list(path: Path) -> type[FormatReader]:
-    """Return the reader for a JSON file.
-
-    Raises:
-        DataError: It is none of the three.
-    """
+    """Return the reader for a JSON file; raises `DataError`."""
     value = load_json(path)
     if isinstance(value, list) and any(isinstance(record, dict) for record in value):
         return Records

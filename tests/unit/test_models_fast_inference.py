@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from clic.models import ClipModel, PooledImages, PooledTexts
-from clic.models.pooled import PACKS
-from clic.models.prefix_trees import pack
+from clic.models.fast_inference import PACKS, pack
 
 CPU = torch.device("cpu")
 TEXT = {"context_length": 34, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 3}

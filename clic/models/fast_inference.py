@@ -1,32 +1,41 @@
-"""Features by no more work than they need; equal to the model's own up to rounding.
+"""Image and text features for inference, equal to the model's own up to rounding, but faster.
 
 CLIP reads a feature at one token: the class token of an image, the end-of-text token of a caption.
-In the last block nothing but that token goes on, so only its query, its projection and its MLP are
-computed there; and captions behind a causal mask are packed (`packing`). What is not recognised as
-open_clip's plain transformer keeps the model's own forward. Without gradient: for inference.
+So the last block computes the query, projection and MLP of that token only. Besides, a token
+behind a causal mask depends only on the tokens before it, so captions that begin alike share the
+states of their common beginning: together they form a tree, whose nodes are computed once. A pack
+is a row of such nodes, each of which attends to its ancestors and itself; only the end of a pack
+is padding. On SugarCrepe++ this saves every fourth token.
+
+A tower that is not open_clip's plain transformer falls back to the model's own forward. Nothing
+here keeps a graph for a backward pass.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clic.models.prefix_trees import NODES, Packs, pack
 from clic.models.towers import OpenClip, TextEncoder
 
 TEXT_POOLS = ("argmax", "eos", "last", "first")
 PACKS = {"cpu": 16, "cuda": 128}
-"""Packs in a text forward: as many as still gain something."""
+"""Packs per forward pass; more of them would gain nothing."""
+NODES = 128
+"""Nodes of a pack, unless a text is longer."""
 
 
 class PooledImages:
     """Encodes pixels with an open_clip module that is in evaluation mode.
 
     Attributes:
-        recognised: Whether the last block is cut; otherwise the model's own forward runs.
+        recognised: Whether this file's forward is used rather than the model's own.
     """
 
     def __init__(self, model: OpenClip) -> None:
@@ -43,7 +52,7 @@ class PooledImages:
         )
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Return [B, D], not normalised, of normalised pixels [B, 3, S, S]."""
+        """Return the features [B, D] of normalised pixels [B, 3, S, S], not of unit norm."""
         if not self.recognised:
             return self.model.encode_image(pixels)
         tower = self.model.visual
@@ -57,8 +66,8 @@ class PooledTexts:
     """Encodes token ids with an open_clip module that is in evaluation mode.
 
     Attributes:
-        recognised: Whether the last block is cut; otherwise the model's own forward runs.
-        packed: Whether texts are packed; otherwise they are padded, to the longest where exact.
+        recognised: Whether this file's forward is used rather than the model's own.
+        packed: Whether texts are packed; otherwise they are padded.
     """
 
     def __init__(self, model: OpenClip) -> None:
@@ -79,7 +88,7 @@ class PooledTexts:
         self.packed = self.recognised and self.whole.can_trim
 
     def __call__(self, tokens: Tensor, device: torch.device) -> Tensor:
-        """Return [N, D] on `device`, not normalised, of token ids int64 [N, L] on the CPU."""
+        """Return features [N, D] on `device`, not of unit norm, of token ids [N, L] on the CPU."""
         if not self.recognised:
             return self.whole(self.whole.trim(tokens).to(device))
         if not self.packed:
@@ -115,15 +124,15 @@ class PooledTexts:
 
     def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         dtype = self.tower.transformer.get_cast_dtype()
-        places = self.tower.positional_embedding.to(dtype)[positions]
-        return self.tower.token_embedding(tokens).to(dtype) + places
+        embedding = self.tower.token_embedding(tokens).to(dtype)
+        return embedding + self.tower.positional_embedding.to(dtype)[positions]
 
     def _read(self, states: Tensor) -> Tensor:
         return _project(self.tower.ln_final(states), self.tower.text_projection)
 
 
 def _is_plain(transformer: Any) -> bool:
-    """Return whether a transformer is made of the blocks that `_block` computes."""
+    """Return whether `_block` can compute every block of a transformer."""
     from open_clip.transformer import ResidualAttentionBlock, Transformer
 
     return (
@@ -137,7 +146,7 @@ def _is_plain(transformer: Any) -> bool:
 
 
 def _transform(transformer: Any, states: Tensor, mask: Tensor | None, at: Tensor) -> Tensor:
-    """Return the states [B, Q, C] of the tokens `at` [B, Q] behind the last block."""
+    """Return the states [B, Q, C] of the tokens `at` [B, Q] after the last block."""
     *blocks, last = transformer.resblocks
     for block in blocks:
         states = _block(block, states, mask)
@@ -145,13 +154,13 @@ def _transform(transformer: Any, states: Tensor, mask: Tensor | None, at: Tensor
 
 
 def _block(block: Any, states: Tensor, mask: Tensor | None, at: Tensor | None = None) -> Tensor:
-    """Return what open_clip's ResidualAttentionBlock does, at the tokens `at` alone if given.
+    """Compute open_clip's ResidualAttentionBlock, for the tokens `at` only if given.
 
     Args:
         block: The block.
         states: [B, S, C].
-        mask: Added to the scores, [S, S] or [B, S, S]; None for none.
-        at: int64 [B, Q], the tokens that go on; None for all.
+        mask: Added to the scores, [S, S] or [B, S, S], or None.
+        at: int64 [B, Q], the tokens to compute; None for all.
     """
     attention, width = block.attn, states.shape[-1]
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
@@ -181,3 +190,100 @@ def _project(pooled: Tensor, projection: nn.Module | Tensor | None) -> Tensor:
     if projection is None:
         return pooled
     return projection(pooled) if isinstance(projection, nn.Module) else pooled @ projection
+
+
+@dataclass(frozen=True)
+class Packs:
+    """Texts as trees of tokens, the fullest pack first.
+
+    Attributes:
+        tokens: int64 [packs, S], token ids of the nodes.
+        positions: int64 [packs, S], the position of each node in its text.
+        mask: bool [packs, S, S], whether the first node attends to the second.
+        ends: int64 [packs, Q], the nodes at which features are read, padded with 0.
+        rows: int64 [packs, Q], the text that each end belongs to, padded with -1.
+        used: The number of nodes of each pack; the rest of its row is padding.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    mask: Tensor
+    ends: Tensor
+    rows: Tensor
+    used: list[int]
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A text in a pack: its row, its nodes, and how many of them earlier texts already placed."""
+
+    row: int
+    nodes: np.ndarray
+    shared: int
+
+
+def pack(texts: Sequence[tuple[int, ...]], size: int = NODES) -> Packs:
+    """Put texts into packs, so that texts that begin alike are next to each other.
+
+    Args:
+        texts: Token ids of each text, up to the token at which its feature is read.
+        size: Nodes S of a pack, at least the length of the longest text.
+
+    Raises:
+        ValueError: There are no texts, or a text is empty or longer than a pack.
+    """
+    if not texts or not all(0 < len(text) <= size for text in texts):
+        raise ValueError(f"there must be texts, each of 1 to {size} tokens")
+    packs = _place(texts, size)
+    packs.sort(key=lambda placed: -_used(placed))
+    count = len(packs)
+    tokens, positions = np.zeros((count, size), np.int64), np.zeros((count, size), np.int64)
+    mask = np.zeros((count, size, size), dtype=bool)
+    mask[:, range(size), range(size)] = True  # a row without any key would become NaN
+    ends = np.zeros((count, max(map(len, packs))), np.int64)
+    rows = np.full_like(ends, -1)
+    causal, steps = np.tri(size, dtype=bool), np.arange(size)
+    for number, placed in enumerate(packs):
+        for column, text in enumerate(placed):
+            length, new = len(text.nodes), text.nodes[text.shared :]
+            tokens[number, new] = texts[text.row][text.shared :]
+            positions[number, new] = steps[text.shared : length]
+            mask[number, new[:, None], text.nodes] = causal[text.shared : length, :length]
+            ends[number, column], rows[number, column] = text.nodes[-1], text.row
+    return Packs(
+        tokens=torch.from_numpy(tokens),
+        positions=torch.from_numpy(positions),
+        mask=torch.from_numpy(mask),
+        ends=torch.from_numpy(ends),
+        rows=torch.from_numpy(rows),
+        used=[_used(placed) for placed in packs],
+    )
+
+
+def _place(texts: Sequence[tuple[int, ...]], size: int) -> list[list[_Placed]]:
+    """Return the texts of each pack, sorted by their tokens."""
+    packs: list[list[_Placed]] = []
+    used, before = 0, texts[0]
+    for row in sorted(range(len(texts)), key=texts.__getitem__):
+        text = texts[row]
+        shared = _common(before, text)
+        if not packs or used + len(text) - shared > size:
+            packs.append([])
+            used = shared = 0
+        path = packs[-1][-1].nodes[:shared] if shared else np.empty(0, np.int64)
+        nodes = np.append(path, np.arange(used, used + len(text) - shared))
+        packs[-1].append(_Placed(row, nodes, shared))
+        used, before = used + len(text) - shared, text
+    return packs
+
+
+def _used(placed: Sequence[_Placed]) -> int:
+    return sum(len(text.nodes) - text.shared for text in placed)
+
+
+def _common(first: tuple[int, ...], second: tuple[int, ...]) -> int:
+    """Return the number of tokens at the beginning that two texts share."""
+    for index, (a, b) in enumerate(zip(first, second, strict=False)):
+        if a != b:
+            return index
+    return min(len(first), len(second))

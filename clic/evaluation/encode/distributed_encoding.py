@@ -1,4 +1,4 @@
-"""A rank's share of what is to be encoded: each item once, over all ranks and over all runs."""
+"""Encodes items in batches: each item once, whether by another rank or in an earlier run."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from clic.io.terminal import progress_bar
 
 
 @dataclass(frozen=True)
-class RankPart:
-    """What came of a batch: items, their features [N, D], and what is wrong with the others."""
+class EncodedBatch:
+    """The result of a batch: items, their features [N, D], and why the others are broken."""
 
     items: np.ndarray
     features: Tensor | None
@@ -28,7 +28,7 @@ class RankPart:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Features of all items; under several ranks whole on rank 0 alone.
+    """Features of all items; with several ranks only rank 0 has those from the cache.
 
     Attributes:
         features: float32 [U, D]; broken items have rows of zeros.
@@ -43,81 +43,93 @@ class Encoded:
     seconds: float
 
 
+Encode = Callable[[Sequence[np.ndarray]], Iterator[EncodedBatch]]
+Key = Callable[[int], "bytes | None"]
+
+
 @dataclass(frozen=True)
-class Share:
+class EncodingOptions:
     """How items are encoded.
 
     Attributes:
-        title: What progress bars call them.
         batch_size: Items at a time.
-        progress: Whether bars are shown, where stderr is a terminal.
+        workers: Threads that decode images.
+        progress: Whether progress bars are shown if stderr is a terminal.
         all_ranks: Whether every rank of the process group takes part.
         cache: Where features are kept, None for nowhere.
-        tower: All that the features depend on beside the item, None where it is not known.
     """
 
-    title: str
     batch_size: int
+    workers: int = 1
     progress: bool = False
     all_ranks: bool = False
     cache: FeatureCache | None = None
-    tower: Hashable | None = None
 
-    def complete(
+    def encode_all(
         self,
+        title: str,
+        tower: Hashable | None,
         order: np.ndarray,
-        encode: Callable[[Sequence[np.ndarray]], Iterator[RankPart]],
-        key: Callable[[int], bytes | None],
+        encode: Encode,
+        key: Key,
         batch_size: int,
     ) -> Encoded:
         """Return the features of all items, each read from the cache or encoded on one rank.
 
-        Batches are the same however many ranks there are, and so are the features, bit for bit.
+        The batches, and so the features bit for bit, are the same for any number of ranks.
 
         Args:
-            order: int64 [U], the items in the order in which they make batches.
-            encode: Batches of items -> what came of each, in turn.
-            key: An item -> what the cache knows it by, None for one that is not kept.
+            title: What the items are called.
+            tower: Everything that the features depend on beside the item, None if unknown.
+            order: int64 [U], the items in the order in which they form batches.
+            encode: Batches of items -> the result of each, in turn.
+            key: An item -> its key in the cache, None for an item that is not kept.
             batch_size: Items of a batch.
 
         Raises:
-            ClicError: This rank's, or another's.
+            ClicError: Encoding failed on this rank or on another one.
         """
         started = time.perf_counter()
-        rank, world = self._place()
-        store = None if self.cache is None or self.tower is None else self.cache.tower(self.tower)
+        store = None if self.cache is None or tower is None else self.cache.tower(tower)
         found, kept = np.zeros(len(order), dtype=bool), None
-        if store is not None and rank == 0:
+        if store is not None and self._rank == 0:
             found, kept = store.read([key(i) for i in range(len(order))])
-        if world > 1:
+        if self._world > 1:
             found = distributed.broadcast_object(found)
         missing = order[~found[order]]
         batches = [missing[i : i + batch_size] for i in range(0, len(missing), batch_size)]
-        parts, failure = self._encode(encode, batches[rank::world], key, store)
-        features, broken = self._join(len(order), parts, failure, kept)
+        parts, failure = self._encode(title, encode, batches[self._rank :: self._world], key, store)
+        features, broken = self._join(title, len(order), parts, failure, kept)
         if kept is not None and found.any():
             features[torch.from_numpy(found)] = kept
         return Encoded(features, broken, int(found.sum()), time.perf_counter() - started)
 
-    def _place(self) -> tuple[int, int]:
-        return (distributed.rank(), distributed.world_size()) if self.all_ranks else (0, 1)
+    @property
+    def _rank(self) -> int:
+        return distributed.rank() if self.all_ranks else 0
+
+    @property
+    def _world(self) -> int:
+        return distributed.world_size() if self.all_ranks else 1
 
     def _encode(
         self,
-        encode: Callable[[Sequence[np.ndarray]], Iterator[RankPart]],
+        title: str,
+        encode: Encode,
         batches: Sequence[np.ndarray],
-        key: Callable[[int], bytes | None],
+        key: Key,
         store: TowerCache | None,
-    ) -> tuple[list[RankPart], ClicError | None]:
-        """Return what came of this rank's batches, and what stopped it."""
-        total = sum(map(len, batches))
-        parts: list[RankPart] = []
-        # Before they are read: a file that changes meanwhile is then known by what it was.
+    ) -> tuple[list[EncodedBatch], ClicError | None]:
+        """Return the results of this rank's batches, and the error that ended them early."""
+        shows = self.progress and distributed.is_main()
+        parts: list[EncodedBatch] = []
+        # Keys are taken before the files are read: a file that changes meanwhile then keeps the
+        # key of its old content.
         keys = {} if store is None else {i: key(i) for batch in batches for i in batch.tolist()}
         try:
             with (
                 store or nullcontext(),
-                progress_bar(self.title, total, show=self._shows) as advance,
+                progress_bar(title, sum(map(len, batches)), show=shows) as advance,
             ):
                 for part in encode(batches):
                     parts.append(part)
@@ -128,34 +140,35 @@ class Share:
             return parts, error
         return parts, None
 
-    @property
-    def _shows(self) -> bool:
-        return self.progress and distributed.is_main()
-
     def _join(
-        self, count: int, parts: list[RankPart], failure: ClicError | None, kept: Tensor | None
+        self,
+        title: str,
+        count: int,
+        parts: list[EncodedBatch],
+        failure: ClicError | None,
+        kept: Tensor | None,
     ) -> tuple[Tensor, dict[int, str]]:
-        """Return the features that were encoded, on all ranks, in the rows of their items."""
+        """Return the features that all ranks encoded, in the rows of their items."""
         widths = {part.features.shape[1] for part in parts if part.features is not None}
         if kept is not None and len(kept):
             widths.add(kept.shape[1])
         broken = {item: reason for part in parts for item, reason in part.broken.items()}
-        told = [(None if failure is None else str(failure), widths, broken)]
-        if self._place()[1] > 1:
-            told = distributed.gather_objects(told[0])
-        for rank, (reason, _, _) in enumerate(told):
+        reports = [(None if failure is None else str(failure), widths, broken)]
+        if self._world > 1:
+            reports = distributed.gather_objects(reports[0])
+        for rank, (reason, _, _) in enumerate(reports):
             if reason is not None:
                 raise failure or DataError(f"{reason} (rank {rank})")
-        widths = set().union(*(widths for _, widths, _ in told))
+        widths = set().union(*(own for _, own, _ in reports))
         if len(widths) > 1:
             raise ModelError(
-                f"the model returned {self.title} features of several widths: {sorted(widths)}"
+                f"the model returned {title} features of several widths: {sorted(widths)}"
             )
         features = torch.zeros(count, next(iter(widths), 0))
         for part in parts:
             if part.features is not None:
                 features[torch.from_numpy(part.items)] = part.features
-        if self._place()[1] > 1 and features.numel():
+        if self._world > 1 and features.numel():
             device = distributed.collective_device()
             features = distributed.all_reduce_sum(features.to(device)).cpu()
-        return features, {item: reason for _, _, own in told for item, reason in own.items()}
+        return features, {item: reason for _, _, own in reports for item, reason in own.items()}

@@ -1,8 +1,8 @@
-"""What an English reader reads in a caption's characters, and where in the caption each stands.
+"""Captions as text: Unicode folding, comparison, and joining sentences.
 
-Captions of the web spell one word in many ways: a typographic apostrophe, an HTML entity, an accent
-of its own behind its letter, a soft hyphen, full-width letters. Taggers and word lists know one of
-them. So words are read from a folded text, and only positions go back to the caption itself.
+Web captions spell the same word in many ways: typographic apostrophes, HTML entities, combining
+accents, soft hyphens, full-width letters. Taggers and word lists know only one spelling, so words
+are looked up in a folded text, whose characters remember their positions in the caption.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import NamedTuple
 from clic.types import Token
 
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[\da-f]{1,6}|[a-z][a-z\d]{1,31})(?:;|(?![a-z\d]))", re.I)
-_UNESCAPED = 8  # times at most: open_clip's tokenizer does it twice, ftfy before that now and then
-# Marks in UTF-8 that were read as Windows' encoding; of the last byte of one there is no trace.
+_UNESCAPE_LIMIT = 8  # passes; open_clip's tokenizer unescapes twice, and ftfy may do so before
+# Punctuation in UTF-8 that was decoded as Windows-1252, which drops the last byte of one mark.
 _MARKS = {
     mark.encode().decode("cp1252", "ignore"): mark
     for mark in "\u2013\u2014\u2018\u2019\u201a\u201c\u201d\u201e\u2026"
@@ -46,14 +46,19 @@ _FOLDED = {
 _ACCENTS = "`\u00b4"
 _ACCENT_FOR_APOSTROPHE = re.compile(rf"(?<=[^\W\d_])[{_ACCENTS}](?=[^\W\d_])")
 
+_FINAL_MARKS = ("!", "?", "\uff01", "\uff1f")
+# What a final period replaces: periods, ellipses, full stops of other scripts, and white space
+# or characters that show nothing.
+_REPLACED_BY_PERIOD = ". \t\r\n\u2026\u3002\uff0e\u00a0\u202f\u200b\ufeff"
+
 
 class Folded(NamedTuple):
-    """A caption as it is read.
+    """A caption in folded spelling.
 
     Attributes:
-        text: Its characters.
-        starts: Where in the caption each begins.
-        ends: Where each ends; what stands for nothing (markup, a zero-width space) is left out.
+        text: The folded characters.
+        starts: Where in the caption each of them begins.
+        ends: Where each ends. Markup and zero-width characters have no counterpart in `text`.
     """
 
     text: str
@@ -61,7 +66,7 @@ class Folded(NamedTuple):
     ends: Sequence[int]
 
     def restore(self, caption: str, tokens: Sequence[Token]) -> tuple[Token, ...]:
-        """Return tokens of the folded text as those of the caption that it was made from."""
+        """Return tokens of the folded text with their text and positions in the caption."""
         if self.text == caption:
             return tuple(tokens)
         spans = [(self.starts[t.start], self.ends[t.end - 1]) for t in tokens]
@@ -72,18 +77,18 @@ class Folded(NamedTuple):
 
 
 def fold(caption: str) -> Folded:
-    """Return what is read in a caption: one spelling of what looks the same.
+    """Return a caption with one spelling for everything that looks the same.
 
-    HTML entities are the characters they stand for, as to open_clip's tokenizer, and markup is
-    nothing, or a space where a browser would begin a line; accents are part of their letter;
-    quotes, apostrophes and hyphens are those of ASCII, and so are full-width and ornamental
-    letters; what has no width is nothing. Text that needs none of this comes back as it is.
+    HTML entities become their characters, as in open_clip's tokenizer; markup disappears, or
+    becomes a space where a browser starts a new line; combining accents join their letters;
+    quotes, apostrophes, hyphens, full-width and ornamental letters become ASCII; zero-width
+    characters disappear. A caption that needs none of this is returned unchanged.
     """
     folded = Folded(caption, range(len(caption)), range(1, len(caption) + 1))
     if _is_plain(caption):
         return folded
     folded = _replaced(folded, _MISREAD, lambda match: _MARKS[match.group().rstrip("\x9d")])
-    for _ in range(_UNESCAPED):
+    for _ in range(_UNESCAPE_LIMIT):
         before, folded = folded, _replaced(folded, _ENTITY, _unescape)
         if before is folded:
             break
@@ -93,26 +98,73 @@ def fold(caption: str) -> Folded:
     return _replaced(folded, _ACCENT_FOR_APOSTROPHE, lambda match: "'")
 
 
-def spelled(tokens: Sequence[Token]) -> Sequence[Token]:
-    """Return the tokens of a caption with their texts as they are read, for looking words up."""
+def fold_tokens(tokens: Sequence[Token]) -> Sequence[Token]:
+    """Return a caption's tokens with folded texts, for looking words up."""
     if _is_plain("".join([token.text for token in tokens])):
         return tokens
-    return [token._replace(text=_spelled(token.text)) for token in tokens]
+    return [token._replace(text=_fold_word(token.text)) for token in tokens]
 
 
-def _spelled(word: str) -> str:
+def _fold_word(word: str) -> str:
     text = fold(word).text
-    # An accent for an apostrophe, whose letter before it is in another token.
+    # An accent used as an apostrophe; the letter before it belongs to another token.
     return f"'{text[1:]}" if len(text) > 1 and text[0] in _ACCENTS else text
 
 
 def is_foreign(caption: str) -> bool:
-    """Return whether most letters of a caption are of another script than English has."""
+    """Return whether most letters of a caption are not Latin."""
     if caption.isascii():
         return False
     letters = list(filter(str.isalpha, fold(caption).text))
     latin = sum("LATIN" in unicodedata.name(letter, "") for letter in letters)
     return 2 * latin < len(letters)
+
+
+def lower(text: str) -> str:
+    """Return a text in lower case with every character in its place.
+
+    ``str.lower`` turns a few characters (such as "İ") into two; these stay as they are.
+    """
+    low = text.lower()
+    if len(low) == len(text):
+        return low
+    return "".join([small if len(small := c.lower()) == 1 else c for c in text])
+
+
+def normalized(caption: str) -> str:
+    """Return a caption in the form in which two captions are compared.
+
+    Captions that differ only in case, spacing, the final period, or how their characters are
+    encoded have the same normalized form.
+    """
+    return end_sentence(" ".join(fold(caption).text.lower().split()))
+
+
+def end_sentence(sentence: str) -> str:
+    """Return the sentence without outer spaces and with exactly one final period.
+
+    A final ``!`` or ``?`` takes the place of the period. A sentence of spaces and periods alone
+    becomes the empty string.
+    """
+    bare = sentence.strip().rstrip(_REPLACED_BY_PERIOD)
+    return bare if not bare or bare.endswith(_FINAL_MARKS) else f"{bare}."
+
+
+def has_words(sentence: str) -> bool:
+    """Return whether a sentence contains anything but punctuation and spaces."""
+    return any(map(str.isalnum, sentence))
+
+
+def join(sentences: Sequence[str]) -> str:
+    """Join captions into one text, ``"t1. t2."`` (CLIC, arXiv 2505.24424).
+
+    Args:
+        sentences: Captions with or without a final period; empty ones are skipped.
+
+    Returns:
+        The sentences in the given order, each with one final period, separated by single spaces.
+    """
+    return " ".join(ended for ended in map(end_sentence, sentences) if ended)
 
 
 def _is_plain(text: str) -> bool:
@@ -122,7 +174,7 @@ def _is_plain(text: str) -> bool:
 def _replaced(
     folded: Folded, pattern: re.Pattern[str], make: Callable[[re.Match[str]], str]
 ) -> Folded:
-    """Return the text with each match replaced; the new characters stand where all of it stood."""
+    """Return the text with each match replaced; new characters take the span of the whole match."""
     text, starts, ends = folded
     parts: list[tuple[str, Sequence[int], Sequence[int]]] = []
     position = 0
@@ -142,7 +194,7 @@ def _replaced(
 
 
 def _unescape(match: re.Match[str]) -> str:
-    """Return what an entity stands for; one without its semicolon only where HTML allows that."""
+    """Return an entity's character; without its semicolon only where HTML allows that."""
     name = match.group()[1:]
     return html.unescape(match.group()) if name[0] == "#" or name in html5 else match.group()
 
@@ -155,7 +207,7 @@ def _fold_characters(folded: Folded) -> Folded:
         category = "" if character.isascii() else unicodedata.category(character)
         if category == "Cf":
             continue
-        if category[:1] == "M":  # an accent, or a sign that changes how what is before it looks
+        if category[:1] == "M":  # a combining accent or a variation selector
             if read and not read[-1].isspace():
                 both = unicodedata.normalize("NFC", read[-1] + character)
                 read[-1] = both if len(both) == 1 else read[-1]
@@ -169,7 +221,7 @@ def _fold_characters(folded: Folded) -> Folded:
 
 
 def _fold_character(character: str) -> str:
-    """Return one character, or the letters that a ligature joins."""
+    """Return the folded character, or the letters of a ligature."""
     compatible = unicodedata.normalize("NFKC", character)
     ligature = compatible.isascii() and compatible.isalpha() and character.isalpha()
     if len(compatible) == 1 or ligature:

@@ -1,4 +1,4 @@
-"""Where a benchmark's images are: named when the files are read, opened when they are encoded."""
+"""A benchmark's images, which are opened only when they are encoded."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ class Crop:
 
     Attributes:
         path: The file.
-        box: Left, top, right, bottom in pixels; what lies outside the image is black.
+        box: Left, top, right, bottom in pixels; pixels outside the image are black.
     """
 
     path: Path
     box: tuple[int, int, int, int]
 
 
-ImageRef = Path | Crop | StoredImage | np.ndarray
-"""Where an image is: a file, a part of one, a cell of a table, or its pixels, uint8 [H, W, 3]."""
+ImageSource = Path | Crop | StoredImage | np.ndarray
+"""An image: a file, a part of a file, a cell of a table, or pixels, uint8 [H, W, 3]."""
 
 
-def image_path(image: ImageRef) -> Path | None:
-    """Return the file that a reference reads, None for pixels."""
+def image_path(image: ImageSource) -> Path | None:
+    """Return the file that an image is read from, None for pixels."""
     if isinstance(image, Crop | StoredImage):
         return image.path
     return image if isinstance(image, Path) else None
 
 
-def image_part(image: ImageRef) -> str:
-    """Return which part of its file a reference means, empty for the whole of it and for pixels."""
+def image_part(image: ImageSource) -> str:
+    """Return which part of its file an image is, empty for a whole file and for pixels."""
     if isinstance(image, Crop):
         return ",".join(map(str, image.box))
     if isinstance(image, StoredImage):
@@ -48,27 +48,27 @@ def image_part(image: ImageRef) -> str:
     return ""
 
 
-def image_key(image: ImageRef) -> Hashable:
-    """Return what makes two references the same image: file and part, or the pixels' hash."""
+def image_key(image: ImageSource) -> Hashable:
+    """Return the identity of an image: its file and part, or the hash of its pixels."""
     if isinstance(image, np.ndarray):
         return (image.shape, hashlib.blake2b(image.tobytes(), digest_size=16).digest())
     part = image_part(image)
     return (str(image_path(image)), part) if part else str(image)
 
 
-def image_name(image: ImageRef, index: int) -> str:
-    """Return a short name for listings: the file's name, or the number of a made image."""
+def image_name(image: ImageSource, index: int) -> str:
+    """Return a short name for listings: the file's name, or the number of a generated image."""
     path, part = image_path(image), image_part(image)
     if path is None:
         return f"image-{index:05d}"
     return f"{path.name}[{part}]" if part else path.name
 
 
-def image_pixels(image: ImageRef) -> np.ndarray:
-    """Return an image's pixels, uint8 [H, W, 3] RGB, decoded as training decodes them.
+def image_pixels(image: ImageSource) -> np.ndarray:
+    """Return an image's pixels, uint8 [H, W, 3] RGB, decoded as in training.
 
     Raises:
-        DataError: The file is no image, or is broken.
+        DataError: The file is not an image, or it is broken.
         OSError: The file cannot be read.
     """
     if isinstance(image, StoredImage):
@@ -80,10 +80,10 @@ def image_pixels(image: ImageRef) -> np.ndarray:
 
 
 def image_file(folder: Path, name: str, source: Path) -> Path:
-    """Return the file in `folder` that an annotation names, which may lead nowhere else.
+    """Return the file that an annotation names, which must lie in `folder`.
 
     Raises:
-        DataError: `name` is empty, absolute or climbs out of the folder.
+        DataError: `name` is empty, absolute or leads out of the folder.
     """
     parts = PurePath(name).parts
     if not parts or ".." in parts or PurePath(name).is_absolute():

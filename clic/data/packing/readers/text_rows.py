@@ -1,0 +1,340 @@
+"""Rows of text tables, whatever separates their columns and however their quotes are written.
+
+`open_table` detects encoding, line ends and separator; `rows` reads the table row by row.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import os
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from clic.data.packing.items import RejectedError, decode_errors, reading
+from clic.data.packing.readers.base import IMAGE_ENDINGS, known_columns
+from clic.data.shards.tar import detect_encoding
+from clic.errors import ConfigError, DataError
+
+SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "pipe"}
+SAMPLE_ROWS = 100
+SAMPLE_BYTES = 1 << 24  # rows may contain images
+LONGEST_CELL = 1 << 29  # characters, for an image in base64
+LONGEST_QUOTE = 1 << 17  # characters that a quoted cell may have after its first line
+PATH_MAX = 4096  # characters; anything longer is not a path
+BASE64 = re.compile(
+    r"(data:image/[\w.+-]+;base64,)?(?P<start>/9j/|_9j_|iVBORw0KGgo|R0lGOD|UklGR|SUkq|TU0A|Qk)?"
+    r"[A-Za-z0-9+/_-]{40,}=*"
+)
+_EXCEL = re.compile(r"\"?sep=(.)\"?\s*", re.IGNORECASE)
+_NUMBER = re.compile(r"#\d+$")
+_WIDE = ("utf-16", "utf-32")
+
+
+class Row(NamedTuple):
+    """A row: the number of its first line, its cells, and its first byte, -1 if unknown."""
+
+    line: int
+    cells: list[str] | RejectedError
+    offset: int
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """How a text table is written.
+
+    Attributes:
+        path: The file.
+        encoding: Encoding of the text.
+        ending: Line end.
+        start: Byte at which the first row begins.
+        lines: Number of lines before the first row.
+        separator: Character between the columns.
+        called: The separator's name for the user.
+    """
+
+    path: Path
+    encoding: str
+    ending: str
+    start: int
+    lines: int = 0
+    separator: str = ""
+    called: str = ""
+
+
+class _Line(NamedTuple):
+    number: int
+    text: str
+    offset: int
+
+
+class _Lines(Iterator[str]):
+    """The lines of a table, which can go back to where the current row began.
+
+    A line that is a row of its own cannot be part of another row and raises `csv.Error`.
+    """
+
+    def __init__(self, lines: Iterator[_Line], separator: str) -> None:
+        self._lines, self._again = lines, deque[_Line]()
+        self._separator = separator
+        self.taken: list[_Line] = []
+        self._quoted = 0
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._lines)
+        if self.taken:
+            self._quoted += len(line.text)
+            if self._quoted > LONGEST_QUOTE or self._is_row(line.text):
+                self._again.appendleft(line)
+                raise csv.Error("a quote that never closes")
+        self.taken.append(line)
+        return line.text
+
+    def _is_row(self, line: str) -> bool:
+        """Return whether a line has an image in a column where the row's first line has one."""
+        first, other = (_split(text, self._separator) for text in (self.taken[0].text, line))
+        pairs = zip(first, other, strict=False)
+        return any(all(looks_like_image(cell.strip('"')) for cell in pair) for pair in pairs)
+
+    def begin(self) -> None:
+        """Begin a row with the next line."""
+        self.taken, self._quoted = [], 0
+
+    def back(self, keep: int) -> None:
+        """Give back all lines of the current row except the first `keep`."""
+        self._again.extendleft(reversed(self.taken[keep:]))
+        self.taken, self._quoted = self.taken[:keep], 0
+
+
+def rows(table: TextFile) -> Iterator[Row]:
+    """Yield the rows of a table, without blank lines.
+
+    Cells are quoted as in RFC 4180, or with backslashes before inner quotes. A quote that is meant
+    literally (nobody quotes cells of tab-separated text) is a character like any other. Where a
+    quoted cell would swallow the rows that follow, or its end is unclear, the row is a
+    `RejectedError`, and the next row starts on the line after it.
+
+    Raises:
+        DataError: The file cannot be read, or is not in its encoding.
+    """
+    csv.field_size_limit(LONGEST_CELL)  # a limit of the process; `_Lines` has its own
+    try:
+        with reading(table.path), open(table.path, "rb") as file:
+            lines = _Lines(_read_lines(file, table), table.separator)
+            reader = csv.reader(lines, delimiter=table.separator, strict=True)
+            while True:
+                lines.begin()
+                found = _parse(reader)
+                if not lines.taken:
+                    return
+                cells: list[str] | RejectedError
+                if found is not None and not _is_doubtful(lines.taken, found, table.separator):
+                    cells = found
+                else:
+                    cells = _read_otherwise(lines, found, table.separator)
+                    reader = csv.reader(lines, delimiter=table.separator, strict=True)
+                first = lines.taken[0]
+                if isinstance(cells, RejectedError) or any(cell.strip() for cell in cells):
+                    yield Row(first.number, cells, first.offset)
+    except UnicodeError as error:
+        raise DataError(
+            f"{table.path} is not in {table.encoding} ({error}); say what it is in with --encoding"
+        ) from error
+
+
+def _read_lines(file: BinaryIO, table: TextFile) -> Iterator[_Line]:
+    file.seek(table.start)
+    first, errors = table.lines + 1, decode_errors(table.encoding)
+    if table.ending == "\n" and not table.encoding.startswith(_WIDE):
+        offset = table.start
+        for number, data in enumerate(file, first):
+            yield _Line(number, data.decode(table.encoding, errors), offset)
+            offset += len(data)
+    else:
+        text = io.TextIOWrapper(file, table.encoding, errors, newline=table.ending)
+        for number, line in enumerate(text, first):
+            yield _Line(number, line, -1)
+
+
+def _parse(reader: Iterator[list[str]]) -> list[str] | None:
+    """Return the next row, or None where its quotes make no sense or nothing is left."""
+    try:
+        return next(reader, None)
+    except csv.Error:
+        return None
+
+
+def _is_doubtful(taken: list[_Line], cells: list[str], separator: str) -> bool:
+    r"""Return whether cells may be torn at a \" or contain the rows that follow."""
+    torn = '\\"' in taken[0].text and any(cell.endswith("\\") for cell in cells)
+    return torn or (len(taken) > 1 and _swallows(taken, cells, separator))
+
+
+def _swallows(taken: list[_Line], cells: list[str], separator: str) -> bool:
+    """Return whether a line inside a quoted cell has as many columns as the row."""
+    first, *others = (len(_split(line.text, separator)) for line in taken)
+    return separator == "\t" and first == len(cells) and first in others
+
+
+def _split(line: str, separator: str) -> list[str]:
+    return line.rstrip("\r\n").split(separator)
+
+
+def _read_otherwise(
+    lines: _Lines, cells: list[str] | None, separator: str
+) -> list[str] | RejectedError:
+    """Return the cells of a row that is not quoted as in RFC 4180."""
+    count, first = len(lines.taken), lines.taken[0].text
+    lines.back(0)
+    if '\\"' in first:
+        escaped = csv.reader(
+            map(_with_backslashes, lines), delimiter=separator, escapechar="\\", strict=True
+        )
+        found = _parse(escaped)
+        if found is not None and not _swallows(lines.taken, found, separator):
+            return found
+        lines.back(0)
+    deque(islice(lines, count), 0)
+    if cells is not None and not _swallows(lines.taken, cells, separator):
+        return cells
+    lines.back(1)
+    return _literal(first, separator)
+
+
+def _with_backslashes(line: str) -> str:
+    r"""Return a line in which only \" and \\ are escapes; other backslashes are literal."""
+    return re.sub(r'\\["\\]|\\', lambda found: found[0] if len(found[0]) == 2 else "\\\\", line)
+
+
+def _literal(line: str, separator: str) -> list[str] | RejectedError:
+    """Return the cells of one line whose quotes are literal, where that is certain."""
+    cells = _split(line, separator)
+    lenient = _parse(csv.reader([line], delimiter=separator)) or []
+    even = all(cell.count('"') % 2 == 0 for cell in cells)
+    if separator == "\t" or (even and len(lenient) == len(cells)):
+        return [_unquoted(cell, separator) for cell in cells]
+    return RejectedError("the row cannot be read (a quote that never closes); mend its quotes")
+
+
+def _unquoted(cell: str, separator: str) -> str:
+    found = _parse(csv.reader([cell], delimiter=separator, strict=True)) or []
+    return found[0] if len(found) == 1 else cell
+
+
+def first_rows(table: TextFile, count: int = SAMPLE_ROWS) -> list[list[str]]:
+    """Return the readable ones of the first rows."""
+    found = []
+    for row in islice(rows(table), count):
+        if isinstance(row.cells, list):
+            found.append(row.cells)
+        if row.offset > SAMPLE_BYTES:
+            break
+    return found
+
+
+def open_table(path: Path, separator: str | None, encoding: str | None) -> TextFile:
+    """Return how a table is written.
+
+    Args:
+        path: The table.
+        separator: The user's separator (one character, or a word of `SEPARATORS`), if any.
+        encoding: The user's encoding, if any.
+
+    Raises:
+        ConfigError: There is no such encoding.
+        DataError: The table has only one column, is empty, or is not text.
+    """
+    table = _look_at(path, encoding)
+    if separator is not None:
+        words = {word: character for character, word in SEPARATORS.items()}
+        character = words.get(separator, separator)
+        if len(character) != 1 or character in '"\r\n':
+            raise DataError(
+                f"--separator {separator!r} is neither one character nor one of {', '.join(words)}"
+            )
+        called = SEPARATORS.get(character, repr(character))
+        return replace(table, separator=character, called=called)
+    if table.separator:
+        return table
+    tables = [
+        replace(table, separator=character, called=f"{word} (detected)")
+        for character, word in SEPARATORS.items()
+    ]
+    found = [(quality, t) for t in tables if (quality := _quality(t)) is not None]
+    if not found:
+        raise DataError(
+            f"{path} has one column whether separated by {', '.join(SEPARATORS.values())}; "
+            "name what stands between its columns with --separator"
+        )
+    return max(found, key=lambda pair: pair[0])[1]
+
+
+def _look_at(path: Path, given: str | None) -> TextFile:
+    """Return encoding, line ends and start of a table; the separator where `sep=;` names it."""
+    with reading(path), open(path, "rb") as file:
+        start = file.read(1 << 16)
+    encoding, mark = detect_encoding(start, _check_encoding(given))
+    if b"\0" in start[:512] and not encoding.startswith(_WIDE):
+        raise DataError(f"{path} is not text; save it as UTF-8")
+    text = start[mark:].decode(encoding, "replace")
+    if not text.strip():
+        raise DataError(f"{path} is empty")
+    ending = "\r" if "\r" in text and "\n" not in text else "\n"
+    first = text.split(ending, 1)[0] + ending
+    if found := _EXCEL.fullmatch(first):
+        character = found[1]
+        called = f"{SEPARATORS.get(character, repr(character))} (by the line sep=)"
+        skipped = mark + len(first.encode(encoding))
+        return TextFile(path, encoding, ending, skipped, 1, character, called)
+    return TextFile(path, encoding, ending, mark)
+
+
+def _check_encoding(given: str | None) -> str | None:
+    """Return an encoding by its canonical name; raises `ConfigError` where there is none."""
+    if given is None:
+        return None
+    try:
+        name = codecs.lookup(given).name
+        b"a".decode(name, "replace")
+    except LookupError as error:
+        raise ConfigError(
+            f"--encoding {given}: there is no such encoding of text; name one such as cp1252, "
+            "latin-1, utf-16 or gb18030"
+        ) from error
+    return name
+
+
+def _quality(table: TextFile) -> tuple[float, ...] | None:
+    """Return how well a separator explains a table's start, or None where it separates nothing."""
+    sample = first_rows(table)
+    several = sum(len(row) > 1 for row in sample)
+    if several * 2 <= len(sample):
+        return None
+    same = sum(len(row) == len(sample[0]) for row in sample)
+    with_image = sum(any(looks_like_image(cell) for cell in row) for row in sample)
+    return (known_columns(sample[0]), with_image / len(sample), several / len(sample), same)
+
+
+def looks_like_image(cell: str) -> bool:
+    """Return whether a cell is the name of an image file, or an image in base64."""
+    bare = image_name(cell)
+    return is_base64(bare) or os.path.splitext(bare.lower())[1] in IMAGE_ENDINGS
+
+
+def image_name(cell: str) -> str:
+    """Return the image's name in a cell; Flickr8k numbers an image's captions, as in a.jpg#0."""
+    bare = cell.strip()
+    unnumbered = _NUMBER.sub("", bare)
+    return unnumbered if os.path.splitext(unnumbered.lower())[1] in IMAGE_ENDINGS else bare
+
+
+def is_base64(cell: str) -> bool:
+    """Return whether a cell is an image in base64, judged by its first letters or its length."""
+    found = BASE64.fullmatch(cell) if len(cell) > 40 else None
+    return bool(found and (found[1] or found["start"] or len(cell) > PATH_MAX))

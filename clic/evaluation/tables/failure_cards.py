@@ -1,0 +1,85 @@
+"""The card of one row that a model got wrong: its images, its captions and by how much it lost."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from PIL import Image
+
+from clic.evaluation.encode.image_sources import ImageSource, image_path, image_pixels
+
+SIDE = 224  # pixels of a picture's longer side
+QUALITY = 80
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image of a card.
+
+    Attributes:
+        label: Its role in the comparison.
+        name: Its file, or number.
+        uri: The picture itself as a data URI, None if it is not at hand.
+    """
+
+    label: str
+    name: str
+    uri: str | None = None
+
+
+@dataclass(frozen=True)
+class Text:
+    """A caption or class of a card.
+
+    Attributes:
+        text: The caption.
+        is_true: Whether it is the right one.
+        scores: Its cosine with each picture, or whatever else was compared.
+    """
+
+    text: str
+    is_true: bool
+    scores: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A row that a model got wrong.
+
+    Attributes:
+        category: Category, task or direction.
+        verdict: What went wrong, and by how much.
+        pictures: Its images.
+        texts: Its captions.
+        outcomes: Which of the row's metrics are right.
+        number: The row's number in its benchmark.
+    """
+
+    category: str
+    verdict: str
+    pictures: tuple[Picture, ...]
+    texts: tuple[Text, ...]
+    outcomes: dict[str, bool] = field(default_factory=dict)
+    number: int = 0
+
+    def with_images(self, images: Sequence[ImageSource]) -> Failure:
+        """Return the card with its pictures drawn, as many as it has."""
+        drawn = zip(self.pictures, images, strict=False)
+        return replace(self, pictures=tuple(replace(p, uri=data_uri(i)) for p, i in drawn))
+
+
+def data_uri(image: ImageSource) -> str:
+    """Return a small copy of an image: JPEG for a photograph, PNG for a drawing."""
+    picture = Image.fromarray(image_pixels(image))
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    file, kind = io.BytesIO(), "png" if image_path(image) is None else "jpeg"
+    picture.save(file, kind.upper(), **({"quality": QUALITY} if kind == "jpeg" else {}))
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def lost_by(margin: float) -> str:
+    """Return by how much a comparison was lost, as the end of a sentence."""
+    return f", by {-margin:.3f}" if margin < -0.0005 else ", by a hair" if margin else ", in a tie"

@@ -1,0 +1,202 @@
+"""Grids: some images and some captions scored all against all, right by one of several rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clic import metrics
+from clic.errors import pick
+from clic.evaluation.encode.image_sources import image_name
+from clic.evaluation.tables.failure_cards import Failure, Picture, Text, lost_by
+from clic.evaluation.tables.table import CategoryTable, Outcomes, Row, TableFeatures
+
+ROWS = 2048  # at a time: bounds the gathered features to some tens of megabytes
+
+
+def choice(scores: Tensor) -> Outcomes:
+    """Return `accuracy`: the first of B captions of one image, or of A images, beats the others."""
+    options = scores.flatten(1)
+    return {"accuracy": metrics.beats(options[:, :1], options[:, 1:]).all(1)}
+
+
+def cola(scores: Tensor) -> Outcomes:
+    """Return `accuracy`: each caption's own image beats the other one (arXiv 2305.03689)."""
+    return {"accuracy": metrics.winoground(scores)["image"]}
+
+
+def bivlc(scores: Tensor) -> Outcomes:
+    """Return both directions and their parts (arXiv 2406.09952).
+
+    i2t: each image's own caption beats the other one; its parts are i_pos and i_neg. t2i: each
+    caption's own image beats the other one; its parts are t_pos and t_neg. group: all four.
+    """
+    parts = {
+        "i_pos": metrics.beats(scores[:, 0, 0], scores[:, 0, 1]),
+        "i_neg": metrics.beats(scores[:, 1, 1], scores[:, 1, 0]),
+        "t_pos": metrics.beats(scores[:, 0, 0], scores[:, 1, 0]),
+        "t_neg": metrics.beats(scores[:, 1, 1], scores[:, 0, 1]),
+    }
+    both = metrics.winoground(scores)
+    return {"i2t": both["text"], "t2i": both["image"], "group": both["group"], **parts}
+
+
+RULES: dict[str, Callable[[Tensor], Outcomes]] = {
+    "choice": choice,
+    "winoground": metrics.winoground,
+    "cola": cola,
+    "bivlc": bivlc,
+}
+"""Scores [N, A images, B captions] -> bool [N] by metric."""
+
+
+@dataclass(frozen=True, eq=False)
+class Grids(CategoryTable):
+    """Rows of A images and B captions, scored all against all.
+
+    A = 1: which of B captions is the image's. B = 1: which of A images is the caption's. In both
+    cases the first is the right one. A = B = 2: two images, each with the caption of its number.
+
+    Attributes:
+        image: int64 [N, A], index into `images`.
+        caption: int64 [N, B], index into `texts`; -1 where a row has fewer options than others.
+        rule: Name in `RULES`.
+        sets: Further metrics: for each name int64 [N], the number of the set that a row belongs
+            to, -1 for none; a set is right if all its rows are.
+    """
+
+    image: np.ndarray
+    caption: np.ndarray
+    rule: str
+    sets: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    ROW_KEY = "images"
+    EXPLAINED: ClassVar[Mapping[str, str]] = {
+        "accuracy": "accuracy: the right answer beats every other one; chance 1 / number of "
+        "answers",
+        "text": "text: each of the two images is nearer to its own caption; chance 25 %",
+        "image": "image: each of the two captions is nearer to its own image; chance 25 %",
+        "group": "group: both images and both captions are nearer to their own; chance 17 %",
+        "i2t": "I2T: each of the two images is nearer to its own caption; chance 25 %",
+        "t2i": "T2I: each of the two captions is nearer to its own image; chance 25 %",
+        "i_pos": "i pos: the true image is nearer to its own caption; chance 50 %",
+        "i_neg": "i neg: the other image is nearer to its own caption; chance 50 %",
+        "t_pos": "t pos: the true caption is nearer to its own image; chance 50 %",
+        "t_neg": "t neg: the other caption is nearer to its own image; chance 50 %",
+    }
+
+    def used_images(self) -> np.ndarray:
+        """Return bool [I]: the images that some row looks at."""
+        return np.isin(np.arange(len(self.images)), self.image)
+
+    def without(self, lost: np.ndarray) -> Grids:
+        """Return the table without the rows of lost images (bool [I]), nor sets that lost rows."""
+        keep = ~lost[self.image].any(axis=1)
+        return replace(
+            self,
+            category=self.category[keep],
+            image=self.image[keep],
+            caption=self.caption[keep],
+            sets={k: np.where(np.isin(v, v[~keep]), -1, v)[keep] for k, v in self.sets.items()},
+        )
+
+    def identity(self) -> Iterable[object]:
+        """Return what the digest covers."""
+        rows = (self.category, self.image, self.caption)
+        return (self.rule, *self.categories, *rows, *self.sets, *self.sets.values())
+
+    def right(self, features: TableFeatures) -> Outcomes:
+        """Return bool [N] for each metric of the table's rule."""
+        return pick(RULES, self.rule, "rule")(self.cosines(features))
+
+    def percentages(self, right: Outcomes, mine: np.ndarray) -> dict[str, float]:
+        """Return the percentage of right rows by metric, and of right sets."""
+        entry = super().percentages(right, mine)
+        for name, members in self.sets.items():
+            belongs = mine & (members >= 0)
+            if belongs.any():
+                wrong = np.unique(members[belongs & ~right["accuracy"].numpy()])
+                total = len(np.unique(members[belongs]))
+                entry[name] = 100 * (total - len(wrong)) / total
+        return entry
+
+    def cosines(self, features: TableFeatures) -> Tensor:
+        """Return cosines [N, A, B]; -inf where a row has no such caption.
+
+        Each is a sum over its own two rows, so that equal features give equal bits.
+        """
+        parts = []
+        for start in range(0, max(self.rows, 1), ROWS):
+            caption = self.caption[start : start + ROWS]
+            left = features.of_images(self.image[start : start + ROWS]).unsqueeze(2)
+            right = features.of_texts(caption.clip(min=0)).unsqueeze(1)
+            scores = [(left[:, a] * right[:, 0]).sum(-1) for a in range(left.shape[1])]
+            absent = torch.from_numpy(caption < 0).unsqueeze(1)
+            parts.append(torch.stack(scores, 1).masked_fill(absent, float("-inf")))
+        return torch.cat(parts)
+
+    def outcomes(self, features: TableFeatures) -> Iterator[dict[str, Any]]:
+        """Yield each row's outcome with its images, captions and scores [A][B]."""
+        scores = self.cosines(features)
+        right = {name: bits.tolist() for name, bits in RULES[self.rule](scores).items()}
+        for n in range(self.rows):
+            options = [int(i) for i in self.caption[n] if i >= 0]
+            sets = {name: int(of[n]) for name, of in self.sets.items() if of[n] >= 0}
+            yield {
+                "row": n,
+                "category": self.categories[self.category[n]],
+                "images": [image_name(self.images[i], int(i)) for i in self.image[n]],
+                "captions": [self.texts[i] for i in options],
+                **({"sets": sets} if sets else {}),
+                **{name: values[n] for name, values in right.items()},
+                "scores": scores[n, :, : len(options)].tolist(),
+            }
+
+    def illustrate(self, failure: Failure) -> Failure:
+        """Return a failure with its images."""
+        return failure.with_images([self.images[i] for i in self.image[failure.number]])
+
+    @staticmethod
+    def margins(row: Row) -> dict[str, float]:
+        """Return how far the first option is ahead, or each caption's and each image's own one."""
+        scores = np.array(row["scores"])
+        if min(scores.shape) == 1:
+            options = scores.ravel()
+            return {"": float(options[0] - options[1:].max())}
+        s = scores
+        won = {"caption 1": s[0, 0] - s[1, 0], "caption 2": s[1, 1] - s[0, 1]}
+        if "accuracy" not in row:  # Cola's images need not choose
+            won |= {"image 1": s[0, 0] - s[0, 1], "image 2": s[1, 1] - s[1, 0]}
+        return {name: float(margin) for name, margin in won.items()}
+
+    @staticmethod
+    def failure(row: Row, number: int) -> Failure:
+        """Return the card of a wrong row."""
+        scores = np.array(row["scores"])
+        images, captions = scores.shape
+        lost = {name: margin for name, margin in Grids.margins(row).items() if margin <= 0}
+        by = lost_by(min(lost.values()))
+        if captions == 1 < images:
+            labels = ["right", *["wrong"] * (images - 1)]
+            verdict = f"another image is nearer to the caption{by}"
+        elif images == 1:
+            labels, verdict = [""], f"a false caption beats the true one{by}"
+        else:
+            labels = [f"image {i + 1}" for i in range(images)]
+            verdict = f"wrong for {', '.join(lost)}{by}"
+        return Failure(
+            category=row["category"],
+            verdict=verdict,
+            pictures=tuple(map(Picture, labels, row["images"])),
+            texts=tuple(
+                Text(text, images > 1 or j == 0, tuple(scores[:, j].tolist()))
+                for j, text in enumerate(row["captions"])
+            ),
+            outcomes={name: value for name, value in row.items() if isinstance(value, bool)},
+            number=number,
+        )

@@ -1,0 +1,102 @@
+"""How training uses the machine: device, precision, ranks, and requests to stop.
+
+There is one strategy, data-parallel training with one process per device. Another one (sharded
+weights, say) would offer the same methods, and the trainer would stay as it is.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from clic import distributed
+from clic.errors import ConfigError, pick
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return the dtype of the forward pass.
+
+    Args:
+        precision: `fp32`, `bf16`, `fp16` or `auto`.
+        device: Where the model runs.
+
+    Raises:
+        ConfigError: The device does not support it.
+    """
+    if precision == "auto":
+        if device.type == "cpu":
+            return torch.float32
+        # GPUs before Ampere only emulate bf16, which is slower than fp32.
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if native else "fp16"
+    dtype = pick(DTYPES, precision, "train.precision")
+    if dtype is torch.float16 and device.type == "cpu":
+        raise ConfigError("train.precision=fp16 needs a GPU; use fp32 or bf16 on the CPU")
+    return dtype
+
+
+class DataParallel:
+    """Every rank holds the whole model and trains on its own part of the batch.
+
+    Args:
+        device: This rank's device.
+        precision: The setting `train.precision`.
+    """
+
+    def __init__(self, device: torch.device, precision: str) -> None:
+        self.device, self.dtype = device, autocast_dtype(precision, device)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Return the gradient scaler, which does nothing without fp16."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of the forward pass."""
+        mixed = self.dtype is not torch.float32
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed)
+
+    def wrap(self, module: nn.Module, find_unused: bool) -> nn.Module:
+        """Return the module with its gradients averaged over ranks.
+
+        Args:
+            module: On its device.
+            find_unused: Whether some of its trained parameters get no gradient in some steps.
+        """
+        if distributed.world_size() == 1:
+            return module
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=find_unused)
+
+    def any_rank(self, condition: bool) -> bool:
+        """Return on every rank whether the condition holds on any; all ranks must call this."""
+        if distributed.world_size() == 1:
+            return condition
+        return bool(distributed.all_reduce_sum(torch.tensor(float(condition), device=self.device)))
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in a list instead of dying; a second SIGINT kills at once."""
+    received: list[int] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        if received and number == signal.SIGINT:
+            signal.default_int_handler(number, frame)
+        received.append(number)
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in handlers:
+            signal.signal(number, receive)
+        yield received
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
