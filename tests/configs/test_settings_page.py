@@ -12,9 +12,10 @@ from clic.cli import train as command
 from clic.cli.train_help import settings
 from clic.config import reference
 from clic.config.checks import CHOICES
+from clic.images import canvas
 from clic.losses import registry
 from clic.models import towers
-from clic.training import optim, trainer
+from clic.training import optim, strategy
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,7 +36,7 @@ def test_every_setting_is_on_the_page() -> None:
         ("captions.tagger", [*captions.TAGGERS, "stored"]),
         ("captions.single_negative", [*captions.GENERATORS, "mixture", "stored", "none"]),
         ("compose.layout", images.LAYOUTS),
-        ("compose.fit", images.FITS),
+        ("compose.fit", canvas.FITS),
         ("data.decode", images.METHODS),
         ("data.split", shapes.SPLITS),
         ("loss.composite", registry.choices("composite")),
@@ -43,7 +44,7 @@ def test_every_setting_is_on_the_page() -> None:
         ("model.train", towers.PARTS),
         ("optim.schedule", optim.SCHEDULES),
         ("sampling.kinds", ["alternate", *registry.KINDS]),
-        ("train.precision", ["auto", *trainer.DTYPES]),
+        ("train.precision", ["auto", *strategy.DTYPES]),
     ],
 )
 def test_choices_are_those_of_the_registries(setting: str, names: list[str]) -> None:
