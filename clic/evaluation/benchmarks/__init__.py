@@ -1,1 +1,5 @@
-"""Readers of the benchmarks' files, one module a family: from a data root to a table of cases."""
+"""The benchmarks: each file declares its benchmarks and reads them.
+
+In: a data root. Out: a table. Read `catalogue` (all of them by name), `benchmark` (the record), one
+reader, e.g. `sugarcrepe`, and what readers share: `reading` and `parquet_rows`.
+"""

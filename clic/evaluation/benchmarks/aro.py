@@ -1,10 +1,9 @@
-"""ARO's VG-Relation and VG-Attribution (arXiv 2210.01936), each row on its part of an image.
+"""ARO (arXiv 2210.01936): who does what, which attribute belongs to what, and word order.
 
-ARO's COCO-Order and Flickr30k-Order (arXiv 2210.01936): a caption against four shuffles of it.
-
-The published code makes the shuffles anew for each run (spaCy's and NLTK's words, global random
-state). Here they are a pure function of the caption's position: the same words (those of the
-package's own tagger) in an order drawn by a generator, so two runs agree everywhere.
+VG-Relation and VG-Attribution show a part of an image. COCO-Order and Flickr30k-Order set a caption
+against four shuffles of it. The published code draws the shuffles anew in each run (words of spaCy
+and NLTK, global random state). Here they are a pure function of the caption's position: the words
+of this package's tagger, in an order drawn by a seeded generator, so that all runs agree.
 """
 
 from __future__ import annotations
@@ -40,10 +39,10 @@ RELATION = "aro/visual_genome_relation.json"
 ATTRIBUTION = "aro/visual_genome_attribution.json"
 IMAGES = "aro/images"
 LEAST_ROWS = 25
-"""Pairs of attributes with fewer rows do not enter the mean."""
+"""Pairs of attributes with fewer rows are left out of the mean."""
 
-# The published mean leaves these relations out: swapping their two sides changes little, or they
-# have few rows. The list is the one of the paper's notebook.
+# The published mean leaves these relations out, because swapping their two sides changes little or
+# they have few rows. The list is from the paper's notebook.
 _LEFT_OUT = """
 adjusting, attached to, between, bigger than, biting, boarding, brushing, chewing, cleaning,
 climbing, close to, coming from, coming out of, contain, crossing, dragging, draped over, drinking,
@@ -140,16 +139,16 @@ def _load(path: Path, gallery: caption_retrieval.Gallery) -> Grids:
 def perturbations(tokens: Sequence[Token], number: int) -> list[str]:
     """Return the four false captions of the caption at a position.
 
-    Nouns among themselves and adjectives among themselves; all other words among themselves; the
-    words within each three; the threes. They may happen to be the caption itself, which then is a
-    tie, and wrong.
+    They permute nouns among themselves and adjectives among themselves; all other words; the words
+    within each group of three; and these groups. A shuffle may happen to equal the caption, which
+    is a tie and therefore wrong.
     """
     random = seeding.generator(0, "order", slot=number)
     return [" ".join(shuffle(tokens, random)) for shuffle in SHUFFLES]
 
 
 def plain(caption: str) -> str:
-    """Return a caption as the published code feeds it: lower case, little punctuation, 30 words."""
+    """Return a caption as the published code has it: lower case, little punctuation, 30 words."""
     text = _SPACES.sub(" ", _PUNCTUATION.sub(" ", caption.lower()))
     return " ".join(text.strip("\n ").split(" ")[:MAX_WORDS])
 
@@ -189,7 +188,7 @@ def _where(tokens: Sequence[Token], tags: Sequence[str]) -> list[int]:
 
 
 def _permuted(words: list[str], where: list[int], random: np.random.Generator) -> list[str]:
-    """Return the words with those at the given places permuted."""
+    """Return the words with those at the given positions permuted."""
     result = list(words)
     for i, j in zip(where, random.permutation(len(where)), strict=True):
         result[i] = words[where[j]]

@@ -1,4 +1,4 @@
-"""What the registry knows of a benchmark."""
+"""The record of a benchmark, from which `catalogue` lists it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from clic.evaluation.files.file_sources import Source
 from clic.evaluation.tables.table import BenchmarkTable
 
 VALIDATION = "@val"
-"""How the name of a benchmark's validation split ends."""
+"""The ending of the name of a benchmark's validation split."""
 
 
 @dataclass(frozen=True)
@@ -21,20 +21,19 @@ class Benchmark:
         name: As people write it.
         title: Its full name.
         about: One short line.
-        load: (data root, split, seed) -> table; made benchmarks ignore the data root, and
+        load: (data root, split, seed) -> table; generated benchmarks ignore the data root, and
             benchmarks on files ignore split and seed.
-        version: Changes when the same files would give other numbers.
         citation: Paper, year, arXiv id.
         licence: Of the annotations.
         rule: How a row is right, in one line.
-        annotations: What is always needed; empty for what is made on the fly.
-        images: What only models that encode images need.
-        rows: Rows of the whole benchmark (for retrieval: images and captions), where established.
-        differs: In what its numbers may differ from the paper's code, empty where in nothing.
-        text_metrics: Whether something can be said of a model without `encode_image`.
-        split: The split that it is bound to, whatever is asked for; None for the one asked for, or
-            what a benchmark on files usually scores.
-        validation: The same on its validation split, for choosing settings; None where files have
+        annotations: Files that are always needed; empty for generated benchmarks.
+        images: Files that only models that encode images need.
+        rows: Rows of the whole benchmark (for retrieval: images and captions), if established.
+        differs: Why its numbers may differ from those of the paper's code; empty if they do not.
+        text_metrics: Whether a model without `encode_image` can be scored.
+        version: Changes when the same files would give other numbers.
+        split: The only split it has, None if the setting chooses it or files have the usual one.
+        validation: The benchmark on its validation split, for choosing settings; None if there is
             none.
     """
 
@@ -56,14 +55,14 @@ class Benchmark:
 
     @property
     def made(self) -> bool:
-        """Whether the benchmark is made on the fly, with a split and a seed."""
+        """Whether the benchmark is generated, from a split and a seed, instead of read."""
         return not self.annotations
 
 
 def on_validation(
     benchmark: Benchmark, load: Callable[[Path], BenchmarkTable], title: str, about: str, rows: int
 ) -> Benchmark:
-    """Return a benchmark on files with its validation split, which they hold too."""
+    """Return a benchmark with its validation split, which is in the same files."""
     split = replace(
         benchmark,
         name=f"{benchmark.name}{VALIDATION}",
@@ -77,5 +76,5 @@ def on_validation(
 
 
 def of_files(load: Callable[[Path], BenchmarkTable]) -> Callable[[Path, str, int], BenchmarkTable]:
-    """Return a loader for the registry from one that needs nothing but the data root."""
+    """Return the loader of a benchmark on files, which needs nothing but the data root."""
     return lambda data_root, split, seed: load(data_root)

@@ -1,4 +1,4 @@
-"""The benchmarks by name: what each is, how it is chosen, and what of it is on this disk."""
+"""All benchmarks by name and group, and which of their files are on this disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from clic.evaluation.benchmarks.benchmark import Benchmark
 from clic.evaluation.files.file_sources import Source, present
 
 SPLITS = {"test": "test", "val": "validation", "validation": "validation"}
-"""What may follow the @ of a benchmark's name, and the split that it means."""
+"""The endings after the @ of a benchmark's name, and the splits they mean."""
 
 _LISTED = (
     *world.SHAPES,
@@ -54,7 +54,7 @@ ALIASES = {
     "oxfordpets": "pets",
     "flowers102": "flowers",
 }
-"""Other spellings, as `spelling` leaves them."""
+"""Other names, in the form that `spelling` returns."""
 
 _SHAPES = ("shapes++", "shapes-retrieval", "shapes-zero-shot")
 _TEN = (
@@ -63,7 +63,7 @@ _TEN = (
 )
 GROUPS: dict[str, tuple[str, ...]] = {
     "shapes": _SHAPES,
-    # What of the papers' tables is here.
+    # The benchmarks of the papers' tables that exist here.
     "clic": (
         *("sugarcrepe++", "sugarcrepe", "winoground"),
         *("coco2017-retrieval", "flickr30k-retrieval", "imagenet"),
@@ -89,12 +89,12 @@ def spelling(name: str) -> str:
 
 
 def select(names: Iterable[str]) -> list[Benchmark]:
-    """Return the benchmarks that names and groups mean, each once, in the order given.
+    """Return the benchmarks of these names and groups, each once, in the given order.
 
-    A name that ends in `@val` means the validation split; `@test` is the same as no ending.
+    A name that ends in `@val` means the validation split; `@test` changes nothing.
 
     Raises:
-        ConfigError: A name or its split is not known, or none is given.
+        ConfigError: A name or its split is unknown, or there is no name.
     """
     exact = {spelling(name): (name,) for name in BENCHMARKS}
     aliases = {key: (name,) for key, name in ALIASES.items()}
@@ -120,7 +120,7 @@ def of_split(benchmark: Benchmark, split: str) -> Benchmark:
     """Return a benchmark's test or validation split.
 
     Raises:
-        ConfigError: The split is not known, or the benchmark has no such split.
+        ConfigError: The split is unknown, or the benchmark does not have it.
     """
     if pick(SPLITS, split.lower(), f"the split of bench={benchmark.name}@{split}") == "test":
         return benchmark
@@ -134,16 +134,15 @@ def of_split(benchmark: Benchmark, split: str) -> Benchmark:
 
 
 def for_choosing(names: Sequence[str], on_test: bool) -> list[str]:
-    """Return the benchmarks that score a model during training: their validation splits.
+    """Return the names of the benchmarks, or their validation splits, to score during training.
 
     Args:
-        names: Names and groups; one that ends in `@test` means the test split nevertheless.
-        on_test: Whether test data may be scored, where there is no validation split or the name
-            asks for it.
+        names: Names and groups; a name that ends in `@test` means the test split.
+        on_test: Whether test data may be scored if there is no validation split or the name asks
+            for it.
 
     Raises:
-        ConfigError: A name is not known, test data are not allowed, or allowing them changes
-            nothing.
+        ConfigError: A name is unknown, test data are not allowed, or allowing them has no effect.
     """
     chosen: dict[str, Benchmark] = {}
     for name in names:
@@ -162,20 +161,20 @@ def for_choosing(names: Sequence[str], on_test: bool) -> list[str]:
         )
     if on_test and not test:
         raise ConfigError(
-            f"train.eval_on_test=true has no effect: {', '.join(chosen)} is no test data; leave "
+            f"train.eval_on_test=true has no effect: {', '.join(chosen)} is not test data; leave "
             "it out"
         )
     return list(chosen)
 
 
 def missing(benchmark: Benchmark, data_root: Path, with_images: bool = True) -> list[Source]:
-    """Return the sources of a benchmark whose files are not below the data root."""
+    """Return the sources of a benchmark whose files are missing below the data root."""
     needed = [*benchmark.annotations, *(benchmark.images if with_images else ())]
     return [source for source in needed if not present(source, data_root)]
 
 
 def text_only(benchmark: Benchmark, data_root: Path) -> bool:
-    """Return whether captions can be scored alone here, because nothing but images is missing."""
+    """Return whether only images are missing, so that captions can be scored alone."""
     lacking = missing(benchmark, data_root)
     return (
         benchmark.text_metrics

@@ -1,10 +1,8 @@
-"""Winoground (arXiv 2204.03162): two images and two captions of the same words.
+"""Benchmarks of two images that differ in little: Winoground, Cola, BiVLC and SVO-Probes.
 
-Cola's multi-object setting (arXiv 2305.03689): two images whose attributes are swapped.
-
-BiVLC (arXiv 2406.09952): SugarCrepe's captions, each with an image of its own, in parquet.
-
-SVO-Probes (arXiv 2106.09141): a sentence, an image of it, and one that differs in a word.
+Winoground (arXiv 2204.03162) has two captions of the same words, Cola's multi-object setting (arXiv
+2305.03689) swaps attributes, BiVLC (arXiv 2406.09952) gives each caption of SugarCrepe an image of
+its own, and SVO-Probes (arXiv 2106.09141) has one sentence whose two images differ in a word.
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from clic.errors import DataError
 from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
 from clic.evaluation.benchmarks.parquet_rows import StoredImage, find_parts, read_texts
 from clic.evaluation.benchmarks.reading import GridBuilder, read_list, text_field, texts_of
+from clic.evaluation.benchmarks.sugarcrepe import CATEGORIES
 from clic.evaluation.encode.image_sources import ImageSource, image_file
 from clic.evaluation.files.file_sources import (
     ByHand,
@@ -31,39 +30,39 @@ from clic.evaluation.files.file_sources import (
 from clic.evaluation.tables.grids import Grids
 from clic.io.http_connection import refuse_pointer
 
-EXAMPLES = "winoground/examples.jsonl"
-IMAGES = "winoground/images"
-PARQUET = "winoground/data/test-*.parquet"
-TAGS = ("Object", "Relation", "Both")
-TEXTS = ("caption_0", "caption_1", "collapsed_tag")
-PICTURES = ("image_0", "image_1")
+WINOGROUND_LINES = "winoground/examples.jsonl"
+WINOGROUND_IMAGES = "winoground/images"
+WINOGROUND_PARQUET = "winoground/data/test-*.parquet"
+WINOGROUND_TAGS = ("Object", "Relation", "Both")
+TEXT_COLUMNS = ("caption_0", "caption_1", "collapsed_tag")
+IMAGE_COLUMNS = ("image_0", "image_1")
 
 
 def load_winoground(data_root: Path) -> Grids:
     """Return Winoground by its collapsed tags; `all` is over all rows, as papers report it.
 
-    The hub has had it as JSON lines with a folder of images, and has it as parquet; where both are
-    there, the former is read.
+    The hub used to have JSON lines with a folder of images and now has parquet files; if both
+    exist, the JSON lines are read.
     """
-    lines = (data_root / EXAMPLES).exists()
+    lines = (data_root / WINOGROUND_LINES).exists()
     rows = list(_from_lines(data_root) if lines else _from_parquet(data_root))
     seen = {tag for tag, _, _ in rows}
-    source = data_root / (EXAMPLES if lines else PARQUET)
-    builder = GridBuilder(source, [f"tag_{tag.lower()}" for tag in TAGS if tag in seen])
+    source = data_root / (WINOGROUND_LINES if lines else WINOGROUND_PARQUET)
+    builder = GridBuilder(source, [f"tag_{tag.lower()}" for tag in WINOGROUND_TAGS if tag in seen])
     for tag, images, captions in rows:
         builder.add(f"tag_{tag.lower()}", images, captions)
     return builder.table("winoground", overall="all")
 
 
 def _from_lines(data_root: Path) -> Iterator[tuple[str, list[ImageSource], list[str]]]:
-    """Yield tag, images and captions of each row; the file names images without their ending."""
-    path = data_root / EXAMPLES
+    """Yield tag, images and captions of each row; the file names images without their suffix."""
+    path = data_root / WINOGROUND_LINES
     for number, row in enumerate(read_lines(path)):
-        names = [text_field(row, key, path, number).removesuffix(".png") for key in PICTURES]
+        names = [text_field(row, key, path, number).removesuffix(".png") for key in IMAGE_COLUMNS]
         images: list[ImageSource] = [
-            image_file(data_root / IMAGES, f"{name}.png", path) for name in names
+            image_file(data_root / WINOGROUND_IMAGES, f"{name}.png", path) for name in names
         ]
-        *captions, tag = (text_field(row, key, path, number) for key in TEXTS)
+        *captions, tag = (text_field(row, key, path, number) for key in TEXT_COLUMNS)
         yield tag, images, captions
 
 
@@ -73,13 +72,15 @@ def _from_parquet(data_root: Path) -> Iterator[tuple[str, list[ImageSource], lis
     Raises:
         DataError: A file is missing.
     """
-    files = find_parts(data_root, PARQUET)
+    files = find_parts(data_root, WINOGROUND_PARQUET)
     if not files:
-        raise DataError(f"neither {data_root / EXAMPLES} nor {data_root / PARQUET} is there")
+        raise DataError(
+            f"neither {data_root / WINOGROUND_LINES} nor {data_root / WINOGROUND_PARQUET} exists"
+        )
     for file in files:
-        for place, row in read_texts(file, TEXTS):
-            images: list[ImageSource] = [StoredImage(*place, column) for column in PICTURES]
-            *captions, tag = (text_field(row, key, file, place.row) for key in TEXTS)
+        for place, row in read_texts(file, TEXT_COLUMNS):
+            images: list[ImageSource] = [StoredImage(*place, column) for column in IMAGE_COLUMNS]
+            *captions, tag = (text_field(row, key, file, place.row) for key in TEXT_COLUMNS)
             yield tag, images, captions
 
 
@@ -93,28 +94,31 @@ def read_lines(path: Path) -> list[Any]:
         raise DataError(f"{path} cannot be read as JSON lines ({error}); get it again") from error
 
 
-PAIRS = "cola/COLA_multiobjects_matching_benchmark.json"
-IMAGES_COLA = "cola/images"
+COLA_ROWS = "cola/COLA_multiobjects_matching_benchmark.json"
+COLA_IMAGES = "cola/images"
 
 
 def load_cola(data_root: Path) -> Grids:
     """Return Cola: a row is right if each caption prefers its own image."""
-    builder = GridBuilder(data_root / PAIRS, ["multi_object"])
-    for urls, captions in _rows(data_root):
-        files = [image_file(data_root / IMAGES_COLA, _name(url), data_root / PAIRS) for url in urls]
+    builder = GridBuilder(data_root / COLA_ROWS, ["multi_object"])
+    for urls, captions in _cola_rows(data_root):
+        files = [
+            image_file(data_root / COLA_IMAGES, _file_name(url), data_root / COLA_ROWS)
+            for url in urls
+        ]
         builder.add("multi_object", files, captions)
     return builder.table("cola")
 
 
 def cola_urls(data_root: Path) -> dict[str, str]:
-    """Return where each image comes from, by its path below the data root."""
-    urls = [url for both, _ in _rows(data_root) for url in both]
-    return {f"{IMAGES_COLA}/{_name(url)}": url for url in urls}
+    """Return the URL of each image by its path below the data root."""
+    urls = [url for both, _ in _cola_rows(data_root) for url in both]
+    return {f"{COLA_IMAGES}/{_file_name(url)}": url for url in urls}
 
 
-def _rows(data_root: Path) -> list[tuple[list[str], list[str]]]:
-    """Return the images' addresses and the captions of each row."""
-    path = data_root / PAIRS
+def _cola_rows(data_root: Path) -> list[tuple[list[str], list[str]]]:
+    """Return the images' URLs and the captions of each row."""
+    path = data_root / COLA_ROWS
     rows = [
         texts_of(row, 4, "image, caption, image, caption", path, n)
         for n, row in enumerate(read_list(path))
@@ -122,34 +126,25 @@ def _rows(data_root: Path) -> list[tuple[list[str], list[str]]]:
     return [([row[0], row[2]], [row[1], row[3]]) for row in rows]
 
 
-def _name(url: str) -> str:
+def _file_name(url: str) -> str:
     return PurePosixPath(urlsplit(url).path).name
 
 
-FOLDER = "bivlc/data"
-PATTERN = "test-*.parquet"
-CATEGORIES = (
-    "add_att",
-    "add_obj",
-    "replace_att",
-    "replace_obj",
-    "replace_rel",
-    "swap_att",
-    "swap_obj",
-)
-COLUMNS = ("caption", "negative_caption", "type", "subtype")
+BIVLC_FOLDER = "bivlc/data"
+BIVLC_FILES = "test-*.parquet"
+BIVLC_COLUMNS = ("caption", "negative_caption", "type", "subtype")
 
 
 def load_bivlc(data_root: Path) -> Grids:
     """Return BiVLC by type and subtype; `all` is over all rows, as the paper reports it."""
-    folder = data_root / FOLDER
-    files = find_parts(folder, PATTERN)
+    folder = data_root / BIVLC_FOLDER
+    files = find_parts(folder, BIVLC_FILES)
     if not files:
-        raise DataError(f"{folder} has no {PATTERN}; get it with clic-data fetch bivlc")
+        raise DataError(f"{folder} has no {BIVLC_FILES}; get it with clic-data fetch bivlc")
     rows = [
-        (place, {name: text_field(row, name, place.path, place.row) for name in COLUMNS})
+        (place, {name: text_field(row, name, place.path, place.row) for name in BIVLC_COLUMNS})
         for file in files
-        for place, row in read_texts(file, COLUMNS)
+        for place, row in read_texts(file, BIVLC_COLUMNS)
     ]
     present = {f"{row['type']}_{row['subtype']}" for _, row in rows}
     builder = GridBuilder(folder, [name for name in CATEGORIES if name in present])
@@ -163,10 +158,14 @@ def load_bivlc(data_root: Path) -> Grids:
     return builder.table("bivlc", groups=groups, overall="all")
 
 
-PROBES = "svo_probes/svo_probes.csv"
-IMAGES_SVO = "svo_probes/images"
-KINDS = {"subj_neg": "negative_subject", "verb_neg": "negative_verb", "obj_neg": "negative_object"}
-COLUMNS_SVO = ("sentence", "pos_image_id", "neg_image_id", "pos_url", "neg_url", *KINDS)
+SVO_ROWS = "svo_probes/svo_probes.csv"
+SVO_IMAGES = "svo_probes/images"
+SVO_KINDS = {
+    "subj_neg": "negative_subject",
+    "verb_neg": "negative_verb",
+    "obj_neg": "negative_object",
+}
+SVO_COLUMNS = ("sentence", "pos_image_id", "neg_image_id", "pos_url", "neg_url", *SVO_KINDS)
 
 
 def load_svo(data_root: Path) -> Grids:
@@ -174,24 +173,26 @@ def load_svo(data_root: Path) -> Grids:
 
     Rows whose images differ in more than one part are left out, as in the published analysis.
     """
-    builder = GridBuilder(data_root / PROBES, list(KINDS.values()))
+    builder = GridBuilder(data_root / SVO_ROWS, list(SVO_KINDS.values()))
     for number, row in enumerate(read_probes(data_root)):
-        kinds = [name for column, name in KINDS.items() if row[column].strip().lower() == "true"]
+        kinds = [
+            name for column, name in SVO_KINDS.items() if row[column].strip().lower() == "true"
+        ]
         if len(kinds) != 1:
             continue
-        ids = [_number(row[f"{side}_image_id"], data_root, number) for side in ("pos", "neg")]
-        files = [data_root / IMAGES_SVO / f"{index}.jpg" for index in ids]
+        ids = [_image_id(row[f"{side}_image_id"], data_root, number) for side in ("pos", "neg")]
+        files = [data_root / SVO_IMAGES / f"{index}.jpg" for index in ids]
         builder.add(kinds[0], files, [row["sentence"]])
-    return builder.table("choice", groups={"mean": list(KINDS.values())}, overall="all")
+    return builder.table("choice", groups={"mean": list(SVO_KINDS.values())}, overall="all")
 
 
 def svo_urls(data_root: Path) -> dict[str, str]:
-    """Return where each image comes from, by its path below the data root."""
+    """Return the URL of each image by its path below the data root."""
     urls = {}
     for number, row in enumerate(read_probes(data_root)):
         for side in ("pos", "neg"):
-            index = _number(row[f"{side}_image_id"], data_root, number)
-            urls[f"{IMAGES_SVO}/{index}.jpg"] = row[f"{side}_url"]
+            index = _image_id(row[f"{side}_image_id"], data_root, number)
+            urls[f"{SVO_IMAGES}/{index}.jpg"] = row[f"{side}_url"]
     return urls
 
 
@@ -201,38 +202,38 @@ def read_probes(data_root: Path) -> Iterator[dict[str, str]]:
     Raises:
         DataError: The file cannot be read, or lacks a column.
     """
-    path = data_root / PROBES
+    path = data_root / SVO_ROWS
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, strict=True)
-            lacking = [name for name in COLUMNS_SVO if name not in (reader.fieldnames or ())]
+            lacking = [name for name in SVO_COLUMNS if name not in (reader.fieldnames or ())]
             if lacking:
                 raise DataError(f"{path} has no column {lacking[0]!r}; download it again")
             for row in reader:
-                if any(row[name] is None for name in COLUMNS_SVO):
+                if any(row[name] is None for name in SVO_COLUMNS):
                     raise DataError(f"{path}: line {reader.line_num} is cut off; download it again")
                 yield row
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as CSV ({error}); download it again") from error
 
 
-def _number(text: str, data_root: Path, number: int) -> int:
+def _image_id(text: str, data_root: Path, number: int) -> int:
     try:
         return int(text)
     except ValueError:
         raise DataError(
-            f"{data_root / PROBES}: row {number} has the image id {text!r}, which is no number; "
-            "download it again"
+            f"{data_root / SVO_ROWS}: row {number} has the image id {text!r}, which is not a "
+            "number; download it again"
         ) from None
 
 
-_WINOGROUND_ROWS = ByHand(
-    EXAMPLES,
+_WINOGROUND_FILES = ByHand(
+    WINOGROUND_LINES,
     why="Winoground needs a sign-up",
     steps="accept the terms at https://huggingface.co/datasets/facebook/winoground, then: "
     "hf download facebook/winoground --repo-type dataset --include 'data/test-*' "
     "--local-dir {data}/winoground",
-    instead=PARQUET,
+    instead=WINOGROUND_PARQUET,
 )
 
 WINOGROUND = Benchmark(
@@ -241,10 +242,10 @@ WINOGROUND = Benchmark(
     about="two images, two captions of the same words",
     load=of_files(load_winoground),
     citation="Thrush et al. 2022, arXiv 2204.03162",
-    licence="META IMAGES RESEARCH LICENSE, after a sign-up",
+    licence="META WINOGROUND_IMAGES RESEARCH LICENSE, after a sign-up",
     rule="text, image and group score",
-    annotations=(_WINOGROUND_ROWS,),
-    images=(replace(_WINOGROUND_ROWS, gives=IMAGES),),
+    annotations=(_WINOGROUND_FILES,),
+    images=(replace(_WINOGROUND_FILES, gives=WINOGROUND_IMAGES),),
     rows=400,
 )
 
@@ -256,8 +257,8 @@ SVO_PROBES = Benchmark(
     citation="Hendricks and Nematzadeh 2021, arXiv 2106.09141",
     licence="CC BY 4.0; images from the web",
     rule="the sentence's own image beats the other one",
-    annotations=(File("https://storage.googleapis.com/dm-mmt-models/svo_probes.csv", PROBES),),
-    images=(ImageList(IMAGES_SVO, svo_urls),),
+    annotations=(File("https://storage.googleapis.com/dm-mmt-models/svo_probes.csv", SVO_ROWS),),
+    images=(ImageList(SVO_IMAGES, svo_urls),),
     differs="the paper classifies single pairs as matching or not, which a cosine alone does "
     "not; many images are gone from the web, so quote the row count",
 )
@@ -274,10 +275,10 @@ COLA = Benchmark(
         File(
             "https://raw.githubusercontent.com/arijitray1993/COLA/main/data/"
             "COLA_multiobjects_matching_benchmark.json",
-            PAIRS,
+            COLA_ROWS,
         ),
     ),
-    images=(ImageList(IMAGES_COLA, cola_urls),),
+    images=(ImageList(COLA_IMAGES, cola_urls),),
     rows=210,
 )
 
@@ -289,7 +290,7 @@ BIVLC = Benchmark(
     citation="Miranda et al. 2024, arXiv 2406.09952",
     licence="MIT; images of COCO and generated ones",
     rule="i2t, t2i and group, and their four parts",
-    annotations=(HubFolder("imirandam/BiVLC", "data", PATTERN, FOLDER),),
+    annotations=(HubFolder("imirandam/BiVLC", "data", BIVLC_FILES, BIVLC_FOLDER),),
     rows=2933,
     differs="replace, swap and add are means over their subtypes; the published code averages "
     "their rows",

@@ -1,4 +1,4 @@
-"""Rows and images of parquet files as the Hugging Face hub serves them: one row group at a time."""
+"""Reads rows and images of the Hugging Face hub's parquet files, one row group at a time."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from clic.errors import ConfigError, DataError
 
 GROUPS_AT_HAND = 4
-"""Row groups of a column that stay in memory: images are asked for in the order of their rows."""
+"""Row groups of a column that stay in memory; images are read in the order of their rows."""
 _PART = re.compile(r"-\d+-of-(\d+)")
 _reading = threading.Lock()
-"""Held while a row group is read, so that threads that need the same one do not all read it."""
+"""Held while a row group is read, so that several threads do not read the same one."""
 
 
 class RowLocation(NamedTuple):
@@ -39,28 +39,28 @@ class StoredImage:
 
 
 def find_parts(folder: Path, pattern: str) -> list[Path]:
-    """Return the files of a table in their order; their names (``-00000-of-00002``) tell how many.
+    """Return the files of a table in order; their names (``-00000-of-00002``) say how many exist.
 
     Raises:
-        DataError: Some are missing, or there are some of another version.
+        DataError: Files are missing, or belong to another version.
     """
     files = sorted(folder.glob(pattern))
     for file in files:
-        told = _PART.search(file.name)
-        if told and int(told[1]) != len(files):
+        part = _PART.search(file.name)
+        if part and int(part[1]) != len(files):
             raise DataError(
                 f"{folder / pattern}: {len(files)} files, and {file.name} is one of "
-                f"{int(told[1])}; fetch those that are missing, or remove another version's"
+                f"{int(part[1])}; fetch those that are missing, or remove another version's"
             )
     return files
 
 
 def read_texts(path: Path, columns: Sequence[str]) -> Iterator[tuple[RowLocation, dict[str, Any]]]:
-    """Yield the place and the values of each row; no other column is read.
+    """Yield the location and the values of each row; no other column is read.
 
     Raises:
         ConfigError: pyarrow is not installed.
-        DataError: The file is no parquet, or lacks a column.
+        DataError: The file is not parquet, or lacks a column.
     """
     file = _open(path)
     lacking = [name for name in columns if name not in file.schema_arrow.names]
@@ -72,7 +72,7 @@ def read_texts(path: Path, columns: Sequence[str]) -> Iterator[tuple[RowLocation
 
 
 def read_stored(image: StoredImage) -> bytes:
-    """Return an image's encoded bytes; raises `DataError` where there are none."""
+    """Return an image's encoded bytes; raises `DataError` if there are none."""
     with _reading:
         values = _images(image.path, image.group, image.column)
     content = values[image.row] if image.row < len(values) else None

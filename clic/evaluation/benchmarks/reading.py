@@ -1,4 +1,4 @@
-"""What the readers share: JSON as it should be, fields of rows, and tables built row by row."""
+"""Helpers of the readers: JSON files, checked fields of rows, and grids built row by row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_json(path: Path) -> Any:
     """Return the content of a JSON file.
 
     Raises:
-        DataError: The file cannot be read, or is no JSON.
+        DataError: The file cannot be read, or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -69,11 +69,11 @@ def texts_of(value: Any, least: int, what: str, path: Path, number: int | str) -
 
 
 class GridBuilder:
-    """Collects rows of images and captions and makes a table of them.
+    """Collects rows of images and captions into a table.
 
     Args:
-        source: Where the rows come from, for messages.
-        categories: Those that come first, in this order; others follow as rows name them.
+        source: The file of the rows, for messages.
+        categories: The first categories; others follow in the order of the rows.
     """
 
     def __init__(self, source: Path, categories: Sequence[str] = ()) -> None:
@@ -95,7 +95,7 @@ class GridBuilder:
         overall: str | None = None,
         sets: Mapping[str, Sequence[int]] | None = None,
     ) -> Grids:
-        """Return the table; rows with fewer captions than others are filled up with -1.
+        """Return the table; rows with fewer captions than others are padded with -1.
 
         Raises:
             DataError: There are no rows.

@@ -37,15 +37,15 @@ FOLDERS = {
     "FOIL dataset": "coco/val2014",
     "coco_2017": "coco/val2017",
 }
-"""Where the images of each of the files' `dataset` lie, those of COCO 2014 apart."""
+"""The folder of the images of each `dataset` of the files, except those of COCO 2014."""
 COCO_2014_SPLITS = ("train2014", "val2014")
-"""Splits whose images bear their name; VisDial's training images are some of them."""
+"""Splits that name their images after themselves, VisDial's training images among them."""
 LEAST_VOTES = 2
-"""Of three annotators, those who took the caption and not the foil."""
+"""How many of the three annotators must have chosen the caption over the foil."""
 
 
 def load_valse(data_root: Path) -> Grids:
-    """Return VALSE's valid rows; the accuracy is the paper's pairwise one, `mean` over files."""
+    """Return VALSE's valid rows with the paper's pairwise accuracy, `mean` over the files."""
     names = [f"piece_{piece.replace('-', '_')}" for piece in PIECES]
     builder = GridBuilder(data_root / FOLDER, names)
     for piece, category in zip(PIECES, names, strict=True):
@@ -70,7 +70,7 @@ def _votes(row: Any, path: Path, key: str) -> int:
 
 
 def _text(row: dict[str, Any], name: str, path: Path, key: str) -> str:
-    """Return a text; some files have a list whose first entry it is."""
+    """Return a text, which some files wrap in a list."""
     value = row.get(name)
     first = value[0] if isinstance(value, list) and value else value
     return text_field({name: first}, name, path, key)

@@ -1,4 +1,4 @@
-"""What's Up (arXiv 2310.19785): spatial prepositions, on photographs taken for it and on others."""
+"""What's Up (arXiv 2310.19785): spatial prepositions, on photographs of its own and on others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAIRED = {
     "vg_one": ("vg_qa_one_obj.json", f"{FOLDER}/vg_images"),
     "vg_two": ("vg_qa_two_obj.json", f"{FOLDER}/vg_images"),
 }
-"""Two options a row; the file, and the folder of its images."""
+"""Two options a row: the file, and the folder of its images."""
 _OPPOSITE = (("left", "right"), ("on", "under"), ("in-front", "behind"))
 
 
@@ -80,7 +80,7 @@ def _parts(name: str, path: Path, number: int) -> tuple[str, str, str]:
     """Return first thing, preposition and second thing of e.g. ``mug_left_of_plate.jpeg``."""
     words = PurePosixPath(name).stem.split("_")
     if len(words) < 3:
-        raise DataError(f"{path}: row {number} names the image {name!r}, which tells no relation")
+        raise DataError(f"{path}: row {number} names the image {name!r}, which names no relation")
     return words[0], words[1], words[-1]
 
 
@@ -88,7 +88,7 @@ def _direction(preposition: str, path: Path, number: int) -> str:
     for both in _OPPOSITE:
         if preposition in both:
             return both[0]
-    raise DataError(f"{path}: row {number} has the preposition {preposition!r}, which is not known")
+    raise DataError(f"{path}: row {number} has the preposition {preposition!r}, which is unknown")
 
 
 _FILES = {
@@ -108,12 +108,11 @@ _FILES = {
 
 
 def _images(name: str, identifier: str, checksum: str | None) -> Archive:
-    folder = FOLDER
     return Archive(
         drive(identifier),
-        name=f"{folder}/{name}.tar.gz",
-        into=folder,
-        gives=f"{folder}/{name}",
+        name=f"{FOLDER}/{name}.tar.gz",
+        into=FOLDER,
+        gives=f"{FOLDER}/{name}",
         checksum=checksum,
     )
 

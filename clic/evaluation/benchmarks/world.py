@@ -1,4 +1,4 @@
-"""The benchmarks of the world that ships with the package, as tables."""
+"""Benchmarks of the embedded world of shapes, which are generated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Zero-shot classification: ImageNet, and CLIC's ten sets, as torchvision reads them.
+"""Zero-shot classification: ImageNet, and the ten data sets of CLIC, as torchvision reads them.
 
 Prompts and class names are those published with CLIP (arXiv 2103.00020).
 """
@@ -72,7 +72,7 @@ def load_imagenet(data_root: Path) -> Classification:
 
 
 def load_torchvision(name: str, data_root: Path) -> Classification:
-    """Return the test set of one of the ten sets (of Caltech101, which has none, all images).
+    """Return the test set of one of the ten data sets; Caltech101 has none, so all its images.
 
     Raises:
         ConfigError: A package that torchvision needs for it is not installed.
@@ -121,7 +121,7 @@ def classify(found: Labelled, templates: Sequence[str], per_class: bool) -> Clas
 
 
 def make_dataset(name: str, data_root: Path, download: bool = False) -> Any:
-    """Return torchvision's data set, fetched first where asked."""
+    """Return torchvision's data set, and download it first if asked."""
     from torchvision import datasets
 
     root = str(data_root)
@@ -143,7 +143,7 @@ def make_dataset(name: str, data_root: Path, download: bool = False) -> Any:
 
 
 def _image_folder(folder: Path, names: Sequence[str] | None = None) -> Labelled:
-    """Return a folder of folders, one a class in the order of their names."""
+    """Return the images of a folder that has one folder for each class, in the order of names."""
     from torchvision import datasets
 
     if not any(entry.is_dir() for entry in folder.iterdir()):
@@ -158,7 +158,7 @@ def _image_folder(folder: Path, names: Sequence[str] | None = None) -> Labelled:
     return Labelled(files, [target for _, target in found.samples], names or found.classes)
 
 
-# torchvision names these attributes for itself; its public face gives decoded images only.
+# These attributes of torchvision are private; its public interface only returns decoded images.
 
 
 def _files(name: str, data_root: Path, names: Sequence[str] | None = None) -> Labelled:

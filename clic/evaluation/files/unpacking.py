@@ -20,7 +20,7 @@ from clic.errors import DataError
 from clic.evaluation.files import fetching
 
 GROWTH = 200
-"""How many times its size an archive's content may have; images hardly grow, text some 30 times."""
+"""How many times its size an archive may unpack to; images hardly grow, text about 30 times."""
 ALLOWED = 1 << 30
 """Bytes that the content of any archive may have."""
 

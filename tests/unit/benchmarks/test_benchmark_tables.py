@@ -217,7 +217,7 @@ def write_svo(root: Path, rows: list[tuple[Any, ...]]) -> None:
     text = io.StringIO()
     table = csv.writer(text)
     names = "sentence pos_triplet neg_triplet pos_url neg_url pos_image_id neg_image_id"
-    table.writerow([*names.split(), *image_pairs.KINDS])
+    table.writerow([*names.split(), *image_pairs.SVO_KINDS])
     for angle, pos, neg, *kinds in rows:
         words = ["girl,stand,grass", "dog,stand,grass", f"http://x/{pos}", f"http://x/{neg}"]
         table.writerow([f"A girl, standing, at {angle}", *words, pos, neg, *kinds])
