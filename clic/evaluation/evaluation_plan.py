@@ -137,7 +137,8 @@ def _check_settings(chosen: Sequence[Benchmark], split: str, seed: int) -> None:
         return
     if made:
         raise ConfigError(
-            f"split={split} has no effect: {names} names its split already; leave one out"
+            f"split={split} has no effect: the split is in the name already ({names}); leave "
+            "one out"
         )
     able = [b.validation.name for b in chosen if b.validation and split == "validation"]
     remedy = f"name {','.join(able)}" if able else "leave it out"

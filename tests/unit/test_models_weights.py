@@ -95,7 +95,7 @@ def test_a_wrapped_file_loads_as_the_model(model: nn.Module, tmp_path: Path) -> 
 def test_hugging_faces_names_are_told_from_open_clips(model: nn.Module, tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     save_file({"text_model.embeddings.position_ids": torch.arange(3)}, file)
-    with pytest.raises(ModelError, match="has Hugging Face's names"):
+    with pytest.raises(ModelError, match="has the tensor names of Hugging Face"):
         models.create(f"Single:{file}")
 
 
@@ -205,7 +205,7 @@ def _bytes(kind: str) -> bytes:
         ("empty", "is empty"),
         ("git lfs", "git lfs pull"),
         ("web page", "is a web page"),
-        ("noise", "no weights file|damaged"),
+        ("noise", "not a weights file|damaged"),
         ("noise like a pickle", "cannot be read as weights|damaged"),
         ("noise like a zip", "damaged or cut short"),
         ("foreign pickle", "cannot be read as weights|damaged"),
@@ -378,7 +378,7 @@ def test_an_activation_where_it_has_no_effect_is_refused(
         (str(tiny), False, "whose own configuration says GELU"),
         ("shapes-base", True, "has no effect"),
         (f"xlm-roberta-base-ViT-B-32:{tmp_path}/w.pt", None, ""),
-        (f"nllb-clip-base-siglip:{tmp_path}/w.pt", True, "no choice of nllb-clip-base-siglip"),
+        (f"nllb-clip-base-siglip:{tmp_path}/w.pt", True, "chosen for nllb-clip-base-siglip"),
     ):
         if says:
             with pytest.raises(ModelError, match=says):

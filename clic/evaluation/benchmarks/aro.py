@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,13 +209,6 @@ _SHUFFLES = (
     "them anew with spaCy and NLTK, so numbers differ by its noise"
 )
 
-ARO_IMAGES = Archive(
-    drive("1qaPlrwhGNMrR3a11iopZUT_GPP_LrgP9"),
-    name="aro/vgr_vga_images.zip",
-    into="aro",
-    gives=IMAGES,
-)
-
 ARO_RELATION = Benchmark(
     name="aro-relation",
     title="ARO VG-Relation",
@@ -224,20 +218,24 @@ ARO_RELATION = Benchmark(
     licence="MIT; images of Visual Genome, CC BY 4.0",
     rule=_CHOICE,
     annotations=(File(drive("1kX2iCHEv0CADL8dSO1nMdW-V0NqIAiP3"), RELATION),),
-    images=(ARO_IMAGES,),
+    images=(
+        Archive(
+            drive("1qaPlrwhGNMrR3a11iopZUT_GPP_LrgP9"),
+            name="aro/vgr_vga_images.zip",
+            into="aro",
+            gives=IMAGES,
+        ),
+    ),
     rows=23_937,
 )
 
-ARO_ATTRIBUTION = Benchmark(
+ARO_ATTRIBUTION = replace(
+    ARO_RELATION,
     name="aro-attribution",
     title="ARO VG-Attribution",
     about="which attribute belongs to which thing",
     load=of_files(load_attribution),
-    citation=_ARO,
-    licence="MIT; images of Visual Genome, CC BY 4.0",
-    rule=_CHOICE,
     annotations=(File(drive("13tWvOrNOLHxl3Rm9cR3geAdHx2qR3-Tw"), ATTRIBUTION),),
-    images=(ARO_IMAGES,),
     rows=28_748,
 )
 
@@ -255,16 +253,13 @@ COCO_ORDER = Benchmark(
     differs=_SHUFFLES,
 )
 
-FLICKR30K_ORDER = Benchmark(
+FLICKR30K_ORDER = replace(
+    COCO_ORDER,
     name="flickr30k-order",
     title="ARO Flickr30k-Order",
-    about="a caption among four shuffles of it",
     load=of_files(load_flickr30k_order),
-    citation=_ARO,
     licence="research only, after a sign-up",
-    rule=_CHOICE,
     annotations=(caption_retrieval.karpathy(caption_retrieval.KARPATHY_FLICKR),),
     images=(caption_retrieval.FLICKR_PHOTOS,),
     rows=5000,
-    differs=_SHUFFLES,
 )

@@ -70,7 +70,6 @@ class Grids(CategoryTable):
             to, -1 for none; a set is right if all its rows are.
     """
 
-    image: np.ndarray
     caption: np.ndarray
     rule: str
     sets: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -90,20 +89,11 @@ class Grids(CategoryTable):
         "t_neg": "t neg: the other caption is nearer to its own image; chance 50 %",
     }
 
-    def used_images(self) -> np.ndarray:
-        """Return bool [I]: the images that some row looks at."""
-        return np.isin(np.arange(len(self.images)), self.image)
-
     def without(self, lost: np.ndarray) -> Grids:
         """Return the table without the rows of lost images (bool [I]), nor sets that lost rows."""
-        keep = ~lost[self.image].any(axis=1)
-        return replace(
-            self,
-            category=self.category[keep],
-            image=self.image[keep],
-            caption=self.caption[keep],
-            sets={k: np.where(np.isin(v, v[~keep]), -1, v)[keep] for k, v in self.sets.items()},
-        )
+        keep = self.keeps(lost)
+        sets = {k: np.where(np.isin(v, v[~keep]), -1, v)[keep] for k, v in self.sets.items()}
+        return replace(super().without(lost), sets=sets)
 
     def identity(self) -> Iterable[object]:
         """Return what the digest covers."""
@@ -156,10 +146,6 @@ class Grids(CategoryTable):
                 **{name: values[n] for name, values in right.items()},
                 "scores": scores[n, :, : len(options)].tolist(),
             }
-
-    def illustrate(self, failure: Failure) -> Failure:
-        """Return a failure with its images."""
-        return failure.with_images([self.images[i] for i in self.image[failure.number]])
 
     @staticmethod
     def margins(row: Row) -> dict[str, float]:

@@ -12,8 +12,8 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from clic.evaluation.tables.failure_cards import Failure
 Numbers = dict[str, Any]
 Row = Mapping[str, Any]
 Outcomes = dict[str, Tensor]
+CategoryRows = TypeVar("CategoryRows", bound="CategoryTable")
 NumberPath = tuple[str, str]
 """A number's place in a report: (category, metric), or (name, "") where there are no categories."""
 
@@ -201,12 +202,14 @@ class CategoryTable(BenchmarkTable):
         texts: The T unique texts.
         categories: Names, in the order in which they are reported.
         category: int64 [N], index into `categories`.
+        image: int64 [N], or [N, A] if a row has several images, index into `images`.
         groups: Macro means to report by name, each over some of the categories.
         overall: Name under which all rows are reported as one category, or None.
     """
 
     categories: tuple[str, ...]
     category: np.ndarray
+    image: np.ndarray
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict, kw_only=True)
     overall: str | None = field(default=None, kw_only=True)
 
@@ -214,6 +217,26 @@ class CategoryTable(BenchmarkTable):
     def rows(self) -> int:
         """Number of rows N."""
         return len(self.category)
+
+    def used_images(self) -> np.ndarray:
+        """Return bool [I]: the images that some row looks at."""
+        return np.isin(np.arange(len(self.images)), self.image)
+
+    def keeps(self, lost: np.ndarray) -> np.ndarray:
+        """Return bool [N]: the rows that have none of the lost images."""
+        return ~lost[self.image].any(axis=tuple(range(1, self.image.ndim)))
+
+    def without(self: CategoryRows, lost: np.ndarray) -> CategoryRows:
+        """Return the table without the rows of lost images (bool [I])."""
+        keep = self.keeps(lost)
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        kept = {name: c[keep] for name, c in columns.items() if isinstance(c, np.ndarray)}
+        return replace(self, **kept)
+
+    def illustrate(self, failure: Failure) -> Failure:
+        """Return a failure with the images of its row."""
+        own = np.atleast_1d(self.image[failure.number])
+        return failure.with_images([self.images[i] for i in own])
 
     @abstractmethod
     def right(self, features: TableFeatures) -> Outcomes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,13 +21,11 @@ class Triplets(CategoryTable):
     """Rows of one image, one or two true captions and a false one, in categories.
 
     Attributes:
-        image: int64 [N], index into `images`.
         positive1: int64 [N], index into `texts`.
         positive2: int64 [N], or None if rows have one true caption (SugarCrepe).
         negative: int64 [N].
     """
 
-    image: np.ndarray
     positive1: np.ndarray
     positive2: np.ndarray | None
     negative: np.ndarray
@@ -41,22 +39,6 @@ class Triplets(CategoryTable):
         "p1": "P1: the image is nearer to the first true caption than to the false one; "
         "chance 50 %",
     }
-
-    def used_images(self) -> np.ndarray:
-        """Return bool [I]: the images that some row looks at."""
-        return np.isin(np.arange(len(self.images)), self.image)
-
-    def without(self, lost: np.ndarray) -> Triplets:
-        """Return the table without the rows of lost images (bool [I])."""
-        keep = ~lost[self.image]
-        return replace(
-            self,
-            category=self.category[keep],
-            image=self.image[keep],
-            positive1=self.positive1[keep],
-            positive2=None if self.positive2 is None else self.positive2[keep],
-            negative=self.negative[keep],
-        )
 
     def identity(self) -> Iterable[object]:
         """Return what the digest covers."""
@@ -98,10 +80,6 @@ class Triplets(CategoryTable):
                 **{metric: values[n] for metric, values in right.items()},
                 "scores": {name: values[n] for name, values in scores.items()},
             }
-
-    def illustrate(self, failure: Failure) -> Failure:
-        """Return a failure with its image."""
-        return failure.with_images([self.images[self.image[failure.number]]])
 
     @staticmethod
     def margins(row: Row) -> dict[str, float]:
