@@ -24,6 +24,7 @@ PATIENCE = 600.0
 """Seconds to wait for other processes to finish reading or downloading shards."""
 STALE = 3600.0
 """Seconds after which a partial file on a disk without locks counts as abandoned."""
+_ROOM = threading.Lock()
 POLL = 0.05
 UNKNOWN = 16 << 20
 """Bytes after which room is made again for a file whose length the server does not state."""
@@ -130,11 +131,21 @@ class ShardCache:
         with lock:
             take_lock(lock, lock_path, shared=False, wait=True)
             if not target.exists() and not _fetch_index(url, target):
-                with self.open(url):
-                    write_index(self.path(url), target)
+                self._write_index(url, target)
             with suppress(PermissionError):  # another user's
                 lock_path.unlink(missing_ok=True)
         return target
+
+    def _write_index(self, url: str, target: Path) -> None:
+        """Index a shard; fetch it again where, without locks, it was evicted before it was read."""
+        while True:
+            try:
+                with self.open(url):
+                    write_index(self.path(url), target)
+                return
+            except DataError as error:
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    raise
 
     def make_room(self, need: int, path: Path) -> None:
         """Remove shards until `need` bytes are free, and reserve these for a file.
@@ -163,7 +174,8 @@ class ShardCache:
 
     def _try_room(self, need: int, path: Path) -> str:
         """Remove unused shards until the bytes fit; return why they do not, or ''."""
-        with open_lock(self.folder / ".lock") as lock:
+        # The threads of this process are kept apart on a disk without locks, too.
+        with _ROOM, open_lock(self.folder / ".lock") as lock:
             take_lock(lock, self.folder / ".lock", shared=False, wait=True)
             while missing := self._missing(need, path):
                 if not any(_remove_unused(other) for other in self._others(path)):
@@ -182,7 +194,7 @@ class ShardCache:
             )
         arrived = 0  # also where the disk has no locks, and the partial file has another name
         with suppress(FileNotFoundError):
-            arrived = path.with_name(f"{path.name}.part").stat().st_size
+            arrived = _partial(path).stat().st_size
         free = shutil.disk_usage(self.folder).free
         if free < need - arrived:
             return (
@@ -194,10 +206,13 @@ class ShardCache:
     def _others(self, path: Path) -> list[Path]:
         """Return the other shards, the least recently used first, partial files included."""
         ages = []
-        for own in self.folder.glob("*.tar.*.part"):  # left by processes that could not lock
+        for own in self.folder.glob("*.tar.*.part"):  # of downloads that could not lock
             if _is_stale(own):
                 with suppress(OSError):
                     own.unlink()
+            elif _shard_of(own) != path:
+                with suppress(FileNotFoundError):
+                    ages.append((own.stat().st_atime_ns, own))
         # Partial files first, so that one that is renamed meanwhile is seen twice, not missed.
         for other in (*self.folder.glob("*.tar.part"), *self.folder.glob("*.tar")):
             if other.name not in (path.name, f"{path.name}.part"):
@@ -245,17 +260,30 @@ def _grant(path: Path) -> Path:
     return path.with_name(f"{path.name}.room")
 
 
+def _shard_of(path: Path) -> Path:
+    """Return the shard that a partial file becomes: `a.tar` of `a.tar.part` and `a.tar.x.part`."""
+    while path.suffix not in ("", ".tar"):
+        path = path.with_suffix("")
+    return path
+
+
+def _partial(path: Path) -> Path:
+    """Return the partial file of a shard on a disk with locks."""
+    return path.with_name(f"{path.name}.part")
+
+
 def _remove_unused(path: Path) -> bool:
     try:
         with open(path, "rb") as file:
             found = take_lock(file, path, shared=False, wait=False)
             # Without locks nobody knows who uses a shard, but readers keep an open file.
             unused = path.suffix != ".part" or _is_stale(path)
-            if found is Lock.HELD or (found is Lock.UNSUPPORTED and not unused):
+            lockless = found is Lock.UNSUPPORTED or path != _partial(_shard_of(path))
+            if found is Lock.HELD or (lockless and not unused):
                 return False
             path.unlink()
             if path.suffix == ".part":
-                _grant(path.with_suffix("")).unlink(missing_ok=True)
+                _grant(_shard_of(path)).unlink(missing_ok=True)
     except FileNotFoundError:
         return True
     except OSError:
@@ -277,7 +305,7 @@ def _reserved(path: Path) -> int:
         size = path.stat().st_size
         if path.suffix == ".part":
             with suppress(FileNotFoundError, ValueError):
-                return max(size, int(_grant(path.with_suffix("")).read_text(encoding="utf-8")))
+                return max(size, int(_grant(_shard_of(path)).read_text(encoding="utf-8")))
         return size
     return 0
 
