@@ -86,7 +86,7 @@ def test_too_many_end_the_run_with_the_list(
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("data.max_broken=1.5", "share from 0 to 1"),
+        ("data.max_broken=1.5", "it must be from 0 to 1"),
         ("data.max_broken=-0.1", "0 or more"),
         ("data.max_broken=0.5", "has no effect with data=shapes"),
         ("data.decode=scaled", "has no effect with data=shapes"),
