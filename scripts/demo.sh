@@ -32,7 +32,7 @@ show "2/4 Evaluate: the base and the fine-tuned model side by side" \
     clic-eval --bench shapes --model shapes-base --model "$run" --json "$run/eval.json"
 # The words of the page that clic-eval --html writes.
 printf '\nWhat the columns are, in percent of rows:\n'
-"$PYTHON" -c 'from clic.evaluation.panels import EXPLAINED
+"$PYTHON" -c 'from clic.evaluation.report.score_table import EXPLAINED
 for name in ("itt", "tot", "p1", "image_to_text", "text_to_image"):
     print(" ", EXPLAINED[name])'
 

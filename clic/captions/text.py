@@ -69,11 +69,13 @@ class Folded(NamedTuple):
         """Return tokens of the folded text with their text and positions in the caption."""
         if self.text == caption:
             return tuple(tokens)
-        spans = [(self.starts[t.start], self.ends[t.end - 1]) for t in tokens]
-        return tuple(
-            token._replace(text=caption[start:end], start=start, end=end)
-            for token, (start, end) in zip(tokens, spans, strict=True)
-        )
+        restored: list[Token] = []
+        for token in tokens:
+            start, end = self.starts[token.start], self.ends[token.end - 1]
+            # Several characters may come of one entity ("&fjlig;"), which is never torn.
+            if not restored or start >= restored[-1].end:
+                restored.append(token._replace(text=caption[start:end], start=start, end=end))
+        return tuple(restored)
 
 
 def fold(caption: str) -> Folded:
@@ -181,6 +183,8 @@ def _replaced(
     for match in pattern.finditer(text):
         first, last = match.span()
         new = make(match)
+        if new == match.group():
+            continue  # its characters keep their own spans
         parts += [
             (text[position:first], starts[position:first], ends[position:first]),
             (new, [starts[first]] * len(new), [ends[last - 1]] * len(new)),

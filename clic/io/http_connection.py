@@ -263,7 +263,12 @@ def partial_file(target: Path) -> Iterator[Partial | None]:
         with open_lock(path) as file:
             known = take_lock(file, path, shared=False, wait=True)
             if target.exists() or not _is_at(file, path):
-                continue  # its previous holder has renamed or removed it
+                # Its previous holder has renamed or removed it; after that it was made only to be
+                # locked.
+                with suppress(OSError):
+                    if _is_at(file, path) and not path.stat().st_size:
+                        path.unlink()
+                continue
             if known is Lock.TAKEN and file.writable():
                 yield from _left(Partial(target, path, file))
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import pairwise
 
 import pytest
 
@@ -161,3 +162,18 @@ def test_another_script_is_told(caption: str, foreign: bool) -> None:
         warnings.simplefilter("always")
         hard_negatives(caption)
     assert [("not in Latin script" in str(w.message)) for w in caught] == [True] * foreign
+
+
+@pytest.mark.parametrize(
+    ("caption", "words"),
+    [
+        ("&A0\xa0", ["&", "A0"]),  # no entity, though it looks like one
+        ("&fjlig;ord", ["&fjlig;ord"]),  # one entity, two characters
+        ("a &lt;3 b", ["a", "&lt;", "3", "b"]),
+    ],
+)
+def test_tokens_of_what_looks_like_an_entity_do_not_overlap(caption: str, words: list[str]) -> None:
+    tokens = make_tagger("hanta")(caption)
+    assert all(t.text == caption[t.start : t.end] and t.text for t in tokens)
+    assert all(a.end <= b.start for a, b in pairwise(tokens))
+    assert [token.text for token in tokens] == words
