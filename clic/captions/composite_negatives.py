@@ -174,11 +174,12 @@ def _merely_exchanged(one: _Caption, two: _Caption, first: str, second: str) -> 
 
 def _content(caption: _Caption, old: str = "", new: str = "") -> Words:
     """Return the words after one is replaced, without articles and punctuation."""
-    return [
+    words = [
         new if word == old else word
         for word, token in zip(caption.words, caption.tokens, strict=True)
-        if token.pos != "PUNCT" and word not in ARTICLES
+        if token.pos != "PUNCT"
     ]
+    return [word for word in words if word not in ARTICLES]
 
 
 def _replace_all(

@@ -12,7 +12,7 @@ from itertools import pairwise, permutations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clic.captions import (
@@ -142,6 +142,7 @@ def test_one_caption(caption: str, seed: int) -> None:
 
 
 @settings(max_examples=150)
+@example("a", "0", 0)  # an article that is all there is of a caption
 @given(TEXTS, TEXTS, st.integers(0, 3))
 def test_two_captions(first: str, second: str, seed: int) -> None:
     check_two((first, second), seed)
