@@ -173,7 +173,7 @@ def test_a_broken_row_is_told_with_its_line(clic_eval: Command, tmp_path: Path) 
         (["--compare", "one", "two", "--bench", "shapes++"], "one/report.json has no shapes++"),
         (["--compare", "one", "missing.json"], "missing.json"),
         (["--compare", "one", "two", "--out", "one/report.json"], "is not a folder"),
-        (["--compare", "one", "two", "--csv", "no/x.csv"], "there is not a folder no"),
+        (["--compare", "one", "two", "--csv", "no/x.csv"], "there is no folder no"),
         (["--compare", "one", "two", "seeds=1"], "did you mean 'seed'"),
         (["--model", "m"], "no benchmark named"),
     ],
