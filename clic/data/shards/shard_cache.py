@@ -186,8 +186,11 @@ class ShardCache:
 
     def _missing(self, need: int, path: Path) -> str:
         """Return why `need` more bytes do not fit, or '' if they do."""
-        taken = sum(_reserved(file) for file in self._others(path))
-        if taken + need > self.limit:
+        taken: dict[Path, int] = {}  # a download that ends meanwhile is listed twice, counted once
+        for file in self._others(path):
+            shard = _shard_of(file)
+            taken[shard] = max(taken.get(shard, 0), _reserved(file))
+        if sum(taken.values()) + need > self.limit:
             return (
                 f"the shards in use fill data.cache_gb={self.limit / GB:.3g} in {self.folder}; "
                 "raise it"
@@ -301,12 +304,15 @@ def _is_stale(path: Path) -> bool:
 
 def _reserved(path: Path) -> int:
     """Return the bytes that a file has, or that are reserved for it."""
-    with suppress(FileNotFoundError):
-        size = path.stat().st_size
-        if path.suffix == ".part":
-            with suppress(FileNotFoundError, ValueError):
-                return max(size, int(_grant(_shard_of(path)).read_text(encoding="utf-8")))
-        return size
+    shard = _shard_of(path)
+    # The download may end, and its file be renamed, between the listing and this.
+    for file in (path, shard):
+        with suppress(FileNotFoundError):
+            size = file.stat().st_size
+            if file.suffix == ".part":
+                with suppress(FileNotFoundError, ValueError):
+                    return max(size, int(_grant(shard).read_text(encoding="utf-8")))
+            return size
     return 0
 
 

@@ -402,3 +402,24 @@ def test_shards_are_cached_and_evicted_on_a_disk_without_locks(
     assert len(cached(tmp_path)) == 2
     # Another process may be at the one that was written to a moment ago.
     assert [path.name for path in folder.glob("*.part*")] == ["0-x.tar.part"]
+
+
+@pytest.mark.parametrize("name", ["a.tar.part", "a.tar.1-2.part"])
+def test_a_download_that_ends_while_room_is_made_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    cache = ShardCache(tmp_path, limit=150)
+    cache.folder.mkdir(parents=True)
+    partial, shard = cache.folder / name, cache.folder / "a.tar"
+    partial.write_bytes(b"x" * 100)
+    listed = cache._others
+
+    def then_rename(path: Path) -> list[Path]:
+        found = listed(path)
+        if partial.exists():
+            partial.rename(shard)
+        return found
+
+    monkeypatch.setattr(cache, "_others", then_rename)
+    cache.make_room(100, cache.folder / "b.tar")
+    assert not shard.exists(), "200 bytes do not fit in 150"
