@@ -1,7 +1,6 @@
 """Losses: `clic.types.Features` in, `clic.types.LossOutput` out.
 
-Read `contrastive`, `hard_negative` and `unimodal` (the terms of CLIC), then `sigmoid` and
-`softmax_negatives`; `objectives` sums them, and `registry` says what each objective needs.
+Read `terms`, then `objectives`, which sums them; `registry` says what each objective needs.
 """
 
 from __future__ import annotations
@@ -12,17 +11,20 @@ from typing import TYPE_CHECKING, Any
 from clic.losses.registry import OBJECTIVES
 
 if TYPE_CHECKING:
-    from clic.losses.contrastive import image_to_text, text_to_image
-    from clic.losses.hard_negative import hard_negative_loss
     from clic.losses.objectives import (
         ClicObjective,
         ClipObjective,
         Objective,
         SoftmaxNegativesObjective,
     )
-    from clic.losses.sigmoid import sigmoid_loss
-    from clic.losses.softmax_negatives import image_to_text_with_negatives
-    from clic.losses.unimodal import unimodal_loss
+    from clic.losses.terms import (
+        hard_negative_loss,
+        image_to_text,
+        image_to_text_with_negatives,
+        sigmoid_loss,
+        text_to_image,
+        unimodal_loss,
+    )
 
 __all__ = [
     "OBJECTIVES",

@@ -17,11 +17,16 @@ from torch.distributed import ProcessGroup
 
 from clic import distributed
 from clic.errors import ConfigError
-from clic.losses.contrastive import image_to_text, text_to_image
-from clic.losses.hard_negative import check_weights, hard_negative_loss, slot_weights
-from clic.losses.sigmoid import sigmoid_loss
-from clic.losses.softmax_negatives import image_to_text_with_negatives
-from clic.losses.unimodal import unimodal_loss
+from clic.losses.terms import (
+    check_weights,
+    hard_negative_loss,
+    image_to_text,
+    image_to_text_with_negatives,
+    sigmoid_loss,
+    slot_weights,
+    text_to_image,
+    unimodal_loss,
+)
 from clic.types import Features, LossOutput
 
 Terms = dict[str, Tensor]
@@ -49,7 +54,7 @@ class Objective(ABC):
 
     @abstractmethod
     def _compute(self, features: Features) -> tuple[Tensor, Terms]:
-        """Return the total and its terms."""
+        """Return the scalar to minimise and its terms."""
 
 
 @dataclass(frozen=True)
@@ -101,22 +106,18 @@ class ClicObjective(Objective):
         if not any(self._weights().values()):
             names = ", ".join(f"loss.{term}_weight=0" for term in self._weights())
             raise ConfigError(f"{names}: set one above 0")
-        count = self.hard_negative_positives
+        count, weights = self.hard_negative_positives, dict(self.negative_weights)
         if count is not None and count < 1:
             raise ConfigError(
                 f"loss.hard_negative_positives={count} must be at least 1 (null means all)"
             )
-        check_weights(self.negative_weights)
-        if self.hard_negative_weight:
-            return
-        for name, value, off in (
-            ("hard_negative_positives", count, "null"),
-            ("negative_weights", dict(self.negative_weights) or None, "{}"),
-        ):
-            if value is not None:
+        check_weights(weights)
+        needless = {"hard_negative_positives": count, "negative_weights": weights or None}
+        for name, value in needless.items():
+            if value is not None and not self.hard_negative_weight:
                 raise ConfigError(
                     f"loss.{name}={value} has no effect with loss.hard_negative_weight=0; "
-                    f"set it to {off}"
+                    "leave it out"
                 )
 
     def _weights(self) -> dict[str, float]:
@@ -144,9 +145,8 @@ class ClicObjective(Objective):
         return torch.stack(parts).sum(), terms
 
     def _hard_negative(self, features: Features, negatives: Tensor) -> Terms:
-        """Return Eq. 5 and, if the slots have names, the mean of each kind."""
-        positives = features.positive_features
-        count = self.hard_negative_positives
+        """Return Eq. 5 and, if there are several kinds of negatives, the mean of each."""
+        positives, count = features.positive_features, self.hard_negative_positives
         if count is not None and count > positives.shape[1]:
             raise ConfigError(
                 f"loss.hard_negative_positives={count} is more than the {positives.shape[1]} "
