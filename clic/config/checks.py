@@ -1,17 +1,29 @@
-"""Checks that types cannot express: ranges, choices, and settings that would have no effect.
+"""Checks that types cannot express: ranges, choices, and settings that do not go together.
 
-Nothing here imports torch, so that a mistake is reported at once. Where a registry imports torch,
-its names are repeated in `CHOICES`, and tests/configs/test_settings_page.py holds them equal.
+A setting that another one leaves without effect is an error, and so is a missing one. Nothing here
+imports torch, so that a mistake is reported at once. `CHOICES` repeats the names of registries that
+import torch or belong to a higher layer; tests/configs/test_settings_page.py compares them.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from importlib.util import find_spec
+from operator import attrgetter
 from typing import Any
 
-from clic.config.group_checks import no_effect, validate_data, validate_method
-from clic.config.train_settings import Config, OptimConfig, TrainConfig
+from clic.config.train_settings import (
+    CaptionsConfig,
+    Config,
+    DataConfig,
+    LossConfig,
+    OptimConfig,
+    TrainConfig,
+)
 from clic.errors import ConfigError, did_you_mean
+from clic.losses.registry import KINDS, NEGATIVES, OBJECTIVES, SECOND_POSITIVE
 from clic.losses.registry import choices as objectives
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -19,7 +31,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": ("shards", "shapes"),
     "data.decode": ("fast", "exact", "scaled"),
     "data.split": ("train", "validation", "test"),
-    "sampling.kinds": ("alternate", "composite", "single"),
+    "sampling.kinds": ("alternate", *KINDS),
     "sampling.square": ("landscape", "either"),
     "compose.layout": ("pair", "grid4"),
     "compose.fit": ("squash", "crop"),
@@ -68,42 +80,250 @@ RANGES: dict[str, tuple[float, float | None]] = {
 
 def lookup(config: Config, setting: str) -> Any:
     """Return the value of a dotted setting such as ``"optim.lr"``."""
-    value: Any = config
-    for part in setting.split("."):
-        value = getattr(value, part)
-    return value
+    return attrgetter(setting)(config)
 
 
 def validate(config: Config) -> None:
     """Check the settings before anything is read or written.
 
     Raises:
-        ConfigError: A value is out of its range or choices, or a setting would have no effect.
+        ConfigError: A value is out of its range or choices, a setting would have no effect, or a
+            setting lacks another one that it needs.
     """
     for setting, choices in CHOICES.items():
         value = lookup(config, setting)
         if value is not None and value not in choices:
-            hint = did_you_mean(str(value), choices)
-            raise ConfigError(
-                f"{setting}={value!r} is not known{hint} (choices: {', '.join(choices)})"
-            )
+            raise _unknown(f"{setting}={value!r}", str(value), choices)
     for setting, (least, most) in RANGES.items():
         value = lookup(config, setting)
         if value is not None and not value >= least:  # also true of NaN
             raise ConfigError(f"{setting}={value} is too small; it must be {least} or more")
         if value is not None and most is not None and value > most:
             raise ConfigError(f"{setting}={value} is too large; it must be from {least} to {most}")
-    validate_data(config)
-    validate_method(config)
-    _validate_optim(config.optim)
-    _validate_train(config.train)
+    _check_needless(config)
+    _check_sources(config)
+    used = [kind for kind in KINDS if config.sampling.kinds in ("alternate", kind)]
+    for kind in used:
+        _check_negatives(kind, config.captions, config.loss)
+    for kind in used:
+        _check_second_positive(kind, config)
+    _check_captions(config, used)
+    _check_losses(config, used)
+    _check_optim(config.optim)
+    _check_train(config.train)
     if config.wandb.enabled and find_spec("wandb") is None:
         raise ConfigError(
             "wandb.enabled=true needs the package wandb; pip install wandb, or leave it out"
         )
 
 
-def _validate_optim(optim: OptimConfig) -> None:
+def _unknown(what: str, name: str, choices: Sequence[str]) -> ConfigError:
+    hint = did_you_mean(name, choices)
+    return ConfigError(f"{what} is not known{hint} (choices: {', '.join(choices)})")
+
+
+def _no_effect(setting: str, value: object, because: str, remedy: str) -> ConfigError:
+    shown = str(value).lower() if isinstance(value, bool) else value
+    return ConfigError(f"{setting}={shown} has no effect with {because}; {remedy}")
+
+
+def _check_needless(config: Config) -> None:
+    """Refuse settings that are changed from their default, while another leaves them no effect."""
+    data, captions, loss = config.data, config.captions, config.loss
+    kinds, usual = config.sampling.kinds, Config()
+    shapes, shards, single = data.source == "shapes", data.source == "shards", kinds == "single"
+    no_layout = captions.layout_share == 0
+    clic = loss.composite == "clic" and not single
+    fixed = data.mix is None and not config.sampling.replacement
+    # A setting, whether it has no effect, because of what, and the remedy.
+    for setting, needless, because, remedy in (
+        ("data.shards", shapes, "data=shapes", "add data=shards"),
+        ("data.single_shards", shapes, "data=shapes", "add data=shards"),
+        ("data.mix", shapes, "data=shapes", "add data=shards"),
+        ("data.cache_dir", shapes, "data=shapes", "add data=shards"),
+        ("data.decode", shapes and data.decode == "scaled", "data=shapes", "use fast or exact"),
+        ("data.max_broken", shapes, "data=shapes", "leave it out"),
+        ("data.split", shards, "data=shards", "leave it out"),
+        ("data.samples", shards and fixed, "data.shards alone, of which an epoch has all",
+         "leave it out, or add sampling.replacement=true"),
+        ("data.single_shards", kinds != "alternate", f"sampling.kinds={kinds}",
+         "use data.shards alone"),
+        ("sampling.hard_images", not single, f"sampling.kinds={kinds}",
+         "use sampling.kinds=single"),
+        ("compose.layout", single, f"sampling.kinds={kinds}", "leave it out"),
+        ("captions.layout_share", single, f"sampling.kinds={kinds}", "set it to 0"),
+        ("captions.layout_period", no_layout, "captions.layout_share=0", "leave it out"),
+        ("captions.layout_negative", no_layout, "captions.layout_share=0", "leave it out"),
+        ("captions.layout_held_out", no_layout, "captions.layout_share=0", "set it to []"),
+        ("captions.repair_negatives", captions.composite_negative == "none",
+         "captions.composite_negative=none", "leave it out"),
+        ("captions.mixture", captions.single_negative != "mixture",
+         f"captions.single_negative={captions.single_negative}",
+         "set captions.single_negative=mixture, or take another group than captions=mixed"),
+        ("loss.hard_negative_positives", clic and loss.hard_negative_weight == 0,
+         "loss.hard_negative_weight=0", "set it to null"),
+        ("train.eval_on_test", not config.train.eval_bench, "train.eval_bench=[]",
+         "leave it out"),
+    ):  # fmt: skip
+        value = lookup(config, setting)
+        if needless and value != lookup(usual, setting):
+            raise _no_effect(setting, value, because, remedy)
+
+
+def _check_sources(config: Config) -> None:
+    """Check where samples come from, and which of them make a batch."""
+    data, hard_images = config.data, config.sampling.hard_images
+    if data.source == "shapes" and (data.samples is None or data.split is None):
+        raise ConfigError("data=shapes needs data.samples and data.split")
+    if data.mix is not None:
+        _check_mix(data)
+    elif data.source == "shards" and not data.shards:
+        raise ConfigError(
+            "data.shards is not set; give the folder or pattern of your WebDataset shards, "
+            "e.g. data.shards=/data/laion, or use data=shapes"
+        )
+    if hard_images is not None and (data.source != "shards" or data.mix is not None):
+        raise ConfigError(
+            f"sampling.hard_images={hard_images} belongs to the shards that data.shards names; set "
+            "that, and neither data=shapes nor data.mix"
+        )
+    if hard_images is not None and config.train.batch_size % 2:
+        raise ConfigError(
+            f"train.batch_size={config.train.batch_size} counts the images and their hard images, "
+            "one each with sampling.hard_images; make it even"
+        )
+
+
+def _check_mix(data: DataConfig) -> None:
+    form = "data.mix='[{shards: /data/a, weight: 2}, {shards: /data/b, weight: 1}]'"
+    if data.shards:
+        raise ConfigError(f"data.shards={data.shards} and data.mix exclude each other; keep one")
+    if not isinstance(data.mix, list) or len(data.mix) < 2:
+        raise ConfigError(
+            f"data.mix={data.mix} must be a list of two sources or more, as in {form}"
+        )
+    for number, entry in enumerate(data.mix):
+        name = f"data.mix[{number}]"
+        if not isinstance(entry, dict) or not entry.get("shards"):
+            raise ConfigError(f"{name}={entry} names no shards; write {form}")
+        for key in entry:
+            if key not in ("shards", "weight"):
+                raise _unknown(f"{name}.{key}", str(key), ("shards", "weight"))
+        weight = entry.get("weight", 1)
+        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not is_number or not 0 < weight < math.inf:
+            raise ConfigError(f"{name}.weight={weight} must be a number above 0")
+
+
+def _check_negatives(kind: str, captions: CaptionsConfig, loss: LossConfig) -> None:
+    """Check that an objective gets false captions where it needs them, and only there."""
+    names, objective = captions.negative_kinds(kind), getattr(loss, kind)
+    entry = OBJECTIVES[objective]
+    needs, weight = entry.needs_now(NEGATIVES, loss), entry.needs.get(NEGATIVES)
+    if needs and not names:
+        layout = kind == "composite" and captions.layout_share > 0
+        raise ConfigError(
+            f"loss.{kind}={objective} needs false captions and captions.{kind}_negative=none makes "
+            f"none; choose a generator{', captions.layout_negative=true,' if layout else ','} or "
+            + (f"set loss.{weight}=0" if weight else f"another loss.{kind}")
+        )
+    if names and not needs:
+        layout = names[0] == "layout"
+        setting = "captions.layout_negative" if layout else f"captions.{kind}_negative"
+        because = f"loss.{kind}={objective} that uses no false captions"
+        remedy = f"set {setting}={'false' if layout else 'none'}"
+        raise _no_effect(setting, "true" if layout else names[0], because, remedy)
+
+
+def _check_second_positive(kind: str, config: Config) -> None:
+    loss, objective = config.loss, getattr(config.loss, kind)
+    slots = config.captions.composite_positives if kind == "composite" else 1
+    if slots > 1 or not OBJECTIVES[objective].needs_now(SECOND_POSITIVE, loss):
+        return
+    weight = OBJECTIVES[objective].needs[SECOND_POSITIVE]
+    setting = f"loss.{weight}={getattr(loss, weight)}" if weight else f"loss.{kind}={objective}"
+    reason = f"compares p1 with p2, and captions.composite_positives={slots}; use 2 or more"
+    if kind == "single":
+        reason = (
+            "needs a second true caption, and single images have one; choose another loss.single"
+        )
+    raise ConfigError(f"{setting} {reason}{', or weight 0' if weight else ''}")
+
+
+MIXABLE = ("swap", "replace")
+"""Generators that `captions.mixture` may weigh."""
+
+
+def _check_captions(config: Config, used: Sequence[str]) -> None:
+    captions = config.captions
+    stored = "single" in used and captions.single_negative == "stored"
+    if stored and config.data.source == "shapes":
+        raise ConfigError(
+            "captions.single_negative=stored, and the world (data=shapes) stores no false "
+            "captions; name shards that have some (data=shards), or use "
+            "captions.single_negative=swap"
+        )
+    for kind, weight in captions.mixture.items():
+        if kind not in MIXABLE:
+            raise _unknown(f"captions.mixture.{kind}", kind, MIXABLE)
+        if not 0 <= weight < math.inf:
+            raise ConfigError(f"captions.mixture.{kind}={weight} must be a number, 0 or above")
+    mixed = sum(weight > 0 for weight in captions.mixture.values())
+    if captions.single_negative == "mixture" and mixed < 2:
+        raise ConfigError(
+            f"captions.mixture={dict(captions.mixture)} draws from fewer than two generators; "
+            f"weigh two of {', '.join(MIXABLE)}, or name one as captions.single_negative"
+        )
+    told = captions.layout_share > 0 or config.compose.layout != "pair"
+    if not captions.repair_negatives and told:
+        raise ConfigError(
+            "captions.repair_negatives=false reproduces the published code, which joins two "
+            "sentences; leave it out with captions.layout_share above 0 and with "
+            "compose.layout=grid4"
+        )
+
+
+def _check_losses(config: Config, used: Sequence[str]) -> None:
+    loss, without = config.loss, LossConfig()
+    read = {name for kind in used for name in OBJECTIVES[getattr(loss, kind)].reads}
+    for name in (f.name for f in fields(LossConfig) if f.name not in (*KINDS, *read)):
+        value, usual = getattr(loss, name), getattr(without, name)
+        if value != usual:
+            chosen = [f"loss.{kind}={getattr(loss, kind)}" for kind in used]
+            because = " and ".join([f"sampling.kinds={config.sampling.kinds}", *chosen])
+            remedy = "leave it out" if isinstance(usual, dict) else f"leave it at {usual}"
+            raise _no_effect(
+                f"loss.{name}", value, because, "set it to null" if usual is None else remedy
+            )
+    _check_negative_weights(loss.negative_weights, config.captions.negative_kinds("composite"))
+    if "composite" not in used or loss.composite != "clic":
+        return
+    if loss.contrastive_weight == loss.hard_negative_weight == loss.unimodal_weight == 0:
+        raise ConfigError("loss.*_weight are all 0: there is nothing to train on")
+    count, slots = loss.hard_negative_positives, config.captions.composite_positives
+    if count is not None and count > slots:
+        raise ConfigError(
+            f"loss.hard_negative_positives={count} is more than "
+            f"captions.composite_positives={slots}"
+        )
+
+
+def _check_negative_weights(weights: Mapping[str, float], names: Sequence[str]) -> None:
+    for kind, weight in weights.items():
+        if kind not in names:
+            raise ConfigError(
+                f"loss.negative_weights.{kind} weighs false captions that are not made"
+                f"{did_you_mean(kind, names)} (made: {', '.join(names) or 'none'}); leave it out"
+            )
+        if not 0 < weight < math.inf:
+            raise ConfigError(f"loss.negative_weights.{kind}={weight} must be a number above 0")
+    if weights and len(names) < 2:
+        because = f"one kind of false captions, {names[0]}"
+        remedy = "leave it out, or set loss.hard_negative_weight"
+        raise _no_effect("loss.negative_weights", dict(weights), because, remedy)
+
+
+def _check_optim(optim: OptimConfig) -> None:
     if optim.warmup_steps is not None and optim.warmup_fraction is not None:
         raise ConfigError(
             f"optim.warmup_steps={optim.warmup_steps} and "
@@ -115,21 +335,16 @@ def _validate_optim(optim: OptimConfig) -> None:
         raise ConfigError(f"optim.eps={optim.eps} must be above 0")
 
 
-def _validate_train(train: TrainConfig) -> None:
+def _check_train(train: TrainConfig) -> None:
     if bool(train.eval_every) != bool(train.eval_bench):
         raise ConfigError(
             f"train.eval_every={train.eval_every} and train.eval_bench={list(train.eval_bench)} go "
             "together: name benchmarks and a number of steps, or neither"
         )
-    if train.eval_on_test and not train.eval_bench:
-        raise no_effect("train.eval_on_test", "true", "train.eval_bench=[]", "leave it out")
-    if train.run_name is not None and (
-        not train.run_name
-        or train.run_name != train.run_name.strip()
-        or "/" in train.run_name
-        or train.run_name in (".", "..")
-    ):
+    name = train.run_name
+    plain = name is None or (name and name == name.strip() and "/" not in name)
+    if not plain or name in (".", ".."):
         raise ConfigError(
-            f"train.run_name={train.run_name!r} must be the plain name of a folder; "
+            f"train.run_name={name!r} must be the plain name of a folder; "
             "its parent folder is train.runs_dir"
         )

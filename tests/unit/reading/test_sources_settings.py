@@ -97,7 +97,7 @@ def test_an_epoch_of_another_length(
         ),
         (
             ["data.mix=[{shards: a}, {shards: b}]", "sampling.hard_images=x"],
-            "sampling.hard_images=x is of the shards that data.shards names",
+            "sampling.hard_images=x belongs to the shards that data.shards names",
         ),
         (
             ["data.source=shapes", "data.samples=5", "data.split=train", "data.mix=[]"],
