@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from clic import shapes
-from clic.data.sampling.order import EpochPart
+from clic.data.sampling.sampler import EpochPart
 from clic.errors import pick
 from clic.seeding import generator
 from clic.types import Sample

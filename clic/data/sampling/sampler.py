@@ -1,13 +1,17 @@
-"""Which images make the batch of a step on each rank: a pure function of (seed, step)."""
+"""Which images make the batch of a step on each rank: a pure function of (seed, step).
+
+An epoch is drawn from one source or a mixture, with or without replacement, by permutations that
+are a pure function of the seed: short ones are drawn, long ones computed position by position.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from clic.data.sampling.order import EpochPart, Order, Resampled, Shuffled
 from clic.errors import DataError
 from clic.images import Orientation
 from clic.seeding import generator
@@ -17,6 +21,23 @@ TRIES = 100
 """Draws for each partner from a mixture, before any other image is taken."""
 BLOCK = 512
 """Samples that a `SampleSet` counts together."""
+TABLE = 1 << 20
+"""Longest permutation that is drawn as a table, 8 MB."""
+ROUNDS = 8
+_KEPT = 2  # permutations of each source, for steps on either side of an epoch's end
+
+
+@dataclass(frozen=True)
+class EpochPart:
+    """One source of a mixture.
+
+    Attributes:
+        count: Number of its samples.
+        weight: Its proportion of an epoch, relative to the other weights.
+    """
+
+    count: int
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -96,7 +117,7 @@ class Sampler:
         self._each = batch_size // self._rows_each  # primary images of a step on this rank
         self._all = batch_size * world_size // self._rows_each  # and on all ranks
         self._first = rank * self._each
-        self._steps, self._orders = {}, dict[Kind, Order]()
+        self._steps, self._orders = {}, dict[Kind, Shuffled | Resampled]()
         for kind, own_landscape in self.landscape.items():
             own = (parts or {}).get(kind) or [EpochPart(len(own_landscape))]
             count = samples or len(own_landscape)
@@ -125,6 +146,7 @@ class Sampler:
     def plan(self, step: int) -> BatchPlan:
         """Return what this rank loads at a step."""
         kind = self.kind(step)
+        landscape = self.landscape[kind]
         epoch, place = divmod(step, self._steps[kind])
         start = place * self._all + self._first
         primaries = self._orders[kind].at(epoch, np.arange(start, start + self._each))
@@ -134,18 +156,157 @@ class Sampler:
             partners: tuple[int, ...] = ()
             if kind == "composite":
                 rng = generator(self.seed, "partners", step, slot)
-                landscape = bool(self.landscape[kind][primary])
-                partners = self._partners.draw(primary, landscape, rng)
-            rows.append(self._row(kind, (primary, *partners), slot))
+                partners = self._partners.draw(primary, bool(landscape[primary]), rng)
+            rows.append(BatchRow((primary, *partners), _orientation(landscape[primary]), slot))
             if self.neighbours is not None:
                 rng = generator(self.seed, "hard_images", step, slot + 1)
-                near = self.neighbours[primary, rng.integers(self.neighbours.shape[1])]
-                rows.append(self._row("single", (int(near),), slot + 1))
+                near = int(self.neighbours[primary, rng.integers(self.neighbours.shape[1])])
+                rows.append(BatchRow((near,), _orientation(landscape[near]), slot + 1))
         return BatchPlan(step, kind, tuple(rows))
 
-    def _row(self, kind: Kind, indices: tuple[int, ...], slot: int) -> BatchRow:
-        landscape = self.landscape[kind][indices[0]]
-        return BatchRow(indices, "landscape" if landscape else "portrait", slot)
+
+def _orientation(landscape: bool) -> Orientation:
+    return "landscape" if landscape else "portrait"
+
+
+class Shuffled:
+    """An epoch without replacement: no sample repeats before its whole source has been used.
+
+    Each epoch holds a fixed number of samples from each source, proportional to its weight and
+    rounded, in random order. A source runs through one seeded permutation after another, regardless
+    of where epochs end.
+
+    Args:
+        parts: The sources; samples are numbered consecutively in this order.
+        samples: Length of an epoch.
+        seed: The run's seed.
+    """
+
+    def __init__(self, parts: Sequence[EpochPart], samples: int, seed: int) -> None:
+        self.parts, self.samples, self.seed = tuple(parts), samples, seed
+        self._first = np.cumsum([0, *(part.count for part in parts)])
+        self.quotas = quotas([part.weight for part in parts], samples)
+        self._ends = np.cumsum(self.quotas)
+        self._permutations: dict[tuple[int, str, int], Permutation] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_permutations": {}}
+
+    def at(self, epoch: int, positions: np.ndarray) -> np.ndarray:
+        """Return sample numbers, int64 [n], for positions 0 to `samples` - 1 of an epoch."""
+        if len(self.parts) == 1:
+            return self._stream(0, epoch * self.samples + positions)
+        mixed = self._permutation(self.samples, "mix", epoch).at(positions)
+        owners = np.searchsorted(self._ends, mixed, side="right")
+        found = np.empty(len(positions), dtype=np.int64)
+        for number in np.unique(owners).tolist():
+            mine, quota = owners == number, self.quotas[number]
+            within = mixed[mine] - (int(self._ends[number]) - quota)
+            found[mine] = self._stream(number, epoch * quota + within)
+        return found
+
+    def _stream(self, number: int, positions: np.ndarray) -> np.ndarray:
+        """Return the samples at positions of a source's endless order."""
+        count = self.parts[number].count
+        passes, positions = np.divmod(positions, count)
+        purpose = "epoch" if len(self.parts) == 1 else f"epoch/{number}"
+        found = np.empty(len(positions), dtype=np.int64)
+        for one in np.unique(passes).tolist():
+            mine = passes == one
+            found[mine] = self._permutation(count, purpose, one).at(positions[mine])
+        return found + self._first[number]
+
+    def _permutation(self, count: int, purpose: str, number: int) -> Permutation:
+        key = (count, purpose, number)
+        if key not in self._permutations:
+            while len(self._permutations) >= _KEPT * (len(self.parts) + 1):
+                del self._permutations[next(iter(self._permutations))]
+            self._permutations[key] = Permutation(count, self.seed, purpose, number)
+        return self._permutations[key]
+
+
+class Resampled:
+    """An epoch with replacement: each position draws a source by weight, then one of its samples.
+
+    Args:
+        parts: The sources; samples are numbered consecutively in this order.
+        seed: The run's seed.
+    """
+
+    def __init__(self, parts: Sequence[EpochPart], seed: int) -> None:
+        self.seed = seed
+        self._counts = np.array([part.count for part in parts], dtype=np.int64)
+        self._first = np.cumsum([0, *self._counts])[:-1]
+        weights = np.array([part.weight for part in parts], dtype=np.float64)
+        self._ends = np.cumsum(weights / weights.sum())[:-1]
+
+    def at(self, epoch: int, positions: np.ndarray) -> np.ndarray:
+        """Return sample numbers, int64 [n], for positions of an epoch."""
+        keys = generator(self.seed, "resample", step=epoch).integers(2**64, size=2, dtype=np.uint64)
+        hashes = (mix64(positions.astype(np.uint64), key) for key in keys)
+        first, second = ((bits >> np.uint64(11)) * 2.0**-53 for bits in hashes)  # from [0, 1)
+        owners = np.searchsorted(self._ends, first, side="right")
+        return self._first[owners] + (second * self._counts[owners]).astype(np.int64)
+
+
+def quotas(weights: Sequence[float], samples: int) -> list[int]:
+    """Divide samples in proportion to weights; the largest remainders are rounded up."""
+    exact = np.asarray(weights, dtype=np.float64) / sum(weights) * samples
+    whole = np.floor(exact).astype(int)
+    missing = samples - int(whole.sum())
+    whole[np.argsort(whole - exact, kind="stable")[:missing]] += 1
+    return whole.tolist()
+
+
+class Permutation:
+    """A permutation of 0 to `count` - 1, a pure function of its arguments.
+
+    Beyond `TABLE` numbers it is a keyed Feistel network on Z_a x Z_b with a * b >= count, iterated
+    until the result is below `count` (the generalised Feistel cipher with cycle walking of Black
+    and Rogaway, Ciphers with Arbitrary Finite Domains, CT-RSA 2002), so that ten million samples
+    cost the loader's processes neither time nor memory.
+
+    Args:
+        count: Length.
+        seed: The run's seed.
+        purpose: What it orders.
+        number: Which one, e.g. the epoch.
+    """
+
+    def __init__(self, count: int, seed: int, purpose: str, number: int) -> None:
+        self.count = count
+        rng = generator(seed, purpose, step=number)
+        self._table = rng.permutation(count) if count <= TABLE else None
+        self._keys = rng.integers(2**64, size=ROUNDS, dtype=np.uint64)
+        self._a = math.isqrt(count - 1) + 1 if count else 1
+        self._b = -(-count // self._a)
+
+    def at(self, positions: np.ndarray) -> np.ndarray:
+        """Return the numbers, int64 [n], at positions 0 to `count` - 1, int64 [n]."""
+        if self._table is not None:
+            return self._table[positions]
+        found = self._cipher(positions.astype(np.uint64))
+        while (outside := found >= self.count).any():
+            found[outside] = self._cipher(found[outside])
+        return found.astype(np.int64)
+
+    def _cipher(self, numbers: np.ndarray) -> np.ndarray:
+        a, b = np.uint64(self._a), np.uint64(self._b)
+        left, right = numbers // b, numbers % b
+        for round, key in enumerate(self._keys):
+            if round % 2:
+                right = (right + mix64(left, key) % b) % b
+            else:
+                left = (left + mix64(right, key) % a) % a
+        return left * b + right
+
+
+def mix64(numbers: np.ndarray, key: np.uint64) -> np.ndarray:
+    """Hash each number with a key to 64 bits (SplitMix64's finaliser)."""
+    mixed = numbers * np.uint64(0x9E3779B97F4A7C15) + key
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
 
 
 class Partners:
@@ -177,9 +338,8 @@ class Partners:
             self._chances[which] = chances / chances.sum() if len(found) else chances
             if not partner_self and 0 < len(found) < images:
                 raise DataError(
-                    f"only {len(found)} image(s) of {'landscape' if which else 'portrait'} "
-                    f"orientation, too few for composites of {images}; drop them, or allow "
-                    "sampling.partner_self=true"
+                    f"only {len(found)} image(s) of {_orientation(which)} orientation, too few for "
+                    f"composites of {images}; drop them, or allow sampling.partner_self=true"
                 )
 
     def draw(self, primary: int, landscape: bool, rng: np.random.Generator) -> tuple[int, ...]:

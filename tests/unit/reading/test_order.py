@@ -9,8 +9,15 @@ import numpy as np
 import pytest
 
 from clic.data import Sampler
-from clic.data.sampling.order import EpochPart, Permutation, Resampled, Shuffled, quotas
-from clic.data.sampling.sampler import Partners, SampleSet
+from clic.data.sampling.sampler import (
+    EpochPart,
+    Partners,
+    Permutation,
+    Resampled,
+    SampleSet,
+    Shuffled,
+    quotas,
+)
 from clic.errors import DataError
 from clic.seeding import generator
 
@@ -24,7 +31,7 @@ def test_a_small_permutation_is_the_generators() -> None:
 
 @pytest.fixture
 def no_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clic.data.sampling.order.TABLE", 0)
+    monkeypatch.setattr("clic.data.sampling.sampler.TABLE", 0)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 64, 97, 1000, 4097, 100_000])
