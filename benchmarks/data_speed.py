@@ -36,8 +36,8 @@ from torch import Tensor
 from clic import data, images
 from clic.config.train_settings import CaptionsConfig, ComposeConfig
 from clic.data import packing
-from clic.data.batches.builder import BatchBuilder
 from clic.data.batches.captioner import Captioner, CaptionTokenizer
+from clic.data.batches.loader import BatchBuilder
 from clic.models import Preprocess
 from clic.seeding import generator
 from clic.types import Batch, Sample

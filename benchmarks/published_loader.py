@@ -17,7 +17,7 @@ from torchvision.transforms import functional
 from clic.captions.composite_negatives import cross_swap
 from clic.captions.composites import composite_positives, sentence_composite
 from clic.captions.tagging import make_tagger
-from clic.data.batches.builder import IMAGENET_MEAN, IMAGENET_STD
+from clic.data.batches.loader import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE, POSITIVES = 224, 4
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)

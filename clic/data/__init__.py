@@ -5,8 +5,13 @@ In: settings, and images with captions as WebDataset tars. Out: the `Batch` of a
 tokens); `packing` makes shards, and `tools` check and annotate them.
 """
 
-from clic.data.batches.builder import BatchBuilder
-from clic.data.batches.loader import make_builder, make_loader, make_sampler, make_sources
+from clic.data.batches.loader import (
+    BatchBuilder,
+    make_builder,
+    make_loader,
+    make_sampler,
+    make_sources,
+)
 from clic.data.packing import pack
 from clic.data.sampling.sample_sources import SampleSource, ShapesSource
 from clic.data.sampling.sampler import BatchPlan, BatchRow, Sampler

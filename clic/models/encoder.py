@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property, lru_cache
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,6 @@ from clic.models import ClipModel
 
 ImageLike = Image.Image | str | Path | bytes | np.ndarray
 PRECISIONS = {"auto": None, "fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-TOKENS_KEPT = 1 << 17
-"""Texts whose token ids are cached, about 60 MB."""
 DECODE = "exact"
 """Inference decodes images as PIL does, whatever training does."""
 FEATURES = 1
@@ -55,8 +53,8 @@ class Encoder:
         self.clip, self.batch_size, self.precision = clip, batch_size, precision
         self._pooled_images = models.PooledImages(clip.model)
         self._pooled_texts = models.PooledTexts(clip.model)
-        # `text_key` is called before `encode_text`, so each text is tokenized once.
-        self._tokens = lru_cache(maxsize=TOKENS_KEPT)(self._tokenize)
+        # Token ids from `text_key` wait here for `encode_text`, so that no text is tokenized twice.
+        self._keyed: dict[str, np.ndarray] = {}
 
     @property
     def device(self) -> torch.device:
@@ -71,8 +69,9 @@ class Encoder:
     @cached_property
     def image_key(self) -> tuple[Any, ...]:
         """Everything that image features depend on: models with equal keys encode alike."""
-        vision = json.dumps(self.identity["architecture"], sort_keys=True)
-        return self.identity["vision_sha256"], vision, self.clip.preprocess, DECODE, *self._numerics
+        architecture, *numerics = self._numerics
+        preprocess = self.clip.preprocess
+        return self.identity["vision_sha256"], architecture, preprocess, DECODE, *numerics
 
     @property
     def image_tower_key(self) -> tuple[Any, ...]:
@@ -82,17 +81,19 @@ class Encoder:
     @cached_property
     def text_tower_key(self) -> tuple[Any, ...]:
         """Key of the text tower in the cache of features."""
-        text = json.dumps(self.identity["architecture"], sort_keys=True)
-        return self.identity["text_sha256"], text, *self._numerics
+        return self.identity["text_sha256"], *self._numerics
 
     @property
     def _numerics(self) -> tuple[Any, ...]:
         versions = [metadata.version(name) for name in ("torch", "open_clip_torch", "pillow")]
-        return self.precision, self.device.type, FEATURES, *versions
+        architecture = json.dumps(self.identity["architecture"], sort_keys=True)
+        return architecture, self.precision, self.device.type, FEATURES, *versions
 
     def text_key(self, caption: str) -> tuple[int, ...]:
         """Return the token ids of a caption: captions with equal keys have equal features."""
-        return tuple(self._tokens(caption).tolist())
+        if caption not in self._keyed:
+            self._keyed[caption] = self._tokenize(caption)
+        return tuple(self._keyed[caption].tolist())
 
     def prepare_image(self, image: ImageLike) -> np.ndarray:
         """Decode and resize an image; safe to call from several threads.
@@ -107,13 +108,8 @@ class Encoder:
             DataError: The image is missing or broken.
         """
         preprocess = self.clip.preprocess
-        return image_ops.single(
-            _decode(image),
-            preprocess.size,
-            preprocess.resize_mode,
-            preprocess.interpolation,
-            DECODE,
-        )
+        size, mode = preprocess.size, preprocess.resize_mode
+        return image_ops.single(_decode(image), size, mode, preprocess.interpolation, DECODE)
 
     def encode_prepared(self, pixels: Sequence[np.ndarray]) -> Tensor:
         """Encode the results of `prepare_image`: float32 [N, D] on the CPU, unit norm."""
@@ -149,7 +145,11 @@ class Encoder:
         """Encode N captions without changing them; float32 [N, D] on the CPU, unit norm."""
         packed = self._pooled_texts.packed
         at_once = self.texts_at_once if packed else self.batch_size
-        ids = [self._tokens(caption) for caption in captions]
+        keyed = [self._keyed.pop(caption, None) for caption in captions]
+        ids = [
+            self._tokenize(caption) if known is None else known
+            for caption, known in zip(captions, keyed, strict=True)
+        ]
         # Packs group texts that begin alike; padding groups texts of similar length.
         keys = [row.tolist() if packed else [np.count_nonzero(row)] for row in ids]
         order = sorted(range(len(ids)), key=keys.__getitem__)

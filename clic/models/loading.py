@@ -166,12 +166,11 @@ def tokenizer_of(source: ModelSource) -> Tokenizer:
     """Return the tokenizer of a model without building the model."""
     import open_clip
 
+    text = source.architecture["text_cfg"]
     if source.hugging_face_folder is not None:
-        context_length = source.architecture["text_cfg"]["context_length"]
-        return open_clip.SimpleTokenizer(context_length=context_length)
-    if source.architecture["text_cfg"].get("hf_tokenizer_name"):
-        return open_clip.get_tokenizer(source.open_clip_name, trust_remote_code=False)
-    return open_clip.get_tokenizer(source.open_clip_name)
+        return open_clip.SimpleTokenizer(context_length=text["context_length"])
+    trust = {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
+    return open_clip.get_tokenizer(source.open_clip_name, **trust)
 
 
 def _from_hugging_face(source: ModelSource, folder: Path, device: torch.device | str) -> ClipModel:
@@ -196,14 +195,13 @@ def _not_built(source: ModelSource, error: Exception) -> ModelError:
         )
     # A mismatch of the state dict lists every tensor; the beginning is enough.
     reason = textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" ...")
-    remedy = ""
     if "download" in reason:
-        remedy = (
+        reason += (
             "; check the network, or download the weights elsewhere and give the file as ARCH:FILE "
             "(clic-train: model.pretrained=FILE; a folder as local-dir:PATH)"
         )
     weights = source.pretrained or "random weights"
-    return ModelError(f"model {source.name!r} ({weights}) could not be built: {reason}{remedy}")
+    return ModelError(f"model {source.name!r} ({weights}) could not be built: {reason}")
 
 
 _EXPECTED = "No pretrained weights loaded"  # open_clip only builds the model; we load the file
@@ -238,9 +236,7 @@ def _preprocess_of(model: OpenClip) -> Preprocess:
     size = config["size"]
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) > 1:
-        raise ModelError(
-            f"the vision tower's input of {size} pixels is not square; use another model"
-        )
+        raise ModelError(f"the vision tower's input of {size} pixels is not square; use another")
     if config.get("resize_mode") == "longest" and config.get("fill_color", 0):
         raise ModelError(
             f"the model's preprocess_cfg asks for fill_color={config['fill_color']} around images; "
@@ -275,8 +271,5 @@ def go_offline_if_unreachable() -> None:
         socket.create_connection((address.hostname or "", port), timeout=SECONDS).close()
     except OSError:
         os.environ[OFFLINE] = "1"
-        print(
-            f"{address.hostname} cannot be reached, so only models on this disk are used "
-            f"({OFFLINE}=1)",
-            file=sys.stderr,
-        )
+        what = f"{address.hostname} cannot be reached, so only models on this disk are used"
+        print(f"{what} ({OFFLINE}=1)", file=sys.stderr)

@@ -7,14 +7,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from clic.errors import ConfigError
 from clic.models.loading import ClipModel
@@ -47,22 +46,15 @@ def write_files(clip: ClipModel, folder: Path) -> None:
     """Write a model's files into an existing folder, in open_clip's format."""
     from safetensors.torch import save_file
 
-    tensors = {
-        name: value.detach().cpu().contiguous() for name, value in clip.model.state_dict().items()
-    }
-    save_file(tensors, folder / WEIGHTS_FILE)
-    config = {"model_cfg": clip.source.architecture, "preprocess_cfg": _preprocess_config(clip)}
-    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    shutil.copymode(
-        folder / CONFIG_FILE, folder / WEIGHTS_FILE
-    )  # safetensors lets only the owner read it
+    weights_file, config_file = folder / WEIGHTS_FILE, folder / CONFIG_FILE
+    state = clip.model.state_dict()
+    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, weights_file)
+    preprocess = dict(clip.model.visual.preprocess_cfg)
+    config = {"model_cfg": clip.source.architecture, "preprocess_cfg": preprocess}
+    config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    shutil.copymode(config_file, weights_file)  # safetensors lets only the owner read its file
     if hasattr(clip.tokenizer, "save_pretrained"):  # unlike CLIP's own, it needs files
         clip.tokenizer.save_pretrained(str(folder))
-
-
-def _preprocess_config(clip: ClipModel) -> dict[str, Any]:
-    config = deepcopy(dict(clip.model.visual.preprocess_cfg))
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}
 
 
 @contextmanager
@@ -83,23 +75,17 @@ def whole_folder(folder: Path, work: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(
             prefix=f".{folder.name}-", dir=work, ignore_cleanup_errors=True
         ) as hidden:
-            new = Path(hidden) / "new"
+            new, old = Path(hidden) / "new", Path(hidden) / "old"
             new.mkdir()
             yield new
-            _exchange(folder, new, Path(hidden) / "old")
-
-
-def _exchange(folder: Path, new: Path, aside: Path) -> None:
-    """Move `new` to `folder`, and what was there to `aside`; on failure, move that back."""
-    if not folder.exists():
-        os.replace(new, folder)
-        return
-    os.replace(folder, aside)
-    try:
-        os.replace(new, folder)
-    except OSError:
-        os.replace(aside, folder)
-        raise
+            if folder.exists():
+                os.replace(folder, old)
+            try:
+                os.replace(new, folder)
+            except OSError:
+                if old.exists():
+                    os.replace(old, folder)
+                raise
 
 
 @contextmanager
@@ -119,27 +105,22 @@ def writing(path: Path) -> Iterator[None]:
 
 def weights_sha256(model: nn.Module, prefix: str = "") -> str:
     """Return the SHA-256 of the names, types and values of the tensors with a prefix."""
-    return _sha256(model, lambda name: name.startswith(prefix))
+    return _sha256({k: v for k, v in model.state_dict().items() if k.startswith(prefix)})
 
 
-def _sha256(model: nn.Module, included: Callable[[str], bool]) -> str:
+def _sha256(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        if included(name):
-            value = value.detach().cpu().contiguous()
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            digest.update(value.flatten().view(torch.uint8).numpy())
+    for name, value in sorted(tensors.items()):
+        value = value.detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def text_sha256(model: nn.Module) -> str:
-    """Return the SHA-256 of the weights of the text tower: neither vision nor scalars."""
-    return _sha256(model, lambda name: not name.startswith(VISION_PREFIX) and name not in SCALARS)
 
 
 def identity(clip: ClipModel) -> dict[str, Any]:
     """Return name, source, architecture, sizes and the hashes of the weights."""
-    source = clip.source
+    source, state = clip.source, clip.model.state_dict()
+    text = {k: v for k, v in state.items() if not k.startswith(VISION_PREFIX) and k not in SCALARS}
     return {
         "name": source.name,
         "source": source.open_clip_name,
@@ -151,5 +132,5 @@ def identity(clip: ClipModel) -> dict[str, Any]:
         "context_length": clip.context_length,
         "weights_sha256": weights_sha256(clip.model),
         "vision_sha256": weights_sha256(clip.model, VISION_PREFIX),
-        "text_sha256": text_sha256(clip.model),
+        "text_sha256": _sha256(text),
     }

@@ -14,7 +14,7 @@ from PIL import Image
 from clic import images, models, shapes
 from clic.config.train_settings import Config
 from clic.data import BatchBuilder, ShapesSource, make_builder, make_loader, make_sources, pack
-from clic.data.batches.builder import IMAGENET_MEAN, IMAGENET_STD
+from clic.data.batches.loader import IMAGENET_MEAN, IMAGENET_STD
 from clic.data.shards.index import index_path
 from clic.data.shards.shard_source import ShardSource
 from clic.data.tools.contact_sheet import Section, draw_sheet

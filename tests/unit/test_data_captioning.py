@@ -84,7 +84,7 @@ def test_single_rows_have_the_first_caption_as_it_stands() -> None:
 def test_single_negatives(kind: str) -> None:
     sample = shapes.sample("train", 0, objects=2)
     maker = captioner(single_negative=kind)
-    assert maker.negative_kinds("single") == (kind,)
+    assert maker.negative_kinds["single"] == (kind,)
     row = maker.make("single", [sample], RNG(1))
     assert row.negatives[0] is not None
     assert row.negatives[0].text != row.positives[0]
@@ -92,9 +92,9 @@ def test_single_negatives(kind: str) -> None:
 
 
 def test_number_of_negatives() -> None:
-    assert captioner().negative_kinds("composite") == ("cross_swap",)
-    assert captioner().negative_kinds("single") == ()
-    assert captioner(composite_negative="none").negative_kinds("composite") == ()
+    assert captioner().negative_kinds["composite"] == ("cross_swap",)
+    assert captioner().negative_kinds["single"] == ()
+    assert captioner(composite_negative="none").negative_kinds["composite"] == ()
 
 
 def test_no_negative_is_made_where_none_is_asked() -> None:

@@ -315,8 +315,8 @@ def test_large_shares_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:
         "WARNING: 25% of the captions are longer than the text tower's context and are cut (pack "
         "the data as sentences: clic-data pack --prepare-sentences)",
         "WARNING: 8% of the samples lack stored tags of their own",
-        "WARNING: 10% of the captions of composites leave images out, for which the context has no "
-        "room (pack the data as sentences: clic-data pack --prepare-sentences)",
+        "WARNING: 10% of the captions of composites leave out images that do not fit the "
+        "context (pack the data as sentences: clic-data pack --prepare-sentences)",
     ]
     assert log.record()["data/cut_captions"] == 0.25
     assert log.record()["data/shortened_captions"] == 0.1
@@ -341,7 +341,10 @@ def with_negatives(none: int, foreign: int, kinds: tuple[str, ...] = ("swap",)) 
             "100% of the captions are longer than the text tower",
         ),
         (batch_of(Tally(captions=16, cut=16)), "clic-data pack --prepare-sentences"),
-        (batch_of(Tally(joined=8, shortened=8)), "100% of the captions of composites leave images"),
+        (
+            batch_of(Tally(joined=8, shortened=8)),
+            "100% of the captions of composites leave out images",
+        ),
         (with_negatives(12, 0), "60% of the single rows have no false caption by swap (captions."),
         (with_negatives(12, 0, ("replace",)), "captions.single_negative=mixture"),
         (

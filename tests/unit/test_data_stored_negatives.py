@@ -111,7 +111,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(
 def test_the_texts_are_those_of_the_file(shards: Path, settings: Callable[..., Config]) -> None:
     """Over some epochs each false caption of the file is drawn, and nothing else is."""
     made = builder(settings(*WORDS, f"data.shards={shards}"))
-    assert made.captioner.negative_kinds("single") == ("stored",)
+    assert made.captioner.negative_kinds["single"] == ("stored",)
     drawn: dict[str, Counter[str | None]] = {}
     for step in range(36):
         for _, captions in made.preview(step, 4):

@@ -139,4 +139,4 @@ def test_lengths_are_those_of_the_whole_text() -> None:
     for text in ("", "a dog.", "caf\xe9 &amp; bar", "dog " * 200):
         assert KEPT.length(text) == len(KEPT.tokenizer.encode(text)) + 2
     with pytest.raises(ConfigError, match=r"Other does not tell.*compose\.layout=pair"):
-        CaptionTokenizer(Other()).room()
+        CaptionTokenizer(Other()).budget()

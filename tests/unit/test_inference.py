@@ -118,6 +118,21 @@ def test_many_captions_in_any_order(encoder: Encoder) -> None:
     torch.testing.assert_close(shuffled, features[order], rtol=0, atol=1e-6)
 
 
+def test_a_text_that_was_keyed_is_not_tokenized_again(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer, seen = encoder.clip.tokenizer, []
+    monkeypatch.setattr(
+        encoder.clip, "tokenizer", lambda texts: seen.extend(texts) or tokenizer(texts)
+    )
+    captions = ["a red dog", "a cat", "a red dog"]
+    for caption in captions:
+        encoder.text_key(caption)
+    features = encoder.encode_text(captions[:2])
+    assert seen == captions[:2]
+    assert torch.equal(features, encoder.encode_text(captions[:2]))
+
+
 def test_images_in_two_steps(encoder: Encoder) -> None:
     images = [pixels(seed) for seed in range(3)]
     prepared = [encoder.prepare_image(image) for image in images]

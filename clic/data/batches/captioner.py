@@ -27,7 +27,7 @@ from clic.config.train_settings import CaptionsConfig
 from clic.data.sampling.sample_sources import SampleSource
 from clic.errors import ConfigError, DataError, UnavailableError
 from clic.models.loading import Tokenizer
-from clic.types import HardNegative, Kind, Sample, Token
+from clic.types import KINDS, HardNegative, Kind, Sample, Token
 
 FALLBACK = "hanta"
 """Tagger of captions that lack the stored tags they should have."""
@@ -63,7 +63,7 @@ class RowCaptions:
 def check_captions(sample: Sample) -> None:
     """Raise `DataError` where a sample has no first caption, or a caption that cannot be encoded.
 
-    This is where batches check that text is valid Unicode, for samples of any source.
+    Samples of every source are checked here for valid Unicode.
     """
     if not sample.captions or not has_words(sample.captions[0]):
         raise DataError(f"sample {sample.key!r} has no caption; drop it from the data")
@@ -93,32 +93,32 @@ class Captioner:
 
     Args:
         config: The group `captions`.
-        room: Limit on the length of composites' captions; None lets the tokenizer cut them.
+        budget: Limit on the length of composites' captions; None lets the tokenizer cut them.
+
+    Attributes:
+        negative_kinds: For each kind of row the name of each of its K false captions.
     """
 
-    def __init__(self, config: CaptionsConfig, room: TokenBudget | None = None) -> None:
-        self.config, self.room = config, room
+    def __init__(self, config: CaptionsConfig, budget: TokenBudget | None = None) -> None:
+        self.config, self.budget = config, budget
+        self.negative_kinds = {kind: config.negative_kinds(kind) for kind in KINDS}
+        self._tagged_kinds = [kind for kind in KINDS if uses_tags(config, kind)]
         self._phrases = remaining_phrases(config.layout_held_out)
         self._tagger: Tagger | None = None
 
-    def negative_kinds(self, kind: Kind) -> tuple[str, ...]:
-        """Return the name of each of the K false captions of a row."""
-        return self.config.negative_kinds(kind)
-
     def check(self, kind: Kind, source: SampleSource) -> None:
         """Raise `ConfigError` where the settings need tags or false captions that are missing."""
-        if "stored" in self.negative_kinds(kind) and not _any(source, lambda s: bool(s.negatives)):
+        if "stored" in self.negative_kinds[kind] and not _any(source, lambda s: bool(s.negatives)):
             raise ConfigError(
                 "captions.single_negative=stored, and the first samples carry no false captions; "
                 "pack them from a file that has some (clic-data pack train_neg_clip.tsv ...), or "
                 "use captions.single_negative=swap"
             )
-        if not uses_tags(self.config, kind):
+        if kind not in self._tagged_kinds:
             return
         if self.config.tagger != "stored":
             make_tagger(self.config.tagger)
-            return
-        if not _any(source, lambda sample: sample.tags is not None):
+        elif not _any(source, lambda sample: sample.tags is not None):
             raise ConfigError(
                 f"captions.tagger=stored, and the first samples carry no tags; use "
                 f"captions.tagger={FALLBACK}, or store tags (clic-data annotate)"
@@ -141,15 +141,16 @@ class Captioner:
         """
         captions = [self._cased(sample.captions) for sample in samples]
         first = [sentences[0] for sentences in captions]
-        tokens, retagged = self._tokens(samples, first) if uses_tags(self.config, kind) else ([], 0)
+        tokens, retagged = self._tokens(samples, first) if kind in self._tagged_kinds else ([], 0)
         if kind == "single":
             negatives = self._single_negatives(samples[0], captions[0], tokens, rng)
             return RowCaptions((first[0],), negatives, retagged)
-        composite = self._composite(captions, places, rng).within(self.room)
-        positives = composite_positives(composite, self.config.composite_positives, rng, self.room)
+        composite = self._composite(captions, places, rng).within(self.budget)
+        count = self.config.composite_positives
+        positives = composite_positives(composite, count, rng, self.budget)
         negatives = tuple(
             self._composite_negative(name, composite, tokens, positives.texts, rng)
-            for name in self.negative_kinds(kind)
+            for name in self.negative_kinds[kind]
         )
         return RowCaptions(positives.texts, negatives, retagged, positives.shortened)
 
@@ -202,19 +203,16 @@ class Captioner:
         self, samples: Sequence[Sample], captions: Sequence[str]
     ) -> tuple[list[tuple[Token, ...]], int]:
         """Return the tokens of each first caption, and how many lacked their stored tags."""
-        if self.config.tagger != "stored":
-            return [self._tagged(self.config.tagger, caption) for caption in captions], 0
-        found = [_stored(s, caption) for s, caption in zip(samples, captions, strict=True)]
-        tokens = [
-            self._tagged(FALLBACK, caption) if stored is None else stored
-            for stored, caption in zip(found, captions, strict=True)
-        ]
-        return tokens, found.count(None)
-
-    def _tagged(self, name: str, caption: str) -> tuple[Token, ...]:
-        if self._tagger is None:  # made by the process that uses it: it need not be pickled
-            self._tagger = make_tagger(name)
-        return self._tagger(caption)
+        use_stored, found, retagged = self.config.tagger == "stored", [], 0
+        for sample, caption in zip(samples, captions, strict=True):
+            tokens = _stored(sample, caption) if use_stored else None
+            if tokens is None:
+                if self._tagger is None:  # made by the process that uses it: it need not be pickled
+                    self._tagger = make_tagger(FALLBACK if use_stored else self.config.tagger)
+                tokens = self._tagger(caption)
+                retagged += use_stored
+            found.append(tokens)
+        return found, retagged
 
 
 def _any(source: SampleSource, has: Callable[[Sample], bool]) -> bool:
@@ -259,15 +257,15 @@ class CaptionTokenizer:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer: Any = tokenizer
         self._words: dict[str, tuple[int, ...]] = {}
-        self.joins = self._is_clip() and self._agrees()
+        self.joins = self._can_join()
 
-    def _is_clip(self) -> bool:
+    def _can_join(self) -> bool:
+        """Return whether the words' ids in sequence are those of the whole text."""
         from open_clip.tokenizer import SimpleTokenizer
 
-        return isinstance(self.tokenizer, SimpleTokenizer) and self.tokenizer.reduction_fn is None
-
-    def _agrees(self) -> bool:
-        """Return whether the words' ids in sequence are those of the whole text."""
+        is_clip = isinstance(self.tokenizer, SimpleTokenizer)
+        if not is_clip or self.tokenizer.reduction_fn is not None:
+            return False
         return torch.equal(self._joined(_PROBES)[0], self.tokenizer(list(_PROBES)))
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, int]:
@@ -285,12 +283,12 @@ class CaptionTokenizer:
         return ids, self._count_cut(texts, ids)
 
     def _joined(self, texts: Sequence[str]) -> tuple[Tensor, int]:
-        length, cut = self.tokenizer.context_length, 0
-        rows = []
+        own, rows, cut = self.tokenizer, [], 0
+        length, start, end = own.context_length, own.sot_token_id, own.eot_token_id
         for text in texts:
-            ids = [self.tokenizer.sot_token_id, *self._ids(text), self.tokenizer.eot_token_id]
+            ids = [start, *self._ids(text), end]
             if len(ids) > length:
-                ids[length - 1 :] = [self.tokenizer.eot_token_id]
+                ids[length - 1 :] = [end]
                 cut += 1
             rows.append(ids + [0] * (length - len(ids)))
         return torch.tensor(rows, dtype=torch.long).view(len(rows), length), cut
@@ -312,7 +310,7 @@ class CaptionTokenizer:
         """Return whether the tokenizer can measure a caption, as all of open_clip's can."""
         return hasattr(self.tokenizer, "encode") or self._is_hugging_face()
 
-    def room(self) -> TokenBudget:
+    def budget(self) -> TokenBudget:
         """Return the limit on captions that the model reads to the end.
 
         Raises:

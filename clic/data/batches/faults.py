@@ -32,9 +32,7 @@ EARLY_FRACTION = 0.2  # of captions that are cut, of rows without a false captio
 
 _SENTENCES = "pack the data as sentences: clic-data pack --prepare-sentences"
 _CUT = f"captions are longer than the text tower's context and are cut ({_SENTENCES})"
-_SHORTENED = (
-    f"captions of composites leave images out, for which the context has no room ({_SENTENCES})"
-)
+_SHORTENED = f"captions of composites leave out images that do not fit the context ({_SENTENCES})"
 _NEGATIVES = {
     "stored": "captions.single_negative=mixture makes them",
     "swap": "captions.single_negative=replace or mixture finds more",
@@ -102,6 +100,10 @@ def first_usable(
     raise DataError(f"{len(faults)} samples in a row are broken: {_listed(faults)}; mend the data")
 
 
+def _warn(message: str) -> None:
+    print(f"WARNING: {message}", file=sys.stderr)
+
+
 def _listed(faults: list[Fault]) -> str:
     return "; ".join(f"number {number}: {reason}" for number, reason in faults[:SHOWN])
 
@@ -128,15 +130,11 @@ class FaultLog:
         """Count a batch of this rank, and print its faults if they are among the run's first."""
         self._since += batch.tally
         for fault in batch.faults[: SHOWN - len(self._shown)]:
-            print(
-                f"WARNING: sample number {fault.number} replaced: {fault.reason}", file=sys.stderr
-            )
+            _warn(f"sample number {fault.number} replaced: {fault.reason}")
             self._shown.append(fault)
-        if distributed.is_main():
-            self._warn_of(batch)
-
-    def _warn_of(self, batch: Batch) -> None:
-        """Warn early of what makes training pointless, from this rank's batches alone."""
+        if not distributed.is_main():
+            return
+        # Warn early of what makes training pointless, from this rank's batches alone.
         tally = batch.tally
         self._warn_early(_CUT, tally.cut, tally.captions)
         self._warn_early(_SHORTENED, tally.shortened, tally.joined)
@@ -153,9 +151,8 @@ class FaultLog:
         seen, total = self._seen.get(what, (0, 0))
         seen, total = self._seen[what] = seen + count, total + of
         spread = math.sqrt(total * EARLY_FRACTION * (1 - EARLY_FRACTION))
-        if what not in self._warned and seen > EARLY_FRACTION * total + 3 * spread:
-            self._warned.add(what)
-            print(f"WARNING: {seen / total:.0%} of the {what}{more}", file=sys.stderr)
+        if seen > EARLY_FRACTION * total + 3 * spread:
+            self._warn_once(what, seen / total, more)
 
     def gather(self) -> None:
         """Add up the counts of all ranks; each has to call this at the same step.
@@ -173,17 +170,18 @@ class FaultLog:
                 f"data.max_broken={self.max_broken} allows; mend or drop them, or raise it: "
                 f"{_listed(self._shown) or 'see the other ranks'}"
             )
-        self._warn(_CUT, total.cut, total.captions)
-        self._warn(_SHORTENED, total.shortened, total.joined)
-        self._warn("samples lack stored tags of their own", total.retagged, total.samples)
+        for what, count, of in (
+            (_CUT, total.cut, total.captions),
+            (_SHORTENED, total.shortened, total.joined),
+            ("samples lack stored tags of their own", total.retagged, total.samples),
+        ):
+            if of >= JUDGED_FROM and count > WARNED_FRACTION * of:
+                self._warn_once(what, count / of)
 
-    def _warn(self, what: str, count: int, of: int) -> None:
-        """Warn once of what affects a large fraction of the data."""
-        if of < JUDGED_FROM or count <= WARNED_FRACTION * of or what in self._warned:
-            return
+    def _warn_once(self, what: str, fraction: float, more: str = "") -> None:
+        if what not in self._warned and distributed.is_main():
+            _warn(f"{fraction:.0%} of the {what}{more}")
         self._warned.add(what)
-        if distributed.is_main():
-            print(f"WARNING: {count / of:.0%} of the {what}", file=sys.stderr)
 
     def record(self) -> dict[str, float]:
         """Return the counts since the start of the run, for the metrics."""

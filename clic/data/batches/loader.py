@@ -1,4 +1,7 @@
-"""From the settings to the stream of batches, from any step on and with any number of workers."""
+"""From the settings to the stream of batches, from any step on and with any number of workers.
+
+Each image that a batch needs, and no other, is read and decoded once.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,42 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset
 
-from clic.config.train_settings import Config
-from clic.data.batches.builder import BatchBuilder
-from clic.data.batches.captioner import Captioner, CaptionTokenizer, uses_tags
+from clic import images
+from clic.captions.composites import Place, TokenBudget
+from clic.captions.text import is_foreign
+from clic.config.train_settings import ComposeConfig, Config
+from clic.data.batches.captioner import (
+    Captioner,
+    CaptionTokenizer,
+    RowCaptions,
+    check_captions,
+    uses_tags,
+)
+from clic.data.batches.faults import first_usable, substitutes
 from clic.data.sampling.sample_sources import MixedSource, SampleSource, ShapesSource
-from clic.data.sampling.sampler import Sampler
+from clic.data.sampling.sampler import BatchPlan, BatchRow, Sampler
 from clic.data.shards.shard_source import ShardSource
 from clic.data.tools.nearest import read_neighbours
 from clic.errors import ClicError, DataError
-from clic.images import images_of
 from clic.io.processes import usable_cores
-from clic.models import ClipModel
-from clic.types import KINDS, Batch, Kind
+from clic.models import ClipModel, Preprocess
+from clic.seeding import generator
+from clic.types import KINDS, Batch, Fault, Kind, Sample, Tally
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+# --- what the settings name ---
 
 
 def make_sources(config: Config) -> dict[Kind, SampleSource]:
@@ -36,29 +57,25 @@ def make_sources(config: Config) -> dict[Kind, SampleSource]:
     Raises:
         DataError: Shards are missing or broken.
     """
-    data = config.data
+    data, captions = config.data, config.captions
     if data.source == "shapes":
-        assert data.split is not None and data.samples is not None  # `validate` saw to that
+        assert data.split is not None and data.samples is not None  # `validate` has checked that
         return {
             kind: ShapesSource(data.split, objects, data.samples, config.seed)
             for kind, objects in zip(KINDS, (1, 2), strict=True)
         }
-
-    def shards(setting: str, value: Any) -> ShardSource:
-        return ShardSource(value, setting, data.cache_dir, data.cache_gb, negatives, tagged)
-
-    captions = config.captions
     negatives = captions.single_negative == "stored"
     # False captions are made from a sample's first caption: no other caption's tags are needed.
-    tagged = int(captions.tagger == "stored" and any(uses_tags(captions, kind) for kind in KINDS))
+    tags = int(captions.tagger == "stored" and any(uses_tags(captions, kind) for kind in KINDS))
+
+    def shards(setting: str, value: Any) -> ShardSource:
+        return ShardSource(value, setting, data.cache_dir, data.cache_gb, negatives, tags)
+
     main: SampleSource
     if data.mix:
-        entries: Sequence[Mapping[str, Any]] = data.mix
-        sources = [
-            shards(f"data.mix[{number}].shards", entry["shards"])
-            for number, entry in enumerate(entries)
-        ]
-        main = MixedSource(sources, [float(entry.get("weight", 1.0)) for entry in entries])
+        named = [(f"data.mix[{n}].shards", entry["shards"]) for n, entry in enumerate(data.mix)]
+        weights = [float(entry.get("weight", 1.0)) for entry in data.mix]
+        main = MixedSource([shards(*one) for one in named], weights)
     else:
         main = shards("data.shards", data.shards)
     if data.single_shards:
@@ -89,29 +106,13 @@ def make_sampler(
         config.seed,
         rank,
         world_size,
-        images_of(config.compose.layout),
+        images.images_of(config.compose.layout),
         partner_self=sampling.partner_self,
         parts={kind: source.parts() for kind, source in sources.items()},
         samples=config.data.samples,
         replacement=sampling.replacement,
         neighbours=neighbours,
     )
-
-
-class _Steps(Dataset[Batch | ClicError]):
-    """Item t is the batch of step t, so that workers share no state.
-
-    The user's mistakes are returned as items: torch would bury them in a worker's traceback.
-    """
-
-    def __init__(self, builder: BatchBuilder) -> None:
-        self.builder = builder
-
-    def __getitem__(self, step: int) -> Batch | ClicError:
-        try:
-            return self.builder.build(step)
-        except ClicError as error:
-            return error
 
 
 def make_builder(
@@ -136,25 +137,209 @@ def make_builder(
         ConfigError: The samples lack the tags or false captions that the settings need.
         DataError: There is too little data for one batch.
     """
-    if sampler is None:
-        sampler = make_sampler(config, sources, rank, world_size)
+    sampler = sampler or make_sampler(config, sources, rank, world_size)
     tokens = CaptionTokenizer(clip.tokenizer)
-    # Pairs' captions that exceed the context are cut, as in the papers; composites of more images,
-    # which the papers do not have, leave images out of a caption instead.
-    room = tokens.room() if images_of(config.compose.layout) > 2 else None
-    captioner = Captioner(config.captions, room)
+    # Captions of pairs that exceed the context are cut, as in the papers. Composites of more
+    # images, which the papers do not have, leave images out of a caption instead.
+    budget = tokens.budget() if images.images_of(config.compose.layout) > 2 else None
+    captioner = Captioner(config.captions, budget)
     for kind in sampler.schedule:
         captioner.check(kind, sources[kind])
+    decode, seed = config.data.decode, config.seed
     return BatchBuilder(
-        sources,
-        sampler,
-        captioner,
-        tokens,
-        clip.preprocess,
-        config.compose,
-        config.seed,
-        config.data.decode,
+        sources, sampler, captioner, tokens, clip.preprocess, config.compose, seed, decode
     )
+
+
+# --- one batch ---
+
+
+class _Loaded(NamedTuple):
+    """A sample, its number and its pixels, at the model's size where its row is a single image."""
+
+    number: int
+    sample: Sample
+    pixels: np.ndarray
+
+
+class _Row(NamedTuple):
+    """A row of a batch: its samples in order, its captions and the faults that it met."""
+
+    samples: list[Sample]
+    captions: RowCaptions
+    faults: list[Fault]
+
+
+@dataclass(eq=False)
+class BatchBuilder:
+    """Turns the sampler's plans into batches.
+
+    Attributes:
+        sources: For each kind the source of its samples.
+        sampler: Plans each step.
+        captioner: Makes the captions.
+        tokens: Makes token ids of captions.
+        preprocess: What the vision tower expects.
+        compose: The group `compose`.
+        seed: The run's seed.
+        decode: How pixels are loaded, a name of `clic.images.METHODS`.
+    """
+
+    sources: Mapping[Kind, SampleSource]
+    sampler: Sampler
+    captioner: Captioner
+    tokens: CaptionTokenizer
+    preprocess: Preprocess
+    compose: ComposeConfig
+    seed: int
+    decode: str = "exact"
+
+    def build(self, step: int) -> Batch:
+        """Return this rank's batch of a step; a pure function of (seed, step).
+
+        Raises:
+            DataError: A hundred samples in a row are broken.
+        """
+        plan = self.sampler.plan(step)
+        composite = plan.kind == "composite"
+        pixels, rows = self._rows(plan, len(plan.rows))
+        captions = [row.captions for row in rows]
+        positives, cut = self._tokens([row.positives for row in captions])
+        negatives, cut_negatives, mask = self._negatives(plan.kind, captions, positives)
+        imagenet = composite and self.compose.statistics == "imagenet"
+        faults = tuple(fault for row in rows for fault in row.faults)
+        without = [] if mask is None else (~mask.any(1)).nonzero().flatten().tolist()
+        true = positives[..., 0].numel()
+        # Negatives that do not count because the context cut them are captions all the same.
+        false = sum(negative is not None for row in captions for negative in row.negatives)
+        tally = Tally(
+            samples=sum(len(row.samples) for row in rows) + len(faults),
+            broken=len(faults),
+            captions=true + false,
+            cut=cut + cut_negatives,
+            no_negative=len(without),
+            retagged=sum(row.retagged for row in captions),
+            joined=true if composite else 0,
+            shortened=sum(row.shortened for row in captions),
+            foreign=sum(is_foreign(captions[number].positives[0]) for number in without),
+        )
+        return Batch(
+            images=torch.from_numpy(pixels),
+            mean=IMAGENET_MEAN if imagenet else self.preprocess.mean,
+            std=IMAGENET_STD if imagenet else self.preprocess.std,
+            positives=positives,
+            negatives=negatives,
+            negative_mask=mask,
+            negative_kinds=self.captioner.negative_kinds[plan.kind],
+            kind=plan.kind,
+            step=plan.step,
+            keys=[tuple(sample.key for sample in row.samples) for row in rows],
+            tally=tally,
+            faults=faults,
+        )
+
+    def preview(self, step: int, rows: int) -> list[tuple[np.ndarray, RowCaptions]]:
+        """Return the image, uint8 [S, S, 3], and the captions of a step's first rows."""
+        pixels, built = self._rows(self.sampler.plan(step), rows)
+        return [(image, row.captions) for image, row in zip(pixels, built, strict=True)]
+
+    def token_budget(self) -> TokenBudget | None:
+        """Return how much of a caption the model reads, None where its tokenizer cannot tell."""
+        return self.tokens.budget() if self.tokens.measures() else None
+
+    def _rows(self, plan: BatchPlan, count: int) -> tuple[np.ndarray, list[_Row]]:
+        """Return the images, uint8 [count, S, S, 3], and the rest of a plan's first rows."""
+        size = self.preprocess.size
+        pixels = np.empty((min(count, len(plan.rows)), size, size, 3), dtype=np.uint8)
+        rows = [self._row(plan, row, out) for row, out in zip(plan.rows, pixels, strict=False)]
+        return pixels, rows
+
+    def _row(self, plan: BatchPlan, row: BatchRow, out: np.ndarray) -> _Row:
+        """Build one row and write its image into `out`."""
+        landscape, single = self.sampler.landscape[plan.kind], plan.kind == "single"
+        required = None if single else bool(landscape[row.indices[0]])
+        loaded: list[_Loaded] = []
+        faults: list[Fault] = []
+        for place, index in enumerate(row.indices):
+            taken = {*row.indices, *(part.number for part in loaded)}
+            others = substitutes(landscape, required, taken, self.seed, plan.step, row.slot, place)
+            found, broken = first_usable(partial(self._load, plan.kind, row), index, others)
+            loaded.append(found)
+            faults += broken
+        places: list[Place] = []
+        if single:
+            out[:] = loaded[0].pixels
+        else:
+            places = self._compose(plan, row, [part.pixels for part in loaded], out)
+        samples = [part.sample for part in loaded]
+        rng = generator(self.seed, "captions", plan.step, row.slot)
+        return _Row(samples, self.captioner.make(plan.kind, samples, rng, places), faults)
+
+    def _compose(
+        self, plan: BatchPlan, row: BatchRow, pixels: Sequence[np.ndarray], out: np.ndarray
+    ) -> list[Place]:
+        """Join the images of a row in random order; return where each of them lies."""
+        layout, fit, size = self.compose.layout, self.compose.fit, self.preprocess.size
+        order = generator(self.seed, "order", plan.step, row.slot).permutation(len(pixels))
+        shuffled = [pixels[i] for i in order]
+        images.compose(shuffled, layout, row.orientation, size, fit, self.decode, out)
+        cells = images.cells(layout, row.orientation, size)
+        return [cells[cell][:2] for cell in np.argsort(order)]
+
+    def _load(self, kind: Kind, row: BatchRow, index: int) -> _Loaded:
+        """Read and decode a sample; raises `DataError` where any part of it is broken."""
+        sample = self.sources[kind].read(index)
+        check_captions(sample)
+        model, compose = self.preprocess, self.compose
+        least = (model.size, model.size)
+        if kind == "composite":
+            least = images.largest_cell(compose.layout, row.orientation, model.size, compose.fit)
+        try:
+            pixels = images.decode(sample.image, self.decode, least)
+            if kind == "single":
+                pixels = images.single(
+                    pixels, model.size, model.resize_mode, model.interpolation, self.decode
+                )
+        except DataError as error:
+            raise DataError(f"sample {sample.key!r}: {error}") from error
+        return _Loaded(index, sample, pixels)
+
+    def _negatives(
+        self, kind: Kind, captions: Sequence[RowCaptions], positives: torch.Tensor
+    ) -> tuple[torch.Tensor | None, int, torch.Tensor | None]:
+        """Return the token ids of the negatives, how many are cut, and which of them count."""
+        if not self.captioner.negative_kinds[kind]:
+            return None, 0, None
+        slots = [row.negatives for row in captions]
+        made = torch.tensor([[negative is not None for negative in row] for row in slots])
+        texts = [tuple(negative.text if negative else "" for negative in row) for row in slots]
+        ids, cut = self._tokens(texts)
+        # Cut to the context, a false caption may be equal to a true one.
+        same = (ids.unsqueeze(2) == positives.unsqueeze(1)).all(-1).any(-1)
+        return ids, cut, made & ~same
+
+    def _tokens(self, texts: Sequence[tuple[str, ...]]) -> tuple[torch.Tensor, int]:
+        flat, cut = self.tokens([text for row in texts for text in row])
+        return flat.view(len(texts), len(texts[0]), -1), cut
+
+
+# --- the stream of batches ---
+
+
+class _Steps(Dataset[Batch | ClicError]):
+    """Item t is the batch of step t, so that workers share no state.
+
+    The user's mistakes are returned as items: torch would bury them in a worker's traceback.
+    """
+
+    def __init__(self, builder: BatchBuilder) -> None:
+        self.builder = builder
+
+    def __getitem__(self, step: int) -> Batch | ClicError:
+        try:
+            return self.builder.build(step)
+        except ClicError as error:
+            return error
 
 
 def make_loader(
