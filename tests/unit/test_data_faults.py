@@ -343,7 +343,7 @@ def with_negatives(none: int, foreign: int, kinds: tuple[str, ...] = ("swap",)) 
         (batch_of(Tally(captions=16, cut=16)), "clic-data pack --prepare-sentences"),
         (
             batch_of(Tally(joined=8, shortened=8)),
-            "100% of the captions of composites leave out images",
+            "100% of the captions of composites leave out",
         ),
         (with_negatives(12, 0), "60% of the single rows have no false caption by swap (captions."),
         (with_negatives(12, 0, ("replace",)), "captions.single_negative=mixture"),
