@@ -80,7 +80,7 @@ class ShardIndex:
     Attributes:
         samples: Number of its samples.
         shard_bytes: Size of the tar.
-        left_out: Keys without an image or a caption.
+        left_out: Number of keys without an image or a caption.
         broken: What is wrong with a sample, by its row.
         columns: By name, those of `COLUMNS` and `keys`.
     """
@@ -118,15 +118,11 @@ def remedy(path: Path) -> str:
 
 
 def write_index(shard: Path, target: Path | None = None) -> Path:
-    """Index a tar in one pass.
+    """Index a tar in one pass; the index goes to `target`, by default `index_path`.
 
     Keys without an image or without a caption are left out, and their number is printed, as are the
     notes of `walk`. A sample whose image or JSON is broken (or above the limits) keeps its row, so
     that reading it says what is wrong.
-
-    Args:
-        shard: The tar.
-        target: The index, None for `index_path`.
 
     Raises:
         DataError: The tar is broken, or holds entries but no sample with an image and a caption.
@@ -147,9 +143,7 @@ def write_index(shard: Path, target: Path | None = None) -> Path:
             shard_bytes = file.seek(0, 2)
     except OSError as error:
         raise DataError(f"{shard} cannot be read ({error.strerror}); mend or remove it") from error
-    _report(shard, rows, left_out, hint)
-    for note in notes:
-        print(f"{shard}: {note}", file=sys.stderr)
+    _report(shard, rows, left_out, hint, notes)
     broken = {number: row.broken for number, row in enumerate(rows) if row.broken}
     index = ShardIndex(len(rows), shard_bytes, len(left_out), broken, _columns_of(rows))
     try:
@@ -186,7 +180,7 @@ def _row(file: BinaryIO, shard: Path, key: str, members: dict[str, Span]) -> _Ro
 
 
 def _no_samples(file: BinaryIO, shard: Path, hint: str) -> DataError:
-    """Return the error for a tar without samples, with the keys of its first JSON."""
+    """Return the error for a tar without samples, which quotes the keys of its first JSON."""
     for key, members in walk(file, shard):
         if ".json" in members and any(t in members for t in IMAGE_TYPES):
             found = ", ".join(map(repr, parse_record(read_span(file, members[".json"], shard))))
@@ -201,22 +195,24 @@ def _no_samples(file: BinaryIO, shard: Path, hint: str) -> DataError:
     )
 
 
-def _report(shard: Path, rows: Sequence[_Row], left_out: Sequence[str], hint: str) -> None:
-    broken = [row.key for row in rows if row.broken]
+def _report(
+    shard: Path, rows: Sequence[_Row], left_out: Sequence[str], hint: str, notes: Sequence[str]
+) -> None:
+    broken, told = [row.key for row in rows if row.broken], list[str]()
     if left_out:
-        print(
-            f"{shard}: {len(left_out)} of {len(left_out) + len(rows)} keys have no image or no "
-            f"caption and are left out ({', '.join(left_out[:3])}, ...){hint and '; ' + hint}",
-            file=sys.stderr,
+        told.append(
+            f"{len(left_out)} of {len(left_out) + len(rows)} keys have no image or no caption and "
+            f"are left out ({', '.join(left_out[:3])}, ...){hint and '; ' + hint}"
         )
     if broken:
-        print(
-            f"{shard}: {len(broken)} of {len(rows)} samples are broken or above the limits "
-            f"({', '.join(broken[:3])}, ...); clic-data verify says why",
-            file=sys.stderr,
+        told.append(
+            f"{len(broken)} of {len(rows)} samples are broken or above the limits "
+            f"({', '.join(broken[:3])}, ...); clic-data verify says why"
         )
     if not rows and not left_out:
         print(f"{shard} is empty", file=sys.stderr)
+    for line in (*told, *notes):
+        print(f"{shard}: {line}", file=sys.stderr)
 
 
 def _columns_of(rows: Sequence[_Row]) -> dict[str, np.ndarray]:
@@ -238,13 +234,10 @@ def _columns_of(rows: Sequence[_Row]) -> dict[str, np.ndarray]:
 def save_index(target: Path, index: ShardIndex) -> None:
     """Write an index, whole or not at all."""
     header = {
-        "samples": index.samples,
-        "shard_bytes": index.shard_bytes,
-        "left_out": index.left_out,
-        "broken": index.broken,
-        "crc": _crc(index.columns),
+        name: getattr(index, name) for name in ("samples", "shard_bytes", "left_out", "broken")
     }
     specs = {name: (column.dtype.str, column.shape) for name, column in index.columns.items()}
+    header["crc"] = _crc(index.columns)
     with write_columns(target, FORMAT, VERSION, header, specs) as put:
         for name, column in index.columns.items():
             put(name, column)
@@ -261,11 +254,9 @@ def load_index(path: Path) -> ShardIndex:
         if header["crc"] != _crc(columns):
             raise ColumnsError(f"{path} is broken (wrong checksum)")
         broken = {int(row): str(why) for row, why in header["broken"].items()}
-        samples, size, left_out = (
-            int(header[name]) for name in ("samples", "shard_bytes", "left_out")
-        )
+        samples, left_out = int(header["samples"]), int(header["left_out"])
         _check_columns(path, samples, columns)
-        return ShardIndex(samples, size, left_out, broken, columns)
+        return ShardIndex(samples, int(header["shard_bytes"]), left_out, broken, columns)
 
 
 def _check_columns(path: Path, samples: int, columns: dict[str, np.ndarray]) -> None:
@@ -353,21 +344,14 @@ def write_columns(
 def read_columns(
     path: Path, format: str, version: int, mapped: bool
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return header and columns of a file.
-
-    Args:
-        path: The file.
-        format: What the columns should mean.
-        version: Version of that meaning.
-        mapped: Map the columns into memory that processes share, instead of reading them.
+    """Return header and columns of a file; `mapped` into memory that processes share, or read.
 
     Raises:
         ColumnsError: It is no such file, or of another version.
         FileNotFoundError: There is no file.
     """
+    header = read_header(path, format, version)
     with open(path, "rb") as file:
-        header = _read_header(file, path, format, version)
-        file.seek(0)
         try:
             data: Any = np.memmap(file, np.uint8, "r") if mapped else file.read()
             columns = {
@@ -382,14 +366,9 @@ def read_columns(
 def read_header(path: Path, format: str, version: int) -> dict[str, Any]:
     """Return the header of a file, without reading its columns; raises as `read_columns`."""
     with open(path, "rb") as file:
-        return _read_header(file, path, format, version)
-
-
-def _read_header(file: BinaryIO, path: Path, format: str, version: int) -> dict[str, Any]:
-    if file.read(len(MAGIC)) != MAGIC:
-        raise ColumnsError(f"{path} is no {format} file")
+        is_columns, line = file.read(len(MAGIC)) == MAGIC, file.readline()
     try:
-        header = json.loads(file.readline())
+        header = json.loads(line) if is_columns else None
     except ValueError as error:
         raise ColumnsError(f"{path} is broken ({error})") from error
     if not isinstance(header, dict) or header.get("format") != format:

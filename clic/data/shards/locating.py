@@ -18,23 +18,18 @@ SCHEMES = ("http", "https", "s3", "gs")
 
 
 def find_shards(shards: Any, setting: str) -> list[Path]:
-    """Return the tars on disk that a setting names.
-
-    Args:
-        shards: A folder, a file, a pattern with braces or stars, or a list of them.
-        setting: Name of the setting, for messages.
+    """Return the tars on disk that a setting names; see `locate_shards`.
 
     Raises:
         DataError: Something named is missing, not on disk or no tar.
     """
-    found = []
-    for shard in locate_shards(shards, setting):
+    found = locate_shards(shards, setting)
+    for shard in found:
         if isinstance(shard, str):
             raise DataError(
                 f"{setting}={shard}: this needs shards on disk; download them and name their folder"
             )
-        found.append(shard)
-    return found
+    return [Path(shard) for shard in found]
 
 
 def locate_shards(shards: Any, setting: str) -> list[Path | str]:
@@ -113,10 +108,8 @@ def _local(path: Path, named: str) -> list[Path]:
 
 def _unpack(path: Path) -> str:
     """Return the remedy for a compressed tar, as the end of a message."""
-    ending = _COMPRESSED.search(path.name)
-    program = {"gz": "gunzip", "xz": "unxz", "zst": "unzstd"}.get(
-        ending[1].lower() if ending else "", "bunzip2"
-    )
+    ending = (_COMPRESSED.search(path.name) or ["", ""])[1].lower()
+    program = {"gz": "gunzip", "xz": "unxz", "zst": "unzstd"}.get(ending, "bunzip2")
     return (
         f"; {path.name} is compressed, and samples are read by their place, so undo it: "
         f"{program} -c {path} > {_COMPRESSED.sub('.tar', str(path))}"

@@ -103,14 +103,11 @@ class MergedIndex:
 
 
 def merge(indexes: Sequence[Path], folder: Path) -> MergedIndex:
-    """Return the index of all shards.
+    """Return one index of all shards from theirs.
 
-    A large one is made once, in `folder`, and again when one of the shards' indexes has changed
-    (another path, size or time). Processes that need it at once make it once: the others wait.
-
-    Args:
-        indexes: The shards' indexes.
-        folder: Of the user's cache.
+    A large one is written once into `folder`, of the user's cache, and again when one of the
+    shards' indexes has changed (another path, size or time). Processes that need it at once make
+    it once: the others wait.
 
     Raises:
         DataError: An index is broken or of another version, or the folder cannot be written.
@@ -173,7 +170,6 @@ def _read(indexes: Sequence[Path]) -> dict[str, np.ndarray]:
 
 
 def _write(path: Path, identity: str, indexes: Sequence[Path]) -> None:
-    """Write the merged columns to a file."""
     counts = [index_counts(index) for index in indexes]
     header = {"identity": identity}
     with write_columns(path, FORMAT, VERSION, header, _specs(counts)) as put:
@@ -289,14 +285,9 @@ def with_progress(
     threads: int = 1,
     stop: Callable[[], None] = lambda: None,
 ) -> None:
-    """Do some work for each item, with a progress bar on a terminal.
+    """Do some work for each item, several `threads` at a time, with a progress bar on a terminal.
 
-    Args:
-        title: Name of the bar.
-        items: What is worked on.
-        work: Called with each item.
-        threads: Items at a time.
-        stop: Called at Ctrl-C or a failure, to end the work of the other threads.
+    `stop` is called at Ctrl-C or a failure, to end the work of the other threads.
     """
     pool = ThreadPoolExecutor(threads)
     try:

@@ -24,23 +24,22 @@ PATIENCE = 600.0
 """Seconds to wait for other processes to finish reading or downloading shards."""
 STALE = 3600.0
 """Seconds after which a partial file on a disk without locks counts as abandoned."""
-_ROOM = threading.Lock()
+_THREADS = threading.Lock()
+"""Keeps this process's threads apart while they free space, as file locks may not."""
 POLL = 0.05
 UNKNOWN = 16 << 20
-"""Bytes after which room is made again for a file whose length the server does not state."""
+"""Bytes after which space is freed again for a file whose length the server does not state."""
 
 
 def cache_folder(setting: str | None) -> Path:
     """Return the folder for files that can be made or fetched again.
 
-    Args:
-        setting: `data.cache_dir`; None is the environment's CLIC_CACHE, else `clic` in
-            XDG_CACHE_HOME, else `~/.cache/clic`.
+    It is `data.cache_dir`, else the environment's CLIC_CACHE, else `clic` in XDG_CACHE_HOME, else
+    `~/.cache/clic`.
     """
-    if setting is not None:
-        return Path(setting).expanduser()
-    if folder := os.environ.get("CLIC_CACHE"):
-        return Path(folder).expanduser()
+    chosen = setting if setting is not None else os.environ.get("CLIC_CACHE")
+    if setting is not None or chosen:
+        return Path(str(chosen)).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "clic"
 
 
@@ -85,7 +84,7 @@ class ShardCache:
         file = self._open_cached(path)
         while file is None:
             try:
-                fetch(url, path, _RoomMaker(self, path))
+                fetch(url, path, _SpaceReservation(self, path))
             except DataError as error:
                 raise UnavailableError(str(error)) from error
             finally:
@@ -147,15 +146,11 @@ class ShardCache:
                 if not isinstance(error.__cause__, FileNotFoundError):
                     raise
 
-    def make_room(self, need: int, path: Path) -> None:
-        """Remove shards until `need` bytes are free, and reserve these for a file.
-
-        Args:
-            need: Size of the file that is being fetched.
-            path: Its path.
+    def reserve(self, need: int, path: Path) -> None:
+        """Remove shards until `need` bytes are free, and reserve these for the file at a path.
 
         Raises:
-            DataError: There is no room.
+            DataError: There is not enough space.
         """
         if need > self.limit:
             raise DataError(
@@ -164,7 +159,7 @@ class ShardCache:
             )
         deadline = time.monotonic() + PATIENCE
         idle = False
-        while missing := self._try_room(need, path):
+        while missing := self._try_reserve(need, path):
             # The remaining shards are read or fetched by others, and may be removed later. If none
             # remain, the last may just have been removed: only a second look is believed.
             was_idle, idle = idle, not any(map(_reserved, self._others(path)))
@@ -172,10 +167,9 @@ class ShardCache:
                 raise DataError(missing)
             time.sleep(POLL)
 
-    def _try_room(self, need: int, path: Path) -> str:
+    def _try_reserve(self, need: int, path: Path) -> str:
         """Remove unused shards until the bytes fit; return why they do not, or ''."""
-        # The threads of this process are kept apart on a disk without locks, too.
-        with _ROOM, open_lock(self.folder / ".lock") as lock:
+        with _THREADS, open_lock(self.folder / ".lock") as lock:
             take_lock(lock, self.folder / ".lock", shared=False, wait=True)
             while missing := self._missing(need, path):
                 if not any(_remove_unused(other) for other in self._others(path)):
@@ -191,13 +185,11 @@ class ShardCache:
             shard = _shard_of(file)
             taken[shard] = max(taken.get(shard, 0), _reserved(file))
         if sum(taken.values()) + need > self.limit:
-            return (
-                f"the shards in use fill data.cache_gb={self.limit / GB:.3g} in {self.folder}; "
-                "raise it"
-            )
+            limit = f"data.cache_gb={self.limit / GB:.3g}"
+            return f"the shards in use fill {limit} in {self.folder}; raise it"
         arrived = 0  # also where the disk has no locks, and the partial file has another name
         with suppress(FileNotFoundError):
-            arrived = _partial(path).stat().st_size
+            arrived = path.with_name(f"{path.name}.part").stat().st_size
         free = shutil.disk_usage(self.folder).free
         if free < need - arrived:
             return (
@@ -244,8 +236,8 @@ def _fetch_index(url: str, target: Path) -> bool:
     return True
 
 
-class _RoomMaker:
-    """Makes room for a file once its length is known: the progress callback of a download."""
+class _SpaceReservation:
+    """Frees space for a file once its length is known: the progress callback of a download."""
 
     def __init__(self, cache: ShardCache, path: Path) -> None:
         self.cache, self.path, self._next = cache, path, 0
@@ -254,7 +246,7 @@ class _RoomMaker:
         if self.cache.stopped.is_set():
             raise DataError(f"{self.path.name}: its download was stopped; start again")
         if done >= self._next:
-            self.cache.make_room(done if total is None else total, self.path)
+            self.cache.reserve(done if total is None else total, self.path)
             self._next = done + UNKNOWN
 
 
@@ -270,23 +262,18 @@ def _shard_of(path: Path) -> Path:
     return path
 
 
-def _partial(path: Path) -> Path:
-    """Return the partial file of a shard on a disk with locks."""
-    return path.with_name(f"{path.name}.part")
-
-
 def _remove_unused(path: Path) -> bool:
+    shard, partial = _shard_of(path), path.suffix == ".part"
     try:
         with open(path, "rb") as file:
             found = take_lock(file, path, shared=False, wait=False)
             # Without locks nobody knows who uses a shard, but readers keep an open file.
-            unused = path.suffix != ".part" or _is_stale(path)
-            lockless = found is Lock.UNSUPPORTED or path != _partial(_shard_of(path))
-            if found is Lock.HELD or (lockless and not unused):
+            lockless = found is Lock.UNSUPPORTED or path.name != f"{shard.name}.part"
+            if found is Lock.HELD or (lockless and partial and not _is_stale(path)):
                 return False
             path.unlink()
-            if path.suffix == ".part":
-                _grant(_shard_of(path)).unlink(missing_ok=True)
+            if partial:
+                _grant(shard).unlink(missing_ok=True)
     except FileNotFoundError:
         return True
     except OSError:

@@ -6,9 +6,8 @@ import hashlib
 import os
 import sys
 import zlib
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -62,10 +61,7 @@ class ShardSource(SampleSource):
         folder = cache_folder(cache_dir)
         self._cache = ShardCache(folder, int(cache_gb * GB))
         self._locations = locate_shards(shards, setting)
-        self.paths = [
-            self._cache.path(place) if isinstance(place, str) else place
-            for place in self._locations
-        ]
+        self.paths = [self._cache.path(p) if isinstance(p, str) else p for p in self._locations]
         self._indexes = [
             index_path(path) if isinstance(place, str) else _index_place(path, folder / "indexes")
             for place, path in zip(self._locations, self.paths, strict=True)
@@ -75,28 +71,24 @@ class ShardSource(SampleSource):
         self._check_shards(setting)
 
     def _make_indexes(self) -> None:
-        missing = [
-            (place, path, index)
-            for place, path, index in zip(self._locations, self.paths, self._indexes, strict=True)
-            if not index.exists()
-        ]
+        places = zip(self._locations, self.paths, self._indexes, strict=True)
+        missing = [place for place in places if not place[2].exists()]
         index_missing([(path, index) for place, path, index in missing if place is path])
         urls = [place for place, _, _ in missing if isinstance(place, str)]
         with_progress("fetch", urls, self._cache.ensure_index, CONNECTIONS, self._cache.stopped.set)
 
     def _check_shards(self, setting: str) -> None:
-        sizes = self.index.shard_bytes.tolist()
-        remote = 0
+        sizes, remote, limit = self.index.shard_bytes.tolist(), 0, self._cache.limit
         for place, size in zip(self._locations, sizes, strict=True):
             if isinstance(place, str):
                 remote += size
             elif _size(place) != size:
                 raise _changed(place)
-        if remote > self._cache.limit:
+        if remote > limit:
             print(
                 f"WARNING: {setting}: the remote shards have {remote / GB:.3g} GB, more than "
-                f"data.cache_gb={self._cache.limit / GB:.3g}, so shards are fetched again and "
-                "again; raise it, or train on fewer",
+                f"data.cache_gb={limit / GB:.3g}, so shards are fetched again and again; raise it, "
+                "or train on fewer",
                 file=sys.stderr,
             )
         if not len(self):
@@ -144,17 +136,14 @@ class ShardSource(SampleSource):
         return Sample(key, image, captions, tags, negatives)
 
     def _bytes(self, place: SampleLocation, shard: Path) -> list[bytes]:
+        where = self._locations[place.shard]
         try:
-            with self._open(place.shard) as file:
+            with self._cache.open(where) if isinstance(where, str) else open(where, "rb") as file:
                 return [read_span(file, span, shard) for span in place.spans]
         except FileNotFoundError as error:
             raise DataError(f"{shard} is not there any more; put it back") from error
         except OSError as error:
             raise DataError(f"{shard} cannot be read ({error.strerror}); mend it") from error
-
-    def _open(self, number: int) -> AbstractContextManager[BinaryIO]:
-        place = self._locations[number]
-        return self._cache.open(place) if isinstance(place, str) else open(place, "rb")
 
 
 def _size(shard: Path) -> int:

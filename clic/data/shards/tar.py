@@ -35,7 +35,7 @@ IMAGE_TYPES = (
 TEXT_TYPES = (".json", ".txt")
 Members = dict[str, Span]
 """The members of a sample by extension, whose last part is in lower case."""
-
+_File = tuple[str, Span]  # a member's extension, or its whole name, and its bytes
 _JUNK_FOLDERS = ("__MACOSX", "PaxHeaders")
 _COMPRESSED = {
     b"\x1f\x8b": ("gzip", ".gz", "gunzip"),
@@ -65,16 +65,14 @@ def walk(
     again before that, the order does not say which members belong together, and the last of each
     name counts, as if the tar were unpacked.
 
-    Args:
-        file: The tar.
-        shard: Its name.
-        notes: Receives what the user should know about repeated names and names with dots.
+    `shard` is the tar's name, and `notes` receives what the user should know about repeated names
+    and names with dots.
 
     Raises:
         DataError: The tar is broken or cut, or has names that lead out of a folder; all that can be
             read is yielded first.
     """
-    groups: dict[str, tuple[str, list[tuple[str, Span]]]] = {}
+    groups: dict[str, tuple[str, list[_File]]] = {}
     failure = None
     try:
         for name, span in _files(file, shard):
@@ -110,12 +108,12 @@ def walk(
 
 
 def _by_last_dot(
-    key: str, members: list[tuple[str, Span]], dotted: list[str]
-) -> list[tuple[str, list[tuple[str, Span]]]]:
+    key: str, members: list[_File], dotted: list[str]
+) -> list[tuple[str, list[_File]]]:
     """Return the members of a key, split by their last dots if only that gives samples."""
     if all(e.count(".") < 2 for e, _ in members) or any(e in IMAGE_TYPES for e, _ in members):
         return [(key, members)]
-    stems: dict[str, list[tuple[str, Span]]] = {}
+    stems: dict[str, list[_File]] = {}
     for extension, span in members:
         stem, dot, ending = extension.rpartition(".")
         stems.setdefault(key + stem, []).append((dot + ending, span))
@@ -125,7 +123,7 @@ def _by_last_dot(
 
 
 def _samples(
-    key: str, members: list[tuple[str, Span]], twice: list[str], replaced: list[str]
+    key: str, members: list[_File], twice: list[str], replaced: list[str]
 ) -> list[Members]:
     """Return the samples of one key: one, unless a complete one is followed by the same names."""
     runs: list[Members] = [{}]
@@ -236,10 +234,8 @@ def parse_record(data: bytes) -> dict[str, Any]:
 def detect_encoding(start: bytes, given: str | None = None) -> tuple[str, int]:
     """Return the encoding of a text by its first bytes, and the length of its byte order mark.
 
-    Args:
-        start: The first bytes.
-        given: The user's choice where there is no mark; None detects UTF-16 by the zeros between
-            its letters, and is UTF-8 otherwise.
+    Without a mark it is the user's choice, `given`; else UTF-16 is detected by the zeros between
+    its letters, and anything else is UTF-8.
     """
     for mark, encoding in _MARKS.items():
         if start.startswith(mark):
@@ -254,11 +250,7 @@ def detect_encoding(start: bytes, given: str | None = None) -> tuple[str, int]:
 
 
 def decode_text(data: bytes, what: str = "its text") -> str:
-    """Decode a text in UTF-8, or in the encoding of its byte order mark.
-
-    Args:
-        data: The bytes.
-        what: What they are, for messages.
+    """Decode a text in UTF-8, or in the encoding of its byte order mark; messages call it `what`.
 
     Raises:
         DataError: It is neither. No other encoding is guessed: the model would learn a wrong guess.
@@ -289,10 +281,10 @@ def check_length(what: str, length: int) -> None:
 
 
 def negatives_of(record: dict[str, Any]) -> tuple[str, ...]:
-    """Return a sample's false captions: the JSON's `negatives`, if there are any.
+    """Return a sample's false captions: the JSON's `negatives`, a list of texts if there are any.
 
     Raises:
-        DataError: They are not a list of texts.
+        DataError: They are something else.
     """
     found = record.get("negatives")
     if found is None:
@@ -303,11 +295,11 @@ def negatives_of(record: dict[str, Any]) -> tuple[str, ...]:
 
 
 def captions_of(record: dict[str, Any], text: bytes, *, checked: bool = False) -> tuple[str, ...]:
-    """Return a sample's captions: the JSON's `captions` or `caption`, else the text.
+    """Return a sample's captions: the `captions` or `caption` of its JSON, else its `.txt`.
 
     Args:
-        record: Its JSON.
-        text: Its `.txt`.
+        record: The JSON.
+        text: The `.txt`.
         checked: Whether the captions are known to be valid Unicode.
 
     Raises:

@@ -156,12 +156,12 @@ def test_what_was_in_the_way_may_be_gone_at_the_second_look(
     monkeypatch.setattr("clic.data.shards.shard_cache.POLL", 0.001)
     cache = ShardCache(tmp_path, 100)
     answers = iter(["in use"] * looks + [""])
-    monkeypatch.setattr(cache, "_try_room", lambda need, path: next(answers))
+    monkeypatch.setattr(cache, "_try_reserve", lambda need, path: next(answers))
     if looks == 1:
-        cache.make_room(10, tmp_path / "a.tar")
+        cache.reserve(10, tmp_path / "a.tar")
         return
     with pytest.raises(DataError, match="in use"):
-        cache.make_room(10, tmp_path / "a.tar")
+        cache.reserve(10, tmp_path / "a.tar")
 
 
 def test_a_shard_in_use_stays(served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -421,5 +421,5 @@ def test_a_download_that_ends_while_room_is_made_is_counted(
         return found
 
     monkeypatch.setattr(cache, "_others", then_rename)
-    cache.make_room(100, cache.folder / "b.tar")
+    cache.reserve(100, cache.folder / "b.tar")
     assert not shard.exists(), "200 bytes do not fit in 150"
