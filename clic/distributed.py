@@ -62,14 +62,13 @@ def choose_device(name: str = "auto") -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    choices = "(choices: auto, cpu, cuda, cuda:N)"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(
-            f"device={name!r} is not a device (choices: auto, cpu, cuda, cuda:N)"
-        ) from None
+        raise ConfigError(f"device={name!r} is not a device {choices}") from None
     if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device={name!r} is not supported (choices: auto, cpu, cuda, cuda:N)")
+        raise ConfigError(f"device={name!r} is not supported {choices}")
     if device.type == "cuda":
         device = torch.device("cuda", _gpu(name, device.index))
     return device

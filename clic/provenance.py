@@ -16,29 +16,26 @@ PACKAGES = ("clic", "torch", "open_clip_torch", "numpy", "pillow")
 
 
 def _git(*words: str) -> str | None:
+    call = ["git", "-C", str(PACKAGE), *words]
     try:
-        result = subprocess.run(
-            ["git", "-C", str(PACKAGE), *words],
-            capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
+        result = subprocess.run(call, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return result.stdout.strip()
 
 
 def commit() -> str | None:
-    """Return the commit of the code that runs, `+changes` added where files differ from it.
+    """Return the commit of the running code, with `+changes` added where files differ from it.
 
-    None where the package does not lie in a git checkout of its own.
+    It is None if the package does not lie in a git checkout of its own: an environment may lie
+    inside somebody else's checkout, whose commit says nothing about clic.
     """
     top = _git("rev-parse", "--show-toplevel")
-    # An environment may lie inside somebody else's checkout, whose commit says nothing of ours.
     if top is None or Path(top).resolve() / "clic" != PACKAGE:
         return None
     head = _git("rev-parse", "--verify", "HEAD")
-    if head is None:
-        return None
-    return f"{head}+changes" if _git("status", "--porcelain", "--", "clic", "configs") else head
+    changed = head is not None and _git("status", "--porcelain", "--", "clic", "configs")
+    return f"{head}+changes" if changed else head
 
 
 def versions() -> dict[str, str | None]:
@@ -58,5 +55,5 @@ def code() -> dict[str, Any]:
 
 
 def command() -> list[str]:
-    """Return the command line, without what may be secret in it."""
+    """Return the command line without possible secrets."""
     return [str(redact(word)) for word in sys.argv]

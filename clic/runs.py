@@ -2,7 +2,7 @@
 
 A run is a folder under ``runs/``:
 
-- ``config.yaml``, ``provenance.json``, ``metrics.jsonl``: what was asked, where it ran, what came;
+- ``config.yaml``, ``provenance.json``, ``metrics.jsonl``: its settings, origin and metrics;
 - ``base/``: the model it started from, kept only where nothing else could make it again;
 - ``checkpoints/step-000020/``: an open_clip folder, the training state and a ``COMPLETE`` marker;
 - ``model/``: the final open_clip folder, written last, so that its weights mean "finished";
@@ -75,17 +75,16 @@ def _runs_below(root: Path) -> list[Path]:
 
 
 def newest_finished(root: str | Path = RUNS) -> Path | None:
-    """Return the run under `root` whose final model was written last, None where there is none."""
+    """Return the run under `root` whose final model was written last, or None."""
     finished = [run for run in _runs_below(Path(root)) if is_finished(run)]
-    if not finished:
-        return None
-    return max(finished, key=lambda r: ((r / MODEL / OPEN_CLIP_WEIGHTS).stat().st_mtime, r.name))
+    times = {run: (run / MODEL / OPEN_CLIP_WEIGHTS).stat().st_mtime for run in finished}
+    return max(finished, key=lambda run: (times[run], run.name), default=None)
 
 
 def complete_checkpoints(run: str | Path) -> list[Path]:
     """Return the complete checkpoints of a run, from the lowest step to the highest.
 
-    A folder of another name, such as a copy that somebody keeps, is none of them.
+    Folders with other names, such as a copy that somebody keeps, do not count.
     """
     steps = {
         folder: int(match.group(1))  # by name, step-1000000 would come before step-999999
@@ -98,15 +97,15 @@ def complete_checkpoints(run: str | Path) -> list[Path]:
 def resolve(path: str | Path) -> Path:
     """Return the model's folder that a path means.
 
-    Args:
-        path: A finished run, a complete checkpoint, any open_clip folder or one of Hugging Face's.
+    The path is that of a finished run, a complete checkpoint, or any folder in the format of
+    open_clip or Hugging Face.
 
     Raises:
         ModelError: There is no model at `path`.
     """
     path = Path(path)
     if path.parent.name == CHECKPOINTS and not (path / COMPLETE).is_file() and path.is_dir():
-        raise ModelError(f"{path} is a checkpoint that was not written to its end; take another")
+        raise ModelError(f"{path} is a checkpoint that was not completely written; use another")
     if is_open_clip_folder(path) or is_hugging_face_folder(path):
         return path
     if is_finished(path):
@@ -125,14 +124,10 @@ def resolve(path: str | Path) -> Path:
 
 
 def source_of(name: str) -> str:
-    """Return a model's name with the paths of runs and folders made plain.
+    """Return the name of a model with the paths of runs and folders resolved.
 
-    Args:
-        name: Anything that `clic.load` takes.
-
-    Returns:
-        `local-dir:` and the absolute path of an open_clip folder where `name` is the path of one,
-        of a run or of a checkpoint, with or without that prefix; any other name as it is.
+    The path of an open_clip folder, a run or a checkpoint, with or without `local-dir:`, becomes
+    `local-dir:` and the absolute path of its folder; any other name that `clic.load` takes stays.
 
     Raises:
         ModelError: The path holds no model.
@@ -144,11 +139,7 @@ def source_of(name: str) -> str:
 
 
 def read_provenance(run: str | Path) -> dict[str, Any]:
-    """Return a run's provenance.
-
-    Raises:
-        DataError: The file is missing or is no JSON object.
-    """
+    """Return a run's provenance; raises `DataError` if the file is missing or no JSON object."""
     path = Path(run) / PROVENANCE_FILE
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -181,7 +172,7 @@ def base_of(run: str | Path) -> str:
     folder = Path(base.removeprefix("local-dir:"))
     if folder.is_absolute() and not folder.is_dir():
         raise DataError(
-            f"run {run} started from {folder}, which is not there any more; "
-            "name the base model with --base"
+            f"run {run} started from {folder}, which no longer exists; name the base model with "
+            "--base"
         )
     return base

@@ -16,21 +16,19 @@ import torch
 def generator(seed: int, purpose: str, step: int = 0, slot: int = 0) -> np.random.Generator:
     """Return the counter-based (Philox) generator of one random decision.
 
+    It is the same in any process and for any ``PYTHONHASHSEED``.
+
     Args:
         seed: The run's seed.
         purpose: What is drawn, e.g. ``"permutation"``; each purpose has its own stream.
         step: Global step or epoch, whatever the purpose counts.
         slot: Position within the step, e.g. the row of a batch over all ranks.
-
-    Returns:
-        A generator that is the same in any process and for any ``PYTHONHASHSEED``.
     """
     digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=16).digest()
     # Philox's state is a 128-bit key and a 256-bit counter. Step and slot fill the counter's
     # upper words, so streams cannot overlap before 2**128 draws.
-    return np.random.Generator(
-        np.random.Philox(key=np.frombuffer(digest, dtype=np.uint64), counter=[0, 0, slot, step])
-    )
+    key = np.frombuffer(digest, dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, slot, step]))
 
 
 def seed_torch(seed: int) -> None:

@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -50,19 +52,10 @@ class TrainingState:
 
 
 def save(run: Path, clip: ClipModel, state: TrainingState, keep: int) -> Path:
-    """Write `RUN/checkpoints/step-NNNNNN`, then remove the oldest checkpoints.
+    """Write `RUN/checkpoints/step-NNNNNN`, return it, and remove all but the `keep` newest.
 
-    If the process is killed, the earlier checkpoints stay; at worst it leaves a hidden folder,
-    which the next save removes.
-
-    Args:
-        run: The run's folder.
-        clip: The model.
-        state: Everything else.
-        keep: Number of the newest checkpoints to keep, 0 for all.
-
-    Returns:
-        The checkpoint's folder.
+    With `keep` 0 all are kept. If the process is killed, the earlier checkpoints stay; at worst it
+    leaves a hidden folder, which the next save removes.
 
     Raises:
         ConfigError: It cannot be written; the earlier checkpoints stay.
@@ -75,20 +68,16 @@ def save(run: Path, clip: ClipModel, state: TrainingState, keep: int) -> Path:
         folder.parent.mkdir(exist_ok=True)
         models.write_files(clip, new)
         _write_state(state, new / STATE_FILE)
-        _write_marker(new)
+        # The completeness marker holds the SHA-256 of every other file.
+        hashes = {file.name: file_sha256(file) for file in sorted(new.iterdir()) if file.is_file()}
+        marker = json.dumps({"sha256": hashes}, indent=2) + "\n"
+        (new / runs.COMPLETE).write_text(marker, encoding="utf-8")
         for file in new.iterdir():
             _sync(file)  # before the rename reaches the disk
     if keep:
         for old in runs.complete_checkpoints(run)[:-keep]:
             shutil.rmtree(old)
     return folder
-
-
-def _write_marker(folder: Path) -> None:
-    """Write the completeness marker, which holds the SHA-256 of every other file."""
-    hashes = {file.name: file_sha256(file) for file in sorted(folder.iterdir()) if file.is_file()}
-    text = json.dumps({"sha256": hashes}, indent=2) + "\n"
-    (folder / runs.COMPLETE).write_text(text, encoding="utf-8")
 
 
 def check(folder: Path) -> None:
@@ -105,13 +94,18 @@ def check(folder: Path) -> None:
     if not marker.stat().st_size:
         _check_structure(folder)
         return
-    for name, expected in _marked(marker).items():
+    try:
+        hashes = json.loads(marker.read_bytes())["sha256"]
+        expected = {str(name): str(value) for name, value in hashes.items()}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _damaged(folder, f"{marker.name} cannot be read") from error
+    for name, value in expected.items():
         file = folder / Path(name).name
         try:
             found = file_sha256(file)
         except OSError as error:
             raise _damaged(folder, f"{file.name}: {error.strerror}") from error
-        if found != expected:
+        if found != value:
             raise _damaged(folder, f"{file.name} is not as it was written (SHA-256)")
 
 
@@ -123,24 +117,21 @@ def _check_complete(folder: Path) -> None:
         )
 
 
-def _marked(marker: Path) -> dict[str, str]:
-    try:
-        hashes = json.loads(marker.read_bytes())["sha256"]
-        return {str(name): str(value) for name, value in hashes.items()}
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise _damaged(marker.parent, f"{marker.name} cannot be read") from error
-
-
 def _check_structure(folder: Path) -> None:
     """Read enough of the large files to see whether they were truncated."""
     if (folder / STATE_FILE).is_file():
         _read_state(folder, mmap=True)
     if (folder / runs.OPEN_CLIP_WEIGHTS).is_file():
-        try:
-            with safe_open(folder / runs.OPEN_CLIP_WEIGHTS, "pt"):
-                pass  # its header states the file's length, which was right
-        except (SafetensorError, OSError) as error:
-            raise _damaged(folder, f"{runs.OPEN_CLIP_WEIGHTS} cannot be read: {error}") from error
+        with _reading_weights(folder), safe_open(folder / runs.OPEN_CLIP_WEIGHTS, "pt"):
+            pass  # its header states the file's length, which was right
+
+
+@contextmanager
+def _reading_weights(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, OSError) as error:
+        raise _damaged(folder, f"{runs.OPEN_CLIP_WEIGHTS} cannot be read: {error}") from error
 
 
 def _read_state(folder: Path, mmap: bool = False) -> TrainingState:
@@ -189,11 +180,7 @@ def _sync(path: Path) -> None:
 
 
 def load(folder: Path, clip: ClipModel) -> TrainingState:
-    """Load a checkpoint's weights into `clip` and return the training state.
-
-    Args:
-        folder: A complete checkpoint.
-        clip: Model of the same architecture; its weights are replaced.
+    """Load a checkpoint's weights into `clip`, a model of the same architecture.
 
     Raises:
         ModelError: The checkpoint is incomplete or unreadable, or has another architecture.
@@ -205,10 +192,8 @@ def load(folder: Path, clip: ClipModel) -> TrainingState:
             f"{folder} holds another architecture than that of model.name={clip.source.name!r}; "
             "start a new run with train.resume=never"
         )
-    try:
+    with _reading_weights(folder):
         weights = load_file(folder / runs.OPEN_CLIP_WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise _damaged(folder, f"{runs.OPEN_CLIP_WEIGHTS} cannot be read: {error}") from error
     clip.model.load_state_dict(weights)
     return _read_state(folder)
 
@@ -220,7 +205,7 @@ def check_same_batches(
     samples: int = 0,
     allow_reorder: bool = False,
 ) -> str:
-    """Refuse to continue a run if its later batches would differ.
+    """Return how the later batches of a run would differ, '' if they would not.
 
     Args:
         state: The training state from the checkpoint.
@@ -228,9 +213,6 @@ def check_same_batches(
         world_size: Ranks now.
         samples: Number of samples in the data now, 0 to leave it out of the comparison.
         allow_reorder: Continue all the same.
-
-    Returns:
-        The differences, an empty string if there are none.
 
     Raises:
         ConfigError: The number of ranks or samples or the batch size differs and may not.
@@ -241,13 +223,12 @@ def check_same_batches(
         ("train.batch_size", state.batch_size, batch_size),
         ("number of samples", state.samples, samples if state.samples else 0),
     ):
-        if then == now:
-            continue
-        if not allow_reorder:
+        if then != now and not allow_reorder:
             raise ConfigError(
                 f"the run was trained with {setting} {then} and cannot be resumed with {now}: "
                 f"every later batch would differ; use {then}, start anew with train.resume=never, "
                 "or accept that with data.allow_reorder=true"
             )
-        differences.append(f"{setting} {then} -> {now}")
+        if then != now:
+            differences.append(f"{setting} {then} -> {now}")
     return ", ".join(differences)

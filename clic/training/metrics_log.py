@@ -111,14 +111,18 @@ class MetricsLog:
         run_name: str,
         settings: dict[str, Any],
     ) -> None:
-        self.active = distributed.is_main()
-        self.stop = stop
+        self.active, self.stop = distributed.is_main(), stop
         self._wandb: Any = None
         self._first = self._logged = start
         self._printed = time.monotonic()
         if not self.active:
             return
-        _cut(path, start)
+        # Later records go, by replacing the file atomically.
+        records, unreadable = _records(path)
+        if unreadable:
+            say(f"{path}: removed {unreadable} line(s) that cannot be read")
+        lines = [json.dumps(record) + "\n" for record in records if record["step"] <= start]
+        write_whole(path, "".join(lines))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115, closed in `close`
         if wandb.enabled:
             self._wandb = _start_wandb(wandb, run_name, path.parent, settings)
@@ -143,17 +147,16 @@ class MetricsLog:
                 begun = self._printed = time.monotonic()
                 self._first = batch.step
             yield batch
-            self._print_progress(batch.step, time.monotonic() - begun)
+            if self.active:
+                self._print_progress(batch.step + 1, time.monotonic() - begun)
 
-    def _print_progress(self, step: int, seconds: float) -> None:
-        """Print that a step is done, if no record has for a while; `step` counts from 0."""
-        if not self.active:
-            return
-        done = step + 1 - self._first
-        if done == 1 and step + 1 != self._logged:
+    def _print_progress(self, finished: int, seconds: float) -> None:
+        """Print how many steps are finished, if no record has for a while."""
+        done = finished - self._first
+        if done == 1 and finished != self._logged:
             say(f"the first step took {seconds:.1f} s")
         elif time.monotonic() - self._printed > PATIENCE:
-            say(f"done {step + 1}/{self.stop} steps, {seconds / done:.3g} s each")
+            say(f"done {finished}/{self.stop} steps, {seconds / done:.3g} s each")
         else:
             return
         self._printed = time.monotonic()
@@ -194,15 +197,6 @@ def _records(path: Path) -> tuple[list[dict[str, Any]], int]:
     return records, len(lines) - len(records)
 
 
-def _cut(path: Path, last: int) -> None:
-    """Remove the records of later steps, by replacing the file atomically."""
-    records, unreadable = _records(path)
-    if unreadable:
-        say(f"{path}: removed {unreadable} line(s) that cannot be read")
-    lines = [json.dumps(record) + "\n" for record in records if record["step"] <= last]
-    write_whole(path, "".join(lines))
-
-
 def _scores(record: Mapping[str, Any]) -> list[str]:
     """Return each benchmark's main scores: its means, else its recall at 1, else its first few.
 
@@ -226,20 +220,13 @@ def _start_wandb(config: WandbConfig, name: str, folder: Path, settings: dict[st
     try:
         import wandb
     except ImportError as error:
-        raise ConfigError(
-            "wandb.enabled=true needs the package wandb; pip install wandb"
-        ) from error
+        message = "wandb.enabled=true needs the package wandb; pip install wandb"
+        raise ConfigError(message) from error
     words, sys.argv = sys.argv, provenance.command()  # W&B stores the command line: no secrets
+    own = {"project": config.project, "entity": config.entity, "mode": config.mode}
     try:
         return wandb.init(
-            project=config.project,
-            entity=config.entity,
-            mode=config.mode,
-            name=name,
-            id=name,
-            resume="allow",
-            dir=str(folder),
-            config=settings,
+            **own, name=name, id=name, resume="allow", dir=str(folder), config=settings
         )
     except wandb.errors.Error as error:
         raise ConfigError(

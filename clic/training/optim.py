@@ -19,21 +19,11 @@ FUSED_DEVICES = ("cpu", "cuda")
 """Devices with a fused AdamW, which makes a single pass over the weights."""
 
 
-def decays(name: str, parameter: Tensor) -> bool:
-    """Return whether a parameter has weight decay: matrices do, but not biases, norms, scalars."""
-    last = name.rpartition(".")[2]
-    return parameter.ndim >= 2 and "bias" not in last
-
-
 def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Return the trained parameters in groups with and without weight decay.
 
-    Args:
-        model: Parameters that do not require a gradient are left out.
-        weight_decay: Decay of matrices; biases, norms and scalars (logit_scale) have none.
-
-    Returns:
-        At most two groups for a torch optimizer, each in the model's order.
+    Matrices decay; biases, norms and scalars (logit_scale) do not. There are at most two groups,
+    each in the model's order.
 
     Raises:
         ConfigError: No parameter of the model trains.
@@ -41,11 +31,19 @@ def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     if not named:
         raise ConfigError("model.train leaves no parameter to train; name a part of the model")
-    groups: list[dict[str, Any]] = [
-        {"params": [p for n, p in named if decays(n, p)], "weight_decay": weight_decay},
-        {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in named:
+        groups[decays(name, parameter)].append(parameter)
+    return [
+        {"params": parameters, "weight_decay": weight_decay if decay else 0.0}
+        for decay, parameters in groups.items()
+        if parameters
     ]
-    return [group for group in groups if group["params"]]
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """Return whether a parameter has weight decay: matrices do, but not biases, norms, scalars."""
+    return parameter.ndim >= 2 and "bias" not in name.rpartition(".")[2]
 
 
 def adamw(
@@ -108,11 +106,7 @@ def step_if_finite(
 
 
 class SkippedSteps:
-    """Counts on the device how many steps in a row were skipped.
-
-    Args:
-        device: The device of the outcomes of `step_if_finite`.
-    """
+    """Counts on the `device` of the outcomes of `step_if_finite` how many in a row were skipped."""
 
     def __init__(self, device: torch.device) -> None:
         # The current row, the longest row since the last reading, the last skipped step.
@@ -183,7 +177,7 @@ def make_schedule(
     lr_start: float | None = None,
     lr_end: float | None = None,
 ) -> Schedule:
-    """Return the learning rate as a function of the step.
+    """Return the learning rate as a function of the step, which raises ValueError beyond the run.
 
     Args:
         name: A key of `SCHEDULES`.
@@ -192,9 +186,6 @@ def make_schedule(
         warmup_steps: Steps of warm-up; a shorter run ends within it.
         lr_start: Start of the warm-up of ``"clic"``; None means 0.
         lr_end: End of the cosine of ``"clic"``; None means 0.
-
-    Returns:
-        A function that raises ValueError outside the run.
 
     Raises:
         ConfigError: A name or value is invalid, or the schedule does not use a setting.

@@ -60,19 +60,9 @@ def train(config: Config, evaluate: Evaluate | None = None) -> Path:
             say(f"data: {sampler.total():,} samples; loading the model {config.model.name}")
         clip = _load_model(config, device)
         builder = data.make_builder(config, sources, clip, *ranks, sampler)
-        trainer = Trainer(config, clip, steps, builder.sampler.total())
+        trainer = Trainer(config, clip, steps, sampler.total())
         if place.checkpoint is not None:
-            state = checkpoint.load(place.checkpoint, clip)
-            changed = checkpoint.check_same_batches(
-                state,
-                config.train.batch_size,
-                distributed.world_size(),
-                trainer.samples,
-                config.data.allow_reorder,
-            )
-            if changed and distributed.is_main():
-                say(f"data.allow_reorder=true: {changed}, so batches differ from here on")
-            trainer.restore(state)
+            _restore(config, place.checkpoint, trainer)
         lock = _open_folder(config, place, trainer) if distributed.is_main() else None
         try:
             _fit(config, place.path, trainer, builder, evaluate)
@@ -80,6 +70,15 @@ def train(config: Config, evaluate: Evaluate | None = None) -> Path:
             if lock is not None:
                 lock.close()
         return distributed.broadcast_object(place.path)
+
+
+def _restore(config: Config, folder: Path, trainer: Trainer) -> None:
+    state, ranks = checkpoint.load(folder, trainer.clip), distributed.world_size()
+    batch_size, allowed = config.train.batch_size, config.data.allow_reorder
+    changed = checkpoint.check_same_batches(state, batch_size, ranks, trainer.samples, allowed)
+    if changed and distributed.is_main():
+        say(f"data.allow_reorder=true: {changed}, so batches differ from here on")
+    trainer.restore(state)
 
 
 def count_steps(config: Config, sampler: Sampler) -> int:
@@ -160,21 +159,10 @@ def _base(config: Config, place: RunFolder, clip: ClipModel) -> str:
 def _fit(
     config: Config, run: Path, trainer: Trainer, builder: BatchBuilder, evaluate: Evaluate | None
 ) -> None:
-    log = MetricsLog(
-        run / runs.METRICS_FILE,
-        trainer.done,
-        trainer.steps,
-        config.wandb,
-        run.name,
-        redact(asdict(config)),
-    )
-    loader = data.make_loader(
-        builder,
-        trainer.done,
-        trainer.steps,
-        config.data.workers,
-        pin_memory=trainer.device.type == "cuda",
-    )
+    start, stop, metrics = trainer.done, trainer.steps, run / runs.METRICS_FILE
+    log = MetricsLog(metrics, start, stop, config.wandb, run.name, redact(asdict(config)))
+    pin_memory = trainer.device.type == "cuda"
+    loader = data.make_loader(builder, start, stop, config.data.workers, pin_memory)
 
     def save(state: checkpoint.TrainingState) -> None:
         if distributed.is_main():

@@ -31,21 +31,10 @@ POLL = 0.1
 UNFINISHED = tuple(f".{name}-*" for name in (runs.MODEL, runs.BASE, "step"))
 """Folders left behind by a process killed while it wrote the model or a checkpoint."""
 FREE_TO_CHANGE = (
-    "train.resume",
-    "train.run_name",
-    "train.runs_dir",
-    "train.device",
-    "train.save_every",
-    "train.keep_checkpoints",
-    "train.log_every",
-    "train.eval_every",
-    "train.eval_bench",
-    "train.eval_on_test",
-    "train.max_skipped",
-    "data.workers",
-    "data.cache_dir",
-    "data.cache_gb",
-    "data.allow_reorder",
+    *(f"train.{name}" for name in ("resume", "run_name", "runs_dir", "device", "max_skipped")),
+    *(f"train.{name}" for name in ("save_every", "keep_checkpoints", "log_every")),
+    *(f"train.{name}" for name in ("eval_every", "eval_bench", "eval_on_test")),
+    *(f"data.{name}" for name in ("workers", "cache_dir", "cache_gb", "allow_reorder")),
     "wandb",
 )
 """Settings that may change when a run is resumed, because they do not affect the training."""

@@ -1,7 +1,7 @@
 """How training uses the machine: device, precision, ranks, and requests to stop.
 
-There is one strategy, data-parallel training with one process per device. Another one (sharded
-weights, say) would offer the same methods, and the trainer would stay as it is.
+There is one strategy, data-parallel training with one process per device. Another one, such as
+sharded weights, would offer the same methods, and the trainer would stay as it is.
 """
 
 from __future__ import annotations
@@ -22,11 +22,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of the forward pass.
-
-    Args:
-        precision: `fp32`, `bf16`, `fp16` or `auto`.
-        device: Where the model runs.
+    """Return the dtype of the forward pass on a device with the setting `train.precision`.
 
     Raises:
         ConfigError: The device does not support it.
@@ -44,12 +40,7 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 class DataParallel:
-    """Every rank holds the whole model and trains on its own part of the batch.
-
-    Args:
-        device: This rank's device.
-        precision: The setting `train.precision`.
-    """
+    """Every rank holds the whole model and trains on its own part of the batch."""
 
     def __init__(self, device: torch.device, precision: str) -> None:
         self.device, self.dtype = device, autocast_dtype(precision, device)
@@ -64,11 +55,9 @@ class DataParallel:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed)
 
     def wrap(self, module: nn.Module, find_unused: bool) -> nn.Module:
-        """Return the module with its gradients averaged over ranks.
+        """Return a module on its device with its gradients averaged over ranks.
 
-        Args:
-            module: On its device.
-            find_unused: Whether some of its trained parameters get no gradient in some steps.
+        `find_unused` says that some of its trained parameters get no gradient in some steps.
         """
         if distributed.world_size() == 1:
             return module

@@ -15,11 +15,7 @@ from clic.types import KINDS, Kind
 
 
 def check_trainable(config: Config, ranks: int) -> None:
-    """Refuse steps that could not train anything, as far as the settings alone tell.
-
-    Args:
-        config: All settings, validated.
-        ranks: Number of ranks W.
+    """Refuse steps that could not train anything, as far as the validated settings alone tell.
 
     Raises:
         ConfigError: The loss of a kind of batch would be constant in everything that trains.
@@ -54,7 +50,7 @@ def check_trainable(config: Config, ranks: int) -> None:
 
 
 def freeze_unreached(losses: LossModule, clip: ClipModel, config: Config) -> bool:
-    """Freeze the parameters that no loss of the run reaches, and print them.
+    """Freeze and print what no loss reaches; return whether one kind of batch reaches less.
 
     An optimizer made earlier keeps these parameters without changing them, so its state has the
     same form in every run of the model.
@@ -64,9 +60,6 @@ def freeze_unreached(losses: LossModule, clip: ClipModel, config: Config) -> boo
             which would hide parts of the graph.
         clip: The model.
         config: All settings.
-
-    Returns:
-        Whether one kind of batch reaches fewer parameters than the other.
 
     Raises:
         ConfigError: The loss of a kind of batch reaches no parameter that trains.

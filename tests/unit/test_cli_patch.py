@@ -109,7 +109,7 @@ def test_a_run_whose_base_is_elsewhere_takes_a_named_one(
     (run / runs.PROVENANCE_FILE).write_text(json.dumps({"base": str(tmp_path / "gone")}))
     code, _, err = clic_patch("--alpha", "0")
     assert code == 2
-    assert "gone, which is not there any more" in err and "--base" in err
+    assert "gone, which no longer exists" in err and "--base" in err
     assert clic_patch("--alpha", "0", "--base", "base")[0] == 0
     written = run / runs.PATCHED / runs.alpha_folder(0) / runs.OPEN_CLIP_WEIGHTS
     assert written.read_bytes() == (tmp_path / "base" / runs.OPEN_CLIP_WEIGHTS).read_bytes()

@@ -39,7 +39,7 @@ def test_what_a_path_means(tmp_path: Path) -> None:
     assert runs.resolve(run) == final
     assert runs.resolve(str(final)) == final
     assert runs.resolve(patched) == patched
-    with pytest.raises(ModelError, match="not written to its end"):
+    with pytest.raises(ModelError, match="not completely written"):
         runs.resolve(checkpoint)
     (checkpoint / runs.COMPLETE).touch()
     assert runs.resolve(checkpoint) == checkpoint
@@ -82,7 +82,7 @@ def test_the_base_of_a_run(tmp_path: Path) -> None:
     file.write_text(json.dumps({"base": "ViT-B-32:openai"}))
     assert runs.base_of(tmp_path) == "ViT-B-32:openai"
     file.write_text(json.dumps({"base": str(tmp_path / "elsewhere")}))
-    with pytest.raises(DataError, match=r"elsewhere, which is not there.*--base"):
+    with pytest.raises(DataError, match=r"elsewhere, which no longer exists.*--base"):
         runs.base_of(tmp_path)
     model(tmp_path / runs.BASE)
     assert runs.base_of(tmp_path) == str(tmp_path / runs.BASE)
