@@ -24,16 +24,11 @@ MODEL_FLAGS = {"clic-eval": "--model", "clic-patch": "model"}
 
 
 def run_cli(name: str, body: Callable[[], int | None], debug: bool = False) -> NoReturn:
-    """Run a command and exit as the house does.
+    """Run the body of a command, e.g. ``clic-eval``, and exit.
 
-    0 when `body` returns None (or the code it returns), 2 with one line on stderr for a mistake
-    that is the user's to mend or a disk that refuses, 130 with one line for Ctrl-C; anything else
-    is a bug of ours and keeps its traceback.
-
-    Args:
-        name: The command, e.g. ``clic-eval``.
-        body: The command's work.
-        debug: Let the exception through with its traceback.
+    The exit code is 0 when `body` returns None (or the code that it returns), 2 with one line on
+    stderr for a user's mistake or a disk that refuses, and 130 with one line for Ctrl-C. Any other
+    exception is a bug and keeps its traceback; with `debug` a mistake keeps its own, too.
     """
     try:
         code = body() or 0
@@ -60,8 +55,8 @@ def run_cli(name: str, body: Callable[[], int | None], debug: bool = False) -> N
 def in_words_of(command: str, message: str) -> str:
     """Return a message with a scoring command's flags in place of the settings of `clic-train`.
 
-    What loads models and data serves them all, and names the settings. Which of its two models
-    is meant, `clic-patch` cannot tell, but for the name that was given.
+    The code that loads models and data serves all commands, and names the settings. It cannot tell
+    which of `clic-patch`'s two models is meant, except by the name that was given.
     """
     if command not in MODEL_FLAGS:
         return message
@@ -82,7 +77,7 @@ def one_line(error: BaseException) -> str:
 
 
 def drop_output() -> None:
-    """Print nowhere from now on; Python would complain again when it flushes at exit."""
+    """Print nothing from now on; Python would complain again when it flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -96,11 +91,7 @@ def make_console() -> Console:
 
 
 def check_torchrun() -> None:
-    """Fail where WORLD_SIZE promises other processes that nothing could find.
-
-    Raises:
-        ConfigError: WORLD_SIZE is above 1, and what else torchrun sets is not set.
-    """
+    """Raise `ConfigError` if WORLD_SIZE is above 1 and torchrun's other variables are not set."""
     world = os.environ.get("WORLD_SIZE", "1")
     lacking = [n for n in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(n)]
     if world not in ("", "1") and lacking:
@@ -111,11 +102,7 @@ def check_torchrun() -> None:
 
 
 def refuse_torchrun() -> None:
-    """Fail under torchrun, where each process would do the whole work again.
-
-    Raises:
-        ConfigError: WORLD_SIZE is above 1.
-    """
+    """Raise `ConfigError` under torchrun, where each process would do the whole work again."""
     world = os.environ.get("WORLD_SIZE", "1")
     if world not in ("", "1"):
         raise ConfigError(

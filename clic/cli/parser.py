@@ -20,19 +20,15 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, **settings: Any) -> None:
-        settings.setdefault("allow_abbrev", False)
         width = min(shutil.get_terminal_size().columns, WIDTH) - 2
         page = partial(argparse.RawDescriptionHelpFormatter, width=width)
-        settings.setdefault("formatter_class", page)
-        super().__init__(**settings)
+        super().__init__(**{"allow_abbrev": False, "formatter_class": page, **settings})
 
     def error(self, message: str) -> NoReturn:
-        """Print one line and exit with 2."""
         self.exit(USER_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """End the program quietly where the reader of `--help | head` has left."""
-        try:
+        try:  # end quietly if the reader of `--help | head` has left
             sys.stdout.flush()
         except BrokenPipeError:
             drop_output()
@@ -55,7 +51,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of whatever scores models on benchmarks."""
+    """Add the flags of the commands that score models on benchmarks."""
     add = parser.add_argument
     add("--data", metavar="DIR", help="the benchmarks' files (default: $CLIC_DATA, then ./data)")
     add("--batch-size", metavar="N", type=int, help="images, or texts, at a time (64)")

@@ -1,4 +1,4 @@
-"""A multirun (`clic-train -m`): what is wrong with its jobs is told before any of them trains.
+"""A multirun (`clic-train -m`): mistakes of its jobs are reported before any of them trains.
 
 A job that fails does not end the others; the command's last line names those that have failed.
 """
@@ -44,19 +44,19 @@ Job = Sequence[str]
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """How a job ended, which its process may have to send: an exit code, and the mistake."""
+    """A job's exit code, and its mistake; jobs in other processes send it back."""
 
     code: int
     message: str = ""
 
 
 def in_multirun() -> bool:
-    """Return whether the job that runs here is one of a multirun."""
+    """Return whether the current job belongs to a multirun."""
     return str(HydraConfig.get().mode).endswith("MULTIRUN")
 
 
 def attempt(train: Callable[[], int], skip: bool) -> JobOutcome:
-    """Run a multirun's job and return how it ended, whatever happens; it says so too.
+    """Run a multirun's job, print how it failed, if it did, and return its outcome.
 
     Args:
         train: The job, which returns its exit code.
@@ -87,20 +87,15 @@ def install() -> None:
 
 
 class Sweeper(HydraSweeper):
-    """Hydra's basic sweeper, but that it goes on after a job that fails.
+    """Hydra's basic sweeper, except that it continues after a job that fails."""
 
-    Args:
-        max_batch_size: Jobs that a launcher gets at a time, None for all.
-        params: Sweeps that the settings name.
-    """
-
+    # Jobs that a launcher gets at a time (None for all), and the sweeps that the settings name.
     def __init__(self, max_batch_size: int | None, params: dict[str, str] | None = None) -> None:
         self.max_batch_size, self.params = max_batch_size, params or {}
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Take what Hydra gives a sweeper."""
         self.context, self.settings = hydra_context, config
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config

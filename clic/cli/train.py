@@ -10,7 +10,7 @@ from typing import Any
 from clic.cli.common import INTERRUPTED, drop_output, run_cli
 from clic.cli.train_help import CONFIGS, choices, groups, help_text, settings
 from clic.config.checks import validate
-from clic.config.overrides import check_repeats, for_hydra, is_entry, reason
+from clic.config.overrides import check_repeats, for_hydra, hydra_mistakes, is_entry
 from clic.config.train_settings import Config
 from clic.errors import ClicError, ConfigError, did_you_mean
 
@@ -33,11 +33,7 @@ def main() -> None:
 
 
 def _help(words: Sequence[str]) -> str:
-    """Return the help page, or that of the group of settings that is named after `--help`.
-
-    Raises:
-        ConfigError: There is no such group.
-    """
+    """Return the help page, or that of the group of settings that is named after `--help`."""
     place = next(i for i, word in enumerate(words) if word in ("-h", "--help"))
     group = words[place + 1] if place + 1 < len(words) else ""
     if not group or "=" in group or group.startswith("-"):
@@ -52,11 +48,7 @@ def _help(words: Sequence[str]) -> str:
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Find misspelt flags, settings and choices before Hydra sees them.
-
-    Raises:
-        ConfigError: A word is not understood; the nearest right ones are named.
-    """
+    """Raise `ConfigError` for misspelt flags, settings and choices, with the nearest right ones."""
     own_configs = any(word.startswith(("--config-dir", "-cd")) for word in words)
     flags_done = iter(words)
     for word in flags_done:
@@ -90,21 +82,17 @@ def _check_override(word: str) -> None:
         return
     if name == "experiment" and not key.startswith("+"):
         raise ConfigError(f"write +experiment={value} (with the plus sign)")
+    known = choices(name) if name in groups() else settings()
     if name in groups():
-        known = choices(name)
         for choice in value.split(","):
             if choice not in known:
-                hint = did_you_mean(choice, known)
                 raise ConfigError(
-                    f"{name}={choice!r} is not known{hint} (choices: {', '.join(known)})"
+                    f"{name}={choice!r} is not known{did_you_mean(choice, known)} "
+                    f"(choices: {', '.join(known)})"
                 )
         return
-    known = settings()
-    if (
-        name not in known
-        and not is_entry(name)
-        and not any(k.startswith(f"{name}.") for k in known)
-    ):
+    is_group = any(setting.startswith(f"{name}.") for setting in known)
+    if name not in known and not is_entry(name) and not is_group:
         last = [k for k in known if k.split(".")[-1] == name.split(".")[-1]]
         hint = did_you_mean(name, known) if not last else f"; did you mean {' or '.join(last)}?"
         raise ConfigError(f"setting {name!r} is not known{hint} (see clic-train --help)")
@@ -120,9 +108,7 @@ def _train(words: Sequence[str]) -> int | None:
     check_words(words)
     check_repeats(words)
     import hydra
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     from clic.cli import sweeping
 
@@ -153,10 +139,8 @@ def _train(words: Sequence[str]) -> int | None:
 
     sweep = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(words))
     sys.argv = ["clic-train", *(for_hydra(word, sweep=sweep) for word in words)]
-    try:
+    with hydra_mistakes():
         job()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(reason(error)) from error
     if mistakes:
         raise mistakes[0]
     return max(codes, default=0)
@@ -170,17 +154,12 @@ def compose(words: Sequence[str]) -> Config:
     """
     check_words(words)
     import hydra
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     _register_schema()
-    try:
-        with hydra.initialize_config_module(CONFIGS, version_base="1.3"):
-            composed = hydra.compose("train", overrides=[for_hydra(word) for word in words])
-            config = OmegaConf.to_object(composed)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(reason(error)) from error
+    with hydra_mistakes(), hydra.initialize_config_module(CONFIGS, version_base="1.3"):
+        overrides = [for_hydra(word) for word in words]
+        config = OmegaConf.to_object(hydra.compose("train", overrides=overrides))
     assert isinstance(config, Config)
     return config
 
@@ -212,12 +191,7 @@ def _run(config: Config) -> int:
 
 
 def _evaluator(config: Config) -> Any:
-    """Return what scores the model during training, on validation splits: settings are chosen so.
-
-    Raises:
-        ConfigError: A name is not known, or has no validation split and test data are not allowed.
-        DataError: Files are missing.
-    """
+    """Return the function that scores the model during training, on validation splits."""
     from clic import evaluation
     from clic.evaluation.benchmarks import catalogue
     from clic.models import ClipModel

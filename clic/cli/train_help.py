@@ -61,12 +61,9 @@ def help_text() -> str:
 
 def wrapped(name: str, line: str) -> list[str]:
     """Return the lines of a name and what it means, 79 columns wide."""
+    first, rest = f"  {name:<24} ", " " * 27
     return textwrap.wrap(
-        line,
-        79,
-        initial_indent=f"  {name:<24} ",
-        subsequent_indent=" " * 27,
-        break_on_hyphens=False,
+        line, 79, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
     )
 
 

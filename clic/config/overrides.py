@@ -1,12 +1,13 @@
 """Settings of a command composed from its file, its flags and its ``key=value`` words.
 
-`SETTING=VALUE` words as a shell leaves them: repeated settings, and values without quotes.
+Words are read as a shell leaves them: repeated settings are refused, and values need no quotes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,21 +30,19 @@ def compose(
         config_name: Name of the file under ``clic.configs``, without its ending.
         words: ``key=value`` overrides; for a list setting ``key=a,b`` means ``key=[a,b]``.
         schema: Dataclass that the settings must fit.
-        flags: Settings that were given as flags, those that are None left out.
+        flags: Settings that were given as flags; those that are None count as not given.
 
     Raises:
         ConfigError: A setting is unknown, has the wrong type, or was given both ways.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     words = [for_hydra(word, schema) for word in words]
     _check_keys(words, schema, given)
-    try:
+    with hydra_mistakes(f"{config_name}."):
         with initialize_config_module("clic.configs", version_base="1.3"):
             # The file's settings lie in a node of its own name, because a bare `model=M` would
             # choose from the group configs/model.
@@ -51,11 +50,20 @@ def compose(
             composed = hydra_compose(config_name, overrides=overrides)[config_name]
         settings = OmegaConf.merge(OmegaConf.structured(schema), composed, given)
         result = OmegaConf.to_object(settings)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(reason(error, f"{config_name}.")) from error
-    if not isinstance(result, schema):
-        raise TypeError(f"{config_name}: composed {type(result)}, expected {schema}")
+    assert isinstance(result, schema)
     return result
+
+
+@contextmanager
+def hydra_mistakes(prefix: str = "") -> Iterator[None]:
+    """Turn what Hydra and OmegaConf raise in the block into a `ConfigError`; see `reason`."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(reason(error, prefix)) from error
 
 
 def _check_keys(words: Sequence[str], schema: type, given: Mapping[str, Any]) -> None:
@@ -72,11 +80,9 @@ def _check_keys(words: Sequence[str], schema: type, given: Mapping[str, Any]) ->
 
 
 def reason(error: Exception, prefix: str = "") -> str:
-    """Return what helps of a Hydra or OmegaConf message on one line: the setting and its fault.
+    """Return the useful part of a Hydra or OmegaConf message on one line: setting and fault.
 
-    Args:
-        error: What Hydra raised.
-        prefix: Of the settings' names, which the user did not write.
+    `prefix` is that of the settings' names, which the user did not write.
     """
     override = getattr(error, "override", None)
     if override is not None:
@@ -100,19 +106,15 @@ def reason(error: Exception, prefix: str = "") -> str:
 
 
 OPEN = ("captions.mixture", "loss.negative_weights")
-"""Settings whose entries have names of the user's choice, which Hydra adds with ++ alone."""
+"""Settings whose entries have names that the user chooses, which Hydra adds only with ++."""
 PATTERNS = ("data.shards", "data.single_shards")
 UNREADABLE, COMMAS = object(), object()
-"""What Hydra may make of a value, beside reading it: nothing, or several values."""
+"""What Hydra may make of a value instead of reading it: nothing, or several values."""
 OUTER_COMMA = re.compile(r",(?![^{}]*\})")
 
 
 def check_repeats(words: Sequence[str]) -> None:
-    """Refuse a setting that is given twice, of which Hydra would take the last.
-
-    Raises:
-        ConfigError: A setting is repeated.
-    """
+    """Raise `ConfigError` for a setting that is given twice, of which Hydra would take the last."""
     given: dict[str, list[str]] = {}
     for word in words:
         if "=" in word and not word.startswith(("-", "~")):
@@ -133,15 +135,10 @@ def is_entry(key: str) -> bool:
 
 
 def for_hydra(word: str, schema: type = Config, sweep: bool = False) -> str:
-    """Return a word as Hydra's grammar and its strict structures want it.
+    """Return ``SETTING=VALUE``, as the shell leaves it, in Hydra's grammar.
 
-    Paths and patterns need no quotes of Hydra's, a text may look like a number, and a list no
-    brackets.
-
-    Args:
-        word: `SETTING=VALUE` as the shell leaves it.
-        schema: Dataclass of the settings.
-        sweep: Whether commas part the values of a multirun.
+    Paths and patterns need no quotes of Hydra's, a text may look like a number, and a list needs no
+    brackets. `schema` has the settings; in a `sweep` commas separate the values of a multirun.
     """
     key, equals, value = word.partition("=")
     if not equals or word.startswith(("-", "~")):
