@@ -26,9 +26,8 @@ from clic.models.towers import OpenClip, TextEncoder
 
 TEXT_POOLS = ("argmax", "eos", "last", "first")
 PACKS = {"cpu": 16, "cuda": 128}
-"""Packs per forward pass; more of them would gain nothing."""
+"""Packs in a forward pass; more of them would gain nothing."""
 NODES = 128
-"""Nodes of a pack, unless a text is longer."""
 
 
 class PooledImages:
@@ -154,13 +153,9 @@ def _transform(transformer: Any, states: Tensor, mask: Tensor | None, at: Tensor
 
 
 def _block(block: Any, states: Tensor, mask: Tensor | None, at: Tensor | None = None) -> Tensor:
-    """Compute open_clip's ResidualAttentionBlock, for the tokens `at` only if given.
+    """Compute open_clip's ResidualAttentionBlock, only for the tokens `at` [B, Q] if given.
 
-    Args:
-        block: The block.
-        states: [B, S, C].
-        mask: Added to the scores, [S, S] or [B, S, S], or None.
-        at: int64 [B, Q], the tokens to compute; None for all.
+    The mask, [S, S] or [B, S, S], is added to the scores of the states [B, S, C].
     """
     attention, width = block.attn, states.shape[-1]
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
@@ -213,15 +208,6 @@ class Packs:
     used: list[int]
 
 
-@dataclass(frozen=True)
-class _Placed:
-    """A text in a pack: its row, its nodes, and how many of them earlier texts already placed."""
-
-    row: int
-    nodes: np.ndarray
-    shared: int
-
-
 def pack(texts: Sequence[tuple[int, ...]], size: int = NODES) -> Packs:
     """Put texts into packs, so that texts that begin alike are next to each other.
 
@@ -244,20 +230,19 @@ def pack(texts: Sequence[tuple[int, ...]], size: int = NODES) -> Packs:
     rows = np.full_like(ends, -1)
     causal, steps = np.tri(size, dtype=bool), np.arange(size)
     for number, placed in enumerate(packs):
-        for column, text in enumerate(placed):
-            length, new = len(text.nodes), text.nodes[text.shared :]
-            tokens[number, new] = texts[text.row][text.shared :]
-            positions[number, new] = steps[text.shared : length]
-            mask[number, new[:, None], text.nodes] = causal[text.shared : length, :length]
-            ends[number, column], rows[number, column] = text.nodes[-1], text.row
-    return Packs(
-        tokens=torch.from_numpy(tokens),
-        positions=torch.from_numpy(positions),
-        mask=torch.from_numpy(mask),
-        ends=torch.from_numpy(ends),
-        rows=torch.from_numpy(rows),
-        used=[_used(placed) for placed in packs],
-    )
+        for column, (row, nodes, shared) in enumerate(placed):
+            length, new = len(nodes), nodes[shared:]
+            tokens[number, new] = texts[row][shared:]
+            positions[number, new] = steps[shared:length]
+            mask[number, new[:, None], nodes] = causal[shared:length, :length]
+            ends[number, column], rows[number, column] = nodes[-1], row
+    used = [_used(placed) for placed in packs]
+    arrays = {"tokens": tokens, "positions": positions, "mask": mask, "ends": ends, "rows": rows}
+    return Packs(used=used, **{name: torch.from_numpy(array) for name, array in arrays.items()})
+
+
+_Placed = tuple[int, np.ndarray, int]
+"""A text in a pack: its row, its nodes, and how many of them earlier texts have placed."""
 
 
 def _place(texts: Sequence[tuple[int, ...]], size: int) -> list[list[_Placed]]:
@@ -266,24 +251,17 @@ def _place(texts: Sequence[tuple[int, ...]], size: int) -> list[list[_Placed]]:
     used, before = 0, texts[0]
     for row in sorted(range(len(texts)), key=texts.__getitem__):
         text = texts[row]
-        shared = _common(before, text)
+        pairs = enumerate(zip(before, text, strict=False))
+        shared = next((at for at, (a, b) in pairs if a != b), min(len(before), len(text)))
         if not packs or used + len(text) - shared > size:
             packs.append([])
             used = shared = 0
-        path = packs[-1][-1].nodes[:shared] if shared else np.empty(0, np.int64)
+        path = packs[-1][-1][1][:shared] if shared else np.empty(0, np.int64)
         nodes = np.append(path, np.arange(used, used + len(text) - shared))
-        packs[-1].append(_Placed(row, nodes, shared))
+        packs[-1].append((row, nodes, shared))
         used, before = used + len(text) - shared, text
     return packs
 
 
 def _used(placed: Sequence[_Placed]) -> int:
-    return sum(len(text.nodes) - text.shared for text in placed)
-
-
-def _common(first: tuple[int, ...], second: tuple[int, ...]) -> int:
-    """Return the number of tokens at the beginning that two texts share."""
-    for index, (a, b) in enumerate(zip(first, second, strict=False)):
-        if a != b:
-            return index
-    return min(len(first), len(second))
+    return sum(len(nodes) - shared for _, nodes, shared in placed)

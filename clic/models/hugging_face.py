@@ -75,20 +75,16 @@ def architecture(folder: Path) -> dict[str, Any]:
         ModelError: It holds another kind of model, or one that open_clip's CLIP cannot represent.
     """
     path = folder / CONFIG_FILE
-    config = _read(path)
+    config = read_json(path)
     if config.get("model_type") != "clip":
         raise ModelError(
             f"{path}: model_type={config.get('model_type')!r} is not a CLIP; use one of 'clip'"
         )
     text = {**_TEXT, **config.get("text_config", {}), **(config.get("text_config_dict") or {})}
-    vision = {
-        **_VISION,
-        **config.get("vision_config", {}),
-        **(config.get("vision_config_dict") or {}),
-    }
-    quick = {
-        pick(_QUICK_GELU, part["hidden_act"], f"{path}: hidden_act") for part in (text, vision)
-    }
+    own_vision = config.get("vision_config", {}), config.get("vision_config_dict") or {}
+    vision = {**_VISION, **own_vision[0], **own_vision[1]}
+    activations = [part["hidden_act"] for part in (text, vision)]
+    quick = {pick(_QUICK_GELU, name, f"{path}: hidden_act") for name in activations}
     for name, value, only in (
         ("num_channels", vision["num_channels"], 3),
         ("vocab_size", text["vocab_size"], _VOCABULARY),
@@ -132,7 +128,7 @@ def preprocess(folder: Path, image_size: int) -> dict[str, Any]:
     path = folder / PREPROCESSOR_FILE
     if not path.is_file():
         return {"size": image_size}
-    config = _read(path)
+    config = read_json(path)
     size, crop = config.get("size", image_size), config.get("crop_size", image_size)
     shortest = size.get("shortest_edge") if isinstance(size, dict) else size
     sides = {shortest} if shortest else {size.get("height"), size.get("width")}
@@ -205,7 +201,7 @@ def _renamed(name: str) -> tuple[str, str | None]:
 def _tensors(folder: Path) -> dict[str, Tensor]:
     names = [WEIGHTS_FILE]
     if not (folder / WEIGHTS_FILE).is_file():
-        names = sorted(set(_read(folder / SHARDS_FILE).get("weight_map", {}).values()))
+        names = sorted(set(read_json(folder / SHARDS_FILE).get("weight_map", {}).values()))
     found: dict[str, Tensor] = {}
     for name in names:
         if PurePath(name).name != name:
@@ -227,12 +223,13 @@ def _sizes(part: dict[str, Any]) -> dict[str, Any]:
 
 def _check_tokenizer(folder: Path) -> None:
     path = folder / TOKENIZER_FILE
-    name = _read(path).get("tokenizer_class") if path.is_file() else None
+    name = read_json(path).get("tokenizer_class") if path.is_file() else None
     if name not in (None, *_TOKENIZERS):
         raise ModelError(f"{path}: tokenizer_class={name!r}; only CLIP's tokenizer is supported")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; raises `ModelError` if there is none."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -169,10 +168,9 @@ def _only_included(name: str, pretrained: str | None) -> None:
 
 def _from_folder(name: str, folder: Path, pretrained: str | None) -> ModelSource:
     _only_included(name, pretrained)
-    config_path = folder / CONFIG_FILE
+    config_path, resolved = folder / CONFIG_FILE, f"local-dir:{folder.resolve()}"
     if _is_hugging_face(folder):
-        architecture = hugging_face.architecture(folder)
-        return ModelSource(name, f"local-dir:{folder.resolve()}", pretrained, architecture)
+        return ModelSource(name, resolved, pretrained, hugging_face.architecture(folder))
     if not config_path.is_file():
         raise ModelError(
             f"{folder} holds no {CONFIG_FILE}; give an open_clip folder, or a CLIP folder of "
@@ -180,19 +178,16 @@ def _from_folder(name: str, folder: Path, pretrained: str | None) -> ModelSource
         )
     if pretrained and not (folder / WEIGHTS_FILE).is_file():
         raise ModelError(f"{folder} holds no {WEIGHTS_FILE}; save the model as safetensors there")
-    architecture = _read_config(config_path)["model_cfg"]
+    architecture = _model_cfg(config_path)
     check_runs_nothing(architecture, config_path, folder)
-    return ModelSource(name, f"local-dir:{folder.resolve()}", pretrained, architecture)
+    return ModelSource(name, resolved, pretrained, architecture)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from None
-    if not isinstance(config, dict) or "model_cfg" not in config:
+def _model_cfg(path: Path) -> dict[str, Any]:
+    config = hugging_face.read_json(path)
+    if "model_cfg" not in config:
         raise ModelError(f"{path} has no 'model_cfg'; it is not an open_clip folder's config")
-    return config
+    return config["model_cfg"]
 
 
 def _from_hub(name: str, pretrained: str | None) -> ModelSource:
@@ -207,7 +202,7 @@ def _from_hub(name: str, pretrained: str | None) -> ModelSource:
             f"{name}: its {CONFIG_FILE} could not be downloaded "
             f"({str(error).splitlines()[0]}); check the name and the network"
         ) from error
-    architecture = _read_config(Path(path))["model_cfg"]
+    architecture = _model_cfg(Path(path))
     check_runs_nothing(architecture, name)
     return ModelSource(name, name, pretrained, architecture)
 
@@ -226,12 +221,11 @@ def _from_architecture(name: str, pretrained: str | None, quick_gelu: bool | Non
     architecture = open_clip.get_model_config(architecture_name)
     if architecture is None:
         raise ModelError(_unknown_name(architecture_name, open_clip.list_models()))
+    tags = open_clip.list_pretrained_tags_by_model(architecture_name)
     if pretrained == INCLUDED:
-        tags = open_clip.list_pretrained_tags_by_model(architecture_name)
         raise ModelError(
             f"model {name!r} is an architecture without weights; name a tag, "
-            f"e.g. {architecture_name}:{tags[0] if tags else 'FILE'} "
-            f"(known: {_some(tags)}) "
+            f"e.g. {architecture_name}:{tags[0] if tags else 'FILE'} (known: {_some(tags)}) "
             "(clic-train: model.pretrained=null starts from random weights)"
         )
     architecture = deepcopy(architecture)
@@ -247,7 +241,6 @@ def _from_architecture(name: str, pretrained: str | None, quick_gelu: bool | Non
             f"the model ({pretrained} in place of {name})"
         )
     if not tag_config:
-        tags = open_clip.list_pretrained_tags_by_model(architecture_name)
         # clic-eval has no setting model.pretrained.
         given = f"model {name!r}: {tag!r}" if tag else f"model.pretrained={pretrained!r}"
         raise ModelError(
@@ -277,9 +270,8 @@ def _has_twin(architecture_name: str) -> bool:
 def _activation_of(name: str, free: bool) -> tuple[str, bool | None]:
     """Return open_clip's name of an architecture, and whether the given name says QuickGELU.
 
-    Args:
-        name: An architecture, with or without an ending of `ACTIVATIONS`.
-        free: Whether any architecture may have such an ending; with a tag, only open_clip's own.
+    Only where `free` may any architecture have an ending of `ACTIVATIONS`; with a tag, only those
+    of open_clip.
     """
     if _config(name):
         return name, True if name.endswith("-quickgelu") else None
@@ -307,7 +299,8 @@ def _chosen_activation(
             f"model.quick_gelu={str(setting).lower()} contradicts the name {name!r}; leave one out"
         )
     chosen = setting if setting is not None else named
-    if chosen is not None and not _has_activation(architecture):
+    own_vision = "timm_model_name" in architecture["vision_cfg"]
+    if chosen is not None and own_vision and "hf_model_name" in architecture["text_cfg"]:
         raise ModelError(
             f"QuickGELU or GELU cannot be chosen for {architecture_name}, both of whose towers "
             "have their own; leave it out"
@@ -331,11 +324,6 @@ def _chosen_activation(
             "and DataComp's); in clic-train also model.quick_gelu=true or false"
         )
     return chosen
-
-
-def _has_activation(architecture: dict[str, Any]) -> bool:
-    own_vision = "timm_model_name" in architecture["vision_cfg"]
-    return not (own_vision and "hf_model_name" in architecture["text_cfg"])
 
 
 def _some(tags: list[str], count: int = 8) -> str:

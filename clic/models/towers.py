@@ -41,17 +41,15 @@ PARTS = {
 
 
 def set_trainable(model: nn.Module, train: str, train_logit_scale: bool) -> Trained:
-    """Freeze the parts of a model that do not train.
+    """Freeze the parts of a model that do not train; return which towers train.
 
-    Everything outside the vision tower counts as text, logit_scale and logit_bias included.
+    Everything outside the vision tower counts as text; logit_scale and logit_bias train with it,
+    if at all.
 
     Args:
         model: open_clip's module, whose parameters get their `requires_grad`.
         train: `text`, `vision` or `both`.
         train_logit_scale: Whether logit_scale and logit_bias train along with the text tower.
-
-    Returns:
-        Which towers train.
 
     Raises:
         ConfigError: `train` is unknown.
@@ -156,23 +154,16 @@ class TextEncoder(nn.Module):
         self._tower: list[OpenClip] = [tower]  # a list, so that it is not registered twice
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return the text features, not normalised.
+        """Return the text features [N, D], not normalised, of token ids [N, L], whole or trimmed.
 
         Tokens on a GPU keep their width, because finding the longest text there would wait for
         the GPU: `trim` them first.
-
-        Args:
-            tokens: int64 [N, L], whole or trimmed.
-
-        Returns:
-            [N, D].
         """
         if tokens.device.type == "cpu":
             tokens = self.trim(tokens)
-        length = tokens.shape[-1]
-        if not self.can_trim or length == len(self._tower[0].positional_embedding):
+        length, tower = tokens.shape[-1], self._tower[0]
+        if not self.can_trim or length == len(tower.positional_embedding):
             return self.model.encode_text(tokens)
-        tower = self._tower[0]
         trimmed = {
             f"{self._prefix}positional_embedding": tower.positional_embedding[:length],
             f"{self._prefix}attn_mask": tower.attn_mask[:length, :length],
@@ -212,17 +203,11 @@ def _grad_if(trains: bool) -> torch.autograd.grad_mode.set_grad_enabled:
 
 
 class FeatureExtractor(nn.Module):
-    """From images and captions to `Features`.
-
-    Args:
-        model: open_clip's module.
-        trained: Which towers train; a frozen tower runs without gradient.
-    """
+    """From images and captions to `Features`; a tower that does not train runs without gradient."""
 
     def __init__(self, model: OpenClip, trained: Trained) -> None:
         super().__init__()
-        self.encode_text = TextEncoder(model)
-        self.trained = trained
+        self.encode_text, self.trained = TextEncoder(model), trained
 
     @property
     def model(self) -> OpenClip:
@@ -245,17 +230,10 @@ class FeatureExtractor(nn.Module):
         negative_mask: Tensor | None = None,
         negative_kinds: tuple[str, ...] = (),
     ) -> Features:
-        """Encode images and captions.
+        """Encode images [B, 3, S, S] (normalised) and captions, int64 [B, P, L] and [B, K, L].
 
-        Args:
-            images: [B, 3, S, S], normalised.
-            positives: int64 [B, P, L].
-            negatives: int64 [B, K, L] or None.
-            negative_mask: bool [B, K] or None.
-            negative_kinds: The kind of each of the K negatives, or empty.
-
-        Returns:
-            Features of this rank, unit norm in at least fp32.
+        `negative_mask` is bool [B, K]; `negative_kinds` has the kind of each of the K negatives, or
+        nothing. The features are those of this rank, with unit norm in at least fp32.
         """
         with _grad_if(self.trained.vision):
             image_features = _unit(self.model.encode_image(images))
@@ -278,11 +256,8 @@ class FeatureExtractor(nn.Module):
 class LossModule(nn.Module):
     """The module that data-parallel training wraps: from a batch's tensors to its loss.
 
-    It includes the objectives, so that the wrapper sees which features a loss does not use.
-
-    Args:
-        features: Computes the features.
-        objectives: The objective of each kind of batch.
+    It includes the objective of each kind of batch, so that the wrapper sees which features a loss
+    does not use.
     """
 
     def __init__(self, features: FeatureExtractor, objectives: dict[Kind, Objective]) -> None:

@@ -24,12 +24,9 @@ CODE_SUFFIXES = (".pkl", ".pickle", ".joblib", ".dill")
 def check_runs_nothing(
     architecture: dict[str, Any], where: object, folder: Path | None = None
 ) -> None:
-    """Refuse a configuration that would run code when its model is loaded.
+    """Refuse a `model_cfg` that would run code when its model is loaded.
 
-    Args:
-        architecture: open_clip's `model_cfg`.
-        where: Name of the configuration in errors.
-        folder: The model's folder, whose tokenizer files are checked too.
+    Errors call the configuration `where`; tokenizer files of the model's folder are checked too.
 
     Raises:
         ModelError: It would run code, or is not a configuration of open_clip.

@@ -37,13 +37,10 @@ _PICKLE = b"\x80"
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a weights file, under the model's own names.
+    """Return the tensors of a file of safetensors or torch.save, under the model's own names.
 
     Wrappers (`{"state_dict": ...}`) and prefixes (`module.`, `_orig_mod.`) are removed, in any
     nesting.
-
-    Args:
-        path: A file written by safetensors or torch.save.
 
     Raises:
         ModelError: The file holds no weights, more than weights, or is damaged.
@@ -110,9 +107,7 @@ def _content(path: Path) -> Any:
 
 def _restricted(path: Path) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # about odd pickles; if they cannot be read, that is an error
+        warnings.simplefilter("ignore")  # about odd pickles; one that cannot be read is an error
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -200,16 +195,14 @@ class _Bare:
         pass
 
 
-def _made_bare(cls: type, *arguments: object) -> OrderedDict[Any, Any]:
-    return OrderedDict()  # the only type to which the unpickler adds both entries and attributes
-
-
 def _stand_in(name: str) -> type:
     """Return a class that the unpickler accepts as `name` and that does nothing."""
     module, _, last = name.rpartition(".")
     if module.split(".")[0] in ("numpy", "functools"):
         return type(last, (_Bare,), {"__module__": module})
-    return type(last, (), {"__module__": module, "__new__": _made_bare})
+    # OrderedDict is the only type to which the unpickler adds both entries and attributes.
+    made = {"__module__": module, "__new__": lambda cls, *arguments: OrderedDict()}
+    return type(last, (), made)
 
 
 def _inert(path: Path) -> Any:
@@ -273,10 +266,9 @@ def _holds(value: Any) -> bool:
 def _renamed(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     while prefix := next((p for p in PREFIXES if all(n.startswith(p) for n in tensors)), None):
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    plain = {
-        name.replace(COMPILED, ""): value for name, value in tensors.items() if name not in SIZES
-    }
-    if len(plain) < len([name for name in tensors if name not in SIZES]):
+    kept = [name for name in tensors if name not in SIZES]
+    plain = {name.replace(COMPILED, ""): tensors[name] for name in kept}
+    if len(plain) < len(kept):
         raise ModelError(f"{path}: two tensors have the same name, with and without {COMPILED!r}")
     return plain
 

@@ -197,9 +197,10 @@ def test_folders_that_lack_something(tmp_path: Path, tiny: Path) -> None:
         resolve(str(tmp_path))
     with pytest.raises(ModelError, match=f"{CONFIG} cannot be read"):
         resolve(str(tmp_path), None)
-    (tmp_path / CONFIG).write_text("[]")
-    with pytest.raises(ModelError, match="no 'model_cfg'"):
-        resolve(str(tmp_path), None)
+    for text, reason in (("[]", "should hold a JSON object"), ("{}", "no 'model_cfg'")):
+        (tmp_path / CONFIG).write_text(text)
+        with pytest.raises(ModelError, match=reason):
+            resolve(str(tmp_path), None)
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
