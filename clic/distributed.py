@@ -222,17 +222,10 @@ class _AllGather(torch.autograd.Function):
 
 
 def all_gather(local: Tensor, group: ProcessGroup | None = None) -> Tensor:
-    """Concatenate a tensor of every rank along the first axis, with gradient.
+    """Concatenate a tensor [B, ...] of every rank to [W * B, ...] in order of rank, with gradient.
 
     The backward pass returns the sum over ranks of their gradients with respect to our part, so
     that data-parallel averaging gives the gradient of the mean of the ranks' losses.
-
-    Args:
-        local: [B, ...], the same shape on every rank.
-        group: Process group, None for the default one.
-
-    Returns:
-        [W * B, ...]; rank r's part is rows r * B to (r + 1) * B.
     """
     if world_size(group) == 1:
         return local

@@ -58,9 +58,7 @@ def in_multirun() -> bool:
 def attempt(train: Callable[[], int], skip: bool) -> JobOutcome:
     """Run a multirun's job, print how it failed, if it did, and return its outcome.
 
-    Args:
-        train: The job, which returns its exit code.
-        skip: Do nothing: an earlier job was interrupted.
+    `train` returns the exit code; `skip` does nothing, because an earlier job was interrupted.
     """
     if skip:
         return JobOutcome(INTERRUPTED)

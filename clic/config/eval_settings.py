@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from clic.errors import ConfigError
+from clic.errors import ConfigError, pick
 
 DEFAULT_CACHE_GB = 10.0
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -98,11 +98,9 @@ def check(settings: ScoringConfig) -> None:
     """Check the values before any work.
 
     Raises:
-        ConfigError: A precision is not known, or a number is below 1.
+        ConfigError: A precision is not known, a number is too small, or a setting has no effect.
     """
-    if settings.precision not in PRECISIONS:
-        known = ", ".join(PRECISIONS)
-        raise ConfigError(f"precision={settings.precision!r} is not known (choices: {known})")
+    pick(dict.fromkeys(PRECISIONS), settings.precision, "precision")
     for name in ("batch_size", "workers"):
         value = getattr(settings, name)
         if value is not None and value < 1:
@@ -111,13 +109,10 @@ def check(settings: ScoringConfig) -> None:
         raise ConfigError(
             f"cache_gb={settings.cache_gb} must be above 0; cache=false keeps nothing"
         )
-    if not settings.cache:
-        for name, default in (("cache_dir", None), ("cache_gb", DEFAULT_CACHE_GB)):
-            if getattr(settings, name) != default:
-                raise ConfigError(
-                    f"{name}={getattr(settings, name)} has no effect with cache=false; "
-                    "leave one out"
-                )
+    for name, default in (("cache_dir", None), ("cache_gb", DEFAULT_CACHE_GB)):
+        value = getattr(settings, name)
+        if value != default and not settings.cache:
+            raise ConfigError(f"{name}={value} has no effect with cache=false; leave one out")
 
 
 def parse_alpha(text: str, setting: str = "alpha") -> float:

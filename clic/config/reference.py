@@ -50,11 +50,8 @@ class Setting:
 
 def groups() -> dict[str, type]:
     """Return the schema of each group of `clic-train`, `general` first."""
-    found: dict[str, type] = {GENERAL: Config}
-    for f in fields(Config):
-        if (schema := _nested(f)) is not None:
-            found[f.name] = schema
-    return found
+    nested = {f.name: _nested(f) for f in fields(Config)}
+    return {GENERAL: Config} | {name: schema for name, schema in nested.items() if schema}
 
 
 def _nested(field: Field[Any]) -> type | None:
@@ -65,32 +62,21 @@ def _nested(field: Field[Any]) -> type | None:
 def settings_of_group(schema: type, group: str = "") -> Iterator[Setting]:
     """Yield the settings of a schema in the order of its fields, those of nested groups left out.
 
-    Args:
-        schema: A dataclass whose docstring has a section `Attributes`.
-        group: Prefix of the settings' names.
+    `group` is the prefix of their names. The schema's docstring has a section `Attributes`.
     """
-    meanings = _meanings(schema)
-    for f in fields(schema):
-        if _nested(f) is not None:
-            continue
-        name = f"{group}.{f.name}" if group else f.name
-        kind = str(f.type).replace(" | None", " or null").replace("Any", "any")
-        yield Setting(name, kind, _default(f), _range(name, schema), meanings[f.name])
-
-
-def _meanings(schema: type) -> dict[str, str]:
-    found: dict[str, str] = {}
+    found: dict[str, str] = {}  # the meaning of each setting
     for one in schema.__mro__:
         text = textwrap.dedent((one.__doc__ or "").partition("Attributes:")[2])
         entries = re.split(r"^(\w+): ", text, flags=re.MULTILINE)[1:]
         for name, meaning in zip(entries[::2], entries[1::2], strict=True):
             found.setdefault(name, " ".join(meaning.split()))
-    return found
-
-
-def _default(field: Field[Any]) -> str:
-    made = field.default_factory() if field.default_factory is not MISSING else field.default
-    return made if isinstance(made, str) else json.dumps(made)
+    for f in fields(schema):
+        if _nested(f) is None:
+            name = f"{group}.{f.name}" if group else f.name
+            kind = str(f.type).replace(" | None", " or null").replace("Any", "any")
+            made = f.default if f.default_factory is MISSING else f.default_factory()
+            default = made if isinstance(made, str) else json.dumps(made)
+            yield Setting(name, kind, default, _range(name, schema), found[f.name])
 
 
 def _range(name: str, schema: type) -> str:
@@ -106,16 +92,15 @@ def _range(name: str, schema: type) -> str:
 
 def group_text(group: str, width: int = 79) -> str:
     """Return what `clic-train --help GROUP` prints of one of `groups()`."""
-    schema = groups()[group]
+    schema, indent = groups()[group], " " * 4
+    wrapper = textwrap.TextWrapper(
+        width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
     lines = textwrap.wrap(f"{group}: {_summary(schema)}", width)
     for one in settings_of_group(schema, "" if group == GENERAL else group):
         facts = f"{one.type}, default {one.default or repr('')}"
         facts += f"; {one.range}" if one.range else ""
-        lines += ["", one.name]
-        for text in (f"({facts})", one.meaning):
-            lines += textwrap.wrap(
-                text, width, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
-            )
+        lines += ["", one.name, *wrapper.wrap(f"({facts})"), *wrapper.wrap(one.meaning)]
     return "\n".join(lines)
 
 

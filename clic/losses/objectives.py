@@ -36,8 +36,7 @@ Terms = dict[str, Tensor]
 class Objective(ABC):
     """Base of the objectives: at least fp32 (float64 stays), autocast off, terms detached.
 
-    Args:
-        group: Process group to gather over; None for the default group.
+    Features are gathered over the process group `group`; None is the default group.
     """
 
     group: ProcessGroup | None = field(default=None, kw_only=True)

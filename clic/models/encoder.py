@@ -96,13 +96,9 @@ class Encoder:
         return tuple(self._keyed[caption].tolist())
 
     def prepare_image(self, image: ImageLike) -> np.ndarray:
-        """Decode and resize an image; safe to call from several threads.
+        """Decode and resize an image to uint8 [S, S, 3]; safe to call from several threads.
 
-        Args:
-            image: A PIL image, a path, encoded bytes or a uint8 [H, W, 3] RGB array.
-
-        Returns:
-            uint8 [S, S, 3].
+        It may be a PIL image, a path, encoded bytes or a uint8 [H, W, 3] RGB array.
 
         Raises:
             DataError: The image is missing or broken.
@@ -124,13 +120,7 @@ class Encoder:
         return self._joined(parts)
 
     def encode_image(self, images: Sequence[ImageLike]) -> Tensor:
-        """Encode images.
-
-        Args:
-            images: PIL images, paths, encoded bytes or uint8 [H, W, 3] RGB arrays.
-
-        Returns:
-            float32 [N, D] on the CPU, unit norm.
+        """Encode N images, each as `prepare_image` takes it; float32 [N, D] on the CPU, unit norm.
 
         Raises:
             DataError: An image is missing or broken.

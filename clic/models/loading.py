@@ -78,13 +78,9 @@ def create(
     device: torch.device | str = "cpu",
     quick_gelu: bool | None = None,
 ) -> ClipModel:
-    """Build a model and load its weights, in fp32.
+    """Build a model on a device and load its weights, in fp32, with the arguments of `resolve`.
 
-    Args:
-        name: See `resolve`.
-        pretrained: See `resolve`; None leaves the weights random (torch's global seed).
-        device: Device of the weights.
-        quick_gelu: See `resolve`.
+    Weights that `pretrained` = None leaves random are drawn with torch's global seed.
 
     Raises:
         ModelError: The model cannot be found, or its weights do not fit the architecture.

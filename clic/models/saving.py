@@ -24,15 +24,8 @@ from clic.models.towers import SCALARS, VISION_PREFIX
 def save(clip: ClipModel, folder: Path) -> Path:
     """Save a model as an open_clip folder, which `local-dir:PATH` and a hub push understand.
 
-    The folder appears complete or not at all. The weights file holds only the tensors, so equal
-    weights give equal files.
-
-    Args:
-        clip: The model.
-        folder: The folder to write; replaced if it exists.
-
-    Returns:
-        `folder`.
+    The folder appears complete or not at all, replaces an earlier one, and is returned. The weights
+    file holds only the tensors, so equal weights give equal files.
 
     Raises:
         ConfigError: The folder cannot be written.
@@ -61,11 +54,8 @@ def write_files(clip: ClipModel, folder: Path) -> None:
 def whole_folder(folder: Path, work: Path) -> Iterator[Path]:
     """Yield an empty folder that replaces `folder` atomically when the block succeeds.
 
-    If the block fails, the new folder is removed and an earlier one stays.
-
-    Args:
-        folder: The folder to write.
-        work: Where the new folder lies meanwhile, on the same disk; created if it is missing.
+    Meanwhile it lies in `work`, on the same disk, which is created if it is missing. If the block
+    fails, the new folder is removed and an earlier one stays.
 
     Raises:
         ConfigError: The folder cannot be written.

@@ -43,13 +43,8 @@ PARTS = {
 def set_trainable(model: nn.Module, train: str, train_logit_scale: bool) -> Trained:
     """Freeze the parts of a model that do not train; return which towers train.
 
-    Everything outside the vision tower counts as text; logit_scale and logit_bias train with it,
-    if at all.
-
-    Args:
-        model: open_clip's module, whose parameters get their `requires_grad`.
-        train: `text`, `vision` or `both`.
-        train_logit_scale: Whether logit_scale and logit_bias train along with the text tower.
+    `train` is `text`, `vision` or `both`. Everything outside the vision tower counts as text;
+    `train_logit_scale` decides whether logit_scale and logit_bias train with it.
 
     Raises:
         ConfigError: `train` is unknown.

@@ -205,17 +205,13 @@ def check_same_batches(
     samples: int = 0,
     allow_reorder: bool = False,
 ) -> str:
-    """Return how the later batches of a run would differ, '' if they would not.
+    """Return how the later batches of a resumed run would differ, '' if they would not.
 
-    Args:
-        state: The training state from the checkpoint.
-        batch_size: Images per rank now.
-        world_size: Ranks now.
-        samples: Number of samples in the data now, 0 to leave it out of the comparison.
-        allow_reorder: Continue all the same.
+    The numbers are those of this run; 0 samples are not compared.
 
     Raises:
-        ConfigError: The number of ranks or samples or the batch size differs and may not.
+        ConfigError: The number of ranks or samples or the batch size differs, and `allow_reorder`
+            is not set.
     """
     differences = []
     for setting, then, now in (

@@ -53,13 +53,8 @@ def freeze_unreached(losses: LossModule, clip: ClipModel, config: Config) -> boo
     """Freeze and print what no loss reaches; return whether one kind of batch reaches less.
 
     An optimizer made earlier keeps these parameters without changing them, so its state has the
-    same form in every run of the model.
-
-    Args:
-        losses: Not yet wrapped for data-parallel training, and without activation checkpointing,
-            which would hide parts of the graph.
-        clip: The model.
-        config: All settings.
+    same form in every run of the model. `losses` is not yet wrapped for data-parallel training,
+    and has no activation checkpointing, which would hide parts of the graph.
 
     Raises:
         ConfigError: The loss of a kind of batch reaches no parameter that trains.

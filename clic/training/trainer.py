@@ -24,7 +24,7 @@ from clic.training.checkpoint import TrainingState
 from clic.training.metrics_log import Averages, MetricsLog, missing_negatives
 from clic.training.strategy import DataParallel, stop_requests
 from clic.training.trained_parts import freeze_unreached
-from clic.types import KINDS, Batch, LossOutput, Tally
+from clic.types import KINDS, Batch, Kind, LossOutput, Tally
 
 MAX_LOGIT_SCALE = math.log(100)
 SKIPPED = "skipped_steps"
@@ -48,36 +48,31 @@ class Trainer:
 
     def __init__(self, config: Config, clip: ClipModel, steps: int, samples: int = 0) -> None:
         self.config, self.clip, self.steps, self.samples = config, clip, steps, samples
-        self.device = clip.device
+        self.device, own = clip.device, config.optim
         self.trained = models.set_trainable(
             clip.model, config.model.train, config.model.train_logit_scale
         )
         self._check_weights(ModelError, "as loaded; use other weights")
         self.strategy = DataParallel(self.device, config.train.precision)
         self.scaler = self.strategy.scaler()
+        betas = own.betas[0], own.betas[1]
         self.optimizer = optim.adamw(
-            clip.model,
-            lr=config.optim.lr,
-            weight_decay=config.optim.weight_decay,
-            betas=(config.optim.betas[0], config.optim.betas[1]),
-            eps=config.optim.eps,
+            clip.model, lr=own.lr, weight_decay=own.weight_decay, betas=betas, eps=own.eps
         )
+        warmup_steps = own.warmup_steps or 0
+        if own.warmup_fraction is not None:
+            warmup_steps = math.floor(own.warmup_fraction * steps)
+        ends = {"lr_start": own.lr_start, "lr_end": own.lr_end}
         self.lr_at = optim.make_schedule(
-            config.optim.schedule,
-            lr=config.optim.lr,
-            steps=steps,
-            warmup_steps=self._warmup_steps(),
-            lr_start=config.optim.lr_start,
-            lr_end=config.optim.lr_end,
+            own.schedule, lr=own.lr, steps=steps, warmup_steps=warmup_steps, **ends
         )
         self.features = models.FeatureExtractor(clip.model, self.trained)
-        losses = models.LossModule(
-            self.features,
-            {
-                kind: pick(OBJECTIVES, getattr(config.loss, kind), f"loss.{kind}").of(config.loss)
-                for kind in KINDS
-            },
-        )
+        names: dict[Kind, str] = {kind: getattr(config.loss, kind) for kind in KINDS}
+        objectives = {
+            kind: pick(OBJECTIVES, name, f"loss.{kind}").of(config.loss)
+            for kind, name in names.items()
+        }
+        losses = models.LossModule(self.features, objectives)
         uneven = freeze_unreached(losses, clip, config)
         # A vision tower without trained parameters counts as frozen: its statistics stay fixed.
         vision = any(parameter.requires_grad for parameter in clip.model.visual.parameters())
@@ -86,17 +81,15 @@ class Trainer:
             models.enable_grad_checkpointing(clip.model)
         self.losses = self.strategy.wrap(losses, find_unused=uneven)
         # A frozen scale stays as it is, and sigmoid models (logit_bias) may start above 100.
-        self.clamps = (
-            config.train.clamp_logit_scale
-            and clip.model.logit_scale.requires_grad
-            and getattr(clip.model, "logit_bias", None) is None
+        clampable = (
+            getattr(clip.model, "logit_bias", None) is None and config.train.clamp_logit_scale
         )
+        self.clamps = clampable and clip.model.logit_scale.requires_grad
         self.faults = FaultLog(config.data.max_broken, self.device)
         self.skipped = optim.SkippedSteps(self.device)
         # Of each step its number and samples, to be named if the device says that it was skipped.
         self._recent: deque[tuple[int, str]] = deque(maxlen=RECENT)
-        self.rate = 0.0
-        self.done = 0
+        self.rate, self.done = 0.0, 0
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Train on one batch; return the loss and its terms, named by the batch's kind."""
@@ -107,13 +100,9 @@ class Trainer:
         pixels = images.normalise(batch.images, batch.mean, batch.std)
         with self.strategy.autocast():
             output: LossOutput = self.losses(
-                pixels,
-                batch.positives,
-                batch.negatives,
-                batch.negative_mask,
-                batch.kind,
+                pixels, batch.positives, batch.negatives, batch.negative_mask, batch.kind,
                 batch.negative_kinds,
-            )
+            )  # fmt: skip
         self.optimizer.zero_grad(set_to_none=True)
         # A loss that is not finite spoils the gradients of all ranks, which then skip the step.
         spoilt = torch.where(output.total.detach().isfinite(), 1.0, math.nan)
@@ -271,7 +260,8 @@ class Trainer:
                 f"the checkpoint has done {state.step} steps and this run has {self.steps}; raise "
                 "train.max_steps or train.epochs, or use train.resume=never"
             )
-        settings = [{k: g[k] for k in ("weight_decay", "betas", "eps")} for g in self._groups()]
+        groups = self.optimizer.param_groups
+        settings = [{k: g[k] for k in ("weight_decay", "betas", "eps")} for g in groups]
         try:
             self.optimizer.load_state_dict(state.optimizer)
         except ValueError as error:
@@ -280,21 +270,13 @@ class Trainer:
                 f"{self.config.model.train} (or model.train_logit_scale); use the same, or "
                 "start from its weights: model.name=CHECKPOINT train.resume=never"
             ) from error
-        for group, own in zip(self._groups(), settings, strict=True):
+        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(own)  # the settings of this run, not the stored ones
         if state.scaler:  # empty if the run did not use fp16; the scale then starts anew
             self.scaler.load_state_dict(state.scaler)
         self._check_weights(ModelError, f"in the checkpoint of step {state.step}; use another")
         self.faults.total = Tally(**state.tally)
         self.done = state.step
-
-    def _groups(self) -> list[dict[str, Any]]:
-        return self.optimizer.param_groups
-
-    def _warmup_steps(self) -> int:
-        if self.config.optim.warmup_fraction is not None:
-            return math.floor(self.config.optim.warmup_fraction * self.steps)
-        return self.config.optim.warmup_steps or 0
 
 
 def _of(samples: list[tuple[str, ...]]) -> str:

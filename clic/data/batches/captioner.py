@@ -133,11 +133,9 @@ class Captioner:
     ) -> RowCaptions:
         """Return the captions of one row.
 
-        Args:
-            kind: Of the row.
-            samples: Its samples, the primary one first; each has passed `check_captions`.
-            rng: Draws sentences, orders and negatives.
-            places: Where the image of each sample lies on a composite.
+        `samples` are its samples, the primary one first, each of which has passed `check_captions`;
+        `places` says where the image of each lies on a composite. `rng` draws sentences, orders and
+        negatives.
         """
         captions = [self._cased(sample.captions) for sample in samples]
         first = [sentences[0] for sentences in captions]
@@ -249,9 +247,6 @@ class CaptionTokenizer:
     before it, so the ids of such a text are joined from cached words; any other text is encoded
     whole. So is every text by a tokenizer of another kind, or one for which the joined ids of some
     probes differ from its own.
-
-    Args:
-        tokenizer: list of N captions -> int64 [N, L].
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -269,13 +264,9 @@ class CaptionTokenizer:
         return torch.equal(self._joined(_PROBES)[0], self.tokenizer(list(_PROBES)))
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, int]:
-        """Return the token ids and how many of the texts are longer than the context.
+        """Return token ids, int64 [N, L], and how many of the N texts are longer than the context.
 
-        Args:
-            texts: N captions.
-
-        Returns:
-            int64 [N, L], in which cut texts keep their end-of-text token, and how many were cut.
+        Texts that are cut keep their end-of-text token.
         """
         if self.joins:
             return self._joined(texts)

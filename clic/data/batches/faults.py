@@ -74,20 +74,14 @@ def substitutes(
 def first_usable(
     load: Callable[[int], T], index: int, others: Iterator[int]
 ) -> tuple[T, list[Fault]]:
-    """Return what `load` returns for a sample, or for the first substitute that is intact.
+    """Load a sample or its first intact substitute; return that, and the faults of those before it.
 
-    Args:
-        load: Reads and decodes a sample; raises `DataError` or `OSError` where it is broken.
-        index: The sample.
-        others: Its substitutes.
-
-    Returns:
-        The loaded sample and the faults of those before it.
+    `load` reads and decodes a sample; it raises `DataError` or `OSError` where that is broken.
 
     Raises:
         DataError: Too many in a row are broken to be chance.
-        UnavailableError: A sample is temporarily out of reach; a substitute would give another
-            batch than the same run has on a better day.
+        UnavailableError: A sample is temporarily out of reach. A substitute would make the batch
+            differ from that of the same run with the sample.
     """
     faults: list[Fault] = []
     for candidate in chain([index], islice(others, MOST_IN_A_ROW)):
@@ -111,12 +105,8 @@ def _listed(faults: list[Fault]) -> str:
 class FaultLog:
     """Counts the faults of a whole run over all ranks, warns of them, and ends a hopeless run.
 
-    Args:
-        max_broken: Fraction of samples that may be broken.
-        device: Where the ranks' counts are added.
-
-    Attributes:
-        total: Counts from the run's first step on, as of the last `gather`.
+    The ranks' counts are added on `device`; `total` has those from the run's first step on, as of
+    the last `gather`.
     """
 
     def __init__(self, max_broken: float, device: torch.device) -> None:

@@ -125,13 +125,8 @@ def make_builder(
 ) -> BatchBuilder:
     """Return what builds this rank's batch of any step.
 
-    Args:
-        config: All settings.
-        sources: Made by `make_sources`.
-        clip: For its tokenizer and preprocessing.
-        rank: This rank.
-        world_size: Number of ranks.
-        sampler: Made by `make_sampler` from the same settings, if there is one already.
+    `sources` and `sampler` come from `make_sources` and `make_sampler` with the same settings;
+    `clip` has the tokenizer and the preprocessing.
 
     Raises:
         ConfigError: The samples lack the tags or false captions that the settings need.
@@ -345,11 +340,11 @@ class _Steps(Dataset[Batch | ClicError]):
 def make_loader(
     builder: BatchBuilder, start: int, stop: int, workers: int | None, pin_memory: bool
 ) -> Iterator[Batch]:
-    """Yield the batches of steps `start` to `stop` - 1, in order.
+    """Yield the batches of steps `start` to `stop` - 1, in order; resuming needs nothing else.
 
     Args:
         builder: Builds any step's batch.
-        start: First step: resuming needs nothing else.
+        start: First step.
         stop: Step before which to end.
         workers: Processes; 0 builds batches in this one, None uses up to 4 if there are as many
             cores. The batches do not depend on it.

@@ -27,11 +27,7 @@ class SampleSource(ABC):
 
     @abstractmethod
     def read(self, index: int) -> Sample:
-        """Return sample `index`.
-
-        Raises:
-            DataError: It is broken.
-        """
+        """Return sample `index`; raises `DataError` if it is broken."""
 
     def aspects(self) -> np.ndarray:
         """Return the sign of width - height of each image, int8 [N]."""
@@ -45,10 +41,8 @@ class SampleSource(ABC):
     def landscape(self, square: str, seed: int) -> np.ndarray:
         """Return which images have landscape orientation, bool [N]; the others are portrait.
 
-        Args:
-            square: `landscape` counts square images as landscape, as the published code does;
-                `either` decides each by a fair coin.
-            seed: The run's seed, for the coins.
+        Square images count as landscape, as in the published code, or with `square` = `either` are
+        decided by a fair coin each.
         """
         aspects = self.aspects()
         landscape = aspects >= 0
@@ -59,16 +53,10 @@ class SampleSource(ABC):
 
 
 class ShapesSource(SampleSource):
-    """The embedded world: scenes that are rendered when they are read.
-
-    Args:
-        split: `train`, `validation` or `test`.
-        objects: Things in each scene, 1 or 2.
-        count: Number of scenes N.
-        seed: Seed of the world.
+    """`count` scenes of 1 or 2 things of the embedded world, which are rendered when they are read.
 
     Raises:
-        ConfigError: There is no such split.
+        ConfigError: The split is not `train`, `validation` or `test`.
     """
 
     def __init__(self, split: str, objects: int, count: int, seed: int = 0) -> None:
@@ -87,12 +75,7 @@ class ShapesSource(SampleSource):
 
 
 class MixedSource(SampleSource):
-    """The samples of several sources, numbered consecutively.
-
-    Args:
-        sources: The sources.
-        weights: The proportion of an epoch that comes from each.
-    """
+    """Several sources, numbered consecutively; `weights` are their proportions of an epoch."""
 
     def __init__(self, sources: Sequence[SampleSource], weights: Sequence[float]) -> None:
         self.sources, self.weights = list(sources), list(weights)

@@ -172,14 +172,9 @@ def _orientation(landscape: bool) -> Orientation:
 class Shuffled:
     """An epoch without replacement: no sample repeats before its whole source has been used.
 
-    Each epoch holds a fixed number of samples from each source, proportional to its weight and
-    rounded, in random order. A source runs through one seeded permutation after another, regardless
-    of where epochs end.
-
-    Args:
-        parts: The sources; samples are numbered consecutively in this order.
-        samples: Length of an epoch.
-        seed: The run's seed.
+    Each epoch of `samples` holds a fixed number of samples from each source, proportional to its
+    weight and rounded, in random order; they are numbered consecutively in the order of `parts`. A
+    source runs through one seeded permutation after another, regardless of where epochs end.
     """
 
     def __init__(self, parts: Sequence[EpochPart], samples: int, seed: int) -> None:
@@ -226,12 +221,7 @@ class Shuffled:
 
 
 class Resampled:
-    """An epoch with replacement: each position draws a source by weight, then one of its samples.
-
-    Args:
-        parts: The sources; samples are numbered consecutively in this order.
-        seed: The run's seed.
-    """
+    """An epoch with replacement: a position draws a source by weight, then one of its samples."""
 
     def __init__(self, parts: Sequence[EpochPart], seed: int) -> None:
         self.seed = seed
@@ -259,18 +249,12 @@ def quotas(weights: Sequence[float], samples: int) -> list[int]:
 
 
 class Permutation:
-    """A permutation of 0 to `count` - 1, a pure function of its arguments.
+    """A permutation of 0 to `count` - 1, a pure function of seed, purpose and number (the epoch).
 
     Beyond `TABLE` numbers it is a keyed Feistel network on Z_a x Z_b with a * b >= count, iterated
     until the result is below `count` (the generalised Feistel cipher with cycle walking of Black
     and Rogaway, Ciphers with Arbitrary Finite Domains, CT-RSA 2002), so that ten million samples
     cost the loader's processes neither time nor memory.
-
-    Args:
-        count: Length.
-        seed: The run's seed.
-        purpose: What it orders.
-        number: Which one, e.g. the epoch.
     """
 
     def __init__(self, count: int, seed: int, purpose: str, number: int) -> None:
@@ -312,11 +296,7 @@ def mix64(numbers: np.ndarray, key: np.uint64) -> np.ndarray:
 class Partners:
     """Draws partners from all images of an orientation, each source by its weight.
 
-    Args:
-        landscape: bool [N]: True for landscape, False for portrait.
-        parts: The sources that are mixed, in the order of the samples.
-        images: Images on a canvas.
-        partner_self: Let an image be its own partner, as the published code does.
+    The arguments are those of `Sampler`, for one kind.
 
     Raises:
         DataError: An orientation has too few images.
@@ -375,12 +355,10 @@ class Partners:
 
 
 class SampleSet:
-    """A set of samples among 0 to N - 1 that finds its k-th member, and the rank of a member.
+    """The samples among 0 to N - 1 where `members`, bool [N], is True.
 
-    It takes N / 8 bytes, so that ten million samples fit into each of the loader's processes.
-
-    Args:
-        members: bool [N].
+    It finds its k-th member and the rank of a member in N / 8 bytes, so that ten million samples
+    fit into each of the loader's processes.
     """
 
     def __init__(self, members: np.ndarray) -> None:

@@ -237,17 +237,10 @@ def index_missing(missing: Sequence[tuple[Path, Path]]) -> None:
 
 
 def ensure_index(shard: Path, target: Path, wait: bool) -> bool:
-    """Index a shard that has no index, unless another process is doing so.
+    """Index a shard that has no index; return whether there is one now.
 
-    The kernel drops a process's lock with the process, so that a killed one leaves none behind.
-
-    Args:
-        shard: The tar.
-        target: Its index.
-        wait: Whether to wait for the other process (and do its work, if it dies).
-
-    Returns:
-        Whether there is an index now.
+    Another process may be indexing it: with `wait` this one waits for it (and does its work if it
+    dies). The kernel drops a process's lock with the process, so a killed one leaves none behind.
 
     Raises:
         DataError: As `write_index`, or there is no place for the index.

@@ -46,7 +46,7 @@ def cache_folder(setting: str | None) -> Path:
 class ShardCache:
     """Remote shards on the local disk, shared by all processes of the machine.
 
-    A shard is locked while it is read; the kernel drops the lock with the process. To make room,
+    A shard is locked while it is read; the kernel drops the lock with the process. To free space,
     the least recently used shards are removed, but never a locked one. Indexes stay.
 
     Args:

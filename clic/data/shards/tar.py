@@ -297,10 +297,7 @@ def negatives_of(record: dict[str, Any]) -> tuple[str, ...]:
 def captions_of(record: dict[str, Any], text: bytes, *, checked: bool = False) -> tuple[str, ...]:
     """Return a sample's captions: the `captions` or `caption` of its JSON, else its `.txt`.
 
-    Args:
-        record: The JSON.
-        text: The `.txt`.
-        checked: Whether the captions are known to be valid Unicode.
+    `checked` says that they are known to be valid Unicode.
 
     Raises:
         DataError: A caption is not valid Unicode, or the text is refused by `decode_text` or above
