@@ -196,6 +196,7 @@ def _evaluator(config: Config) -> Any:
     from clic.evaluation.benchmarks import catalogue
     from clic.models import ClipModel
     from clic.models.encoder import Encoder
+    from clic.training.run_folder import flat
 
     # Before training, so that a misspelt name or a missing file does not end the run half-way.
     chosen = catalogue.for_choosing(config.train.eval_bench, config.train.eval_on_test)
@@ -204,18 +205,9 @@ def _evaluator(config: Config) -> Any:
     def score(clip: ClipModel) -> dict[str, float]:
         numbers = evaluation.run(Encoder(clip), plan).to_dict()["benchmarks"]
         told = {name if "@" in name else f"{name}@test": own for name, own in numbers.items()}
-        return _flat(told)
+        return flat(told, "/")
 
     return score
-
-
-def _flat(numbers: Any, prefix: str = "") -> dict[str, float]:
-    if not isinstance(numbers, dict):
-        return {prefix: numbers}
-    flat: dict[str, float] = {}
-    for key, value in numbers.items():
-        flat.update(_flat(value, f"{prefix}/{key}" if prefix else key))
-    return flat
 
 
 if __name__ == "__main__":

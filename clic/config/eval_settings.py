@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from clic.errors import ConfigError, pick
+from clic.errors import ConfigError
 
 DEFAULT_CACHE_GB = 10.0
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -100,7 +100,9 @@ def check(settings: ScoringConfig) -> None:
     Raises:
         ConfigError: A precision is not known, a number is too small, or a setting has no effect.
     """
-    pick(dict.fromkeys(PRECISIONS), settings.precision, "precision")
+    if settings.precision not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise ConfigError(f"precision={settings.precision!r} is not known (choices: {known})")
     for name in ("batch_size", "workers"):
         value = getattr(settings, name)
         if value is not None and value < 1:

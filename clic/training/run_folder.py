@@ -31,12 +31,11 @@ POLL = 0.1
 UNFINISHED = tuple(f".{name}-*" for name in (runs.MODEL, runs.BASE, "step"))
 """Folders left behind by a process killed while it wrote the model or a checkpoint."""
 FREE_TO_CHANGE = (
-    *(f"train.{name}" for name in ("resume", "run_name", "runs_dir", "device", "max_skipped")),
-    *(f"train.{name}" for name in ("save_every", "keep_checkpoints", "log_every")),
-    *(f"train.{name}" for name in ("eval_every", "eval_bench", "eval_on_test")),
-    *(f"data.{name}" for name in ("workers", "cache_dir", "cache_gb", "allow_reorder")),
-    "wandb",
-)
+    "train.resume", "train.run_name", "train.runs_dir", "train.device", "train.max_skipped",
+    "train.save_every", "train.keep_checkpoints", "train.log_every",
+    "train.eval_every", "train.eval_bench", "train.eval_on_test",
+    "data.workers", "data.cache_dir", "data.cache_gb", "data.allow_reorder", "wandb",
+)  # fmt: skip
 """Settings that may change when a run is resumed, because they do not affect the training."""
 
 
@@ -78,13 +77,9 @@ def choose(config: Config) -> RunFolder:
         return _named(root / train.run_name, config)
     if train.resume == "auto":
         deadline = time.monotonic() + PATIENCE
-        for path in _by_age(root, config.name):
-            if (
-                not runs.is_finished(path)
-                and _is_same(path, config)
-                and _is_free(path, deadline)
-                and not runs.is_finished(path)  # it may have finished meanwhile
-            ):
+        for path in _by_age(root, config.name):  # once more at the end: it may finish meanwhile
+            waiting = not runs.is_finished(path) and _is_same(path, config)
+            if waiting and _is_free(path, deadline) and not runs.is_finished(path):
                 return _continued(path)
     return _checked(RunFolder(_new(root, config)), config)
 
@@ -191,8 +186,8 @@ def differences(run: Path, config: Config) -> list[str]:
         ConfigError: The run's settings cannot be read.
     """
     free = (*FREE_TO_CHANGE, "train.batch_size") if config.data.allow_reorder else FREE_TO_CHANGE
-    then = {**_flat(redact(asdict(Config()))), **_flat(redact(_stored(run)))}
-    now = _flat(redact(asdict(config)))  # redacted, as the signature of a URL may change
+    then = flat(redact(asdict(Config()))) | flat(redact(_stored(run)))
+    now = flat(redact(asdict(config)))  # redacted, as the signature of a URL may change
     return [
         f"{key}: {then.get(key)} -> {now.get(key)}"
         for key in sorted(then.keys() | now.keys())
@@ -213,13 +208,14 @@ def _stored(run: Path) -> Any:
     return stored
 
 
-def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(settings, dict):
-        return {prefix: settings}
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat.update(_flat(value, f"{prefix}.{key}" if prefix else str(key)))
-    return flat
+def flat(nested: Any, separator: str = ".", prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested dictionaries, by their keys joined by a separator."""
+    if not isinstance(nested, dict):
+        return {prefix.removesuffix(separator): nested}
+    found: dict[str, Any] = {}
+    for key, value in nested.items():
+        found |= flat(value, separator, f"{prefix}{key}{separator}")
+    return found
 
 
 def _is_free(run: Path, deadline: float) -> bool:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from clic.captions.composite_negatives import cross_swap, layout_negative, word_swap
 from clic.captions.composites import (
-    Composite,
     Place,
     TokenBudget,
     composite_positives,
@@ -141,58 +140,39 @@ class Captioner:
         first = [sentences[0] for sentences in captions]
         tokens, retagged = self._tokens(samples, first) if kind in self._tagged_kinds else ([], 0)
         if kind == "single":
-            negatives = self._single_negatives(samples[0], captions[0], tokens, rng)
-            return RowCaptions((first[0],), negatives, retagged)
-        composite = self._composite(captions, places, rng).within(self.budget)
-        count = self.config.composite_positives
-        positives = composite_positives(composite, count, rng, self.budget)
-        negatives = tuple(
-            self._composite_negative(name, composite, tokens, positives.texts, rng)
-            for name in self.negative_kinds[kind]
-        )
-        return RowCaptions(positives.texts, negatives, retagged, positives.shortened)
+            names = self.negative_kinds[kind]
+            false = [self._single(n, samples[0], captions[0], tokens, rng) for n in names]
+            return RowCaptions((first[0],), tuple(false), retagged)
+        config, share = self.config, self.config.layout_share
+        if share > 0 and rng.random() < share:  # the caption tells the layout
+            period = rng.random() < config.layout_period
+            composite = layout_composite(captions, places, self._phrases, rng, period)
+        else:
+            composite = sentence_composite(captions, places)
+        composite = composite.within(self.budget)
+        positives = composite_positives(composite, config.composite_positives, rng, self.budget)
+        true, negatives = positives.texts, list[HardNegative | None]()
+        for name in self.negative_kinds[kind]:
+            if name == "layout":
+                negatives.append(layout_negative(composite, rng))
+            elif config.repair_negatives:
+                negatives.append(word_swap(composite, tokens, rng, true))
+            else:
+                negatives.append(cross_swap(composite.captions, tokens, rng, repair=False))
+        return RowCaptions(true, tuple(negatives), retagged, positives.shortened)
 
-    def _single_negatives(
+    def _single(
         self,
+        name: str,
         sample: Sample,
         captions: Sequence[str],
         tokens: Sequence[tuple[Token, ...]],
         rng: np.random.Generator,
-    ) -> tuple[HardNegative | None, ...]:
-        name = self.config.single_negative
-        if name == "none":
-            return ()
-        if name == "stored":
-            return (stored_negative(self._cased(sample.negatives), rng, captions),)
-        weights = self.config.mixture if name == "mixture" else {name: 1.0}
-        return (single_negative(captions[0], tokens[0], rng, weights, captions[1:]),)
-
-    def _composite(
-        self,
-        captions: Sequence[Sequence[str]],
-        places: Sequence[Place],
-        rng: np.random.Generator,
-    ) -> Composite:
-        """Return the composite and what its caption states: the sentences, or the layout."""
-        share = self.config.layout_share
-        if share > 0 and rng.random() < share:
-            period = rng.random() < self.config.layout_period
-            return layout_composite(captions, places, self._phrases, rng, period)
-        return sentence_composite(captions, places)
-
-    def _composite_negative(
-        self,
-        name: str,
-        composite: Composite,
-        tokens: Sequence[tuple[Token, ...]],
-        true: Sequence[str],
-        rng: np.random.Generator,
     ) -> HardNegative | None:
-        if name == "layout":
-            return layout_negative(composite, rng)
-        if self.config.repair_negatives:
-            return word_swap(composite, tokens, rng, true)
-        return cross_swap(composite.captions, tokens, rng, repair=False)
+        if name == "stored":
+            return stored_negative(self._cased(sample.negatives), rng, captions)
+        weights = self.config.mixture if name == "mixture" else {name: 1.0}
+        return single_negative(captions[0], tokens[0], rng, weights, captions[1:])
 
     def _cased(self, texts: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(map(lower, texts)) if self.config.lowercase else texts

@@ -27,6 +27,8 @@ STALE = 3600.0
 _THREADS = threading.Lock()
 """Keeps this process's threads apart while they free space, as file locks may not."""
 POLL = 0.05
+LOCKLESS = "*.tar.*.part"
+"""Partial files of downloads that could not lock."""
 UNKNOWN = 16 << 20
 """Bytes after which space is freed again for a file whose length the server does not state."""
 
@@ -37,9 +39,10 @@ def cache_folder(setting: str | None) -> Path:
     It is `data.cache_dir`, else the environment's CLIC_CACHE, else `clic` in XDG_CACHE_HOME, else
     `~/.cache/clic`.
     """
-    chosen = setting if setting is not None else os.environ.get("CLIC_CACHE")
-    if setting is not None or chosen:
-        return Path(str(chosen)).expanduser()
+    if setting is None:
+        setting = os.environ.get("CLIC_CACHE") or None
+    if setting is not None:
+        return Path(setting).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "clic"
 
 
@@ -201,19 +204,16 @@ class ShardCache:
     def _others(self, path: Path) -> list[Path]:
         """Return the other shards, the least recently used first, partial files included."""
         ages = []
-        for own in self.folder.glob("*.tar.*.part"):  # of downloads that could not lock
-            if _is_stale(own):
-                with suppress(OSError):
-                    own.unlink()
-            elif _shard_of(own) != path:
-                with suppress(FileNotFoundError):
-                    ages.append((own.stat().st_atime_ns, own))
         # Partial files first, so that one that is renamed meanwhile is seen twice, not missed.
-        for other in (*self.folder.glob("*.tar.part"), *self.folder.glob("*.tar")):
-            if other.name not in (path.name, f"{path.name}.part"):
-                with suppress(FileNotFoundError):
-                    ages.append((other.stat().st_atime_ns, other))
-        return [other for _, other in sorted(ages)]
+        for pattern in (LOCKLESS, "*.tar.part", "*.tar"):
+            for file in self.folder.glob(pattern):
+                if pattern == LOCKLESS and _is_stale(file):
+                    with suppress(OSError):
+                        file.unlink()
+                elif _shard_of(file) != path:
+                    with suppress(FileNotFoundError):
+                        ages.append((file.stat().st_atime_ns, file))
+        return [file for _, file in sorted(ages)]
 
 
 def _fetch_index(url: str, target: Path) -> bool:
