@@ -26,7 +26,8 @@ class ScoringConfig:
         cache: Keep features on disk, so that no image or text is encoded twice.
         cache_dir: Folder of those features; null takes `features` in CLIC_CACHE, then in
             ~/.cache/clic.
-        cache_gb: Size limit of that folder in 10^9 bytes; the least recently used features go.
+        cache_gb: Size limit of that folder in 10^9 bytes; the least recently used features are
+            removed.
         allow_missing: Leave out rows whose image is missing or broken, and report how many.
         split: `test` or `validation` of the shapes benchmarks (`train` to inspect it).
         seed: Seed of the shapes benchmarks.

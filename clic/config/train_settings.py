@@ -19,9 +19,9 @@ class ModelConfig:
             `local-dir:PATH`, `hf-hub:ORG/NAME`, or the path of a run, checkpoint or folder.
         pretrained: open_clip tag or weights file; `included` for names that carry their weights;
             null starts from random weights.
-        quick_gelu: Whether a weights file was trained with QuickGELU (OpenAI's and what was tuned
-            from them) or with GELU; must be said where the architecture exists with both. Null:
-            as the source says.
+        quick_gelu: Whether a weights file was trained with QuickGELU (OpenAI's and those fine-tuned
+            from them) or with GELU; required if the architecture exists with both. Null takes
+            what the source states.
         train: `text` (everything outside the vision tower), `vision` or `both`.
         train_logit_scale: Whether logit_scale (and logit_bias) are trained with the text.
         grad_checkpointing: Recompute activations in the backward pass to save memory.
@@ -44,8 +44,8 @@ class DataConfig:
         shards: A folder, a brace pattern (`/data/{00000..00099}.tar`) or a list of them.
         single_shards: Shards for the single-image steps, where they differ from the others.
         mix: Several sources in place of `shards`: a list of `{shards: ..., weight: ...}`, whose
-            weights are their shares of an epoch.
-        samples: Samples that make an epoch: the number of scenes of the world; with `mix` or
+            weights are their proportions of an epoch.
+        samples: Samples of an epoch: the number of scenes of the world; with `mix` or
             `sampling.replacement` how many are drawn, null for as many as there are.
         split: `train`, `validation` or `test` of the world; `shapes` only.
         cache_dir: Folder for remote shards and large indexes; null takes the environment's
@@ -58,8 +58,8 @@ class DataConfig:
         decode: `fast` (libjpeg-turbo and an integer resize, at most 1/255 off the exact pixels of
             a photograph), `exact` (PIL, bit for bit the published pixels) or `scaled` (JPEGs at
             reduced size where that is enough; visibly close, the fastest).
-        max_broken: Share of samples, 0 to 1, that may be broken; each is replaced by another,
-            and above this share, judged from the first 1,000 on, the run stops.
+        max_broken: Fraction of samples, 0 to 1, that may be broken. Each is replaced by another;
+            above this fraction, judged after the first 1,000 samples, the run stops.
     """
 
     source: str = "shapes"
@@ -85,8 +85,8 @@ class SamplingConfig:
         square: Orientation of square images: `landscape` (the published rule) or `either`
             (a fair coin for each image, from its number).
         partner_self: Let an image be its own partner, as the published code does.
-        replacement: Draw each batch anew from all images, so that an epoch misses some and has
-            others twice.
+        replacement: Draw with replacement, so that an epoch misses some images and has others
+            twice.
         hard_images: File that `clic-data neighbours` wrote; half of each batch are then images
             near to the other half (NegCLIP). Needs `kinds=single` and an even train.batch_size.
     """
@@ -121,24 +121,24 @@ class CaptionsConfig:
 
     Attributes:
         lowercase: Lower-case every caption first.
-        tagger: `hanta` or `spacy` tags inline; `stored` takes the tags kept with each sample.
+        tagger: `hanta` or `spacy` tags inline; `stored` reads the tags stored with each sample.
         composite_positives: P of a composite: p1, p2 and further joined sentences.
         composite_negative: `cross_swap` (CLIC) or `none`.
-        layout_share: Share of composites, 0 to 1, whose p1 and p2 tell where the images lie, "t1
-            left of t2", in place of joining their sentences.
-        layout_negative: Give those a false caption in which a relation is wrong, beside that of
-            `composite_negative`.
-        layout_period: Share of those, 0 to 1, whose captions end with a period. A model that only
-            ever saw a period may not understand the same caption without it.
+        layout_share: Fraction of composites, 0 to 1, whose p1 and p2 state where the images lie,
+            "t1 left of t2", instead of joining their sentences.
+        layout_negative: Give those a false caption in which a relation is wrong, in addition to
+            that of `composite_negative`.
+        layout_period: Fraction of those, 0 to 1, whose captions end with a period. A model that
+            only ever saw a period may not understand the same caption without it.
         layout_held_out: Phrases of relations that are never used, e.g. `[on the left of]`, to test
             with.
         repair_negatives: In a cross swap, let "a" and "an" follow the new words and draw anew where
             the result is true by any sentence of the images; the published code does neither
             (`false` reproduces that).
         single_negative: False caption of a single image: `swap`, `replace`, `mixture` (one of
-            them, drawn for each image), `stored` (one of those kept with the sample) or `none`.
-        mixture: Of `mixture`, each generator's weight, e.g. `{swap: 1, replace: 3}`. Where the
-            drawn one yields nothing, another is drawn.
+            them, drawn for each image), `stored` (one of those stored with it) or `none`.
+        mixture: The weight of each generator of `mixture`, e.g. `{swap: 1, replace: 3}`. If the
+            one that is drawn yields nothing, another is drawn.
     """
 
     lowercase: bool = True
@@ -190,13 +190,13 @@ class LossConfig:
 
 @dataclass
 class OptimConfig:
-    """AdamW and the learning rate's course.
+    """AdamW and its learning rate.
 
     Attributes:
         lr: Peak learning rate.
         schedule: `clic`, `warmup_cosine` or `constant`.
         warmup_steps: Steps of warm-up; exclusive with `warmup_fraction`.
-        warmup_fraction: Share of all steps that warm up, 0 to 1.
+        warmup_fraction: Fraction of all steps that warm up, 0 to 1.
         lr_start: Rate of the first step (`clic` only).
         lr_end: Rate that the cosine tends to (`clic` only).
         betas: AdamW's betas.

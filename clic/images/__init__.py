@@ -14,7 +14,6 @@ from clic.images.canvas import (
     images_of,
     largest_cell,
     normalise,
-    orientation,
     single,
 )
 from clic.images.decoding import METHODS, decode, dimensions, open_image, to_rgb
@@ -32,7 +31,6 @@ __all__ = [
     "largest_cell",
     "normalise",
     "open_image",
-    "orientation",
     "single",
     "to_rgb",
 ]

@@ -16,11 +16,6 @@ Orientation = Literal["landscape", "portrait"]
 Cell = tuple[int, int, int, int]  # top, left, height, width
 
 
-def orientation(width: int, height: int) -> Orientation:
-    """Return ``"landscape"`` where width >= height, else ``"portrait"`` (CLIC's rule)."""
-    return "landscape" if width >= height else "portrait"
-
-
 # --- several images on one canvas ---
 
 

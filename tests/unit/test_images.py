@@ -280,11 +280,6 @@ def test_wrong_arrays_are_named(array: np.ndarray) -> None:
         images.decode(array)
 
 
-def test_orientation() -> None:
-    assert images.orientation(4, 3) == images.orientation(3, 3) == "landscape"
-    assert images.orientation(3, 4) == "portrait"
-
-
 def compose_pair(
     first: np.ndarray,
     second: np.ndarray,

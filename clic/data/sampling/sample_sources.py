@@ -41,8 +41,8 @@ class SampleSource(ABC):
     def landscape(self, square: str, seed: int) -> np.ndarray:
         """Return which images have landscape orientation, bool [N]; the others are portrait.
 
-        Square images count as landscape, as in the published code, or with `square` = `either` are
-        decided by a fair coin each.
+        CLIC's rule is width >= height. With `square` = `either`, a fair coin for each square image
+        decides its orientation instead.
         """
         aspects = self.aspects()
         landscape = aspects >= 0
