@@ -26,10 +26,7 @@ ACTIVATIONS = {"-quickgelu": True, "-gelu": False}
 """Endings of an architecture's name that tell whether a weights file was trained with QuickGELU."""
 
 QUICK_FILES = {"negclip.pth": "ViT-B-32", "negclip.pt": "ViT-B-32"}
-"""Names of published weights files that use QuickGELU, with their architecture.
-
-NegCLIP, fine-tuned from OpenAI's weights, is published as such a file.
-"""
+"""Published weights files that use QuickGELU, such as NegCLIP's, and their architectures."""
 _noted: set[Path] = set()
 
 
@@ -41,7 +38,7 @@ class ModelSource:
         name: As the user typed it.
         open_clip_name: The name for open_clip's factory.
         pretrained: open_clip tag, weights file, `included`, or None for random weights.
-        architecture: open_clip's `model_cfg`, resolved (QuickGELU included).
+        architecture: open_clip's `model_cfg`, QuickGELU included.
     """
 
     name: str
@@ -129,7 +126,7 @@ def _resolve(name: str, pretrained: str | None, quick_gelu: bool | None) -> Mode
     if path.is_dir():
         return _from_folder(name, path, pretrained)
     if path.is_file():
-        raise ModelError(_bare_file(name, path))
+        raise _bare_file(name, path)
     weights = name.partition(":")[2] or pretrained
     if pretrained and not (weights == INCLUDED or _file(weights)):
         loading.go_offline_if_unreachable()
@@ -146,13 +143,14 @@ def _file(pretrained: str | None) -> Path | None:
     return path if path.is_file() else None
 
 
-def _bare_file(name: str, path: Path) -> str:
+def _bare_file(name: str, path: Path) -> ModelError:
     if (path.parent / CONFIG_FILE).is_file() and path.name == WEIGHTS_FILE:
-        return f"{name} is the weights of an open_clip folder; name the folder {path.parent}"
+        whole = f"{name} is the weights of an open_clip folder; name the folder {path.parent}"
+        return ModelError(whole)
     fitting = weights.architectures(weights.read(path))
     hint = f" (of its shapes: {', '.join(fitting)})" if fitting else ""
     arch = fitting[0] if fitting else "ARCH"
-    return (
+    return ModelError(
         f"{name} is a weights file, which does not say its architecture; name both as ARCH:FILE"
         f"{hint}, e.g. {arch}:{name}"
     )
@@ -220,7 +218,12 @@ def _from_architecture(name: str, pretrained: str | None, quick_gelu: bool | Non
     architecture_name, named = _activation_of(architecture_name, file is not None or not pretrained)
     architecture = open_clip.get_model_config(architecture_name)
     if architecture is None:
-        raise ModelError(_unknown_name(architecture_name, open_clip.list_models()))
+        hint = did_you_mean(architecture_name, [*open_clip.list_models(), *PACKAGED])
+        raise ModelError(
+            f"model {architecture_name!r} is not an open_clip architecture, a folder or a packaged "
+            f"model{hint}; use e.g. ViT-B-32:openai, local-dir:PATH, hf-hub:ORG/NAME, a run's "
+            "folder or shapes-base"
+        )
     tags = open_clip.list_pretrained_tags_by_model(architecture_name)
     if pretrained == INCLUDED:
         raise ModelError(
@@ -329,14 +332,6 @@ def _chosen_activation(
 def _some(tags: list[str], count: int = 8) -> str:
     shown = ", ".join(tags[:count]) or "none"
     return f"{shown} and {len(tags) - count} more" if len(tags) > count else shown
-
-
-def _unknown_name(name: str, known: list[str]) -> str:
-    hint = did_you_mean(name, [*known, *PACKAGED])
-    return (
-        f"model {name!r} is not an open_clip architecture, a folder or a packaged model{hint}; "
-        "use e.g. ViT-B-32:openai, local-dir:PATH, hf-hub:ORG/NAME, a run's folder or shapes-base"
-    )
 
 
 def filled(architecture: dict[str, Any]) -> dict[str, Any]:
