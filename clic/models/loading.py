@@ -47,13 +47,9 @@ class Preprocess:
 
 @dataclass
 class ClipModel:
-    """An open_clip model together with its tokenizer, preprocessing and architecture.
+    """An open_clip module (CLIP or CustomTextCLIP) with what its inputs need, and its origin.
 
-    Attributes:
-        model: open_clip's module (CLIP or CustomTextCLIP).
-        tokenizer: list of N captions -> int64 [N, L].
-        preprocess: The preprocessing of its images.
-        source: The origin of its architecture and weights.
+    The tokenizer turns a list of N captions into int64 [N, L].
     """
 
     model: OpenClip

@@ -35,9 +35,7 @@ EVALUATION_MINUTES = 180.0
 def train(config: Config, evaluate: Evaluate | None = None) -> Path:
     """Train with the given settings; return the run's folder, whose `model/` is the result.
 
-    Args:
-        config: All settings.
-        evaluate: Called with the model on rank 0 every `train.eval_every` steps.
+    `evaluate` is called with the model on rank 0 every `train.eval_every` steps.
 
     Raises:
         ClicError: A user's mistake; no incomplete files are left behind.
@@ -84,8 +82,7 @@ def _restore(config: Config, folder: Path, trainer: Trainer) -> None:
 def count_steps(config: Config, sampler: Sampler) -> int:
     """Return the run's length: `train.epochs` over the data, shortened to `train.max_steps`.
 
-    Raises:
-        ConfigError: `train.max_steps` is more than the epochs have.
+    Raises `ConfigError` if `train.max_steps` is more than the epochs have.
     """
     whole = config.train.epochs * sampler.steps_per_epoch()
     asked = config.train.max_steps

@@ -41,12 +41,9 @@ FREE_TO_CHANGE = (
 
 @dataclass
 class RunFolder:
-    """Where a run writes.
+    """Where a run writes, and the checkpoint to continue from; None starts from the base model.
 
-    Attributes:
-        path: The folder.
-        checkpoint: The checkpoint to continue from; None starts from the base model.
-        continued: Whether the folder exists and its run is resumed.
+    `continued` says that the folder exists and its run is resumed.
     """
 
     path: Path

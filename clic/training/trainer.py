@@ -48,23 +48,27 @@ class Trainer:
 
     def __init__(self, config: Config, clip: ClipModel, steps: int, samples: int = 0) -> None:
         self.config, self.clip, self.steps, self.samples = config, clip, steps, samples
-        self.device, own = clip.device, config.optim
+        self.device, settings = clip.device, config.optim
         self.trained = models.set_trainable(
             clip.model, config.model.train, config.model.train_logit_scale
         )
         self._check_weights(ModelError, "as loaded; use other weights")
         self.strategy = DataParallel(self.device, config.train.precision)
         self.scaler = self.strategy.scaler()
-        betas = own.betas[0], own.betas[1]
+        betas = settings.betas[0], settings.betas[1]
         self.optimizer = optim.adamw(
-            clip.model, lr=own.lr, weight_decay=own.weight_decay, betas=betas, eps=own.eps
+            clip.model,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            betas=betas,
+            eps=settings.eps,
         )
-        warmup_steps = own.warmup_steps or 0
-        if own.warmup_fraction is not None:
-            warmup_steps = math.floor(own.warmup_fraction * steps)
-        ends = {"lr_start": own.lr_start, "lr_end": own.lr_end}
+        warmup_steps = settings.warmup_steps or 0
+        if settings.warmup_fraction is not None:
+            warmup_steps = math.floor(settings.warmup_fraction * steps)
+        ends = {"lr_start": settings.lr_start, "lr_end": settings.lr_end}
         self.lr_at = optim.make_schedule(
-            own.schedule, lr=own.lr, steps=steps, warmup_steps=warmup_steps, **ends
+            settings.schedule, lr=settings.lr, steps=steps, warmup_steps=warmup_steps, **ends
         )
         self.features = models.FeatureExtractor(clip.model, self.trained)
         names: dict[Kind, str] = {kind: getattr(config.loss, kind) for kind in KINDS}
@@ -81,10 +85,9 @@ class Trainer:
             models.enable_grad_checkpointing(clip.model)
         self.losses = self.strategy.wrap(losses, find_unused=uneven)
         # A frozen scale stays as it is, and sigmoid models (logit_bias) may start above 100.
-        clampable = (
-            getattr(clip.model, "logit_bias", None) is None and config.train.clamp_logit_scale
-        )
-        self.clamps = clampable and clip.model.logit_scale.requires_grad
+        softmax = getattr(clip.model, "logit_bias", None) is None
+        trains_scale = softmax and clip.model.logit_scale.requires_grad
+        self.clamps = config.train.clamp_logit_scale and trains_scale
         self.faults = FaultLog(config.data.max_broken, self.device)
         self.skipped = optim.SkippedSteps(self.device)
         # Of each step its number and samples, to be named if the device says that it was skipped.

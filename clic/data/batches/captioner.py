@@ -44,13 +44,10 @@ _PROBES = (
 
 @dataclass(frozen=True)
 class RowCaptions:
-    """The captions of one row: P true ones, and K false ones.
+    """The P true captions of one row, and a false one of each kind, None where none could be made.
 
-    Attributes:
-        positives: The true captions.
-        negatives: A false caption of each kind, None where none could be made.
-        retagged: Captions that lacked the stored tags they should have, and were tagged.
-        shortened: True captions that leave images out because the context is too short.
+    `retagged` counts captions that were tagged because their stored tags were missing, and
+    `shortened` the true captions that leave images out because the context is too short.
     """
 
     positives: tuple[str, ...]

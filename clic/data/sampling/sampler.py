@@ -29,12 +29,7 @@ _KEPT = 2  # permutations of each source, for steps on either side of an epoch's
 
 @dataclass(frozen=True)
 class EpochPart:
-    """One source of a mixture.
-
-    Attributes:
-        count: Number of its samples.
-        weight: Its proportion of an epoch, relative to the other weights.
-    """
+    """A source of a mixture: the number of its samples, and its weight relative to the others."""
 
     count: int
     weight: float = 1.0
@@ -42,12 +37,9 @@ class EpochPart:
 
 @dataclass(frozen=True)
 class BatchRow:
-    """The images of one row of a batch.
+    """The sample numbers of a row, the primary image first, and the orientation of all of them.
 
-    Attributes:
-        indices: Sample numbers, the primary image first.
-        orientation: The orientation that all of them have.
-        slot: Position in the global batch, 0 to W * B - 1.
+    `slot` is its position in the global batch, 0 to W * B - 1.
     """
 
     indices: tuple[int, ...]

@@ -40,15 +40,9 @@ _MERGED = ("blocks", "lengths", "crcs", "sizes", "key_ends")
 
 
 class SampleLocation(NamedTuple):
-    """Where a sample lies.
+    """Where a sample lies: its shard and row there, its key, and the bytes of image, JSON and text.
 
-    Attributes:
-        shard: Number of its shard.
-        row: Its row in the shard's index.
-        key: Its key.
-        spans: Bytes of its image, JSON and text in the tar.
-        crc: CRC-32 of the three together.
-        broken: Whether it was broken when it was indexed.
+    `crc` is the CRC-32 of the three together; `broken` says that it was broken when indexed.
     """
 
     shard: int
