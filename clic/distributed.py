@@ -53,9 +53,8 @@ def barrier() -> None:
 def choose_device(name: str = "auto") -> torch.device:
     """Return this rank's device.
 
-    Args:
-        name: ``"auto"`` (CUDA if there is a GPU, otherwise the CPU), ``"cpu"``, ``"cuda"`` or
-            ``"cuda:N"``; under torchrun, ``"cuda"`` is the GPU of the local rank.
+    `auto` is CUDA if there is a GPU, otherwise the CPU; the others are `cpu`, `cuda` (under
+    torchrun, the GPU of the local rank) and `cuda:N`.
 
     Raises:
         ConfigError: `name` is not a device, or names a GPU that does not exist.
@@ -102,10 +101,8 @@ def local_ranks() -> int:
 def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterator[None]:
     """Join torchrun's process group, if there is one, for the duration of the block.
 
-    Args:
-        device: This rank's device; CUDA uses NCCL, the CPU gloo.
-        timeout_minutes: How long a collective waits for a missing rank before it fails, so that
-            a lost rank ends the run instead of hanging it.
+    CUDA uses NCCL, the CPU gloo. A collective fails if a rank is missing for `timeout_minutes`, so
+    that a lost rank ends the run instead of hanging it.
 
     Raises:
         ConfigError: Two ranks share a GPU.

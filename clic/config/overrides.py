@@ -26,11 +26,8 @@ def compose(
 ) -> Schema:
     """Compose ``configs/<config_name>.yaml`` with overrides into a schema dataclass.
 
-    Args:
-        config_name: Name of the file under ``clic.configs``, without its ending.
-        words: ``key=value`` overrides; for a list setting ``key=a,b`` means ``key=[a,b]``.
-        schema: Dataclass that the settings must fit.
-        flags: Settings that were given as flags; those that are None count as not given.
+    `words` are ``key=value`` overrides; for a list setting ``key=a,b`` means ``key=[a,b]``. `flags`
+    are settings that were given as flags; those that are None count as not given.
 
     Raises:
         ConfigError: A setting is unknown, has the wrong type, or was given both ways.

@@ -209,11 +209,9 @@ class Packs:
 
 
 def pack(texts: Sequence[tuple[int, ...]], size: int = NODES) -> Packs:
-    """Put texts into packs, so that texts that begin alike are next to each other.
+    """Put texts into packs of `size` nodes, so that texts that begin alike are next to each other.
 
-    Args:
-        texts: Token ids of each text, up to the token at which its feature is read.
-        size: Nodes S of a pack, at least the length of the longest text.
+    Each text has its token ids up to the token at which its feature is read.
 
     Raises:
         ValueError: There are no texts, or a text is empty or longer than a pack.

@@ -56,12 +56,8 @@ def adamw(
 ) -> AdamW:
     """Return AdamW (arXiv 1711.05101) over the trained parameters, fused if possible.
 
-    Args:
-        model: Already on its device.
-        lr: Learning rate, replaced at each step by `set_lr`.
-        weight_decay: Decay of matrices, multiplied by the learning rate.
-        betas: Decay rates of the two moments.
-        eps: Added to the root of the second moment.
+    The model is already on its device. `set_lr` replaces the learning rate at each step, by which
+    the decay of matrices is multiplied; `betas` are the decay rates of the two moments.
 
     Raises:
         ConfigError: No parameter of the model trains.

@@ -39,11 +39,8 @@ class TrainingError(ClicError):
 class Trainer:
     """The state that changes from step to step: weights, optimizer, gradient scaler, step number.
 
-    Args:
-        config: The run's settings, validated.
-        clip: The model, on its device; the trainer freezes what does not train.
-        steps: Length of the run.
-        samples: Number of samples in the data, stored in checkpoints.
+    It freezes what does not train. `steps` is the length of the run; `samples`, the number of
+    samples in the data, is stored in checkpoints.
     """
 
     def __init__(self, config: Config, clip: ClipModel, steps: int, samples: int = 0) -> None:
@@ -143,13 +140,9 @@ class Trainer:
         save: Callable[[TrainingState], None],
         evaluate: Callable[[], dict[str, float]] | None = None,
     ) -> None:
-        """Train to the end, or until a signal asks the process to stop.
+        """Train on the batches from step `done` on, until the end or a signal that asks to stop.
 
-        Args:
-            batches: The batches of the remaining steps, from step `done`.
-            log: Receives the records.
-            save: Writes a checkpoint.
-            evaluate: Called every `train.eval_every` steps.
+        `save` writes a checkpoint, and `evaluate` is called every `train.eval_every` steps.
 
         Raises:
             TrainingError: The weights are not finite, or too many steps were skipped.

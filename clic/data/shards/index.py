@@ -311,12 +311,8 @@ def write_columns(
 ) -> Iterator[Put]:
     """Write a file of columns; it appears whole when the block ends, and not at all if it fails.
 
-    Args:
-        path: The file; an earlier one is replaced.
-        format: What the columns mean.
-        version: Version of that meaning.
-        header: Further entries.
-        specs: For each column dtype and shape; rows that are never put are 0.
+    `format` and `version` say what the columns mean, `header` has further entries, and `specs` the
+    dtype and shape of each column; rows that are never put are 0.
     """
     layout: dict[str, tuple[str, tuple[int, ...], int]] = {}
     head, start, end = b"", -1, 0

@@ -35,10 +35,8 @@ def find_shards(shards: Any, setting: str) -> list[Path]:
 def locate_shards(shards: Any, setting: str) -> list[Path | str]:
     """Return the tars that a setting names: paths, and the addresses of remote ones.
 
-    Args:
-        shards: A folder, a file, a brace pattern, an http(s), s3 or gs address (or a pattern of
-            them; for s3 and gs also a folder), or a list of them.
-        setting: Name of the setting, for messages.
+    It may name a folder, a file, a brace pattern, an http(s), s3 or gs address (or a pattern of
+    them; for s3 and gs also a folder), or a list of them.
 
     Raises:
         DataError: Something named is missing, cannot be read from or is no tar.
