@@ -1,4 +1,4 @@
-"""What a command shows while it works: progress bars on stderr, lines on stdout."""
+"""Shows what a command is doing: progress bars on stderr, lines on stdout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def progress_bars(show: bool = True, in_bytes: bool = False) -> Iterator[Progres
     """Draw rich's progress bars on stderr while the block runs, if stderr is a terminal.
 
     Args:
-        show: Draw them at all.
+        show: Whether to draw them.
         in_bytes: Show sizes and a transfer speed instead of counts.
     """
     from rich import progress
@@ -41,13 +41,13 @@ def progress_bars(show: bool = True, in_bytes: bool = False) -> Iterator[Progres
 def progress_bar(
     title: str, total: int, *, done: int = 0, show: bool = True, in_bytes: bool = False
 ) -> Iterator[Callable[[int], None]]:
-    """Draw one bar as `progress_bars` does, and yield what advances it by a number of items.
+    """Draw one bar as `progress_bars` does, and yield a function that advances it.
 
     Args:
         title: What is being done.
         total: Number of items, or bytes.
-        done: How many were done before.
-        show: Draw it at all.
+        done: Number of those that are already done.
+        show: Whether to draw the bar.
         in_bytes: Count bytes.
     """
     with progress_bars(show, in_bytes) as bars:

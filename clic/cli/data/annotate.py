@@ -19,10 +19,7 @@ from clic.io.terminal import progress_bar
 if TYPE_CHECKING:
     from clic.data.tools.annotating import Annotated
 
-EXAMPLES = (
-    "clic-data annotate /data/laion",
-    "clic-data annotate /data/laion --ray auto",
-)
+EXAMPLES = ("clic-data annotate /data/laion", "clic-data annotate /data/laion --ray auto")
 BROKEN = 1
 SHOWN = 10
 

@@ -26,12 +26,7 @@ def add_arguments(parser: Parser) -> None:
     """Add this command's arguments."""
     add = parser.add_argument
     add("bench", nargs="+", metavar="BENCH", help="benchmarks or groups (clic-eval --bench list)")
-    add(
-        "--data",
-        metavar="DIR",
-        type=Path,
-        help="their folder (default: $CLIC_DATA, then ./data)",
-    )
+    add("--data", metavar="DIR", type=Path, help="their folder (default: $CLIC_DATA, then ./data)")
     add("--mirror", metavar="URL", help="host that has the files under the same paths")
 
 

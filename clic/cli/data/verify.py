@@ -20,10 +20,7 @@ from clic.io.terminal import progress_bar
 if TYPE_CHECKING:
     from clic.data.tools.verifying import Findings
 
-EXAMPLES = (
-    "clic-data verify shards",
-    "clic-data verify shards --model ViT-L-14 --out lengths.png",
-)
+EXAMPLES = ("clic-data verify shards", "clic-data verify shards --model ViT-L-14 --out lengths.png")
 BROKEN = 1
 SHOWN = 10
 CONTEXTS = (32, 77)

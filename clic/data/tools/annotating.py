@@ -18,14 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 from clic.captions.tagging import Tagger, annotate, make_tagger, stored_tokens
 from clic.captions.text import is_foreign
 from clic.data.shards.index import index_path, is_indexed, write_index
-from clic.data.shards.tar import (
-    IMAGE_TYPES,
-    NOTHING,
-    captions_of,
-    parse_record,
-    read_span,
-    walk,
-)
+from clic.data.shards.tar import IMAGE_TYPES, NOTHING, captions_of, parse_record, read_span, walk
 from clic.errors import ClicError, ConfigError, DataError
 from clic.io.locks import Lock, take_lock
 from clic.io.processes import Ticker, run_tasks
