@@ -19,16 +19,13 @@ from clic.errors import DataError, pick
 
 MAX_BYTES = 512 << 20  # larger files are no images, and would need too much memory
 BATCH = 32  # images of a parquet file in memory at once
-BUFFER = 1 << 22  # bytes of it that are read at a time; without this, whole row groups are read
+BUFFER = 1 << 22  # bytes of a parquet file read at a time; without this, whole row groups are read
 _STANDARD = bytes.maketrans(b"-_", b"+/")  # from the URL-safe alphabet of base64
 # PIL says MPO of a camera's JPEG that is followed by a second picture.
-ENDINGS = {
-    "JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp",
-    "TIFF": "tif",
-}  # fmt: skip
+ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif",
+           "BMP": "bmp", "TIFF": "tif"}  # fmt: skip
 """File endings of the image types that shards may hold, by PIL's name."""
-JPEG_SIDE = 65_500
-"""Largest side of a JPEG, in pixels, that libjpeg writes."""
+JPEG_SIDE = 65_500  # pixels; libjpeg writes no larger ones
 
 
 def fetch(place: Place) -> bytes:
@@ -78,7 +75,7 @@ def _parquet(path: str, column: str, group: int, row: int, root: str) -> bytes:
 
 
 class _Column:
-    """One column of a row group, whose values are asked for in rising order.
+    """One column of a row group, whose values are read in ascending order.
 
     Row groups can be larger than memory, so only a few values are held at a time.
     """
@@ -170,7 +167,7 @@ def need(module: str) -> Any:
 
 
 def kind_of(data: bytes) -> str:
-    """Return PIL's name of an image's type, or an empty string where it is no image."""
+    """Return PIL's name of an image's type, '' if it is no image."""
     try:
         return images.open_image(data).format or ""
     except DataError:
@@ -183,13 +180,13 @@ def encode(
     """Return the file ending, bytes, width and height with which an image is stored.
 
     Every image is decoded to its last pixel, so that a broken one is found here and not in a run.
+    An upright RGB JPEG that is small enough keeps its bytes: encoding it again would lose detail.
 
     Args:
         data: The encoded image.
         resize_short: Shorter side in pixels to which a larger image is shrunk with PIL's bicubic
-            filter; smaller images keep their size. None keeps the bytes as they are.
-        quality: JPEG quality. An upright RGB JPEG that is small enough still keeps its bytes,
-            since encoding it again would only lose detail. None keeps the bytes as they are.
+            filter. None keeps the bytes as they are.
+        quality: JPEG quality. None keeps the bytes as they are.
 
     Raises:
         RejectedError: The bytes are not an image, a broken one, or of a type that shards do not
@@ -215,7 +212,7 @@ def encode(
     if max(picture.size) > JPEG_SIDE:
         raise RejectedError(
             f"no JPEG can be {picture.width} x {picture.height} pixels large; cut the image up, "
-            "or say --keep-original"
+            "or use --keep-original"
         )
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=quality)

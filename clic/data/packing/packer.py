@@ -11,20 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clic.data.packing.pack_plan import (
-    PLAN,
-    RECORD,
-    REJECTED,
-    WORK,
-    Options,
-    PackPlan,
-    check_same,
-    claim,
-    discard,
-    finished,
-    identity,
-    make_plan,
-)
+from clic.data.packing import pack_plan
+from clic.data.packing.pack_plan import RECORD, REJECTED, WORK, Options, PackPlan, discard
 from clic.data.packing.readers import FormatReader
 from clic.data.packing.shard_writer import COUNTS, pack_part
 from clic.errors import DataError
@@ -42,33 +30,19 @@ SHARD_NAME = re.compile(r"(\d{5,})(?:_\d+)?\.tar")
 
 @dataclass
 class PackOutcome:
-    """Result of a packing.
+    """Result of a packing."""
 
-    Attributes:
-        samples: Samples in all shards.
-        shards: Number of tars.
-        bytes: Size of all tars.
-        items: Items in the source.
-        reasons: Number of rejections by reason.
-        grouped: Rows of the source that were joined to an earlier row of the same image.
-        captions: Captions in all samples.
-        cut: Captions that certainly exceed CLIP's context.
-        several: Captions of several sentences.
-        continued: Parts that an earlier run had finished.
-        untouched: Whether an earlier run had finished everything.
-    """
-
-    samples: int = 0
-    shards: int = 0
-    bytes: int = 0
-    items: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    grouped: int = 0
-    captions: int = 0
-    cut: int = 0
-    several: int = 0
-    continued: int = 0
-    untouched: bool = False
+    samples: int = 0  # in all shards
+    shards: int = 0  # number of tars
+    bytes: int = 0  # size of all tars
+    items: int = 0  # in the source
+    reasons: Counter[str] = field(default_factory=Counter)  # number of rejections by reason
+    grouped: int = 0  # rows of the source that were joined to an earlier row of the same image
+    captions: int = 0  # in all samples
+    cut: int = 0  # captions that certainly exceed CLIP's context
+    several: int = 0  # captions of several sentences
+    continued: int = 0  # parts that an earlier run had finished
+    untouched: bool = False  # whether an earlier run had finished everything
 
 
 Progress = Callable[[str, int | None, int], Callable[[int], None]]
@@ -87,7 +61,7 @@ def pack_source(
     workers: int = 1,
     progress: Progress = _no_progress,
 ) -> PackOutcome:
-    """Pack a source into `out`, continuing from where an earlier run of the same was stopped.
+    """Pack a source into `out`, continuing where an earlier run of the same packing stopped.
 
     Each part of the source is a task and becomes a shard, so the shards do not depend on the
     number of workers.
@@ -97,21 +71,21 @@ def pack_source(
         out: Folder for the shards.
         options: How samples are stored.
         workers: Number of processes.
-        progress: Reports how far each stage is.
+        progress: Reports the progress of each stage.
 
     Raises:
         ConfigError: `out` holds something else, or is in use.
         DataError: Every item was rejected, or `out` cannot be written to.
     """
-    wanted = identity(reader, options)
-    if (record := finished(out)) is not None:
-        check_same(out, record["identity"], wanted)
+    wanted = pack_plan.identity(reader, options)
+    if (record := pack_plan.finished(out)) is not None:
+        pack_plan.check_same(out, record["identity"], wanted)
         discard(out / WORK)
         return _outcome(record, continued=record["parts"], untouched=True)
-    with claim(out):
+    with pack_plan.claim(out):
         try:
-            resumed = (out / WORK / PLAN).is_file()
-            plan = make_plan(reader, out, options, wanted, progress("listing", None, 0))
+            resumed = (out / WORK / pack_plan.PLAN).is_file()
+            plan = pack_plan.make_plan(reader, out, options, wanted, progress("listing", None, 0))
             todo = [p for p in range(len(plan.offsets)) if not plan.part_file(p).is_file()]
             if resumed:
                 _remove_unfinished(plan, set(todo))
@@ -121,13 +95,13 @@ def pack_source(
             return _finish(plan, wanted, continued=len(plan.offsets) - len(todo))
         except OSError as error:
             raise DataError(
-                f"{out} cannot be written to ({error.strerror}); mend that or make space, and the "
+                f"{out} cannot be written to ({error.strerror}); fix that or make space, and the "
                 "same command continues from there"
             ) from error
 
 
 def _remove_unfinished(plan: PackPlan, parts: set[int]) -> None:
-    """Remove what a killed run left behind of unfinished parts."""
+    """Remove what a killed run left of unfinished parts."""
     for path in [*plan.out.iterdir(), *plan.work.iterdir()]:
         found = SHARD_NAME.match(path.name.lstrip("."))
         if found and int(found[1]) in parts:
@@ -140,9 +114,9 @@ def _finish(plan: PackPlan, wanted: dict[str, Any], continued: int) -> PackOutco
     results = [json.loads(plan.part_file(part).read_text(encoding="utf-8")) for part in parts]
     rejected = [line for result in results for line in result["rejected"]]
     reasons = Counter(_kind(line["reason"]) for line in rejected)
-    write_whole(
-        plan.out / REJECTED, "".join(f"{_readable(line)}\n" for line in rejected), sync=True
-    )
+    # Bytes of a name that are not UTF-8 stay escaped.
+    lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in rejected)
+    write_whole(plan.out / REJECTED, lines.encode("utf-8", "backslashreplace"), sync=True)
     samples = sum(result["samples"] for result in results)
     if not samples:
         discard(plan.work)
@@ -168,14 +142,9 @@ def _finish(plan: PackPlan, wanted: dict[str, Any], continued: int) -> PackOutco
     return _outcome(record, continued)
 
 
-def _readable(line: dict[str, str]) -> str:
-    """Return a line of JSON in plain UTF-8; bytes of a name that are not UTF-8 stay escaped."""
-    return json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
-
-
 def _outcome(record: dict[str, Any], continued: int, untouched: bool = False) -> PackOutcome:
     known = {f.name: record[f.name] for f in fields(PackOutcome) if f.name in record}
-    known |= {"reasons": Counter(record["reasons"])}
+    known["reasons"] = Counter(record["reasons"])
     return PackOutcome(**known, continued=continued, untouched=untouched)
 
 

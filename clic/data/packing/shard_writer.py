@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import webdataset
 from PIL import Image
 
@@ -39,15 +40,15 @@ COUNTS = ("captions", "cut", "several")
 CONTEXT = 77  # tokens that CLIP reads, including the start and the end token
 # CLIP's tokenizer makes at least one token of each of these: a word, a digit, a run of marks.
 _PIECE = re.compile(r"[^\W\d_]+|\d|[^\w\s]+|_+")
-_HEADERS = 4 * 512  # roughly what a member costs besides its bytes
+_HEADERS = 4 * 512  # roughly the overhead of a member in bytes
 _make_tagger = lru_cache(maxsize=1)(tagging.make_tagger)
 
 
 def pack_part(plan: PackPlan, part: int, tick: Ticker) -> None:
     """Write the shards of a part, then the file that marks it as done.
 
-    Shards are made in the work folder and then moved, the index before the tar, so that a tar in
-    its final place is whole and indexed. What an earlier run left unfinished is overwritten.
+    Shards are written in the work folder and then moved, the index before the tar, so that a tar
+    in its final place is whole and indexed. Unfinished files of an earlier run are overwritten.
     """
     rejected: list[dict[str, str]] = []
     counts: Counter[str] = Counter()
@@ -129,7 +130,7 @@ def _captions(item: Item, options: Options) -> list[str]:
 
 
 class ShardWriter:
-    """Writes one tar, in place; nothing about the time, the user or the machine goes into it."""
+    """Writes one tar, in place, without anything about the time, the user or the machine."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.samples, self.bytes = path, 0, 0
@@ -137,7 +138,7 @@ class ShardWriter:
         self._tar = webdataset.TarWriter(self._file, mtime=0.0, encoder=False)
 
     def close(self) -> None:
-        """End the tar; it is on the disk when this returns."""
+        """Finish the tar; it is on the disk when this returns."""
         if self._file.closed:
             return
         try:
@@ -182,7 +183,7 @@ def pack(samples: Iterable[Sample], folder: Path, shard_size: int = 1000) -> lis
 
     Args:
         samples: What to write; decoded pixels are stored as PNG, encoded images as they are.
-        folder: Where to write; it is made if it does not exist, and must not hold shards yet.
+        folder: Where to write; created if it does not exist, and must not hold shards yet.
         shard_size: Samples per shard.
 
     Returns:
@@ -207,13 +208,13 @@ def pack(samples: Iterable[Sample], folder: Path, shard_size: int = 1000) -> lis
 
 
 def _sample_members(sample: Sample) -> dict[str, Any]:
-    if not sample.key or "." in sample.key:  # readers take what follows the first dot for the type
+    if not sample.key or "." in sample.key:  # for readers, the type follows the first dot
         raise DataError(f"key {sample.key!r} must not be empty or hold a dot; rename the sample")
     if not sample.captions:
         raise DataError(f"sample {sample.key!r} has no caption; drop it")
     try:
         width, height = images.dimensions(sample.image)
-        ending, data = _encoded(sample)
+        ending, data = _encoded(sample.image)
         record = _record(sample.captions, width, height)
         if sample.tags is not None:
             record |= tagging.record(sample.captions, sample.tags, "given", "1")
@@ -224,15 +225,14 @@ def _sample_members(sample: Sample) -> dict[str, Any]:
         raise DataError(f"sample {sample.key!r}: {error}") from error
 
 
-def _encoded(sample: Sample) -> tuple[str, bytes]:
+def _encoded(image: bytes | np.ndarray) -> tuple[str, bytes]:
     """Return file ending and bytes of a sample's image."""
-    if not isinstance(sample.image, bytes):
+    if not isinstance(image, bytes):
         buffer = io.BytesIO()
-        Image.fromarray(sample.image).save(buffer, format="PNG")
+        Image.fromarray(image).save(buffer, format="PNG")
         return "png", buffer.getvalue()
-    kind = kind_of(sample.image)
-    if kind not in ENDINGS:
+    if (kind := kind_of(image)) not in ENDINGS:
         raise DataError(
             f"images of type {kind} are not read from shards; store it as JPEG, PNG or WebP"
         )
-    return ENDINGS[kind], sample.image
+    return ENDINGS[kind], image

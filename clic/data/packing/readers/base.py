@@ -6,11 +6,11 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from clic.data.packing.items import Item, texts
+from clic.data.packing.items import Item, RejectedError, file_place, texts
 from clic.data.shards.tar import IMAGE_TYPES
 from clic.errors import ConfigError, DataError, did_you_mean
 
@@ -61,6 +61,9 @@ class FormatReader(ABC):
         source: The user's name for it.
         request: The user's statements about it.
 
+    Attributes:
+        found: What was detected or guessed, one line each.
+
     Raises:
         ConfigError: An option has no effect on this format.
         DataError: The source is not of this format.
@@ -71,15 +74,14 @@ class FormatReader(ABC):
     """The fields of `Request` that have an effect."""
 
     def __init__(self, source: str, request: Request) -> None:
-        for option in (f.name for f in fields(request)):
-            if getattr(request, option) is not None and option not in self.TAKES:
+        for option, value in vars(request).items():
+            if value is not None and option not in self.TAKES:
                 raise ConfigError(
                     f"--{option.replace('_', '-')} has no effect on {source} ({self.NAME}); "
                     "leave it out"
                 )
-        self.source, self.request = source, request
+        self.source, self.request, self.path = source, request, Path(source)
         self.found: list[str] = []
-        """What was detected or guessed, one line each."""
         self.open()
 
     @abstractmethod
@@ -92,14 +94,33 @@ class FormatReader(ABC):
 
     def files(self) -> list[Path]:
         """Return the files that must not change until the packing is finished."""
-        return [Path(self.source)]
+        return [self.path]
 
-    def root(self) -> Path:
-        """Return the folder that relative image paths start from."""
-        root = self.request.image_root or Path(self.source).parent
+    def find_root(self) -> str:
+        """Find the folder that relative image paths start from; return a line that names it."""
+        root = self.request.image_root or self.default_root()
         if not root.is_dir():
             raise DataError(f"--image-root {root}: there is no such folder")
-        return root.absolute()
+        self.root = root.absolute()
+        return f"images below {self.root}"
+
+    def default_root(self) -> Path:
+        """Return the folder that relative image paths start from if the user names none."""
+        return self.path.parent
+
+    def listed(
+        self, image: str, row: str, captions: Iterable[str], extra: Mapping[str, Any] | None = None
+    ) -> Item:
+        """Return the item of an image that the source lists by its path."""
+        try:
+            return Item(image, row, file_place(image, self.root), tuple(captions), extra or {})
+        except RejectedError as error:
+            return rejected(image, row, str(error))
+
+
+def rejected(source: str, row: str, reason: str) -> Item:
+    """Return an item that cannot be packed; its name may be a cell with an image."""
+    return Item(shorten(source, 300), row, reason=reason)
 
 
 def choose_columns(
@@ -111,13 +132,13 @@ def choose_columns(
         ConfigError: A requested column does not exist.
         DataError: A column that is not requested cannot be guessed.
     """
-    image = (
-        _named(request.image_column, names, "--image-column")
-        or _guess(names, IMAGE_COLUMNS, where, "--image-column", {})[0]
+    image, captions = request.image_column, request.caption_column
+    _check_names("--image-column", () if image is None else (image,), names)
+    _check_names("--caption-column", captions or (), names)
+    image = image or _guess(names, IMAGE_COLUMNS, where, "--image-column", {})[0]
+    captions = captions or _guess(
+        names, CAPTION_COLUMNS, where, "--caption-column", _numbered(names)
     )
-    captions = tuple(
-        _named(name, names, "--caption-column") or "" for name in request.caption_column or ()
-    ) or _guess(names, CAPTION_COLUMNS, where, "--caption-column", _numbered(names))
     lines = [
         f"image column {image!r}{'' if request.image_column else ' (guessed)'}, caption "
         f"{'column' if len(captions) == 1 else 'columns'} {', '.join(map(repr, captions))}"
@@ -125,18 +146,17 @@ def choose_columns(
     ]
     rest = [repr(name) for name in names if name and name != image and name not in captions]
     if rest:
-        shown = ", ".join(rest[:6]) + (f" and {len(rest) - 6} more" if len(rest) > 6 else "")
-        lines.append(f"columns left out: {shown}")
+        lines.append(f"columns left out: {_listed(rest, 6)}")
     return image, captions, lines
 
 
-def _named(name: str | None, names: Sequence[str], flag: str) -> str | None:
-    if name is not None and name not in names:
-        raise ConfigError(
-            f"{flag} {name}: there is no such column{did_you_mean(name, names)} "
-            f"(columns: {_listed(names)})"
-        )
-    return name
+def _check_names(flag: str, wanted: Iterable[str], names: Sequence[str]) -> None:
+    for name in wanted:
+        if name not in names:
+            raise ConfigError(
+                f"{flag} {name}: there is no such column{did_you_mean(name, names)} "
+                f"(columns: {_listed(map(shorten, names), 20)})"
+            )
 
 
 def _numbered(names: Iterable[str]) -> dict[str, list[str]]:
@@ -157,13 +177,15 @@ def _guess(
         if found := [*([lower[name]] if name in lower else []), *more.get(name, [])]:
             return tuple(found)
     raise DataError(
-        f"{where}: no column could be guessed; name it with {flag} (columns: {_listed(names)})"
+        f"{where}: no column could be guessed; name it with {flag} "
+        f"(columns: {_listed(map(shorten, names), 20)})"
     )
 
 
-def _listed(names: Sequence[str]) -> str:
-    shown = [shorten(name) for name in names[:20]]
-    return ", ".join(shown) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+def _listed(names: Iterable[str], most: int) -> str:
+    shown = list(names)
+    more = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return ", ".join(shown[:most]) + more
 
 
 def shorten(text: str, most: int = _SHOWN) -> str:

@@ -47,25 +47,15 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class TextFile:
-    """How a text table is written.
-
-    Attributes:
-        path: The file.
-        encoding: Encoding of the text.
-        ending: Line end.
-        start: Byte at which the first row begins.
-        lines: Number of lines before the first row.
-        separator: Character between the columns.
-        called: The separator's name for the user.
-    """
+    """How a text table is written."""
 
     path: Path
     encoding: str
-    ending: str
-    start: int
-    lines: int = 0
+    ending: str  # of a line
+    start: int  # byte at which the first row begins
+    lines: int = 0  # before the first row
     separator: str = ""
-    called: str = ""
+    called: str = ""  # the separator's name for the user
 
 
 class _Line(NamedTuple):
@@ -81,10 +71,8 @@ class _Lines(Iterator[str]):
     """
 
     def __init__(self, lines: Iterator[_Line], separator: str) -> None:
-        self._lines, self._again = lines, deque[_Line]()
-        self._separator = separator
-        self.taken: list[_Line] = []
-        self._quoted = 0
+        self._lines, self._again, self._separator = lines, deque[_Line](), separator
+        self.begin()
 
     def __next__(self) -> str:
         line = self._again.popleft() if self._again else next(self._lines)
@@ -104,7 +92,8 @@ class _Lines(Iterator[str]):
 
     def begin(self) -> None:
         """Begin a row with the next line."""
-        self.taken, self._quoted = [], 0
+        self.taken: list[_Line] = []
+        self._quoted = 0
 
     def back(self, keep: int) -> None:
         """Give back all lines of the current row except the first `keep`."""
@@ -134,11 +123,11 @@ def rows(table: TextFile) -> Iterator[Row]:
                 if not lines.taken:
                     return
                 cells: list[str] | RejectedError
-                if found is not None and not _is_doubtful(lines.taken, found, table.separator):
-                    cells = found
-                else:
+                if found is None or _is_doubtful(lines.taken, found, table.separator):
                     cells = _read_otherwise(lines, found, table.separator)
                     reader = csv.reader(lines, delimiter=table.separator, strict=True)
+                else:
+                    cells = found
                 first = lines.taken[0]
                 if isinstance(cells, RejectedError) or any(cell.strip() for cell in cells):
                     yield Row(first.number, cells, first.offset)
@@ -173,7 +162,7 @@ def _parse(reader: Iterator[list[str]]) -> list[str] | None:
 def _is_doubtful(taken: list[_Line], cells: list[str], separator: str) -> bool:
     r"""Return whether cells may be torn at a \" or contain the rows that follow."""
     torn = '\\"' in taken[0].text and any(cell.endswith("\\") for cell in cells)
-    return torn or (len(taken) > 1 and _swallows(taken, cells, separator))
+    return torn or _swallows(taken, cells, separator)
 
 
 def _swallows(taken: list[_Line], cells: list[str], separator: str) -> bool:
@@ -227,10 +216,10 @@ def _unquoted(cell: str, separator: str) -> str:
     return found[0] if len(found) == 1 else cell
 
 
-def first_rows(table: TextFile, count: int = SAMPLE_ROWS) -> list[list[str]]:
+def first_rows(table: TextFile) -> list[list[str]]:
     """Return the readable ones of the first rows."""
     found = []
-    for row in islice(rows(table), count):
+    for row in islice(rows(table), SAMPLE_ROWS):
         if isinstance(row.cells, list):
             found.append(row.cells)
         if row.offset > SAMPLE_BYTES:
@@ -250,29 +239,26 @@ def open_table(path: Path, separator: str | None, encoding: str | None) -> TextF
         ConfigError: There is no such encoding.
         DataError: The table has only one column, is empty, or is not text.
     """
-    table = _look_at(path, encoding)
+    table, words = _look_at(path, encoding), ", ".join(SEPARATORS.values())
     if separator is not None:
-        words = {word: character for character, word in SEPARATORS.items()}
-        character = words.get(separator, separator)
+        character = {word: c for c, word in SEPARATORS.items()}.get(separator, separator)
         if len(character) != 1 or character in '"\r\n':
             raise DataError(
-                f"--separator {separator!r} is neither one character nor one of {', '.join(words)}"
+                f"--separator {separator!r} is neither one character nor one of {words}"
             )
         called = SEPARATORS.get(character, repr(character))
         return replace(table, separator=character, called=called)
     if table.separator:
         return table
-    tables = [
-        replace(table, separator=character, called=f"{word} (detected)")
-        for character, word in SEPARATORS.items()
-    ]
-    found = [(quality, t) for t in tables if (quality := _quality(t)) is not None]
-    if not found:
+    tables = [replace(table, separator=c, called=f"{w} (detected)") for c, w in SEPARATORS.items()]
+    qualities = {table: _quality(table) for table in tables}
+    best = max(tables, key=qualities.__getitem__)
+    if not qualities[best]:
         raise DataError(
-            f"{path} has one column whether separated by {', '.join(SEPARATORS.values())}; "
+            f"{path} has one column whether separated by {words}; "
             "name what stands between its columns with --separator"
         )
-    return max(found, key=lambda pair: pair[0])[1]
+    return best
 
 
 def _look_at(path: Path, given: str | None) -> TextFile:
@@ -288,15 +274,14 @@ def _look_at(path: Path, given: str | None) -> TextFile:
     ending = "\r" if "\r" in text and "\n" not in text else "\n"
     first = text.split(ending, 1)[0] + ending
     if found := _EXCEL.fullmatch(first):
-        character = found[1]
-        called = f"{SEPARATORS.get(character, repr(character))} (by the line sep=)"
+        called = f"{SEPARATORS.get(found[1], repr(found[1]))} (by the line sep=)"
         skipped = mark + len(first.encode(encoding))
-        return TextFile(path, encoding, ending, skipped, 1, character, called)
+        return TextFile(path, encoding, ending, skipped, 1, found[1], called)
     return TextFile(path, encoding, ending, mark)
 
 
 def _check_encoding(given: str | None) -> str | None:
-    """Return an encoding by its canonical name; raises `ConfigError` where there is none."""
+    """Return an encoding's canonical name; raises `ConfigError` if there is no such encoding."""
     if given is None:
         return None
     try:
@@ -310,12 +295,12 @@ def _check_encoding(given: str | None) -> str | None:
     return name
 
 
-def _quality(table: TextFile) -> tuple[float, ...] | None:
-    """Return how well a separator explains a table's start, or None where it separates nothing."""
+def _quality(table: TextFile) -> tuple[float, ...]:
+    """Return how well a separator explains a table's start, () where it separates nothing."""
     sample = first_rows(table)
     several = sum(len(row) > 1 for row in sample)
     if several * 2 <= len(sample):
-        return None
+        return ()
     same = sum(len(row) == len(sample[0]) for row in sample)
     with_image = sum(any(looks_like_image(cell) for cell in row) for row in sample)
     return (known_columns(sample[0]), with_image / len(sample), several / len(sample), same)
