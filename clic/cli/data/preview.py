@@ -72,7 +72,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     with writing(flags.out):
         flags.out.parent.mkdir(parents=True, exist_ok=True)
         form = Image.registered_extensions().get(flags.out.suffix.lower())
-        sheet = draw_sheet(sections, room=builder.room())
+        sheet = draw_sheet(sections, budget=builder.room())
         sheet.save(flags.out, format=form if form in Image.SAVE else "PNG")
     print(f"{flags.out}: {', '.join(drawn)} ({config.name})")
     for name, values in _shown(config).items():

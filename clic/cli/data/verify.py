@@ -42,7 +42,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
     check_writable(flags.out and str(flags.out))
     from clic import runs
     from clic.data.shards.locating import find_shards
-    from clic.data.tools.caption_lengths import context_length, make_measure
+    from clic.data.tools.verifying import context_length, make_measure
     from clic.data.tools.verifying import Findings, check_shard, draw_histogram
     from clic.io.processes import run_tasks, usable_cores
 
@@ -65,7 +65,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
 
 def _summary(found: Findings, contexts: Sequence[int], model: str, special: int) -> Iterator[str]:
     """Yield what was found; `special` is the length of an empty text in tokens."""
-    from clic.data.tools.caption_lengths import joined, quantile
+    from clic.data.tools.verifying import joined, quantile
 
     tars = "1 tar" if found.shards == 1 else f"{found.shards:,} tars"
     yield f"{found.samples:,} samples in {tars}, {found.tar_bytes / 1e6:,.1f} MB"
@@ -113,9 +113,9 @@ def _summary(found: Findings, contexts: Sequence[int], model: str, special: int)
 
 
 def _line(name: str, lengths: Mapping[int, float], contexts: Sequence[int]) -> str:
-    from clic.data.tools.caption_lengths import quantile, share_above
+    from clic.data.tools.verifying import quantile, fraction_above
 
-    shares = "".join(f"{100 * share_above(lengths, c):>7.1f} %" for c in contexts)
+    shares = "".join(f"{100 * fraction_above(lengths, c):>7.1f} %" for c in contexts)
     numbers = (quantile(lengths, 0.5), quantile(lengths, 0.95), max(lengths))
     return f"  {name:<30}{numbers[0]:>8}{numbers[1]:>6}{numbers[2]:>6}{shares}"
 
