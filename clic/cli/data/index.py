@@ -47,13 +47,13 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
 
 
 def _index(shard: Path, tick: Callable[[int], None]) -> str:
-    """Index one shard; return what is wrong with it, if anything."""
+    """Index one shard; return what is wrong with it, '' if nothing is."""
     from clic.data import write_index
 
-    problem = ""
     try:
         write_index(shard)
     except DataError as error:
-        problem = str(error)
-    tick(1)
-    return problem
+        return str(error)
+    finally:
+        tick(1)
+    return ""
