@@ -55,16 +55,15 @@ def run_tasks(
     tasks: Sequence[Task],
     workers: int,
     progress: Callable[[int], None],
-    module: str,
 ) -> Iterator[Result]:
     """Yield the result of every task, in the order in which they end.
 
     Args:
-        work: Does one task; a module's function, whose result can be pickled.
+        work: Does one task; a module's function, or a `partial` of one, with a result that can be
+            pickled.
         tasks: The tasks.
         workers: Number of processes; with 1 the work is done in this one.
         progress: Called with the number of samples since the last call.
-        module: The module of `work`, imported once for all workers.
 
     Raises:
         DataError: A worker was killed.
@@ -76,7 +75,7 @@ def run_tasks(
         return
     # Forked from a server that has no threads, after one import of what the tasks need.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([module])
+    context.set_forkserver_preload([getattr(work, "func", work).__module__])
     with _ignored_interrupts():
         ensure_running()
     # The end of a process shows that the server has imported everything. Workers requested before

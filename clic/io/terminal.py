@@ -39,13 +39,13 @@ def progress_bars(show: bool = True, in_bytes: bool = False) -> Iterator[Progres
 
 @contextmanager
 def progress_bar(
-    title: str, total: int, *, done: int = 0, show: bool = True, in_bytes: bool = False
+    title: str, total: int | None, *, done: int = 0, show: bool = True, in_bytes: bool = False
 ) -> Iterator[Callable[[int], None]]:
     """Draw one bar as `progress_bars` does, and yield a function that advances it.
 
     Args:
         title: What is being done.
-        total: Number of items, or bytes.
+        total: Number of items, or bytes, None if unknown.
         done: Number of those that are already done.
         show: Whether to draw the bar.
         in_bytes: Count bytes.

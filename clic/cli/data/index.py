@@ -34,7 +34,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     shards = find_shards(flags.shards, "SHARDS")
     todo = [shard for shard in shards if flags.force or not is_indexed(shard)]
     with progress_bar("index", len(todo)) as advance:
-        failed = [error for error in run_tasks(_index, todo, workers, advance, __name__) if error]
+        failed = [error for error in run_tasks(_index, todo, workers, advance) if error]
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise DataError(f"{len(failed)} of {len(shards)} shards: {sorted(failed)[0]}{more}")

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +20,7 @@ from clic.cli.parser import Parser, check_least
 from clic.errors import ConfigError, pick
 
 if TYPE_CHECKING:
-    from clic.data.packing import PackOutcome, Progress
+    from clic.data.packing import PackOutcome
 
 SEVERAL = 0.2  # proportion of captions with several sentences above which a note is printed
 EXAMPLES = (
@@ -81,8 +79,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     options = packing.Options(**{n: v for n, v in given.items() if v is not None} | sizes)
     workers = flags.workers or usable_cores()
     try:
-        with _bars() as progress:
-            outcome = packing.pack_source(reader, flags.out, options, workers, progress)
+        outcome = packing.pack_source(reader, flags.out, options, workers, show=True)
     except KeyboardInterrupt:
         print("whole shards are kept; the same command continues from there", file=sys.stderr)
         raise
@@ -104,24 +101,6 @@ def _check(flags: argparse.Namespace) -> None:
         raise ConfigError(f"OUT {flags.out} is SOURCE itself; name another folder for the shards")
     if flags.out.exists() and not flags.out.is_dir():
         raise ConfigError(f"OUT {flags.out} is a file; name a folder for the shards")
-
-
-@contextmanager
-def _bars() -> Iterator[Progress]:
-    """Show the current stage's progress bar while the block runs, if stderr is a terminal."""
-    from clic.io.terminal import progress_bars
-
-    with progress_bars() as bars:
-
-        def begin(title: str, total: int | None, done: int) -> Callable[[int], None]:
-            for earlier in bars.task_ids:
-                bars.remove_task(earlier)
-            task = bars.add_task(title, total=total, completed=done)
-            if done:
-                print(f"continuing: {done:,} of {total:,} are already packed")
-            return partial(bars.advance, task)
-
-        yield begin
 
 
 def _summary(outcome: PackOutcome, out: Path, prepared: bool) -> Iterator[str]:

@@ -51,7 +51,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
     found, workers = verifying.Findings(), flags.workers or usable_cores()
     with progress_bar("verify", sum(s.stat().st_size for s in shards), in_bytes=True) as advance:
         work = partial(verifying.check_shard, model)
-        for part in run_tasks(work, shards, workers, advance, verifying.__name__):
+        for part in run_tasks(work, shards, workers, advance):
             found.add(part)
     for line in _summary(found, contexts, flags.model, verifying.make_measure(model)("")):
         print(line)

@@ -30,23 +30,14 @@ LISTED = 1000  # items between two reports of progress
 
 @dataclass(frozen=True)
 class Options:
-    """How samples are stored.
+    """How samples are stored."""
 
-    Attributes:
-        shard_size: Items of the source per shard, rejected ones included.
-        shard_mb: A shard that would exceed this many MB is split into several.
-        resize_short: Shorter side in pixels; None keeps the images' bytes.
-        quality: JPEG quality; None keeps the images' bytes.
-        prepare_sentences: Split dense captions into sentences.
-        tags: Tagger whose tokens are stored; None stores none.
-    """
-
-    shard_size: int = 1000
-    shard_mb: int = 256
-    resize_short: int | None = 288
-    quality: int | None = 90
-    prepare_sentences: bool = False
-    tags: str | None = None
+    shard_size: int = 1000  # items of the source per shard, rejected ones included
+    shard_mb: int = 256  # a shard that would exceed this many MB is split into several
+    resize_short: int | None = 288  # shorter side in pixels; None keeps the images' bytes
+    quality: int | None = 90  # of JPEGs; None keeps the images' bytes
+    prepare_sentences: bool = False  # split dense captions into sentences
+    tags: str | None = None  # tagger whose tokens are stored
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, deque
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from clic.data.packing.shard_writer import COUNTS, pack_part
 from clic.errors import DataError
 from clic.io.files import write_whole
 from clic.io.processes import run_tasks
+from clic.io.terminal import progress_bar
 
 REMEDIES = {
     "No such file": "name the folder that holds the images with --image-root",
@@ -45,21 +45,8 @@ class PackOutcome:
     untouched: bool = False  # whether an earlier run had finished everything
 
 
-Progress = Callable[[str, int | None, int], Callable[[int], None]]
-"""Begins a stage, given its title, its number of items (None if unknown) and how many of them are
-already done; returns a function to call with the number of items done since its last call."""
-
-
-def _no_progress(title: str, total: int | None, done: int) -> Callable[[int], None]:
-    return lambda items: None
-
-
 def pack_source(
-    reader: FormatReader,
-    out: Path,
-    options: Options,
-    workers: int = 1,
-    progress: Progress = _no_progress,
+    reader: FormatReader, out: Path, options: Options, workers: int = 1, show: bool = False
 ) -> PackOutcome:
     """Pack a source into `out`, continuing where an earlier run of the same packing stopped.
 
@@ -71,7 +58,7 @@ def pack_source(
         out: Folder for the shards.
         options: How samples are stored.
         workers: Number of processes.
-        progress: Reports the progress of each stage.
+        show: Show the progress.
 
     Raises:
         ConfigError: `out` holds something else, or is in use.
@@ -85,13 +72,16 @@ def pack_source(
     with pack_plan.claim(out):
         try:
             resumed = (out / WORK / pack_plan.PLAN).is_file()
-            plan = pack_plan.make_plan(reader, out, options, wanted, progress("listing", None, 0))
+            with progress_bar("listing", None, show=show) as advance:
+                plan = pack_plan.make_plan(reader, out, options, wanted, advance)
             todo = [p for p in range(len(plan.offsets)) if not plan.part_file(p).is_file()]
             if resumed:
                 _remove_unfinished(plan, set(todo))
             packed = plan.items - sum(len(plan.numbers(part)) for part in todo)
-            tick = progress("packing", plan.items, packed)
-            deque(run_tasks(partial(pack_part, plan), todo, workers, tick, pack_part.__module__), 0)
+            if packed and show:
+                print(f"continuing: {packed:,} of {plan.items:,} are already packed")
+            with progress_bar("packing", plan.items, done=packed, show=show) as advance:
+                deque(run_tasks(partial(pack_part, plan), todo, workers, advance), 0)
             return _finish(plan, wanted, continued=len(plan.offsets) - len(todo))
         except OSError as error:
             raise DataError(

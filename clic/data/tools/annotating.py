@@ -64,8 +64,7 @@ def annotate_shards(
         DataError: A worker was killed.
     """
     make_tagger(tagger)
-    work = partial(annotate_shard, tagger, force)
-    yield from run_tasks(work, shards, workers, progress, __name__)
+    yield from run_tasks(partial(annotate_shard, tagger, force), shards, workers, progress)
 
 
 def annotate_on_ray(

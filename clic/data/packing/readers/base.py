@@ -33,25 +33,15 @@ _DEEPEST = 4  # levels of nested lists and objects that are searched for caption
 
 @dataclass(frozen=True)
 class Request:
-    """The user's statements about a source; None where there is none.
+    """The user's statements about a source; None leaves a question to detection."""
 
-    Attributes:
-        image_root: Folder that relative image paths start from.
-        image_column: Column with the image's path or bytes.
-        caption_column: Columns with captions, in the order in which they are stored.
-        separator: Character between the columns of a text table.
-        split: Splits of the source to take, separated by commas.
-        no_header: True where a text table's first row is data; columns are then 1, 2, ...
-        encoding: Encoding of texts that are neither UTF-8 nor marked as UTF-16.
-    """
-
-    image_root: Path | None = None
-    image_column: str | None = None
-    caption_column: tuple[str, ...] | None = None
-    separator: str | None = None
-    split: str | None = None
-    no_header: bool | None = None
-    encoding: str | None = None
+    image_root: Path | None = None  # folder that relative image paths start from
+    image_column: str | None = None  # column with the image's path or bytes
+    caption_column: tuple[str, ...] | None = None  # columns with captions, in the order stored
+    separator: str | None = None  # character between the columns of a text table
+    split: str | None = None  # splits of the source to take, separated by commas
+    no_header: bool | None = None  # a text table's first row is data; columns are then 1, 2, ...
+    encoding: str | None = None  # of texts that are neither UTF-8 nor marked as UTF-16
 
 
 class FormatReader(ABC):
