@@ -225,17 +225,11 @@ def _receive(response: http.client.HTTPResponse) -> bytes:
 
 @dataclass(frozen=True)
 class Origin:
-    """The file that a partial file belongs to.
+    """The file that a partial file belongs to."""
 
-    Attributes:
-        url: Its address, as `_address_id` returns it.
-        validator: Strong ETag or Last-Modified, by which the server recognises the file.
-        total: Size of the whole file in bytes, None if the server did not say.
-    """
-
-    url: str
-    validator: str | None
-    total: int | None
+    url: str  # as `_address_id` returns it
+    validator: str | None  # strong ETag or Last-Modified, by which the server recognises the file
+    total: int | None  # size of the whole file in bytes, None if the server did not send it
 
 
 def _address_id(url: str) -> str:
@@ -268,7 +262,7 @@ class Partial:
     is never resumed.
 
     Args:
-        target: What the file will be once it is whole.
+        target: The name of the complete file.
         path: The partial file.
         file: The same file, open for appending.
         kept: Whether another process may resume it.
@@ -337,8 +331,7 @@ class Partial:
 def partial_file(target: Path) -> Iterator[Partial | None]:
     """Open a partial file for this process alone, after waiting for others that fetch it.
 
-    Yields:
-        The partial file, or None if the target exists by then.
+    Yields None instead if the target exists by then.
     """
     path = target.with_name(f"{target.name}.part")
     while not target.exists():
@@ -398,7 +391,7 @@ def list_folder(url: str) -> list[str]:
 
 
 def _open_store(url: str) -> tuple[Any, str]:
-    """Return the file system of an object store, and the path in it."""
+    """Return the file system of an object store, and the address's path in it."""
     package = PACKAGES[urlsplit(url).scheme.lower()]
     try:
         importlib.import_module(package)

@@ -37,11 +37,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: str | bytes, *, sync: bool = False) -> None:
-    """Write a file so that it exists in full or not at all, even after a kill.
+    """Write or replace a file so that it exists in full or not at all, even after a kill.
 
     Args:
-        path: The file; an existing one is replaced.
-        content: Text, which is written as UTF-8, or bytes.
+        path: The file.
+        content: Bytes, or text to be written as UTF-8.
         sync: Wait until the content has reached the disk, so that it survives a power failure.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
@@ -93,7 +93,7 @@ def check_writable(*paths: str | None) -> None:
             raise ConfigError(f"{file} is named twice; give each output a file of its own")
         if not file.parent.is_dir():
             raise ConfigError(f"cannot write {file}: there is no folder {file.parent}; make it")
-        special = file.exists() and not file.is_file()  # /dev/stdout is written to, not replaced
+        special = file.exists() and not file.is_file()  # such as /dev/stdout, which is not replaced
         reason = ""
         if not os.access(file if special else file.parent, os.W_OK):
             reason = "no permission"
@@ -120,9 +120,9 @@ def check_folder(path: str) -> None:
 
 
 def _refusal(folder: Path) -> str:
-    """Return why the system refuses to write into a folder, or ''; a permission may not suffice.
+    """Return why the system refuses to write into a folder, or ''.
 
-    /proc and some network disks grant a permission and then refuse to write.
+    Asking for the permission is not enough: /proc and some network disks grant it and then refuse.
     """
     try:
         tempfile.TemporaryFile(dir=folder).close()

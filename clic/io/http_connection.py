@@ -30,26 +30,18 @@ URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"
 
 
 class PassingError(Exception):
-    """A failure after which the next attempt may succeed.
-
-    Attributes:
-        wait: Seconds that the server asks the client to wait.
-        status: HTTP status, 0 if there was no answer.
-    """
+    """A failure after which the next attempt may succeed."""
 
     def __init__(self, reason: object, wait: float = 0.0, status: int = 0) -> None:
         super().__init__(reason)
-        self.wait, self.status = wait, status
+        self.wait = wait  # seconds that the server asks the client to wait
+        self.status = status  # HTTP status, 0 if there was no answer
 
 
 class RefusedError(DataError):
-    """The server refuses to send the file.
+    """The server refuses to send the file, with an HTTP `status` such as 404."""
 
-    Attributes:
-        status: HTTP status, e.g. 404.
-    """
-
-    def __init__(self, message: str, status: int = 0) -> None:  # pickle gives no status
+    def __init__(self, message: str, status: int = 0) -> None:  # pickle passes no status
         super().__init__(message)
         self.status = status
 
@@ -157,11 +149,11 @@ class WrongFileError(DataError):
 
 
 def check_content(path: Path, name: str, said: str, ended: bool) -> None:
-    """Check that a downloaded file is what the ending of its name says.
+    """Check that a downloaded file is what the ending of its final name says.
 
     Args:
         path: The file.
-        name: Its final name, whose ending counts.
+        name: Its final name.
         said: Its name in messages.
         ended: Whether the server sent a length and as many bytes arrived.
 
@@ -186,7 +178,7 @@ def check_content(path: Path, name: str, said: str, ended: bool) -> None:
     # A JSON file that ended is left to its reader.
     if (kind == ".tar" and not is_tar(start)) or (kind == ".json" and not ended and not is_json):
         raise WrongFileError(
-            f"{said} is no {kind[1:].replace('json', 'JSON')} (it begins with {start[:16]!r}); "
+            f"{said} is no {'tar' if kind == '.tar' else 'JSON'} (it begins with {start[:16]!r}); "
             "check the address, or whether it needs a sign-in"
         )
     if kind == ".zip":
@@ -198,7 +190,7 @@ def check_content(path: Path, name: str, said: str, ended: bool) -> None:
 
 
 def refuse_pointer(path: Path) -> None:
-    """Raise `DataError` where a file that could not be read is what git leaves in its place."""
+    """Raise `DataError` if a file that could not be read is the pointer that git LFS leaves."""
     with suppress(OSError), path.open("rb") as file:
         if file.read(len(POINTER)) == POINTER:
             raise DataError(

@@ -1,8 +1,8 @@
-"""Locks between processes, which the kernel drops with the process: a killed one leaves none.
+"""Locks between processes; the kernel releases them when a process ends, even if it is killed.
 
-`filelock` does not serve here: it locks files of its own (a shard is locked itself, shared by its
-readers, so that it can be told from one that nobody reads), falls back for ENOSYS alone, and its
-fallback is a file that outlives a kill, which would keep a preempted run from being continued.
+`filelock` does not fit. It locks files of its own, whereas a shard itself is locked by its readers,
+which shows whether it is in use. It falls back only for ENOSYS, and to a file that survives a kill
+and would keep a preempted run from being continued.
 """
 
 from __future__ import annotations

@@ -24,13 +24,10 @@ def progress_bars(show: bool = True, in_bytes: bool = False) -> Iterator[Progres
     from rich.console import Console
 
     console = Console(stderr=True)
-    columns: list[ProgressColumn] = [
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.DownloadColumn() if in_bytes else progress.MofNCompleteColumn(),
-    ]
+    columns: list[ProgressColumn] = [progress.MofNCompleteColumn()]
     if in_bytes:
-        columns.append(progress.TransferSpeedColumn())
+        columns = [progress.DownloadColumn(), progress.TransferSpeedColumn()]
+    columns[:0] = [progress.TextColumn("{task.description}"), progress.BarColumn()]
     columns.append(progress.TimeRemainingColumn())
     hidden = not (show and console.is_terminal)
     with progress.Progress(*columns, console=console, transient=True, disable=hidden) as bars:

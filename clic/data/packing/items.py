@@ -137,9 +137,8 @@ def _joined(items: list[Item], keys: dict[str, str]) -> Item:
             found = [keys[entry] for entry in found if entry in keys]
         if name in extra or found:
             extra[name] = list(dict.fromkeys(found))
-    return replace(
-        first, captions=tuple(captions) if len(items) > 1 else first.captions, extra=extra
-    )
+    joined = tuple(captions) if len(items) > 1 else first.captions
+    return replace(first, captions=joined, extra=extra)
 
 
 def file_place(name: str, root: Path) -> Place:
@@ -156,10 +155,8 @@ def file_place(name: str, root: Path) -> Place:
     drive = _WINDOWS.match(name)
     if ("\\" in name or drive) and not os.path.exists(root / name):
         if drive:
-            raise RejectedError(
-                "the path is a Windows one, with a drive or a server; write it relative to "
-                "--image-root"
-            )
+            remedy = "write it relative to --image-root"
+            raise RejectedError(f"the path is a Windows one, with a drive or a server; {remedy}")
         name = name.replace("\\", "/")
     path = Path(name)
     if path.is_absolute() and ".." not in path.parts:
@@ -206,7 +203,7 @@ def parse_json(data: bytes, name: str) -> Any:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Raise `DataError` where the block cannot read a source's file."""
+    """Raise `DataError` if the block cannot read a source's file."""
     try:
         yield
     except OSError as error:

@@ -88,7 +88,7 @@ def identity(reader: FormatReader, options: Options) -> dict[str, Any]:
 
 
 def check_same(out: Path, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raise `ConfigError` where a packing was begun with another source or other options."""
+    """Raise `ConfigError` if a packing was begun with another source or other options."""
     for name in wanted:
         before, now = recorded.get(name), wanted[name]
         if before == now:

@@ -21,10 +21,10 @@ from clic.io.terminal import progress_bar
 
 REMEDIES = {
     "No such file": "name the folder that holds the images with --image-root",
-    "UTF-8": "say what its texts are in, e.g. with --encoding cp1252 (Western Windows)",
+    "UTF-8": "name the encoding of its texts, e.g. --encoding cp1252 (Western Windows)",
     "Windows": "write the paths relative to --image-root, without the drive",
 }
-"""What to do if nothing is left, by a part of the most frequent reason."""
+"""What to do if nothing is left, by part of the most frequent reason."""
 SHARD_NAME = re.compile(r"(\d{5,})(?:_\d+)?\.tar")
 
 
@@ -51,14 +51,7 @@ def pack_source(
     """Pack a source into `out`, continuing where an earlier run of the same packing stopped.
 
     Each part of the source is a task and becomes a shard, so the shards do not depend on the
-    number of workers.
-
-    Args:
-        reader: Reader of the source.
-        out: Folder for the shards.
-        options: How samples are stored.
-        workers: Number of processes.
-        show: Show the progress.
+    number of workers. `show` shows the progress.
 
     Raises:
         ConfigError: `out` holds something else, or is in use.

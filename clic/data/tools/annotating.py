@@ -47,7 +47,7 @@ def annotate_shards(
     progress: Callable[[int], None],
     force: bool = False,
 ) -> Iterator[Annotated]:
-    """Store tags in shards, with processes on this machine.
+    """Store tags in shards, with processes on this machine; yield their results as they finish.
 
     Args:
         shards: The tars; each is replaced as a whole, together with its index.
@@ -55,9 +55,6 @@ def annotate_shards(
         workers: Number of processes.
         progress: Called with the bytes processed since the last call.
         force: Also tag captions that already have this tagger's tags.
-
-    Yields:
-        The result of each shard, in the order in which they finish.
 
     Raises:
         ConfigError: There is no such tagger, or it is not installed.
@@ -70,7 +67,7 @@ def annotate_shards(
 def annotate_on_ray(
     shards: Sequence[Path], tagger: str, address: str, force: bool = False
 ) -> Iterator[Annotated]:
-    """Store tags in shards, with the workers of a Ray cluster that sees the same files.
+    """Do the same with the workers of a Ray cluster that sees the same files.
 
     A task whose worker dies is run again.
 
@@ -78,7 +75,7 @@ def annotate_on_ray(
         shards: The tars, by paths that are valid on every machine.
         tagger: Name of the tagger, which must be installed there.
         address: Address of the cluster; ``auto`` finds this machine's, ``local`` starts one.
-        force: As in `annotate_shards`, which yields the same results.
+        force: As in `annotate_shards`.
 
     Raises:
         ConfigError: Ray is not installed, or no cluster answers at that address.

@@ -19,16 +19,8 @@ import numpy as np
 from clic import images, models
 from clic.captions.tagging import stored_tokens
 from clic.data.batches.captioner import CaptionTokenizer
+from clic.data.shards import tar
 from clic.data.shards.index import ShardIndex, index_path, load_index
-from clic.data.shards.tar import (
-    IMAGE_TYPES,
-    NOTHING,
-    Span,
-    captions_of,
-    parse_record,
-    read_span,
-    walk,
-)
 from clic.errors import DataError, ModelError
 from clic.io.processes import Ticker
 
@@ -39,10 +31,7 @@ Measure = Callable[[str], int]
 
 
 def make_measure(model: str) -> Measure:
-    """Return a function that counts the tokens of a caption, start and end of text included.
-
-    Args:
-        model: Any name of a model; its weights are not loaded.
+    """Return a function that counts a caption's tokens, start and end of text included.
 
     Raises:
         ModelError: The model is unknown, or its tokenizer is unavailable.
@@ -117,10 +106,7 @@ class Findings:
 def check_shard(model: str, shard: Path, tick: Ticker) -> Findings:
     """Check every sample of a tar: image, JSON, captions, stored tags, index and checksum.
 
-    Args:
-        model: The model whose tokenizer measures the captions.
-        shard: The tar.
-        tick: Called with the number of bytes processed.
+    The tokenizer of `model` measures the captions; `tick` counts the bytes processed.
     """
     found = Findings(shards=1, tar_bytes=shard.stat().st_size)
     index = _load_index(shard, found)
@@ -128,7 +114,7 @@ def check_shard(model: str, shard: Path, tick: Ticker) -> Findings:
     rows = 0
     try:
         with open(shard, "rb") as file:
-            for key, members in walk(file, shard, notes):
+            for key, members in tar.walk(file, shard, notes):
                 try:
                     row = None if index is None else _row(index, rows)
                     if _check(file, shard, key, members, row, found, _measure(model)):
@@ -178,20 +164,20 @@ def _check(
     file: BinaryIO,
     shard: Path,
     key: str,
-    members: dict[str, Span],
+    members: dict[str, tar.Span],
     row: dict[str, Any] | None,
     found: Findings,
     measure: Measure,
 ) -> bool:
     """Check one key and count it; return whether it is a sample, raise `DataError` if broken."""
-    image = next((members[t] for t in IMAGE_TYPES if t in members), None)
+    image = next((members[t] for t in tar.IMAGE_TYPES if t in members), None)
     if image is None:
         found.left_out += 1
         return False
-    spans = (image, members.get(".json", NOTHING), members.get(".txt", NOTHING))
-    data, meta, text = contents = [read_span(file, span, shard) for span in spans]
-    record = parse_record(meta) if meta else {}
-    captions = captions_of(record, text)
+    spans = (image, members.get(".json", tar.NOTHING), members.get(".txt", tar.NOTHING))
+    data, meta, text = contents = [tar.read_span(file, span, shard) for span in spans]
+    record = tar.parse_record(meta) if meta else {}
+    captions = tar.captions_of(record, text)
     if not captions:
         found.left_out += 1
         return False
@@ -250,7 +236,7 @@ def draw_histogram(found: Findings, contexts: Sequence[int], model: str, path: P
     Args:
         found: The findings.
         contexts: Numbers of tokens to mark.
-        model: The model whose tokens they are.
+        model: The model whose tokens were counted.
         path: The PNG.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -298,9 +284,9 @@ def fraction_above(lengths: Mapping[int, float], context: int) -> float:
 
 
 def joined(lengths: Mapping[int, int], special: int) -> dict[int, float]:
-    """Return the fraction of each length, in tokens, among two random texts joined.
+    """Return the fraction of each length, in tokens, of two random texts that are joined.
 
-    Joining keeps one start and one end of text; the period between them is not counted.
+    Joining keeps one start and one end of text; the period between the texts is not counted.
 
     Args:
         lengths: Number of texts by length, start and end included.

@@ -100,7 +100,7 @@ def _detect_folder(path: Path) -> type[FormatReader]:
         return Tars
     if lists := sorted(name for name in names if name.lower().endswith((".csv", ".tsv"))):
         raise DataError(
-            f"SOURCE {path} holds {lists[0]}: name that file, or say --format folder where the "
+            f"SOURCE {path} holds {lists[0]}: name that file, or use --format folder if the "
             "captions are beside the images"
         )
     if any(files_below(path, tuple(IMAGE_ENDINGS))):

@@ -118,7 +118,7 @@ class HubDataset(FormatReader):
 
 
 def open_dataset(source: str, split: str | None) -> Any:
-    """Return one split of a dataset, by default `train` where there are several.
+    """Return one split of a dataset, by default `train` if there are several.
 
     Raises:
         ConfigError: The split does not exist.

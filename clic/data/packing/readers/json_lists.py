@@ -28,7 +28,7 @@ class _JsonList(FormatReader):
         self.found = [self.find_root()]
 
     def item(self, name: str, captions: Iterable[str], reason: str = "") -> Item:
-        """Return the item of an image of the list; only a rejected one says where it stands."""
+        """Return the item of a listed image; only rejected items name the list as their row."""
         found = rejected(name, "", reason) if reason else self.listed(name, "", captions)
         return replace(found, row=self.path.name) if found.reason else found
 

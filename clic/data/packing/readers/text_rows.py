@@ -133,7 +133,7 @@ def rows(table: TextFile) -> Iterator[Row]:
                     yield Row(first.number, cells, first.offset)
     except UnicodeError as error:
         raise DataError(
-            f"{table.path} is not in {table.encoding} ({error}); say what it is in with --encoding"
+            f"{table.path} is not in {table.encoding} ({error}); name its encoding with --encoding"
         ) from error
 
 
@@ -152,7 +152,7 @@ def _read_lines(file: BinaryIO, table: TextFile) -> Iterator[_Line]:
 
 
 def _parse(reader: Iterator[list[str]]) -> list[str] | None:
-    """Return the next row, or None where its quotes make no sense or nothing is left."""
+    """Return the next row, or None if its quotes make no sense or nothing is left."""
     try:
         return next(reader, None)
     except csv.Error:
@@ -202,7 +202,7 @@ def _with_backslashes(line: str) -> str:
 
 
 def _literal(line: str, separator: str) -> list[str] | RejectedError:
-    """Return the cells of one line whose quotes are literal, where that is certain."""
+    """Return the cells of one line whose quotes are literal, if that is certain."""
     cells = _split(line, separator)
     lenient = _parse(csv.reader([line], delimiter=separator)) or []
     even = all(cell.count('"') % 2 == 0 for cell in cells)
@@ -228,12 +228,12 @@ def first_rows(table: TextFile) -> list[list[str]]:
 
 
 def open_table(path: Path, separator: str | None, encoding: str | None) -> TextFile:
-    """Return how a table is written.
+    """Return how a table is written, given what the user says about it.
 
     Args:
         path: The table.
-        separator: The user's separator (one character, or a word of `SEPARATORS`), if any.
-        encoding: The user's encoding, if any.
+        separator: One character, or a word of `SEPARATORS`; None detects it.
+        encoding: None detects it.
 
     Raises:
         ConfigError: There is no such encoding.
@@ -262,7 +262,7 @@ def open_table(path: Path, separator: str | None, encoding: str | None) -> TextF
 
 
 def _look_at(path: Path, given: str | None) -> TextFile:
-    """Return encoding, line ends and start of a table; the separator where `sep=;` names it."""
+    """Return encoding, line ends and start of a table, and the separator if `sep=;` names it."""
     with reading(path), open(path, "rb") as file:
         start = file.read(1 << 16)
     encoding, mark = detect_encoding(start, _check_encoding(given))
@@ -296,7 +296,7 @@ def _check_encoding(given: str | None) -> str | None:
 
 
 def _quality(table: TextFile) -> tuple[float, ...]:
-    """Return how well a separator explains a table's start, () where it separates nothing."""
+    """Return how well a separator explains a table's start, () if it separates nothing."""
     sample = first_rows(table)
     several = sum(len(row) > 1 for row in sample)
     if several * 2 <= len(sample):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from clic.data.packing.items import Item, RejectedError, key_of, texts
+from clic.data.packing.readers import text_rows
 from clic.data.packing.readers.base import (
     FormatReader,
     Request,
@@ -19,15 +20,6 @@ from clic.data.packing.readers.base import (
     known_columns,
     rejected,
     shorten,
-)
-from clic.data.packing.readers.text_rows import (
-    Row,
-    first_rows,
-    image_name,
-    is_base64,
-    looks_like_image,
-    open_table,
-    rows,
 )
 from clic.errors import DataError
 
@@ -41,17 +33,17 @@ class _TextTable(FormatReader):
     image = 0  # column of the image
 
     def open(self) -> None:
-        self.table = open_table(self.path, self.request.separator, self.request.encoding)
+        self.table = text_rows.open_table(self.path, self.request.separator, self.request.encoding)
         self.found = [f"separator: {self.table.called}"]
         if self.table.encoding != "utf-8":
             self.found.append(f"encoding: {self.table.encoding}")
-        self.first = (first_rows(self.table) or [[]])[0]
+        self.first = next(iter(text_rows.first_rows(self.table)), [])
         self.header = self.find_header()
         self.found.append(self.find_root())
 
     @abstractmethod
     def find_header(self) -> list[str]:
-        """Return the column names, empty where the first row is data; adds to `found`."""
+        """Return the column names, none if the first row is data; adds to `found`."""
 
     @abstractmethod
     def read(self, row: list[str]) -> tuple[tuple[str, ...], dict[str, Any]]:
@@ -59,27 +51,29 @@ class _TextTable(FormatReader):
 
     def items(self) -> Iterator[Item]:
         header = self.header and self.first
-        for row in rows(self.table):
+        for row in text_rows.rows(self.table):
             if header and row.cells == header:
                 header = []
             else:
                 yield self._item(row)
 
-    def _item(self, row: Row) -> Item:
+    def _item(self, row: text_rows.Row) -> Item:
         where, image = f"{self.path.name}:{row.line}", ""
         try:
             if isinstance(row.cells, RejectedError):
                 raise row.cells
-            image = image_name(row.cells[self.image]) if self.image < len(row.cells) else ""
+            image = (
+                text_rows.image_name(row.cells[self.image]) if self.image < len(row.cells) else ""
+            )
             captions, extra = self.read(row.cells)
-            if is_base64(image):
+            if text_rows.is_base64(image):
                 same = hashlib.blake2b(image.encode(), digest_size=16).hexdigest()
                 return Item(where, "", self._inside(row, image), captions, extra, same=same)
         except RejectedError as error:
             return rejected(image, where, str(error))
         return self.listed(image, where, captions, extra)
 
-    def _inside(self, row: Row, image: str) -> tuple[str, str, int, int]:
+    def _inside(self, row: text_rows.Row, image: str) -> tuple[str, str, int, int]:
         """Return the place of an image that the table itself contains."""
         at = -1
         if row.offset >= 0:
@@ -100,7 +94,7 @@ class ClicCsv(_TextTable):
     TAKES = ("image_root", "separator", "no_header", "encoding")
 
     def find_header(self) -> list[str]:
-        known = not looks_like_image(self.first[0]) and known_columns(self.first) > 0
+        known = not text_rows.looks_like_image(self.first[0]) and known_columns(self.first) > 0
         header = self.first if known and not self.request.no_header else []
         said = "first row taken for a header" if header else "no header"
         self.found.append(f"columns: image path, caption, further sentences; {said}")
@@ -125,7 +119,7 @@ class Table(_TextTable):
         names, request = [name.strip() for name in self.first], self.request
         if bare:
             names = [str(number) for number in range(1, self.width + 1)]
-            request = _by_contents(request, first_rows(self.table), names, self.path)
+            request = _by_contents(request, text_rows.first_rows(self.table), names, self.path)
             said = "said" if request.no_header else "an image in the first row"
             self.found.append(f"no header ({said}): columns are numbered from 1")
         elif double := sorted({name for name in names if name and names.count(name) > 1}):
@@ -200,7 +194,7 @@ def _most(cells: Sequence[str], test: Callable[[str], bool]) -> bool:
 
 
 def _is_image(cell: str) -> bool:
-    return looks_like_image(cell) or "://" in cell[:12]
+    return text_rows.looks_like_image(cell) or "://" in cell[:12]
 
 
 def _is_text(cell: str) -> bool:
@@ -231,8 +225,11 @@ def _list(cell: str, column: str) -> list[Any]:
 
 def detect_table(path: Path, request: Request) -> type[FormatReader]:
     """Return the reader for a text table, judged by its first row; raises `DataError`."""
-    first = next(iter(first_rows(open_table(path, request.separator, request.encoding))), [])
+    first = next(
+        iter(text_rows.first_rows(text_rows.open_table(path, request.separator, request.encoding))),
+        [],
+    )
     if NEGATIVES in [name.strip() for name in first]:
         return NegClip
     named = request.image_column or request.caption_column
-    return ClicCsv if first and looks_like_image(first[0]) and not named else Table
+    return ClicCsv if first and text_rows.looks_like_image(first[0]) and not named else Table
