@@ -62,9 +62,8 @@ class _TextTable(FormatReader):
         try:
             if isinstance(row.cells, RejectedError):
                 raise row.cells
-            image = (
-                text_rows.image_name(row.cells[self.image]) if self.image < len(row.cells) else ""
-            )
+            if self.image < len(row.cells):
+                image = text_rows.image_name(row.cells[self.image])
             captions, extra = self.read(row.cells)
             if text_rows.is_base64(image):
                 same = hashlib.blake2b(image.encode(), digest_size=16).hexdigest()
@@ -225,10 +224,8 @@ def _list(cell: str, column: str) -> list[Any]:
 
 def detect_table(path: Path, request: Request) -> type[FormatReader]:
     """Return the reader for a text table, judged by its first row; raises `DataError`."""
-    first = next(
-        iter(text_rows.first_rows(text_rows.open_table(path, request.separator, request.encoding))),
-        [],
-    )
+    table = text_rows.open_table(path, request.separator, request.encoding)
+    first = next(iter(text_rows.first_rows(table)), [])
     if NEGATIVES in [name.strip() for name in first]:
         return NegClip
     named = request.image_column or request.caption_column
