@@ -36,7 +36,7 @@ from clic.io.locks import Lock, open_lock, take_lock
 ATTEMPTS = 6
 """Attempts in a row without progress after which a download over http(s) fails."""
 STORE_ATTEMPTS = 3
-"""Attempts after which a download from an object store fails; fsspec makes more of its own."""
+"""Attempts after which a download from an object store fails."""
 BACKOFF = 0.5
 """Seconds before the next attempt, doubled after each without progress up to `LONGEST_WAIT`."""
 LONGEST_WAIT = 30.0
@@ -186,7 +186,7 @@ class _Download:
         try:
             response = connect(self.url, headers)
         except PassingError as error:
-            if error.status == 416:  # the file is shorter now than what we have of it
+            if error.status == 416:  # the file is now shorter than our part of it
                 self.partial.clear()
             raise
         with response:
@@ -294,7 +294,7 @@ class Partial:
 
     @contextmanager
     def cleared_if_wrong(self) -> Iterator[None]:
-        """Discard the content where the block finds it wrong, or it would be continued."""
+        """Discard the content if the block finds it wrong; otherwise it would be continued."""
         try:
             yield
         except DataError:

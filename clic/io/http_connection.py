@@ -175,7 +175,7 @@ def check_content(path: Path, name: str, said: str, ended: bool) -> None:
             "download button has"
         )
     is_json = start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
-    # A JSON file that ended is left to its reader.
+    # A complete JSON file is left to its reader.
     if (kind == ".tar" and not is_tar(start)) or (kind == ".json" and not ended and not is_json):
         raise WrongFileError(
             f"{said} is no {'tar' if kind == '.tar' else 'JSON'} (it begins with {start[:16]!r}); "

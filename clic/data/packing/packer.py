@@ -1,4 +1,4 @@
-"""Packs a source from its listing to the last shard, and sums up what became of it."""
+"""Packs a source from its listing to the last shard, and summarises the result."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def _encode_members(
 ) -> dict[str, Any]:
     """Return the members of a sample: image, `.json` and `.txt`; raises `RejectedError`."""
     ending, data, width, height = image
-    record = {"key": key, "caption": captions[0], "captions": captions}
+    record: dict[str, Any] = {"key": key, "caption": captions[0], "captions": captions}
     record |= {"width": width, "height": height, **extra}
     try:
         meta = json.dumps(record, ensure_ascii=False).encode()

@@ -67,7 +67,7 @@ def annotate_shards(
 def annotate_on_ray(
     shards: Sequence[Path], tagger: str, address: str, force: bool = False
 ) -> Iterator[Annotated]:
-    """Do the same with the workers of a Ray cluster that sees the same files.
+    """Store tags in shards, with the workers of a Ray cluster that sees the same files.
 
     A task whose worker dies is run again.
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from clic.data.packing.items import Item, RejectedError, file_place, texts
 from clic.data.shards.tar import IMAGE_TYPES
@@ -205,28 +205,20 @@ def captions_of(value: Any, depth: int = _DEEPEST) -> tuple[str, ...]:
     return ()
 
 
-class Walked(NamedTuple):
-    """A folder below a source: its file names, and entries that were skipped with the reason."""
+def walk(root: Path) -> Iterator[tuple[Path, list[str], list[tuple[str, str]]]]:
+    """Yield each folder below a root, its file names, and skipped entries with the reasons.
 
-    folder: Path
-    names: list[str]
-    left_out: list[tuple[str, str]]
-
-
-def walk(root: Path) -> Iterator[Walked]:
-    """Yield each folder below a root, sorted and without hidden ones; links are followed.
-
-    A link to a folder that is walked anyway is skipped, so that there is no loop and no image
-    occurs twice.
+    Folders are sorted, hidden ones are left out, and links are followed. A link to a folder that is
+    walked anyway is skipped, so that there is no loop and no image occurs twice.
     """
     top = os.path.realpath(root)
     seen, todo = {top}, [root]
     while todo:
-        folder, names, below, left_out = todo.pop(), [], [], []
+        folder, names, below, left_out = todo.pop(), list[str](), list[Path](), []
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            yield Walked(folder.parent, [], [(folder.name, f"{error.strerror}")])
+            yield folder.parent, [], [(folder.name, f"{error.strerror}")]
             continue
         for entry in entries:
             if entry.name.startswith("."):
@@ -241,7 +233,7 @@ def walk(root: Path) -> Iterator[Walked]:
             else:
                 seen.add(real)
                 below.append(Path(entry.path))
-        yield Walked(folder, names, left_out)
+        yield folder, names, left_out
         todo += reversed(below)
 
 
