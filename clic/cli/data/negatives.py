@@ -87,8 +87,9 @@ def _note(without: Sequence[str], count: int) -> str:
 def _captions(flags: argparse.Namespace) -> list[str]:
     captions = list(flags.caption or ())
     if flags.file is not None:
-        lines = re.split(r"\r\n|\r|\n", _read(flags.file))
-        captions += [line for line in (_bare(line) for line in lines) if line]
+        for line in re.split(r"\r\n|\r|\n", _read(flags.file)):
+            bare = line.strip().strip("\ufeff").strip()  # joined files have such marks inside
+            captions += [bare] if bare else []
     try:
         "".join(captions).encode()
     except UnicodeEncodeError as error:
@@ -114,11 +115,6 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise DataError(f"--file {path} cannot be read: {error.strerror}") from error
     return decode_text(data, f"--file {path}")
-
-
-def _bare(line: str) -> str:
-    """Return a line without outer spaces and byte order marks, which joined files contain."""
-    return line.strip().strip("\ufeff").strip()
 
 
 def _kinds(names: Sequence[str] | None, count: int) -> list[str]:

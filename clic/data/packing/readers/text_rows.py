@@ -11,7 +11,7 @@ import io
 import os
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -100,6 +100,15 @@ class _Lines(Iterator[str]):
         self._again.extendleft(reversed(self.taken[keep:]))
         self.taken, self._quoted = self.taken[:keep], 0
 
+    def is_torn(self, cells: list[str]) -> bool:
+        r"""Return whether the current row's cells may be torn at a \"."""
+        return '\\"' in self.taken[0].text and any(cell.endswith("\\") for cell in cells)
+
+    def swallows(self, cells: list[str]) -> bool:
+        """Return whether a line inside a quoted cell has as many columns as the row."""
+        first, *others = (len(_split(line.text, self._separator)) for line in self.taken)
+        return self._separator == "\t" and first == len(cells) and first in others
+
 
 def rows(table: TextFile) -> Iterator[Row]:
     """Yield the rows of a table, without blank lines.
@@ -116,16 +125,14 @@ def rows(table: TextFile) -> Iterator[Row]:
     try:
         with reading(table.path), open(table.path, "rb") as file:
             lines = _Lines(_read_lines(file, table), table.separator)
-            reader = csv.reader(lines, delimiter=table.separator, strict=True)
             while True:
                 lines.begin()
-                found = _parse(reader)
+                found = _parse(lines, table.separator)
                 if not lines.taken:
                     return
                 cells: list[str] | RejectedError
-                if found is None or _is_doubtful(lines.taken, found, table.separator):
+                if found is None or lines.is_torn(found) or lines.swallows(found):
                     cells = _read_otherwise(lines, found, table.separator)
-                    reader = csv.reader(lines, delimiter=table.separator, strict=True)
                 else:
                     cells = found
                 first = lines.taken[0]
@@ -151,24 +158,14 @@ def _read_lines(file: BinaryIO, table: TextFile) -> Iterator[_Line]:
             yield _Line(number, line, -1)
 
 
-def _parse(reader: Iterator[list[str]]) -> list[str] | None:
+def _parse(
+    lines: Iterable[str], separator: str, *, strict: bool = True, escape: str | None = None
+) -> list[str] | None:
     """Return the next row, or None if its quotes make no sense or nothing is left."""
     try:
-        return next(reader, None)
+        return next(csv.reader(lines, delimiter=separator, strict=strict, escapechar=escape), None)
     except csv.Error:
         return None
-
-
-def _is_doubtful(taken: list[_Line], cells: list[str], separator: str) -> bool:
-    r"""Return whether cells may be torn at a \" or contain the rows that follow."""
-    torn = '\\"' in taken[0].text and any(cell.endswith("\\") for cell in cells)
-    return torn or _swallows(taken, cells, separator)
-
-
-def _swallows(taken: list[_Line], cells: list[str], separator: str) -> bool:
-    """Return whether a line inside a quoted cell has as many columns as the row."""
-    first, *others = (len(_split(line.text, separator)) for line in taken)
-    return separator == "\t" and first == len(cells) and first in others
 
 
 def _split(line: str, separator: str) -> list[str]:
@@ -182,15 +179,12 @@ def _read_otherwise(
     count, first = len(lines.taken), lines.taken[0].text
     lines.back(0)
     if '\\"' in first:
-        escaped = csv.reader(
-            map(_with_backslashes, lines), delimiter=separator, escapechar="\\", strict=True
-        )
-        found = _parse(escaped)
-        if found is not None and not _swallows(lines.taken, found, separator):
+        found = _parse(map(_with_backslashes, lines), separator, escape="\\")
+        if found is not None and not lines.swallows(found):
             return found
         lines.back(0)
     deque(islice(lines, count), 0)
-    if cells is not None and not _swallows(lines.taken, cells, separator):
+    if cells is not None and not lines.swallows(cells):
         return cells
     lines.back(1)
     return _literal(first, separator)
@@ -204,7 +198,7 @@ def _with_backslashes(line: str) -> str:
 def _literal(line: str, separator: str) -> list[str] | RejectedError:
     """Return the cells of one line whose quotes are literal, if that is certain."""
     cells = _split(line, separator)
-    lenient = _parse(csv.reader([line], delimiter=separator)) or []
+    lenient = _parse([line], separator, strict=False) or []
     even = all(cell.count('"') % 2 == 0 for cell in cells)
     if separator == "\t" or (even and len(lenient) == len(cells)):
         return [_unquoted(cell, separator) for cell in cells]
@@ -212,7 +206,7 @@ def _literal(line: str, separator: str) -> list[str] | RejectedError:
 
 
 def _unquoted(cell: str, separator: str) -> str:
-    found = _parse(csv.reader([cell], delimiter=separator, strict=True)) or []
+    found = _parse([cell], separator) or []
     return found[0] if len(found) == 1 else cell
 
 
