@@ -1,5 +1,5 @@
-"""Files, locks, downloads, processes and the terminal: what every part of clic does alike.
+"""Files, locks, downloads, processes and the terminal, as every part of clic uses them.
 
 In: paths, addresses and tasks. Out: files that are whole or absent. Read `files` and `locks`
-first, then `http_connection`, `download` and `remote`, and last `processes` and `terminal`.
+first, then `http_connection` and `download`, and last `processes` and `terminal`.
 """

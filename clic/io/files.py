@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all, and refused before the work rather than after it."""
+"""Writes files whole or not at all, and refuses bad paths before the work rather than after it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,10 @@ from pathlib import Path
 from clic.errors import ConfigError
 
 DISK_ERRORS = (
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
-    errno.EIO,
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EIO),
 )
-"""Errors that the user can mend: a permission, a full or broken disk, a wrong path."""
+"""Errors that the user can fix: a permission, a full or broken disk, a wrong path."""
 
 
 @contextmanager
@@ -44,11 +37,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: str | bytes, *, sync: bool = False) -> None:
-    """Write a file so that it is there in full or not at all, even after a kill.
+    """Write or replace a file so that it exists in full or not at all, even after a kill.
 
     Args:
-        path: The file; an existing one is replaced.
-        content: Text, which is written as UTF-8, or bytes.
+        path: The file.
+        content: Bytes, or text to be written as UTF-8.
         sync: Wait until the content has reached the disk, so that it survives a power failure.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
@@ -70,9 +63,8 @@ def file_sha256(path: Path) -> str:
 
 def disk_reason(error: OSError, path: str | Path | None = None) -> str:
     """Return which file or folder the system refused, and why, on one line."""
-    place = path or error.filename
     return (
-        f"cannot read or write {place if place is not None else 'a file'}: {error.strerror}; "
+        f"cannot read or write {path or error.filename or 'a file'}: {error.strerror}; "
         "choose another place, or fix its permissions or free space"
     )
 
@@ -101,23 +93,18 @@ def check_writable(*paths: str | None) -> None:
             raise ConfigError(f"{file} is named twice; give each output a file of its own")
         if not file.parent.is_dir():
             raise ConfigError(f"cannot write {file}: there is no folder {file.parent}; make it")
-        special = file.exists() and not file.is_file()  # /dev/stdout is written to, not replaced
+        special = file.exists() and not file.is_file()  # such as /dev/stdout, which is not replaced
+        reason = ""
         if not os.access(file if special else file.parent, os.W_OK):
-            raise ConfigError(f"cannot write {file}: no permission; choose another file")
-        if not special:
-            try:
-                tempfile.TemporaryFile(dir=file.parent).close()
-            except OSError as error:
-                raise ConfigError(
-                    f"cannot write {file}: {error.strerror}; choose another file"
-                ) from error
+            reason = "no permission"
+        elif not special:
+            reason = _refusal(file.parent)
+        if reason:
+            raise ConfigError(f"cannot write {file}: {reason}; choose another file")
 
 
 def check_folder(path: str) -> None:
     """Check before the work that a folder can be made, or written to, after it.
-
-    A temporary folder is made and removed, because /proc and some network disks grant a permission
-    and then refuse to write.
 
     Raises:
         ConfigError: The path is a file, there is no permission, or it cannot be written to.
@@ -128,7 +115,17 @@ def check_folder(path: str) -> None:
         raise ConfigError(f"cannot write to {path}: {existing} is not a folder; name another one")
     if not os.access(existing, os.W_OK):
         raise ConfigError(f"cannot write to {path}: no permission in {existing}; name another one")
+    if reason := _refusal(existing):
+        raise ConfigError(f"cannot write to {path}: {reason}; name another one")
+
+
+def _refusal(folder: Path) -> str:
+    """Return why the system refuses to write into a folder, or ''.
+
+    Asking for the permission is not enough: /proc and some network disks grant it and then refuse.
+    """
     try:
-        tempfile.TemporaryDirectory(dir=existing).cleanup()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise ConfigError(f"cannot write to {path}: {error.strerror}; name another one") from error
+        return error.strerror or str(error)
+    return ""

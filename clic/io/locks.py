@@ -1,8 +1,8 @@
-"""Locks between processes, which the kernel drops with the process: a killed one leaves none.
+"""Locks between processes; the kernel releases them when a process ends, even if it is killed.
 
-`filelock` does not serve here: it locks files of its own (a shard is locked itself, shared by its
-readers, so that it can be told from one that nobody reads), falls back for ENOSYS alone, and its
-fallback is a file that outlives a kill, which would keep a preempted run from being continued.
+`filelock` does not fit. It locks files of its own, whereas a shard itself is locked by its readers,
+which shows whether it is in use. It falls back only for ENOSYS, and to a file that survives a kill
+and would keep a preempted run from being continued.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from typing import IO
 
 
 class Lock(Enum):
-    """What came of asking for a lock."""
+    """The outcome of asking for a lock."""
 
-    TAKEN = "this process has it until it closes the file"
-    HELD = "another process has it"
-    UNSUPPORTED = "the disk has no locks, so nobody knows; a warning has said so"
+    TAKEN = "this process holds it until it closes the file"
+    HELD = "another process holds it"
+    UNSUPPORTED = "the disk has no locks, so this is unknown; a warning was given"
 
 
 _said: set[int] = set()
-"""Devices without locks that a warning has named."""
+"""Devices without locks, for which a warning was given."""
 
 
 def take_lock(file: IO[bytes] | IO[str] | int, path: Path, *, shared: bool, wait: bool) -> Lock:
-    """Ask for the lock of an open file, which closing the file gives back.
+    """Ask for the lock of an open file; closing the file releases it.
 
     Many network disks have no locks (ENOSYS, EOPNOTSUPP, ENOLCK), or none for a file that is open
-    for reading (EBADF). The work goes on there, and a warning says what is not kept apart.
+    for reading (EBADF). The work continues there, and a warning names the folder.
 
     Args:
         file: The file, or its descriptor.
         path: Its name, for the warning.
-        shared: Whether others may have it at the same time, as shared too.
-        wait: Whether to wait while another process has it; without, that is `Lock.HELD`.
+        shared: Whether others may hold a shared lock at the same time.
+        wait: Whether to wait while another process holds it; otherwise the result is `Lock.HELD`.
     """
     mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
@@ -62,8 +62,8 @@ def _warn(descriptor: int, path: Path, error: OSError) -> None:
 
 
 def open_lock(path: Path) -> IO[bytes]:
-    """Open a file that is there to be locked, and make it where it is not there."""
+    """Open a file that serves as a lock, and create it if it does not exist."""
     try:
         return open(path, "ab")
     except PermissionError:
-        return open(path, "rb")  # another user's, which can be locked all the same
+        return open(path, "rb")  # another user's file can be locked, too

@@ -1,4 +1,4 @@
-"""Independent tasks on several processes, with a count of what is done and a way to stop."""
+"""Runs independent tasks on several processes, counts what is done, and can be stopped."""
 
 from __future__ import annotations
 
@@ -12,36 +12,33 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.forkserver import ensure_running
-from typing import Any, Protocol, TypeVar
+from multiprocessing.synchronize import Event
+from typing import Any, TypeVar
 
 from clic.errors import DataError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-POLL = 0.2  # seconds between two looks at the count
+POLL = 0.2  # seconds between two readings of the count
 
 
 class StoppedError(Exception):
-    """The task is asked to stop before it is done."""
-
-
-class _Flag(Protocol):
-    def is_set(self) -> bool: ...
+    """The task must stop before it is done."""
 
 
 class Ticker:
     """Counts the samples that a task has processed.
 
     Args:
-        count: Called with how many.
-        stop: Set when the work is to end.
+        count: Called with a number of samples.
+        stop: An event that is set when the work must end.
     """
 
-    def __init__(self, count: Callable[[int], None], stop: _Flag | None = None) -> None:
+    def __init__(self, count: Callable[[int], None], stop: Event | None = None) -> None:
         self._count, self._stop = count, stop
 
     def __call__(self, samples: int = 1) -> None:
-        """Count samples; raises `StoppedError` where the work is to end."""
+        """Count samples; raises `StoppedError` if the work must end."""
         self._count(samples)
         if self._stop is not None and self._stop.is_set():
             raise StoppedError
@@ -58,16 +55,15 @@ def run_tasks(
     tasks: Sequence[Task],
     workers: int,
     progress: Callable[[int], None],
-    module: str,
 ) -> Iterator[Result]:
     """Yield the result of every task, in the order in which they end.
 
     Args:
-        work: Does one task; a function of a module, whose result can be pickled.
-        tasks: What there is to do.
-        workers: Processes; with 1 the work is done in this one.
+        work: Does one task; a module's function, or a `partial` of one, with a result that can be
+            pickled.
+        tasks: The tasks.
+        workers: Number of processes; with 1 the work is done in this one.
         progress: Called with the number of samples since the last call.
-        module: The module of `work`, imported once for all workers.
 
     Raises:
         DataError: A worker was killed.
@@ -79,11 +75,12 @@ def run_tasks(
         return
     # Forked from a server that has no threads, after one import of what the tasks need.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([module])
+    context.set_forkserver_preload([getattr(work, "func", work).__module__])
     with _ignored_interrupts():
         ensure_running()
-    # Workers asked for before the server has imported would start behind a Ctrl-C, to find nothing.
-    ready = context.Process(target=_nothing)
+    # The end of a process shows that the server has imported everything. Workers requested before
+    # that would start even after a Ctrl-C, with nothing left to do.
+    ready = context.Process(target=os.getpid)
     ready.start()
     ready.join()
     count, stop = context.Value("q", 0), context.Event()
@@ -92,23 +89,19 @@ def run_tasks(
         yield from _collect([pool.submit(_run, work, task) for task in tasks], count, progress)
     except BrokenProcessPool as error:
         raise DataError(
-            "a worker process was killed, maybe for want of memory; the same command goes on from "
-            "here, with fewer --workers it needs less"
+            "a worker process was killed, perhaps for lack of memory; the same command continues "
+            "from here, and needs less with fewer --workers"
         ) from error
     finally:
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _nothing() -> None:
-    """Do nothing: the end of this process shows that the server is ready."""
-
-
 @contextmanager
 def _ignored_interrupts() -> Iterator[None]:
-    """Let a process started here ignore Ctrl-C, which would find it amid its imports."""
+    """Let a process started here ignore Ctrl-C, which would interrupt its imports."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may say what signals do
+        yield  # only the main thread may change signal handlers
         return
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -148,7 +141,7 @@ def _start(count: Any, stop: Any) -> None:
 
 
 def _die_with_parent() -> None:
-    """End this process once its parent has ended, in whatever way."""
+    """End this process once its parent has ended for any reason."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait_for([parent.sentinel])

@@ -1,4 +1,4 @@
-"""What a command shows while it works: progress bars on stderr, lines on stdout."""
+"""Shows what a command is doing: progress bars on stderr, lines on stdout."""
 
 from __future__ import annotations
 
@@ -17,20 +17,17 @@ def progress_bars(show: bool = True, in_bytes: bool = False) -> Iterator[Progres
     """Draw rich's progress bars on stderr while the block runs, if stderr is a terminal.
 
     Args:
-        show: Draw them at all.
+        show: Whether to draw them.
         in_bytes: Show sizes and a transfer speed instead of counts.
     """
     from rich import progress
     from rich.console import Console
 
     console = Console(stderr=True)
-    columns: list[ProgressColumn] = [
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.DownloadColumn() if in_bytes else progress.MofNCompleteColumn(),
-    ]
+    columns: list[ProgressColumn] = [progress.MofNCompleteColumn()]
     if in_bytes:
-        columns.append(progress.TransferSpeedColumn())
+        columns = [progress.DownloadColumn(), progress.TransferSpeedColumn()]
+    columns[:0] = [progress.TextColumn("{task.description}"), progress.BarColumn()]
     columns.append(progress.TimeRemainingColumn())
     hidden = not (show and console.is_terminal)
     with progress.Progress(*columns, console=console, transient=True, disable=hidden) as bars:
@@ -39,15 +36,15 @@ def progress_bars(show: bool = True, in_bytes: bool = False) -> Iterator[Progres
 
 @contextmanager
 def progress_bar(
-    title: str, total: int, *, done: int = 0, show: bool = True, in_bytes: bool = False
+    title: str, total: int | None, *, done: int = 0, show: bool = True, in_bytes: bool = False
 ) -> Iterator[Callable[[int], None]]:
-    """Draw one bar as `progress_bars` does, and yield what advances it by a number of items.
+    """Draw one bar as `progress_bars` does, and yield a function that advances it.
 
     Args:
         title: What is being done.
-        total: Number of items, or bytes.
-        done: How many were done before.
-        show: Draw it at all.
+        total: Number of items, or bytes, None if unknown.
+        done: Number of those that are already done.
+        show: Whether to draw the bar.
         in_bytes: Count bytes.
     """
     with progress_bars(show, in_bytes) as bars:

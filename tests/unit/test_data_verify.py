@@ -14,14 +14,15 @@ from PIL import Image
 
 from clic.data import write_index
 from clic.data.shards.index import index_path
-from clic.data.tools.caption_lengths import (
+from clic.data.tools.verifying import (
+    Findings,
+    check_shard,
     context_length,
+    fraction_above,
     joined,
     make_measure,
     quantile,
-    share_above,
 )
-from clic.data.tools.verifying import Findings, check_shard
 from clic.errors import ModelError
 from clic.io.processes import Ticker
 
@@ -169,7 +170,7 @@ def test_an_unknown_model() -> None:
 
 def test_shares_and_quantiles() -> None:
     lengths = {4: 1, 6: 2, 40: 1}
-    assert [share_above(lengths, c) for c in (3, 4, 6, 40)] == [1.0, 0.75, 0.25, 0.0]
+    assert [fraction_above(lengths, c) for c in (3, 4, 6, 40)] == [1.0, 0.75, 0.25, 0.0]
     assert [quantile(lengths, q) for q in (0.25, 0.5, 0.75, 0.95)] == [4, 6, 6, 40]
 
 

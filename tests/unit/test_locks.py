@@ -17,7 +17,7 @@ from clic.data.packing import pack_plan
 from clic.data.shards import merged_index
 from clic.evaluation.files import fetching
 from clic.io import locks
-from clic.io.http_connection import partial_file
+from clic.io.download import partial_file
 from clic.io.locks import Lock, open_lock, take_lock
 from clic.training.run_folder import choose, claim, write_config
 

@@ -1,4 +1,4 @@
-"""`clic-data`: tools for image-text data, before, beside and after a run."""
+"""`clic-data`: tools for image-text data, before, during and after a run."""
 
 from __future__ import annotations
 
@@ -24,17 +24,8 @@ from clic.errors import did_you_mean
 # Each module of this package is one command: its docstring is the help text, `EXAMPLES` are its
 # examples, `add_arguments(parser)` adds its arguments and `run(flags, words)` does the work. With
 # `TAKES_SETTINGS`, `words` may have settings such as data.shards=DIR.
-COMMANDS: dict[str, ModuleType] = {
-    "pack": pack,
-    "verify": verify,
-    "annotate": annotate,
-    "negatives": negatives,
-    "preview": preview,
-    "shapes": shapes,
-    "index": index,
-    "neighbours": neighbours,
-    "fetch": fetch,
-}
+_MODULES = (pack, verify, annotate, negatives, preview, shapes, index, neighbours, fetch)
+COMMANDS: dict[str, ModuleType] = {m.__name__.rpartition(".")[2]: m for m in _MODULES}
 
 
 def main() -> None:
@@ -57,20 +48,18 @@ def _refuse(parser: Parser, word: str) -> NoReturn:
 
 def _parser() -> tuple[Parser, dict[str, Parser]]:
     """Return the parser and the parsers of its commands."""
-    examples = "".join(f"  {line}\n" for c in COMMANDS.values() for line in c.EXAMPLES)
-    parser = Parser(prog="clic-data", description=__doc__, epilog=f"examples:\n{examples}")
+    parser = Parser(prog="clic-data", description=__doc__, epilog=_examples(*_MODULES))
     common = Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of a mistake")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for name, command in COMMANDS.items():
         doc = str(command.__doc__)
+        help, epilog = doc.split("\n", 1)[0].rstrip("."), _examples(command)
         command.add_arguments(
-            commands.add_parser(
-                name,
-                parents=[common],
-                help=doc.split("\n", 1)[0].rstrip("."),
-                description=doc,
-                epilog="examples:\n" + "".join(f"  {line}\n" for line in command.EXAMPLES),
-            )
+            commands.add_parser(name, parents=[common], help=help, description=doc, epilog=epilog)
         )
     return parser, dict(commands.choices)
+
+
+def _examples(*commands: ModuleType) -> str:
+    return "examples:\n" + "".join(f"  {line}\n" for c in commands for line in c.EXAMPLES)

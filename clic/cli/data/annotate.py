@@ -19,10 +19,7 @@ from clic.io.terminal import progress_bar
 if TYPE_CHECKING:
     from clic.data.tools.annotating import Annotated
 
-EXAMPLES = (
-    "clic-data annotate /data/laion",
-    "clic-data annotate /data/laion --ray auto",
-)
+EXAMPLES = ("clic-data annotate /data/laion", "clic-data annotate /data/laion --ray auto")
 BROKEN = 1
 SHOWN = 10
 
@@ -46,7 +43,6 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
                 f"--workers {flags.workers} has no effect with --ray {flags.ray}, whose cluster "
                 "decides; leave one out"
             )
-
     from clic.captions.tagging import TAGGERS
     from clic.data.shards.locating import find_shards
     from clic.data.tools.annotating import annotate_on_ray, annotate_shards

@@ -7,8 +7,7 @@ and the exit code is 2.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from clic.cli.parser import Parser
@@ -19,60 +18,44 @@ EXAMPLES = (
     "clic-data fetch cola aro-relation --data /data/benchmarks",
     "clic-data fetch bivlc --mirror https://hf-mirror.com",
 )
-Advance = Callable[[int, "int | None"], None]
 
 
 def add_arguments(parser: Parser) -> None:
     """Add this command's arguments."""
     add = parser.add_argument
     add("bench", nargs="+", metavar="BENCH", help="benchmarks or groups (clic-eval --bench list)")
-    add(
-        "--data",
-        metavar="DIR",
-        type=Path,
-        help="their folder (default: $CLIC_DATA, then ./data)",
-    )
+    add("--data", metavar="DIR", type=Path, help="their folder (default: $CLIC_DATA, then ./data)")
     add("--mirror", metavar="URL", help="host that has the files under the same paths")
 
 
 def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
-    """Fetch the files; what a person still has to do is an error at the end."""
+    """Fetch the files; steps that only the user can take are an error at the end."""
     from clic.evaluation import evaluation_plan
     from clic.evaluation.benchmarks import catalogue
     from clic.evaluation.files import fetching
+    from clic.io.terminal import progress_bars
 
     chosen = catalogue.select([name for word in flags.bench for name in word.split(",")])
     root = flags.data.expanduser() if flags.data else evaluation_plan.default_data_root()
     found = []
-    with _bars() as bar:
+    with progress_bars(in_bytes=True) as bars:
+
+        def bar(title: str) -> Callable[[int, int | None], None]:
+            task = bars.add_task(title, total=None)
+            return lambda done, total: bars.update(task, completed=done, total=total)
+
+        def say(line: str) -> None:
+            print(f"  {line}", flush=True)
+
         for benchmark in chosen:
             print(f"{benchmark.name}: {benchmark.licence}; {benchmark.citation}", flush=True)
             if benchmark.made:
                 print("  is built in, and needs no files")
                 continue
-            found.append(
-                fetching.fetch(
-                    benchmark, root, lambda line: print(f"  {line}", flush=True), bar, flags.mirror
-                )
-            )
+            found.append(fetching.fetch(benchmark, root, say, bar, flags.mirror))
     for line in fetching.told(found):
         print(line)
     if any(one.lost for one in found):
         print("rows whose images no longer exist can be left out: clic-eval --allow-missing")
-    steps = fetching.steps(found, root)
-    if steps:
+    if steps := fetching.steps(found, root):
         raise DataError("; ".join(steps))
-
-
-@contextmanager
-def _bars() -> Iterator[Callable[[str], Advance]]:
-    """Show a bar for each title on stderr while the block runs, where stderr is a terminal."""
-    from clic.io.terminal import progress_bars
-
-    with progress_bars(in_bytes=True) as bars:
-
-        def begin(title: str) -> Advance:
-            task = bars.add_task(title, total=None)
-            return lambda done, total: bars.update(task, completed=done, total=total)
-
-        yield begin

@@ -34,7 +34,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     shards = find_shards(flags.shards, "SHARDS")
     todo = [shard for shard in shards if flags.force or not is_indexed(shard)]
     with progress_bar("index", len(todo)) as advance:
-        failed = [error for error in run_tasks(_index, todo, workers, advance, __name__) if error]
+        failed = [error for error in run_tasks(_index, todo, workers, advance) if error]
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise DataError(f"{len(failed)} of {len(shards)} shards: {sorted(failed)[0]}{more}")
@@ -47,13 +47,13 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
 
 
 def _index(shard: Path, tick: Callable[[int], None]) -> str:
-    """Index one shard; return what is wrong with it, if anything."""
+    """Index one shard; return what is wrong with it, '' if nothing is."""
     from clic.data import write_index
 
-    problem = ""
     try:
         write_index(shard)
     except DataError as error:
-        problem = str(error)
-    tick(1)
-    return problem
+        return str(error)
+    finally:
+        tick(1)
+    return ""

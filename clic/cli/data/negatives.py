@@ -87,8 +87,9 @@ def _note(without: Sequence[str], count: int) -> str:
 def _captions(flags: argparse.Namespace) -> list[str]:
     captions = list(flags.caption or ())
     if flags.file is not None:
-        lines = re.split(r"\r\n|\r|\n", _read(flags.file))
-        captions += [line for line in (_bare(line) for line in lines) if line]
+        for line in re.split(r"\r\n|\r|\n", _read(flags.file)):
+            bare = line.strip().strip("\ufeff").strip()  # joined files have such marks inside
+            captions += [bare] if bare else []
     try:
         "".join(captions).encode()
     except UnicodeEncodeError as error:
@@ -116,11 +117,6 @@ def _read(path: Path) -> str:
     return decode_text(data, f"--file {path}")
 
 
-def _bare(line: str) -> str:
-    """Return a line without outer spaces and byte order marks, which joined files have inside."""
-    return line.strip().strip("\ufeff").strip()
-
-
 def _kinds(names: Sequence[str] | None, count: int) -> list[str]:
     from clic.captions import GENERATORS
 
@@ -144,13 +140,11 @@ def _negatives(
     from clic.captions.negatives import distinct_negatives
     from clic.seeding import generator
 
+    draws = {name: partial(make, captions[0], tokens[0]) for name, make in GENERATORS.items()}
+    draws["cross_swap"] = partial(cross_swap, captions, tokens)
     for kind in kinds:
         rng = generator(flags.seed, f"hard_negatives/{kind}", slot=number)
-        if kind == "cross_swap":
-            draw = partial(cross_swap, captions, tokens, rng)
-        else:
-            draw = partial(GENERATORS[kind], captions[0], tokens[0], rng)
-        yield from distinct_negatives(draw, flags.n)
+        yield from distinct_negatives(partial(draws[kind], rng), flags.n)
 
 
 def _parse(tokens: Sequence[Token]) -> dict[str, list[list[str]]]:
@@ -170,17 +164,12 @@ def _parse(tokens: Sequence[Token]) -> dict[str, list[list[str]]]:
 
 
 def _record(caption: str, tokens: Sequence[Token], found: Sequence[HardNegative]) -> dict[str, Any]:
-    parsed = _parse(tokens)
-    return {
-        "caption": caption,
-        "tokens": [list(token) for token in tokens],
-        "modifiers": parsed["modifiers"],
-        "relations": parsed["relations"],
-        "negatives": [
-            {"kind": made.kind, "text": made.text, "edits": [e._asdict() for e in made.edits]}
-            for made in found
-        ],
-    }
+    parsed, made = _parse(tokens), []
+    for negative in found:
+        edits = [edit._asdict() for edit in negative.edits]
+        made.append({"kind": negative.kind, "text": negative.text, "edits": edits})
+    graph = {"modifiers": parsed["modifiers"], "relations": parsed["relations"]}
+    return {"caption": caption, "tokens": list(map(list, tokens)), **graph, "negatives": made}
 
 
 def _table(
@@ -195,15 +184,12 @@ def _table(
     table.add_column(Text(caption), overflow="fold")
     table.add_row("tags", Text("  ".join(f"{t.text}/{t.pos}" for t in tokens) or "none"))
     for name, groups in _parse(tokens).items():
-        shown = ", ".join(map(" ".join, groups))
-        table.add_row(name, Text(shown or "none"), end_section=name == "relations")
+        words = ", ".join(map(" ".join, groups))
+        table.add_row(name, Text(words or "none"), end_section=name == "relations")
     for kind in kinds:
-        made = [negative for negative in found if negative.kind == kind]
-        for number, negative in enumerate(made):
-            last = number == len(made) - 1
-            table.add_row("" if number else kind, _marked(caption, negative), end_section=last)
-        if not made:
-            table.add_row(kind, Text("none"), end_section=True)
+        shown = [_marked(caption, made) for made in found if made.kind == kind] or [Text("none")]
+        for number, text in enumerate(shown, 1):
+            table.add_row(kind if number == 1 else "", text, end_section=number == len(shown))
     return table
 
 

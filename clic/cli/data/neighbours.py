@@ -33,6 +33,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     """Write the neighbours."""
+    import numpy as np
     import torch
 
     from clic.data.shards.shard_source import ShardSource
@@ -49,24 +50,18 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     model = encoder.load(flags.model, flags.device, flags.precision, flags.batch_size)
     identity = {**model.identity, "precision": flags.precision}
     width = int(model.clip.source.architecture["embed_dim"])
+
+    def encode(pixels: Sequence[np.ndarray]) -> np.ndarray:
+        return model.encode_image(pixels).numpy()
+
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        features = FeatureFile(
-            out.with_name(f".{out.name}.features"),
-            (len(source), width),
-            [source.shard_counts(), identity],
-        )
+        path, whose = out.with_name(f".{out.name}.features"), [source.shard_counts(), identity]
+        features = FeatureFile(path, (len(source), width), whose)
         if features.done:
             print(f"continuing after {features.done} of {len(source)} images")
         with progress_bar("encode", len(source), done=features.done) as advance:
-            encode_source(
-                source,
-                features,
-                lambda pixels: model.encode_image(pixels).numpy(),
-                flags.batch_size,
-                flags.workers,
-                advance,
-            )
+            encode_source(source, features, encode, flags.batch_size, flags.workers, advance)
         broken = sum(
             int((~features.rows[i : i + 65536].any(axis=1)).sum())
             for i in range(0, len(source), 65536)
@@ -79,10 +74,6 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
             found = nearest(features.rows, flags.k, device, advance)
         write_neighbours(out, source, found, identity)
         features.remove()
-    note = (
-        f" ({broken} broken images are no image's neighbours; their own are arbitrary)"
-        if broken
-        else ""
-    )
-    print(f"{out}: {flags.k} neighbours of each of {len(source)} images{note}")
+    note = f" ({broken} broken images are no image's neighbours; their own are arbitrary)"
+    print(f"{out}: {flags.k} neighbours of each of {len(source)} images{note if broken else ''}")
     print(f"  clic-train ... sampling.kinds=single sampling.hard_images={out}")

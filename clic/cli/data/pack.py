@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +20,9 @@ from clic.cli.parser import Parser, check_least
 from clic.errors import ConfigError, pick
 
 if TYPE_CHECKING:
-    from clic.data.packing import PackOutcome, Progress
+    from clic.data.packing import PackOutcome
 
-SEVERAL = 0.2  # proportion of captions with several sentences above which a note says so
+SEVERAL = 0.2  # proportion of captions with several sentences above which a note is printed
 EXAMPLES = (
     "clic-data pack captions.csv shards",
     "clic-data pack train.tsv shards --image-column file --caption-column text",
@@ -69,32 +68,18 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
 
     if flags.tags is not None:
         pick(TAGGERS, flags.tags, "--tags")
-    request = packing.Request(
-        image_root=flags.image_root,
-        image_column=flags.image_column,
-        caption_column=flags.caption_column and tuple(flags.caption_column),
-        separator=flags.separator,
-        split=flags.split,
-        no_header=flags.no_header,
-        encoding=flags.encoding,
-    )
+    flags.caption_column = flags.caption_column and tuple(flags.caption_column)
+    request = packing.Request(**{f.name: getattr(flags, f.name) for f in fields(packing.Request)})
     reader = packing.open_source(flags.source, request, flags.format)
     print(f"{reader.source}: {reader.NAME}")
     for line in reader.found:
         print(f"  {line}")
-    default, keep = packing.Options(), flags.keep_original
-    options = packing.Options(
-        shard_size=flags.shard_size,
-        shard_mb=flags.shard_mb,
-        resize_short=None if keep else flags.resize_short or default.resize_short,
-        quality=None if keep else flags.quality or default.quality,
-        prepare_sentences=flags.prepare_sentences,
-        tags=flags.tags,
-    )
+    given = {f.name: getattr(flags, f.name) for f in fields(packing.Options)}
+    sizes = {"resize_short": None, "quality": None} if flags.keep_original else {}
+    options = packing.Options(**{n: v for n, v in given.items() if v is not None} | sizes)
     workers = flags.workers or usable_cores()
     try:
-        with _bars() as progress:
-            outcome = packing.pack_source(reader, flags.out, options, workers, progress)
+        outcome = packing.pack_source(reader, flags.out, options, workers, show=True)
     except KeyboardInterrupt:
         print("whole shards are kept; the same command continues from there", file=sys.stderr)
         raise
@@ -118,24 +103,6 @@ def _check(flags: argparse.Namespace) -> None:
         raise ConfigError(f"OUT {flags.out} is a file; name a folder for the shards")
 
 
-@contextmanager
-def _bars() -> Iterator[Progress]:
-    """Show the current stage's progress bar while the block runs, if stderr is a terminal."""
-    from clic.io.terminal import progress_bars
-
-    with progress_bars() as bars:
-
-        def begin(title: str, total: int | None, done: int) -> Callable[[int], None]:
-            for earlier in bars.task_ids:
-                bars.remove_task(earlier)
-            task = bars.add_task(title, total=total, completed=done)
-            if done:
-                print(f"continuing: {done:,} of {total:,} are already packed")
-            return partial(bars.advance, task)
-
-        yield begin
-
-
 def _summary(outcome: PackOutcome, out: Path, prepared: bool) -> Iterator[str]:
     from clic.data.packing.pack_plan import REJECTED
 
@@ -153,11 +120,9 @@ def _summary(outcome: PackOutcome, out: Path, prepared: bool) -> Iterator[str]:
             f"that CLIP reads,\n  which cuts them{remedy}"
         )
     elif outcome.several > SEVERAL * outcome.captions and not prepared:
-        yield (
-            f"  {outcome.several:,} of {outcome.captions:,} captions hold several sentences{remedy}"
-        )
-    left_out = outcome.items - outcome.samples
-    if left_out:
+        several = f"{outcome.several:,} of {outcome.captions:,} captions"
+        yield f"  {several} hold several sentences{remedy}"
+    if left_out := outcome.items - outcome.samples:
         yield f"  {left_out:,} of {outcome.items:,} were left out: {out / REJECTED}"
         for reason, count in outcome.reasons.most_common(5):
             yield f"  {count:>7,} x {reason[:66]}"

@@ -57,11 +57,8 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     validate(config)
     sources = data.make_sources(config)
     notes = _fit_small_data(config, sources)
-    clip = models.create(
-        runs.source_of(config.model.name),
-        config.model.pretrained,
-        quick_gelu=config.model.quick_gelu,
-    )
+    source, model = runs.source_of(config.model.name), config.model
+    clip = models.create(source, model.pretrained, quick_gelu=model.quick_gelu)
     builder = data.make_builder(config, sources, clip)
     kinds = builder.sampler.schedule
     sections, drawn = [], []
@@ -72,7 +69,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
     with writing(flags.out):
         flags.out.parent.mkdir(parents=True, exist_ok=True)
         form = Image.registered_extensions().get(flags.out.suffix.lower())
-        sheet = draw_sheet(sections, room=builder.token_budget())
+        sheet = draw_sheet(sections, budget=builder.token_budget())
         sheet.save(flags.out, format=form if form in Image.SAVE else "PNG")
     print(f"{flags.out}: {', '.join(drawn)} ({config.name})")
     for name, values in _shown(config).items():
@@ -87,9 +84,8 @@ def _shown(config: Config) -> dict[str, dict[str, Any]]:
     captions = asdict(config.captions)
     if not config.captions.layout_share:
         captions = {k: v for k, v in captions.items() if not k.startswith("layout_")}
-    if config.sampling.kinds == "single":
-        return {"captions": captions}
-    return {"compose": asdict(config.compose), "captions": captions}
+    compose = {} if config.sampling.kinds == "single" else {"compose": asdict(config.compose)}
+    return {**compose, "captions": captions}
 
 
 def _settings(words: Sequence[str]) -> Config:
@@ -119,13 +115,11 @@ def _settings(words: Sequence[str]) -> Config:
 
 
 def _fit_small_data(config: Config, sources: dict[Kind, SampleSource]) -> list[str]:
-    """Adapt the settings to data that are too few to train on; return what was changed."""
+    """Adapt the settings to a data set too small to train on; return what was changed."""
     notes = []
-    count = min(map(len, sources.values()))
-    if count < config.train.batch_size:
-        notes.append(
-            f"train.batch_size={count}, the whole data, instead of {config.train.batch_size}"
-        )
+    count, size = min(map(len, sources.values())), config.train.batch_size
+    if count < size:
+        notes.append(f"train.batch_size={count}, the whole data, instead of {size}")
         config.train.batch_size = count
     landscape = sources["composite"].landscape(config.sampling.square, config.seed)
     alone = 1 in (int(landscape.sum()), int((~landscape).sum()))

@@ -20,10 +20,7 @@ from clic.io.terminal import progress_bar
 if TYPE_CHECKING:
     from clic.data.tools.verifying import Findings
 
-EXAMPLES = (
-    "clic-data verify shards",
-    "clic-data verify shards --model ViT-L-14 --out lengths.png",
-)
+EXAMPLES = ("clic-data verify shards", "clic-data verify shards --model ViT-L-14 --out lengths.png")
 BROKEN = 1
 SHOWN = 10
 CONTEXTS = (32, 77)
@@ -45,30 +42,29 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> int:
     check_writable(flags.out and str(flags.out))
     from clic import runs
     from clic.data.shards.locating import find_shards
-    from clic.data.tools.caption_lengths import context_length, make_measure
-    from clic.data.tools.verifying import Findings, check_shard, draw_histogram
+    from clic.data.tools import verifying
     from clic.io.processes import run_tasks, usable_cores
 
     shards = find_shards(flags.shards, "SHARDS")
     model = runs.source_of(flags.model)
-    contexts = sorted({*CONTEXTS, context_length(model)})
-    found = Findings()
+    contexts = sorted({*CONTEXTS, verifying.context_length(model)})
+    found, workers = verifying.Findings(), flags.workers or usable_cores()
     with progress_bar("verify", sum(s.stat().st_size for s in shards), in_bytes=True) as advance:
-        work, workers = partial(check_shard, model), flags.workers or usable_cores()
-        for part in run_tasks(work, shards, workers, advance, check_shard.__module__):
+        work = partial(verifying.check_shard, model)
+        for part in run_tasks(work, shards, workers, advance):
             found.add(part)
-    for line in _summary(found, contexts, flags.model, make_measure(model)("")):
+    for line in _summary(found, contexts, flags.model, verifying.make_measure(model)("")):
         print(line)
     if flags.out is not None and found.captions:
         with writing(flags.out):
-            draw_histogram(found, contexts, flags.model, flags.out)
+            verifying.draw_histogram(found, contexts, flags.model, flags.out)
         print(f"{flags.out}: histograms")
     return _report(found)
 
 
 def _summary(found: Findings, contexts: Sequence[int], model: str, special: int) -> Iterator[str]:
     """Yield what was found; `special` is the length of an empty text in tokens."""
-    from clic.data.tools.caption_lengths import joined, quantile
+    from clic.data.tools.verifying import joined, quantile
 
     tars = "1 tar" if found.shards == 1 else f"{found.shards:,} tars"
     yield f"{found.samples:,} samples in {tars}, {found.tar_bytes / 1e6:,.1f} MB"
@@ -83,7 +79,7 @@ def _summary(found: Findings, contexts: Sequence[int], model: str, special: int)
     for note in found.notes[:SHOWN]:
         yield f"  {note}"
     if len(found.notes) > SHOWN:
-        yield f"  ... and {len(found.notes) - SHOWN:,} more of such notes"
+        yield f"  ... and {len(found.notes) - SHOWN:,} more such notes"
     if not found.captions:
         return
     images = found.sizes.total()
@@ -93,11 +89,9 @@ def _summary(found: Findings, contexts: Sequence[int], model: str, special: int)
         sides[min(width, height)] += number
         name = "square" if width == height else "landscape" if width > height else "portrait"
         orientations[name] += number
-    shares = (
-        f"{name} {100 * orientations[name] / images:.1f} %"
-        for name in ("landscape", "square", "portrait")
-    )
-    yield f"  images    {', '.join(shares)}"
+    names = ("landscape", "square", "portrait")
+    parts = (f"{name} {100 * orientations[name] / images:.1f} %" for name in names)
+    yield f"  images    {', '.join(parts)}"
     yield (
         f"            shorter side {min(sides)} to {max(sides)}, median {quantile(sides, 0.5)} "
         f"pixels; mean {found.image_bytes / images / 1e3:.1f} kB"
@@ -116,11 +110,11 @@ def _summary(found: Findings, contexts: Sequence[int], model: str, special: int)
 
 
 def _line(name: str, lengths: Mapping[int, float], contexts: Sequence[int]) -> str:
-    from clic.data.tools.caption_lengths import quantile, share_above
+    from clic.data.tools.verifying import fraction_above, quantile
 
-    shares = "".join(f"{100 * share_above(lengths, c):>7.1f} %" for c in contexts)
-    numbers = (quantile(lengths, 0.5), quantile(lengths, 0.95), max(lengths))
-    return f"  {name:<30}{numbers[0]:>8}{numbers[1]:>6}{numbers[2]:>6}{shares}"
+    median, high = quantile(lengths, 0.5), quantile(lengths, 0.95)
+    above = "".join(f"{100 * fraction_above(lengths, c):>7.1f} %" for c in contexts)
+    return f"  {name:<30}{median:>8}{high:>6}{max(lengths):>6}{above}"
 
 
 def _report(found: Findings) -> int:

@@ -6,7 +6,7 @@ the list of what was rejected. Read `readers` and `items` first, then `pack_plan
 """
 
 from clic.data.packing.pack_plan import Options
-from clic.data.packing.packer import PackOutcome, Progress, pack_source
+from clic.data.packing.packer import PackOutcome, pack_source
 from clic.data.packing.readers import FORMATS, FormatReader, Request, open_source
 from clic.data.packing.shard_writer import pack
 
@@ -15,7 +15,6 @@ __all__ = [
     "FormatReader",
     "Options",
     "PackOutcome",
-    "Progress",
     "Request",
     "open_source",
     "pack",

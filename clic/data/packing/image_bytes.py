@@ -8,6 +8,7 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,13 @@ from clic.errors import DataError, pick
 
 MAX_BYTES = 512 << 20  # larger files are no images, and would need too much memory
 BATCH = 32  # images of a parquet file in memory at once
-BUFFER = 1 << 22  # bytes of it that are read at a time; without this, whole row groups are read
+BUFFER = 1 << 22  # bytes of a parquet file read at a time; without this, whole row groups are read
 _STANDARD = bytes.maketrans(b"-_", b"+/")  # from the URL-safe alphabet of base64
 # PIL says MPO of a camera's JPEG that is followed by a second picture.
-ENDINGS = {
-    "JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp",
-    "TIFF": "tif",
-}  # fmt: skip
+ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif",
+           "BMP": "bmp", "TIFF": "tif"}  # fmt: skip
 """File endings of the image types that shards may hold, by PIL's name."""
-JPEG_SIDE = 65_500
-"""Largest side of a JPEG, in pixels, that libjpeg writes."""
+JPEG_SIDE = 65_500  # pixels; libjpeg writes no larger ones
 
 
 def fetch(place: Place) -> bytes:
@@ -71,49 +69,36 @@ def _base64(path: str, offset: int, length: int) -> bytes:
 
 
 def _parquet(path: str, column: str, group: int, row: int, root: str) -> bytes:
-    value = _open_column(path, column, group).at(row)
+    value = _value_at(path, column, group, row)
     if isinstance(value, dict) and not value.get("bytes") and isinstance(value.get("path"), str):
         return fetch(file_place(value["path"], Path(root)))
     return _bytes_in(value)
 
 
-class _Column:
-    """One column of a row group, whose values are asked for in rising order.
-
-    Row groups can be larger than memory, so only a few values are held at a time.
-    """
-
-    def __init__(self, path: str, column: str, group: int) -> None:
-        self._column = path, column, group
-        self._rewind()
-
-    def _rewind(self) -> None:
-        self._values, self._next = _read_column(*self._column), 0
-
-    def at(self, row: int) -> Any:
-        if row < self._next:
-            self._rewind()
-        for value in self._values:
-            self._next += 1
-            if self._next == row + 1:
+def _value_at(path: str, column: str, group: int, row: int) -> Any:
+    """Return a value of a row group; the values are usually read in ascending order."""
+    for _ in range(2):
+        for number, value in _open_column(path, column, group):
+            if number == row:
                 return value
-        raise RejectedError(f"the parquet file has no row {row} in this group any more")
+        release()  # the row may lie before the last one that was read
+    raise RejectedError(f"the parquet file has no row {row} in this group any more")
 
 
-def _read_column(path: str, column: str, group: int) -> Iterator[Any]:
+@lru_cache(maxsize=1)
+def _open_column(path: str, column: str, group: int) -> Iterator[tuple[int, Any]]:
+    """Return the remaining values; row groups can exceed the memory, so only a few are held."""
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
+    numbers = count()
     try:
         with ParquetFile(path, pre_buffer=False, buffer_size=BUFFER) as file:
             for batch in file.iter_batches(BATCH, row_groups=[group], columns=[column]):
                 for value in batch.column(0):
-                    yield value.as_py()
+                    yield next(numbers), value.as_py()
     except (OSError, pyarrow.ArrowException) as error:
         raise RejectedError(f"{path} cannot be read: {error}") from error
-
-
-_open_column = lru_cache(maxsize=1)(_Column)
 
 
 def _dataset(name: str, split: str | None, column: str, index: int) -> bytes:
@@ -159,7 +144,7 @@ FETCHERS: dict[str, Callable[..., bytes]] = {
 
 
 def need(module: str) -> Any:
-    """Return an optional library; raises `DataError` where it is not installed."""
+    """Return an optional library; raises `DataError` if it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -170,7 +155,7 @@ def need(module: str) -> Any:
 
 
 def kind_of(data: bytes) -> str:
-    """Return PIL's name of an image's type, or an empty string where it is no image."""
+    """Return PIL's name of an image's type, '' if it is no image."""
     try:
         return images.open_image(data).format or ""
     except DataError:
@@ -183,17 +168,16 @@ def encode(
     """Return the file ending, bytes, width and height with which an image is stored.
 
     Every image is decoded to its last pixel, so that a broken one is found here and not in a run.
+    An upright RGB JPEG that is small enough keeps its bytes: encoding it again would lose detail.
 
     Args:
         data: The encoded image.
         resize_short: Shorter side in pixels to which a larger image is shrunk with PIL's bicubic
-            filter; smaller images keep their size. None keeps the bytes as they are.
-        quality: JPEG quality. An upright RGB JPEG that is small enough still keeps its bytes,
-            since encoding it again would only lose detail. None keeps the bytes as they are.
+            filter. None keeps the bytes as they are.
+        quality: JPEG quality. None keeps the bytes as they are.
 
     Raises:
-        RejectedError: The bytes are not an image, a broken one, or of a type that shards do not
-            hold.
+        RejectedError: The bytes are no image, a broken one, or of a type that shards do not hold.
     """
     try:
         width, height = images.dimensions(data)
@@ -215,7 +199,7 @@ def encode(
     if max(picture.size) > JPEG_SIDE:
         raise RejectedError(
             f"no JPEG can be {picture.width} x {picture.height} pixels large; cut the image up, "
-            "or say --keep-original"
+            "or use --keep-original"
         )
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=quality)

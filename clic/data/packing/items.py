@@ -1,7 +1,6 @@
 """Items: what a source says about one image, before the image is opened.
 
-Tables often have one row for each caption of an image, so `Groups` joins the items that show the
-same image.
+Tables often have one row per caption, so `Groups` joins the items that show the same image.
 """
 
 from __future__ import annotations
@@ -25,38 +24,27 @@ from clic.io.files import replacing
 
 Place = tuple[Any, ...]
 """Where to read an image: a name of `clic.data.packing.image_bytes.FETCHERS` and its arguments."""
-# What pandas, databases and spreadsheets write for a missing text, once it has become a string.
+# How pandas, databases and spreadsheets write a missing text.
 MISSING = frozenset({"nan", "none", "null", "nil", "na", "n/a", "#n/a", "<na>", "nat", "undefined"})
 JOINED = ("negatives", "neighbours")
-"""Lists among an item's further entries that are joined; of all others the first item's stays."""
+"""Further entries of an item whose lists are joined; of all others, the first item's is kept."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image of a source with its captions, or the reason why it is rejected.
+    """One image of a source with its captions, or the reason why it is rejected."""
 
-    Attributes:
-        source: The image as the source names it (a path, a URL, a key).
-        row: Row of the source, e.g. ``captions.csv:17``; empty where `source` says it.
-        place: Where to read the image; empty for an item that is already rejected.
-        captions: True captions, as the source has them.
-        extra: Further entries of the sample's JSON.
-        reason: Why the item is rejected; empty where it is not.
-        key: The source's own key, by which other items name this one as a neighbour; empty where
-            that is the `key_of` its number.
-        same: Identifies the image across items; empty where only an equal path does.
-    """
-
-    source: str
-    row: str = ""
-    place: Place = ()
-    captions: tuple[str, ...] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    reason: str = ""
+    source: str  # the image as the source names it (a path, a URL, a key)
+    row: str = ""  # of the source, e.g. captions.csv:17; empty if `source` says it
+    place: Place = ()  # where to read the image; empty for an item that is already rejected
+    captions: tuple[str, ...] = ()  # true captions, as the source has them
+    extra: Mapping[str, Any] = field(default_factory=dict)  # further entries of the sample's JSON
+    reason: str = ""  # why the item is rejected; empty if it is not
+    # The key by which other items name this one as a neighbour; empty if it is `key_of` its number.
     key: str = ""
-    same: str = ""
+    same: str = ""  # identifies the image across items; empty if only an equal path does
 
 
 class RejectedError(Exception):
@@ -69,7 +57,7 @@ def key_of(number: int) -> str:
 
 
 def dump(item: Item) -> bytes:
-    """Return an item as one line; text that is not UTF-8 survives as surrogate escapes."""
+    """Return an item as one line, without `same`; text that is not UTF-8 survives as escapes."""
     fields = [item.source, item.row, item.place, item.captions, item.extra, item.reason, item.key]
     return json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n"
 
@@ -111,12 +99,11 @@ class Groups:
         if len(groups) == len(self) and not self._neighbours:
             return
         with replacing(path) as new, open(path, "rb") as file, open(new, "wb") as out:
-            keys = {}
-            if self._neighbours:
-                for position, group in enumerate(groups):
-                    for number in group:
-                        own = self._read(file, number).key or key_of(number)
-                        keys[own] = key_of(position)
+            keys = {
+                self._read(file, number).key or key_of(number): key_of(position)
+                for position, group in enumerate(groups if self._neighbours else ())
+                for number in group
+            }
             for group in groups:
                 out.write(dump(_joined([self._read(file, number) for number in group], keys)))
             out.flush()
@@ -129,12 +116,9 @@ class Groups:
 
 def _image_digest(item: Item, number: int) -> tuple[int, int]:
     """Return two numbers that the items of one image, and only those, share."""
-    if item.same:
-        name = f"same {item.same}"
-    elif item.place and item.place[0] == "file":
+    name = f"same {item.same}" if item.same else ""
+    if not name and item.place[:1] == ("file",):
         name = f"file {os.path.normpath(item.place[1])}"
-    else:
-        name = ""
     # A caption that is not Unicode rejects its item, and must not take the image's others with it.
     if not name or _SURROGATE.search("".join(item.captions)):
         return number, 0  # equals a digest with a probability of 2 ** -64
@@ -143,6 +127,7 @@ def _image_digest(item: Item, number: int) -> tuple[int, int]:
 
 
 def _joined(items: list[Item], keys: dict[str, str]) -> Item:
+    """Return the item of an image's items; `keys` are the new keys of neighbours by the old."""
     first = items[0]
     captions = dict.fromkeys(caption for item in items for caption in item.captions)
     extra = dict(first.extra)
@@ -152,9 +137,8 @@ def _joined(items: list[Item], keys: dict[str, str]) -> Item:
             found = [keys[entry] for entry in found if entry in keys]
         if name in extra or found:
             extra[name] = list(dict.fromkeys(found))
-    return replace(
-        first, captions=tuple(captions) if len(items) > 1 else first.captions, extra=extra
-    )
+    joined = tuple(captions) if len(items) > 1 else first.captions
+    return replace(first, captions=joined, extra=extra)
 
 
 def file_place(name: str, root: Path) -> Place:
@@ -167,27 +151,19 @@ def file_place(name: str, root: Path) -> Place:
         raise RejectedError("no image is named")
     if "://" in name[:12]:
         raise RejectedError("the image is a URL; download it first, e.g. with img2dataset")
-    path = Path(_from_windows(name, root))
+    # A backslash may be part of a file's name here, so a file of exactly that name wins.
+    drive = _WINDOWS.match(name)
+    if ("\\" in name or drive) and not os.path.exists(root / name):
+        if drive:
+            remedy = "write it relative to --image-root"
+            raise RejectedError(f"the path is a Windows one, with a drive or a server; {remedy}")
+        name = name.replace("\\", "/")
+    path = Path(name)
     if path.is_absolute() and ".." not in path.parts:
         return ("file", str(path))
-    if path.is_absolute() or not stays_inside(str(path)):
+    if not stays_inside(name):
         raise RejectedError(f"the path leads out of {root}; write it relative to --image-root")
     return ("file", str(root / path))
-
-
-def _from_windows(name: str, root: Path) -> str:
-    """Return a path that may be written as on Windows in the form of this system.
-
-    A backslash may be part of a file's name here, so a file of exactly that name wins.
-    """
-    windows = _WINDOWS.match(name)
-    if not ("\\" in name or windows) or os.path.exists(root / name):
-        return name
-    if windows:
-        raise RejectedError(
-            "the path is a Windows one, with a drive or a server; write it relative to --image-root"
-        )
-    return name.replace("\\", "/")
 
 
 def stays_inside(name: str) -> bool:
@@ -199,7 +175,7 @@ def stays_inside(name: str) -> bool:
 def texts(value: Any) -> tuple[str, ...]:
     """Return the captions in a JSON value or a cell: a string, or a list of strings.
 
-    Empty texts, and what stands for a missing one such as pandas' "nan", are no captions.
+    Empty texts, and words for a missing one such as pandas' "nan", are no captions.
     """
     values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     found = (text for text in values if isinstance(text, str))
@@ -227,7 +203,7 @@ def parse_json(data: bytes, name: str) -> Any:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Raise `DataError` where the block cannot read a source's file."""
+    """Raise `DataError` if the block cannot read a source's file."""
     try:
         yield
     except OSError as error:

@@ -1,13 +1,14 @@
-"""The plan of a packing, stored beside the shards so that a killed run can continue."""
+"""The plan of a packing, stored beside the shards so that a killed run can be continued."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,47 +25,30 @@ PLAN = "plan.json"
 RECORD = "pack.json"
 REJECTED = "rejected.jsonl"
 VERSION = 1
-LISTED = 1000  # items between two progress reports
+LISTED = 1000  # items between two reports of progress
 
 
 @dataclass(frozen=True)
 class Options:
-    """How samples are stored.
+    """How samples are stored."""
 
-    Attributes:
-        shard_size: Items of the source per shard, rejected ones included.
-        shard_mb: A shard that would exceed this many MB is split into several.
-        resize_short: Shorter side in pixels; None keeps the images' bytes.
-        quality: JPEG quality; None keeps the images' bytes.
-        prepare_sentences: Split dense captions into sentences.
-        tags: Tagger whose tokens are stored; None stores none.
-    """
-
-    shard_size: int = 1000
-    shard_mb: int = 256
-    resize_short: int | None = 288
-    quality: int | None = 90
-    prepare_sentences: bool = False
-    tags: str | None = None
+    shard_size: int = 1000  # items of the source per shard, rejected ones included
+    shard_mb: int = 256  # a shard that would exceed this many MB is split into several
+    resize_short: int | None = 288  # shorter side in pixels; None keeps the images' bytes
+    quality: int | None = 90  # of JPEGs; None keeps the images' bytes
+    prepare_sentences: bool = False  # split dense captions into sentences
+    tags: str | None = None  # tagger whose tokens are stored
 
 
 @dataclass(frozen=True)
 class PackPlan:
-    """The parts of a source, each of which becomes a shard.
+    """The parts of a source, each of which becomes a shard."""
 
-    Attributes:
-        out: Folder of the shards.
-        options: How samples are stored.
-        items: Number of items in the source.
-        offsets: Byte at which each part starts in the file of items.
-        grouped: Rows of the source that were joined to an earlier row of the same image.
-    """
-
-    out: Path
+    out: Path  # folder of the shards
     options: Options
-    items: int
-    offsets: tuple[int, ...]
-    grouped: int = 0
+    items: int  # number of items in the source
+    offsets: Sequence[int]  # byte at which each part starts in the file of items
+    grouped: int = 0  # rows of the source that were joined to an earlier row of the same image
 
     @property
     def work(self) -> Path:
@@ -77,7 +61,7 @@ class PackPlan:
         return range(first, min(first + self.options.shard_size, self.items))
 
     def read(self, part: int) -> Iterator[tuple[int, Item]]:
-        """Yield the number and the item of each item of a part."""
+        """Yield the number of each item of a part, and the item."""
         with open(self.work / LIST, "rb") as file:
             file.seek(self.offsets[part])
             for number in self.numbers(part):
@@ -90,21 +74,21 @@ class PackPlan:
 
 def identity(reader: FormatReader, options: Options) -> dict[str, Any]:
     """Return what must be equal for a packing to continue."""
-    states = [(path, path.stat()) for path in reader.files()]
+    states = [(path.resolve(), path.stat()) for path in reader.files()]
     source = Path(reader.source)
     value = {
         "version": VERSION,
-        "source": str(source.resolve()) if source.exists() else reader.source,
+        "source": source.resolve() if source.exists() else reader.source,
         "format": reader.NAME,
         **asdict(reader.request),
         **asdict(options),
-        "files": [[str(path.resolve()), s.st_size, s.st_mtime_ns] for path, s in states],
+        "files": [[path, state.st_size, state.st_mtime_ns] for path, state in states],
     }
     return json.loads(json.dumps(value, default=str))  # as it will be when it is read back
 
 
 def check_same(out: Path, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raise `ConfigError` where a packing was begun with another source or other options."""
+    """Raise `ConfigError` if a packing was begun with another source or other options."""
     for name in wanted:
         before, now = recorded.get(name), wanted[name]
         if before == now:
@@ -122,7 +106,7 @@ def check_same(out: Path, recorded: dict[str, Any], wanted: dict[str, Any]) -> N
 
 @contextmanager
 def claim(out: Path) -> Iterator[None]:
-    """Hold a folder against a second packing; remove what was made for it if no plan came of it.
+    """Lock a folder against a second packing; clean up if the packing fails before its plan.
 
     Raises:
         ConfigError: Another process is packing into it.
@@ -133,7 +117,7 @@ def claim(out: Path) -> Iterator[None]:
         raise DataError(f"{out} already holds shards; name a new folder, or remove them")
     try:
         work.mkdir(parents=True, exist_ok=True)
-        file = open(work / "lock", "w")  # noqa: SIM115, it is held until the end
+        file = open(work / "lock", "w")  # noqa: SIM115, held until the end
     except OSError as error:
         raise DataError(
             f"OUT {out} cannot be written to ({error.strerror}); name another folder"
@@ -160,10 +144,9 @@ def make_plan(
     wanted: dict[str, Any],
     progress: Callable[[int], None],
 ) -> PackPlan:
-    """Return the plan of an earlier run that now continues, or list the source and make a plan.
+    """Return the plan of an earlier run, or list the source and make a plan.
 
-    The items are listed once, in a file, so that workers need neither the source's lists in
-    memory nor its order again.
+    The items are listed once, in a file, so that workers need not read the source's lists again.
 
     Raises:
         ConfigError: `out` was begun with another source or other options.
@@ -185,11 +168,11 @@ def make_plan(
                 at += len(line)
         plan = {"identity": wanted, "items": items, "offsets": offsets, "grouped": rows - items}
         write_whole(path, json.dumps(plan), sync=True)
-    return PackPlan(out, options, plan["items"], tuple(plan["offsets"]), plan.get("grouped", 0))
+    return PackPlan(out, options, plan["items"], plan["offsets"], plan.get("grouped", 0))
 
 
 def _list_items(reader: FormatReader, path: Path, progress: Callable[[int], None]) -> int:
-    """Write the source's items to a file, one line per image; return how many rows there were."""
+    """Write the source's items to a file, one line per image; return the number of its rows."""
     groups, at = Groups(), 0
     with open(path, "wb") as file:
         for item in reader.items():
@@ -221,6 +204,5 @@ def finished(out: Path) -> dict[str, Any] | None:
     return record
 
 
-def discard(work: Path) -> None:
-    """Remove a work folder."""
-    shutil.rmtree(work, ignore_errors=True)
+discard = partial(shutil.rmtree, ignore_errors=True)
+"""Removes a work folder."""

@@ -11,13 +11,14 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import webdataset
 from PIL import Image
 
@@ -39,38 +40,31 @@ COUNTS = ("captions", "cut", "several")
 CONTEXT = 77  # tokens that CLIP reads, including the start and the end token
 # CLIP's tokenizer makes at least one token of each of these: a word, a digit, a run of marks.
 _PIECE = re.compile(r"[^\W\d_]+|\d|[^\w\s]+|_+")
-_HEADERS = 4 * 512  # roughly what a member costs besides its bytes
+_HEADERS = 4 * 512  # roughly the overhead of a member in bytes
 _make_tagger = lru_cache(maxsize=1)(tagging.make_tagger)
 
 
 def pack_part(plan: PackPlan, part: int, tick: Ticker) -> None:
     """Write the shards of a part, then the file that marks it as done.
 
-    Shards are made in the work folder and then moved, the index before the tar, so that a tar in
-    its final place is whole and indexed. What an earlier run left unfinished is overwritten.
+    Shards are written in the work folder and then moved, the index before the tar, so that a tar
+    in its final place is whole and indexed. Unfinished files of an earlier run are overwritten.
     """
-    rejected: list[dict[str, str]] = []
+    result: dict[str, Any] = {"shards": [], "samples": 0, "bytes": 0, "rejected": []}
     counts: Counter[str] = Counter()
-    shards, samples, size = [], 0, 0
-    for path, count in _write(plan, part, rejected, counts, tick):
-        target = plan.out / path.name
-        write_index(path)
-        size += path.stat().st_size
-        os.replace(index_path(path), index_path(target))
-        os.replace(path, target)
-        shards.append(target.name)
-        samples += count
-    release()
-    result = {"shards": shards, "samples": samples, "bytes": size, "rejected": rejected}
-    write_whole(plan.part_file(part), json.dumps({**result, "counts": counts}), sync=True)
-
-
-def _write(
-    plan: PackPlan, part: int, rejected: list[dict[str, str]], counts: Counter[str], tick: Ticker
-) -> Iterator[tuple[Path, int]]:
-    """Yield each full tar, still in the work folder, with its number of samples."""
-    limit, overflow = plan.options.shard_mb << 20, 0
+    limit = plan.options.shard_mb << 20
     writer: ShardWriter | None = None
+
+    def finish(shard: ShardWriter) -> None:
+        shard.close()
+        write_index(shard.path)
+        target = plan.out / shard.path.name
+        result["bytes"] += shard.path.stat().st_size
+        os.replace(index_path(shard.path), index_path(target))
+        os.replace(shard.path, target)
+        result["shards"].append(target.name)
+        result["samples"] += shard.samples
+
     try:
         for number, item in plan.read(part):
             tick()
@@ -78,24 +72,25 @@ def _write(
                 captions, members = _members(key_of(number), item, plan.options)
             except RejectedError as error:
                 where = {"row": item.row} if item.row else {}
-                rejected.append({"source": item.source, **where, "reason": str(error)})
+                result["rejected"].append({"source": item.source, **where, "reason": str(error)})
                 continue
             if writer is not None and writer.bytes + _size_of(members) > limit:
-                writer.close()
-                yield writer.path, writer.samples
-                writer, overflow = None, overflow + 1
+                finish(writer)
+                writer = None
             if writer is None:
-                name = f"{part:05d}_{overflow}.tar" if overflow else f"{part:05d}.tar"
-                writer = ShardWriter(plan.work / name)
+                overflow = f"_{len(result['shards'])}" if result["shards"] else ""
+                writer = ShardWriter(plan.work / f"{part:05d}{overflow}.tar")
             writer.write(members)
             counts["captions"] += len(captions)
             counts["cut"] += sum(len(_PIECE.findall(text)) + 2 > CONTEXT for text in captions)
             counts["several"] += sum(len(prepare(text)) > 1 for text in captions)
+        if writer is not None:
+            finish(writer)
     finally:
         if writer is not None:
             writer.close()
-    if writer is not None:
-        yield writer.path, writer.samples
+    release()
+    write_whole(plan.part_file(part), json.dumps({**result, "counts": counts}), sync=True)
 
 
 def _members(key: str, item: Item, options: Options) -> tuple[list[str], dict[str, Any]]:
@@ -103,15 +98,15 @@ def _members(key: str, item: Item, options: Options) -> tuple[list[str], dict[st
     if item.reason:
         raise RejectedError(item.reason)
     captions = _captions(item, options)
-    ending, image, width, height = encode(fetch(item.place), options.resize_short, options.quality)
+    image = encode(fetch(item.place), options.resize_short, options.quality)
     source = item.source.encode("utf-8", "backslashreplace").decode()
-    record = _record(captions, width, height) | {"source": source, **item.extra}
+    extra = {"source": source, **item.extra}
     if options.tags is not None:
-        record |= tagging.annotate(captions, _make_tagger(options.tags))
-    elif record.get("caption_hash") != tagging.caption_hash(captions):
+        extra |= tagging.annotate(captions, _make_tagger(options.tags))
+    elif extra.get("caption_hash") != tagging.caption_hash(captions):
         for name in tagging.KEYS:  # tags that an earlier packing stored, of other captions
-            record.pop(name, None)
-    return captions, _encode_members(key, ending, image, record)
+            extra.pop(name, None)
+    return captions, _encode_members(key, image, captions, extra)
 
 
 def _captions(item: Item, options: Options) -> list[str]:
@@ -129,7 +124,7 @@ def _captions(item: Item, options: Options) -> list[str]:
 
 
 class ShardWriter:
-    """Writes one tar, in place; nothing about the time, the user or the machine goes into it."""
+    """Writes one tar, in place, without anything about the time, the user or the machine."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.samples, self.bytes = path, 0, 0
@@ -137,7 +132,7 @@ class ShardWriter:
         self._tar = webdataset.TarWriter(self._file, mtime=0.0, encoder=False)
 
     def close(self) -> None:
-        """End the tar; it is on the disk when this returns."""
+        """Finish the tar; it is on the disk when this returns."""
         if self._file.closed:
             return
         try:
@@ -159,22 +154,20 @@ def _size_of(members: Mapping[str, Any]) -> int:
     return sum(len(data) + _HEADERS for name, data in members.items() if name != "__key__")
 
 
-def _record(captions: Sequence[str], width: int, height: int) -> dict[str, Any]:
-    captions = list(captions)
-    return {"caption": captions[0], "captions": captions, "width": width, "height": height}
-
-
 def _encode_members(
-    key: str, ending: str, image: bytes, record: Mapping[str, Any]
+    key: str, image: tuple[str, bytes, int, int], captions: Sequence[str], extra: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the members of a sample: image, `.json` and `.txt`; raises `RejectedError`."""
+    ending, data, width, height = image
+    record: dict[str, Any] = {"key": key, "caption": captions[0], "captions": captions}
+    record |= {"width": width, "height": height, **extra}
     try:
-        meta = json.dumps({"key": key, **record}, ensure_ascii=False).encode()
+        meta = json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise RejectedError("its text is not UTF-8; save the source as UTF-8") from error
     if len(meta) > MAX_TEXT:
         raise RejectedError(f"its JSON would be larger than {MAX_TEXT:,} bytes")
-    return {"__key__": key, ending: image, "json": meta, "txt": record["caption"].encode()}
+    return {"__key__": key, ending: data, "json": meta, "txt": captions[0].encode()}
 
 
 def pack(samples: Iterable[Sample], folder: Path, shard_size: int = 1000) -> list[Path]:
@@ -182,7 +175,7 @@ def pack(samples: Iterable[Sample], folder: Path, shard_size: int = 1000) -> lis
 
     Args:
         samples: What to write; decoded pixels are stored as PNG, encoded images as they are.
-        folder: Where to write; it is made if it does not exist, and must not hold shards yet.
+        folder: Where to write; created if it does not exist, and must not hold shards yet.
         shard_size: Samples per shard.
 
     Returns:
@@ -207,32 +200,31 @@ def pack(samples: Iterable[Sample], folder: Path, shard_size: int = 1000) -> lis
 
 
 def _sample_members(sample: Sample) -> dict[str, Any]:
-    if not sample.key or "." in sample.key:  # readers take what follows the first dot for the type
+    if not sample.key or "." in sample.key:  # for readers, the type follows the first dot
         raise DataError(f"key {sample.key!r} must not be empty or hold a dot; rename the sample")
     if not sample.captions:
         raise DataError(f"sample {sample.key!r} has no caption; drop it")
+    extra: dict[str, Any] = {}
     try:
-        width, height = images.dimensions(sample.image)
-        ending, data = _encoded(sample)
-        record = _record(sample.captions, width, height)
+        size = images.dimensions(sample.image)
         if sample.tags is not None:
-            record |= tagging.record(sample.captions, sample.tags, "given", "1")
+            extra = tagging.record(sample.captions, sample.tags, "given", "1")
         if sample.negatives:
-            record["negatives"] = list(sample.negatives)
-        return _encode_members(sample.key, ending, data, record)
+            extra["negatives"] = list(sample.negatives)
+        image = (*_encoded(sample.image), *size)
+        return _encode_members(sample.key, image, sample.captions, extra)
     except (DataError, RejectedError) as error:
         raise DataError(f"sample {sample.key!r}: {error}") from error
 
 
-def _encoded(sample: Sample) -> tuple[str, bytes]:
+def _encoded(image: bytes | np.ndarray) -> tuple[str, bytes]:
     """Return file ending and bytes of a sample's image."""
-    if not isinstance(sample.image, bytes):
+    if not isinstance(image, bytes):
         buffer = io.BytesIO()
-        Image.fromarray(sample.image).save(buffer, format="PNG")
+        Image.fromarray(image).save(buffer, format="PNG")
         return "png", buffer.getvalue()
-    kind = kind_of(sample.image)
-    if kind not in ENDINGS:
+    if (kind := kind_of(image)) not in ENDINGS:
         raise DataError(
             f"images of type {kind} are not read from shards; store it as JPEG, PNG or WebP"
         )
-    return ENDINGS[kind], sample.image
+    return ENDINGS[kind], image

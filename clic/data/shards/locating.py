@@ -71,7 +71,7 @@ def _remote(word: str, named: str) -> list[str]:
         )
     if scheme.lower() in ("http", "https") or word.endswith(".tar"):
         return [word]
-    from clic.io.remote import list_folder
+    from clic.io.download import list_folder
 
     inside = list_folder(word)
     if not inside:

@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 
 from clic.data.shards.index import INDEX_SUFFIX, index_path, load_index, write_index
 from clic.errors import DataError, UnavailableError
+from clic.io.download import MISSING, beside, download
 from clic.io.http_connection import BLOCK, RefusedError, WrongFileError, is_tar
 from clic.io.locks import Lock, open_lock, take_lock
-from clic.io.remote import MISSING, beside, fetch
 
 GB = 10**9
 PATIENCE = 600.0
@@ -87,7 +87,7 @@ class ShardCache:
         file = self._open_cached(path)
         while file is None:
             try:
-                fetch(url, path, _SpaceReservation(self, path))
+                download(url, path, progress=_SpaceReservation(self, path))
             except DataError as error:
                 raise UnavailableError(str(error)) from error
             finally:
@@ -220,7 +220,7 @@ def _fetch_index(url: str, target: Path) -> bool:
     """Fetch the index beside a remote shard; return whether there is a usable one."""
     fetched = target.with_name(f"{target.name}.fetched")
     try:
-        fetch(beside(url, INDEX_SUFFIX), fetched)
+        download(beside(url, INDEX_SUFFIX), fetched)
     except RefusedError as error:
         if error.status not in MISSING:
             raise

@@ -13,47 +13,31 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from clic.captions.tagging import Tagger, annotate, make_tagger, stored_tokens
 from clic.captions.text import is_foreign
 from clic.data.shards.index import index_path, is_indexed, write_index
-from clic.data.shards.tar import (
-    IMAGE_TYPES,
-    NOTHING,
-    captions_of,
-    parse_record,
-    read_span,
-    walk,
-)
+from clic.data.shards.tar import IMAGE_TYPES, NOTHING, captions_of, parse_record, read_span, walk
 from clic.errors import ClicError, ConfigError, DataError
 from clic.io.locks import Lock, take_lock
 from clic.io.processes import Ticker, run_tasks
 
 _RETRIES = 5  # of a task on Ray whose worker died
-_PATIENCE = 10.0  # seconds that a cluster has to answer
+_PATIENCE = 10.0  # seconds in which a cluster must answer
 _make_tagger = lru_cache(maxsize=1)(make_tagger)
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """Result of annotating a shard.
+    """Result of annotating a shard; the numbers are of samples."""
 
-    Attributes:
-        shard: Its path.
-        tagged: Samples that were tagged.
-        kept: Samples that already had the tagger's tags.
-        broken: Samples that were left as they are, since their JSON or captions are unreadable.
-        problem: Why the whole shard was left as it is; None where it was not.
-        foreign: Tagged samples whose first caption is not in Latin script.
-    """
-
-    shard: str
+    shard: str  # its path
     tagged: int = 0
-    kept: int = 0
-    broken: int = 0
-    problem: str | None = None
-    foreign: int = 0
+    kept: int = 0  # that already had the tagger's tags
+    broken: int = 0  # left as they are, since their JSON or captions are unreadable
+    problem: str | None = None  # why the whole shard was left as it is
+    foreign: int = 0  # tagged ones whose first caption is not in Latin script
 
 
 def annotate_shards(
@@ -63,7 +47,7 @@ def annotate_shards(
     progress: Callable[[int], None],
     force: bool = False,
 ) -> Iterator[Annotated]:
-    """Store tags in shards, with processes on this machine.
+    """Store tags in shards, with processes on this machine; yield their results as they finish.
 
     Args:
         shards: The tars; each is replaced as a whole, together with its index.
@@ -72,17 +56,12 @@ def annotate_shards(
         progress: Called with the bytes processed since the last call.
         force: Also tag captions that already have this tagger's tags.
 
-    Yields:
-        The result of each shard, in the order in which they finish.
-
     Raises:
         ConfigError: There is no such tagger, or it is not installed.
         DataError: A worker was killed.
     """
     make_tagger(tagger)
-    yield from run_tasks(
-        partial(annotate_shard, tagger, force), shards, workers, progress, __name__
-    )
+    yield from run_tasks(partial(annotate_shard, tagger, force), shards, workers, progress)
 
 
 def annotate_on_ray(
@@ -95,8 +74,8 @@ def annotate_on_ray(
     Args:
         shards: The tars, by paths that are valid on every machine.
         tagger: Name of the tagger, which must be installed there.
-        address: The cluster's; ``auto`` for that of this machine, ``local`` to start one.
-        force: As in `annotate_shards`, which yields the same results.
+        address: Address of the cluster; ``auto`` finds this machine's, ``local`` starts one.
+        force: As in `annotate_shards`.
 
     Raises:
         ConfigError: Ray is not installed, or no cluster answers at that address.
@@ -138,7 +117,7 @@ def annotate_on_ray(
 
 
 def _check_answers(address: str) -> None:
-    """Raise `OSError` where nothing listens at HOST:PORT, where Ray would retry for long."""
+    """Raise `OSError` if nothing listens at HOST:PORT, since Ray would retry for a long time."""
     host, _, port = address.rpartition(":")
     if host and port.isdigit() and "/" not in host:
         socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
@@ -149,7 +128,7 @@ def _annotate_remote(tagger: str, force: bool, shard: str) -> Annotated:
 
 
 def annotate_shard(tagger: str, force: bool, shard: Path, tick: Ticker) -> Annotated:
-    """Store tags in one shard, and index it; nothing changes where everything is there already.
+    """Store tags in one shard, and index it; a shard that has both is not changed.
 
     Arguments are as in `annotate_shards`; `tick` is called with the number of bytes processed.
     """
@@ -173,21 +152,15 @@ def annotate_shard(tagger: str, force: bool, shard: Path, tick: Ticker) -> Annot
     )
 
 
-class _NewJson(NamedTuple):
-    """A sample's new JSON; `name` is None where it replaces an old one."""
-
-    name: str | None
-    data: bytes
-
-
 def _read(
     file: BinaryIO, shard: Path, tagger: Tagger, force: bool, tick: Ticker
-) -> tuple[dict[int, _NewJson], Counter[str]]:
-    """Return the new JSONs by offset of the `.json`, or else of the `.txt` that they follow.
+) -> tuple[dict[int, tuple[str, bytes]], Counter[str]]:
+    """Return name and data of the new JSONs, and the counts that `Annotated` has.
 
-    The counter has the samples that are kept, broken or foreign; see `Annotated`.
+    A JSON's key is the offset of the member that it replaces, and its name is then empty, or the
+    offset of the `.txt` that it follows.
     """
-    changed: dict[int, _NewJson] = {}
+    changed: dict[int, tuple[str, bytes]] = {}
     counts: Counter[str] = Counter()
     for key, members in walk(file, shard):
         tick(sum(span.length for span in members.values()))
@@ -206,10 +179,8 @@ def _read(
         elif captions:
             counts["foreign"] += is_foreign(captions[0])
             data = json.dumps(record | annotate(captions, tagger)).encode()
-            if meta.length:
-                changed[meta.offset] = _NewJson(None, data)
-            else:
-                changed[text.offset] = _NewJson(f"{key}.json", data)
+            at, name = (meta, "") if meta.length else (text, f"{key}.json")
+            changed[at.offset] = (name, data)
     return changed, counts
 
 
@@ -218,26 +189,27 @@ def _has_tags(record: dict[str, Any], captions: Sequence[str], tagger: Tagger) -
     return same and stored_tokens(record, captions) is not None
 
 
-def _rewrite(file: BinaryIO, target: Path, changed: dict[int, _NewJson]) -> None:
+def _rewrite(file: BinaryIO, target: Path, changed: dict[int, tuple[str, bytes]]) -> None:
     """Copy a tar with some members changed; it is on the disk when this returns."""
     file.seek(0)
     with tarfile.open(fileobj=file, mode="r:") as old, open(target, "r+b") as out:
         with tarfile.open(fileobj=out, mode="w:", format=tarfile.GNU_FORMAT) as new:
             for info in old:
-                change = changed.get(info.offset_data) if info.isfile() else None
-                if change is None or change.name is not None:
+                place = info.offset_data if info.isfile() else -1
+                name, data = changed.get(place, ("", b""))
+                if name or not data:
                     new.addfile(info, old.extractfile(info) if info.isfile() else None)
-                if change is not None:
-                    member = tarfile.TarInfo(change.name or info.name)
-                    member.size, member.mtime, member.mode = len(change.data), info.mtime, info.mode
-                    new.addfile(member, io.BytesIO(change.data))
+                if data:
+                    member = tarfile.TarInfo(name or info.name)
+                    member.size, member.mtime, member.mode = len(data), info.mtime, info.mode
+                    new.addfile(member, io.BytesIO(data))
         out.flush()
         os.fsync(out.fileno())
 
 
 @contextmanager
 def _claimed(shard: Path) -> Iterator[Path]:
-    """Yield the shard's temporary file, held against other processes, and remove it afterwards."""
+    """Yield the shard's temporary file, locked against other processes, and remove it after."""
     temporary = shard.with_name(f".{shard.name}.annotating")
     with open(temporary, "ab") as file:
         if take_lock(file, shard, shared=False, wait=False) is Lock.HELD:

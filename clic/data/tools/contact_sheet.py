@@ -18,7 +18,7 @@ from clic.data.batches.captioner import RowCaptions
 LEAST_SIDE, TEXT_WIDTH, MARGIN, LINE = 160, 360, 12, 18
 INK, GREY, RED, PAPER = (20, 20, 20), (110, 110, 110), (200, 20, 20), (255, 255, 255)
 PALE = (185, 185, 185)  # words that the model does not read
-UNREAD_SHOWN = 12  # number of such words that are drawn
+UNREAD_SHOWN = 12  # how many of those words are drawn
 # DejaVu Sans has Latin, Greek, Cyrillic and more; Pillow's own font has English letters only.
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
@@ -33,20 +33,20 @@ class Section(NamedTuple):
 
 
 def draw_sheet(
-    sections: Sequence[Section], columns: int = 2, room: TokenBudget | None = None
+    sections: Sequence[Section], columns: int = 2, budget: TokenBudget | None = None
 ) -> Image.Image:
     """Return a drawing of the rows of batches under their headings.
 
-    The words that make a caption false are red, and those beyond the model's context pale. Images
-    have exactly the pixels that the model gets; small ones are enlarged by an integer factor.
+    The words that make a caption false are red, and those beyond the model's context are pale.
+    Images have the model's exact pixels; small ones are enlarged by an integer factor.
 
     Args:
         sections: What to draw.
         columns: Rows of a batch side by side.
-        room: How much of a caption the model reads; None where that is unknown.
+        budget: How much of a caption the model reads; None if that is unknown.
     """
     font = ImageFont.truetype(FONT, 13)
-    bands = [_band(section, columns, font, room) for section in sections]
+    bands = [_band(section, columns, font, budget) for section in sections]
     sheet = _blank(max(band.width for band in bands), sum(band.height for band in bands))
     top = 0
     for band in bands:
@@ -59,8 +59,8 @@ def _blank(width: int, height: int) -> Image.Image:
     return Image.new("RGB", (width, height), PAPER)
 
 
-def _band(section: Section, columns: int, font: Font, room: TokenBudget | None) -> Image.Image:
-    cells = [_cell(pixels, captions, font, room) for pixels, captions in section.rows]
+def _band(section: Section, columns: int, font: Font, budget: TokenBudget | None) -> Image.Image:
+    cells = [_cell(pixels, captions, font, budget) for pixels, captions in section.rows]
     lines = [cells[i : i + columns] for i in range(0, len(cells), columns)]
     heights = [max(cell.height for cell in line) + MARGIN for line in lines]
     band = _blank(columns * (cells[0].width + MARGIN) + MARGIN, LINE + MARGIN + sum(heights))
@@ -73,11 +73,11 @@ def _band(section: Section, columns: int, font: Font, room: TokenBudget | None) 
     return band
 
 
-def _paragraphs(captions: RowCaptions, room: TokenBudget | None) -> Iterator[list[Word]]:
+def _paragraphs(captions: RowCaptions, budget: TokenBudget | None) -> Iterator[list[Word]]:
     """Yield the words of each caption, beginning with its label."""
     for number, text in enumerate(captions.positives, 1):
         words = [(word, INK) for word in text.split()]
-        yield [(f"p{number}", GREY), *_unread_pale(words, room)]
+        yield [(f"p{number}", GREY), *_unread_pale(words, budget)]
     false = [negative for negative in captions.negatives if negative is not None]
     if not false:
         yield [("no false caption", GREY)]
@@ -85,13 +85,13 @@ def _paragraphs(captions: RowCaptions, room: TokenBudget | None) -> Iterator[lis
         marked = mark_changes(negative.text, captions.positives)
         words = [(word, RED if changed else INK) for word, changed in marked]
         kind = [(f"({negative.kind})", GREY)] if len(captions.negatives) > 1 else []
-        yield [("false", RED), *kind, *_unread_pale(words, room)]
+        yield [("false", RED), *kind, *_unread_pale(words, budget)]
 
 
 def _cell(
-    pixels: np.ndarray, captions: RowCaptions, font: Font, room: TokenBudget | None
+    pixels: np.ndarray, captions: RowCaptions, font: Font, budget: TokenBudget | None
 ) -> Image.Image:
-    lines = [line for words in _paragraphs(captions, room) for line in _wrap(words, font)]
+    lines = [line for words in _paragraphs(captions, budget) for line in _wrap(words, font)]
     factor = -(-LEAST_SIDE // len(pixels))
     shown = Image.fromarray(pixels.repeat(factor, axis=0).repeat(factor, axis=1))
     cell = _blank(shown.width + MARGIN + TEXT_WIDTH, max(shown.height, LINE * len(lines)))
@@ -122,12 +122,12 @@ def _changes(true: list[str], false: list[str]) -> list[bool]:
     return changed
 
 
-def _unread_pale(words: list[Word], room: TokenBudget | None) -> list[Word]:
+def _unread_pale(words: list[Word], budget: TokenBudget | None) -> list[Word]:
     """Return the words with the unread ones pale, and only the first few of those."""
     texts = [word for word, _ in words]
-    if room is None or room.fits(" ".join(texts)):
+    if budget is None or budget.fits(" ".join(texts)):
         return words
-    read = bisect(range(1, len(texts)), 0, key=lambda n: not room.fits(" ".join(texts[:n])))
+    read = bisect(range(1, len(texts)), 0, key=lambda n: not budget.fits(" ".join(texts[:n])))
     unread = [(word, PALE) for word in texts[read : read + UNREAD_SHOWN]]
     more = [("...", PALE)] if len(texts) > read + UNREAD_SHOWN else []
     return [*words[:read], *unread, *more]

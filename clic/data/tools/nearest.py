@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class FeatureFile:
     """Image features on disk in half precision, filled from the first to the last.
 
     Args:
-        path: The file; what an earlier, interrupted call wrote is continued.
+        path: The file; one that an interrupted call left is continued.
         shape: N and D.
         identity: Identifies the images and the model; features of others are discarded.
     """
@@ -37,19 +38,14 @@ class FeatureFile:
     def __init__(self, path: Path, shape: tuple[int, int], identity: Any) -> None:
         self.path, self._note = path, path.with_name(f"{path.name}.json")
         self._identity = json.loads(json.dumps([identity, shape]))
-        self.done = self._done()
-        mode: Any = "r+" if self.done else "w+"
-        self.rows = np.memmap(path, np.float16, mode, shape=shape)
-
-    def _done(self) -> int:
-        try:
+        self.done = 0
+        with suppress(OSError, ValueError, KeyError, TypeError):
             note = json.loads(self._note.read_text(encoding="utf-8"))
-            return int(note["done"]) if note["identity"] == self._identity else 0
-        except (OSError, ValueError, KeyError, TypeError):
-            return 0
+            self.done = int(note["done"]) if note["identity"] == self._identity else 0
+        self.rows = np.memmap(path, np.float16, "r+" if self.done else "w+", shape=shape)
 
     def add(self, rows: np.ndarray) -> None:
-        """Write the next rows, which then survive a kill."""
+        """Write the next rows, so that they survive a kill."""
         self.rows[self.done : self.done + len(rows)] = rows
         self.rows.flush()
         self.done += len(rows)
@@ -73,9 +69,9 @@ def encode_source(
 
     Args:
         source: N images.
-        features: The file to fill, from where it ended.
+        features: The file to fill, from where it ends.
         encode: Maps uint8 [H, W, 3] images to unit-norm features, float [n, D].
-        batch_size: Images at a time.
+        batch_size: Number of images at a time.
         threads: Number of threads that decode.
         add: Called with the number of images done since the last call.
     """
@@ -145,14 +141,7 @@ def _block(features: np.ndarray, start: int, size: int, device: torch.device) ->
 def write_neighbours(
     path: Path, source: ShardSource, neighbours: np.ndarray, model: dict[str, Any]
 ) -> None:
-    """Write each image's neighbours.
-
-    Args:
-        path: File to write.
-        source: The images.
-        neighbours: uint32 [N, K].
-        model: Identity of the model whose features were compared.
-    """
+    """Write each image's neighbours, uint32 [N, K], and whose features were compared."""
     header = {"shards": source.shard_counts(), "model": model}
     specs = {"neighbours": ("<u4", neighbours.shape)}
     with write_columns(path, FORMAT, VERSION, header, specs) as put:

@@ -1,11 +1,14 @@
-"""Checks every sample of shards, counts what they contain, and draws it as histograms."""
+"""Checks every sample of shards, counts what they contain, and draws histograms.
+
+Captions are measured in the tokens of a model, whose context would cut them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
@@ -13,69 +16,71 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from clic import images
+from clic import images, models
 from clic.captions.tagging import stored_tokens
+from clic.data.batches.captioner import CaptionTokenizer
+from clic.data.shards import tar
 from clic.data.shards.index import ShardIndex, index_path, load_index
-from clic.data.shards.tar import (
-    IMAGE_TYPES,
-    NOTHING,
-    Span,
-    captions_of,
-    parse_record,
-    read_span,
-    walk,
-)
-from clic.data.tools.caption_lengths import Measure, make_measure
-from clic.errors import DataError
+from clic.errors import DataError, ModelError
 from clic.io.processes import Ticker
 
 MOST_PROBLEMS = 100  # kept per shard; all are counted
 BLUE, ORANGE = "#3b6ea5", "#c8702a"
 BINS = 60
+Measure = Callable[[str], int]
+
+
+def make_measure(model: str) -> Measure:
+    """Return a function that counts a caption's tokens, start and end of text included.
+
+    Raises:
+        ModelError: The model is unknown, or its tokenizer is unavailable.
+    """
+    return CaptionTokenizer(_tokenizer(model)).length
+
+
+def context_length(model: str) -> int:
+    """Return the number of tokens that the model reads; raises `ModelError`."""
+    return int(getattr(_tokenizer(model), "context_length", None) or 77)
+
+
+def _tokenizer(model: str) -> Any:
+    source = models.resolve(model, None)
+    try:
+        return models.tokenizer_of(source)
+    except (ImportError, OSError, ValueError) as error:
+        raise ModelError(
+            f"the tokenizer of {model} cannot be loaded ({str(error).splitlines()[0]}); "
+            "check the network, or name another with --model"
+        ) from error
+
+
+_measure = lru_cache(maxsize=1)(make_measure)
 
 
 @dataclass
 class Findings:
-    """What was found in shards; the findings of several shards can be added.
+    """What was found in shards; the findings of several shards can be added."""
 
-    Attributes:
-        shards: Number of tars.
-        tar_bytes: Size of the tars.
-        samples: Keys with an image and a caption, broken ones included.
-        left_out: Keys without an image or without a caption.
-        differing: Samples whose JSON states a wrong key or size; nothing relies on these, and
-            other tools may mean something else by them.
-        without_index: Tars without an index.
-        problems: The broken shards and samples, each with the reason.
-        broken: Number of problems, including those that are not kept.
-        captions: Number of captions.
-        sentences: Number of samples by number of captions.
-        taggers: Number of samples with stored tags by tagger.
-        sizes: Number of images by (width, height).
-        image_bytes: Size of all images.
-        lengths: Number of captions by length in tokens.
-        first_lengths: Number of first captions by length in tokens.
-        keys: Hashes of the keys, to find duplicates.
-        notes: Oddities among the names in a tar, and how they are read.
-    """
-
-    shards: int = 0
-    tar_bytes: int = 0
-    samples: int = 0
-    left_out: int = 0
+    shards: int = 0  # number of tars
+    tar_bytes: int = 0  # size of the tars
+    samples: int = 0  # keys with an image and a caption, broken ones included
+    left_out: int = 0  # keys without an image or without a caption
+    # Samples whose JSON states another key or size; nothing relies on these, and other tools may
+    # mean something else by them.
     differing: int = 0
-    without_index: int = 0
-    problems: list[tuple[str, str]] = field(default_factory=list)
-    broken: int = 0
+    without_index: int = 0  # tars
+    problems: list[tuple[str, str]] = field(default_factory=list)  # where, and the reason
+    broken: int = 0  # number of problems, including those that are not kept
     captions: int = 0
-    sentences: Counter[int] = field(default_factory=Counter)
-    taggers: Counter[str] = field(default_factory=Counter)
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    image_bytes: int = 0
-    lengths: Counter[int] = field(default_factory=Counter)
-    first_lengths: Counter[int] = field(default_factory=Counter)
-    keys: list[bytes] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    sentences: Counter[int] = field(default_factory=Counter)  # samples by number of captions
+    taggers: Counter[str] = field(default_factory=Counter)  # samples with stored tags by tagger
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # images by (width, height)
+    image_bytes: int = 0  # size of all images
+    lengths: Counter[int] = field(default_factory=Counter)  # captions by number of tokens
+    first_lengths: Counter[int] = field(default_factory=Counter)  # the same of first captions
+    keys: list[bytes] = field(default_factory=list)  # hashes of the keys, to find duplicates
+    notes: list[str] = field(default_factory=list)  # odd names in a tar, and how they are read
 
     def add(self, other: Findings) -> None:
         """Add the findings of other shards."""
@@ -101,10 +106,7 @@ class Findings:
 def check_shard(model: str, shard: Path, tick: Ticker) -> Findings:
     """Check every sample of a tar: image, JSON, captions, stored tags, index and checksum.
 
-    Args:
-        model: The model whose tokenizer measures the captions.
-        shard: The tar.
-        tick: Called with the number of bytes processed.
+    The tokenizer of `model` measures the captions; `tick` counts the bytes processed.
     """
     found = Findings(shards=1, tar_bytes=shard.stat().st_size)
     index = _load_index(shard, found)
@@ -112,9 +114,10 @@ def check_shard(model: str, shard: Path, tick: Ticker) -> Findings:
     rows = 0
     try:
         with open(shard, "rb") as file:
-            for key, members in walk(file, shard, notes):
+            for key, members in tar.walk(file, shard, notes):
                 try:
-                    if _check(file, shard, key, members, _row(index, rows), found, _measure(model)):
+                    row = None if index is None else _row(index, rows)
+                    if _check(file, shard, key, members, row, found, _measure(model)):
                         rows += 1
                         digest = hashlib.blake2b(_key_bytes(key), digest_size=8)
                         keys.append(digest.digest())
@@ -139,9 +142,6 @@ def _key_bytes(key: str) -> bytes:
     return key.encode(errors="surrogateescape")
 
 
-_measure = lru_cache(maxsize=1)(make_measure)
-
-
 def _load_index(shard: Path, found: Findings) -> ShardIndex | None:
     path = index_path(shard)
     if not path.exists():
@@ -151,7 +151,7 @@ def _load_index(shard: Path, found: Findings) -> ShardIndex | None:
         index = load_index(path)
         if index.shard_bytes != found.tar_bytes:
             raise DataError(
-                f"the tar has {found.tar_bytes} bytes, and had {index.shard_bytes} when it was "
+                f"the tar has {found.tar_bytes} bytes, but had {index.shard_bytes} when it was "
                 f"indexed; run: clic-data index --force {shard}"
             )
     except DataError as error:
@@ -164,24 +164,20 @@ def _check(
     file: BinaryIO,
     shard: Path,
     key: str,
-    members: dict[str, Span],
+    members: dict[str, tar.Span],
     row: dict[str, Any] | None,
     found: Findings,
     measure: Measure,
 ) -> bool:
-    """Check one key and count it; return whether it is a sample.
-
-    Raises:
-        DataError: It is broken.
-    """
-    image = next((members[t] for t in IMAGE_TYPES if t in members), None)
+    """Check one key and count it; return whether it is a sample, raise `DataError` if broken."""
+    image = next((members[t] for t in tar.IMAGE_TYPES if t in members), None)
     if image is None:
         found.left_out += 1
         return False
-    spans = (image, members.get(".json", NOTHING), members.get(".txt", NOTHING))
-    data, meta, text = contents = [read_span(file, span, shard) for span in spans]
-    record = parse_record(meta) if meta else {}
-    captions = captions_of(record, text)
+    spans = (image, members.get(".json", tar.NOTHING), members.get(".txt", tar.NOTHING))
+    data, meta, text = contents = [tar.read_span(file, span, shard) for span in spans]
+    record = tar.parse_record(meta) if meta else {}
+    captions = tar.captions_of(record, text)
     if not captions:
         found.left_out += 1
         return False
@@ -215,19 +211,14 @@ def _check(
     return True
 
 
-def _row(index: ShardIndex | None, number: int) -> dict[str, Any] | None:
+def _row(index: ShardIndex, number: int) -> dict[str, Any]:
     """Return what the index says about a sample; an empty dict past its end."""
-    if index is None:
-        return None
     if number >= index.samples:
         return {}
-    columns = index.columns
-    ends = columns["key_ends"]
+    columns, ends = index.columns, index.columns["key_ends"]
     start = int(ends[number - 1]) if number else 0
-    return {
-        "key": columns["keys"][start : int(ends[number])].tobytes(),
-        **{name: columns[name][number].tolist() for name in columns if not name.startswith("key")},
-    }
+    row = {name: columns[name][number].tolist() for name in columns if not name.startswith("key")}
+    return {**row, "key": columns["keys"][start : int(ends[number])].tobytes()}
 
 
 def _check_row(row: dict[str, Any], true: dict[str, Any]) -> None:
@@ -245,7 +236,7 @@ def draw_histogram(found: Findings, contexts: Sequence[int], model: str, path: P
     Args:
         found: The findings.
         contexts: Numbers of tokens to mark.
-        model: The model whose tokens they are.
+        model: The model whose tokens were counted.
         path: The PNG.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -256,11 +247,11 @@ def draw_histogram(found: Findings, contexts: Sequence[int], model: str, path: P
     longest = max(*found.lengths, *contexts) + 2
     edges = np.arange(0, longest + 1, max(1, -(-longest // BINS))) - 0.5
     outline = {"histtype": "step", "linewidth": 1.5}
-    for lengths, color, label, style in (
-        (found.lengths, BLUE, "all captions", {}),
-        (found.first_lengths, ORANGE, "first captions", outline),
+    for lengths, style in (
+        (found.lengths, {"color": BLUE, "label": "all captions"}),
+        (found.first_lengths, {"color": ORANGE, "label": "first captions", **outline}),
     ):
-        left.hist(list(lengths), edges, weights=_shares(lengths), color=color, label=label, **style)
+        left.hist(list(lengths), edges, weights=_proportions(lengths), **style)
     for context in contexts:
         left.axvline(context, color="black", linewidth=0.8, linestyle=":")
         left.annotate(f" {context}", (context, 0.94), xycoords=("data", "axes fraction"))
@@ -269,7 +260,7 @@ def draw_histogram(found: Findings, contexts: Sequence[int], model: str, path: P
     ratios = np.log2([width / height for width, height in found.sizes])
     reach = max(1.0, float(np.ceil(np.abs(ratios).max() * 2) / 2))
     edges = np.linspace(-reach, reach, BINS + 1)
-    right.hist(ratios, edges, weights=_shares(found.sizes), color=BLUE)
+    right.hist(ratios, edges, weights=_proportions(found.sizes), color=BLUE)
     right.axvline(0, color="black", linewidth=0.8, linestyle=":")
     ticks = np.arange(-np.floor(reach), np.floor(reach) + 1)
     labels = [f"{2**t:g}:1" if t >= 0 else f"1:{2**-t:g}" for t in ticks]
@@ -282,5 +273,37 @@ def draw_histogram(found: Findings, contexts: Sequence[int], model: str, path: P
     figure.savefig(path, format="png", dpi=120)
 
 
-def _shares(counter: Counter[Any]) -> np.ndarray:
+def _proportions(counter: Counter[Any]) -> np.ndarray:
     return np.array(list(counter.values())) / counter.total()
+
+
+def fraction_above(lengths: Mapping[int, float], context: int) -> float:
+    """Return the fraction of texts longer than a context."""
+    total = sum(lengths.values())
+    return sum(n for length, n in lengths.items() if length > context) / total if total else 0.0
+
+
+def joined(lengths: Mapping[int, int], special: int) -> dict[int, float]:
+    """Return the fraction of each length, in tokens, of two random texts that are joined.
+
+    Joining keeps one start and one end of text; the period between the texts is not counted.
+
+    Args:
+        lengths: Number of texts by length, start and end included.
+        special: Length of an empty text: the tokens that start and end it.
+    """
+    counts = np.zeros(max(lengths, default=special) + 1)
+    counts[list(lengths)] = list(lengths.values())
+    bare = counts[special:] / counts.sum()
+    fractions = np.convolve(bare, bare)
+    return {int(n) + special: float(fractions[n]) for n in np.flatnonzero(fractions)}
+
+
+def quantile(lengths: Mapping[int, float], fraction: float) -> int:
+    """Return the smallest length that at least a `fraction` of the texts do not exceed."""
+    total, seen = sum(lengths.values()), 0.0
+    for length in sorted(lengths):
+        seen += lengths[length]
+        if seen >= fraction * total * (1 - 1e-12):
+            return length
+    return 0

@@ -315,7 +315,7 @@ def test_several_processes_start_at_once(served: Any, tmp_path: Path) -> None:
 def test_an_object_store(served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fsspec = pytest.importorskip("fsspec")
     monkeypatch.setattr("clic.data.shards.locating.SCHEMES", ("memory",))
-    monkeypatch.setattr("clic.io.remote.PACKAGES", {"memory": "fsspec"})
+    monkeypatch.setattr("clic.io.download.PACKAGES", {"memory": "fsspec"})
     system = fsspec.filesystem("memory")
     for name in "abc":
         system.pipe(f"/bucket/{name}.tar", served.files[f"/{name}.tar"])
@@ -334,7 +334,7 @@ def test_an_object_store(served: Any, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clic.io.remote.PACKAGES", {"s3": "no_such_package"})
+    monkeypatch.setattr("clic.io.download.PACKAGES", {"s3": "no_such_package"})
     with pytest.raises(DataError, match=r"s3://b/a\.tar.* needs the package no_such_package; pip"):
         ShardSource("s3://b/a.tar", cache_dir=str(tmp_path))
 

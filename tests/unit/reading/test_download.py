@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from clic.errors import DataError
-from clic.io.download import download
+from clic.io.download import Partial, download
 from clic.io.files import file_sha256
-from clic.io.http_connection import Partial, RefusedError
+from clic.io.http_connection import RefusedError
 
 DATA = bytes(range(256)) * 400
 

@@ -1,12 +1,11 @@
 """Readers of all formats that can be packed, and the detection of a source's format.
 
 In: a source that the user names. Out: its items, in an order that never changes. Read `base`, then
-`image_folders`, `json_lists`, `columnar`, and last `text_rows` and `text_tables`.
+`image_folders`, `json_lists`, `columnar`, and finally `text_rows` and `text_tables`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from clic.data.packing.readers.base import IMAGE_ENDINGS, FormatReader, Request, files_below
@@ -17,13 +16,12 @@ from clic.data.packing.readers.text_tables import ClicCsv, NegClip, Table, detec
 from clic.data.shards.locating import is_pattern, matches
 from clic.errors import DataError, did_you_mean, pick
 
-FORMATS: dict[str, Callable[[str, Request], FormatReader]] = {
-    reader.NAME: reader
-    for reader in [
-        *(ClicCsv, Table, NegClip, Parquet, Folder),
-        *(Tars, Coco, Karpathy, Records, HubDataset),
-    ]
-}
+_READERS: tuple[type[FormatReader], ...] = (
+    *(ClicCsv, Table, NegClip, Parquet, Folder),
+    *(Tars, Coco, Karpathy, Records, HubDataset),
+)
+FORMATS = {reader.NAME: reader for reader in _READERS}
+ENDINGS = {".tar": Tars, ".parquet": Parquet, ".jsonl": Records, ".ndjson": Records}
 TABLE_ENDINGS = (".csv", ".tsv", ".txt", ".tab")
 COMPRESSED = (".gz", ".tgz", ".zip", ".bz2", ".xz", ".zst", ".7z")
 
@@ -40,19 +38,18 @@ def open_source(source: str, request: Request, format: str | None = None) -> For
         ConfigError: The format is unknown, or an option has no effect on it.
         DataError: The source is missing or of no known format.
     """
-    if format is not None:
-        pick(FORMATS, format, "--format")
+    reader = None if format is None else pick(FORMATS, format, "--format")
     source = _one_of(source)
-    _check_there(source)
-    reader = FORMATS[format] if format else detect(source, request)
-    return reader(source, request)
+    _check_exists(source)
+    return (reader or detect(source, request))(source, request)
 
 
 def _one_of(source: str) -> str:
     """Return the file that a pattern matches, or the pattern if its files are packed together."""
-    found = matches(source) if is_pattern(source) else []
-    together = all(path.suffix.lower() in (".tar", ".parquet") for path in found)
-    if not is_pattern(source) or (together and len({path.suffix.lower() for path in found}) == 1):
+    if not is_pattern(source):
+        return source
+    found = matches(source)
+    if {path.suffix.lower() for path in found} in ({".tar"}, {".parquet"}):
         return source
     if len(found) == 1:
         return str(found[0])
@@ -65,30 +62,25 @@ def _one_of(source: str) -> str:
     )
 
 
-def _check_there(source: str) -> None:
+def _check_exists(source: str) -> None:
     path = Path(source)
-    if source.startswith(PREFIX) or "{" in source or is_pattern(source) or path.exists():
-        return
-    near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = did_you_mean(path.name, near)
-    raise DataError(f"SOURCE {source}: there is no such file or folder{hint}")
+    if not (source.startswith(PREFIX) or "{" in source or is_pattern(source) or path.exists()):
+        near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = did_you_mean(path.name, near)
+        raise DataError(f"SOURCE {source}: there is no such file or folder{hint}")
 
 
-def detect(source: str, request: Request) -> Callable[[str, Request], FormatReader]:
+def detect(source: str, request: Request) -> type[FormatReader]:
     """Return the reader of the format that a source appears to have; raises `DataError`."""
     path, ending = Path(source), Path(source).suffix.lower()
     if source.startswith(PREFIX):
         return HubDataset
     if path.is_dir():
         return _detect_folder(path)
-    if ending == ".tar":
-        return Tars
-    if ending == ".parquet":
-        return Parquet
+    if ending in ENDINGS:
+        return ENDINGS[ending]
     if ending == ".json":
         return detect_list(path)
-    if ending in (".jsonl", ".ndjson"):
-        return Records
     if ending in TABLE_ENDINGS:
         return detect_table(path, request)
     if ending in COMPRESSED:
@@ -99,7 +91,7 @@ def detect(source: str, request: Request) -> Callable[[str, Request], FormatRead
     )
 
 
-def _detect_folder(path: Path) -> Callable[[str, Request], FormatReader]:
+def _detect_folder(path: Path) -> type[FormatReader]:
     names = [p.name for p in path.iterdir()]
     endings = {Path(name).suffix.lower() for name in names}
     if any(mark in names for mark in MARKS):
@@ -108,7 +100,7 @@ def _detect_folder(path: Path) -> Callable[[str, Request], FormatReader]:
         return Tars
     if lists := sorted(name for name in names if name.lower().endswith((".csv", ".tsv"))):
         raise DataError(
-            f"SOURCE {path} holds {lists[0]}: name that file, or say --format folder where the "
+            f"SOURCE {path} holds {lists[0]}: name that file, or use --format folder if the "
             "captions are beside the images"
         )
     if any(files_below(path, tuple(IMAGE_ENDINGS))):

@@ -6,11 +6,11 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-from clic.data.packing.items import Item, texts
+from clic.data.packing.items import Item, RejectedError, file_place, texts
 from clic.data.shards.tar import IMAGE_TYPES
 from clic.errors import ConfigError, DataError, did_you_mean
 
@@ -33,25 +33,15 @@ _DEEPEST = 4  # levels of nested lists and objects that are searched for caption
 
 @dataclass(frozen=True)
 class Request:
-    """The user's statements about a source; None where there is none.
+    """The user's statements about a source; None leaves a question to detection."""
 
-    Attributes:
-        image_root: Folder that relative image paths start from.
-        image_column: Column with the image's path or bytes.
-        caption_column: Columns with captions, in the order in which they are stored.
-        separator: Character between the columns of a text table.
-        split: Splits of the source to take, separated by commas.
-        no_header: True where a text table's first row is data; columns are then 1, 2, ...
-        encoding: Encoding of texts that are neither UTF-8 nor marked as UTF-16.
-    """
-
-    image_root: Path | None = None
-    image_column: str | None = None
-    caption_column: tuple[str, ...] | None = None
-    separator: str | None = None
-    split: str | None = None
-    no_header: bool | None = None
-    encoding: str | None = None
+    image_root: Path | None = None  # folder that relative image paths start from
+    image_column: str | None = None  # column with the image's path or bytes
+    caption_column: tuple[str, ...] | None = None  # columns with captions, in the order stored
+    separator: str | None = None  # character between the columns of a text table
+    split: str | None = None  # splits of the source to take, separated by commas
+    no_header: bool | None = None  # a text table's first row is data; columns are then 1, 2, ...
+    encoding: str | None = None  # of texts that are neither UTF-8 nor marked as UTF-16
 
 
 class FormatReader(ABC):
@@ -60,6 +50,9 @@ class FormatReader(ABC):
     Args:
         source: The user's name for it.
         request: The user's statements about it.
+
+    Attributes:
+        found: What was detected or guessed, one line each.
 
     Raises:
         ConfigError: An option has no effect on this format.
@@ -71,15 +64,14 @@ class FormatReader(ABC):
     """The fields of `Request` that have an effect."""
 
     def __init__(self, source: str, request: Request) -> None:
-        for option in (f.name for f in fields(request)):
-            if getattr(request, option) is not None and option not in self.TAKES:
+        for option, value in vars(request).items():
+            if value is not None and option not in self.TAKES:
                 raise ConfigError(
                     f"--{option.replace('_', '-')} has no effect on {source} ({self.NAME}); "
                     "leave it out"
                 )
-        self.source, self.request = source, request
+        self.source, self.request, self.path = source, request, Path(source)
         self.found: list[str] = []
-        """What was detected or guessed, one line each."""
         self.open()
 
     @abstractmethod
@@ -92,14 +84,33 @@ class FormatReader(ABC):
 
     def files(self) -> list[Path]:
         """Return the files that must not change until the packing is finished."""
-        return [Path(self.source)]
+        return [self.path]
 
-    def root(self) -> Path:
-        """Return the folder that relative image paths start from."""
-        root = self.request.image_root or Path(self.source).parent
+    def find_root(self) -> str:
+        """Find the folder that relative image paths start from; return a line that names it."""
+        root = self.request.image_root or self.default_root()
         if not root.is_dir():
             raise DataError(f"--image-root {root}: there is no such folder")
-        return root.absolute()
+        self.root = root.absolute()
+        return f"images below {self.root}"
+
+    def default_root(self) -> Path:
+        """Return the folder that relative image paths start from if the user names none."""
+        return self.path.parent
+
+    def listed(
+        self, image: str, row: str, captions: Iterable[str], extra: Mapping[str, Any] | None = None
+    ) -> Item:
+        """Return the item of an image that the source lists by its path."""
+        try:
+            return Item(image, row, file_place(image, self.root), tuple(captions), extra or {})
+        except RejectedError as error:
+            return rejected(image, row, str(error))
+
+
+def rejected(source: str, row: str, reason: str) -> Item:
+    """Return an item that cannot be packed; its name may be a cell with an image."""
+    return Item(shorten(source, 300), row, reason=reason)
 
 
 def choose_columns(
@@ -111,13 +122,13 @@ def choose_columns(
         ConfigError: A requested column does not exist.
         DataError: A column that is not requested cannot be guessed.
     """
-    image = (
-        _named(request.image_column, names, "--image-column")
-        or _guess(names, IMAGE_COLUMNS, where, "--image-column", {})[0]
+    image, captions = request.image_column, request.caption_column
+    _check_names("--image-column", () if image is None else (image,), names)
+    _check_names("--caption-column", captions or (), names)
+    image = image or _guess(names, IMAGE_COLUMNS, where, "--image-column", {})[0]
+    captions = captions or _guess(
+        names, CAPTION_COLUMNS, where, "--caption-column", _numbered(names)
     )
-    captions = tuple(
-        _named(name, names, "--caption-column") or "" for name in request.caption_column or ()
-    ) or _guess(names, CAPTION_COLUMNS, where, "--caption-column", _numbered(names))
     lines = [
         f"image column {image!r}{'' if request.image_column else ' (guessed)'}, caption "
         f"{'column' if len(captions) == 1 else 'columns'} {', '.join(map(repr, captions))}"
@@ -125,18 +136,17 @@ def choose_columns(
     ]
     rest = [repr(name) for name in names if name and name != image and name not in captions]
     if rest:
-        shown = ", ".join(rest[:6]) + (f" and {len(rest) - 6} more" if len(rest) > 6 else "")
-        lines.append(f"columns left out: {shown}")
+        lines.append(f"columns left out: {_listed(rest, 6)}")
     return image, captions, lines
 
 
-def _named(name: str | None, names: Sequence[str], flag: str) -> str | None:
-    if name is not None and name not in names:
-        raise ConfigError(
-            f"{flag} {name}: there is no such column{did_you_mean(name, names)} "
-            f"(columns: {_listed(names)})"
-        )
-    return name
+def _check_names(flag: str, wanted: Iterable[str], names: Sequence[str]) -> None:
+    for name in wanted:
+        if name not in names:
+            raise ConfigError(
+                f"{flag} {name}: there is no such column{did_you_mean(name, names)} "
+                f"(columns: {_listed(map(shorten, names), 20)})"
+            )
 
 
 def _numbered(names: Iterable[str]) -> dict[str, list[str]]:
@@ -157,13 +167,15 @@ def _guess(
         if found := [*([lower[name]] if name in lower else []), *more.get(name, [])]:
             return tuple(found)
     raise DataError(
-        f"{where}: no column could be guessed; name it with {flag} (columns: {_listed(names)})"
+        f"{where}: no column could be guessed; name it with {flag} "
+        f"(columns: {_listed(map(shorten, names), 20)})"
     )
 
 
-def _listed(names: Sequence[str]) -> str:
-    shown = [shorten(name) for name in names[:20]]
-    return ", ".join(shown) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+def _listed(names: Iterable[str], most: int) -> str:
+    shown = list(names)
+    more = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return ", ".join(shown[:most]) + more
 
 
 def shorten(text: str, most: int = _SHOWN) -> str:
@@ -193,28 +205,20 @@ def captions_of(value: Any, depth: int = _DEEPEST) -> tuple[str, ...]:
     return ()
 
 
-class Walked(NamedTuple):
-    """A folder below a source: its file names, and entries that were skipped with the reason."""
+def walk(root: Path) -> Iterator[tuple[Path, list[str], list[tuple[str, str]]]]:
+    """Yield each folder below a root, its file names, and skipped entries with the reasons.
 
-    folder: Path
-    names: list[str]
-    left_out: list[tuple[str, str]]
-
-
-def walk(root: Path) -> Iterator[Walked]:
-    """Yield each folder below a root, sorted and without hidden ones; links are followed.
-
-    A link to a folder that is walked anyway is skipped, so that there is no loop and no image
-    occurs twice.
+    Folders are sorted, hidden ones are left out, and links are followed. A link to a folder that is
+    walked anyway is skipped, so that there is no loop and no image occurs twice.
     """
     top = os.path.realpath(root)
     seen, todo = {top}, [root]
     while todo:
-        folder, names, below, left_out = todo.pop(), [], [], []
+        folder, names, below, left_out = todo.pop(), list[str](), list[Path](), []
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            yield Walked(folder.parent, [], [(folder.name, f"{error.strerror}")])
+            yield folder.parent, [], [(folder.name, f"{error.strerror}")]
             continue
         for entry in entries:
             if entry.name.startswith("."):
@@ -229,7 +233,7 @@ def walk(root: Path) -> Iterator[Walked]:
             else:
                 seen.add(real)
                 below.append(Path(entry.path))
-        yield Walked(folder, names, left_out)
+        yield folder, names, left_out
         todo += reversed(below)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clic.data.packing.image_bytes import BUFFER, need
-from clic.data.packing.items import Item, Place, RejectedError, file_place
+from clic.data.packing.items import Item
 from clic.data.packing.readers.base import FormatReader, captions_of, choose_columns, files_below
 from clic.data.shards.locating import is_pattern, matches
 from clic.errors import ConfigError, DataError, did_you_mean
@@ -23,41 +23,31 @@ class Parquet(FormatReader):
     def open(self) -> None:
         arrow = need("pyarrow")
         need("pyarrow.parquet")
-        path = Path(self.source).absolute()
+        path = self.path.absolute()
         if path.is_dir():
             self.paths = sorted(files_below(path, ".parquet"))
         else:
             self.paths = matches(str(path)) if is_pattern(str(path)) else [path]
-        schema = self._schema(self.paths[0])
+        first = self.paths[0]
+        schema = _read_schema(first)
         self.image, self.captions, self.found = choose_columns(
-            self.request, schema.names, str(self.paths[0])
+            self.request, schema.names, str(first)
         )
         kind = schema.field(self.image).type
         if arrow.types.is_dictionary(kind):  # pandas' categories
             kind = kind.value_type
         self.by_path = bool(arrow.types.is_string(kind) or arrow.types.is_large_string(kind))
-        self.folder = self.root()
-        self.found.append(f"images below {self.folder}" if self.by_path else "images in the file")
+        root = self.find_root()
+        self.found.append(root if self.by_path else "images in the file")
         for other in self.paths[1:]:
-            if not {self.image, *self.captions} <= set(self._schema(other).names):
-                raise DataError(f"{other} lacks a column of {self.paths[0]}; pack it by itself")
+            if not {self.image, *self.captions} <= set(_read_schema(other).names):
+                raise DataError(f"{other} lacks a column of {first}; pack it by itself")
 
-    def root(self) -> Path:
-        """Return the folder that relative image paths start from."""
-        inside = Path(self.source).is_dir() and self.request.image_root is None
-        return Path(self.source).absolute() if inside else super().root()
+    def default_root(self) -> Path:
+        return self.path.absolute() if self.path.is_dir() else super().default_root()
 
     def files(self) -> list[Path]:
         return self.paths
-
-    def _schema(self, path: Path) -> Any:
-        import pyarrow
-        from pyarrow.parquet import read_schema
-
-        try:
-            return read_schema(path)
-        except (OSError, pyarrow.ArrowException) as error:
-            raise DataError(f"{path} cannot be read as parquet ({error})") from error
 
     def items(self) -> Iterator[Item]:
         for path in self.paths:
@@ -75,21 +65,25 @@ class Parquet(FormatReader):
                     batches = file.iter_batches(1024, row_groups=[group], columns=names)
                     group_rows = (row for batch in batches for row in batch.to_pylist())
                     for at, row in enumerate(group_rows):
-                        yield self._item(path, row, next(numbers), group, at)
+                        where = f"{path.name}:{next(numbers)}"
+                        captions = [c for name in self.captions for c in captions_of(row[name])]
+                        if self.by_path:
+                            yield self.listed(str(row[self.image] or ""), where, captions)
+                        else:
+                            place = ("parquet", str(path), self.image, group, at, str(self.root))
+                            yield Item(where, "", place, tuple(captions))
         except (OSError, pyarrow.ArrowException) as error:
             yield Item(path.name, reason=f"the rest cannot be read ({error})")
 
-    def _item(self, path: Path, row: dict[str, Any], number: int, group: int, at: int) -> Item:
-        where = f"{path.name}:{number}"
-        source = str(row[self.image] or "") if self.by_path else where
-        captions = tuple(c for name in self.captions for c in captions_of(row[name]))
-        place: Place = ("parquet", str(path), self.image, group, at, str(self.folder))
-        try:
-            if self.by_path:
-                place = file_place(source, self.folder)
-        except RejectedError as error:
-            return Item(source, where, reason=str(error))
-        return Item(source, where if self.by_path else "", place, captions)
+
+def _read_schema(path: Path) -> Any:
+    import pyarrow
+    from pyarrow.parquet import read_schema
+
+    try:
+        return read_schema(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path} cannot be read as parquet ({error})") from error
 
 
 PREFIX = "hf:"
@@ -124,7 +118,7 @@ class HubDataset(FormatReader):
 
 
 def open_dataset(source: str, split: str | None) -> Any:
-    """Return one split of a dataset, by default `train` where there are several.
+    """Return one split of a dataset, by default `train` if there are several.
 
     Raises:
         ConfigError: The split does not exist.
@@ -147,5 +141,7 @@ def open_dataset(source: str, split: str | None) -> Any:
     wanted = split or ("train" if "train" in data or len(data) > 1 else next(iter(data)))
     if wanted not in data:
         hint = did_you_mean(wanted, data)
-        raise ConfigError(f"--split {wanted}: not there{hint} (splits: {', '.join(data)})")
+        raise ConfigError(
+            f"--split {wanted}: there is no such split{hint} (splits: {', '.join(data)})"
+        )
     return data[wanted]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,7 +33,7 @@ class Folder(FormatReader):
     TAKES = ("encoding",)
 
     def open(self) -> None:
-        self.path = Path(self.source).absolute()
+        self.path = self.path.absolute()
         if not self.path.is_dir():
             raise DataError(f"{self.source} is not a folder")
         self.found = ["captions in the .json or .txt beside each image, subfolders included"]
@@ -61,24 +62,24 @@ class Folder(FormatReader):
             elif not os.path.exists(folder / name):
                 yield Item(self._source(folder, name), reason="a link that leads to nothing")
         for stem, name in images:
-            yield self._item(folder, name, beside.get(stem, {}))
+            try:
+                yield self._item(folder, name, beside.get(stem, {}))
+            except RejectedError as error:
+                yield Item(self._source(folder, name), reason=str(error))
         stems = {stem for stem, _ in images}
-        for stem, found in beside.items():
-            for name in found.values() if stem not in stems else ():
-                reason = "there is no image of its name beside it"
-                yield Item(self._source(folder, name), reason=reason)
+        alone = [found for stem, found in beside.items() if stem not in stems]
+        for name in chain.from_iterable(found.values() for found in alone):
+            yield Item(self._source(folder, name), reason="there is no image of its name beside it")
 
     def _item(self, folder: Path, name: str, beside: dict[str, str]) -> Item:
         source = self._source(folder, name)
-        try:
-            contents = {ending[1:]: _small_file(folder / text) for ending, text in beside.items()}
-            captions, extra = _texts(contents, source, self.request.encoding)
-            extra.pop("source", None)  # the file's own name is more useful
-        except RejectedError as error:
-            return Item(source, reason=str(error))
+        contents = {ending[1:]: _small_file(folder / text) for ending, text in beside.items()}
+        captions, extra = _texts(contents, source, self.request.encoding)
+        extra.pop("source", None)  # the file's own name is more useful
         if not captions:
-            reason = "no caption in the .json or .txt beside it" if beside else "no .txt or .json"
-            return Item(source, reason=reason)
+            raise RejectedError(
+                "no caption in the .json or .txt beside it" if beside else "no .txt or .json"
+            )
         return Item(source, "", ("file", str(folder / name)), captions, extra)
 
 
@@ -105,7 +106,10 @@ class Tars(FormatReader):
         try:
             with open(path, "rb") as file:
                 for key, members in index_tar.walk(file, path, notes):
-                    yield self._item(file, path, key, members)
+                    try:
+                        yield self._item(file, path, key, members)
+                    except (RejectedError, DataError) as error:
+                        yield Item(f"{path.name}/{key}", reason=str(error))
         except DataError as error:
             yield Item(path.name, reason=f"{incomplete} {str(error).removeprefix(f'{path} ')}")
         except OSError as error:
@@ -114,32 +118,29 @@ class Tars(FormatReader):
             print(f"{path}: {note}", file=sys.stderr)
 
     def _item(self, file: BinaryIO, tar: Path, key: str, members: Members) -> Item:
-        source = f"{tar.name}/{key}"
         image = next((ending for ending in IMAGE_ENDINGS if ending in members), None)
         dots = index_tar.dots(key, members)
         hint = dots and f"; {dots}"
-        try:
-            if image is None:
-                listed = ", ".join(list(members)[:5])
-                raise RejectedError(f"no image among its files ({listed}){hint}")
-            contents = {
-                ending[1:]: index_tar.read_span(file, Span(offset, min(length, MAX_TEXT + 1)), tar)
-                for ending, (offset, length) in members.items()
-                if ending in TEXT_TYPES
-            }
-            captions, extra = _texts(contents, key, self.request.encoding)
-            if not captions:
-                raise RejectedError(f"no caption in its .json or .txt{hint}")
-        except (RejectedError, DataError) as error:
-            return Item(source, reason=str(error))
+        if image is None:
+            listed = ", ".join(list(members)[:5])
+            raise RejectedError(f"no image among its files ({listed}){hint}")
+        contents = {
+            ending[1:]: index_tar.read_span(file, Span(offset, min(length, MAX_TEXT + 1)), tar)
+            for ending, (offset, length) in members.items()
+            if ending in TEXT_TYPES
+        }
+        captions, extra = _texts(contents, key, self.request.encoding)
+        if not captions:
+            raise RejectedError(f"no caption in its .json or .txt{hint}")
+        source = extra.pop("source", f"{tar.name}/{key}")
         place = ("slice", str(tar), *members[image])
-        return Item(extra.pop("source", source), "", place, captions, extra, key=key)
+        return Item(source, "", place, captions, extra, key=key)
 
 
 def _texts(
     contents: dict[str, bytes], name: str, encoding: str | None
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Return the captions, preferably those of the JSON, and the other entries that are kept."""
+    """Return the captions, from the JSON if it has any, and the other entries that are kept."""
     captions: tuple[str, ...] = ()
     extra: dict[str, Any] = {}
     if any(len(data) > MAX_TEXT for data in contents.values()):

@@ -11,7 +11,7 @@ import io
 import os
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -47,25 +47,15 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class TextFile:
-    """How a text table is written.
-
-    Attributes:
-        path: The file.
-        encoding: Encoding of the text.
-        ending: Line end.
-        start: Byte at which the first row begins.
-        lines: Number of lines before the first row.
-        separator: Character between the columns.
-        called: The separator's name for the user.
-    """
+    """How a text table is written."""
 
     path: Path
     encoding: str
-    ending: str
-    start: int
-    lines: int = 0
+    ending: str  # of a line
+    start: int  # byte at which the first row begins
+    lines: int = 0  # before the first row
     separator: str = ""
-    called: str = ""
+    called: str = ""  # the separator's name for the user
 
 
 class _Line(NamedTuple):
@@ -81,10 +71,8 @@ class _Lines(Iterator[str]):
     """
 
     def __init__(self, lines: Iterator[_Line], separator: str) -> None:
-        self._lines, self._again = lines, deque[_Line]()
-        self._separator = separator
-        self.taken: list[_Line] = []
-        self._quoted = 0
+        self._lines, self._again, self._separator = lines, deque[_Line](), separator
+        self.begin()
 
     def __next__(self) -> str:
         line = self._again.popleft() if self._again else next(self._lines)
@@ -104,12 +92,22 @@ class _Lines(Iterator[str]):
 
     def begin(self) -> None:
         """Begin a row with the next line."""
-        self.taken, self._quoted = [], 0
+        self.taken: list[_Line] = []
+        self._quoted = 0
 
     def back(self, keep: int) -> None:
         """Give back all lines of the current row except the first `keep`."""
         self._again.extendleft(reversed(self.taken[keep:]))
         self.taken, self._quoted = self.taken[:keep], 0
+
+    def is_torn(self, cells: list[str]) -> bool:
+        r"""Return whether the current row's cells may be torn at a \"."""
+        return '\\"' in self.taken[0].text and any(cell.endswith("\\") for cell in cells)
+
+    def swallows(self, cells: list[str]) -> bool:
+        """Return whether a line inside a quoted cell has as many columns as the row."""
+        first, *others = (len(_split(line.text, self._separator)) for line in self.taken)
+        return self._separator == "\t" and first == len(cells) and first in others
 
 
 def rows(table: TextFile) -> Iterator[Row]:
@@ -127,24 +125,22 @@ def rows(table: TextFile) -> Iterator[Row]:
     try:
         with reading(table.path), open(table.path, "rb") as file:
             lines = _Lines(_read_lines(file, table), table.separator)
-            reader = csv.reader(lines, delimiter=table.separator, strict=True)
             while True:
                 lines.begin()
-                found = _parse(reader)
+                found = _parse(lines, table.separator)
                 if not lines.taken:
                     return
                 cells: list[str] | RejectedError
-                if found is not None and not _is_doubtful(lines.taken, found, table.separator):
-                    cells = found
-                else:
+                if found is None or lines.is_torn(found) or lines.swallows(found):
                     cells = _read_otherwise(lines, found, table.separator)
-                    reader = csv.reader(lines, delimiter=table.separator, strict=True)
+                else:
+                    cells = found
                 first = lines.taken[0]
                 if isinstance(cells, RejectedError) or any(cell.strip() for cell in cells):
                     yield Row(first.number, cells, first.offset)
     except UnicodeError as error:
         raise DataError(
-            f"{table.path} is not in {table.encoding} ({error}); say what it is in with --encoding"
+            f"{table.path} is not in {table.encoding} ({error}); name its encoding with --encoding"
         ) from error
 
 
@@ -162,24 +158,14 @@ def _read_lines(file: BinaryIO, table: TextFile) -> Iterator[_Line]:
             yield _Line(number, line, -1)
 
 
-def _parse(reader: Iterator[list[str]]) -> list[str] | None:
-    """Return the next row, or None where its quotes make no sense or nothing is left."""
+def _parse(
+    lines: Iterable[str], separator: str, *, strict: bool = True, escape: str | None = None
+) -> list[str] | None:
+    """Return the next row, or None if its quotes make no sense or nothing is left."""
     try:
-        return next(reader, None)
+        return next(csv.reader(lines, delimiter=separator, strict=strict, escapechar=escape), None)
     except csv.Error:
         return None
-
-
-def _is_doubtful(taken: list[_Line], cells: list[str], separator: str) -> bool:
-    r"""Return whether cells may be torn at a \" or contain the rows that follow."""
-    torn = '\\"' in taken[0].text and any(cell.endswith("\\") for cell in cells)
-    return torn or (len(taken) > 1 and _swallows(taken, cells, separator))
-
-
-def _swallows(taken: list[_Line], cells: list[str], separator: str) -> bool:
-    """Return whether a line inside a quoted cell has as many columns as the row."""
-    first, *others = (len(_split(line.text, separator)) for line in taken)
-    return separator == "\t" and first == len(cells) and first in others
 
 
 def _split(line: str, separator: str) -> list[str]:
@@ -193,15 +179,12 @@ def _read_otherwise(
     count, first = len(lines.taken), lines.taken[0].text
     lines.back(0)
     if '\\"' in first:
-        escaped = csv.reader(
-            map(_with_backslashes, lines), delimiter=separator, escapechar="\\", strict=True
-        )
-        found = _parse(escaped)
-        if found is not None and not _swallows(lines.taken, found, separator):
+        found = _parse(map(_with_backslashes, lines), separator, escape="\\")
+        if found is not None and not lines.swallows(found):
             return found
         lines.back(0)
     deque(islice(lines, count), 0)
-    if cells is not None and not _swallows(lines.taken, cells, separator):
+    if cells is not None and not lines.swallows(cells):
         return cells
     lines.back(1)
     return _literal(first, separator)
@@ -213,9 +196,9 @@ def _with_backslashes(line: str) -> str:
 
 
 def _literal(line: str, separator: str) -> list[str] | RejectedError:
-    """Return the cells of one line whose quotes are literal, where that is certain."""
+    """Return the cells of one line whose quotes are literal, if that is certain."""
     cells = _split(line, separator)
-    lenient = _parse(csv.reader([line], delimiter=separator)) or []
+    lenient = _parse([line], separator, strict=False) or []
     even = all(cell.count('"') % 2 == 0 for cell in cells)
     if separator == "\t" or (even and len(lenient) == len(cells)):
         return [_unquoted(cell, separator) for cell in cells]
@@ -223,14 +206,14 @@ def _literal(line: str, separator: str) -> list[str] | RejectedError:
 
 
 def _unquoted(cell: str, separator: str) -> str:
-    found = _parse(csv.reader([cell], delimiter=separator, strict=True)) or []
+    found = _parse([cell], separator) or []
     return found[0] if len(found) == 1 else cell
 
 
-def first_rows(table: TextFile, count: int = SAMPLE_ROWS) -> list[list[str]]:
+def first_rows(table: TextFile) -> list[list[str]]:
     """Return the readable ones of the first rows."""
     found = []
-    for row in islice(rows(table), count):
+    for row in islice(rows(table), SAMPLE_ROWS):
         if isinstance(row.cells, list):
             found.append(row.cells)
         if row.offset > SAMPLE_BYTES:
@@ -239,44 +222,41 @@ def first_rows(table: TextFile, count: int = SAMPLE_ROWS) -> list[list[str]]:
 
 
 def open_table(path: Path, separator: str | None, encoding: str | None) -> TextFile:
-    """Return how a table is written.
+    """Return how a table is written, given what the user says about it.
 
     Args:
         path: The table.
-        separator: The user's separator (one character, or a word of `SEPARATORS`), if any.
-        encoding: The user's encoding, if any.
+        separator: One character, or a word of `SEPARATORS`; None detects it.
+        encoding: None detects it.
 
     Raises:
         ConfigError: There is no such encoding.
         DataError: The table has only one column, is empty, or is not text.
     """
-    table = _look_at(path, encoding)
+    table, words = _look_at(path, encoding), ", ".join(SEPARATORS.values())
     if separator is not None:
-        words = {word: character for character, word in SEPARATORS.items()}
-        character = words.get(separator, separator)
+        character = {word: c for c, word in SEPARATORS.items()}.get(separator, separator)
         if len(character) != 1 or character in '"\r\n':
             raise DataError(
-                f"--separator {separator!r} is neither one character nor one of {', '.join(words)}"
+                f"--separator {separator!r} is neither one character nor one of {words}"
             )
         called = SEPARATORS.get(character, repr(character))
         return replace(table, separator=character, called=called)
     if table.separator:
         return table
-    tables = [
-        replace(table, separator=character, called=f"{word} (detected)")
-        for character, word in SEPARATORS.items()
-    ]
-    found = [(quality, t) for t in tables if (quality := _quality(t)) is not None]
-    if not found:
+    tables = [replace(table, separator=c, called=f"{w} (detected)") for c, w in SEPARATORS.items()]
+    qualities = {table: _quality(table) for table in tables}
+    best = max(tables, key=qualities.__getitem__)
+    if not qualities[best]:
         raise DataError(
-            f"{path} has one column whether separated by {', '.join(SEPARATORS.values())}; "
+            f"{path} has one column whether separated by {words}; "
             "name what stands between its columns with --separator"
         )
-    return max(found, key=lambda pair: pair[0])[1]
+    return best
 
 
 def _look_at(path: Path, given: str | None) -> TextFile:
-    """Return encoding, line ends and start of a table; the separator where `sep=;` names it."""
+    """Return encoding, line ends and start of a table, and the separator if `sep=;` names it."""
     with reading(path), open(path, "rb") as file:
         start = file.read(1 << 16)
     encoding, mark = detect_encoding(start, _check_encoding(given))
@@ -288,15 +268,14 @@ def _look_at(path: Path, given: str | None) -> TextFile:
     ending = "\r" if "\r" in text and "\n" not in text else "\n"
     first = text.split(ending, 1)[0] + ending
     if found := _EXCEL.fullmatch(first):
-        character = found[1]
-        called = f"{SEPARATORS.get(character, repr(character))} (by the line sep=)"
+        called = f"{SEPARATORS.get(found[1], repr(found[1]))} (by the line sep=)"
         skipped = mark + len(first.encode(encoding))
-        return TextFile(path, encoding, ending, skipped, 1, character, called)
+        return TextFile(path, encoding, ending, skipped, 1, found[1], called)
     return TextFile(path, encoding, ending, mark)
 
 
 def _check_encoding(given: str | None) -> str | None:
-    """Return an encoding by its canonical name; raises `ConfigError` where there is none."""
+    """Return an encoding's canonical name; raises `ConfigError` if there is no such encoding."""
     if given is None:
         return None
     try:
@@ -310,12 +289,12 @@ def _check_encoding(given: str | None) -> str | None:
     return name
 
 
-def _quality(table: TextFile) -> tuple[float, ...] | None:
-    """Return how well a separator explains a table's start, or None where it separates nothing."""
+def _quality(table: TextFile) -> tuple[float, ...]:
+    """Return how well a separator explains a table's start, () if it separates nothing."""
     sample = first_rows(table)
     several = sum(len(row) > 1 for row in sample)
     if several * 2 <= len(sample):
-        return None
+        return ()
     same = sum(len(row) == len(sample[0]) for row in sample)
     with_image = sum(any(looks_like_image(cell) for cell in row) for row in sample)
     return (known_columns(sample[0]), with_image / len(sample), several / len(sample), same)

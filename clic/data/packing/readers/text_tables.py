@@ -10,30 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from clic.data.packing.items import Item, RejectedError, file_place, key_of, texts
+from clic.data.packing.items import Item, RejectedError, key_of, texts
+from clic.data.packing.readers import text_rows
 from clic.data.packing.readers.base import (
     FormatReader,
     Request,
     captions_of,
     choose_columns,
     known_columns,
+    rejected,
     shorten,
-)
-from clic.data.packing.readers.text_rows import (
-    Row,
-    first_rows,
-    image_name,
-    is_base64,
-    looks_like_image,
-    open_table,
-    rows,
 )
 from clic.errors import DataError
 
 NEGATIVES, NEIGHBOURS = "neg_caption", "neg_image"
 _LONGEST_LITERAL = 100_000  # characters; parsing deeply nested brackets needs a deep stack
-Read = tuple[tuple[str, ...], dict[str, Any]]
-"""Captions and further entries of a row."""
 
 
 class _TextTable(FormatReader):
@@ -42,48 +33,46 @@ class _TextTable(FormatReader):
     image = 0  # column of the image
 
     def open(self) -> None:
-        self.path = Path(self.source)
-        self.table = open_table(self.path, self.request.separator, self.request.encoding)
+        self.table = text_rows.open_table(self.path, self.request.separator, self.request.encoding)
         self.found = [f"separator: {self.table.called}"]
         if self.table.encoding != "utf-8":
             self.found.append(f"encoding: {self.table.encoding}")
-        self.first = (first_rows(self.table) or [[]])[0]
+        self.first = next(iter(text_rows.first_rows(self.table)), [])
         self.header = self.find_header()
-        self.found.append(f"images below {self.root()}")
+        self.found.append(self.find_root())
 
     @abstractmethod
     def find_header(self) -> list[str]:
-        """Return the column names, empty where the first row is data; adds to `found`."""
+        """Return the column names, none if the first row is data; adds to `found`."""
 
     @abstractmethod
-    def read(self, row: list[str]) -> Read:
+    def read(self, row: list[str]) -> tuple[tuple[str, ...], dict[str, Any]]:
         """Return captions and further entries of a row; raises `RejectedError`."""
 
     def items(self) -> Iterator[Item]:
-        header, root = self.header and self.first, self.root()
-        for row in rows(self.table):
+        header = self.header and self.first
+        for row in text_rows.rows(self.table):
             if header and row.cells == header:
                 header = []
             else:
-                yield self._item(row, root)
+                yield self._item(row)
 
-    def _item(self, row: Row, root: Path) -> Item:
+    def _item(self, row: text_rows.Row) -> Item:
         where, image = f"{self.path.name}:{row.line}", ""
         try:
             if isinstance(row.cells, RejectedError):
                 raise row.cells
-            image = image_name(row.cells[self.image]) if self.image < len(row.cells) else ""
+            if self.image < len(row.cells):
+                image = text_rows.image_name(row.cells[self.image])
             captions, extra = self.read(row.cells)
-            if is_base64(image):
-                place = self._inside(row, image)
+            if text_rows.is_base64(image):
                 same = hashlib.blake2b(image.encode(), digest_size=16).hexdigest()
-                return Item(where, "", place, captions, extra, same=same)
-            place = file_place(image, root)
+                return Item(where, "", self._inside(row, image), captions, extra, same=same)
         except RejectedError as error:
-            return Item(shorten(image, 300), where, reason=str(error))
-        return Item(image, where, place, captions, extra)
+            return rejected(image, where, str(error))
+        return self.listed(image, where, captions, extra)
 
-    def _inside(self, row: Row, image: str) -> tuple[str, str, int, int]:
+    def _inside(self, row: text_rows.Row, image: str) -> tuple[str, str, int, int]:
         """Return the place of an image that the table itself contains."""
         at = -1
         if row.offset >= 0:
@@ -92,7 +81,7 @@ class _TextTable(FormatReader):
                 at = file.readline().find(image.encode())
         if at < 0:
             raise RejectedError(
-                "images in base64 are read from tables in UTF-8, one row a line; save it so"
+                "images in base64 are read from tables in UTF-8, one row per line; save it so"
             )
         return ("base64", str(self.path.absolute()), row.offset + at, len(image))
 
@@ -104,15 +93,13 @@ class ClicCsv(_TextTable):
     TAKES = ("image_root", "separator", "no_header", "encoding")
 
     def find_header(self) -> list[str]:
-        header = not looks_like_image(self.first[0]) and known_columns(self.first) > 0
-        header = header and not self.request.no_header
-        self.found.append(
-            "columns: image path, caption, further sentences; "
-            + ("first row taken for a header" if header else "no header")
-        )
-        return self.first if header else []
+        known = not text_rows.looks_like_image(self.first[0]) and known_columns(self.first) > 0
+        header = self.first if known and not self.request.no_header else []
+        said = "first row taken for a header" if header else "no header"
+        self.found.append(f"columns: image path, caption, further sentences; {said}")
+        return header
 
-    def read(self, row: list[str]) -> Read:
+    def read(self, row: list[str]) -> tuple[tuple[str, ...], dict[str, Any]]:
         return texts(row[1:]), {}
 
 
@@ -128,22 +115,20 @@ class Table(_TextTable):
     def find_header(self) -> list[str]:
         self.width = len(self.first)
         bare = self.request.no_header or any(map(_is_image, self.first))
+        names, request = [name.strip() for name in self.first], self.request
         if bare:
             names = [str(number) for number in range(1, self.width + 1)]
-            request = _by_contents(self.request, first_rows(self.table), names, self.path)
-            said = "said" if self.request.no_header else "an image in the first row"
+            request = _by_contents(request, text_rows.first_rows(self.table), names, self.path)
+            said = "said" if request.no_header else "an image in the first row"
             self.found.append(f"no header ({said}): columns are numbered from 1")
-        else:
-            names, request = [name.strip() for name in self.first], self.request
-            double = sorted({name for name in names if name and names.count(name) > 1})
-            if double:
-                raise DataError(f"{self.path}: column {double[0]!r} occurs twice; rename one")
+        elif double := sorted({name for name in names if name and names.count(name) > 1}):
+            raise DataError(f"{self.path}: column {double[0]!r} occurs twice; rename one")
         image, captions, lines = choose_columns(request, names, str(self.path))
         self.image, self.captions = names.index(image), [names.index(c) for c in captions]
         self.found += lines
         return [] if bare else names
 
-    def read(self, row: list[str]) -> Read:
+    def read(self, row: list[str]) -> tuple[tuple[str, ...], dict[str, Any]]:
         if len(row) != self.width:
             raise RejectedError(
                 f"{len(row)} columns where the {'header' if self.header else 'first row'} has "
@@ -170,7 +155,7 @@ class NegClip(Table):
             self.found.append(f"neighbours: {NEIGHBOURS!r}, stored as keys")
         return header
 
-    def read(self, row: list[str]) -> Read:
+    def read(self, row: list[str]) -> tuple[tuple[str, ...], dict[str, Any]]:
         captions, _ = super().read(row)
         cells = dict(zip(self.header, row, strict=True))
         extra: dict[str, Any] = {"negatives": list(texts(_list(cells[NEGATIVES], NEGATIVES)))}
@@ -208,7 +193,7 @@ def _most(cells: Sequence[str], test: Callable[[str], bool]) -> bool:
 
 
 def _is_image(cell: str) -> bool:
-    return looks_like_image(cell) or "://" in cell[:12]
+    return text_rows.looks_like_image(cell) or "://" in cell[:12]
 
 
 def _is_text(cell: str) -> bool:
@@ -239,11 +224,9 @@ def _list(cell: str, column: str) -> list[Any]:
 
 def detect_table(path: Path, request: Request) -> type[FormatReader]:
     """Return the reader for a text table, judged by its first row; raises `DataError`."""
-    table = open_table(path, request.separator, request.encoding)
-    first = (first_rows(table) or [[]])[0]
+    table = text_rows.open_table(path, request.separator, request.encoding)
+    first = next(iter(text_rows.first_rows(table)), [])
     if NEGATIVES in [name.strip() for name in first]:
         return NegClip
     named = request.image_column or request.caption_column
-    if first and looks_like_image(first[0]) and not named:
-        return ClicCsv
-    return Table
+    return ClicCsv if first and text_rows.looks_like_image(first[0]) and not named else Table
