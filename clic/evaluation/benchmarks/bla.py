@@ -85,7 +85,7 @@ def _by_hand(gives: str) -> ByHand:
 BLA = Benchmark(
     name="bla",
     title="BLA",
-    about="active and passive, coordination, relative clauses",
+    about="voice, coordination, relative clauses",
     load=of_files(load_bla),
     citation="Chen et al. 2023, arXiv 2310.15061",
     licence="MIT; photos of Visual Genome, CC BY 4.0",

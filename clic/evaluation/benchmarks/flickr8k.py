@@ -161,7 +161,7 @@ FLICKR8K = on_validation(
         annotations=(
             ByHand(
                 f"{FOLDER}/{TOKENS}",
-                why="Flickr8k's captions are given on request",
+                why="Flickr8k is given on request",
                 steps=_HOW,
                 instead=f"{FOLDER}/[cd]a*s*_*",  # captions_*.csv and dataset_flickr8k.json
             ),
@@ -169,7 +169,7 @@ FLICKR8K = on_validation(
         images=(
             ByHand(
                 f"{FOLDER}/{PUBLISHED_IMAGES}",
-                why="Flickr8k's photos are given on request",
+                why="Flickr8k is given on request",
                 steps=_HOW,
                 instead=f"{FOLDER}/{IMAGES}",
             ),
