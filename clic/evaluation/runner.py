@@ -19,6 +19,7 @@ from clic.evaluation.encode.distributed_encoding import EncodingOptions
 from clic.evaluation.encode.encoding import EncodedPlan, encode_plan
 from clic.evaluation.encode.feature_cache import FeatureCache
 from clic.evaluation.evaluation_plan import EvaluationPlan, Prepared, prepare
+from clic.evaluation.report.covered_subset import covered_subset
 from clic.evaluation.report.report import Report
 from clic.evaluation.tables.table import BenchmarkTable
 from clic.io.processes import usable_cores
@@ -225,12 +226,14 @@ def _source(
     item: Prepared, table: BenchmarkTable, broken: list[str], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     asked = settings.get("split") if item.benchmark.made else "test"
+    subset = covered_subset({"rows": table.rows, "rows_of_the_whole": item.rows})
     return {
         "version": item.benchmark.version,
         "split": item.benchmark.split or asked,
         "sha256": item.sha256,
         "rows": table.rows,
         "rows_of_the_whole": item.rows,
+        **({"covered_subset": subset} if subset else {}),
         "rows_expected": item.benchmark.rows,
         "images": int(table.used_images().sum()),
         "texts": len(table.texts),

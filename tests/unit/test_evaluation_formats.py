@@ -71,11 +71,13 @@ def table_of(markdown: str, title: str) -> list[list[str]]:
 
 def test_markdown_of_one_model_has_a_column_for_each_metric() -> None:
     text = formats.markdown([made("a", 50.04)])
-    table = table_of(text, "sugarcrepe++ (9 of 10 rows)")
+    table = table_of(text, "sugarcrepe++ (a covered subset of 9 rows of 10)")
     assert table[0] == ["category", "ITT", "TOT", "n"]
     assert table[2] == ["swap_att", "50.0", "33.3", "4"]
     assert "weights SHA-256: " + "f" * 64 in text and "clic commit: c0ffee" in text
-    assert "Note: sugarcrepe++: 1 images missing or broken, 9 of 10 rows scored." in text
+    assert (
+        "Note: sugarcrepe++: a covered subset of 9 rows of 10; 1 images missing or broken." in text
+    )
     assert len({len(line) for line in text.splitlines() if line.startswith("| ")}) == 2
 
 
@@ -83,7 +85,7 @@ def test_markdown_of_several_models_has_differences_and_the_best_bold(
     two: tuple[list[Report], Comparison],
 ) -> None:
     text = formats.markdown(*two)
-    table = table_of(text, "sugarcrepe++ (9 of 10 rows)")
+    table = table_of(text, "sugarcrepe++ (a covered subset of 9 rows of 10)")
     assert table[0] == ["measure", "A", "B", "B − A", "n"]
     assert table[2] == ["ITT swap_att", "50.0", "**65.0**", "+15.0 [0.0, 29.9]", "4"]
     assert table[6][1:3] == ["**33.3**", "**33.3**"]  # equal as shown
@@ -110,7 +112,7 @@ def test_latex_is_booktabs_with_escapes_and_the_best_bold(
     assert r"\quad 95\,\% interval & $[0.0, 29.9]$" in text
     assert r"$n$ & 4 & 4 & 4 & 4 \\" in text
     assert "% weights SHA-256: " + "f" * 64 in text
-    assert r"\label{tab:sugarcrepepp}" in text and "(9 of 10 rows)" in text
+    assert r"\label{tab:sugarcrepepp}" in text and "(a covered subset of 9 rows of 10)" in text
     body = [line for line in text.splitlines() if not line.startswith("%")]
     for line in body:
         assert not re.search(r"(?<!\\)[%#_]", line.removesuffix("%"))

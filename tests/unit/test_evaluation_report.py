@@ -88,7 +88,7 @@ def test_notes_say_what_is_missing() -> None:
     one = made("m", benchmarks={"sugarcrepe++": source}, left_out={"sugarcrepe": "no images"})
     assert report.notes([one, one]) == [
         "sugarcrepe: left out, no images",
-        "sugarcrepe++: 1 images missing or broken, 9 of 10 rows scored",
+        "sugarcrepe++: a covered subset of 9 rows of 10; 1 images missing or broken",
     ]
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from clic.errors import ConfigError, did_you_mean, pick
 from clic.evaluation.benchmarks import (
     aro,
+    bla,
     caption_retrieval,
+    flickr8k,
     image_pairs,
     sugarcrepe,
     valse,
@@ -36,9 +38,11 @@ _LISTED = (
     image_pairs.COLA,
     valse.VALSE,
     image_pairs.BIVLC,
+    bla.BLA,
     caption_retrieval.COCO,
     caption_retrieval.COCO2017,
     caption_retrieval.FLICKR30K,
+    flickr8k.FLICKR8K,
     *zero_shot.CLASSIFICATION,
 )
 BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _LISTED}
@@ -74,10 +78,22 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("svo-probes", "imagenet", "cars", "cifar10", "cifar100", "flowers", "dtd"),
     ),
     "zero-shot": ("imagenet", *_TEN),
-    "retrieval": ("coco-retrieval", "coco2017-retrieval", "flickr30k-retrieval"),
+    "retrieval": (
+        *("coco-retrieval", "coco2017-retrieval"),
+        *("flickr30k-retrieval", "flickr8k-retrieval"),
+    ),
     "compositional": (
         *("sugarcrepe++", "sugarcrepe", "winoground", "aro-relation", "aro-attribution"),
-        *("coco-order", "flickr30k-order", "svo-probes", "whatsup", "cola", "valse", "bivlc"),
+        *(
+            "coco-order",
+            "flickr30k-order",
+            "svo-probes",
+            "whatsup",
+            "cola",
+            "valse",
+            "bivlc",
+            "bla",
+        ),
     ),
     "all": tuple(BENCHMARKS),
 }

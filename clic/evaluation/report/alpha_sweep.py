@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from clic.evaluation.report.covered_subset import covered_by_any
 from clic.evaluation.report.score_table import COUNTS, mean_names
 from clic.evaluation.report.terminal_tables import new_table
 
@@ -98,6 +99,11 @@ def _lines(results: Sequence[dict[str, Any]], name: str) -> list[SweepLine]:
     return lines_of([result["benchmarks"][name] for result in results], list(mean_names(source)))
 
 
+def _subset(results: Sequence[dict[str, Any]], name: str) -> str:
+    """Return that a benchmark was scored on a covered subset, empty if not."""
+    return covered_by_any([result["provenance"]["benchmarks"].get(name, {}) for result in results])
+
+
 def tables(results: Sequence[dict[str, Any]]) -> list[Table]:
     """Return a rich table for each benchmark: a row for each alpha, a column for each line.
 
@@ -109,7 +115,7 @@ def tables(results: Sequence[dict[str, Any]]) -> list[Table]:
         columns = {line.name: line.values for line in _lines(results, name)}
         if "p1" in forms[0].get("mean", {}):
             columns["P1 mean"] = [form["mean"]["p1"] for form in forms]
-        table = new_table(name, "alpha")
+        table = new_table(", ".join(filter(None, (name, _subset(results, name)))), "alpha")
         for measure in columns:
             # On two lines, because the columns of SugarCrepe++ would not fit otherwise.
             table.add_column(measure.replace(" ", "\n"), justify="right")
@@ -143,7 +149,8 @@ def draw(results: Sequence[dict[str, Any]], title: str, path: str | Path) -> Non
         if index >= len(names):
             axis.set_axis_off()
             continue
-        _panel(axis, names[index], alphas, _lines(results, names[index]))
+        heading = "\n".join(filter(None, (names[index], _subset(results, names[index]))))
+        _panel(axis, heading, alphas, _lines(results, names[index]))
     figure.suptitle(title, fontsize=11)
     figure.savefig(path)
 

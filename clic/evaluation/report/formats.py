@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from clic.evaluation.report.comparison import LEVEL, Comparison, interval_note
+from clic.evaluation.report.covered_subset import covered_subset
 from clic.evaluation.report.report import Report, benchmark_facts, facts, letter, notes
 from clic.evaluation.report.score_table import (
     ScoreLine,
@@ -27,7 +28,8 @@ from clic.evaluation.report.score_table import (
 RECORDED = ("commit", "date", "seconds", "device", "dtype", "seed")
 CSV_COLUMNS = (
     "model", "benchmark", "category", "metric", "value", "n", "difference", "low", "high",
-    "benchmark_version", "benchmark_sha256", "rows", "rows_of_the_whole", "weights_sha256",
+    "benchmark_version", "benchmark_sha256", "rows", "rows_of_the_whole", "subset",
+    "weights_sha256",
     *RECORDED, "settings",
 )  # fmt: skip
 # LaTeX that shrinks a table wider than the line, and leaves others at their size.
@@ -85,6 +87,7 @@ def _csv_row(report: Report, line: ScoreLine, index: int) -> dict[str, Any]:
         "benchmark_sha256": source.get("sha256"),
         "rows": source.get("rows"),
         "rows_of_the_whole": source.get("rows_of_the_whole"),
+        "subset": covered_subset(source) or None,
         "weights_sha256": report.model.get("weights_sha256"),
         **{key: record.get(key) for key in RECORDED},
         "settings": json.dumps(record.get("settings", {})),

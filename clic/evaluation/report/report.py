@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from clic.evaluation.report.covered_subset import covered_subset
 from clic.evaluation.tables.table import BenchmarkTable
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -55,10 +56,8 @@ def notes(reports: Sequence[Report]) -> list[str]:
                 ] = None
             lost = len(source["missing_images"]) + len(source["broken_images"])
             if lost:
-                lines[
-                    f"{name}: {lost} images missing or broken, "
-                    f"{source['rows']:,} of {source['rows_of_the_whole']:,} rows scored"
-                ] = None
+                subset = covered_subset(source) or f"all {source['rows']:,} rows"
+                lines[f"{name}: {subset}; {lost:,} images missing or broken"] = None
             whole, expected = source["rows_of_the_whole"], source.get("rows_expected")
             if expected not in (None, whole):
                 lines[f"{name}: its files hold {whole:,} rows, the benchmark {expected:,}"] = None
@@ -124,11 +123,11 @@ def benchmark_facts(reports: Sequence[Report]) -> dict[str, str]:
     found: dict[str, str] = {}
     for report in reports:
         for name, source in report.provenance.get("benchmarks", {}).items():
-            rows, whole = source.get("rows"), source.get("rows_of_the_whole")
+            rows = source.get("rows")
             parts = (
                 f"version {source.get('version')}",
                 f"SHA-256 {str(source.get('sha256'))[:16]}",
-                f"{rows:,} rows" if rows == whole else f"{rows:,} of {whole:,} rows",
+                covered_subset(source) or f"{rows:,} rows",
                 source.get("citation"),
                 source.get("licence"),
             )

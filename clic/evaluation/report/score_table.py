@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from clic.evaluation.report.comparison import Comparison, Interval
+from clic.evaluation.report.covered_subset import covered_by_any
 from clic.evaluation.report.paired_rows import Path, leaves
 from clic.evaluation.report.report import Report
 from clic.evaluation.tables import KINDS
@@ -77,14 +78,16 @@ class ScoreTable:
 
     Attributes:
         name: The benchmark.
-        size: The number of rows, images or captions that were scored, `4,700 of 4,757 rows` if
-            some were left out; empty if every line has its own count.
+        size: The number of rows, images or captions that were scored, `a covered subset of
+            4,700 rows of 4,757` if some were left out; empty if every line has its own count.
         all_lines: All numbers, by metric, in the report's order.
+        subset: What `size` says of a covered subset; empty if all rows were scored.
     """
 
     name: str
     size: str
     all_lines: tuple[ScoreLine, ...]
+    subset: str = ""
 
     @property
     def lines(self) -> list[ScoreLine]:
@@ -184,7 +187,8 @@ def score_tables(
         for table in small
         for index, line in enumerate(table.lines)
     ]
-    together = ScoreTable(TOGETHER, "", tuple(renamed))
+    subsets = "; ".join(f"{table.name}: {table.subset}" for table in small if table.subset)
+    together = ScoreTable(TOGETHER, subsets, tuple(renamed), subsets)
     return [
         together if table is small[0] else table
         for table in tables
@@ -220,7 +224,8 @@ def _score_table(
         for path in order
     ]
     grouped = [line for of_metric in by_metric(lines).values() for line in of_metric]
-    return ScoreTable(bench, _size(forms, sources), tuple(grouped))
+    subset = covered_by_any(sources)
+    return ScoreTable(bench, _size(forms, subset), tuple(grouped), subset)
 
 
 def _one_caption(paths: Iterable[Path]) -> bool:
@@ -253,15 +258,11 @@ def _count(form: Mapping[str, Any], path: Path) -> int | None:
     return form.get("n_captions") if path[0].startswith("text_to_image") else form.get("n_images")
 
 
-def _size(forms: Sequence[Mapping[str, Any]], sources: Sequence[Mapping[str, Any]]) -> str:
-    """Return the number of images and captions, and of rows if some of them were left out."""
+def _size(forms: Sequence[Mapping[str, Any]], subset: str) -> str:
+    """Return the number of images and captions, and that only a covered subset was scored."""
     form = next(filter(None, forms), {})
     parts = [f"{form[key]:,} {what}" for key, what in COUNTS.items() if key in form]
-    for source in sources:
-        if source.get("rows") != source.get("rows_of_the_whole"):
-            parts.append(f"{source['rows']:,} of {source['rows_of_the_whole']:,} rows")
-            break
-    return ", ".join(parts)
+    return ", ".join(filter(None, [*parts, subset]))
 
 
 def percent(value: float | None) -> str:

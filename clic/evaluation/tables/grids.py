@@ -78,6 +78,7 @@ class Grids(CategoryTable):
     EXPLAINED: ClassVar[Mapping[str, str]] = {
         "accuracy": "accuracy: the right answer beats every other one; chance 1 / number of "
         "answers",
+        "both": "both: both true captions beat both false ones; chance 17 %",
         "text": "text: each of the two images is nearer to its own caption; chance 25 %",
         "image": "image: each of the two captions is nearer to its own image; chance 25 %",
         "group": "group: both images and both captions are nearer to their own; chance 17 %",

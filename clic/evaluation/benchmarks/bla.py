@@ -1,0 +1,97 @@
+"""BLA, Basic Language Abilities (arXiv 2310.15061): two true and two false captions of one photo.
+
+Every true caption is compared with every false one, so an item gives four rows. The files number
+the captions, and pairing True1 with False1 and True2 with False2 would be another way; but such a
+pair differs in its words in all of coordination and relative clauses ("wears a yellow shirt"
+against "wears a white top"), while the two true captions together have the words of the two false
+ones. Only over all four pairs do the words alone favour neither side. It is also the way that gives
+one meaning to `both`: both true captions beat both false ones.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from clic.errors import DataError
+from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
+from clic.evaluation.benchmarks.reading import GridBuilder, read_list, text_field
+from clic.evaluation.encode.image_sources import image_file
+from clic.evaluation.files.file_sources import ByHand
+from clic.evaluation.tables.grids import Grids
+
+FOLDER = "bla"
+IMAGES = "bla/images"
+TASKS = ("active_passive", "coordination", "relative_clause")
+TRUE = ("True1", "True2")
+FALSE = ("False1", "False2")
+BOTH = "both"
+"""The name of the metric that is right where all four pairs of an item are."""
+
+
+def load_bla(data_root: Path) -> Grids:
+    """Return BLA: rows are pairs of a true and a false caption, and an item's four are a set.
+
+    Raises:
+        DataError: A file is broken or holds no items.
+    """
+    builder = GridBuilder(data_root / FOLDER, TASKS)
+    items: list[int] = []
+    for task in TASKS:
+        path = data_root / FOLDER / f"{task}_captions.json"
+        content = read_list(path)
+        if not content:
+            raise DataError(f"{path} holds no items; download it again")
+        for number, item in enumerate(content):
+            image = image_file(data_root / IMAGES, f"{_photo(item, path, number)}.jpg", path)
+            for group in _groups(item, path, number):
+                true, false = (
+                    [text_field(group, key, path, number) for key in keys] for keys in (TRUE, FALSE)
+                )
+                own = items[-1] + 1 if items else 0
+                for right in true:
+                    for wrong in false:
+                        builder.add(task, [image], [right, wrong])
+                        items.append(own)
+    return builder.table("choice", groups={"mean": TASKS}, sets={BOTH: items})
+
+
+def _photo(item: Any, path: Path, number: int) -> str:
+    """Return a photo's number, which one file has as a text and the others as a number."""
+    value = item.get("image_id") if isinstance(item, dict) else None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, str) and value:
+        return value
+    raise DataError(f"{path}: row {number} has no 'image_id'; download the file again")
+
+
+def _groups(item: dict[str, Any], path: Path, number: int) -> list[Any]:
+    groups = item.get("caption_group")
+    if not isinstance(groups, list) or not groups:
+        raise DataError(f"{path}: row {number} has no 'caption_group'; download the file again")
+    return groups
+
+
+def _by_hand(gives: str) -> ByHand:
+    return ByHand(
+        gives,
+        why="BLA is shared as a zip behind a link",
+        steps="follow the link to BLA_benchmark.zip on https://github.com/shin-ee-chen/BLA and put "
+        "its three *_captions.json files into {data}/bla and its photos into {data}/bla/images",
+    )
+
+
+BLA = Benchmark(
+    name="bla",
+    title="BLA",
+    about="voice, coordination, relative clauses",
+    load=of_files(load_bla),
+    citation="Chen et al. 2023, arXiv 2310.15061",
+    licence="MIT; photos of Visual Genome, CC BY 4.0",
+    rule="each true caption beats each false one: by pair, and all four of an item",
+    annotations=tuple(_by_hand(f"{FOLDER}/{task}_captions.json") for task in TASKS),
+    images=(_by_hand(IMAGES),),
+    differs="the paper asks models whether each caption alone is true; a cosine has no threshold, "
+    "so true captions are compared with false ones here",
+)
