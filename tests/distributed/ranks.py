@@ -23,7 +23,7 @@ def on_rank(rank: int, script: str, world: int, folder: str) -> None:
         init_method=f"file://{folder}/rendezvous-{world}",
         rank=rank,
         world_size=world,
-        timeout=timedelta(seconds=600),
+        timeout=timedelta(seconds=120),  # so that ranks that wait for each other fail soon
     )
     try:
         runpy.run_path(script)["main"](Path(folder))
