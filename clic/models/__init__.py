@@ -8,7 +8,7 @@ Read `source` (what a name means), `loading` (building it), `towers` (training i
 from clic.models.fast_inference import PooledImages, PooledTexts
 from clic.models.loading import ClipModel, Preprocess, build, create, tokenizer_of
 from clic.models.saving import identity, save, weights_sha256, whole_folder, write_files, writing
-from clic.models.source import INCLUDED, PACKAGED, ModelSource, filled, resolve
+from clic.models.source import INCLUDED, PACKAGED, TEXT_TOWER, ModelSource, filled, resolve
 from clic.models.towers import (
     FeatureExtractor,
     LossModule,
@@ -26,6 +26,7 @@ from clic.models.weight_files import check_numbers
 __all__ = [
     "INCLUDED",
     "PACKAGED",
+    "TEXT_TOWER",
     "ClipModel",
     "FeatureExtractor",
     "LossModule",

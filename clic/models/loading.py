@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -105,7 +106,11 @@ def _build(source: ModelSource, device: torch.device | str) -> ClipModel:
 
     if source.hugging_face_folder is not None:
         return _from_hugging_face(source, source.hugging_face_folder, device)
-    trust.check_towers(source.architecture)
+    overrides: dict[str, Any] = {}
+    if source.text_tower is not None:
+        trust.check_text_tower(source.text_tower)
+        text = {**source.architecture["text_cfg"], "hf_model_name": source.text_tower}
+        overrides["text_cfg"] = {**text, "hf_model_pretrained": False}
     own = source.weights_file is not None or source.pretrained is None
     is_architecture = not source.open_clip_name.startswith(("local-dir:", "hf-hub:"))
     quick_gelu = bool(source.architecture.get("quick_gelu", False))
@@ -118,6 +123,7 @@ def _build(source: ModelSource, device: torch.device | str) -> ClipModel:
         quick_gelu=quick_gelu,
         force_quick_gelu=quick_gelu,  # only silences a warning about tags trained with it
         device=device,
+        **overrides,
     )
     if source.weights_file is not None:
         _load(model, source.weights_file)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from clic.errors import ConfigError
 from clic.models.loading import ClipModel
-from clic.models.source import CONFIG_FILE, WEIGHTS_FILE
+from clic.models.source import CONFIG_FILE, TEXT_TOWER, WEIGHTS_FILE
 from clic.models.towers import SCALARS, VISION_PREFIX
 
 
@@ -48,6 +48,10 @@ def write_files(clip: ClipModel, folder: Path) -> None:
     shutil.copymode(config_file, weights_file)  # safetensors lets only the owner read its file
     if hasattr(clip.tokenizer, "save_pretrained"):  # unlike CLIP's own, it needs files
         clip.tokenizer.save_pretrained(str(folder))
+    if clip.source.architecture["text_cfg"].get("hf_model_name"):
+        # open_clip's config names the tower by a repository or path, which may not be at hand where
+        # the folder is loaded; transformers builds the same tower from this configuration.
+        clip.model.text.config.save_pretrained(str(folder / TEXT_TOWER))
 
 
 @contextmanager

@@ -16,6 +16,9 @@ from clic.models.trust import check_runs_nothing
 from clic.runs import OPEN_CLIP_CONFIG as CONFIG_FILE
 from clic.runs import OPEN_CLIP_WEIGHTS as WEIGHTS_FILE
 
+TEXT_TOWER = "text_tower"
+"""Folder, within an open_clip folder, of the configuration of a Hugging Face text tower."""
+
 INCLUDED = "included"
 """`pretrained` of a name that includes its weights: a folder, a hub repository, `shapes-base`."""
 
@@ -51,6 +54,17 @@ class ModelSource:
         """The folder that holds the model, or None."""
         local = self.open_clip_name.startswith("local-dir:")
         return Path(self.open_clip_name.removeprefix("local-dir:")) if local else None
+
+    @property
+    def text_tower(self) -> str | None:
+        """Where transformers finds the text tower's configuration; None if it is open_clip's own.
+
+        The model's own folder is looked at first, so that it loads offline and after a move.
+        """
+        named: str | None = self.architecture["text_cfg"].get("hf_model_name")
+        if named and self.folder is not None and (self.folder / TEXT_TOWER).is_dir():
+            return str(self.folder / TEXT_TOWER)
+        return named
 
     @property
     def weights_file(self) -> Path | None:

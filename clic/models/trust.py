@@ -53,17 +53,15 @@ def check_runs_nothing(
         _check_tokenizer_files(folder)
 
 
-def check_towers(architecture: dict[str, Any]) -> None:
-    """Refuse a Hugging Face text tower whose repository brings its own code.
+def check_text_tower(name: str) -> None:
+    """Refuse a Hugging Face text tower whose repository or folder brings its own code.
 
     transformers would ask on the terminal whether to run the code; with `trust_remote_code=False`
     it raises ValueError instead, or uses a class of its own.
     """
-    name = architecture["text_cfg"].get("hf_model_name")
-    if name:
-        from transformers import AutoConfig
+    from transformers import AutoConfig
 
-        AutoConfig.from_pretrained(name, trust_remote_code=False)
+    AutoConfig.from_pretrained(name, trust_remote_code=False)
 
 
 def _check_words(config: Any, where: object) -> None:

@@ -19,18 +19,19 @@ from clic.io.files import file_sha256
 from clic.patching.interpolation import blend, check_alpha, check_architecture, check_names
 
 RECORD_FILE = "patch.json"
-TOKENIZER_FILES = (
+FILES_BESIDE = (
     "added_tokens.json",
     "merges.txt",
     "special_tokens_map.json",
     "spiece.model",
+    f"{models.TEXT_TOWER}/config.json",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
     "vocab.json",
     "vocab.txt",
 )
-"""A Hugging Face tokenizer's files in an open_clip folder; they are copied with the weights."""
+"""A Hugging Face tokenizer's and text tower's files in an open_clip folder, copied with it."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Weights:
         names: Names of the tensors.
         read: Returns the tensor of a name.
         config: open_clip's `model_cfg` and `preprocess_cfg`.
-        tokenizer_files: Files that are copied with the weights.
+        files_beside: Files that are copied with the weights.
     """
 
     label: str
@@ -51,7 +52,7 @@ class Weights:
     names: list[str]
     read: Callable[[str], Tensor]
     config: dict[str, Any]
-    tokenizer_files: list[Path]
+    files_beside: list[Path]
 
 
 @contextmanager
@@ -80,7 +81,7 @@ def _open_folder(label: str, folder: Path) -> Iterator[Weights]:
         raise ModelError(
             f"{folder} cannot be read as an open_clip folder ({error}); copy or make it again"
         ) from error
-    files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    files = [folder / name for name in FILES_BESIDE if (folder / name).is_file()]
     with handle as tensors:
 
         def read(name: str) -> Tensor:
@@ -196,5 +197,7 @@ def _save(folder: Path, state: dict[str, Tensor], tuned: Weights) -> None:
     save_file(state, weights)
     config.write_text(json.dumps(tuned.config, indent=2) + "\n", encoding="utf-8")
     shutil.copymode(config, weights)  # safetensors makes it readable only by its owner.
-    for file in tuned.tokenizer_files:
-        shutil.copyfile(file, folder / file.name)
+    for file in tuned.files_beside:
+        copy = folder / file.relative_to(tuned.file.parent)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, copy)

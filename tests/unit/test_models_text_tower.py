@@ -1,0 +1,88 @@
+"""Folders with a Hugging Face text tower hold all that it is built from, wherever they lie."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from clic import models
+from clic.errors import ModelError
+from clic.patching import patch
+
+transformers = pytest.importorskip("transformers")
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "bites", "man", "."]
+LENGTH = 12
+
+
+@pytest.fixture
+def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder saved by us, whose text tower's config names a folder that is no longer there."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    tower, first = tmp_path / "bert", tmp_path / "first"
+    transformers.BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=LENGTH,
+    ).save_pretrained(tower)
+    first.mkdir()
+    (tower / "vocab.txt").write_text("\n".join(WORDS))
+    transformers.BertTokenizerFast(vocab=str(tower / "vocab.txt")).save_pretrained(first)
+    architecture = {
+        "embed_dim": 8,
+        "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 16, "layers": 1,
+                       "head_width": 8},
+        "text_cfg": {"hf_model_name": str(tower), "hf_tokenizer_name": str(tower),
+                     "hf_proj_type": "mlp", "hf_pooler_type": "mean_pooler",
+                     "context_length": LENGTH},
+    }  # fmt: skip
+    (first / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": architecture, "preprocess_cfg": {"size": 16}})
+    )
+    torch.manual_seed(0)
+    models.save(models.create(str(first), None), tmp_path / "saved")
+    shutil.rmtree(tower)
+    shutil.rmtree(first)
+    return tmp_path / "saved"
+
+
+def features(folder: Path) -> torch.Tensor:
+    clip = models.create(str(folder))
+    clip.model.eval()
+    with torch.no_grad():
+        return clip.model.encode_text(clip.tokenizer(["a dog bites a man.", "a man bites a dog."]))
+
+
+def test_a_moved_folder_loads_offline_with_the_same_features(saved: Path, tmp_path: Path) -> None:
+    expected = features(saved)
+    moved = tmp_path / "elsewhere" / "model"
+    shutil.copytree(saved, moved)
+    shutil.rmtree(saved)
+    assert torch.equal(features(moved), expected)
+    again = models.save(models.create(str(moved)), tmp_path / "again")
+    assert torch.equal(features(again), expected)
+
+
+def test_a_patched_folder_holds_the_text_tower_too(saved: Path, tmp_path: Path) -> None:
+    expected = features(saved)
+    out = patch(saved, saved, 1.0, tmp_path / "patched")
+    shutil.rmtree(saved)
+    assert torch.equal(features(out), expected)
+
+
+def test_a_text_tower_with_code_of_its_own_is_refused(saved: Path) -> None:
+    path = saved / "text_tower" / "config.json"
+    config = json.loads(path.read_text())
+    config["auto_map"] = {"AutoConfig": "evil.Evil", "AutoModel": "evil.Model"}
+    config["model_type"] = "evil"
+    path.write_text(json.dumps(config))
+    (path.parent / "evil.py").write_text("raise SystemExit('it ran')")
+    with pytest.raises(ModelError, match="brings its own code|auto_map asks to run code"):
+        models.create(str(saved))
