@@ -84,5 +84,5 @@ def test_a_text_tower_with_code_of_its_own_is_refused(saved: Path) -> None:
     config["model_type"] = "evil"
     path.write_text(json.dumps(config))
     (path.parent / "evil.py").write_text("raise SystemExit('it ran')")
-    with pytest.raises(ModelError, match="brings its own code|auto_map asks to run code"):
+    with pytest.raises(ModelError, match=r"brings its own code|auto_map asks to run code"):
         models.create(str(saved))
