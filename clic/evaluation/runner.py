@@ -19,8 +19,7 @@ from clic.evaluation.encode.distributed_encoding import EncodingOptions
 from clic.evaluation.encode.encoding import EncodedPlan, encode_plan
 from clic.evaluation.encode.feature_cache import FeatureCache
 from clic.evaluation.evaluation_plan import EvaluationPlan, Prepared, prepare
-from clic.evaluation.report.covered_subset import covered_subset
-from clic.evaluation.report.report import Report
+from clic.evaluation.report.report import Report, covered_subset
 from clic.evaluation.tables.table import BenchmarkTable
 from clic.io.processes import usable_cores
 

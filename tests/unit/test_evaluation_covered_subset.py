@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from clic.evaluation.report import alpha_sweep
-from clic.evaluation.report.covered_subset import covered_subset
 from clic.evaluation.report.formats import csv_text, latex, markdown
 from clic.evaluation.report.html_page import page
-from clic.evaluation.report.report import Report
+from clic.evaluation.report.report import Report, covered_subset
 from clic.evaluation.report.score_table import score_tables
 
 SAID = "a covered subset of 334 rows of 4,757"

@@ -13,8 +13,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from clic.evaluation.report.comparison import LEVEL, Comparison, interval_note
-from clic.evaluation.report.covered_subset import covered_subset
-from clic.evaluation.report.report import Report, benchmark_facts, facts, letter, notes
+from clic.evaluation.report.report import (
+    Report,
+    benchmark_facts,
+    covered_subset,
+    facts,
+    letter,
+    notes,
+)
 from clic.evaluation.report.score_table import (
     ScoreLine,
     ScoreTable,

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from clic.evaluation.report.covered_subset import covered_subset
 from clic.evaluation.tables.table import BenchmarkTable
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -133,3 +132,20 @@ def benchmark_facts(reports: Sequence[Report]) -> dict[str, str]:
             )
             found[name] = "; ".join(str(part) for part in parts if part)
     return found
+
+
+def covered_subset(source: Mapping[str, Any]) -> str:
+    """Return that a benchmark was scored on a covered subset, with both counts; empty if not.
+
+    Args:
+        source: The benchmark's entry in a report's provenance.
+    """
+    rows, whole = source.get("rows"), source.get("rows_of_the_whole")
+    if rows is None or whole is None or rows == whole:
+        return ""
+    return f"a covered subset of {rows:,} rows of {whole:,}"
+
+
+def covered_by_any(sources: Sequence[Mapping[str, Any]]) -> str:
+    """Return that of the first of several models that was scored on a covered subset."""
+    return next(filter(None, map(covered_subset, sources)), "")

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from clic.evaluation.report.comparison import Comparison, Interval
-from clic.evaluation.report.covered_subset import covered_by_any
 from clic.evaluation.report.paired_rows import Path, leaves
-from clic.evaluation.report.report import Report
+from clic.evaluation.report.report import Report, covered_by_any
 from clic.evaluation.tables import KINDS
 
 COUNTS = {"n_images": "images", "n_captions": "captions"}
