@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,25 +57,14 @@ OBJECTIVES["margin"] = Entry(
 """
 
 
-def recipe(title: str) -> str:
-    """Return a section of CONTRIBUTING."""
-    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
-    return text.split(f"## {title}\n")[1].split("\n## ")[0]
-
-
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tree(copied_tree: Path, recipe: Callable[[str], str]) -> Path:
     """A copy of the tree with a loss `margin`, which is in the places that CONTRIBUTING names."""
-    tree = tmp_path_factory.mktemp("tree")
-    shutil.copytree(ROOT / "clic", tree / "clic", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "configs", tree / "configs")
-    # As the package is built: the settings are its part `clic.configs`.
-    (tree / "clic" / "configs").symlink_to(tree / "configs")
     told = set(re.findall(r"`([\w/]+/[\w<>]+\.(?:py|yaml))`", recipe("Adding a loss")))
 
     def place(named: str) -> Path:
         assert named in told, f"CONTRIBUTING does not name {named}"
-        return tree / named.replace("<name>", "margin")
+        return copied_tree / named.replace("<name>", "margin")
 
     place("clic/losses/<name>.py").write_text(TERM, "utf-8")
     place("configs/loss/<name>.yaml").write_text(
@@ -92,7 +81,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = place("clic/config/train_settings.py")
     head, tail = config.read_text("utf-8").split('    single: str = "clip"\n')
     config.write_text(f'{head}    single: str = "clip"\n    margin: float = 0.2\n{tail}', "utf-8")
-    return tree
+    return copied_tree
 
 
 def clic_train(tree: Path, where: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,25 +51,14 @@ TWOS = Benchmark(
 '''
 
 
-def recipe() -> str:
-    """Return CONTRIBUTING's section on benchmarks."""
-    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
-    return text.split("## Adding a benchmark\n")[1].split("\n## ")[0]
-
-
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tree(copied_tree: Path, recipe: Callable[[str], str]) -> Path:
     """A copy of the tree with a benchmark `twos`, in the places that CONTRIBUTING names."""
-    tree = tmp_path_factory.mktemp("tree")
-    shutil.copytree(ROOT / "clic", tree / "clic", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "configs", tree / "configs")
-    # As the package is built: the settings are its part `clic.configs`.
-    (tree / "clic" / "configs").symlink_to(tree / "configs")
-    told = recipe()
+    told = recipe("Adding a benchmark")
 
     def place(named: str) -> Path:
         assert f"`{named}`" in told, f"CONTRIBUTING does not name {named}"
-        return tree / named.replace("<name>", "twos")
+        return copied_tree / named.replace("<name>", "twos")
 
     def insert(path: Path, after: str, new: str) -> None:
         head, tail = path.read_text("utf-8").split(after, 1)
@@ -81,7 +70,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     insert(catalogue, "from clic.evaluation.benchmarks import (\n", "    twos,\n")
     insert(catalogue, "_LISTED = (\n", "    twos.TWOS,\n")
     insert(catalogue, '    "compositional": (\n', '        "twos",\n')
-    return tree
+    return copied_tree
 
 
 @pytest.fixture
@@ -109,8 +98,8 @@ def run(tree: Path, where: Path, command: str, *words: str) -> subprocess.Comple
     )
 
 
-def test_the_places_that_contributing_names_are_there() -> None:
-    named = re.findall(r"`([\w/]+/(?:[\w]+\.\w+)?)`", recipe())
+def test_the_places_that_contributing_names_are_there(recipe: Callable[[str], str]) -> None:
+    named = re.findall(r"`([\w/]+/(?:[\w]+\.\w+)?)`", recipe("Adding a benchmark"))
     assert len(named) > 6
     assert not [path for path in named if not (ROOT / path).exists()]
 
