@@ -38,6 +38,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "compose.statistics": ("model", "imagenet"),
     "captions.tagger": ("hanta", "spacy", "stored"),
     "captions.composite_negative": ("cross_swap", "none"),
+    "captions.single_caption": ("first", "random"),
     "captions.single_negative": ("swap", "replace", "mixture", "stored", "none"),
     "loss.composite": objectives("composite"),
     "loss.single": objectives("single"),
@@ -59,6 +60,8 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "loss.hard_negative_weight": (0, None),
     "loss.unimodal_weight": (0, None),
     "loss.hard_negative_positives": (1, None),
+    "loss.paraphrase_weight": (0, None),
+    "loss.paraphrase_scale": (0, None),
     "optim.lr": (0, None),
     "optim.warmup_steps": (0, None),
     "optim.warmup_fraction": (0, 1),
@@ -157,6 +160,9 @@ def _check_needless(config: Config) -> None:
         ("captions.layout_held_out", no_layout, "captions.layout_share=0", "set it to []"),
         ("captions.repair_negatives", captions.composite_negative == "none",
          "captions.composite_negative=none", "leave it out"),
+        ("captions.single_caption", kinds == "composite", "sampling.kinds=composite",
+         "leave it out"),
+        ("captions.paraphrase", kinds == "composite", "sampling.kinds=composite", "leave it out"),
         ("captions.mixture", captions.single_negative != "mixture",
          f"captions.single_negative={captions.single_negative}",
          "set captions.single_negative=mixture, or take another group than captions=mixed"),
@@ -237,7 +243,7 @@ def _check_negatives(kind: str, captions: CaptionsConfig, loss: LossConfig) -> N
 
 def _check_second_positive(kind: str, config: Config) -> None:
     loss, objective = config.loss, getattr(config.loss, kind)
-    slots = config.captions.composite_positives if kind == "composite" else 1
+    slots = config.captions.positives(kind)
     if slots > 1 or not OBJECTIVES[objective].needs_now(SECOND_POSITIVE, loss):
         return
     weight = OBJECTIVES[objective].needs[SECOND_POSITIVE]
@@ -245,7 +251,8 @@ def _check_second_positive(kind: str, config: Config) -> None:
     reason = f"compares p1 with p2, and captions.composite_positives={slots}; use 2 or more"
     if kind == "single":
         reason = (
-            "needs a second true caption, and single images have one; choose another loss.single"
+            "needs a second true caption, and single images have one; set "
+            "captions.paraphrase=true, or choose another loss.single"
         )
     raise ConfigError(f"{setting} {reason}{', or weight 0' if weight else ''}")
 

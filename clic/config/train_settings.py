@@ -115,6 +115,10 @@ class ComposeConfig:
     statistics: str = "model"
 
 
+OF_PARAPHRASE = "_of_paraphrase"
+"""Ending of the name of a false caption that is made from the paraphrase."""
+
+
 @dataclass
 class CaptionsConfig:
     """True and false captions of a batch.
@@ -137,6 +141,10 @@ class CaptionsConfig:
             (`false` reproduces that).
         single_negative: False caption of a single image: `swap`, `replace`, `mixture` (one of
             them, drawn for each image), `stored` (one of those stored with it) or `none`.
+        single_caption: Which caption of a single image is trained on: its `first`, or a `random`
+            one, drawn for each step.
+        paraphrase: Give a single image's caption a paraphrase, made by rules, as a second true
+            caption, and each of the two a false one of `single_negative`.
         mixture: The weight of each generator of `mixture`, e.g. `{swap: 1, replace: 3}`. If the
             one that is drawn yields nothing, another is drawn.
     """
@@ -151,16 +159,24 @@ class CaptionsConfig:
     layout_held_out: list[str] = field(default_factory=list)
     repair_negatives: bool = True
     single_negative: str = "none"
+    single_caption: str = "first"
+    paraphrase: bool = False
     mixture: dict[str, float] = field(default_factory=dict)
 
     def negative_kinds(self, kind: str) -> tuple[str, ...]:
         """Return the name of each of the K false captions of a row, composite or single."""
         if kind == "single":
             names = [self.single_negative]
+            if self.paraphrase and self.single_negative != "none":
+                names.append(self.single_negative + OF_PARAPHRASE)
         else:
             told = self.layout_share > 0 and self.layout_negative
             names = [self.composite_negative, "layout" if told else "none"]
         return tuple(name for name in names if name != "none")
+
+    def positives(self, kind: str) -> int:
+        """Return the number P of true captions of a row, composite or single."""
+        return self.composite_positives if kind == "composite" else 1 + self.paraphrase
 
 
 @dataclass
@@ -177,6 +193,8 @@ class LossConfig:
             null takes all of them, as the paper does.
         negative_weights: Relative weight in Eq. 5 of each kind of hard negatives, e.g.
             `{cross_swap: 1, layout: 2}`; 1 where not named, and equal weights are the paper's mean.
+        paraphrase_weight: Weight of the term between a caption and its paraphrase.
+        paraphrase_scale: Factor of the cosines in that term.
     """
 
     composite: str = "clic"
@@ -186,6 +204,8 @@ class LossConfig:
     unimodal_weight: float = 1.0
     hard_negative_positives: int | None = None
     negative_weights: dict[str, float] = field(default_factory=dict)
+    paraphrase_weight: float = 1.0
+    paraphrase_scale: float = 20.0
 
 
 @dataclass

@@ -22,6 +22,7 @@ from clic.losses.terms import (
     hard_negative_loss,
     image_to_text,
     image_to_text_with_negatives,
+    paraphrase_loss,
     sigmoid_loss,
     slot_weights,
     text_to_image,
@@ -186,11 +187,7 @@ class SoftmaxNegativesObjective(Objective):
     """
 
     def _compute(self, features: Features) -> tuple[Tensor, Terms]:
-        if features.logit_bias is not None:
-            raise ConfigError(
-                "the objective softmax_negatives needs a softmax, and this model has a logit_bias "
-                "(sigmoid loss); set loss.composite and loss.single to clic or clip"
-            )
+        _check_softmax("softmax_negatives", features)
         negatives = features.negative_features
         if negatives is None:
             terms = _contrastive(features, self.group)
@@ -208,6 +205,71 @@ class SoftmaxNegativesObjective(Objective):
         )
         terms = _with_text_to_image(to_text, features, first, self.group)
         return terms["contrastive"], terms
+
+
+@dataclass(frozen=True)
+class ParaphraseObjective(Objective):
+    """NegCLIP's loss, and the same question between texts: is this said by the caption too?
+
+    total = contrastive + paraphrase_weight * paraphrase. `contrastive` is the loss of
+    `SoftmaxNegativesObjective` on every positive slot; the first two slots are a caption and its
+    paraphrase. `paraphrase` is the mean of `clic.losses.terms.paraphrase_loss` from the caption
+    to its paraphrase and back. The other terms are image_to_text and text_to_image.
+
+    Args:
+        paraphrase_weight: Weight of the term between texts, above 0.
+        paraphrase_scale: Factor of its cosines, above 0.
+        group: Process group to gather over; None for the default group.
+
+    Raises:
+        ConfigError: A value is not above 0, or a batch has one positive slot.
+    """
+
+    paraphrase_weight: float = 1.0
+    paraphrase_scale: float = 20.0
+
+    def __post_init__(self) -> None:
+        for name in ("paraphrase_weight", "paraphrase_scale"):
+            value = getattr(self, name)
+            if not 0 < value < float("inf"):
+                raise ConfigError(f"loss.{name}={value} must be a positive number")
+
+    def _compute(self, features: Features) -> tuple[Tensor, Terms]:
+        _check_softmax("paraphrase", features)
+        if features.positive_features.shape[1] < 2:
+            raise ConfigError(
+                "the objective paraphrase compares a caption with its paraphrase, and the batch "
+                "has one true caption an image; set captions.paraphrase=true"
+            )
+        total, terms = SoftmaxNegativesObjective(group=self.group)._compute(features)
+        terms["paraphrase"] = self._paraphrase(features)
+        return total + self.paraphrase_weight * terms["paraphrase"], terms
+
+    def _paraphrase(self, features: Features) -> Tensor:
+        """Return the mean of the two directions."""
+        negatives, first = features.negative_features, _first_row(features, self.group)
+        positives = features.positive_features[:, :2]
+        if negatives is None:  # the softmax over the batch's other captions is left
+            negatives = positives.new_zeros(positives.shape[0], 0, positives.shape[2])
+        mask = distributed.all_gather(_mask(features, negatives).byte(), self.group).bool()
+        everyone = distributed.all_gather(positives, self.group)
+        false = distributed.all_gather(negatives, self.group)
+        halves = [
+            paraphrase_loss(
+                positives[:, slot], everyone[:, 1 - slot], false, mask, self.paraphrase_scale, first
+            )
+            for slot in (0, 1)
+        ]
+        return torch.stack(halves).mean()
+
+
+def _check_softmax(objective: str, features: Features) -> None:
+    """Raise `ConfigError` where a model with the sigmoid loss meets an objective with a softmax."""
+    if features.logit_bias is not None:
+        raise ConfigError(
+            f"the objective {objective} needs a softmax, and this model has a logit_bias (sigmoid "
+            "loss); set loss.composite and loss.single to clic or clip"
+        )
 
 
 def _contrastive(features: Features, group: ProcessGroup | None) -> Terms:

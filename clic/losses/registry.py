@@ -91,6 +91,13 @@ OBJECTIVES: dict[str, Entry] = {
         about="NegCLIP and CLoVe: false captions among the images' candidates",
         needs={NEGATIVES: None, SOFTMAX: None},
     ),
+    "paraphrase": Entry(
+        home="clic.losses.objectives:ParaphraseObjective",
+        about="NegCLIP's loss and, between texts, a caption against its paraphrase",
+        needs={NEGATIVES: None, SECOND_POSITIVE: None, SOFTMAX: None},
+        reads=("paraphrase_weight", "paraphrase_scale"),
+        kinds=("single",),
+    ),
 }
 
 

@@ -201,6 +201,42 @@ def hard_negative_loss(
     return (weights * kept).sum() / (positives.shape[1] * valid_per_rank)
 
 
+def paraphrase_loss(
+    captions: Tensor,
+    paraphrases: Tensor,
+    negatives: Tensor,
+    mask: Tensor,
+    scale: float,
+    first: int,
+) -> Tensor:
+    """Return the InfoNCE loss from captions to their paraphrases, false captions as candidates.
+
+    L = -1/B sum_b log( e^{t c_b . p_b} / (sum_n e^{t c_b . p_n} + sum_m e^{t c_b . h_m}) ),
+    n over the paraphrases and m over the hard negatives of all ranks, t the scale: the text-only
+    condition of SugarCrepe++ (TOT, arXiv 2406.11171) as a loss. READ-CLIP (arXiv 2510.16540) also
+    draws a caption to its paraphrase, but compares it with the other captions of the batch alone;
+    here the caption's own false versions stand among the candidates, so that what differs in
+    words and agrees in meaning has to come before what agrees in words and differs in meaning.
+
+    Args:
+        captions: [B, D] of this rank.
+        paraphrases: [W * B, D] of all ranks.
+        negatives: [W * B, K, D] of all ranks, unit norm where the mask is True.
+        mask: bool [W * B, K], True where there is a negative.
+        scale: Factor t of the cosines. A constant, because the text tower has no temperature of
+            its own, and a trained one would only grow.
+        first: This rank's first row among the candidates.
+
+    Returns:
+        Scalar, the mean over this rank's B captions.
+    """
+    true = scale * captions @ paraphrases.T
+    false = (scale * captions @ negatives.flatten(0, 1).T).masked_fill(
+        ~mask.flatten(), float("-inf")
+    )
+    return own_cross_entropy(torch.cat([true, false], dim=-1).unsqueeze(1), first)
+
+
 def check_weights(weights: Mapping[str, float]) -> None:
     """Raise `ConfigError` unless every weight is a positive finite number."""
     for kind, weight in weights.items():

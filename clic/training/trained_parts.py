@@ -88,7 +88,7 @@ def _kinds(config: Config) -> list[Kind]:
 def _reached(losses: LossModule, clip: ClipModel, config: Config, kind: Kind) -> set[str]:
     """Return the parameters that the loss of a kind of batch reaches, by trying one image."""
     size, device = clip.preprocess.size, clip.device
-    slots = config.captions.composite_positives if kind == "composite" else 1
+    slots = config.captions.positives(kind)
     names = config.captions.negative_kinds(kind)
     if names and config.loss.negative_weights:
         names = tuple(config.loss.negative_weights)

@@ -20,9 +20,10 @@ from clic.captions.composites import (
     sentence_composite,
 )
 from clic.captions.negatives import single_negative, stored_negative
+from clic.captions.paraphrases import paraphrase
 from clic.captions.tagging import Tagger, make_tagger
 from clic.captions.text import has_words, lower
-from clic.config.train_settings import CaptionsConfig
+from clic.config.train_settings import OF_PARAPHRASE, CaptionsConfig
 from clic.data.sampling.sample_sources import SampleSource
 from clic.errors import ConfigError, DataError, UnavailableError
 from clic.models.loading import Tokenizer
@@ -81,7 +82,10 @@ def check_captions(sample: Sample) -> None:
 
 def uses_tags(config: CaptionsConfig, kind: Kind) -> bool:
     """Return whether the false captions of a kind of row are made from part-of-speech tags."""
-    return any(name not in UNTAGGED for name in config.negative_kinds(kind))
+    reworded = kind == "single" and config.paraphrase
+    return reworded or any(
+        name.removesuffix(OF_PARAPHRASE) not in UNTAGGED for name in config.negative_kinds(kind)
+    )
 
 
 class Captioner:
@@ -134,12 +138,10 @@ class Captioner:
         negatives.
         """
         captions = [self._cased(sample.captions) for sample in samples]
+        if kind == "single":
+            return self._single_row(samples[0], captions[0], rng)
         first = [sentences[0] for sentences in captions]
         tokens, retagged = self._tokens(samples, first) if kind in self._tagged_kinds else ([], 0)
-        if kind == "single":
-            names = self.negative_kinds[kind]
-            false = [self._single(n, samples[0], captions[0], tokens, rng) for n in names]
-            return RowCaptions((first[0],), tuple(false), retagged)
         config, share = self.config, self.config.layout_share
         if share > 0 and rng.random() < share:  # the caption tells the layout
             period = rng.random() < config.layout_period
@@ -158,36 +160,68 @@ class Captioner:
                 negatives.append(cross_swap(composite.captions, tokens, rng, repair=False))
         return RowCaptions(true, tuple(negatives), retagged, positives.shortened)
 
+    def _single_row(
+        self, sample: Sample, captions: Sequence[str], rng: np.random.Generator
+    ) -> RowCaptions:
+        """Return the captions of a single image: one of its own, and with it a paraphrase."""
+        config, drawn = self.config, 0
+        if config.single_caption == "random" and len(captions) > 1:
+            drawn = int(rng.integers(len(captions)))
+            if not has_words(captions[drawn]):
+                drawn = 0  # the one that is known to be usable
+        caption, rest = captions[drawn], [*captions[:drawn], *captions[drawn + 1 :]]
+        tokens: tuple[Token, ...] = ()
+        retagged = 0
+        if "single" in self._tagged_kinds:
+            (tokens,), retagged = self._tokens([sample], [caption], drawn)
+        true: tuple[str, ...] = (caption,)
+        if config.paraphrase:
+            true += (paraphrase(caption, tokens, rng) or caption,)
+        false: list[HardNegative | None] = []
+        for name in self.negative_kinds["single"]:
+            if name.endswith(OF_PARAPHRASE):
+                name = name.removesuffix(OF_PARAPHRASE)
+                own = self._tag(true[1]) if name != "stored" else ()
+                false.append(self._single(name, sample, true[1], [caption, *rest], own, rng))
+            else:
+                false.append(self._single(name, sample, caption, [*true[1:], *rest], tokens, rng))
+        return RowCaptions(true, tuple(false), retagged)
+
     def _single(
         self,
         name: str,
         sample: Sample,
-        captions: Sequence[str],
-        tokens: Sequence[tuple[Token, ...]],
+        caption: str,
+        others: Sequence[str],
+        tokens: tuple[Token, ...],
         rng: np.random.Generator,
     ) -> HardNegative | None:
         if name == "stored":
-            return stored_negative(self._cased(sample.negatives), rng, captions)
+            return stored_negative(self._cased(sample.negatives), rng, [caption, *others])
         weights = self.config.mixture if name == "mixture" else {name: 1.0}
-        return single_negative(captions[0], tokens[0], rng, weights, captions[1:])
+        return single_negative(caption, tokens, rng, weights, others)
 
     def _cased(self, texts: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(map(lower, texts)) if self.config.lowercase else texts
 
     def _tokens(
-        self, samples: Sequence[Sample], captions: Sequence[str]
+        self, samples: Sequence[Sample], captions: Sequence[str], number: int = 0
     ) -> tuple[list[tuple[Token, ...]], int]:
-        """Return the tokens of each first caption, and how many lacked their stored tags."""
+        """Return the tokens of caption `number` of each, and how many lacked their stored tags."""
         use_stored, found, retagged = self.config.tagger == "stored", [], 0
         for sample, caption in zip(samples, captions, strict=True):
-            tokens = _stored(sample, caption) if use_stored else None
+            tokens = _stored(sample, caption, number) if use_stored else None
             if tokens is None:
-                if self._tagger is None:  # made by the process that uses it: it need not be pickled
-                    self._tagger = make_tagger(FALLBACK if use_stored else self.config.tagger)
-                tokens = self._tagger(caption)
+                tokens = self._tag(caption)
                 retagged += use_stored
             found.append(tokens)
         return found, retagged
+
+    def _tag(self, caption: str) -> tuple[Token, ...]:
+        if self._tagger is None:  # made by the process that uses it: it need not be pickled
+            stored = self.config.tagger == "stored"
+            self._tagger = make_tagger(FALLBACK if stored else self.config.tagger)
+        return self._tagger(caption)
 
 
 def _any(source: SampleSource, has: Callable[[Sample], bool]) -> bool:
@@ -206,13 +240,13 @@ def _any(source: SampleSource, has: Callable[[Sample], bool]) -> bool:
     return False
 
 
-def _stored(sample: Sample, caption: str) -> tuple[Token, ...] | None:
-    """Return the stored tokens of the first caption, None where there are none that fit it."""
-    if not sample.tags:
+def _stored(sample: Sample, caption: str, number: int) -> tuple[Token, ...] | None:
+    """Return the stored tokens of a caption, None where there are none that fit it."""
+    if not sample.tags or number >= len(sample.tags):
         return None
     # They were stored for the caption in its own case, which may since have been lowered.
-    tokens = tuple(t._replace(text=caption[t.start : t.end]) for t in sample.tags[0])
-    pairs = zip(tokens, sample.tags[0], strict=True)
+    tokens = tuple(t._replace(text=caption[t.start : t.end]) for t in sample.tags[number])
+    pairs = zip(tokens, sample.tags[number], strict=True)
     return tokens if all(new.text in (old.text, lower(old.text)) for new, old in pairs) else None
 
 

@@ -65,8 +65,10 @@ def make_sources(config: Config) -> dict[Kind, SampleSource]:
             for kind, objects in zip(KINDS, (1, 2), strict=True)
         }
     negatives = captions.single_negative == "stored"
-    # False captions are made from a sample's first caption: no other caption's tags are needed.
-    tags = int(captions.tagger == "stored" and any(uses_tags(captions, kind) for kind in KINDS))
+    # Mostly, false captions are made from a sample's first caption: no other one's tags are needed.
+    tags: int | None = None if captions.single_caption == "random" else 1
+    if captions.tagger != "stored" or not any(uses_tags(captions, kind) for kind in KINDS):
+        tags = 0
 
     def shards(setting: str, value: Any) -> ShardSource:
         return ShardSource(value, setting, data.cache_dir, data.cache_gb, negatives, tags)
