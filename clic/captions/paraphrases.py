@@ -39,11 +39,11 @@ _JOINTS = word_set("while as whilst")
 # Closed-class rewordings; open classes have their synonyms in the lexicon.
 _REWORDED = {
     "next to": ("beside", "alongside"), "beside": ("next to",), "near": ("close to",),
-    "close to": ("near",), "on top of": ("atop",), "atop": ("on top of",),
-    "in front of": ("before",), "underneath": ("beneath", "under"), "beneath": ("under",), "while": ("as",), "as": ("while",),
-    "onto": ("on to",), "wearing": ("dressed in",), "dressed in": ("wearing",),
+    "close to": ("near",), "on top of": ("atop",), "atop": ("on top of",), "onto": ("on to",),
+    "in front of": ("before",), "underneath": ("beneath", "under"), "beneath": ("under",),
+    "while": ("as",), "as": ("while",), "wearing": ("dressed in",), "dressed in": ("wearing",),
     "sitting": ("seated",), "a couple of": ("two",), "two": ("a pair of",),
-    "a group of": ("several",), "through": ("across",), "toward": ("towards",), "towards": ("toward",),
+    "a group of": ("several",), "toward": ("towards",), "towards": ("toward",),
 }  # fmt: skip
 _NEVER_REWORDED = word_set("be have do")
 _SIZES = word_set("large big small little tiny huge tall short long old young new wooden wet dirty")

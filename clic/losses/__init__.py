@@ -15,7 +15,8 @@ if TYPE_CHECKING:
         ClicObjective,
         ClipObjective,
         Objective,
-        SoftmaxNegativesObjective,
+        ParaphraseObjective,
+    SoftmaxNegativesObjective,
     )
     from clic.losses.terms import (
         hard_negative_loss,
@@ -31,6 +32,7 @@ __all__ = [
     "ClicObjective",
     "ClipObjective",
     "Objective",
+    "ParaphraseObjective",
     "SoftmaxNegativesObjective",
     "hard_negative_loss",
     "image_to_text",

@@ -201,3 +201,55 @@ def test_lower_case_leaves_every_character_in_its_place() -> None:
     tags = ((token("İ", 0, "NOUN"), token("dog", 2, "NOUN")),)
     sample = Sample("x", IMAGE, (caption,), tags)
     assert captioner().make("composite", [sample, CAT], RNG(0)).retagged == 0
+
+
+PARK = Sample("park", IMAGE, ("A black dog chases a white cat.", "Two animals run.", "A dog."))
+
+
+def single(**settings: object) -> Captioner:
+    return captioner(**{"tagger": "hanta", "single_negative": "swap", **settings})
+
+
+def test_a_random_caption_of_a_single_image_is_trained_on() -> None:
+    made = {single(single_caption="random").make("single", [PARK], RNG(n)) for n in range(40)}
+    assert {row.positives for row in made} == {(c.lower(),) for c in PARK.captions}
+    first = {single().make("single", [PARK], RNG(n)).positives for n in range(40)}
+    assert first == {(PARK.captions[0].lower(),)}
+
+
+def test_a_drawn_caption_without_words_gives_way_to_the_first() -> None:
+    sample = Sample("dots", IMAGE, ("a dog", "...", "!"))
+    made = {single(single_caption="random").make("single", [sample], RNG(n)) for n in range(20)}
+    assert {row.positives for row in made} == {("a dog",)}
+
+
+def test_stored_tags_of_the_drawn_caption_are_used() -> None:
+    tags = (token("It", 0, "PRON"), token("barks", 3, "VERB"))
+    sample = Sample("dog", IMAGE, DOG.captions, (DOG.tags[0], tags))  # type: ignore[index]
+    rows = [
+        captioner(single_negative="replace", single_caption="random").make(
+            "single", [sample], RNG(n)
+        )
+        for n in range(20)
+    ]
+    assert {row.positives[0] for row in rows} == {"a brown dog", "it barks"}
+    assert sum(row.retagged for row in rows) == 0
+
+
+def test_a_paraphrase_is_the_second_true_caption_and_has_a_false_one_of_its_own() -> None:
+    made = single(paraphrase=True)
+    assert made.negative_kinds["single"] == ("swap", "swap_of_paraphrase")
+    for n in range(20):
+        row = made.make("single", [PARK], RNG(n))
+        caption, reworded = row.positives
+        assert caption == PARK.captions[0].lower()
+        assert reworded != caption
+        own, other = row.negatives
+        assert own is not None and other is not None
+        assert {own.text, other.text}.isdisjoint({caption, reworded})
+
+
+def test_what_no_rule_rewords_is_its_own_paraphrase() -> None:
+    sample = Sample("word", IMAGE, ("hello",))
+    row = single(paraphrase=True).make("single", [sample], RNG(0))
+    assert row.positives == ("hello", "hello")

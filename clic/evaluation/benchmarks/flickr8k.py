@@ -32,7 +32,7 @@ TOKENS = "Flickr8k.token.txt"
 LISTS = "Flickr_8k.{}Images.txt"
 IMAGES = "images"
 PUBLISHED_IMAGES = "Flicker8k_Dataset"  # so spelt in the authors' archive
-CSV_SPLITS = {"test": "test", "val": "dev"}
+CSV_SPLITS = {"test": "test", "val": "dev", "train": "train"}
 """The authors' names of the splits; Karpathy's are the keys."""
 
 
@@ -43,6 +43,19 @@ def load_flickr8k(data_root: Path, split: str = "test") -> Retrieval:
         DataError: No layout is there, its files are broken, or a photo has not five captions.
     """
     folder = data_root / FOLDER
+    return make_gallery(folder, read_split(folder, split), split)
+
+
+def read_split(folder: Path, split: str) -> Gallery:
+    """Return the photos of a split, test, val or train, each with its five captions.
+
+    Args:
+        folder: Of Flickr8k, in any of its layouts.
+        split: Its name.
+
+    Raises:
+        DataError: No layout is there, its files are broken, or a photo has not five captions.
+    """
     table = folder / CSV.format(CSV_SPLITS[split])
     if table.exists():
         source, gallery = table, read_table(table)
@@ -63,7 +76,7 @@ def load_flickr8k(data_root: Path, split: str = "test") -> Retrieval:
                 f"{CAPTIONS_PER_IMAGE}; get the file again"
             )
     gallery.sort(key=lambda entry: entry[0].name)
-    return make_gallery(source, gallery, split)
+    return gallery
 
 
 def photo_folder(folder: Path) -> Path:
