@@ -168,6 +168,9 @@ class Features:
         logit_bias: Scalar of sigmoid models (SigLIP), otherwise None.
         negative_kinds: The kind of each of the K negatives, by slot, the same on every rank; empty
             if the slots have no names.
+        base_images: [B, D], what the frozen base model gives for the images, unit norm and without
+            gradient; None where that is not asked for, or the vision tower does not train.
+        base_positives: [B, P, D], the same for the true captions.
     """
 
     image_features: Tensor
@@ -177,6 +180,8 @@ class Features:
     negative_mask: Tensor | None = None
     logit_bias: Tensor | None = None
     negative_kinds: tuple[str, ...] = ()
+    base_images: Tensor | None = None
+    base_positives: Tensor | None = None
 
 
 @dataclass

@@ -25,9 +25,9 @@ from clic.config.train_settings import (
 from clic.errors import ConfigError, did_you_mean
 from clic.losses.registry import KINDS, NEGATIVES, OBJECTIVES, SECOND_POSITIVE
 from clic.losses.registry import choices as objectives
+from clic.parts import Trained, parse
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "model.train": ("text", "vision", "both"),
     "data.source": ("shards", "shapes"),
     "data.decode": ("fast", "exact", "scaled"),
     "data.split": ("train", "validation", "test"),
@@ -63,6 +63,8 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "loss.paraphrase_weight": (0, None),
     "loss.paraphrase_scale": (0, None),
     "optim.lr": (0, None),
+    "optim.lr_vision": (0, None),
+    "optim.layer_decay": (0, 1),
     "optim.warmup_steps": (0, None),
     "optim.warmup_fraction": (0, 1),
     "optim.lr_start": (0, None),
@@ -76,6 +78,7 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "train.keep_checkpoints": (0, None),
     "train.log_every": (1, None),
     "train.eval_every": (0, None),
+    "train.distill_weight": (0, None),
     "train.max_skipped": (0, None),
 }
 """Least and greatest value of each number; None where there is no greatest."""
@@ -103,6 +106,7 @@ def validate(config: Config) -> None:
             raise ConfigError(f"{setting}={value} is too small; it must be {least} or more")
         if value is not None and most is not None and value > most:
             raise ConfigError(f"{setting}={value} is too large; it must be from {least} to {most}")
+    trained = parse(config.model.train)
     _check_needless(config)
     _check_sources(config)
     used = [kind for kind in KINDS if config.sampling.kinds in ("alternate", kind)]
@@ -112,7 +116,7 @@ def validate(config: Config) -> None:
         _check_second_positive(kind, config)
     _check_captions(config, used)
     _check_losses(config, used)
-    _check_optim(config.optim)
+    _check_optim(config.optim, trained)
     _check_train(config.train)
     if config.wandb.enabled and find_spec("wandb") is None:
         raise ConfigError(
@@ -330,7 +334,17 @@ def _check_negative_weights(weights: Mapping[str, float], names: Sequence[str]) 
         raise _no_effect("loss.negative_weights", dict(weights), because, remedy)
 
 
-def _check_optim(optim: OptimConfig) -> None:
+def _check_optim(optim: OptimConfig, trained: Trained) -> None:
+    if optim.lr_vision is not None and not (trained.vision and trained.text):
+        part = "vision" if trained.vision else "text"
+        raise _no_effect("optim.lr_vision", optim.lr_vision, f"model.train={part}", "set optim.lr")
+    if optim.lr_vision is not None and not optim.lr:
+        raise ConfigError(
+            f"optim.lr_vision={optim.lr_vision} is a ratio of optim.lr=0, which gives nothing a "
+            "rate; set optim.lr above 0, or train model.train=vision alone"
+        )
+    if not optim.layer_decay:
+        raise ConfigError("optim.layer_decay=0 must be above 0; 1 gives every layer the same rate")
     if optim.warmup_steps is not None and optim.warmup_fraction is not None:
         raise ConfigError(
             f"optim.warmup_steps={optim.warmup_steps} and "

@@ -15,11 +15,14 @@ from typing import Any
 from clic.config.checks import CHOICES, RANGES
 from clic.config.eval_settings import PRECISIONS, EvalConfig, PatchConfig
 from clic.config.train_settings import Config
+from clic.parts import FORMS
 
 GENERAL = "general"
 """Name of the group of the settings that stand in no group, such as `seed`."""
 _COMMANDS = {EvalConfig: "clic-eval", PatchConfig: "clic-patch"}
 _OTHER_RANGES = {
+    "model.train": f"{', '.join(FORMS)}, joined by +",
+    "optim.layer_decay": "above 0 to 1",
     "optim.betas": "two numbers from 0 to below 1",
     "optim.eps": "above 0",
     "data.mix": "two or more sources, each weight above 0",
@@ -82,12 +85,14 @@ def settings_of_group(schema: type, group: str = "") -> Iterator[Setting]:
 def _range(name: str, schema: type) -> str:
     if schema in _COMMANDS:
         return _SCORING_RANGES.get(name, "")
+    if name in _OTHER_RANGES:
+        return _OTHER_RANGES[name]
     if name in CHOICES:
         return ", ".join(CHOICES[name])
     if name in RANGES:
         least, most = RANGES[name]
         return f"{least} or more" if most is None else f"from {least} to {most}"
-    return _OTHER_RANGES.get(name, "")
+    return ""
 
 
 def group_text(group: str, width: int = 79) -> str:

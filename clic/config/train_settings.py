@@ -22,7 +22,9 @@ class ModelConfig:
         quick_gelu: Whether a weights file was trained with QuickGELU (OpenAI's and those fine-tuned
             from them) or with GELU; required if the architecture exists with both. Null takes
             what the source states.
-        train: `text` (everything outside the vision tower), `vision` or `both`.
+        train: `text` (everything outside the vision tower), `vision` or `both`; `text.last:4` and
+            `vision.last:4` train the last layers of a tower with the norm, pooling and projection
+            after them. Parts are joined by `+`, as in `text+vision.last:2`.
         train_logit_scale: Whether logit_scale (and logit_bias) are trained with the text.
         grad_checkpointing: Recompute activations in the backward pass to save memory.
     """
@@ -214,6 +216,12 @@ class OptimConfig:
 
     Attributes:
         lr: Peak learning rate.
+        lr_vision: Peak learning rate of the vision tower, which then follows the same schedule at
+            the ratio `lr_vision / lr`; null takes `lr`.
+        layer_decay: Factor, above 0 to 1, by which each layer's rate is below that of the layer
+            after it: in a tower of N layers, layer i has `layer_decay ** (N + 1 - i)` times the
+            tower's rate, what follows the layers all of it, and the embeddings, as layer 0, the
+            least. 1 gives all the same.
         schedule: `clic`, `warmup_cosine` or `constant`.
         warmup_steps: Steps of warm-up; exclusive with `warmup_fraction`.
         warmup_fraction: Fraction of all steps that warm up, 0 to 1.
@@ -226,6 +234,8 @@ class OptimConfig:
     """
 
     lr: float = 1e-6
+    lr_vision: float | None = None
+    layer_decay: float = 1.0
     schedule: str = "clic"
     warmup_steps: int | None = None
     warmup_fraction: float | None = None
@@ -261,6 +271,9 @@ class TrainConfig:
         clamp_logit_scale: Keep the exponentiated logit_scale in [1, 100] where it is trained (but
             in sigmoid models, whose own is above 100); the published code clamps a copy, which
             has no effect (`false` reproduces that).
+        distill_weight: Weight of keeping the features of the true captions (and of the images,
+            where the vision tower trains) near those of the model that the run starts from: the
+            mean of 1 - cosine is added to the loss. 0 turns it off.
         max_skipped: Steps in a row that may be skipped because their loss or gradients are not
             finite; with more of them the run ends.
     """
@@ -280,6 +293,7 @@ class TrainConfig:
     device: str = "auto"
     precision: str = "auto"
     clamp_logit_scale: bool = True
+    distill_weight: float = 0.0
     max_skipped: int = 20
 
 

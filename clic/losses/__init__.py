@@ -1,6 +1,7 @@
 """Losses: `clic.types.Features` in, `clic.types.LossOutput` out.
 
-Read `terms`, then `objectives`, which sums them; `registry` says what each objective needs.
+Read `terms`, then `objectives`, which sums them; `registry` says what each objective needs, and
+`distillation` adds a term to any of them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from clic.losses.registry import OBJECTIVES
 
 if TYPE_CHECKING:
+    from clic.losses.distillation import Distilled, distillation_loss
     from clic.losses.objectives import (
         ClicObjective,
         ClipObjective,
@@ -31,9 +33,11 @@ __all__ = [
     "OBJECTIVES",
     "ClicObjective",
     "ClipObjective",
+    "Distilled",
     "Objective",
     "ParaphraseObjective",
     "SoftmaxNegativesObjective",
+    "distillation_loss",
     "hard_negative_loss",
     "image_to_text",
     "image_to_text_with_negatives",
@@ -42,9 +46,12 @@ __all__ = [
     "unimodal_loss",
 ]
 
+_DISTILLATION = ("Distilled", "distillation_loss")
+
 
 def __getattr__(name: str) -> Any:
     """Import on first use, so that settings are checked against `OBJECTIVES` without torch."""
     if name not in __all__:
         raise AttributeError(f"module 'clic.losses' has no attribute {name!r}")
-    return getattr(import_module("clic.losses.objectives"), name)
+    home = "distillation" if name in _DISTILLATION else "objectives"
+    return getattr(import_module(f"clic.losses.{home}"), name)

@@ -1,11 +1,19 @@
 """Models of open_clip and Hugging Face: a name in, a `ClipModel`, its features or a folder out.
 
-Read `source` (what a name means), `loading` (building it), `towers` (training it), `encoder` and
-`fast_inference` (using it) and `saving`; then the formats: `hugging_face`, `weight_files`, and
-`trust` for files that could run code.
+Read `source` (what a name means), `loading` (building it), `freezing` and `towers` (training it;
+`depths` knows a tower's layers), `encoder` and `fast_inference` (using it) and `saving`; then the
+formats: `hugging_face`, `weight_files`, and `trust` for files that could run code.
 """
 
+from clic.models.depths import Tower, towers_of
 from clic.models.fast_inference import PooledImages, PooledTexts
+from clic.models.freezing import (
+    evaluation_mode,
+    freeze,
+    reached,
+    set_mode,
+    set_trainable,
+)
 from clic.models.loading import ClipModel, Preprocess, build, create, tokenizer_of
 from clic.models.saving import identity, save, weights_sha256, whole_folder, write_files, writing
 from clic.models.source import INCLUDED, PACKAGED, TEXT_TOWER, ModelSource, filled, resolve
@@ -13,15 +21,10 @@ from clic.models.towers import (
     FeatureExtractor,
     LossModule,
     TextEncoder,
-    Trained,
     enable_grad_checkpointing,
-    evaluation_mode,
-    freeze,
-    reached,
-    set_mode,
-    set_trainable,
 )
 from clic.models.weight_files import check_numbers
+from clic.parts import Trained
 
 __all__ = [
     "INCLUDED",
@@ -35,6 +38,7 @@ __all__ = [
     "PooledTexts",
     "Preprocess",
     "TextEncoder",
+    "Tower",
     "Trained",
     "build",
     "check_numbers",
@@ -50,6 +54,7 @@ __all__ = [
     "set_mode",
     "set_trainable",
     "tokenizer_of",
+    "towers_of",
     "weights_sha256",
     "whole_folder",
     "write_files",

@@ -21,8 +21,9 @@ from torch import Tensor
 from clic.errors import ModelError
 from clic.models import hugging_face, trust
 from clic.models import weight_files as weights
+from clic.models.depths import SCALARS
 from clic.models.source import INCLUDED, ModelSource, resolve
-from clic.models.towers import SCALARS, OpenClip
+from clic.models.towers import OpenClip
 
 Tokenizer = Callable[[list[str]], Tensor]
 

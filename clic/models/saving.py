@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from clic.errors import ConfigError
+from clic.models.depths import SCALARS, VISION_PREFIX
 from clic.models.loading import ClipModel
 from clic.models.source import CONFIG_FILE, TEXT_TOWER, WEIGHTS_FILE
-from clic.models.towers import SCALARS, VISION_PREFIX
 
 
 def save(clip: ClipModel, folder: Path) -> Path:

@@ -1,10 +1,8 @@
-"""The two towers of a CLIP-like model in training: what trains, and from a batch to its loss."""
+"""The two towers of a CLIP-like model in training: from a batch to its features and its loss."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from clic.errors import ConfigError, pick
+from clic.errors import ConfigError
+from clic.parts import Trained
 from clic.types import Batch, Features, Kind, LossOutput
 
 if TYPE_CHECKING:
@@ -20,99 +19,6 @@ if TYPE_CHECKING:
 
 OpenClip = Any
 """An open_clip module; open_clip does not declare the types of its attributes."""
-
-VISION_PREFIX = "visual."
-SCALARS = ("logit_scale", "logit_bias")
-
-
-@dataclass(frozen=True)
-class Trained:
-    """Which towers train."""
-
-    vision: bool
-    text: bool
-
-
-PARTS = {
-    "text": Trained(vision=False, text=True),
-    "vision": Trained(vision=True, text=False),
-    "both": Trained(vision=True, text=True),
-}
-
-
-def set_trainable(model: nn.Module, train: str, train_logit_scale: bool) -> Trained:
-    """Freeze the parts of a model that do not train; return which towers train.
-
-    `train` is `text`, `vision` or `both`. Everything outside the vision tower counts as text;
-    `train_logit_scale` decides whether logit_scale and logit_bias train with it.
-
-    Raises:
-        ConfigError: `train` is unknown.
-    """
-    trained = pick(PARTS, train, "model.train")
-    for name, parameter in model.named_parameters():
-        if name.startswith(VISION_PREFIX):
-            parameter.requires_grad_(trained.vision)
-        elif name in SCALARS:
-            parameter.requires_grad_(trained.text and train_logit_scale)
-        else:
-            parameter.requires_grad_(trained.text)
-    return trained
-
-
-def reached(model: nn.Module, loss: Tensor) -> set[str]:
-    """Return the names of the parameters that get a gradient, even a zero one, from a loss."""
-    leaves: set[int] = set()
-    seen: set[Any] = set()
-    nodes: list[Any] = [loss.grad_fn]
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        leaves.add(id(getattr(node, "variable", None)))
-        nodes += [following for following, _ in node.next_functions]
-    return {name for name, parameter in model.named_parameters() if id(parameter) in leaves}
-
-
-def freeze(model: nn.Module, names: Iterable[str]) -> list[str]:
-    """Freeze the named parameters; return their names for display, whole modules as `module.*`."""
-    trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    names = trained.intersection(names)
-    kept = trained - names
-    shown: dict[str, None] = {}
-    for name, parameter in model.named_parameters():
-        if name not in names:
-            continue
-        parameter.requires_grad_(False)
-        parts = name.split(".")
-        modules = (".".join(parts[:depth]) + "." for depth in range(1, len(parts)))
-        whole = (m for m in modules if not any(other.startswith(m) for other in kept))
-        module = next(whole, None)
-        shown[name if module is None else f"{module}*"] = None
-    return list(shown)
-
-
-def set_mode(model: nn.Module, trained: Trained) -> None:
-    """Put trained towers into training mode and frozen ones into evaluation mode.
-
-    A frozen tower in training mode would still update BatchNorm's statistics and apply dropout.
-    """
-    model.train()
-    for name, child in model.named_children():
-        child.train(trained.vision if name == "visual" else trained.text)
-
-
-@contextmanager
-def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode for the duration of the block."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 def enable_grad_checkpointing(model: OpenClip) -> None:
@@ -217,6 +123,17 @@ class FeatureExtractor(nn.Module):
         slots = batch.positives.shape[1]
         return replace(batch, positives=texts[:, :slots], negatives=texts[:, slots:])
 
+    def of_images(self, images: Tensor) -> Tensor:
+        """Return the features [B, D] of normalised images [B, 3, S, S], unit norm."""
+        with _grad_if(self.trained.vision):
+            return _unit(self.model.encode_image(images))
+
+    def of_texts(self, texts: Tensor) -> Tensor:
+        """Return the features [B, N, D] of token ids [B, N, L], unit norm."""
+        with _grad_if(self.trained.text):
+            features = _unit(self.encode_text(texts.flatten(0, 1)))
+        return features.unflatten(0, (texts.shape[0], texts.shape[1]))
+
     def forward(
         self,
         images: Tensor,
@@ -230,13 +147,9 @@ class FeatureExtractor(nn.Module):
         `negative_mask` is bool [B, K]; `negative_kinds` has the kind of each of the K negatives, or
         nothing. The features are those of this rank, with unit norm in at least fp32.
         """
-        with _grad_if(self.trained.vision):
-            image_features = _unit(self.model.encode_image(images))
-        count, slots = positives.shape[:2]
+        slots = positives.shape[1]
         captions = positives if negatives is None else torch.cat([positives, negatives], dim=1)
-        with _grad_if(self.trained.text):
-            text_features = _unit(self.encode_text(captions.flatten(0, 1)))
-        text_features = text_features.unflatten(0, (count, captions.shape[1]))
+        image_features, text_features = self.of_images(images), self.of_texts(captions)
         return Features(
             image_features=image_features,
             positive_features=text_features[:, :slots],
@@ -267,9 +180,12 @@ class LossModule(nn.Module):
         negative_mask: Tensor | None,
         kind: Kind,
         negative_kinds: tuple[str, ...],
+        base_images: Tensor | None = None,
+        base_positives: Tensor | None = None,
     ) -> LossOutput:
-        """Return the loss of a batch; see `FeatureExtractor.forward` and `Batch`."""
+        """Return the loss of a batch; see `FeatureExtractor.forward`, `Batch` and `Features`."""
         features = self.features(images, positives, negatives, negative_mask, negative_kinds)
+        features = replace(features, base_images=base_images, base_positives=base_positives)
         return self.objectives[kind](features)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import AdamW, Optimizer
 
+from clic import models
 from clic.errors import ConfigError, pick
 
 Schedule = Callable[[int], float]
@@ -19,11 +20,40 @@ FUSED_DEVICES = ("cpu", "cuda")
 """Devices with a fused AdamW, which makes a single pass over the weights."""
 
 
-def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def rate_factors(
+    model: nn.Module, layer_decay: float = 1.0, vision: float = 1.0
+) -> dict[str, float]:
+    """Return the factor on the learning rate of each trained parameter, by its name.
+
+    layer_decay ** (N + 1 - d) for a parameter at depth d of a tower of N layers (see
+    `models.Tower`), as in BEiT (arXiv 2106.08254), times `vision` in the vision tower;
+    logit_scale and logit_bias have 1.
+
+    Raises:
+        ConfigError: A tower that trains has no layers to give different rates.
+    """
+    factors = {name: 1.0 for name, p in model.named_parameters() if p.requires_grad}
+    for name, tower in models.towers_of(model).items():
+        trained = {n: depth for n, depth in tower.depths.items() if n in factors}
+        if trained and layer_decay != 1 and not tower.layers:
+            raise ConfigError(
+                f"optim.layer_decay={layer_decay} needs a {name} tower whose layers are numbered, "
+                "and this model has none; leave it out"
+            )
+        rate = vision if name == "vision" else 1.0
+        for parameter, depth in trained.items():
+            factors[parameter] = rate * layer_decay ** (tower.layers + 1 - depth)
+    return factors
+
+
+def param_groups(
+    model: nn.Module, weight_decay: float, factors: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
     """Return the trained parameters in groups with and without weight decay.
 
-    Matrices decay; biases, norms and scalars (logit_scale) do not. There are at most two groups,
-    each in the model's order.
+    Matrices decay; biases, norms and scalars (logit_scale) do not. There are at most two groups
+    for each factor on the learning rate (see `rate_factors`; 1 by default), the largest factor
+    first, and each group is in the model's order.
 
     Raises:
         ConfigError: No parameter of the model trains.
@@ -31,13 +61,17 @@ def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     if not named:
         raise ConfigError("model.train leaves no parameter to train; name a part of the model")
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in named:
-        groups[decays(name, parameter)].append(parameter)
+        factor = 1.0 if factors is None else factors[name]
+        groups.setdefault((factor, decays(name, parameter)), []).append(parameter)
     return [
-        {"params": parameters, "weight_decay": weight_decay if decay else 0.0}
-        for decay, parameters in groups.items()
-        if parameters
+        {
+            "params": groups[factor, decay],
+            "weight_decay": weight_decay if decay else 0.0,
+            "lr_factor": factor,
+        }
+        for factor, decay in sorted(groups, reverse=True)
     ]
 
 
@@ -53,24 +87,26 @@ def adamw(
     weight_decay: float,
     betas: tuple[float, float] = (0.9, 0.98),
     eps: float = 1e-8,
+    factors: Mapping[str, float] | None = None,
 ) -> AdamW:
     """Return AdamW (arXiv 1711.05101) over the trained parameters, fused if possible.
 
     The model is already on its device. `set_lr` replaces the learning rate at each step, by which
-    the decay of matrices is multiplied; `betas` are the decay rates of the two moments.
+    the decay of matrices is multiplied; `betas` are the decay rates of the two moments, and
+    `factors` those on the learning rate of each parameter (see `rate_factors`).
 
     Raises:
         ConfigError: No parameter of the model trains.
     """
-    groups = param_groups(model, weight_decay)
+    groups = param_groups(model, weight_decay, factors)
     fused = all(p.device.type in FUSED_DEVICES for group in groups for p in group["params"])
     return AdamW(groups, lr=lr, betas=betas, eps=eps, fused=fused)
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:
-    """Set the learning rate of every group."""
+    """Set the learning rate of every group: `lr` times the group's factor, if it has one."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_factor", 1.0)
 
 
 def step_if_finite(

@@ -21,15 +21,16 @@ from clic.io.files import write_whole
 from clic.io.terminal import say
 from clic.models import ClipModel
 from clic.seeding import seed_torch
-from clic.training import checkpoint
+from clic.training import checkpoint, trained_parts
 from clic.training.metrics_log import MetricsLog
 from clic.training.run_folder import RunFolder, choose, claim, write_config
-from clic.training.trained_parts import check_trainable
 from clic.training.trainer import Trainer
 
 Evaluate = Callable[[ClipModel], dict[str, float]]
 COLLECTIVE_MINUTES = 10.0
 EVALUATION_MINUTES = 180.0
+DISTILLED_TOWARDS = "distilled_towards"
+"""Entry of the provenance: the hash of the weights that self-distillation keeps near to."""
 
 
 def train(config: Config, evaluate: Evaluate | None = None) -> Path:
@@ -46,7 +47,7 @@ def train(config: Config, evaluate: Evaluate | None = None) -> Path:
     # The other ranks wait while rank 0 evaluates, which must not look like a lost rank.
     patience = EVALUATION_MINUTES if config.train.eval_every else COLLECTIVE_MINUTES
     with distributed.process_group(device, patience):
-        check_trainable(config, distributed.world_size())
+        trained_parts.check_trainable(config, distributed.world_size())
         place = distributed.broadcast_object(choose(config) if distributed.is_main() else None)
         assert place is not None
         # Before a model is downloaded, so that mistakes in the data or the run's length come first.
@@ -59,15 +60,37 @@ def train(config: Config, evaluate: Evaluate | None = None) -> Path:
         clip = _load_model(config, device)
         builder = data.make_builder(config, sources, clip, *ranks, sampler)
         trainer = Trainer(config, clip, steps, sampler.total())
+        if distributed.is_main():
+            say(trained_parts.table(clip, trainer.factors, config.optim.lr))
+        base = models.weights_sha256(clip.model) if config.train.distill_weight else None
         if place.checkpoint is not None:
+            _check_base(config, place.checkpoint, base)
             _restore(config, place.checkpoint, trainer)
-        lock = _open_folder(config, place, trainer) if distributed.is_main() else None
+        lock = _open_folder(config, place, trainer, base) if distributed.is_main() else None
         try:
             _fit(config, place.path, trainer, builder, evaluate)
         finally:
             if lock is not None:
                 lock.close()
         return distributed.broadcast_object(place.path)
+
+
+def _check_base(config: Config, folder: Path, base: str | None) -> None:
+    """Refuse to go on with self-distillation towards other weights than those it began with.
+
+    Raises:
+        ConfigError: The hash `base` is not that of the run that wrote the checkpoint `folder`.
+    """
+    run = folder.parent.parent
+    if base is None or not (run / runs.PROVENANCE_FILE).is_file():
+        return
+    then = runs.read_provenance(run).get(DISTILLED_TOWARDS, base)
+    if then != base:
+        raise ConfigError(
+            f"train.distill_weight={config.train.distill_weight}: {run} kept its features near "
+            f"weights with SHA-256 {then}, and model.name={config.model.name} now gives {base}; "
+            "restore that model, or start anew with train.resume=never"
+        )
 
 
 def _restore(config: Config, folder: Path, trainer: Trainer) -> None:
@@ -108,8 +131,11 @@ def _load_model(config: Config, device: torch.device) -> ClipModel:
     return models.create(name, pretrained, device, config.model.quick_gelu)
 
 
-def _open_folder(config: Config, place: RunFolder, trainer: Trainer) -> IO[str]:
-    """Create the run's folder if it is new, and lock it; return the lock."""
+def _open_folder(config: Config, place: RunFolder, trainer: Trainer, base: str | None) -> IO[str]:
+    """Create the run's folder if it is new, and lock it; return the lock.
+
+    `base` is the hash of the weights that self-distillation keeps near to, if there is any.
+    """
     lock = claim(place, config)
     if place.continued:
         say(f"resuming {place.path} from step {trainer.done}")
@@ -125,11 +151,13 @@ def _open_folder(config: Config, place: RunFolder, trainer: Trainer) -> IO[str]:
                 checkpoint.save(place.path, trainer.clip, trainer.state(), keep=0)
             elif config.model.pretrained is None:
                 models.save(trainer.clip, place.path / runs.BASE)
-            _write_provenance(config, place, trainer.clip)  # last: marks the folder as complete
+            _write_provenance(
+                config, place, trainer.clip, base
+            )  # last: marks the folder as complete
     return lock
 
 
-def _write_provenance(config: Config, place: RunFolder, clip: ClipModel) -> None:
+def _write_provenance(config: Config, place: RunFolder, clip: ClipModel, base: str | None) -> None:
     record = {
         "base": _base(config, place, clip),
         "experiment": config.name,
@@ -141,6 +169,8 @@ def _write_provenance(config: Config, place: RunFolder, clip: ClipModel) -> None
         "world_size": distributed.world_size(),
         "started_from": models.identity(clip),
     }
+    if base is not None:
+        record[DISTILLED_TOWARDS] = base
     write_whole(place.path / runs.PROVENANCE_FILE, json.dumps(record, indent=2) + "\n")
 
 

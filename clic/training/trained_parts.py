@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+
 import torch
+from torch import Tensor
 
 from clic import distributed, models, runs
 from clic.config.train_settings import Config
@@ -10,7 +14,8 @@ from clic.errors import ConfigError
 from clic.io.terminal import say
 from clic.losses import OBJECTIVES
 from clic.losses.registry import NEGATIVES, SECOND_POSITIVE, SOFTMAX, choices
-from clic.models import ClipModel, LossModule
+from clic.models import ClipModel, LossModule, Tower
+from clic.parts import TOWERS, parse
 from clic.types import KINDS, Kind
 
 
@@ -33,12 +38,12 @@ def check_trainable(config: Config, ranks: int) -> None:
                 f"loss.{kind}={objective} needs a softmax; {config.model.name} has a logit_bias "
                 f"(sigmoid loss); set loss.{kind} to {' or '.join(able)}"
             )
-        if config.model.train == "vision" and not (contrastive or hard):
+        if not parse(config.model.train).text and not (contrastive or hard):
             raise ConfigError(
-                f"model.train=vision with loss.{kind}={objective} of the unimodal term alone "
-                "(loss.contrastive_weight=0, loss.hard_negative_weight=0) trains nothing, because "
-                "that term depends on captions only; use model.train=text, or give one of the "
-                "others a weight"
+                f"model.train={config.model.train} with loss.{kind}={objective} of the unimodal "
+                "term alone (loss.contrastive_weight=0, loss.hard_negative_weight=0) trains "
+                "nothing, because that term depends on captions only; use model.train=text, or "
+                "give one of the others a weight"
             )
         alone = config.train.batch_size * ranks == 1
         if alone and not (hard or unimodal) and not _is_sigmoid(config):
@@ -73,6 +78,58 @@ def freeze_unreached(losses: LossModule, clip: ClipModel, config: Config) -> boo
     if frozen and distributed.is_main():
         say(f"frozen, since no loss of this run reaches them: {', '.join(frozen)}")
     return any(names != union for names in found.values())
+
+
+def table(clip: ClipModel, factors: Mapping[str, float], lr: float) -> str:
+    """Return a table of what trains: each part's parameters, how many train, their peak rates.
+
+    Consecutive layers of a tower that train alike share a row.
+
+    Args:
+        clip: The model, with what does not train already frozen.
+        factors: The factor on the learning rate of each parameter that the optimizer has.
+        lr: Peak learning rate.
+    """
+    own = dict(clip.model.named_parameters())
+    rows: list[tuple[str, list[str]]] = []
+    placed: set[str] = set()
+    for name in TOWERS:
+        tower = models.towers_of(clip.model)[name]
+        placed |= tower.depths.keys()
+        for first, last, names in _runs(tower, own):
+            what = {0: "before the layers", tower.layers + 1: "after the layers"}.get(first)
+            layers = f"layer {first}" if first == last else f"layers {first} to {last}"
+            if not tower.layers:
+                what = "all"
+            rows.append((f"{name}, {what or layers}", names))
+    rows += [(name, [name]) for name in own if name not in placed]
+    lines: list[tuple[str, ...]] = [("part", "parameters", "trained", "peak lr")]
+    for part, names in [*rows, ("all", list(own))]:
+        trained = [name for name in names if own[name].requires_grad]
+        rates = sorted({lr * factors[name] for name in trained})
+        shown = " to ".join(f"{rate:.3g}" for rate in dict.fromkeys(rates[:1] + rates[-1:]))
+        counts = (sum(own[n].numel() for n in found) for found in (names, trained))
+        lines.append((part, *(f"{count:,}" for count in counts), shown or "frozen"))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        f"{part:<{widths[0]}}  {count:>{widths[1]}}  {trained:>{widths[2]}}  {rate}"
+        for part, count, trained, rate in lines
+    )
+
+
+def _runs(tower: Tower, own: Mapping[str, Tensor]) -> Iterator[tuple[int, int, list[str]]]:
+    """Yield first and last depth, and the parameters, of consecutive layers that train alike."""
+    by_depth: dict[int, list[str]] = {}
+    for name, depth in tower.depths.items():
+        by_depth.setdefault(depth, []).append(name)
+
+    def kind(depth: int) -> tuple[object, ...]:
+        inner = 1 <= depth <= tower.layers
+        return inner or depth, {own[name].requires_grad for name in by_depth[depth]}
+
+    for _, group in groupby(sorted(by_depth), key=kind):
+        depths = list(group)
+        yield depths[0], depths[-1], [name for d in depths for name in by_depth[d]]
 
 
 def _is_sigmoid(config: Config) -> bool:

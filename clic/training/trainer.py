@@ -16,11 +16,12 @@ from clic import distributed, images, models
 from clic.config.train_settings import Config
 from clic.data.batches.faults import FaultLog
 from clic.errors import ClicError, ConfigError, ModelError, pick
-from clic.losses import OBJECTIVES
+from clic.losses import OBJECTIVES, Distilled, Objective
 from clic.models import ClipModel
 from clic.seeding import seed_step
 from clic.training import optim
 from clic.training.checkpoint import TrainingState
+from clic.training.frozen_base import FrozenBase
 from clic.training.metrics_log import Averages, MetricsLog, missing_negatives
 from clic.training.strategy import DataParallel, stop_requests
 from clic.training.trained_parts import freeze_unreached
@@ -53,12 +54,15 @@ class Trainer:
         self.strategy = DataParallel(self.device, config.train.precision)
         self.scaler = self.strategy.scaler()
         betas = settings.betas[0], settings.betas[1]
+        ratio = 1.0 if settings.lr_vision is None else settings.lr_vision / settings.lr
+        self.factors = optim.rate_factors(clip.model, settings.layer_decay, ratio)
         self.optimizer = optim.adamw(
             clip.model,
             lr=settings.lr,
             weight_decay=settings.weight_decay,
             betas=betas,
             eps=settings.eps,
+            factors=self.factors,
         )
         warmup_steps = settings.warmup_steps or 0
         if settings.warmup_fraction is not None:
@@ -69,15 +73,19 @@ class Trainer:
         )
         self.features = models.FeatureExtractor(clip.model, self.trained)
         names: dict[Kind, str] = {kind: getattr(config.loss, kind) for kind in KINDS}
-        objectives = {
+        objectives: dict[Kind, Objective] = {
             kind: pick(OBJECTIVES, name, f"loss.{kind}").of(config.loss)
             for kind, name in names.items()
         }
+        weight = config.train.distill_weight
+        if weight:
+            objectives = {kind: Distilled(own, weight) for kind, own in objectives.items()}
         losses = models.LossModule(self.features, objectives)
         uneven = freeze_unreached(losses, clip, config)
         # A vision tower without trained parameters counts as frozen: its statistics stay fixed.
         vision = any(parameter.requires_grad for parameter in clip.model.visual.parameters())
         self.trained = self.features.trained = replace(self.trained, vision=vision)
+        self.base = FrozenBase(clip, self.trained) if weight else None
         if config.model.grad_checkpointing:  # only now, as it hides recomputed parts of the graph
             models.enable_grad_checkpointing(clip.model)
         self.losses = self.strategy.wrap(losses, find_unused=uneven)
@@ -93,15 +101,17 @@ class Trainer:
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Train on one batch; return the loss and its terms, named by the batch's kind."""
-        optim.set_lr(self.optimizer, self.lr_at(batch.step))
+        self.rate = self.lr_at(batch.step)
+        optim.set_lr(self.optimizer, self.rate)
         seed_step(self.config.seed, batch.step, distributed.rank())
         # Trimmed on the CPU: finding the longest caption on a GPU would wait for it.
         batch = self.features.trim(batch).to(self.device)
         pixels = images.normalise(batch.images, batch.mean, batch.std)
         with self.strategy.autocast():
+            base = (None, None) if self.base is None else self.base(pixels, batch.positives)
             output: LossOutput = self.losses(
                 pixels, batch.positives, batch.negatives, batch.negative_mask, batch.kind,
-                batch.negative_kinds,
+                batch.negative_kinds, *base,
             )  # fmt: skip
         self.optimizer.zero_grad(set_to_none=True)
         # A loss that is not finite spoils the gradients of all ranks, which then skip the step.
@@ -119,7 +129,6 @@ class Trainer:
 
     def _update(self, number: int) -> dict[str, Tensor]:
         """Update the weights, unless a gradient is not finite; return what the log reports."""
-        self.rate = self.optimizer.param_groups[0]["lr"]
         clip = self.config.optim.grad_clip
         self.scaler.unscale_(self.optimizer)
         norm, skipped = optim.step_if_finite(self.optimizer, self.clip.model.parameters(), clip)
@@ -257,7 +266,8 @@ class Trainer:
                 "train.max_steps or train.epochs, or use train.resume=never"
             )
         groups = self.optimizer.param_groups
-        settings = [{k: g[k] for k in ("weight_decay", "betas", "eps")} for g in groups]
+        kept = ("weight_decay", "betas", "eps", "lr_factor")
+        settings = [{k: g[k] for k in kept} for g in groups]
         try:
             self.optimizer.load_state_dict(state.optimizer)
         except ValueError as error:

@@ -14,7 +14,6 @@ from clic.config import reference
 from clic.config.checks import CHOICES
 from clic.images import canvas
 from clic.losses import registry
-from clic.models import towers
 from clic.training import optim, strategy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +40,6 @@ def test_every_setting_is_on_the_page() -> None:
         ("data.split", shapes.SPLITS),
         ("loss.composite", registry.choices("composite")),
         ("loss.single", registry.choices("single")),
-        ("model.train", towers.PARTS),
         ("optim.schedule", optim.SCHEDULES),
         ("sampling.kinds", ["alternate", *registry.KINDS]),
         ("train.precision", ["auto", *strategy.DTYPES]),

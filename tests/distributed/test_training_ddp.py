@@ -22,6 +22,7 @@ from clic.training.metrics_log import read
 WEIGHTS = Path(runs.MODEL) / runs.OPEN_CLIP_WEIGHTS
 OBJECTIVES = {
     "clic": ["model.train_logit_scale=true"],
+    "distilled": ["model.train=text.last:1", "train.distill_weight=2.0"],
     "softmax_negatives": ["+experiment=shapes_negclip"],
 }
 

@@ -175,6 +175,14 @@ def test_every_checked_setting_exists() -> None:
         ({"optim__betas": [0.9]}, ["optim.betas=[0.9]", "two numbers"]),
         ({"optim__betas": [0.9, 1.0]}, ["optim.betas=[0.9, 1.0]", "below 1"]),
         ({"optim__eps": 0.0}, ["optim.eps=0.0", "above 0"]),
+        ({"optim__lr_vision": 1e-5}, ["optim.lr_vision=1e-05", "no effect", "model.train=text"]),
+        (
+            {"optim__lr_vision": 1e-5, "optim__lr": 0.0, "model__train": "both"},
+            ["optim.lr_vision=1e-05", "optim.lr=0"],
+        ),
+        ({"optim__layer_decay": 0.0}, ["optim.layer_decay=0", "above 0"]),
+        ({"optim__layer_decay": 1.1}, ["optim.layer_decay=1.1", "from 0 to 1"]),
+        ({"model__train": "text.last:0"}, ["text.last:0 trains no layer"]),
         # run
         ({"train__eval_every": 5}, ["train.eval_every=5", "train.eval_bench=[]", "or neither"]),
         ({"train__eval_bench": ["shapes++"]}, ["train.eval_every=0", "shapes++"]),

@@ -19,6 +19,7 @@ LAYERS = {
     "config": 0,
     "distributed": 0,
     "errors": 0,
+    "parts": 0,
     "seeding": 0,
     "types": 0,
     # L1: files as such, and pure parts, which know neither runs nor settings.

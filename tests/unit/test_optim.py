@@ -16,6 +16,7 @@ from clic.training.optim import (
     adamw,
     make_schedule,
     param_groups,
+    rate_factors,
     set_lr,
     step_if_finite,
 )
@@ -66,6 +67,57 @@ def test_weight_decay_acts_on_trained_matrices_only() -> None:
         "attention.in_proj_bias",
         "attention.out_proj.bias",
     ]
+
+
+def layered() -> nn.Module:
+    """Return a model with the names of a CLIP with a ResNet and two text layers."""
+    parts = {"visual": ("conv1", "layer1", "layer2", "attnpool")}
+    model = nn.Module()
+    model.visual = nn.ModuleDict({name: nn.Linear(2, 2) for name in parts["visual"]})
+    model.transformer = nn.ModuleDict({"resblocks": nn.ModuleList([nn.Linear(2, 2)] * 0)})
+    model.transformer.resblocks.extend(nn.Linear(2, 2) for _ in range(2))
+    model.token_embedding, model.ln_final = nn.Embedding(3, 2), nn.LayerNorm(2)
+    model.logit_scale = nn.Parameter(torch.tensor(2.0))
+    return model
+
+
+def test_rates_by_layer_by_hand() -> None:
+    model = layered()
+    model.visual.conv1.requires_grad_(False)
+    factors = rate_factors(model, layer_decay=0.5, vision=0.1)
+    assert factors == pytest.approx({
+        "logit_scale": 1.0,
+        "visual.layer1.weight": 0.1 * 0.25, "visual.layer1.bias": 0.1 * 0.25,
+        "visual.layer2.weight": 0.1 * 0.5, "visual.layer2.bias": 0.1 * 0.5,
+        "visual.attnpool.weight": 0.1, "visual.attnpool.bias": 0.1,
+        "token_embedding.weight": 0.125,
+        "transformer.resblocks.0.weight": 0.25, "transformer.resblocks.0.bias": 0.25,
+        "transformer.resblocks.1.weight": 0.5, "transformer.resblocks.1.bias": 0.5,
+        "ln_final.weight": 1.0, "ln_final.bias": 1.0,
+    })  # fmt: skip
+    assert set(rate_factors(model).values()) == {1.0}
+
+
+def test_groups_have_the_rates_of_their_parameters() -> None:
+    model = layered()
+    factors = rate_factors(model, layer_decay=0.5, vision=0.1)
+    optimizer = adamw(model, lr=1.0, weight_decay=0.1, factors=factors)
+    set_lr(optimizer, 0.2)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        assert rates[id(parameter)] == pytest.approx(0.2 * factors[name]), name
+
+
+def test_rates_of_a_tower_without_layers() -> None:
+    model = layered()
+    model.transformer = nn.Linear(2, 2)
+    with pytest.raises(ConfigError, match=r"optim\.layer_decay=0\.5 needs a text tower"):
+        rate_factors(model, layer_decay=0.5)
+    model.transformer.requires_grad_(False)
+    model.token_embedding.requires_grad_(False)
+    model.ln_final.requires_grad_(False)
+    assert rate_factors(model, layer_decay=0.5)["visual.layer2.bias"] == 0.5
+    assert rate_factors(layered(), vision=0.1)["ln_final.bias"] == 1.0
 
 
 def test_no_empty_group() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -78,7 +79,20 @@ def test_what_a_run_leaves(
         models.create(str(tiny)).model
     )
     assert runs.is_finished(path)
-    assert f"run {path}: 5 steps of 4 images" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert f"run {path}: 5 steps of 4 images" in output
+    assert "distilled_towards" not in record
+    heads = ("part ", "text, ", "vision, ")
+    table = [line for line in output.splitlines() if line.startswith(heads)]
+    assert [" ".join(line.split()) for line in table] == [
+        "part parameters trained peak lr",
+        "text, before the layers 791,072 791,072 0.0015",
+        "text, layer 1 3,280 3,280 0.0015",
+        "text, after the layers 288 288 0.0015",
+        "vision, before the layers 572 0 frozen",
+        "vision, layers 1 to 4 127,200 0 frozen",
+        "vision, after the layers 202,000 0 frozen",
+    ]
 
 
 def test_the_result_and_its_checkpoints_load(run: Callable[..., Path]) -> None:
@@ -258,6 +272,35 @@ def test_a_run_that_died_is_continued_to_the_same_weights(
     assert [r["step"] for r in records] == list(range(1, 9))
     losses = [r["loss"] for r in read(whole / runs.METRICS_FILE)]
     assert [r["loss"] for r in records] == losses
+
+
+@pytest.mark.parametrize(
+    "words", [("model.train=both",), ("model.train=text.last:1+vision", "model.pretrained=null")]
+)
+def test_self_distillation_is_continued_to_the_same_weights(
+    run: Callable[..., Path], words: tuple[str, ...]
+) -> None:
+    words = (*LENGTH, *words, "train.distill_weight=3.0", "optim.lr=0.01")
+    whole = run(*words, "train.run_name=whole")
+    die(run, 5, *words, "train.run_name=mine")
+    mine = run(*words, "train.run_name=mine")
+    assert (mine / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    (last,) = [record for record in read(mine / runs.METRICS_FILE) if record["step"] == 5]
+    assert last["composite/distillation"] > 1e-4
+
+
+def test_another_base_than_that_of_the_run_is_refused(
+    run: Callable[..., Path], tiny: Path, tmp_path: Path
+) -> None:
+    own = shutil.copytree(tiny, tmp_path / "own")
+    words = (*LENGTH, "train.distill_weight=3.0", f"model.name={own}", "train.run_name=mine")
+    die(run, 5, *words)
+    clip = models.create(str(own))
+    torch.nn.init.normal_(clip.model.ln_final.weight)
+    shutil.rmtree(own)
+    models.save(clip, own)
+    with pytest.raises(ClicError, match=r"distill_weight=3\.0: .*mine kept its features near"):
+        run(*words)
 
 
 def test_random_weights_are_continued_too(run: Callable[..., Path]) -> None:

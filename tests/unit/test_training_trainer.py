@@ -197,6 +197,36 @@ def test_only_matrices_decay(setup: Callable[..., Setup]) -> None:
     assert all(n in undecayed for n in names.values() if n.endswith("bias"))
 
 
+def test_rates_of_layers_and_towers_are_those_of_the_steps(setup: Callable[..., Setup]) -> None:
+    """AdamW's first step is the rate itself, whatever the gradient."""
+    words = (
+        "model.train=both",
+        "optim.weight_decay=0",
+        "optim.schedule=constant",
+        "optim.eps=1e-20",
+    )
+    run = setup(*words, "optim.lr=0.01", "optim.lr_vision=0.002", "optim.layer_decay=0.5")
+    before = run.weights()
+    run.trainer.step(run.builder.build(0))
+    moved = {n: float((v - before[n]).abs().max()) for n, v in run.weights().items()}
+    assert moved["text_projection"] == pytest.approx(0.01, rel=1e-3)
+    assert moved["transformer.resblocks.0.mlp.c_fc.weight"] == pytest.approx(0.005, rel=1e-3)
+    assert moved["token_embedding.weight"] == pytest.approx(0.0025, rel=1e-3)
+    assert moved["visual.attnpool.c_proj.weight"] == pytest.approx(0.002, rel=1e-3)
+    assert moved["visual.layer4.0.bn3.weight"] == pytest.approx(0.001, rel=1e-3)
+    assert moved["visual.layer1.0.bn3.weight"] == pytest.approx(0.001 / 8, rel=1e-3)
+    assert run.trainer.rate == 0.01
+
+
+def test_only_the_last_layers_change(setup: Callable[..., Setup]) -> None:
+    run = setup("model.train=text.last:1", "model.train_logit_scale=true")
+    before = run.weights()
+    run.fit()
+    changed = {n for n, value in run.weights().items() if not torch.equal(before[n], value)}
+    kept = {n for n in before if n.startswith("visual.") or "embedding" in n or n == "attn_mask"}
+    assert changed == before.keys() - kept
+
+
 def test_decay_moves_a_matrix_without_gradient(setup: Callable[..., Setup]) -> None:
     """Token rows that no caption holds get no gradient: what moves them is the decay alone."""
     run = setup("optim.weight_decay=0.5", "optim.lr=0.1", "optim.schedule=constant")
