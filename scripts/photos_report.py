@@ -1,0 +1,142 @@
+"""Write the results of photos_study.py as Markdown: a table for each part, and the differences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import study
+from study_tables import cell, joined, made_by, row, summarise
+
+from clic.evaluation.report.comparison import bootstrap
+from clic.evaluation.report.paired_rows import Observed, Series
+from clic.seeding import generator
+
+RESAMPLES = 2000
+ALL, COVERED = "text/sugarcrepe++", "sugarcrepe++"
+CATEGORIES = ("replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
+# Heading of a column -> paths in the measures, shown in one cell.
+COLUMNS = {
+    "TOT replace att / obj / rel": tuple(f"{ALL}/{name}/tot" for name in CATEGORIES[:3]),
+    "TOT swap att / obj": tuple(f"{ALL}/{name}/tot" for name in CATEGORIES[3:]),
+    "TOT mean": (f"{ALL}/mean/tot",),
+    "ITT replace / swap": (f"{COVERED}/replace/itt", f"{COVERED}/swap/itt"),
+    "p1 replace / swap": (f"{COVERED}/replace/p1", f"{COVERED}/swap/p1"),
+    "BLA": ("bla/mean/accuracy",),
+    "Flickr8k R@1 i2t / t2i": (
+        "flickr8k-retrieval/image_to_text@1",
+        "flickr8k-retrieval/text_to_image@1",
+    ),
+    "COCO R@1 i2t / t2i": (
+        "coco2017-retrieval/image_to_text@1",
+        "coco2017-retrieval/text_to_image@1",
+    ),
+}
+# Numbers whose difference to the control is shown: benchmark, name, metric.
+COMPARED = (
+    (ALL, "mean", "tot"),
+    (ALL, "swap_att", "tot"),
+    (ALL, "swap_obj", "tot"),
+    (COVERED, "mean", "itt"),
+    (COVERED, "swap", "itt"),
+    (COVERED, "mean", "p1"),
+    ("bla", "mean", "accuracy"),
+    ("flickr8k-retrieval", "image_to_text@1", ""),
+    ("flickr8k-retrieval", "text_to_image@1", ""),
+    ("coco2017-retrieval", "image_to_text@1", ""),
+    ("coco2017-retrieval", "text_to_image@1", ""),
+)
+
+
+def differences(
+    control: Sequence[Mapping[str, Observed]], models: Sequence[Mapping[str, Observed]]
+) -> dict[str, list[float]]:
+    """Return each compared number's difference to the control and the ends of its interval.
+
+    A resample draws rows, and with each row the outcomes of all seeds of both, so the interval is
+    that of the mean over these seeds; how far another seed may fall is what the deviation tells.
+
+    Args:
+        control: Outcomes by benchmark, one entry a seed; none gives no differences.
+        models: The same of the models that are compared with it.
+    """
+    found: dict[str, list[float]] = {}
+    for bench, name, metric in COMPARED if control else ():
+        path = (name, metric)
+        pair = [pooled([one[bench] for one in group]) for group in (control, models)]
+        if not all(one.has(path) for one in pair):
+            continue
+        drawn = generator(0, f"bootstrap/{bench}")
+        ((interval,),) = bootstrap(pair, [path], drawn, RESAMPLES).values()
+        found["/".join(filter(None, (bench, name, metric)))] = [round(v, 2) for v in interval]
+    return found
+
+
+def pooled(observed: Sequence[Observed]) -> Observed:
+    """Return one record of several models' outcomes, all of them observations of the same rows."""
+    first = observed[0]
+    series = {
+        path: Series(
+            np.concatenate([one.series[path].unit for one in observed]),
+            np.concatenate([one.series[path].right for one in observed]),
+        )
+        for path in first.series
+    }
+    return Observed(first.units, series, first.means, first.digest)
+
+
+def write(out: Path) -> int:
+    """Write the tables from the results' JSON, and say where."""
+    table = json.loads(study.with_ending(out, ".json").read_text("utf-8"))
+    tables = study.with_ending(out, "_tables.md")
+    tables.write_text(markdown(table), "utf-8")
+    print(f"\n{tables.read_text('utf-8')}\nwritten: {study.with_ending(out, '.json')}, {tables}")
+    return 0
+
+
+def markdown(table: Mapping[str, Any]) -> str:
+    """Return the Markdown file."""
+    about = table["about"]
+    lines = [
+        "Percent, mean over n seeds ± sample standard deviation (of several numbers in a cell the "
+        "largest). TOT is of all 4,757 rows of SugarCrepe++, without images; ITT and p1 are of a "
+        "covered subset, the rows whose photo is at hand. Made by `bash scripts/photos_study.sh`.",
+        "",
+        made_by(about),
+    ]
+    if about["words"]:
+        words = " ".join(f"`{word}`" for word in about["words"])
+        lines += ["", f"**Not the study itself: every training was given {words}.**"]
+    for part in table["parts"].values():
+        lines += ["", f"## {part['title']}", ""]
+        lines += [row(["", "n", *COLUMNS]), "|---|" + "--:|" * (1 + len(COLUMNS))]
+        for label, shown in part["rows"].items():
+            measures = summarise([model["measures"] for model in shown["models"]])
+            cells = [
+                cell(measures[paths[0]]) if len(paths) == 1 else joined(measures, paths)
+                for paths in COLUMNS.values()
+            ]
+            lines.append(row([label, str(len(shown["models"])), *cells]))
+        lines += compared(part)
+    return "\n".join(lines) + "\n"
+
+
+def compared(part: Mapping[str, Any]) -> list[str]:
+    """Return a part's table of differences to the control, none where there is no control."""
+    rows = {label: shown["differences"] for label, shown in part["rows"].items()}
+    paths = list(dict.fromkeys(path for found in rows.values() for path in found))
+    if not paths:
+        return []
+    lines = [
+        "",
+        "Difference to photos_clip in points, with its paired bootstrap 95 % interval:",
+        "",
+    ]
+    lines += [row(["", *rows]), "|---|" + "--:|" * len(rows)]
+    for path in paths:
+        cells = ["{:+.1f} [{:+.1f}, {:+.1f}]".format(*found[path]) for found in rows.values()]
+        lines.append(row([path, *cells]))
+    return lines

@@ -1,0 +1,238 @@
+"""Run the study behind docs/photos.md: train on photographs, evaluate, write its tables.
+
+Each model is one `clic-train` and one `clic-eval` as a user would type them. What an earlier call
+finished is reused only if it was made by the same code, settings, base, torch and number of
+threads. The base (scripts/build_photo_base.py) and the shards are made where they are missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import photos_report
+import study
+
+from clic import runs
+from clic.errors import ClicError
+from clic.evaluation.report import result_files
+from clic.evaluation.report.comparison import observe_report
+from clic.evaluation.report.paired_rows import Observed
+
+EXPERIMENT = "+experiment=photos_"
+BUILDER = study.CHECKOUT / "scripts" / "build_photo_base.py"
+TRAINING = "captions_train.csv"
+BEST = (f"{EXPERIMENT}best",)
+# What a table is asked for: TOT on all rows, without images, and what the photos at hand cover.
+EVALUATIONS = (
+    ("text/", ("--bench", "sugarcrepe++", "--text-only")),
+    ("", ("--bench", "sugarcrepe++,bla,flickr8k-retrieval,coco2017-retrieval", "--allow-missing")),
+)
+CONTROL = "photos_clip"
+TOT = "text/sugarcrepe++"
+Words = tuple[str, ...]
+
+
+class Part(NamedTuple):
+    """A question, and its rows: label -> words of `clic-train`, None for the base, and alpha."""
+
+    title: str
+    rows: dict[str, tuple[Words | None, float]]
+
+
+PARTS = {
+    "recipes": Part(
+        "The recipes, each as many steps from the same base",
+        {
+            "base": (None, 1.0),
+            **{
+                f"photos_{name}": ((f"{EXPERIMENT}{name}",), 1.0)
+                for name in ("clip", "negclip", "clove", "clic", "layout", "best")
+            },
+        },
+    ),
+    "patched": Part(
+        "photos_best between its base (alpha 0) and itself (alpha 1)",
+        {f"alpha {alpha}": (BEST, alpha) for alpha in (0.25, 0.5, 0.75)},
+    ),
+    "ablations": Part(
+        "photos_best with one thing left out",
+        {
+            "no term between texts": ((*BEST, "loss=softmax_negatives"), 1.0),
+            "no distillation": ((*BEST, "train.distill_weight=0"), 1.0),
+            "no swapped captions": ((*BEST, "captions.single_negative=replace"), 1.0),
+            "no replaced words": ((*BEST, "captions.single_negative=swap"), 1.0),
+            "the first caption of a photo alone": ((*BEST, "captions.single_caption=first"), 1.0),
+            "the whole text tower": ((*BEST, "model.train=text"), 1.0),
+        },
+    ),
+    "steps": Part(
+        "photos_best over the number of steps",
+        {
+            f"{steps} steps": ((*BEST, f"train.max_steps={steps}"), 1.0)
+            for steps in (20, 40, 160)
+        },
+    ),
+}  # fmt: skip
+
+
+def main() -> int:
+    """Run what is missing, and write the tables."""
+    options = parse()
+    if options.only_report:
+        return photos_report.write(options.out)
+    try:
+        return run(options)
+    except KeyboardInterrupt:
+        return study.interrupted("photos_study")
+    except (ClicError, study.CommandError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def parse() -> argparse.Namespace:
+    """Return the command line's options."""
+    parser = argparse.ArgumentParser(prog="photos_study", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--data", type=Path, default=os.environ.get("CLIC_DATA", "data"),
+        help="folder of flickr8k, sugarcrepe_pp, bla, coco (default: $CLIC_DATA, then data)")  # fmt: skip
+    add("--parts", nargs="+", default=list(PARTS), choices=list(PARTS), metavar="PART",
+        help=f"of {', '.join(PARTS)} (default: all)")  # fmt: skip
+    study.add_options(parser)
+    add("--words", nargs="+", default=[], metavar="SETTING=VALUE",
+        help="added to every training, e.g. train.max_steps=5 for a quick look")  # fmt: skip
+    add("--out", type=Path, help="path of OUT.json and OUT_tables.md (default: RUNS/photos)")
+    add("--only-report", action="store_true", help="tables from OUT.json, no run")
+    options = parser.parse_args()
+    study.check_options(parser, options)
+    options.data = Path(options.data).resolve()
+    options.out = (options.out or options.runs / "photos").resolve()
+    if options.only_report and not study.with_ending(options.out, ".json").is_file():
+        parser.error(f"there is no {options.out}.json; name it with --out, or leave --only-report")
+    return options
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the jobs that are missing and write all results."""
+    options.runs.mkdir(parents=True, exist_ok=True)
+    sources = study.Sources(
+        study.hash_source((*study.EVALUATION_ONLY, "configs/experiment")), study.hash_source()
+    )
+    flags = ("--data", str(options.data))
+    evaluations = tuple(study.Evaluation(p, (*f, *flags)) for p, f in EVALUATIONS)
+    setup = study.Setup(
+        options.runs, options.threads, options.jobs, evaluations, sources,
+        tuple(f"{TOT}/{name}/tot" for name in ("swap_att", "swap_obj", "mean")),
+    )  # fmt: skip
+    base = find_base(options, setup)
+    shards = find_shards(options)
+    common = (f"data.shards={study.quote(shards)}", *options.words)
+    jobs = {
+        part: {
+            label: make_jobs(words, alpha, options.seeds, base, common)
+            for label, (words, alpha) in PARTS[part].rows.items()
+        }
+        for part in dict.fromkeys(options.parts)
+    }
+    flat = [job for rows in jobs.values() for group in rows.values() for job in group]
+    print(f"{len(dict.fromkeys(flat))} models to evaluate, {setup.jobs} at a time", flush=True)
+    results = {result.job: result for result in study.run_all(flat, setup)}
+    if len(results) < len(set(flat)):
+        return 1
+    observed = {job: observations(job, results[job], setup) for job in set(flat)}
+    control = [observed[job] for job in jobs.get("recipes", {}).get(CONTROL, ())]
+    table = {
+        "about": {
+            **study.about(options.seeds, options.threads),
+            "words": list(options.words),
+            "base": hashlib.sha256((base / runs.OPEN_CLIP_WEIGHTS).read_bytes()).hexdigest(),
+        },
+        "parts": {
+            part: {
+                "title": PARTS[part].title,
+                "rows": {
+                    label: {
+                        "models": [model(results[job]) for job in group],
+                        "differences": photos_report.differences(
+                            control, [observed[job] for job in group]
+                        ),
+                    }
+                    for label, group in rows.items()
+                },
+            }
+            for part, rows in jobs.items()
+        },
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    study.with_ending(options.out, ".json").write_text(json.dumps(table, indent=1) + "\n", "utf-8")
+    return photos_report.write(options.out)
+
+
+def make_jobs(
+    words: Words | None, alpha: float, seeds: list[int], base: Path, common: Words
+) -> list[study.Job]:
+    """Return a row's jobs, one for each seed; the base is one job."""
+    if words is None:
+        return [study.Job("base", None, None, "", str(base))]
+    name = "-".join(word.removeprefix("+experiment=").replace("=", "-") for word in words)
+    settings = hashlib.sha256(repr((words, common, base.name)).encode()).hexdigest()[:6]
+    return [
+        study.Job(f"{name}-{settings}-seed{seed}", (*words, *common), seed, "", str(base), alpha)
+        for seed in seeds
+    ]
+
+
+def find_base(options: argparse.Namespace, setup: study.Setup) -> Path:
+    """Return the folder of the base, built where it is missing."""
+    digest = hashlib.sha256(study.read_source(BUILDER)).hexdigest()[:10]
+    folder: Path = options.runs / f"photos-base-{digest}"
+    if not runs.is_open_clip_folder(folder):
+        print(f"building {folder} (about 5 minutes)", flush=True)
+        log = study.with_ending(folder, ".log")
+        words = ["--data", str(options.data / "flickr8k"), "--out", str(folder)]
+        words += ["--threads", str(setup.threads)]
+        study.run_command(BUILDER.name, log, setup.threads, [str(BUILDER)], words)
+    return folder
+
+
+def find_shards(options: argparse.Namespace) -> Path:
+    """Return the folder of Flickr8k's training shards, packed where it is missing."""
+    folder: Path = options.runs / "flickr8k-train"
+    print(f"packing {folder}", flush=True)  # what is packed already is not packed again
+    words = ["pack", str(options.data / "flickr8k" / TRAINING), str(folder)]
+    words += ["--resize-short", "224", "--tags", "hanta"]
+    study.clic_command("data", study.with_ending(folder, ".log"), options.threads, words)
+    return folder
+
+
+def observations(job: study.Job, result: study.Result, setup: study.Setup) -> dict[str, Observed]:
+    """Return a model's outcomes by benchmark, under the names that its measures have."""
+    run = setup.runs / result.record["run"]
+    found = {}
+    for evaluation in setup.evaluations:
+        (report,) = result_files.load(str(study.report_file(run, job, evaluation, setup)))
+        for bench, observed in observe_report(report).items():
+            found[evaluation.prefix + bench] = observed
+    return found
+
+
+def model(result: study.Result) -> Mapping[str, Any]:
+    """Return a model's entry of the results: what it is, and its measures."""
+    return {
+        "run": result.record["run"],
+        "seed": result.job.seed,
+        "words": result.job.words,
+        "alpha": result.job.alpha,
+        "weights": result.record["model"]["weights_sha256"],
+        "measures": {path: round(value, 4) for path, value in result.measures.items()},
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
