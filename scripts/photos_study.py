@@ -101,7 +101,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="photos_study", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--data", type=Path, default=os.environ.get("CLIC_DATA", "data"),
-        help="folder of flickr8k, sugarcrepe_pp, bla, coco (default: $CLIC_DATA, then data)")  # fmt: skip
+        help="where flickr8k, sugarcrepe_pp, bla and coco lie (default: $CLIC_DATA)")  # fmt: skip
     add("--parts", nargs="+", default=list(PARTS), choices=list(PARTS), metavar="PART",
         help=f"of {', '.join(PARTS)} (default: all)")  # fmt: skip
     study.add_options(parser)

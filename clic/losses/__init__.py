@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         ClipObjective,
         Objective,
         ParaphraseObjective,
-    SoftmaxNegativesObjective,
+        SoftmaxNegativesObjective,
     )
     from clic.losses.terms import (
         hard_negative_loss,

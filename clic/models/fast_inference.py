@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clic.models.towers import OpenClip, TextEncoder
+from clic.models.towers import OpenClip, TextEncoder, images_layout
 
 TEXT_POOLS = ("argmax", "eos", "last", "first")
 PACKS = {"cpu": 16, "cuda": 128}
@@ -40,7 +40,7 @@ class PooledImages:
     def __init__(self, model: OpenClip) -> None:
         from open_clip.transformer import VisionTransformer
 
-        self.model = model
+        self.model, self._layout = model, images_layout(model)
         tower = model.visual
         self.recognised = (
             type(tower) is VisionTransformer
@@ -53,7 +53,7 @@ class PooledImages:
     def __call__(self, pixels: Tensor) -> Tensor:
         """Return the features [B, D] of normalised pixels [B, 3, S, S], not of unit norm."""
         if not self.recognised:
-            return self.model.encode_image(pixels)
+            return self.model.encode_image(pixels.contiguous(memory_format=self._layout))
         tower = self.model.visual
         states = tower._embeds(pixels)
         class_token = states.new_zeros((len(states), 1), dtype=torch.int64)

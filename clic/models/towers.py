@@ -21,6 +21,9 @@ OpenClip = Any
 """An open_clip module; open_clip does not declare the types of its attributes."""
 
 
+MANY = 4  # convolutions; a transformer's stem has fewer
+
+
 def enable_grad_checkpointing(model: OpenClip) -> None:
     """Recompute activations in the backward pass; `ConfigError` if a tower does not support it."""
     try:
@@ -35,8 +38,9 @@ class TextEncoder(nn.Module):
     """Encodes token ids without the padding after the longest text, if that is exact.
 
     With a causal mask a token does not depend on later ones, so if the feature is read at the
-    end-of-text token, everything after the end of the longest text can be dropped. Other towers
-    (bidirectional, or pooled elsewhere) get the full context.
+    end-of-text token, everything after the end of the longest text can be dropped. A Hugging Face
+    tower masks its padding in attention and pooling alike, so what is padding in all texts can be
+    dropped too. Other towers (bidirectional, or pooled elsewhere) get the full context.
     """
 
     def __init__(self, model: OpenClip) -> None:
@@ -45,7 +49,10 @@ class TextEncoder(nn.Module):
         tower: OpenClip = getattr(model, "text", model)
         self._prefix = "model.text." if tower is not model else "model."
         self.pool = getattr(tower, "pool_type", getattr(tower, "text_pool_type", None))
-        self.can_trim = (
+        self.padding: int | None = None
+        if _is_hugging_face(tower):
+            self.padding = tower.config.pad_token_id
+        self.can_trim = self.padding is not None or (
             getattr(tower, "attn_mask", None) is not None
             and self.pool in ("argmax", "eos")
             and getattr(tower, "cls_emb", None) is None
@@ -63,7 +70,9 @@ class TextEncoder(nn.Module):
         if tokens.device.type == "cpu":
             tokens = self.trim(tokens)
         length, tower = tokens.shape[-1], self._tower[0]
-        if not self.can_trim or length == len(tower.positional_embedding):
+        if self.padding is not None or not self.can_trim:
+            return self.model.encode_text(tokens)
+        if length == len(tower.positional_embedding):
             return self.model.encode_text(tokens)
         trimmed = {
             f"{self._prefix}positional_embedding": tower.positional_embedding[:length],
@@ -72,9 +81,12 @@ class TextEncoder(nn.Module):
         return functional_call(_Encode(self.model), trimmed, (tokens,))
 
     def trim(self, tokens: Tensor) -> Tensor:
-        """Return token ids [..., L] cut after the last end-of-text token, if that is exact."""
+        """Return token ids [..., L] cut after the end of the longest text, if that is exact."""
         if not self.can_trim:
             return tokens
+        if self.padding is not None:
+            used = tokens.ne(self.padding).flatten(0, -2).any(0).nonzero()
+            return tokens[..., : int(used.max()) + 1] if len(used) else tokens[..., :1]
         return tokens[..., : int(self.ends(tokens).max()) + 1]
 
     def ends(self, tokens: Tensor) -> Tensor:
@@ -85,6 +97,23 @@ class TextEncoder(nn.Module):
         """
         marks = tokens if self.pool == "argmax" else tokens.eq(self._eos_id).int()
         return marks.argmax(dim=-1)
+
+
+def _is_hugging_face(tower: nn.Module) -> bool:
+    """Return whether a text tower is open_clip's wrapper of one of transformers."""
+    from open_clip.hf_model import HFTextEncoder
+
+    return isinstance(tower, HFTextEncoder)
+
+
+def images_layout(model: OpenClip) -> torch.memory_format:
+    """Return the memory format in which the vision tower's convolutions run fastest.
+
+    Convolutional networks (of timm) take half the time on a CPU if channels come last; a
+    transformer has one convolution, for which it makes no difference.
+    """
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in model.visual.modules())
+    return torch.channels_last if convolutions > MANY else torch.contiguous_format
 
 
 class _Encode(nn.Module):
@@ -109,6 +138,7 @@ class FeatureExtractor(nn.Module):
     def __init__(self, model: OpenClip, trained: Trained) -> None:
         super().__init__()
         self.encode_text, self.trained = TextEncoder(model), trained
+        self._layout = images_layout(model)
 
     @property
     def model(self) -> OpenClip:
@@ -126,7 +156,7 @@ class FeatureExtractor(nn.Module):
     def of_images(self, images: Tensor) -> Tensor:
         """Return the features [B, D] of normalised images [B, 3, S, S], unit norm."""
         with _grad_if(self.trained.vision):
-            return _unit(self.model.encode_image(images))
+            return _unit(self.model.encode_image(images.contiguous(memory_format=self._layout)))
 
     def of_texts(self, texts: Tensor) -> Tensor:
         """Return the features [B, N, D] of token ids [B, N, L], unit norm."""

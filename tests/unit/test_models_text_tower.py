@@ -86,3 +86,35 @@ def test_a_text_tower_with_code_of_its_own_is_refused(saved: Path) -> None:
     (path.parent / "evil.py").write_text("raise SystemExit('it ran')")
     with pytest.raises(ModelError, match=r"brings its own code|auto_map asks to run code"):
         models.create(str(saved))
+
+
+@pytest.mark.parametrize("pooler", ["mean_pooler", "cls_pooler"])
+def test_padding_is_left_out_and_features_and_gradients_stay(saved: Path, pooler: str) -> None:
+    config = saved / "open_clip_config.json"
+    content = json.loads(config.read_text())
+    content["model_cfg"]["text_cfg"]["hf_pooler_type"] = pooler
+    config.write_text(json.dumps(content))
+    clip = models.create(str(saved), None)  # the weights at hand lack what the CLS token needs
+    clip.model.eval().double()
+    ids = clip.tokenizer(["a dog bites a man.", "a dog"])
+    encoder = models.TextEncoder(clip.model)
+    assert encoder.trim(ids).shape == (2, 8)  # of 12: [CLS], five words, the period, [SEP]
+    found = []
+    for encode in (encoder, clip.model.encode_text):
+        clip.model.zero_grad()
+        features = encode(ids)
+        features.sin().sum().backward()
+        gradients = {
+            n: p.grad.clone() for n, p in clip.model.named_parameters() if p.grad is not None
+        }
+        found.append((features.detach(), gradients))
+    (ours, own), (whole, theirs) = found
+    torch.testing.assert_close(ours, whole, rtol=0, atol=1e-12)
+    assert own.keys() == theirs.keys()
+    for name, gradient in theirs.items():
+        torch.testing.assert_close(own[name], gradient, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_a_text_of_padding_alone_keeps_one_token(saved: Path) -> None:
+    encoder = models.TextEncoder(models.create(str(saved)).model)
+    assert encoder.trim(torch.zeros(3, LENGTH, dtype=torch.long)).shape == (3, 1)
