@@ -18,11 +18,11 @@ from clic.captions.edits import (
     text_without_capital,
     unlike,
 )
+from clic.captions.lexicon import ARTICLES
 from clic.captions.text import fold_tokens, join, normalized
-from clic.captions.word_lists import ARTICLES, word_set
 from clic.types import Edit, HardNegative, Token
 
-EXCLUDED_TAGS = word_set("AUX DET INTJ PART PUNCT SYM X SCONJ CCONJ")
+EXCLUDED_TAGS = frozenset(["AUX", "DET", "INTJ", "PART", "PUNCT", "SYM", "X", "SCONJ", "CCONJ"])
 _TEXT, _TAG = itemgetter(0), itemgetter(3)  # of a token; faster than access by name
 
 Words = list[str]

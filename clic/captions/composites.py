@@ -16,8 +16,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from clic.captions.lexicon import ARTICLES, WORDS
 from clic.captions.text import end_sentence, fold, has_words, join
-from clic.captions.word_lists import ARTICLES, word_set
 from clic.errors import ConfigError, DataError, pick
 
 Relation = Literal["left", "right", "above", "below"]
@@ -46,12 +46,6 @@ _INVERSE_PHRASE = {
 }
 _FINAL_MARKS = " \t\r\n.!?…;:,。！？"
 _PUNCTUATION = string.punctuation + "“”‘’«»…—–"
-
-# First words that lose their capital inside another sentence. Other words may be names.
-_LOWERED = word_set(
-    "A An The This That These Those There It He She They We One Two Three Four Five Six Several "
-    "Some Many Few Multiple Various Another In On At Of With Near Inside Outside"
-)
 
 
 class Sentence(NamedTuple):
@@ -98,7 +92,7 @@ class Statement(NamedTuple):
     def segments(self, captions: Sequence[str]) -> tuple[str, str, str]:
         """Return the words before the phrase, the phrase, and the words after it."""
         first, second = (captions[i].strip().rstrip(_FINAL_MARKS) for i in self.images)
-        if second and second.split(maxsplit=1)[0] in _LOWERED:
+        if second and second.split(maxsplit=1)[0] in WORDS["lowered"]:
             second = second[:1].lower() + second[1:]
         return first, self.phrase, second
 

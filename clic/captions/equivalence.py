@@ -6,70 +6,25 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cached_property
 
-from clic.captions.lexicon import Lexicon
+from clic.captions.lexicon import VERB_GROUPS, WORDS, Lexicon
 from clic.captions.phrases import NounPhrase, phrase_start
-from clic.captions.word_lists import ARTICLES, POSTURES, QUANTITIES, word_set
 from clic.types import Token
 
 Range = tuple[int, int]
 
-# "x LINK y" and "y LINK x" say the same of a picture: lists, and relations without direction.
-# Verbs stand there as lemmas; forms of "be" and postures ("is sitting next to") are left out.
-_LINKS = frozenset(
-    (
-        "and", "or", "&", ",", ", and", ", or", "and also", "plus", "along with", "together with",
-        "as well as", "in addition to", "besides", "and a pair of", "while",
-        "with", "accompany by", "next to", "right next to", "near", "near to", "nearby", "by",
-        "beside", "alongside", "close to", "adjacent to", "opposite", "across from", "opposite of",
-        "in close proximity to", "in the vicinity of", "parallel to", "in conversation with",
-        "meet", "kiss", "hug", "touch", "face", "to", "talk with", "play with",
-        "interact with", "speak with", "speak to", "shake hands with", "converse with", "marry",
-        "connect to", "attach to", "affix to", "affix with", "fasten to", "tie to", "embrace",
-        "against", "up against", "side by side with", "be", "look like",
-    )
-)  # fmt: skip
 _LONGEST_LINK = 8  # words, among them those that are left out
-_SILENT = word_set("is are was were be being been who that which there")
-# The links that part a caption into what could be told in another order.
-_JOINTS = word_set("and or & , ; with near nearby beside by alongside next close adjacent while")
-_TAILS = word_set("next close adjacent along together")  # in front of "to" or "with"
-_IGNORED = ARTICLES | word_set(
-    "is are was were be being been there another some one other to as both ."
-)
-# What is said of most things: how many they are, and what one thinks of them.
-_VAGUE = QUANTITIES | word_set(
-    "nice cute good great fancy tasty delicious interesting other different same various very "
-    "some beautiful pretty lovely"
-)
-_VAGUE_MEASURES = word_set("couple bunch lot number variety few")
+_JOINTS, _SILENT = WORDS["joints"], WORDS["silent"]
+_POSTURES, _IGNORED = WORDS["postures"], WORDS["ignored"]
+_TAILS = frozenset(("next", "close", "adjacent", "along", "together"))  # before "to" or "with"
+_VAGUE_MEASURES = frozenset(("couple", "bunch", "lot", "number", "variety", "few"))
 _ADVERBIAL = frozenset(("ADP", "ADV", "VERB", "PART"))  # opens a phrase in front of a comma
 _LISTING = frozenset(("and", "or", "&", ",", ", and", ", or"))
-# Verbs that may all be said of one act, so that exchanging two of them leaves both true.
-_ALIKE = {
-    verb: group
-    for group, verbs in enumerate(
-        (
-            "hold carry grip grab clutch grasp bear use",
-            "stand pose wait lean",
-            "look watch stare gaze view observe face see examine",
-            "sit rest lounge relax lie lay sleep nap perch",
-            "walk stroll wander move travel go pass",
-            "ride drive",
-            "eat graze munch feed chew enjoy",
-            "show display feature depict",
-            "fill cover top decorate line",
-            "talk speak chat",
-            "contain include have",
-            "make prepare cook",
-        )
-    )
-    for verb in verbs.split()
-}
+_GROUP = {verb: group for group, verbs in VERB_GROUPS.items() for verb in verbs}
 
 
 def alike(first: str, second: str) -> bool:
     """Return whether two verbs, as lemmas, may be said of one act."""
-    return first in _ALIKE and _ALIKE[first] == _ALIKE.get(second)
+    return first in _GROUP and _GROUP[first] == _GROUP.get(second)
 
 
 class Meaning:
@@ -137,7 +92,7 @@ class Meaning:
             link = self._link(last, phrases[k + 1].first)
             if link == "of" and words[head] in _VAGUE_MEASURES:
                 continue  # "a couple of sinks" are sinks
-            if link not in _LINKS:
+            if link not in WORDS["links"]:
                 return False
             if link == "," and self._introduced() and "," not in words[:last]:
                 return False
@@ -157,7 +112,7 @@ class Meaning:
         out = []
         for i in range(first, last):
             token, word = self._tokens[i], self._words[i]
-            if word in _SILENT or token.lemma in POSTURES:
+            if word in _SILENT or token.lemma in _POSTURES:
                 continue
             out.append(token.lemma if token.pos == "VERB" else word)
         return " ".join(out) if out else "be"
@@ -183,7 +138,7 @@ class Meaning:
         lexicon = self._lexicon
         clear = lexicon.classes.get("clear", ())
         words = [self._words[i] for i, token in enumerate(self._tokens) if token.pos == "ADJ"]
-        return _VAGUE | {
+        return WORDS["vague"] | {
             word
             for word in words
             if word not in clear
@@ -247,7 +202,7 @@ class Meaning:
         if joint not in _JOINTS and not tail:
             return False
         act = tokens[start - 2] if start > 1 else None
-        if joint == "by" and act and act.pos in ("VERB", "ADP") and act.lemma not in POSTURES:
+        if joint == "by" and act and act.pos in ("VERB", "ADP") and act.lemma not in _POSTURES:
             return False  # "walked through by an elephant": who does it
         if not (self._whole(first) and self._whole(second)):
             return False
@@ -262,6 +217,5 @@ class Meaning:
             i += 1
         if i == len(words):
             return False
-        return tokens[i].pos == "ADP" or (
-            tokens[i].pos == "VERB" and (tokens[i].lemma in POSTURES or tokens[i].lemma == "lay")
-        )
+        posture = tokens[i].lemma in _POSTURES or tokens[i].lemma == "lay"
+        return tokens[i].pos == "ADP" or (tokens[i].pos == "VERB" and posture)

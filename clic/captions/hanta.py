@@ -9,8 +9,8 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
+from clic.captions.lexicon import WORDS
 from clic.captions.text import fold, lower
-from clic.captions.word_lists import COLOUR_WORDS
 from clic.types import Token
 
 # Raised with whatever changes a tag or a lemma: stored tags keep it beside HanTa's own version.
@@ -242,7 +242,7 @@ def _correct(tokens: list[Token]) -> list[Token]:
             tokens[i] = token._replace(pos="AUX")
         elif "." in word[:-1] and re.fullmatch(_ADDRESS, word):
             tokens[i] = token._replace(pos="X")
-        elif word in COLOUR_WORDS and token.pos in ("NOUN", "PROPN", "VERB"):
+        elif word in WORDS["colours"] and token.pos in ("NOUN", "PROPN", "VERB"):
             if following.pos in ("NOUN", "ADJ"):
                 tokens[i] = token._replace(pos="ADJ", lemma=word)
         elif word in ("left", "right") and after == "of":

@@ -1,14 +1,37 @@
-"""Words that exclude each other: what may stand in a word's place to make a caption false."""
+"""What the package knows about English words: word lists, and words that exclude each other."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from configparser import ConfigParser
 from functools import lru_cache
 from importlib.resources import files
 from itertools import accumulate
 from typing import NamedTuple
 
 from clic.errors import DataError
+
+
+def _read_word_lists() -> dict[str, dict[str, frozenset[str]]]:
+    """Return the lists of data/word_lists.txt by section and name."""
+    parser = ConfigParser(delimiters=":", interpolation=None)
+    path = files("clic.captions") / "data" / "word_lists.txt"
+    parser.read_string(path.read_text(encoding="utf-8"))
+    return {
+        section: {
+            name: frozenset(word.replace("_", " ") for word in words.split())
+            for name, words in parser[section].items()
+        }
+        for section in parser.sections()
+    }
+
+
+_SECTIONS = _read_word_lists()
+WORDS = _SECTIONS["words"]
+"""Closed word lists by name, in lower case except for `lowered`."""
+VERB_GROUPS = _SECTIONS["alike"]
+"""Groups of verbs, as lemmas, that may all describe one act."""
+ARTICLES = WORDS["articles"]
 
 
 class Word(NamedTuple):

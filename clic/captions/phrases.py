@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from clic.captions.word_lists import GERUNDS, MATERIALS, NAMES, PLURALS, QUANTITIES, word_set
+from clic.captions.lexicon import WORDS
 from clic.types import Token
 
 # One letter a token, so that phrases are found by a regular expression over the letters. What
@@ -61,7 +61,7 @@ def letters_of(tokens: Sequence[Token]) -> str:
             token = tokens[i]
             owned = token.text == "'" and _is_possessive(tokens, letters, i)
             letters[i] = "S" if owned else _WORD_LETTERS.get((token.pos, token.text.lower()), "o")
-        elif letter in "DRA" and tokens[i].text.lower() in QUANTITIES:
+        elif letter in "DRA" and tokens[i].text.lower() in WORDS["quantities"]:
             letters[i] = "M"
         elif letter in "Ao" and i + 1 < len(letters) and _LETTERS.get(tokens[i + 1].pos) in _INSIDE:
             if letter == "A" and _is_name(tokens[i].text.lower(), tokens[i + 1].text.lower()):
@@ -85,7 +85,8 @@ def _is_possessive(tokens: Sequence[Token], letters: Sequence[str], i: int) -> b
 
 def _is_name(word: str, following: str) -> bool:
     """Return whether what is tagged as an adjective is the first noun of a compound."""
-    return word in GERUNDS or word in MATERIALS or (word, following) in NAMES
+    first = word in WORDS["gerunds"] or word in WORDS["materials"]
+    return first or f"{word} {following}" in WORDS["compounds"]
 
 
 def _opens(tokens: Sequence[Token], letters: Sequence[str], i: int) -> bool:
@@ -100,12 +101,12 @@ def _opens(tokens: Sequence[Token], letters: Sequence[str], i: int) -> bool:
 def is_plural(token: Token) -> bool:
     """Return whether a noun is in the plural, from its form and lemma."""
     word = token.text.lower()
-    return word in PLURALS or (word != token.lemma and word.endswith("s"))
+    return word in WORDS["plurals"] or (word != token.lemma and word.endswith("s"))
 
 
 NOMINAL = frozenset(("NOUN", "PROPN"))
 _OPENING = frozenset(("DET", "ADJ", "NUM", "ADV"))
-_OWNER_WORDS = word_set("my your his her its our their")
+_OWNER_WORDS = frozenset(_POSSESSIVE[:-1])
 _CLITICS = frozenset(("'s", "\u2019s", "'"))
 _SENTENCE_ENDS = frozenset(".!?;:")
 

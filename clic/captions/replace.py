@@ -11,13 +11,12 @@ from clic.captions.edits import Change, apply_edits, make_edits
 from clic.captions.lexicon import Alternatives, Condition, Lexicon, Use, default_lexicon
 from clic.captions.phrases import NOMINAL, governor, head_from, phrase_start, subject
 from clic.captions.text import fold_tokens
-from clic.captions.word_lists import word_set
 from clic.types import HardNegative, Token
 
 MAX_TOKENS = 128  # no text tower reads more
 
-_ONE = word_set("a an one another each every this that single")
-_SEVERAL = word_set("some many few several these those both all")
+_ONE = frozenset(["a", "an", "one", "another", "each", "every", "this", "that", "single"])
+_SEVERAL = frozenset(["some", "many", "few", "several", "these", "those", "both", "all"])
 _PLURAL = 1  # number of a noun's form
 _NOTHING: frozenset[str] = frozenset()
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from clic.captions.edits import Change, apply_edits, make_edits, text_without_capital
 from clic.captions.equivalence import Meaning, Range, alike
-from clic.captions.lexicon import Lexicon, NounEntry, default_lexicon
+from clic.captions.lexicon import ARTICLES, WORDS, Lexicon, NounEntry, default_lexicon
 from clic.captions.phrases import (
     NOMINAL,
     NounPhrase,
@@ -21,7 +21,6 @@ from clic.captions.phrases import (
     subject,
 )
 from clic.captions.text import fold_tokens
-from clic.captions.word_lists import ARTICLES, COLOUR_WORDS, POSTURES, RELATIONAL_NOUNS, word_set
 from clic.types import HardNegative, Token
 
 MAX_TOKENS = 64  # bounds the pairs that are looked at; a text tower reads about as many
@@ -30,12 +29,8 @@ _MIXED = 0.125  # share of draws in which the second rank is as good as the firs
 
 Pair = tuple[Range, Range]
 
+COLOURS = WORDS["colours"]
 _FORMS = frozenset(("NOUN", "ADJ", "NUM", "VERB", "ADV"))
-# Numbers, verbs and adverbs that belong where they stand.
-_FIXED = word_set(
-    "seen shown made used based very so too also more most just only other about as up down out "
-    "not well else same both ever even there here then how when where have has had"
-)
 # Forms of the verb after (or, with "there", before) a noun phrase whose number changes.
 _TO_PLURAL = {"is": "are", "was": "were", "has": "have"}
 _TO_SINGULAR = {plural: singular for singular, plural in _TO_PLURAL.items()}
@@ -166,11 +161,11 @@ class _Finder:
         """Return whether a word can stand elsewhere: nouns only as the head of a thing's name."""
         word = self._words[i]
         if pos not in ("NOUN", "ADJ"):
-            return word not in _FIXED
+            return word not in WORDS["fixed"]
         following = self._words[i + 1] if i + 1 < len(self._words) else ""
         if pos == "NOUN":
             named = i > 0 and self._tokens[i - 1].pos in NOMINAL  # "parking lot", "train set"
-            if following == "of" or (word in RELATIONAL_NOUNS and not named):
+            if following == "of" or (word in WORDS["relational_nouns"] and not named):
                 return False
             return not following or self._tokens[i + 1].pos not in NOMINAL
         return following not in ("to", "of") and word not in self._classes["identity"]
@@ -188,7 +183,7 @@ class _Finder:
         """Return whether a colour or a word of identity stands before a noun."""
         start = phrase_start(self._tokens, self._words, noun)
         marks = self._words[start:noun]
-        return not (COLOUR_WORDS.isdisjoint(marks) and self._classes["identity"].isdisjoint(marks))
+        return not (COLOURS.isdisjoint(marks) and self._classes["identity"].isdisjoint(marks))
 
     def _rank_things(self, i: int, j: int) -> int | None:
         """Return 0 for nouns of one kind, 1 for others, None for those that may mean the same."""
@@ -207,13 +202,13 @@ class _Finder:
         first, second = self._words[i], self._words[j]
         if first == second or self._listed(i, j):
             return None
-        if first in COLOUR_WORDS or second in COLOUR_WORDS:
+        if first in COLOURS or second in COLOURS:
             # Nobody's colour changes.
             for k in (i, j):
                 head = head_from(self._tokens, self._words, k + 1)
                 if head >= 0 and self._words[head] in self._classes["people"]:
                     return None
-            if first in COLOUR_WORDS and second in COLOUR_WORDS:
+            if first in COLOURS and second in COLOURS:
                 return None if second in self._lexicon.synonyms(first, "ADJ") else 0
         # A plate can be large and white: words of two dimensions may both hold of both things.
         return 0 if self._lexicon.excludes(first, second, "ADJ") else None
@@ -231,7 +226,7 @@ class _Finder:
         tokens, words = self._tokens, self._words
         if tokens[i].lemma == tokens[j].lemma or _ending(words[i]) != _ending(words[j]):
             return None
-        if tokens[i].lemma in POSTURES and tokens[j].lemma in POSTURES and words[i][-2:] == "ed":
+        if {tokens[i].lemma, tokens[j].lemma} <= WORDS["postures"] and words[i][-2:] == "ed":
             return None  # "placed" and "positioned" say the same
         if alike(tokens[i].lemma, tokens[j].lemma):
             return None

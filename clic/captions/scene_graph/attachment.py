@@ -5,42 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from clic.captions.lexicon import WORDS
 from clic.captions.phrases import PARTICIPLE, NounPhrase
-from clic.captions.word_lists import (
-    AIMING,
-    ANIMATE,
-    GOALS,
-    HELD_IN,
-    INTO_OBJECT,
-    KEEPING,
-    MEASURES,
-    NEIGHBOURS,
-    OF_THE_ACT,
-    PARTICLES,
-    PLACING,
-    POSTURES,
-    RELATIVE,
-    RIDDEN,
-    RIDING,
-    SURFACES,
-    SURROUNDING,
-    TAKEN_UP,
-    TIMES,
-    TOOLS,
-    WATCHING,
-    WORD_PREPOSITIONS,
-    WORKED_WITH,
-    WORN,
-    word_set,
-)
 from clic.types import Token
 
 _WEARING = frozenset(("in", "with"))
-_PARTICIPLES = word_set(
-    "made held built hung kept set cut caught left torn worn strung drawn thrown blown grown shown "
-    "bound lit sewn laid led fed found lost stuck bent shot"
-)
-_SEVERAL_WORDS = frozenset(WORD_PREPOSITIONS)
+_RELATIVE = frozenset(("that", "which", "who", "whom"))
 
 
 @dataclass
@@ -73,13 +43,13 @@ class Clause:
     actors: list[int] = field(default_factory=list)
     finite: bool = False
 
-    def has(self, heads: Sequence[int], words: frozenset[str]) -> bool:
-        """Return whether one of the heads is among the words."""
-        return any(self.tokens[head].lemma in words for head in heads)
+    def has(self, heads: Sequence[int], *lists: str) -> bool:
+        """Return whether one of the heads is in one of the lists of `WORDS`."""
+        return any(self.tokens[head].lemma in WORDS[name] for head in heads for name in lists)
 
     def is_relative(self, i: int) -> bool:
         """Return whether a token may begin a relative clause."""
-        return self.forms[i] in RELATIVE
+        return self.forms[i] in _RELATIVE
 
     def is_verb(self, words: Sequence[int]) -> bool:
         """Return whether relation words begin with a verb."""
@@ -89,13 +59,15 @@ class Clause:
         """Return whether relation words are a verb that takes its noun without a preposition."""
         if not self.is_verb(words):
             return False
-        taken = self.tokens[words[0]].lemma in TAKEN_UP and self.forms[words[-1]] in PARTICLES
-        return len(words) == 1 or (len(words) == 2 and taken)
+        if len(words) != 2 or self.forms[words[1]] not in WORDS["particles"]:
+            return len(words) == 1
+        return self.tokens[words[0]].lemma in WORDS["taken_up"]  # "picks up"
 
     def is_participle(self, i: int) -> bool:
         """Return whether a verb's form may be a participle."""
+        # The ending alone does not make "feed" or "sing" a participle.
         regular = self.forms[i].endswith(PARTICIPLE) and self.forms[i] != self.tokens[i].lemma
-        return regular or self.forms[i] in _PARTICIPLES  # "feed" and "sing" are none
+        return regular or self.forms[i] in WORDS["irregular_participles"]
 
     def ends_passive(self, i: int) -> bool:
         """Return whether a participle closes its clause like an adjective: "the door is closed"."""
@@ -110,15 +82,15 @@ class Clause:
         """
         if not self.verb or self.takes_object(self.verb):
             return ()
-        rest = self.verb[1:]
-        particle = len(rest) == 2 and self.forms[rest[0]] in PARTICLES
-        if particle and " ".join(map(self.forms.__getitem__, rest)) not in _SEVERAL_WORDS:
+        rest = [self.forms[i] for i in self.verb[1:]]
+        particle = len(rest) == 2 and rest[0] in WORDS["particles"]
+        if particle and " ".join(rest) not in WORDS["phrasal_prepositions"]:
             return self.verb[:2]  # "falls down on the ice after a collision"
         return self.verb[:1]
 
     def focus(self) -> list[int]:
         """Return what the next words are about: a plate of food, but the door of a car."""
-        measured = not self.inner or self.has(self.latest[-1:], MEASURES)
+        measured = not self.inner or self.has(self.latest[-1:], "measures")
         return self.latest if measured else self.inner
 
 
@@ -141,18 +113,18 @@ def attach(
         return clause.focus(), words
     if any(clause.letters[i] in "CK" for i in before):
         return clause.source, words
-    worn = preposition in _WEARING and clause.has([phrase.head], WORN)
-    if worn and clause.has(clause.latest, ANIMATE):
+    worn = preposition in _WEARING and clause.has([phrase.head], "worn")
+    if worn and clause.has(clause.latest, "animate"):
         return clause.focus(), words  # "walked by a woman in a coat"
     if _is_of_actors(clause, preposition, phrase):
-        people = clause.has(clause.actors, ANIMATE) or not clause.has(clause.subjects, ANIMATE)
+        people = clause.has(clause.actors, "animate") or not clause.has(clause.subjects, "animate")
         return (clause.actors, clause.act() + words) if people else (clause.subjects, words)
     if clause.takes_object(clause.how):
         low = _is_of_object(clause, preposition, phrase)
         return (clause.focus() if low else clause.source), words
-    if clause.has(clause.latest, WORN):
+    if clause.has(clause.latest, "worn"):
         return clause.source, words
-    if preposition in GOALS and clause.forms[clause.how[-1]] == "from":
+    if preposition in WORDS["goals"] and clause.forms[clause.how[-1]] == "from":
         return clause.source, words  # "pours milk from a jug into a glass"
     if clause.is_verb(clause.how):
         last = clause.forms[clause.how[-1]]
@@ -165,9 +137,9 @@ def attach(
             return clause.source, clause.act() + words
         if _is_of_act(clause, preposition, phrase):
             return clause.source, clause.act() + words
-    near = " ".join(clause.forms[i] for i in clause.how if clause.letters[i] == "P") in NEIGHBOURS
-    ridden = clause.has(clause.latest, ANIMATE) and clause.has([phrase.head], RIDDEN)
-    if near and preposition in ("in", "on", "at") and not ridden:
+    led = " ".join(clause.forms[i] for i in clause.how if clause.letters[i] == "P")
+    ridden = clause.has(clause.latest, "animate") and clause.has([phrase.head], "ridden")
+    if led in WORDS["neighbours"] and preposition in ("in", "on", "at") and not ridden:
         return clause.source, clause.act() + words
     return clause.focus(), words
 
@@ -175,68 +147,71 @@ def attach(
 def _is_of_actors(clause: Clause, preposition: str, phrase: NounPhrase) -> bool:
     """Return whether a preposition says when, which way, by whom or with what one acts."""
     head = [phrase.head]
-    animate, direct = clause.has(clause.subjects, ANIMATE), clause.takes_object(clause.how)
+    animate, direct = clause.has(clause.subjects, "animate"), clause.takes_object(clause.how)
     own = clause.tokens[phrase.first].pos == "PRON"
-    placed = bool(clause.verb) and clause.tokens[clause.verb[0]].lemma in PLACING
-    if clause.has(head, TIMES):
+    placed = bool(clause.verb) and clause.tokens[clause.verb[0]].lemma in WORDS["placing"]
+    if clause.has(head, "times"):
         return True
-    if own and direct and preposition != "with" and not clause.has(head, ANIMATE | TOOLS):
+    if own and direct and preposition != "with" and not clause.has(head, "animate", "tools"):
         return False  # "a phone to her ear"
-    if preposition in ("in", "under") and direct and clause.has(head, HELD_IN):
+    if preposition in ("in", "under") and direct and clause.has(head, "held_in"):
         return False
     if preposition == "by" and clause.is_verb(clause.how) and not direct:
         passive = clause.finite and clause.forms[clause.how[0]].endswith(("ed", "en"))
-        done = passive and clause.tokens[clause.how[0]].lemma not in POSTURES
-        return done or clause.has(head, ANIMATE)
-    if preposition in OF_THE_ACT:
+        done = passive and clause.tokens[clause.how[0]].lemma not in WORDS["postures"]
+        return done or clause.has(head, "animate")
+    if preposition in WORDS["of_the_act"]:
         return animate or not direct
-    if preposition == "for" and clause.takes_object(clause.verb) and clause.has(head, ANIMATE):
-        return clause.forms[clause.how[-1]] in GOALS  # "pours tea into a cup for a guest"
+    if preposition == "for" and clause.takes_object(clause.verb) and clause.has(head, "animate"):
+        return clause.forms[clause.how[-1]] in WORDS["goals"]  # "pours tea into a cup for a guest"
     if preposition == "with" and clause.verb:
         return _is_means(clause, phrase, own)
-    ridden = preposition == "on" and clause.has(head, RIDDEN) and not placed
-    return animate and ridden and not clause.has(clause.latest, ANIMATE)
+    ridden = preposition == "on" and clause.has(head, "ridden") and not placed
+    return animate and ridden and not clause.has(clause.latest, "animate")
 
 
 def _is_means(clause: Clause, phrase: NounPhrase, own: bool) -> bool:
     """Return whether "with" names a tool or the company of who acts."""
     head, direct = [phrase.head], clause.takes_object(clause.verb)
     verb = clause.tokens[clause.verb[0]].lemma
-    animate = clause.has(clause.subjects, ANIMATE)
-    if clause.has(head, ANIMATE):
-        return own or (animate and not clause.has(clause.latest, ANIMATE))
-    gesture = clause.is_verb(clause.how) and not direct and not clause.has(clause.latest, ANIMATE)
-    if (own or (animate and gesture)) and clause.has(head, WORN):
+    animate = clause.has(clause.subjects, "animate")
+    if clause.has(head, "animate"):
+        return own or (animate and not clause.has(clause.latest, "animate"))
+    gesture = clause.is_verb(clause.how) and not direct and not clause.has(clause.latest, "animate")
+    if (own or (animate and gesture)) and clause.has(head, "worn"):
         return True  # "crosses the street with her arms raised"
-    if clause.has(head, TOOLS):
-        return (animate or direct) and verb not in KEEPING
-    return clause.takes_object(clause.how) and verb in WORKED_WITH
+    if clause.has(head, "tools"):
+        return (animate or direct) and verb not in WORDS["keeping"]
+    return clause.takes_object(clause.how) and verb in WORDS["worked_with"]
 
 
 def _is_of_object(clause: Clause, preposition: str, phrase: NounPhrase) -> bool:
     """Return whether a preposition is about the object of a verb, not about its subject."""
     verb = clause.tokens[clause.how[0]].lemma
-    if verb in WATCHING:
+    if verb in WORDS["watching"]:
         return preposition != "from"
-    if verb in SURROUNDING:
+    if verb in WORDS["surrounding"]:
         return True
-    if preposition == "over" and verb in RIDING:
+    if preposition == "over" and verb in WORDS["riding"]:
         return False
-    if preposition in ("in", "under") and clause.has([phrase.head], HELD_IN):
+    if preposition in ("in", "under") and clause.has([phrase.head], "held_in"):
         return True
-    if preposition in ("in", "on", "inside") and clause.has([phrase.head], SURFACES):
+    if preposition in ("in", "on", "inside") and clause.has([phrase.head], "surfaces"):
         return True
     own = clause.tokens[phrase.first].pos == "PRON"
-    placed = (preposition, True) in (("on", verb in PLACING), ("at", verb in AIMING))
-    return own or placed or preposition in INTO_OBJECT or preposition in OF_THE_ACT
+    if (preposition == "on" and verb in WORDS["placing"]) or (
+        preposition == "at" and verb in WORDS["aiming"]
+    ):
+        return True
+    return own or preposition in WORDS["into_object"] | WORDS["of_the_act"]
 
 
 def _is_of_act(clause: Clause, preposition: str, phrase: NounPhrase) -> bool:
     """Return whether a second preposition behind a verb without an object is the verb's too."""
-    if preposition in GOALS or preposition == "without":
+    if preposition in WORDS["goals"] or preposition == "without":
         return True  # "rolls down the street towards a tunnel"
-    if preposition in ("in", "on") and clause.has(clause.latest, TOOLS):
+    if preposition in ("in", "on") and clause.has(clause.latest, "tools"):
         return True  # "sings into a microphone on a stage"
     if preposition == "in front of":
-        return clause.has([phrase.head], ANIMATE)
-    return preposition == "at" and not clause.has(clause.latest, ANIMATE)
+        return clause.has([phrase.head], "animate")
+    return preposition == "at" and not clause.has(clause.latest, "animate")

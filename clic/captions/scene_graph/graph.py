@@ -5,25 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from clic.captions.lexicon import WORDS
 from clic.captions.phrases import PARTICIPLE, NounPhrase, is_plural, letters_of, phrases_of
 from clic.captions.scene_graph.phrase_reader import PhraseReader, Relation
 from clic.captions.text import fold_tokens
-from clic.captions.word_lists import (
-    ANIMATE,
-    OWNED,
-    PLURALS,
-    SINGULAR_TAKEN_FOR_NOUNS,
-    TAKEN_FOR_NOUNS,
-    WORD_PREPOSITIONS,
-    prefix_table,
-)
 from clic.types import Token
 
 MAX_TOKENS = 256  # no text tower reads more; it also bounds the pairs of long lists
 
 _HAVE = frozenset(("has", "have", "had", "having"))
 _ADVERBS = (("side", "by", "side"), ("hand", "in", "hand"))
-_MULTIWORD = prefix_table([*WORD_PREPOSITIONS, *map(" ".join, _ADVERBS)])
+_MULTIWORD = [*(tuple(entry.split()) for entry in WORDS["phrasal_prepositions"]), *_ADVERBS]
+_MULTIWORD.sort(key=len, reverse=True)
 
 
 @dataclass(frozen=True)
@@ -101,11 +94,11 @@ def _mark_verbs(tokens: Sequence[Token], letters: list[str], forms: Sequence[str
         elif not following or following not in "PDMAN":
             continue
         elif word.endswith("ing"):
-            verb = tokens[i - 1].lemma in ANIMATE
+            verb = tokens[i - 1].lemma in WORDS["animate"]
         else:
-            likely = word in TAKEN_FOR_NOUNS or (letters[i + 1] == "D" and not finite)
+            likely = word in WORDS["taken_for_nouns"] or (letters[i + 1] == "D" and not finite)
             verb = likely and _is_plural_subject(tokens, letters, i - 1)
-            verb = verb or (word in SINGULAR_TAKEN_FOR_NOUNS and not finite)
+            verb = verb or (word in WORDS["singular_taken_for_nouns"] and not finite)
         if verb:
             letters[i] = "V"
 
@@ -116,14 +109,14 @@ def _is_lone_verb(tokens: Sequence[Token], letters: Sequence[str], i: int) -> bo
     if following not in ("ADP", "PUNCT", "CCONJ", "SCONJ", "PRON", "ADV"):
         return False
     before = tokens[i - 1]
-    if tokens[i].lemma in OWNED:
+    if tokens[i].lemma in WORDS["owned"]:
         return False
     if is_plural(tokens[i]):  # "a crowd of fans cheers"
         listed = i > 1 and letters[i - 2] == "N"
-        return is_plural(before) and before.text.lower() not in PLURALS and not listed
+        return is_plural(before) and before.text.lower() not in WORDS["plurals"] and not listed
     if tokens[i].pos == "PROPN" and before.pos == "NOUN" and tokens[i].text.islower():
         return _is_plural_subject(tokens, letters, i - 1)  # "geese waddle past a barn"
-    acting = is_plural(before) and before.lemma in ANIMATE
+    acting = is_plural(before) and before.lemma in WORDS["animate"]
     return acting and not _is_single(tokens, letters, i - 1)  # "two friends film him"
 
 
@@ -157,14 +150,9 @@ def _mark_prepositions(tokens: Sequence[Token], letters: list[str], forms: Seque
     """Write P for prepositions, those of several words ("in front of") included."""
     i = 0
     while i < len(tokens):
-        length = 1
-        for words in _MULTIWORD.get(forms[i], ()):
-            if words == tuple(forms[i : i + len(words)]):
-                length = len(words)
-                break
-        if length > 1:
-            kind = "R" if words in _ADVERBS else "P"
-            letters[i : i + length] = kind * length
+        words = next((w for w in _MULTIWORD if list(w) == forms[i : i + len(w)]), ())
+        if words:
+            letters[i : i + len(words)] = ("R" if words in _ADVERBS else "P") * len(words)
         elif tokens[i].pos == "ADP":
             clause = forms[i] == "as" and i and letters[i - 1] != "V"
             letters[i] = "o" if clause else "P"  # "as they wait", but "dressed as a pirate"
@@ -174,7 +162,7 @@ def _mark_prepositions(tokens: Sequence[Token], letters: list[str], forms: Seque
             letters[i] = "V"
         elif letters[i] == "A" and forms[i].endswith("ing") and i and tokens[i - 1].pos == "AUX":
             letters[i] = "V"  # "is skateboarding"
-        i += length
+        i += len(words) or 1
 
 
 def _is_metal(tokens: Sequence[Token], i: int) -> bool:

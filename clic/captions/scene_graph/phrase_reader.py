@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from clic.captions.lexicon import WORDS
 from clic.captions.phrases import NounPhrase
 from clic.captions.scene_graph.attachment import Clause, attach
-from clic.captions.word_lists import ANIMATE, COPULAS, LIFELESS, LIVELY, PICTURE_NOUNS, WORN
 
 _SINGULAR = frozenset(("is", "was", "has"))
 _PLURAL = frozenset(("are", "were", "have"))
@@ -73,7 +73,7 @@ class PhraseReader(Clause):
             self._relate(phrase, words, range(gap[0], words[0]))
         elif gap and not (words or pronoun) and all(self.letters[i] in "CKR" for i in gap):
             self._join(phrase)
-        elif not gap and self.takes_object(self.how) and self.has(self.latest, ANIMATE):
+        elif not gap and self.takes_object(self.how) and self.has(self.latest, "animate"):
             self._add(self.source, self.how, phrase.head)  # "hands a boy a ball"
             self.latest, self.inner = [phrase.head], []
         else:
@@ -89,7 +89,7 @@ class PhraseReader(Clause):
         for i in range(start, end):
             if self.tokens[i].pos == "AUX":
                 seen = True
-            elif self.letters[i] == "V" and self.tokens[i].lemma in COPULAS:
+            elif self.letters[i] == "V" and self.tokens[i].lemma in WORDS["copulas"]:
                 seen = self.forms[min(i + 1, end - 1)] not in _HIGH
             elif seen and (self.letters[i] == "A" or self.ends_passive(i)):
                 that = any(self.is_relative(k) for k in range(start, i))
@@ -188,7 +188,7 @@ class PhraseReader(Clause):
         self.how = words
         self._add(self.source, words, head)
         self.latest, self.inner = [head], []
-        if self.has(self.source, PICTURE_NOUNS):
+        if self.has(self.source, "picture_nouns"):
             self._begin(phrase)  # "the image shows a dog": it is about the dog from here on
 
     def _add(self, sources: Sequence[int], words: tuple[int, ...], head: int) -> None:
@@ -198,7 +198,7 @@ class PhraseReader(Clause):
         """Take in the noun behind an "of"."""
         owner = (self.inner or self.latest)[-1:]
         self._add(owner, words, head)
-        if self.has(owner, PICTURE_NOUNS):
+        if self.has(owner, "picture_nouns"):
             self.subjects = self.latest = self.actors = [head]
             self.how = self.verb = ()
         else:
@@ -215,17 +215,17 @@ class PhraseReader(Clause):
         focus = self.focus()
         relative = [self.forms[i] for i in before if self.is_relative(i)]
         if relative:
-            person = relative[-1] == "who" and self.has(self.subjects, ANIMATE)
-            if person and not self.has(focus, ANIMATE):
+            person = relative[-1] == "who" and self.has(self.subjects, "animate")
+            if person and not self.has(focus, "animate"):
                 return self.subjects
             return focus[-1:] if self._number(words, before) == "singular" else focus
         infinitive = any(self.forms[i] == "to" for i in before) and self.takes_object(self.how)
-        if infinitive and self.has(self.latest, ANIMATE):
+        if infinitive and self.has(self.latest, "animate"):
             return self.latest  # "teaches a girl how to ride a bicycle"
         if any(self.letters[i] in "CK" or self.tokens[i].pos == "SCONJ" for i in before):
             return self.actors or self.subjects
         seen = self.is_verb(self.how) and self.forms[words[0]] == self.tokens[words[0]].lemma
-        if seen and self.has(focus, ANIMATE):
+        if seen and self.has(focus, "animate"):
             return focus  # "they watch a man throw a ball"
         auxiliary = any(self.tokens[i].pos == "AUX" and self.forms[i] != "being" for i in before)
         if auxiliary or not self.is_participle(words[0]):
@@ -236,13 +236,13 @@ class PhraseReader(Clause):
     def _of_participle(self, verb: int, focus: list[int]) -> list[int]:
         """Return what a participle behind a noun phrase is said of."""
         lemma = self.tokens[verb].lemma
-        if self.how and (self.has(self.latest, WORN) or lemma in LIFELESS):
-            return focus if lemma in LIFELESS else self.subjects
-        if self.how and lemma in LIVELY and not self.has(focus, ANIMATE):
+        if self.how and (self.has(self.latest, "worn") or lemma in WORDS["lifeless"]):
+            return focus if lemma in WORDS["lifeless"] else self.subjects
+        if self.how and lemma in WORDS["lively"] and not self.has(focus, "animate"):
             return self.subjects
-        if not self.how or not self.forms[verb].endswith("ing") or self.has(focus, ANIMATE):
+        if not self.how or not self.forms[verb].endswith("ing") or self.has(focus, "animate"):
             return focus
-        return self.subjects if self.has(self.subjects, ANIMATE) else focus
+        return self.subjects if self.has(self.subjects, "animate") else focus
 
     def _be_finite(self, number: str) -> None:
         """Give the subject its verb; one in the plural has what "and" joins for its subject."""
@@ -289,11 +289,11 @@ class PhraseReader(Clause):
                 i += 1
             bare = i < len(self.tokens) and self.tokens[i].pos == "PRON" and self.letters[i] != "D"
             several = self.takes_object(self.how) or len(self.latest) > 1
-            listed = several and not self.has([phrase.head], ANIMATE)
+            listed = several and not self.has([phrase.head], "animate")
             return determined and not (bare or listed)
         if self.tokens[i].pos == "AUX":
             # "a man in a hat and a scarf is asleep": the verb that the subject still lacks
             return self.finite
         if self.letters[i] != "V" or self.finite or not determined:
             return self.letters[i] == "V" and self.finite
-        return not (self.is_verb(self.how) or self.has(self.latest, WORN))
+        return not (self.is_verb(self.how) or self.has(self.latest, "worn"))
