@@ -12,38 +12,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from clic.captions.lexicon import ARTICLES, WORDS
 from clic.captions.text import end_sentence, fold, has_words, join
 from clic.errors import ConfigError, DataError, pick
+from clic.types import INVERSE, INVERSE_PHRASE, RELATION_PHRASES, Relation
 
-Relation = Literal["left", "right", "above", "below"]
 Place = tuple[int, int]  # top and left of an image's cell, in pixels
 Phrases = dict[Relation, tuple[str, ...]]
 
-INVERSE: dict[Relation, Relation] = {
-    "left": "right",
-    "right": "left",
-    "above": "below",
-    "below": "above",
-}
-PHRASES: Phrases = {
-    "left": ("left of", "to the left of", "on the left of"),
-    "right": ("right of", "to the right of", "on the right of"),
-    "above": ("above", "over"),
-    "below": ("below", "under", "beneath"),
-}
-"""The phrases of each relation, which are synonyms."""
-
-# The phrase at the same position among those of the inverse relation, or the last one.
-_INVERSE_PHRASE = {
-    phrase: PHRASES[inverse][min(number, len(PHRASES[inverse]) - 1)]
-    for relation, inverse in INVERSE.items()
-    for number, phrase in enumerate(PHRASES[relation])
-}
 _FINAL_MARKS = " \t\r\n.!?…;:,。！？"
 _PUNCTUATION = string.punctuation + "“”‘’«»…—–"
 
@@ -295,7 +275,7 @@ def _statement(
     assert which is not None
     choices, opposite = phrases[which], phrases[INVERSE[which]]
     phrase = choices[int(rng.integers(len(choices)))]
-    inverse = _INVERSE_PHRASE[phrase]
+    inverse = INVERSE_PHRASE[phrase]
     return Statement(first, which, second, phrase, inverse if inverse in opposite else opposite[-1])
 
 
@@ -305,15 +285,18 @@ def remaining_phrases(held_out: Sequence[str]) -> Phrases:
     Raises:
         ConfigError: One is unknown, or a relation has none left.
     """
-    known = dict.fromkeys(phrase for phrases in PHRASES.values() for phrase in phrases)
+    known = dict.fromkeys(phrase for phrases in RELATION_PHRASES.values() for phrase in phrases)
     for phrase in held_out:
         pick(known, phrase, "captions.layout_held_out")
-    left = {which: tuple(p for p in all_ if p not in held_out) for which, all_ in PHRASES.items()}
+    left = {
+        which: tuple(p for p in all_ if p not in held_out)
+        for which, all_ in RELATION_PHRASES.items()
+    }
     for which, phrases in left.items():
         if not phrases:
             raise ConfigError(
                 f"captions.layout_held_out={list(held_out)} leaves no way to say {which!r}; keep "
-                f"one of {', '.join(PHRASES[which])}"
+                f"one of {', '.join(RELATION_PHRASES[which])}"
             )
     return left
 

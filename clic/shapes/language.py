@@ -11,18 +11,12 @@ from typing import Final
 
 import numpy as np
 
-from clic.shapes.scenes import COLOURS, INVERSE, SHAPES, Relation, Scene, Size, Thing, relation
-from clic.types import Token
+from clic.shapes.scenes import COLOURS, SHAPES, Scene, Size, Thing, relation
+from clic.types import RELATION_PHRASES, Relation, Token
 
 SIZE_WORDS: Final[dict[Size, tuple[str, ...]]] = {
     "small": ("small", "little"),
     "large": ("large", "big"),
-}
-RELATION_PHRASES: Final[dict[Relation, tuple[str, ...]]] = {
-    "left": ("left of", "to the left of", "on the left of"),
-    "right": ("right of", "to the right of", "on the right of"),
-    "above": ("above", "over"),
-    "below": ("below", "under", "beneath"),
 }
 
 # {it} is "a red circle", {sized} "a small red circle"; the second thing's fields end in 2.
@@ -109,15 +103,6 @@ def _choose(options: tuple[str, ...], rng: np.random.Generator) -> str:
 def relation_phrase(which: Relation, rng: np.random.Generator) -> str:
     """Draw one of the phrases of a relation."""
     return _choose(RELATION_PHRASES[which], rng)
-
-
-def inverse_phrase(phrase: str) -> str:
-    """Return the phrase of the same form that says the opposite ("over" gives "under")."""
-    for which, phrases in RELATION_PHRASES.items():
-        if phrase in phrases:
-            opposite = RELATION_PHRASES[INVERSE[which]]
-            return opposite[min(phrases.index(phrase), len(opposite) - 1)]
-    raise ValueError(f"no relation's phrase: {phrase!r}")
 
 
 def _fields(thing: Thing, rng: np.random.Generator) -> dict[str, str]:

@@ -27,21 +27,14 @@ from typing import Literal
 
 import numpy as np
 
+from clic.types import Relation
+
 Size = Literal["small", "large"]
-Relation = Literal["left", "right", "above", "below"]
 
 IMAGE_SIDE = 64
 SHAPES = (
-    "circle",
-    "square",
-    "triangle",
-    "diamond",
-    "star",
-    "cross",
-    "ring",
-    "heart",
-    "moon",
-    "bow",
+    *("circle", "square", "triangle", "diamond", "star"),
+    *("cross", "ring", "heart", "moon", "bow"),
 )
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (215, 25, 30),
@@ -60,13 +53,6 @@ RADII: dict[Size, tuple[float, ...]] = {
     "large": (10.5, 11.0, 11.5, 12.0),
 }
 SIZES: tuple[Size, ...] = ("small", "large")
-RELATIONS: tuple[Relation, ...] = ("left", "right", "above", "below")
-INVERSE: dict[Relation, Relation] = {
-    "left": "right",
-    "right": "left",
-    "above": "below",
-    "below": "above",
-}
 
 CENTRE = IMAGE_SIDE / 2
 STEP = 0.5  # places and radii are multiples of it, so that masks can be cached
