@@ -26,6 +26,9 @@ from clic.errors import ConfigError, did_you_mean
 from clic.losses.registry import KINDS, NEGATIVES, OBJECTIVES, SECOND_POSITIVE
 from clic.losses.registry import choices as objectives
 
+MIXABLE = ("swap", "replace")
+"""The generators of false captions of one image, which `captions.mixture` may weigh."""
+
 CHOICES: dict[str, tuple[str, ...]] = {
     "model.train": ("text", "vision", "both"),
     "data.source": ("shards", "shapes"),
@@ -38,7 +41,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "compose.statistics": ("model", "imagenet"),
     "captions.tagger": ("hanta", "spacy", "stored"),
     "captions.composite_negative": ("cross_swap", "none"),
-    "captions.single_negative": ("swap", "replace", "mixture", "stored", "none"),
+    "captions.single_negative": (*MIXABLE, "mixture", "stored", "none"),
     "loss.composite": objectives("composite"),
     "loss.single": objectives("single"),
     "optim.schedule": ("clic", "warmup_cosine", "constant"),
@@ -248,10 +251,6 @@ def _check_second_positive(kind: str, config: Config) -> None:
             "needs a second true caption, and single images have one; choose another loss.single"
         )
     raise ConfigError(f"{setting} {reason}{', or weight 0' if weight else ''}")
-
-
-MIXABLE = ("swap", "replace")
-"""Generators that `captions.mixture` may weigh."""
 
 
 def _check_captions(config: Config, used: Sequence[str]) -> None:
