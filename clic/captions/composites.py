@@ -29,7 +29,7 @@ _PUNCTUATION = string.punctuation + "“”‘’«»…—–"
 
 
 class Sentence(NamedTuple):
-    """A part of a joined caption: the caption of one image as it stands."""
+    """A part of a joined caption: the caption of one image, unchanged."""
 
     image: int
 
@@ -43,7 +43,7 @@ class Sentence(NamedTuple):
         return end_sentence(captions[self.image])
 
     def inverse(self) -> Sentence:
-        """Return the other wording, which is the same."""
+        """Return the sentence itself: it has only one wording."""
         return self
 
 
@@ -81,7 +81,7 @@ class Statement(NamedTuple):
         return end_sentence(" ".join(self.segments(captions)))
 
     def inverse(self) -> Statement:
-        """Return the same fact as seen from the second image: "t2 right of t1"."""
+        """Return the same fact with the second image first: "t2 right of t1"."""
         inverse = INVERSE[self.relation]
         return Statement(self.second, inverse, self.first, self.inverse_phrase, self.phrase)
 
@@ -112,7 +112,7 @@ class TokenBudget(NamedTuple):
 
 @dataclass(frozen=True)
 class Composite:
-    """What is known about a composite, and the parts of its first caption.
+    """A composite's sentences and layout, and the parts of its first caption.
 
     Attributes:
         sentences: The true sentences of each image; t_i is the first one of image i.
@@ -159,9 +159,9 @@ class Composite:
         return sorted({image for part in self.parts for image in part.images})
 
     def within(self, budget: TokenBudget | None) -> Composite:
-        """Return the composite with as many parts as fit the budget, the shortest ones.
+        """Return the composite with as many of its shortest parts as fit the budget.
 
-        Where not a single statement fits, sentences are joined instead.
+        If not even one statement fits, sentences are joined instead.
         """
         if budget is None or budget.fits(*self.positives()):
             return self
@@ -173,12 +173,12 @@ class Composite:
         return shorter
 
     def may_be_true(self, parts: Sequence[Part], captions: Sequence[str]) -> bool:
-        """Return whether parts may be true of the composite, as far as its sentences tell.
+        """Return whether parts may be true of the composite, judged by its sentences.
 
         A caption is true of an image if one of the image's sentences contains all of its words.
         The unchanged caption of another image may be true if a sentence of this image has fewer
         words: the dog of "a dog" may be brown. A caption with changed words counts as false there,
-        as in CLIC. How two things within one image lie is unknown as well.
+        as in CLIC. Where two things within one image lie is unknown, too.
 
         Args:
             parts: The parts of a caption.
@@ -242,7 +242,7 @@ def layout_composite(
 def layout_statements(
     places: Sequence[Place], phrases: Phrases, rng: np.random.Generator
 ) -> tuple[Statement, ...]:
-    """Return statements of where the images of a composite lie.
+    """Return statements that say where the images of a composite lie.
 
     Two images that share a row or a column give one statement. A grid gives a statement for each
     of its rows, or for each of its columns. The inverse of a statement has the inverse phrase
@@ -255,7 +255,7 @@ def layout_statements(
             a pair comes first.
     """
     if len(places) < 2:
-        raise ValueError(f"places={list(places)}: two images or more have a layout to tell")
+        raise ValueError(f"places={list(places)}: two images or more have a layout to state")
     found: dict[str, list[tuple[int, int]]] = {"row": [], "column": []}
     for pair in combinations(range(len(places)), 2):
         which = relation(places[pair[0]], places[pair[1]])
@@ -421,7 +421,7 @@ def composite_positives(
 
 
 def _draw(sentences: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
-    """Return `count` sentences, none twice before all were drawn once."""
+    """Return `count` sentences; none is repeated until each was drawn once."""
     drawn: list[str] = []
     while len(drawn) < count:
         order = rng.permutation(len(sentences))

@@ -23,12 +23,12 @@ _GROUP = {verb: group for group, verbs in VERB_GROUPS.items() for verb in verbs}
 
 
 def alike(first: str, second: str) -> bool:
-    """Return whether two verbs, as lemmas, may be said of one act."""
+    """Return whether two verbs, as lemmas, may describe the same act."""
     return first in _GROUP and _GROUP[first] == _GROUP.get(second)
 
 
 class Meaning:
-    """What a caption says, as far as exchanging two parts of it goes.
+    """Decides whether a caption keeps its meaning when two of its parts change places.
 
     Args:
         tokens: The caption's tokens.
@@ -49,13 +49,13 @@ class Meaning:
         self._cuts = [i for i, word in enumerate(words) if word in _JOINTS]
 
     def survives(self, first: Range, second: Range) -> bool:
-        """Return whether the caption says the same after these two parts changed places."""
+        """Return whether the caption says the same after these two parts change places."""
         single = first[1] - first[0] == second[1] - second[0] == 1
         if not single and self._content(*first) == self._content(*second):
             return True
         a, b = self._phrase(first[0]), self._phrase(second[0])
         if a == b >= 0:
-            return True  # modifiers of one noun, in whatever order
+            return True  # modifiers of one noun, in any order
         parts = a, b, first, second
         chained = a >= 0 <= b and self._chained(a, b)
         if chained and (self._same_list(*parts) or self._shared(*parts)):
@@ -66,7 +66,7 @@ class Meaning:
         return self._accompanies(first, second) or self._same_clauses(first, second)
 
     def _whole(self, part: Range) -> bool:
-        """Return whether a part is all that its noun phrase says."""
+        """Return whether a part is all of its noun phrase but articles and the like."""
         number = self._phrase(part[0])
         if number < 0:
             return False
@@ -78,7 +78,7 @@ class Meaning:
         return [word for word in self._words[first:last] if word not in _IGNORED]
 
     def _phrase(self, token: int) -> int:
-        """Return the number of the noun phrase that holds a token, -1 outside of them."""
+        """Return the number of the noun phrase that contains a token, -1 where there is none."""
         for i, phrase in enumerate(self._phrases):
             if phrase.first <= token < phrase.last:
                 return i
@@ -118,7 +118,7 @@ class Meaning:
         return " ".join(out) if out else "be"
 
     def _same_list(self, a: int, b: int, first: Range, second: Range) -> bool:
-        """Return whether the two phrases hold the same after the exchange, the other way round."""
+        """Return whether the exchange leaves the pair of phrases as it was, in either order."""
         before = [self._content(self._phrases[i].first, self._phrases[i].last) for i in (a, b)]
         after = [
             self._exchanged(self._phrases[i].first, self._phrases[i].last, first, second)
@@ -130,10 +130,10 @@ class Meaning:
 
     @cached_property
     def _weak(self) -> frozenset[str]:
-        """The modifiers that may hold of more things than the one they stand with.
+        """The modifiers that may also apply to things they are not said of.
 
-        An old bus next to a trolley may stand next to an old trolley; a red one is seen at once,
-        and where another thing is young, old says something.
+        An old bus next to a trolley may be next to an old trolley. A colour, which is seen
+        clearly, is none of these; nor is "old" where the caption calls another thing young.
         """
         lexicon = self._lexicon
         clear = lexicon.classes.get("clear", ())
@@ -147,9 +147,9 @@ class Meaning:
         }
 
     def _shared(self, a: int, b: int, first: Range, second: Range) -> bool:
-        """Return whether heads of one list change places under a modifier of them all.
+        """Return whether the heads of one list change places under a shared modifier.
 
-        "Various color and size" says as much of either.
+        In "various color and size", "various" applies to both.
         """
         a, b = min(a, b), max(a, b)
         phrases = self._phrases
@@ -161,7 +161,7 @@ class Meaning:
         )
 
     def _exchanged(self, start: int, end: int, first: Range, second: Range) -> list[str]:
-        """Return the content of a stretch of the caption after the exchange."""
+        """Return the content of a range of tokens after the exchange."""
         parts = []
         i = start
         while i < end:
@@ -178,7 +178,7 @@ class Meaning:
         return parts
 
     def _same_clauses(self, first: Range, second: Range) -> bool:
-        """Return whether the parts between "and", "next to" and the like are the same anew."""
+        """Return whether the exchange leaves the same clauses between "and", "next to", ..."""
         edges = list(zip([-1, *self._cuts], [*self._cuts, len(self._words)], strict=True))
         edges = [edge for edge in edges if self._inside(edge, first) != self._inside(edge, second)]
         before = sorted(sorted(self._content(a + 1, b)) for a, b in edges)
@@ -190,10 +190,10 @@ class Meaning:
         return edge[0] < part[0] and part[1] <= edge[1]
 
     def _accompanies(self, first: Range, second: Range) -> bool:
-        """Return whether two things share a place: "men on a beach with boards", either way.
+        """Return whether two things share a place: "men on a beach with boards", in any order.
 
-        So it is where the second alone follows such a link, and the first, without modifiers
-        of its own, opens its clause and is followed by a place or a posture.
+        They do if the second one ends its clause after a link such as "with", and the first one
+        opens its clause and is followed by a place or a posture; neither has modifiers.
         """
         tokens, words = self._tokens, self._words
         start = phrase_start(tokens, words, second[0])

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from clic.captions.edits import Change, apply_edits, make_edits, text_without_capital
 from clic.captions.equivalence import Meaning, Range, alike
 from clic.captions.lexicon import ARTICLES, WORDS, Lexicon, NounEntry, default_lexicon
 from clic.captions.phrases import (
@@ -20,12 +19,12 @@ from clic.captions.phrases import (
     phrase_start,
     subject,
 )
-from clic.captions.text import fold_tokens
+from clic.captions.text import Change, apply_edits, fold_tokens, make_edits, text_without_capital
 from clic.types import HardNegative, Token
 
-MAX_TOKENS = 64  # bounds the pairs that are looked at; a text tower reads about as many
+MAX_TOKENS = 64  # bounds the number of pairs; a text tower reads about as many tokens
 
-_MIXED = 0.125  # share of draws in which the second rank is as good as the first, for variety
+_MIXED = 0.125  # fraction of draws that treat the second rank like the first, for variety
 
 Pair = tuple[Range, Range]
 
@@ -44,12 +43,11 @@ def swap(
 ) -> HardNegative | None:
     """Let two parts of a caption change places (NegCLIP; Yuksekgonul et al., arXiv 2210.01936).
 
-    The parts are two nouns, adjectives, numbers, verbs, adverbs or noun phrases of equal form.
-    Pairs after which the caption could be true of another picture (two people, two colours) go
-    before others in seven draws of eight, those before noun phrases of unequal number. Among
-    equals each of the kinds that the caption has is equally likely, then each pair. A result of
-    the same meaning (both sides of an "and", of a relation without direction, of one noun's
-    adjectives) is drawn anew.
+    The parts are two nouns, adjectives, numbers, verbs, adverbs or noun phrases of the same form.
+    Pairs whose swap could describe another picture (two people, two colours) take precedence over
+    others in seven draws of eight, and those over noun phrases of unequal number. Within a rank
+    each kind of part is equally likely, then each pair. A pair whose swap keeps the meaning (both
+    sides of an "and" or of a symmetric relation, the adjectives of one noun) is drawn again.
 
     Args:
         caption: A true caption.
@@ -95,7 +93,7 @@ class _Finder:
         self._phrases = noun_phrases(tokens)
         self._classes = lexicon.classes
         self._meaning = Meaning(tokens, self._words, self._phrases, lexicon)
-        self._things: dict[int, NounEntry] = {}  # of the nouns that can stand elsewhere
+        self._things: dict[int, NounEntry] = {}  # of the movable nouns
         self._plural: dict[int, bool] = {}
 
     def ranks(self) -> Iterator[list[list[Pair]]]:
@@ -125,7 +123,7 @@ class _Finder:
         yield [self._unequal_pairs(heads)]
 
     def build(self, pair: Pair) -> HardNegative | None:
-        """Return the caption with the two parts exchanged, or None where it says the same."""
+        """Return the caption with the two parts exchanged, or None if that keeps its meaning."""
         if self._meaning.survives(*pair):
             return None
         texts = [text_without_capital(self._caption, self._tokens, *part) for part in pair]
@@ -158,7 +156,7 @@ class _Finder:
             yield Change(last, last + 1, third_person(word))
 
     def _movable(self, i: int, pos: str) -> bool:
-        """Return whether a word can stand elsewhere: nouns only as the head of a thing's name."""
+        """Return whether a word can move; a noun must be the head of a thing's name."""
         word = self._words[i]
         if pos not in ("NOUN", "ADJ"):
             return word not in WORDS["fixed"]
@@ -173,14 +171,14 @@ class _Finder:
     def _rank_nouns(self, i: int, j: int) -> int | None:
         if self._plural[i] != self._plural[j] or self._tokens[i].lemma == self._tokens[j].lemma:
             return None
-        # Nobody's colour changes, and no word of identity leaves its noun.
+        # People never get another colour or another word of identity.
         for one, other in ((i, j), (j, i)):
             if self._things[one].kind == "people" and self._marked(other):
                 return None
         return self._rank_things(i, j)
 
     def _marked(self, noun: int) -> bool:
-        """Return whether a colour or a word of identity stands before a noun."""
+        """Return whether a colour or a word of identity precedes a noun in its phrase."""
         start = phrase_start(self._tokens, self._words, noun)
         marks = self._words[start:noun]
         return not (COLOURS.isdisjoint(marks) and self._classes["identity"].isdisjoint(marks))
@@ -203,18 +201,18 @@ class _Finder:
         if first == second or self._listed(i, j):
             return None
         if first in COLOURS or second in COLOURS:
-            # Nobody's colour changes.
+            # People never get another colour.
             for k in (i, j):
                 head = head_from(self._tokens, self._words, k + 1)
                 if head >= 0 and self._words[head] in self._classes["people"]:
                     return None
             if first in COLOURS and second in COLOURS:
                 return None if second in self._lexicon.synonyms(first, "ADJ") else 0
-        # A plate can be large and white: words of two dimensions may both hold of both things.
+        # A plate can be both large and white: words for unlike properties exclude nothing.
         return 0 if self._lexicon.excludes(first, second, "ADJ") else None
 
     def _listed(self, i: int, j: int) -> bool:
-        """Return whether nothing but "and" or a comma stands between two words."""
+        """Return whether only "and", "or" or commas separate two words."""
         return all(self._words[k] in ("and", "or", ",", "&") for k in range(i + 1, j))
 
     def _rank_numbers(self, i: int, j: int) -> int | None:
@@ -233,9 +231,9 @@ class _Finder:
         who = [subject(tokens, words, k, self._classes["animate"]) for k in (i, j)]
         what = [head_from(tokens, words, k + 1) for k in (i, j)]
         if who[0] == what[1] or what[0] == who[1]:
-            return None  # "opened umbrellas are grouped": both tell of one thing
+            return None  # "opened umbrellas are grouped": both describe one thing
         if who[0] == who[1]:
-            # What one does without an object is done in any order.
+            # One agent's intransitive verbs mean the same in any order.
             return 1 if max(what) >= 0 else None
         kinds = [self._lexicon.thing(words[k]).kind if k >= 0 else "" for k in who]
         return 0 if kinds[0] and kinds[0] == kinds[1] else 1
@@ -278,12 +276,12 @@ class _Finder:
 
 
 def _ending(verb: str) -> str:
-    """Return what two verbs must share to fit each other's place."""
+    """Return the ending that two verbs must share to fit each other's place."""
     return next((end for end in ("ing", "ed", "s") if verb.endswith(end)), "")
 
 
 def third_person(verb: str) -> str:
-    """Return the form of a regular verb after "it"."""
+    """Return the third person singular of a regular verb."""
     if verb.endswith(("s", "x", "z", "ch", "sh", "o")):
         return verb + "es"
     if verb.endswith("y") and not verb.endswith(("ay", "ey", "oy", "uy")):

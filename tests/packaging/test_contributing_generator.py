@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from clic.captions.edits import Change, apply_edits, make_edits
+from clic.captions.text import Change, apply_edits, make_edits
 from clic.captions.lexicon import WORDS
 from clic.types import HardNegative, Token
 

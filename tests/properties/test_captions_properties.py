@@ -25,8 +25,8 @@ from clic.captions import (
     swap,
 )
 from clic.captions.composites import sentence_composite
-from clic.captions.edits import apply_edits
-from clic.captions.scene_graph.graph import scene_graph
+from clic.captions.scene_graph import scene_graph
+from clic.captions.text import apply_edits
 from clic.seeding import generator
 from clic.types import HardNegative, Token
 
@@ -216,7 +216,7 @@ SCRIPT = """
 import json, sys
 from clic.captions import cross_swap, hard_negatives, make_tagger, single_negative
 from clic.captions.tagging import annotate
-from clic.captions.scene_graph.graph import scene_graph
+from clic.captions.scene_graph import scene_graph
 from clic.seeding import generator
 tag = make_tagger("hanta")
 captions = json.loads(sys.argv[1])

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from clic.captions.scene_graph.graph import scene_graph
+from clic.captions.scene_graph import scene_graph
 from clic.captions.tagging import make_tagger
 
 TAG = make_tagger("hanta")

@@ -1,4 +1,4 @@
-"""What a preposition says the place of: small rules in the place of a parser."""
+"""Attaches prepositional phrases to nouns and verbs, by small rules instead of a parser."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ _RELATIVE = frozenset(("that", "which", "who", "whom"))
 
 @dataclass
 class Clause:
-    """What was read of a clause so far.
+    """The part of a clause that has been read.
 
     Attributes:
-        tokens: The caption.
-        letters: Their kinds.
-        forms: The tokens in lower case.
-        subjects: Heads of the clause's subject, several where "and" joins them.
+        tokens: The caption's tokens.
+        letters: The kind of each token, as `letters_of` gives them, with P and V for prepositions
+            and verbs.
+        forms: The text of each token in lower case.
+        subjects: Heads of the clause's subject, several if "and" joins them.
         latest: Heads of the latest noun phrase and of those that it is joined to.
-        inner: Heads behind an "of" of the latest.
-        how: The relation words that led to `latest`, none where it is the subject.
-        source: What those relate it to.
+        inner: Heads after an "of" that follows the latest.
+        how: The words that relate `latest` to `source`, empty if it is the subject.
+        source: The heads that `latest` is related to.
         verb: The words of the latest relation that has a verb.
-        actors: Whose act that is.
-        finite: Whether the subject has its verb, "sits" or "is sitting".
+        actors: The heads that do what `verb` says.
+        finite: Whether the subject has its finite verb, "sits" or "is sitting".
     """
 
     tokens: Sequence[Token]
@@ -56,7 +57,7 @@ class Clause:
         return bool(words) and self.letters[words[0]] == "V"
 
     def takes_object(self, words: Sequence[int]) -> bool:
-        """Return whether relation words are a verb that takes its noun without a preposition."""
+        """Return whether relation words are a verb with a direct object."""
         if not self.is_verb(words):
             return False
         if len(words) != 2 or self.forms[words[1]] not in WORDS["particles"]:
@@ -70,15 +71,15 @@ class Clause:
         return regular or self.forms[i] in WORDS["irregular_participles"]
 
     def ends_passive(self, i: int) -> bool:
-        """Return whether a participle closes its clause like an adjective: "the door is closed"."""
+        """Return whether a participle ends its clause like an adjective: "the door is closed"."""
         if self.letters[i] != "V" or not self.is_participle(i) or self.forms[i].endswith("ing"):
             return False
         return i + 1 == len(self.tokens) or self.tokens[i + 1].pos in ("PUNCT", "CCONJ")
 
     def act(self) -> tuple[int, ...]:
-        """Return the verb that a further preposition belongs to, none where it has an object.
+        """Return the verb that a further preposition belongs to, empty if it has an object.
 
-        Glasses "stand on" a counter; who carries a box through a door is "through" it.
+        Glasses "stand on" a counter; a man who carries a box through a door is "through" it.
         """
         if not self.verb or self.takes_object(self.verb):
             return ()
@@ -89,7 +90,7 @@ class Clause:
         return self.verb[:1]
 
     def focus(self) -> list[int]:
-        """Return what the next words are about: a plate of food, but the door of a car."""
+        """Return what the next words describe: the plate of "a plate of food", but a car's door."""
         measured = not self.inner or self.has(self.latest[-1:], "measures")
         return self.latest if measured else self.inner
 
@@ -97,13 +98,13 @@ class Clause:
 def attach(
     clause: Clause, words: tuple[int, ...], before: Sequence[int], phrase: NounPhrase
 ) -> tuple[list[int], tuple[int, ...]]:
-    """Return what a preposition says the place of, and the words for it.
+    """Return the heads that a prepositional phrase attaches to, and the words of that relation.
 
     Args:
-        clause: What was read before.
+        clause: What was read before it.
         words: The preposition, or an adjective and its "of".
         before: Tokens between the latest noun phrase and the preposition.
-        phrase: What follows the preposition.
+        phrase: The noun phrase after the preposition.
     """
     preposition = " ".join(map(clause.forms.__getitem__, words))
     if any(clause.tokens[i].pos == "AUX" for i in before):
@@ -145,7 +146,7 @@ def attach(
 
 
 def _is_of_actors(clause: Clause, preposition: str, phrase: NounPhrase) -> bool:
-    """Return whether a preposition says when, which way, by whom or with what one acts."""
+    """Return whether a preposition says when, where to, by whom or with what someone acts."""
     head = [phrase.head]
     animate, direct = clause.has(clause.subjects, "animate"), clause.takes_object(clause.how)
     own = clause.tokens[phrase.first].pos == "PRON"
@@ -171,7 +172,7 @@ def _is_of_actors(clause: Clause, preposition: str, phrase: NounPhrase) -> bool:
 
 
 def _is_means(clause: Clause, phrase: NounPhrase, own: bool) -> bool:
-    """Return whether "with" names a tool or the company of who acts."""
+    """Return whether "with" introduces a tool, or someone who acts along."""
     head, direct = [phrase.head], clause.takes_object(clause.verb)
     verb = clause.tokens[clause.verb[0]].lemma
     animate = clause.has(clause.subjects, "animate")
@@ -186,7 +187,7 @@ def _is_means(clause: Clause, phrase: NounPhrase, own: bool) -> bool:
 
 
 def _is_of_object(clause: Clause, preposition: str, phrase: NounPhrase) -> bool:
-    """Return whether a preposition is about the object of a verb, not about its subject."""
+    """Return whether a preposition describes the object of a verb, not its subject."""
     verb = clause.tokens[clause.how[0]].lemma
     if verb in WORDS["watching"]:
         return preposition != "from"
@@ -207,7 +208,7 @@ def _is_of_object(clause: Clause, preposition: str, phrase: NounPhrase) -> bool:
 
 
 def _is_of_act(clause: Clause, preposition: str, phrase: NounPhrase) -> bool:
-    """Return whether a second preposition behind a verb without an object is the verb's too."""
+    """Return whether a second preposition after an intransitive verb belongs to the verb, too."""
     if preposition in WORDS["goals"] or preposition == "without":
         return True  # "rolls down the street towards a tunnel"
     if preposition in ("in", "on") and clause.has(clause.latest, "tools"):
