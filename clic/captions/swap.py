@@ -12,7 +12,6 @@ from clic.captions.equivalence import Meaning, Range, alike
 from clic.captions.lexicon import ARTICLES, WORDS, Lexicon, NounEntry, default_lexicon
 from clic.captions.phrases import (
     NOMINAL,
-    NounPhrase,
     head_from,
     is_plural,
     noun_phrases,
@@ -27,6 +26,7 @@ MAX_TOKENS = 64  # bounds the number of pairs; a text tower reads about as many 
 _MIXED = 0.125  # fraction of draws that treat the second rank like the first, for variety
 
 Pair = tuple[Range, Range]
+Ranked = tuple[list[Pair], list[Pair], list[Pair]]
 
 COLOURS = WORDS["colours"]
 _FORMS = frozenset(("NOUN", "ADJ", "NUM", "VERB", "ADV"))
@@ -65,7 +65,7 @@ def swap(
     if draw < _MIXED:
         draw /= _MIXED
         best, second, last = ranks
-        ranks = iter([best + second, last])
+        ranks = [best + second, last]
     else:
         draw = (draw - _MIXED) / (1 - _MIXED)
     for groups in ranks:
@@ -96,8 +96,8 @@ class _Finder:
         self._things: dict[int, NounEntry] = {}  # of the movable nouns
         self._plural: dict[int, bool] = {}
 
-    def ranks(self) -> Iterator[list[list[Pair]]]:
-        """Yield the groups of pairs of each rank, best first."""
+    def ranks(self) -> list[tuple[list[Pair], ...]]:
+        """Return the groups of pairs of each of three ranks, best first."""
         places: dict[str, list[int]] = {}
         nouns = places["NOUN"] = []
         for i, token in enumerate(self._tokens):
@@ -106,21 +106,18 @@ class _Finder:
                 places.setdefault(pos, []).append(i)
         self._things = {i: self._lexicon.thing(self._words[i]) for i in nouns}
         self._plural = {i: is_plural(self._tokens[i]) for i in nouns}
-        groups: list[tuple[list[Pair], list[Pair]]] = []
+        groups: list[Ranked] = []
         for pos, indices in places.items():
             if len(indices) > 1:
-                ranked: tuple[list[Pair], list[Pair]] = [], []
+                ranked: Ranked = [], [], []
                 rank = self._RANKS[pos]
                 for i, j in combinations(indices, 2):
                     place = rank(self, i, j)
                     if place is not None:
                         ranked[place].append(((i, i + 1), (j, j + 1)))
                 groups.append(ranked)
-        heads = [phrase for phrase in self._phrases if phrase.head in self._things]
-        groups.append(self._phrase_pairs(heads))
-        yield [best for best, _ in groups]
-        yield [second for _, second in groups]
-        yield [self._unequal_pairs(heads)]
+        groups.append(self._phrase_pairs())
+        return list(zip(*groups, strict=True))
 
     def build(self, pair: Pair) -> HardNegative | None:
         """Return the caption with the two parts exchanged, or None if that keeps its meaning."""
@@ -250,29 +247,23 @@ class _Finder:
         "ADV": _rank_adverbs,
     }
 
-    def _phrase_pairs(self, phrases: Sequence[NounPhrase]) -> tuple[list[Pair], list[Pair]]:
-        """Return the pairs of noun phrases of equal number, by rank.
+    def _phrase_pairs(self) -> Ranked:
+        """Return the pairs of noun phrases by rank; the last rank has those of unequal number.
 
-        Phrases of one word, or of an article and a word, are the business of `_rank_nouns`.
+        `_rank_nouns` handles phrases of equal number that are one word, or an article and a word.
         """
-        ranked: tuple[list[Pair], list[Pair]] = [], []
+        ranked: Ranked = [], [], []
+        phrases = [phrase for phrase in self._phrases if phrase.head in self._things]
         plural, words = self._plural, self._words
         longer = {p.head: p.last - p.first > 1 + (words[p.first] in ARTICLES) for p in phrases}
         for a, b in combinations(phrases, 2):
-            if plural[a.head] == plural[b.head] and (longer[a.head] or longer[b.head]):
+            unequal = plural[a.head] != plural[b.head]
+            if unequal or longer[a.head] or longer[b.head]:
                 place = self._rank_things(a.head, b.head)
                 if place is not None:
-                    ranked[place].append(((a.first, a.last), (b.first, b.last)))
+                    pair = ((a.first, a.last), (b.first, b.last))
+                    ranked[2 if unequal else place].append(pair)
         return ranked
-
-    def _unequal_pairs(self, phrases: Sequence[NounPhrase]) -> list[Pair]:
-        """Return the pairs of noun phrases of unequal number; their verbs will follow."""
-        return [
-            ((a.first, a.last), (b.first, b.last))
-            for a, b in combinations(phrases, 2)
-            if self._plural[a.head] != self._plural[b.head]
-            and self._rank_things(a.head, b.head) is not None
-        ]
 
 
 def _ending(verb: str) -> str:
