@@ -101,7 +101,7 @@ class Tally:
         captions: True and false captions.
         cut: Captions truncated to the text tower's context.
         no_negative: Rows without a false caption.
-        retagged: Captions tagged anew because their stored tags were missing or did not match.
+        retagged: Captions tagged again because their stored tags were missing or did not match.
         joined: True captions of composites.
         shortened: Joined captions that leave out images because the context is too short.
         foreign: Rows without a false caption whose true caption is not in Latin script.

@@ -1,7 +1,7 @@
 """Exact sentences about scenes, in lower case, and the exact tags of their words.
 
-Every noun of the world and every colour begins with a consonant, so that the article is always
-"a" and no exchange of words shows in the grammar. Every word has one part of speech.
+Every noun and every colour of the world begins with a consonant, so that the article is always "a"
+and grammar never reveals an exchange of words. Every word has one part of speech.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def tag(caption: str) -> tuple[Token, ...]:
     """Return the exact tokens of a caption made of the world's words.
 
     Raises:
-        KeyError: A word is none of the world's.
+        KeyError: A word is not one of the world's.
     """
     tokens = []
     for match in _TOKEN.finditer(caption):
@@ -126,8 +126,8 @@ def _pair_sentence(form: str, scene: Scene, rng: np.random.Generator) -> str:
 def captions(scene: Scene, rng: np.random.Generator, count: int = 4) -> tuple[str, ...]:
     """Draw true sentences about a scene.
 
-    The first one names the things with colour and shape, in random order, and says nothing of
-    sizes and relations. Of a pair's further ones about half tell the relation.
+    The first one names the things with colour and shape, in random order, and says nothing about
+    sizes and relations. About half of a pair's further ones state the relation.
 
     Args:
         scene: One or two things.

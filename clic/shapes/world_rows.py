@@ -32,12 +32,12 @@ from clic.types import INVERSE, INVERSE_PHRASE, RELATION_PHRASES, Relation
 
 TEMPLATES = ("{}", "a picture of {}", "there is {}", "this is {}")
 PHRASES = {"shape": "a {}", "colour": "a {} thing", "pair": "a {}"}
-"""How the zero-shot prompts put a class's name into each of `TEMPLATES`."""
+"""How a task's prompts phrase the name of a class inside each of `TEMPLATES`."""
 
 
 @dataclass(frozen=True)
 class SceneImages(Sequence[np.ndarray]):
-    """The images of some scenes, each rendered anew, and always alike, when it is asked for.
+    """The images of some scenes, each rendered when it is asked for, always with the same pixels.
 
     Attributes:
         scenes: What the images show.
@@ -86,7 +86,7 @@ class TripletRow:
 
 @dataclass(frozen=True)
 class WorldTriplets:
-    """Images and the rows that speak of them: `shapes++` or `shapes-relations`."""
+    """Images and the rows that refer to them: `shapes++` or `shapes-relations`."""
 
     images: SceneImages
     rows: tuple[TripletRow, ...]
@@ -109,7 +109,7 @@ class WorldClassification:
         images: What is classified.
         targets: Class index of each image.
         classes: Name of each class.
-        class_prompts: For each class its prompts, whose mean embedding stands for the class.
+        class_prompts: For each class its prompts, whose mean embedding represents the class.
     """
 
     images: SceneImages
@@ -300,13 +300,13 @@ def _rows_of(
 
 
 def _bag(scene: Scene) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the colours and the shapes of a scene, without what belongs to what."""
+    """Return the colours and the shapes of a scene, without which colour belongs to which shape."""
     colours = tuple(sorted(thing.colour for thing in scene.things))
     return colours, tuple(sorted(thing.shape for thing in scene.things))
 
 
 def retrieval(split: str, size: int = 500, seed: int = 0) -> WorldRetrieval:
-    """Make a gallery of pairs, no two with the same colours and shapes, a caption each.
+    """Make a gallery of pairs, no two with the same colours and shapes, with one caption each.
 
     Args:
         split: "train", "validation" or "test".
@@ -325,7 +325,7 @@ def retrieval(split: str, size: int = 500, seed: int = 0) -> WorldRetrieval:
 
 
 def zero_shot(split: str, size: int = 1000, seed: int = 0) -> dict[str, WorldClassification]:
-    """Make the tasks "shape" (10 classes), "colour" (10) and "pair" (100) on lone things.
+    """Make the tasks "shape" (10 classes), "colour" (10) and "pair" (100) on single things.
 
     Args:
         split: "train", "validation" or "test".

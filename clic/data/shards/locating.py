@@ -1,4 +1,4 @@
-"""The tars that a setting names: by folders, files, patterns or addresses, on disk or remote."""
+"""Finds the tars that a setting names: folders, files, patterns or addresses of remote shards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def find_shards(shards: Any, setting: str) -> list[Path]:
     """Return the tars on disk that a setting names; see `locate_shards`.
 
     Raises:
-        DataError: Something named is missing, not on disk or no tar.
+        DataError: Something named is missing, not on disk or not a tar.
     """
     found = locate_shards(shards, setting)
     for shard in found:
@@ -39,7 +39,7 @@ def locate_shards(shards: Any, setting: str) -> list[Path | str]:
     them; for s3 and gs also a folder), or a list of them.
 
     Raises:
-        DataError: Something named is missing, cannot be read from or is no tar.
+        DataError: Something named is missing, cannot be read or is not a tar.
     """
     names = [shards] if isinstance(shards, str | Path) else list(shards)
     found: list[Path | str] = []
@@ -105,7 +105,7 @@ def _local(path: Path, named: str) -> list[Path]:
 
 
 def _unpack(path: Path) -> str:
-    """Return the remedy for a compressed tar, as the end of a message."""
+    """Return the end of a message that says how to unpack a compressed tar."""
     ending = (_COMPRESSED.search(path.name) or ["", ""])[1].lower()
     program = {"gz": "gunzip", "xz": "unxz", "zst": "unzstd"}.get(ending, "bunzip2")
     return (

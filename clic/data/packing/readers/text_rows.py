@@ -202,7 +202,7 @@ def _literal(line: str, separator: str) -> list[str] | RejectedError:
     even = all(cell.count('"') % 2 == 0 for cell in cells)
     if separator == "\t" or (even and len(lenient) == len(cells)):
         return [_unquoted(cell, separator) for cell in cells]
-    return RejectedError("the row cannot be read (a quote that never closes); mend its quotes")
+    return RejectedError("the row cannot be read (a quote that never closes); fix its quotes")
 
 
 def _unquoted(cell: str, separator: str) -> str:
