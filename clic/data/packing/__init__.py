@@ -1,7 +1,7 @@
 """Packs images and captions from any source into WebDataset shards.
 
 In: a source (a table, a JSON list, a folder, tars, a dataset). Out: tars, each with its index, and
-the list of what was rejected. Read `readers` and `items` first, then `image_bytes`, `shard_writer`
+the list of rejected items. Read `readers` and `items` first, then `image_bytes`, `shard_writer`
 and `packer`.
 """
 

@@ -47,7 +47,7 @@ REMEDIES = {
     "UTF-8": "name the encoding of its texts, e.g. --encoding cp1252 (Western Windows)",
     "Windows": "write the paths relative to --image-root, without the drive",
 }
-"""What to do if nothing is left, by part of the most frequent reason."""
+"""What to do if everything was rejected, by a part of the most frequent reason."""
 discard = partial(shutil.rmtree, ignore_errors=True)
 """Removes a work folder."""
 
@@ -140,7 +140,7 @@ def pack_source(
 
 
 def identity(reader: FormatReader, options: Options) -> dict[str, Any]:
-    """Return what must be equal for a packing to continue."""
+    """Return what must not change for a packing to be continued."""
     states = [(path.resolve(), path.stat()) for path in reader.files()]
     source = Path(reader.source)
     value = {
@@ -191,7 +191,7 @@ def finished(out: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def claim(out: Path) -> Iterator[None]:
-    """Lock a folder against a second packing; clean up if the packing fails before its plan.
+    """Lock a folder against a second packing; clean up if this one fails before its plan exists.
 
     Raises:
         ConfigError: Another process is packing into it.
@@ -231,7 +231,7 @@ def make_plan(
 ) -> PackPlan:
     """Return the plan of an earlier run, or list the source and make a plan.
 
-    The items are listed once, in a file, so that workers need not read the source's lists again.
+    The items are written to a file, so that workers need not read the source's lists again.
 
     Raises:
         ConfigError: `out` was begun with another source or other options.
@@ -321,7 +321,7 @@ def pack_part(plan: PackPlan, part: int, tick: Ticker) -> None:
 
 
 def _remove_unfinished(plan: PackPlan, parts: set[int]) -> None:
-    """Remove what a killed run left of unfinished parts."""
+    """Remove the unfinished parts that a killed run left."""
     for path in [*plan.out.iterdir(), *plan.work.iterdir()]:
         found = SHARD_NAME.match(path.name.lstrip("."))
         if found and int(found[1]) in parts:

@@ -32,7 +32,7 @@ from clic.errors import DataError
 from clic.io.files import replacing
 from clic.types import Sample
 
-_HEADERS = 4 * 512  # roughly the overhead of a member in bytes
+_HEADERS = 4 * 512  # approximate overhead of a member in bytes
 _make_tagger = lru_cache(maxsize=1)(tagging.make_tagger)
 
 
@@ -59,7 +59,7 @@ def members_of(key: str, item: Item, options: Options) -> tuple[list[str], dict[
     if options.tags is not None:
         extra |= tagging.annotate(captions, _make_tagger(options.tags))
     elif extra.get("caption_hash") != tagging.caption_hash(captions):
-        for name in tagging.KEYS:  # tags that an earlier packing stored, of other captions
+        for name in tagging.KEYS:  # an earlier packing stored tags of other captions
             extra.pop(name, None)
     return captions, _encode_members(key, image, captions, extra)
 
@@ -79,7 +79,7 @@ def _captions(item: Item, options: Options) -> list[str]:
 
 
 class ShardWriter:
-    """Writes one tar, in place, without anything about the time, the user or the machine."""
+    """Writes one tar, without any trace of the time, the user or the machine."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.samples, self.bytes = path, 0, 0
@@ -87,7 +87,7 @@ class ShardWriter:
         self._tar = webdataset.TarWriter(self._file, mtime=0.0, encoder=False)
 
     def close(self) -> None:
-        """Finish the tar; it is on the disk when this returns."""
+        """Finish the tar and flush it to the disk."""
         if self._file.closed:
             return
         try:
@@ -105,7 +105,7 @@ class ShardWriter:
 
 
 def size_of(members: Mapping[str, Any]) -> int:
-    """Return roughly how many bytes a sample takes in a tar."""
+    """Return the approximate number of bytes of a sample in a tar."""
     return sum(len(data) + _HEADERS for name, data in members.items() if name != "__key__")
 
 
