@@ -380,10 +380,7 @@ class Positives(NamedTuple):
 
 
 def composite_positives(
-    composite: Composite,
-    count: int,
-    rng: np.random.Generator,
-    budget: TokenBudget | None = None,
+    composite: Composite, count: int, rng: np.random.Generator, budget: TokenBudget | None = None
 ) -> Positives:
     """Return true captions of one composite (CLIC, arXiv 2505.24424, section 3).
 

@@ -21,10 +21,7 @@ _NOTHING: frozenset[str] = frozenset()
 
 
 def replace(
-    caption: str,
-    tokens: Sequence[Token],
-    rng: np.random.Generator,
-    lexicon: Lexicon | None = None,
+    caption: str, tokens: Sequence[Token], rng: np.random.Generator, lexicon: Lexicon | None = None
 ) -> HardNegative | None:
     """Replace one word by a co-hyponym or an antonym (CLoVe; arXiv 2402.15021, section 3.2).
 

@@ -10,14 +10,7 @@ import numpy as np
 
 from clic.captions.equivalence import Meaning, Range, alike
 from clic.captions.lexicon import ARTICLES, WORDS, Lexicon, NounEntry, default_lexicon
-from clic.captions.phrases import (
-    NOMINAL,
-    head_from,
-    is_plural,
-    noun_phrases,
-    phrase_start,
-    subject,
-)
+from clic.captions.phrases import NOMINAL, head_from, is_plural, noun_phrases, phrase_start, subject
 from clic.captions.text import Change, apply_edits, fold_tokens, make_edits, text_without_capital
 from clic.types import HardNegative, Token
 
@@ -36,10 +29,7 @@ _TO_SINGULAR = {plural: singular for singular, plural in _TO_PLURAL.items()}
 
 
 def swap(
-    caption: str,
-    tokens: Sequence[Token],
-    rng: np.random.Generator,
-    lexicon: Lexicon | None = None,
+    caption: str, tokens: Sequence[Token], rng: np.random.Generator, lexicon: Lexicon | None = None
 ) -> HardNegative | None:
     """Let two parts of a caption change places (NegCLIP; Yuksekgonul et al., arXiv 2210.01936).
 

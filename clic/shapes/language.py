@@ -143,7 +143,4 @@ def captions(scene: Scene, rng: np.random.Generator, count: int = 4) -> tuple[st
         return (name(thing), *(str(form).format(**_fields(thing, rng)) for form in forms))
     forms = rng.permutation(np.array(PAIR_FORMS + RELATIONAL_FORMS))[: count - 1]
     first, second = (scene.things[i] for i in rng.permutation(2))
-    return (
-        name_pair(first, second),
-        *(_pair_sentence(str(form), scene, rng) for form in forms),
-    )
+    return (name_pair(first, second), *(_pair_sentence(str(form), scene, rng) for form in forms))

@@ -157,13 +157,7 @@ def _relate_as(phrases: _Phrases, form: str, a: Thing, b: Thing, rng: np.random.
     )
     false = (b, phrase, a) if rng.integers(2) else (a, inverse, b)
     first, second, third = (
-        form.format(
-            colour=x.colour,
-            shape=x.shape,
-            phrase=words,
-            colour2=y.colour,
-            shape2=y.shape,
-        )
+        form.format(colour=x.colour, shape=x.shape, phrase=words, colour2=y.colour, shape2=y.shape)
         for x, words, y in ((a, phrase, b), (b, inverse, a), false)
     )
     return first, second, third
