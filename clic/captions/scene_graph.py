@@ -34,18 +34,6 @@ class SceneGraph:
     modifiers: tuple[tuple[int, int], ...]
     relations: tuple[Relation, ...]
 
-    @property
-    def participants(self) -> frozenset[int]:
-        """The tokens of things, of their modifiers, and of the relations between them.
-
-        These are the words that CLoVe's "replace" may change (arXiv 2402.15021). Adverbs,
-        intransitive verbs and prepositions before a pronoun are not among them.
-        """
-        parts = {i for phrase in self.phrases for i in range(phrase.first, phrase.last)}
-        parts.update(modifier for modifier, _ in self.modifiers)
-        parts.update(i for relation in self.relations for i in relation.words)
-        return frozenset(parts)
-
 
 def scene_graph(tokens: Sequence[Token]) -> SceneGraph:
     """Return the scene graph of a caption.

@@ -170,7 +170,7 @@ def test_the_scene_graph_is_made_of_the_text(text: str) -> None:
     assert all(head in heads and modifier not in heads for modifier, head in graph.modifiers)
     for subject, words, obj in graph.relations:
         assert {subject, obj} <= heads and words and not heads & set(words)
-    assert graph.participants <= set(range(len(tokens)))
+    assert all(0 <= phrase.first < phrase.last <= len(tokens) for phrase in graph.phrases)
 
 
 @given(TEXTS, TEXTS, st.integers(0, 3))
