@@ -202,7 +202,7 @@ def test_nothing_and_far_too_much() -> None:
 
 
 # Captions and marks were written by hand for this, each set independently of the code. Sets 1 and
-# 2 are for development: what was missed in them was read to improve the rules. Set 3 is the blind one:
+# 2 are for development: their errors were read to improve the rules. Set 3 is the blind one:
 # no rule was written after its captions were scored or read. docs/negatives.md has all scores.
 @pytest.mark.parametrize(
     ("use", "name", "recall", "accepted", "precision"),
