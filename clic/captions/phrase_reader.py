@@ -39,7 +39,7 @@ class PhraseReader(Clause):
     Attributes:
         relations: The relations found.
         predicates: (modifier, noun) pairs found after "is".
-        opening: The preposition or verb before the first noun of the sentence.
+        opening: The relating words before the first noun of the sentence.
         front: The place that it introduces, until the subject's verb is known.
         others: Earlier subjects that "and" joins to the present one, and that also lack a verb.
     """
