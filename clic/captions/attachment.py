@@ -90,7 +90,7 @@ class Clause:
         return self.verb[:1]
 
     def focus(self) -> list[int]:
-        """Return what the next words describe: the plate of food, but the car in "door of a car"."""
+        """Return what the next words describe: "plate" of food, but the door of a "car"."""
         measured = not self.inner or self.has(self.latest[-1:], "measures")
         return self.latest if measured else self.inner
 

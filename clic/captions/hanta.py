@@ -59,8 +59,8 @@ _NOTHING = Token("", 0, 0, "", "")
 _AUXILIARY = ("VB", "VD", "VH")
 
 # HanTa's time grows with the cube of a word's length, and on long texts its scores fall below its
-# floor. Of a longer word only the end is looked at, a longer text is tagged in pieces, and words that
-# no text tower reads are not tagged at all.
+# floor. So only the end of a longer word is looked at, a longer text is tagged in pieces, and words
+# that no text tower reads are not tagged at all.
 _LONGEST_WORD = 32
 _LONGEST_TEXT = 64
 _MOST_WORDS = 512
