@@ -82,7 +82,7 @@ def _value_at(path: str, column: str, group: int, row: int) -> Any:
             if number == row:
                 return value
         release()  # the row may lie before the last one that was read
-    raise RejectedError(f"the parquet file has no row {row} in this group any more")
+    raise RejectedError(f"the parquet file no longer has row {row} in this group")
 
 
 @lru_cache(maxsize=1)

@@ -156,7 +156,7 @@ def file_place(name: str, root: Path) -> Place:
     if ("\\" in name or drive) and not os.path.exists(root / name):
         if drive:
             remedy = "write it relative to --image-root"
-            raise RejectedError(f"the path is a Windows one, with a drive or a server; {remedy}")
+            raise RejectedError(f"it is a Windows path with a drive or a server; {remedy}")
         name = name.replace("\\", "/")
     path = Path(name)
     if path.is_absolute() and ".." not in path.parts:

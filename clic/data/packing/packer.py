@@ -344,7 +344,7 @@ def _finish(plan: PackPlan, wanted: dict[str, Any], continued: int) -> PackOutco
         worst = reasons.most_common(1)[0][0]
         remedy = next((f"{REMEDIES[mark]}; " for mark in REMEDIES if mark in worst), "")
         raise DataError(
-            f"nothing of {plan.items} was left ({shown}); {remedy}see {plan.out / REJECTED}"
+            f"none of {plan.items} could be packed ({shown}); {remedy}see {plan.out / REJECTED}"
         )
     record = {
         "identity": wanted,

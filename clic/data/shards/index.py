@@ -368,7 +368,7 @@ def read_header(path: Path, format: str, version: int) -> dict[str, Any]:
     except ValueError as error:
         raise ColumnsError(f"{path} is broken ({error})") from error
     if not isinstance(header, dict) or header.get("format") != format:
-        raise ColumnsError(f"{path} is no {format} file")
+        raise ColumnsError(f"{path} is not a clic {format} file")
     if header.get("version") != version:
         raise ColumnsError(f"{path} was made by another version of clic")
     return header

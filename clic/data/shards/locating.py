@@ -90,7 +90,7 @@ def _local(path: Path, named: str) -> list[Path]:
     if is_pattern(str(path)):
         found = [shard for one in matches(str(path)) for shard in _local(one, named)]
         if not found:
-            raise DataError(f"{named}: no file is of the pattern {path}; check it")
+            raise DataError(f"{named}: no file matches the pattern {path}; check it")
         return found
     if not path.is_file():
         raise DataError(f"{named}: there is no file or folder {path}")
@@ -98,7 +98,7 @@ def _local(path: Path, named: str) -> list[Path]:
         raise DataError(f"{named}: shards must be plain .tar files{_unpack(path)}")
     if path.suffix.lower() != ".tar":
         raise DataError(
-            f"{named}: {path.name} is no .tar file, and shards must be WebDataset .tar files; "
+            f"{named}: {path.name} is not a .tar file, and shards must be WebDataset .tar files; "
             "pack the images and captions into some, e.g. with clic-data pack"
         )
     return [path]
@@ -109,6 +109,6 @@ def _unpack(path: Path) -> str:
     ending = (_COMPRESSED.search(path.name) or ["", ""])[1].lower()
     program = {"gz": "gunzip", "xz": "unxz", "zst": "unzstd"}.get(ending, "bunzip2")
     return (
-        f"; {path.name} is compressed, and samples are read by their place, so undo it: "
+        f"; {path.name} is compressed, and samples are read by position; unpack it: "
         f"{program} -c {path} > {_COMPRESSED.sub('.tar', str(path))}"
     )

@@ -237,7 +237,7 @@ def ensure_index(shard: Path, target: Path, wait: bool) -> bool:
     The kernel releases a lock with its process, so a killed process leaves no lock.
 
     Raises:
-        DataError: As `write_index`, or there is no place for the index.
+        DataError: As `write_index`, or the index cannot be written.
     """
     if target.exists():
         return True
@@ -245,12 +245,12 @@ def ensure_index(shard: Path, target: Path, wait: bool) -> bool:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(target.parent, os.W_OK):
-            reason = "it may not be written"
+            reason = "no permission"
     except OSError as error:
         reason = error.strerror
     if reason is not None:
         raise DataError(
-            f"there is no place for the index of {shard}: neither beside it nor in the cache, "
+            f"the index of {shard} can be written neither beside it nor into the cache, "
             f"{target.parent} ({reason}); set data.cache_dir or CLIC_CACHE to a folder that "
             "can be written"
         )

@@ -175,7 +175,7 @@ def _files(file: BinaryIO, shard: Path) -> Iterator[tuple[str, Span]]:
         for magic, (name, ending, command) in _COMPRESSED.items():
             if head.startswith(magic):
                 raise DataError(
-                    f"{shard} is compressed by {name}, and samples are read by their place; unpack "
+                    f"{shard} is compressed by {name}, and samples are read by position; unpack "
                     f"it: mv {shard} {shard}{ending} && {command} {shard}{ending}"
                 ) from error
         raise DataError(
@@ -218,7 +218,7 @@ _MARKS = {
 
 
 def parse_record(data: bytes) -> dict[str, Any]:
-    """Return a sample's JSON; raises `DataError` if it is no object, or above `MAX_TEXT`."""
+    """Return a sample's JSON; raises `DataError` if it is not an object, or above `MAX_TEXT`."""
     check_length("JSON", len(data))
     try:
         record = json.loads(data)  # in UTF-8, -16 or -32, with or without a byte order mark

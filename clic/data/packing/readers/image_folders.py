@@ -60,7 +60,7 @@ class Folder(FormatReader):
             elif ending.lower() in TEXT_TYPES and not name.endswith(STATISTICS):
                 beside.setdefault(stem, {})[ending.lower()] = name  # a.txt replaces a.TXT
             elif not os.path.exists(folder / name):
-                yield Item(self._source(folder, name), reason="a link that leads to nothing")
+                yield Item(self._source(folder, name), reason="a broken link")
         for stem, name in images:
             try:
                 yield self._item(folder, name, beside.get(stem, {}))

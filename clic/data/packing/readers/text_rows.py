@@ -283,7 +283,7 @@ def _check_encoding(given: str | None) -> str | None:
         b"a".decode(name, "replace")
     except LookupError as error:
         raise ConfigError(
-            f"--encoding {given}: there is no such encoding of text; name one such as cp1252, "
+            f"--encoding {given}: there is no such text encoding; name one such as cp1252, "
             "latin-1, utf-16 or gb18030"
         ) from error
     return name

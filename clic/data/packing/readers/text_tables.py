@@ -162,7 +162,7 @@ class NegClip(Table):
         if cells.get(NEIGHBOURS, "").strip():
             numbers = _list(cells[NEIGHBOURS], NEIGHBOURS)
             if not all(isinstance(n, int) and n >= 0 for n in numbers):
-                raise RejectedError(f"{NEIGHBOURS} holds no row numbers")
+                raise RejectedError(f"{NEIGHBOURS} does not hold row numbers")
             extra["neighbours"] = [key_of(n) for n in numbers]
         return captions, extra
 
