@@ -12,12 +12,12 @@ from clic.types import Token
 
 Range = tuple[int, int]
 
-_LONGEST_LINK = 8  # words, among them those that are left out
+_LONGEST_LINK = 8  # words, including those that are left out
 _JOINTS, _SILENT = WORDS["joints"], WORDS["silent"]
 _POSTURES, _IGNORED = WORDS["postures"], WORDS["ignored"]
 _TAILS = frozenset(("next", "close", "adjacent", "along", "together"))  # before "to" or "with"
 _VAGUE_MEASURES = frozenset(("couple", "bunch", "lot", "number", "variety", "few"))
-_ADVERBIAL = frozenset(("ADP", "ADV", "VERB", "PART"))  # opens a phrase in front of a comma
+_ADVERBIAL = frozenset(("ADP", "ADV", "VERB", "PART"))  # opens a phrase before a comma
 _LISTING = frozenset(("and", "or", "&", ",", ", and", ", or"))
 _GROUP = {verb: group for group, verbs in VERB_GROUPS.items() for verb in verbs}
 
