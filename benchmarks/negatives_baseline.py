@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from lemminflect import getAllLemmas, getInflection
 
-from clic.captions.edits import Change, apply_edits, make_edits
+from clic.captions.text import Change, apply_edits, make_edits
 from clic.types import HardNegative, Token
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))

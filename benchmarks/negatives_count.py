@@ -26,7 +26,7 @@ import numpy as np
 from negatives_baseline import PlainRule
 
 from clic.captions import make_tagger, replace, swap
-from clic.captions.edits import apply_edits
+from clic.captions.text import apply_edits
 from clic.seeding import generator
 from clic.types import Edit, HardNegative
 

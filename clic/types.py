@@ -1,4 +1,4 @@
-"""The records passed between layers, with their tensor shapes.
+"""The records passed between layers, with their tensor shapes, and the words for relations.
 
 Letters: B images on a rank, W ranks, P positives, K hard negatives, D embedding width, L tokens,
 S image side in pixels.
@@ -16,6 +16,27 @@ from torch import Tensor
 
 Kind = Literal["composite", "single"]
 KINDS: tuple[Kind, ...] = ("composite", "single")
+
+Relation = Literal["left", "right", "above", "below"]
+INVERSE: dict[Relation, Relation] = {
+    "left": "right",
+    "right": "left",
+    "above": "below",
+    "below": "above",
+}
+RELATION_PHRASES: dict[Relation, tuple[str, ...]] = {
+    "left": ("left of", "to the left of", "on the left of"),
+    "right": ("right of", "to the right of", "on the right of"),
+    "above": ("above", "over"),
+    "below": ("below", "under", "beneath"),
+}
+"""The phrases of each relation, which are synonyms."""
+INVERSE_PHRASE = {
+    phrase: RELATION_PHRASES[inverse][min(number, len(RELATION_PHRASES[inverse]) - 1)]
+    for relation, inverse in INVERSE.items()
+    for number, phrase in enumerate(RELATION_PHRASES[relation])
+}
+"""The phrase at the same position of the inverse relation, or its last: "over" gives "under"."""
 
 
 class Token(NamedTuple):
@@ -80,7 +101,7 @@ class Tally:
         captions: True and false captions.
         cut: Captions truncated to the text tower's context.
         no_negative: Rows without a false caption.
-        retagged: Captions tagged anew because their stored tags were missing or did not match.
+        retagged: Captions tagged again because their stored tags were missing or did not match.
         joined: True captions of composites.
         shortened: Joined captions that leave out images because the context is too short.
         foreign: Rows without a false caption whose true caption is not in Latin script.

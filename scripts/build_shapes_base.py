@@ -36,10 +36,10 @@ from clic.images import normalise
 from clic.losses import ClipObjective
 from clic.models import ClipModel
 from clic.seeding import generator, seed_torch
-from clic.shapes.language import LEXICON, RELATION_PHRASES
-from clic.shapes.scenes import COLOURS, RELATIONS, SHAPES, Scene, Thing, relation
+from clic.shapes.language import LEXICON
+from clic.shapes.scenes import COLOURS, SHAPES, Scene, Thing, relation
 from clic.training.optim import adamw, make_schedule, set_lr
-from clic.types import Features
+from clic.types import INVERSE, RELATION_PHRASES, Features
 
 ARCHITECTURE = {
     "embed_dim": 128,
@@ -70,7 +70,7 @@ KEPT_WORDS = 0.5  # of the words of tags
 FIRST_SHARE = 0.3  # of the captions are made of the first sentence, which names all things
 PERIOD_SHARE = 0.5
 
-PLACES = (*RELATIONS, "middle")
+PLACES = (*INVERSE, "middle")
 LABELS = (
     [(colour, place) for colour in COLOURS for place in PLACES]
     + [(shape, place) for shape in SHAPES for place in PLACES]
@@ -267,7 +267,7 @@ def said(caption: str) -> list[int]:
     stated = [NUMBER[pair] for pair in zip(colours, nouns, strict=True)]
     for first, phrases in RELATION_PHRASES.items():
         if any(f" {phrase} " in caption for phrase in phrases):
-            second = shapes.scenes.INVERSE[first]
+            second = INVERSE[first]
             for place, colour, noun in zip((first, second), colours, nouns, strict=True):
                 stated += [NUMBER[colour, place], NUMBER[noun, place]]
     return stated

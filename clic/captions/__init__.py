@@ -1,9 +1,10 @@
 """True and false captions as text.
 
 In: an image's sentences and, for false captions, their tokens. Out: the positives of a composite,
-and `HardNegative`s. Read `text` (folding, joining), `tagging` and `hanta`, then `composites` and
-`composite_negatives` (CLIC), `negatives` with `swap` (NegCLIP) and `replace` (CLoVe). Beneath them
-lie `edits`, `phrases`, `equivalence` and `lexicon`; `sentences` prepares dense captions.
+and `HardNegative`s. Read `text` (spelling, joining, editing), `tagging` and `hanta`, then
+`composites` and `composite_negatives` (CLIC), `negatives` with `swap` (NegCLIP) and `replace`
+(CLoVe). They rely on `phrases`, `equivalence` and `lexicon`; `sentences` prepares dense captions.
+`scene_graph`, with `phrase_reader` and `attachment`, parses a caption for `clic-data negatives`.
 """
 
 from clic.captions.composite_negatives import cross_swap, layout_negative, word_swap

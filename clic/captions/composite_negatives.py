@@ -11,25 +11,27 @@ from typing import NamedTuple
 import numpy as np
 
 from clic.captions.composites import Composite, Statement, join_parts, reworded
-from clic.captions.edits import (
+from clic.captions.lexicon import ARTICLES
+from clic.captions.text import (
     Change,
     apply_edits,
+    fold_tokens,
+    join,
     make_edits,
+    normalized,
     text_without_capital,
     unlike,
 )
-from clic.captions.text import fold_tokens, join, normalized
-from clic.captions.word_lists import ARTICLES, word_set
 from clic.types import Edit, HardNegative, Token
 
-EXCLUDED_TAGS = word_set("AUX DET INTJ PART PUNCT SYM X SCONJ CCONJ")
+EXCLUDED_TAGS = frozenset(["AUX", "DET", "INTJ", "PART", "PUNCT", "SYM", "X", "SCONJ", "CCONJ"])
 _TEXT, _TAG = itemgetter(0), itemgetter(3)  # of a token; faster than access by name
 
 Words = list[str]
 
 
 class _Caption(NamedTuple):
-    """A caption with what the draw and the check read, computed once."""
+    """A caption, with what drawing and checking need computed once."""
 
     text: str
     tokens: Sequence[Token]
@@ -93,7 +95,7 @@ def _drawn_pairs(
 ) -> Iterator[tuple[str, str]]:
     """Yield pairs of a left and a right word: each group is equally likely, then each pair.
 
-    After the first pair, which is nearly always good, every pair follows once.
+    After the first pair, which nearly always yields a false caption, every pair follows once.
     """
     remaining = [(group, set[int]()) for group in groups if group[0] and group[1]]
     first = True
@@ -102,7 +104,7 @@ def _drawn_pairs(
         (left, right), seen = remaining[number]
         count = len(left) * len(right)
         i = _random_index(count, rng)
-        if not first:  # nothing need be remembered of the first draw
+        if not first:  # a first pair that fails may simply be drawn again
             while i in seen:
                 i = (i + 1) % count
             seen.add(i)
@@ -202,17 +204,17 @@ def word_swap(
 
     For two images whose sentences are joined this is CLIC's hard negative (`cross_swap`); a stated
     layout stays as it is. A swap that merely exchanges two captions ("a red circle" and "a blue
-    circle") is not used: where that is false, `layout_negative` makes it.
+    circle") is not used: `layout_negative` makes those where they are false.
 
     Args:
         composite: Of at least two images.
         tokens: Of each image's first sentence.
         rng: Draws the images, the words and the wording.
-        true: The composite's true joined captions, none of which is returned, whatever its case.
+        true: The composite's true joined captions. None of them is returned, whatever its case.
 
     Returns:
         The false caption, with each edit's span in its own image's caption; None where no two
-        words give one that is surely false.
+        words give one that is certainly false.
     """
     return unlike(set(map(normalized, true)), partial(_word_swap, composite, tokens, rng))
 
@@ -240,7 +242,7 @@ def _word_swap(
 def _false_caption(
     composite: Composite, pair: Sequence[int], texts: Sequence[str], ordered: bool
 ) -> str | None:
-    """Return p1 or p2 with other captions of two images, None where that may be true."""
+    """Return p1 or p2 with changed captions of two images, None where that may be true."""
     captions = list(composite.captions)
     for image, text in zip(pair, texts, strict=True):
         captions[image] = text
@@ -249,10 +251,10 @@ def _false_caption(
 
 
 def layout_negative(composite: Composite, rng: np.random.Generator) -> HardNegative | None:
-    """State one relation of a composite wrongly: by the inverse phrase, or the images exchanged.
+    """State one relation of a composite wrongly: with the inverse phrase, or the images exchanged.
 
     Args:
-        composite: What is known about it.
+        composite: Of at least two images.
         rng: Draws the statement and how it is made false.
 
     Returns:

@@ -12,50 +12,24 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from clic.captions.lexicon import ARTICLES, WORDS
 from clic.captions.text import end_sentence, fold, has_words, join
-from clic.captions.word_lists import ARTICLES, word_set
 from clic.errors import ConfigError, DataError, pick
+from clic.types import INVERSE, INVERSE_PHRASE, RELATION_PHRASES, Relation
 
-Relation = Literal["left", "right", "above", "below"]
 Place = tuple[int, int]  # top and left of an image's cell, in pixels
 Phrases = dict[Relation, tuple[str, ...]]
 
-INVERSE: dict[Relation, Relation] = {
-    "left": "right",
-    "right": "left",
-    "above": "below",
-    "below": "above",
-}
-PHRASES: Phrases = {
-    "left": ("left of", "to the left of", "on the left of"),
-    "right": ("right of", "to the right of", "on the right of"),
-    "above": ("above", "over"),
-    "below": ("below", "under", "beneath"),
-}
-"""The phrases of each relation, which are synonyms."""
-
-# The phrase at the same position among those of the inverse relation, or the last one.
-_INVERSE_PHRASE = {
-    phrase: PHRASES[inverse][min(number, len(PHRASES[inverse]) - 1)]
-    for relation, inverse in INVERSE.items()
-    for number, phrase in enumerate(PHRASES[relation])
-}
 _FINAL_MARKS = " \t\r\n.!?…;:,。！？"
 _PUNCTUATION = string.punctuation + "“”‘’«»…—–"
 
-# First words that lose their capital inside another sentence. Other words may be names.
-_LOWERED = word_set(
-    "A An The This That These Those There It He She They We One Two Three Four Five Six Several "
-    "Some Many Few Multiple Various Another In On At Of With Near Inside Outside"
-)
-
 
 class Sentence(NamedTuple):
-    """A part of a joined caption: the caption of one image as it stands."""
+    """A part of a joined caption: the caption of one image, unchanged."""
 
     image: int
 
@@ -69,7 +43,7 @@ class Sentence(NamedTuple):
         return end_sentence(captions[self.image])
 
     def inverse(self) -> Sentence:
-        """Return the other wording, which is the same."""
+        """Return the sentence itself: it has only one wording."""
         return self
 
 
@@ -98,7 +72,7 @@ class Statement(NamedTuple):
     def segments(self, captions: Sequence[str]) -> tuple[str, str, str]:
         """Return the words before the phrase, the phrase, and the words after it."""
         first, second = (captions[i].strip().rstrip(_FINAL_MARKS) for i in self.images)
-        if second and second.split(maxsplit=1)[0] in _LOWERED:
+        if second and second.split(maxsplit=1)[0] in WORDS["lowered"]:
             second = second[:1].lower() + second[1:]
         return first, self.phrase, second
 
@@ -107,7 +81,7 @@ class Statement(NamedTuple):
         return end_sentence(" ".join(self.segments(captions)))
 
     def inverse(self) -> Statement:
-        """Return the same fact as seen from the second image: "t2 right of t1"."""
+        """Return the same fact with the second image first: "t2 right of t1"."""
         inverse = INVERSE[self.relation]
         return Statement(self.second, inverse, self.first, self.inverse_phrase, self.phrase)
 
@@ -138,7 +112,7 @@ class TokenBudget(NamedTuple):
 
 @dataclass(frozen=True)
 class Composite:
-    """What is known about a composite, and the parts of its first caption.
+    """A composite's sentences and layout, and the parts of its first caption.
 
     Attributes:
         sentences: The true sentences of each image; t_i is the first one of image i.
@@ -185,9 +159,9 @@ class Composite:
         return sorted({image for part in self.parts for image in part.images})
 
     def within(self, budget: TokenBudget | None) -> Composite:
-        """Return the composite with as many parts as fit the budget, the shortest ones.
+        """Return the composite with as many of its shortest parts as fit the budget.
 
-        Where not a single statement fits, sentences are joined instead.
+        If not even one statement fits, sentences are joined instead.
         """
         if budget is None or budget.fits(*self.positives()):
             return self
@@ -199,12 +173,12 @@ class Composite:
         return shorter
 
     def may_be_true(self, parts: Sequence[Part], captions: Sequence[str]) -> bool:
-        """Return whether parts may be true of the composite, as far as its sentences tell.
+        """Return whether parts may be true of the composite, judged by its sentences.
 
         A caption is true of an image if one of the image's sentences contains all of its words.
         The unchanged caption of another image may be true if a sentence of this image has fewer
         words: the dog of "a dog" may be brown. A caption with changed words counts as false there,
-        as in CLIC. How two things within one image lie is unknown as well.
+        as in CLIC. Where two things within one image lie is unknown, too.
 
         Args:
             parts: The parts of a caption.
@@ -268,7 +242,7 @@ def layout_composite(
 def layout_statements(
     places: Sequence[Place], phrases: Phrases, rng: np.random.Generator
 ) -> tuple[Statement, ...]:
-    """Return statements of where the images of a composite lie.
+    """Return statements that say where the images of a composite lie.
 
     Two images that share a row or a column give one statement. A grid gives a statement for each
     of its rows, or for each of its columns. The inverse of a statement has the inverse phrase
@@ -281,7 +255,7 @@ def layout_statements(
             a pair comes first.
     """
     if len(places) < 2:
-        raise ValueError(f"places={list(places)}: two images or more have a layout to tell")
+        raise ValueError(f"places={list(places)}: two images or more have a layout to state")
     found: dict[str, list[tuple[int, int]]] = {"row": [], "column": []}
     for pair in combinations(range(len(places)), 2):
         which = relation(places[pair[0]], places[pair[1]])
@@ -301,7 +275,7 @@ def _statement(
     assert which is not None
     choices, opposite = phrases[which], phrases[INVERSE[which]]
     phrase = choices[int(rng.integers(len(choices)))]
-    inverse = _INVERSE_PHRASE[phrase]
+    inverse = INVERSE_PHRASE[phrase]
     return Statement(first, which, second, phrase, inverse if inverse in opposite else opposite[-1])
 
 
@@ -311,15 +285,18 @@ def remaining_phrases(held_out: Sequence[str]) -> Phrases:
     Raises:
         ConfigError: One is unknown, or a relation has none left.
     """
-    known = dict.fromkeys(phrase for phrases in PHRASES.values() for phrase in phrases)
+    known = dict.fromkeys(phrase for phrases in RELATION_PHRASES.values() for phrase in phrases)
     for phrase in held_out:
         pick(known, phrase, "captions.layout_held_out")
-    left = {which: tuple(p for p in all_ if p not in held_out) for which, all_ in PHRASES.items()}
+    left = {
+        which: tuple(p for p in all_ if p not in held_out)
+        for which, all_ in RELATION_PHRASES.items()
+    }
     for which, phrases in left.items():
         if not phrases:
             raise ConfigError(
                 f"captions.layout_held_out={list(held_out)} leaves no way to say {which!r}; keep "
-                f"one of {', '.join(PHRASES[which])}"
+                f"one of {', '.join(RELATION_PHRASES[which])}"
             )
     return left
 
@@ -403,10 +380,7 @@ class Positives(NamedTuple):
 
 
 def composite_positives(
-    composite: Composite,
-    count: int,
-    rng: np.random.Generator,
-    budget: TokenBudget | None = None,
+    composite: Composite, count: int, rng: np.random.Generator, budget: TokenBudget | None = None
 ) -> Positives:
     """Return true captions of one composite (CLIC, arXiv 2505.24424, section 3).
 
@@ -444,7 +418,7 @@ def composite_positives(
 
 
 def _draw(sentences: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
-    """Return `count` sentences, none twice before all were drawn once."""
+    """Return `count` sentences; none is repeated until each was drawn once."""
     drawn: list[str] = []
     while len(drawn) < count:
         order = rng.permutation(len(sentences))

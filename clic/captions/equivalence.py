@@ -6,74 +6,29 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cached_property
 
-from clic.captions.lexicon import Lexicon
+from clic.captions.lexicon import VERB_GROUPS, WORDS, Lexicon
 from clic.captions.phrases import NounPhrase, phrase_start
-from clic.captions.word_lists import ARTICLES, POSTURES, QUANTITIES, word_set
 from clic.types import Token
 
 Range = tuple[int, int]
 
-# "x LINK y" and "y LINK x" say the same of a picture: lists, and relations without direction.
-# Verbs stand there as lemmas; forms of "be" and postures ("is sitting next to") are left out.
-_LINKS = frozenset(
-    (
-        "and", "or", "&", ",", ", and", ", or", "and also", "plus", "along with", "together with",
-        "as well as", "in addition to", "besides", "and a pair of", "while",
-        "with", "accompany by", "next to", "right next to", "near", "near to", "nearby", "by",
-        "beside", "alongside", "close to", "adjacent to", "opposite", "across from", "opposite of",
-        "in close proximity to", "in the vicinity of", "parallel to", "in conversation with",
-        "meet", "kiss", "hug", "touch", "face", "to", "talk with", "play with",
-        "interact with", "speak with", "speak to", "shake hands with", "converse with", "marry",
-        "connect to", "attach to", "affix to", "affix with", "fasten to", "tie to", "embrace",
-        "against", "up against", "side by side with", "be", "look like",
-    )
-)  # fmt: skip
-_LONGEST_LINK = 8  # words, among them those that are left out
-_SILENT = word_set("is are was were be being been who that which there")
-# The links that part a caption into what could be told in another order.
-_JOINTS = word_set("and or & , ; with near nearby beside by alongside next close adjacent while")
-_TAILS = word_set("next close adjacent along together")  # in front of "to" or "with"
-_IGNORED = ARTICLES | word_set(
-    "is are was were be being been there another some one other to as both ."
-)
-# What is said of most things: how many they are, and what one thinks of them.
-_VAGUE = QUANTITIES | word_set(
-    "nice cute good great fancy tasty delicious interesting other different same various very "
-    "some beautiful pretty lovely"
-)
-_VAGUE_MEASURES = word_set("couple bunch lot number variety few")
-_ADVERBIAL = frozenset(("ADP", "ADV", "VERB", "PART"))  # opens a phrase in front of a comma
+_LONGEST_LINK = 8  # words, including those that are left out
+_JOINTS, _SILENT = WORDS["joints"], WORDS["silent"]
+_POSTURES, _IGNORED = WORDS["postures"], WORDS["ignored"]
+_TAILS = frozenset(("next", "close", "adjacent", "along", "together"))  # before "to" or "with"
+_VAGUE_MEASURES = frozenset(("couple", "bunch", "lot", "number", "variety", "few"))
+_ADVERBIAL = frozenset(("ADP", "ADV", "VERB", "PART"))  # opens a phrase before a comma
 _LISTING = frozenset(("and", "or", "&", ",", ", and", ", or"))
-# Verbs that may all be said of one act, so that exchanging two of them leaves both true.
-_ALIKE = {
-    verb: group
-    for group, verbs in enumerate(
-        (
-            "hold carry grip grab clutch grasp bear use",
-            "stand pose wait lean",
-            "look watch stare gaze view observe face see examine",
-            "sit rest lounge relax lie lay sleep nap perch",
-            "walk stroll wander move travel go pass",
-            "ride drive",
-            "eat graze munch feed chew enjoy",
-            "show display feature depict",
-            "fill cover top decorate line",
-            "talk speak chat",
-            "contain include have",
-            "make prepare cook",
-        )
-    )
-    for verb in verbs.split()
-}
+_GROUP = {verb: group for group, verbs in VERB_GROUPS.items() for verb in verbs}
 
 
 def alike(first: str, second: str) -> bool:
-    """Return whether two verbs, as lemmas, may be said of one act."""
-    return first in _ALIKE and _ALIKE[first] == _ALIKE.get(second)
+    """Return whether two verbs, as lemmas, may describe the same act."""
+    return first in _GROUP and _GROUP[first] == _GROUP.get(second)
 
 
 class Meaning:
-    """What a caption says, as far as exchanging two parts of it goes.
+    """Decides whether a caption keeps its meaning when two of its parts change places.
 
     Args:
         tokens: The caption's tokens.
@@ -94,13 +49,13 @@ class Meaning:
         self._cuts = [i for i, word in enumerate(words) if word in _JOINTS]
 
     def survives(self, first: Range, second: Range) -> bool:
-        """Return whether the caption says the same after these two parts changed places."""
+        """Return whether the caption says the same after these two parts change places."""
         single = first[1] - first[0] == second[1] - second[0] == 1
         if not single and self._content(*first) == self._content(*second):
             return True
         a, b = self._phrase(first[0]), self._phrase(second[0])
         if a == b >= 0:
-            return True  # modifiers of one noun, in whatever order
+            return True  # modifiers of one noun, in any order
         parts = a, b, first, second
         chained = a >= 0 <= b and self._chained(a, b)
         if chained and (self._same_list(*parts) or self._shared(*parts)):
@@ -111,7 +66,7 @@ class Meaning:
         return self._accompanies(first, second) or self._same_clauses(first, second)
 
     def _whole(self, part: Range) -> bool:
-        """Return whether a part is all that its noun phrase says."""
+        """Return whether a part is all of its noun phrase but articles and the like."""
         number = self._phrase(part[0])
         if number < 0:
             return False
@@ -123,7 +78,7 @@ class Meaning:
         return [word for word in self._words[first:last] if word not in _IGNORED]
 
     def _phrase(self, token: int) -> int:
-        """Return the number of the noun phrase that holds a token, -1 outside of them."""
+        """Return the number of the noun phrase that contains a token, -1 where there is none."""
         for i, phrase in enumerate(self._phrases):
             if phrase.first <= token < phrase.last:
                 return i
@@ -137,7 +92,7 @@ class Meaning:
             link = self._link(last, phrases[k + 1].first)
             if link == "of" and words[head] in _VAGUE_MEASURES:
                 continue  # "a couple of sinks" are sinks
-            if link not in _LINKS:
+            if link not in WORDS["links"]:
                 return False
             if link == "," and self._introduced() and "," not in words[:last]:
                 return False
@@ -157,13 +112,13 @@ class Meaning:
         out = []
         for i in range(first, last):
             token, word = self._tokens[i], self._words[i]
-            if word in _SILENT or token.lemma in POSTURES:
+            if word in _SILENT or token.lemma in _POSTURES:
                 continue
             out.append(token.lemma if token.pos == "VERB" else word)
         return " ".join(out) if out else "be"
 
     def _same_list(self, a: int, b: int, first: Range, second: Range) -> bool:
-        """Return whether the two phrases hold the same after the exchange, the other way round."""
+        """Return whether the exchange leaves the pair of phrases as it was, in either order."""
         before = [self._content(self._phrases[i].first, self._phrases[i].last) for i in (a, b)]
         after = [
             self._exchanged(self._phrases[i].first, self._phrases[i].last, first, second)
@@ -175,15 +130,15 @@ class Meaning:
 
     @cached_property
     def _weak(self) -> frozenset[str]:
-        """The modifiers that may hold of more things than the one they stand with.
+        """The modifiers that may also apply to things they are not said of.
 
-        An old bus next to a trolley may stand next to an old trolley; a red one is seen at once,
-        and where another thing is young, old says something.
+        An old bus next to a trolley may be next to an old trolley. A colour, which is seen
+        clearly, is none of these; nor is "old" where the caption calls another thing young.
         """
         lexicon = self._lexicon
         clear = lexicon.classes.get("clear", ())
         words = [self._words[i] for i, token in enumerate(self._tokens) if token.pos == "ADJ"]
-        return _VAGUE | {
+        return WORDS["vague"] | {
             word
             for word in words
             if word not in clear
@@ -192,9 +147,9 @@ class Meaning:
         }
 
     def _shared(self, a: int, b: int, first: Range, second: Range) -> bool:
-        """Return whether heads of one list change places under a modifier of them all.
+        """Return whether the heads of one list change places under a shared modifier.
 
-        "Various color and size" says as much of either.
+        In "various color and size", "various" applies to both.
         """
         a, b = min(a, b), max(a, b)
         phrases = self._phrases
@@ -206,7 +161,7 @@ class Meaning:
         )
 
     def _exchanged(self, start: int, end: int, first: Range, second: Range) -> list[str]:
-        """Return the content of a stretch of the caption after the exchange."""
+        """Return the content of a range of tokens after the exchange."""
         parts = []
         i = start
         while i < end:
@@ -223,7 +178,7 @@ class Meaning:
         return parts
 
     def _same_clauses(self, first: Range, second: Range) -> bool:
-        """Return whether the parts between "and", "next to" and the like are the same anew."""
+        """Return whether the exchange leaves the same clauses between "and", "next to", ..."""
         edges = list(zip([-1, *self._cuts], [*self._cuts, len(self._words)], strict=True))
         edges = [edge for edge in edges if self._inside(edge, first) != self._inside(edge, second)]
         before = sorted(sorted(self._content(a + 1, b)) for a, b in edges)
@@ -235,10 +190,10 @@ class Meaning:
         return edge[0] < part[0] and part[1] <= edge[1]
 
     def _accompanies(self, first: Range, second: Range) -> bool:
-        """Return whether two things share a place: "men on a beach with boards", either way.
+        """Return whether two things share a place: "men on a beach with boards", in any order.
 
-        So it is where the second alone follows such a link, and the first, without modifiers
-        of its own, opens its clause and is followed by a place or a posture.
+        They do if the second one ends its clause after a link such as "with", and the first one
+        opens its clause and is followed by a place or a posture; neither has modifiers.
         """
         tokens, words = self._tokens, self._words
         start = phrase_start(tokens, words, second[0])
@@ -247,7 +202,7 @@ class Meaning:
         if joint not in _JOINTS and not tail:
             return False
         act = tokens[start - 2] if start > 1 else None
-        if joint == "by" and act and act.pos in ("VERB", "ADP") and act.lemma not in POSTURES:
+        if joint == "by" and act and act.pos in ("VERB", "ADP") and act.lemma not in _POSTURES:
             return False  # "walked through by an elephant": who does it
         if not (self._whole(first) and self._whole(second)):
             return False
@@ -262,6 +217,5 @@ class Meaning:
             i += 1
         if i == len(words):
             return False
-        return tokens[i].pos == "ADP" or (
-            tokens[i].pos == "VERB" and (tokens[i].lemma in POSTURES or tokens[i].lemma == "lay")
-        )
+        posture = tokens[i].lemma in _POSTURES or tokens[i].lemma == "lay"
+        return tokens[i].pos == "ADP" or (tokens[i].pos == "VERB" and posture)

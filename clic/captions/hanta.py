@@ -1,4 +1,4 @@
-"""Tags of HanTa (Wartena 2019), the default: an HMM over morphemes that pip installs with clic."""
+"""The default tagger, HanTa (Wartena 2019): an HMM over morphemes, which pip installs with clic."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
+from clic.captions.lexicon import WORDS
 from clic.captions.text import fold, lower
-from clic.captions.word_lists import COLOUR_WORDS
 from clic.types import Token
 
-# Raised with whatever changes a tag or a lemma: stored tags keep it beside HanTa's own version.
+# Increased with every change of tags or lemmas: stored tags record it beside HanTa's own version.
 _RULES = 2
 
 # One token: an address or a file's name, a number, a word (hyphens and apostrophes inside, its
@@ -53,19 +53,19 @@ _UNIVERSAL = {
 _SINGULAR = frozenset(("a", "an", "this", "another", "each", "every"))
 _PLACES = frozenset(("above", "below", "behind", "inside", "outside", "underneath", "past"))
 _CLITICS = {"n't": "PART", "'s": "PART", **dict.fromkeys(("'re", "'ve", "'ll", "'d", "'m"), "AUX")}
-# Marks that HanTa does not know, by those that it takes for the same.
+# Marks that HanTa does not know, and the equivalents that it does.
 _KNOWN_MARKS = {"\u2013": "\u2014", "\u2015": "\u2014", "\u2026": "..."}
 _NOTHING = Token("", 0, 0, "", "")
 _AUXILIARY = ("VB", "VD", "VH")
 
-# HanTa's effort grows with the cube of a word's length and its scores run out on long texts;
-# beyond these limits the end of the word decides, and the text is tagged in pieces. What no text
-# tower reads is not tagged at all.
+# HanTa's time grows with the cube of a word's length, and on long texts its scores fall below its
+# floor. So only the end of a longer word is looked at, a longer text is tagged in pieces, and words
+# that no text tower reads are not tagged at all.
 _LONGEST_WORD = 32
 _LONGEST_TEXT = 64
 _MOST_WORDS = 512
 
-# HanTa's own numbers: the tag before a text, its two ends, and where its search stops.
+# HanTa's own constants: the tag before a text, its two ends, the lowest score and the beam width.
 _EMPTY, _START, _END = 0, 1, 2
 _FLOOR = -1e6
 _BEAM = 5
@@ -79,7 +79,7 @@ def tokenize(text: str) -> list[tuple[int, int]]:
 
 
 def universal(tag: str) -> str:
-    """Return the universal POS of a BNC C5 tag, ``X`` for what it does not know."""
+    """Return the universal POS of a BNC C5 tag, ``X`` for an unknown one."""
     return "AUX" if tag[:2] in _AUXILIARY else _UNIVERSAL.get(tag, "X")
 
 
@@ -114,10 +114,10 @@ class HantaTagger:
 
 
 class _Tables(NamedTuple):
-    """What the search needs of HanTa's model."""
+    """The parts of HanTa's model that the search needs."""
 
     transitions: dict[State, dict[int, float]]
-    order: dict[int, int]  # of the tags; it decides between equal scores
+    order: dict[int, int]  # of the tags, which breaks ties between scores
 
 
 def _tag(words: Sequence[str]) -> list[tuple[str, str]]:
@@ -127,11 +127,11 @@ def _tag(words: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def best_tags(words: Sequence[str]) -> list[int]:
-    """Return the tag numbers of the likeliest tags of a text (Viterbi, second order).
+    """Return the numbers of the most likely tags of a text (Viterbi, second order).
 
-    Gives the tags of HanTa's ``tag_sent(words, casesensitive=False)`` (all of 5,071 words of
-    SugarCrepe++), at 98,000 words/s on one core instead of 7,600: each word is looked up once, and
-    only its own tags are tried.
+    These are the tags of HanTa's ``tag_sent(words, casesensitive=False)`` (for all of 5,071 words
+    of SugarCrepe++), at 98,000 words/s on one core instead of 7,600: each word is looked up once,
+    and only its own tags are tried.
 
     Args:
         words: Lower-case words.
@@ -162,7 +162,7 @@ def best_tags(words: Sequence[str]) -> list[int]:
 
 
 def _trace(row: dict[State, float], steps: list[dict[State, State]]) -> list[int]:
-    """Return the tags on the way to the best state of the last row."""
+    """Return the tags on the path to the best state of the last row."""
     if not steps:
         return []
     transitions = _tables().transitions
@@ -194,7 +194,7 @@ def _candidates(word: str) -> tuple[tuple[int, float], ...]:
     order = _tables().order
     scores = dict(_model()._tag_word(word, cutoff=5, casesensitive=False, conditional=True))
     known = [(tag, score) for tag, score in scores.items() if tag in order]
-    # Of a word that the model cannot spell any tag is as likely as any other.
+    # For a word that the model cannot spell, all tags are equally likely.
     return tuple(sorted(known, key=lambda pair: order[pair[0]])) or tuple((t, 0.0) for t in order)
 
 
@@ -211,7 +211,7 @@ def _describe(word: str, tag: int) -> tuple[str, str]:
 
 
 def _mark(word: str) -> str:
-    """Return ``PUNCT`` or ``SYM`` where the token is no word, else the empty string."""
+    """Return ``PUNCT`` or ``SYM`` if the token is not a word, else the empty string."""
     if len(word) > 1:
         return ""
     category = unicodedata.category(word)
@@ -221,13 +221,13 @@ def _mark(word: str) -> str:
 
 
 def _correct(tokens: list[Token]) -> list[Token]:
-    """Mend what the tagger often gets wrong in captions.
+    """Correct what the tagger often gets wrong in captions.
 
-    A colour in front of what it colours is an adjective ("an orange cat"), "left" in
-    "the left of" is a noun, in "a circle left of", like "next" in "next to" and "above" in
-    "is above a", a preposition, what looks like a plural in "a cook chops onions" is a verb, and
-    what looks like a name in "a giraffe" is a noun. What is less than a word ("n't" and the "ca"
-    before it) or more than one (an address) is never tagged as one that could stand elsewhere.
+    A colour before a noun is an adjective ("an orange cat"). "left" is a noun in "the left of",
+    and a preposition in "a circle left of", as is "next" in "next to" and "above" in "is above a".
+    An apparent plural in "a cook chops onions" is a verb, and an apparent name in "a giraffe" a
+    noun. Parts of words ("n't" and the "ca" before it) and addresses never get a tag of words that
+    may be swapped.
     """
     for i in range(len(tokens) - 1, -1, -1):
         token = tokens[i]
@@ -242,7 +242,7 @@ def _correct(tokens: list[Token]) -> list[Token]:
             tokens[i] = token._replace(pos="AUX")
         elif "." in word[:-1] and re.fullmatch(_ADDRESS, word):
             tokens[i] = token._replace(pos="X")
-        elif word in COLOUR_WORDS and token.pos in ("NOUN", "PROPN", "VERB"):
+        elif word in WORDS["colours"] and token.pos in ("NOUN", "PROPN", "VERB"):
             if following.pos in ("NOUN", "ADJ"):
                 tokens[i] = token._replace(pos="ADJ", lemma=word)
         elif word in ("left", "right") and after == "of":
@@ -272,7 +272,7 @@ def _is_plural(token: Token) -> bool:
 
 
 def _ends_singular(tokens: Sequence[Token], end: int) -> bool:
-    """Return whether a noun phrase in the singular ("a cook") ends before that token."""
+    """Return whether a singular noun phrase ("a cook") ends before token `end`."""
     last = tokens[end - 1]
     if end < 2 or last.pos not in ("NOUN", "PROPN") or _is_plural(last):
         return False

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from clic.captions.word_lists import word_set
+from clic.captions.lexicon import WORDS
 
-# Verbs of one syllable, or stressed on the last, that double their consonant.
-_DOUBLED = word_set(
-    "run sit swim get hit put set cut dig hug pet skip slip stop step tap grab drag drop flip "
-    "jog wrap trot spin win shop chop clap clip dip drip plan rip rub ship snap strap strum swap "
-    "trim trip tug wag whip nap lap lug mop pat pin pop nod beg bat hop hum knit plug scrub skim"
-)
+_DOUBLED, _REGULAR = WORDS["doubling_verbs"], WORDS["passive_verbs"]
 _DIE = {"lie": "lying", "die": "dying", "tie": "tying"}
 
-# What acts on an object, with its participle where adding "ed" does not make it. A verb outside
-# these lists is not turned into the passive: "a man jumps a fence", "a dog runs a race".
-_REGULAR = word_set(
-    "chase carry push pull watch kick touch lick follow hug pet paint climb cross approach "
-    "examine inspect clean wash brush observe grab drag lift pick toss serve cook "
-    "photograph surround block cover tackle attack guard greet kiss help load repair "
-    "open close sniff use tow balance juggle roll "
-    "stir retrieve sweep display embrace ignore prepare"
-)
+# Participles that adding "ed" does not make. A verb outside this table and the list of
+# `passive_verbs` is not turned into the passive: "a man jumps a fence", "a dog runs a race".
 _IRREGULAR = {
     "hold": "held", "wear": "worn", "throw": "thrown", "catch": "caught", "ride": "ridden",
     "bite": "bitten", "eat": "eaten", "hit": "hit", "feed": "fed", "lead": "led",

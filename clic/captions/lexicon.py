@@ -1,8 +1,9 @@
-"""Words that exclude each other: what may stand in a word's place to make a caption false."""
+"""What the package knows about English words: word lists, and words that exclude each other."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from configparser import ConfigParser
 from functools import lru_cache
 from importlib.resources import files
 from itertools import accumulate
@@ -11,29 +12,51 @@ from typing import NamedTuple
 from clic.errors import DataError
 
 
+def _read_word_lists() -> dict[str, dict[str, frozenset[str]]]:
+    """Return the lists of data/word_lists.txt by section and name."""
+    parser = ConfigParser(delimiters=":", interpolation=None)
+    path = files("clic.captions") / "data" / "word_lists.txt"
+    parser.read_string(path.read_text(encoding="utf-8"))
+    return {
+        section: {
+            name: frozenset(word.replace("_", " ") for word in words.split())
+            for name, words in parser[section].items()
+        }
+        for section in parser.sections()
+    }
+
+
+_SECTIONS = _read_word_lists()
+WORDS = _SECTIONS["words"]
+"""Closed word lists by name, in lower case except for `lowered`."""
+VERB_GROUPS = _SECTIONS["alike"]
+"""Groups of verbs, as lemmas, that may all describe one act."""
+ARTICLES = WORDS["articles"]
+
+
 class Word(NamedTuple):
-    """A word in its forms, "" where it has none, and the weight it is drawn with."""
+    """A word's forms, "" for a missing one, and the weight with which it is drawn."""
 
     forms: tuple[str, ...]
     weight: int
 
 
-Member = tuple[Word, ...]  # words that mean much the same
+Member = tuple[Word, ...]  # near-synonyms
 
 
 class Condition(NamedTuple):
-    """A list of words, one of which must (or, negated, none of which may) stand at a place."""
+    """A list of words, one of which must (or, if negated, none of which may) be at a place."""
 
     words: frozenset[str]
     negated: bool
 
     def holds(self, *found: str) -> bool:
-        """Return whether the condition holds for what stands there, under any of its names."""
+        """Return whether the condition holds for the word there, under any of its names."""
         return self.negated == self.words.isdisjoint(found)
 
 
 class ContrastSet(NamedTuple):
-    """One line of the lexicon: members, what replaces them, and where."""
+    """One line of the lexicon: its members, their replacements, and where they apply."""
 
     pos: str
     after: Condition | None
@@ -54,9 +77,9 @@ class Use(NamedTuple):
 
 
 class Alternative(NamedTuple):
-    """What may replace a word, and the words that rule it out where the caption has them.
+    """A replacement for a word, and its rivals: words that rule it out if the caption has them.
 
-    These are the text itself and, for nouns, other forms of it and what means much the same.
+    These are the text itself and, for nouns, its other forms and near-synonyms.
     """
 
     text: str
@@ -64,11 +87,11 @@ class Alternative(NamedTuple):
 
 
 class NounEntry(NamedTuple):
-    """What a noun stands for, for things that change places."""
+    """What is known about a noun that may change places with another."""
 
-    kind: str  # "people", "animals" or a class "kinds-...", "" for others
+    kind: str  # "people", "animals", a class "kinds-...", or "" for others
     place: bool
-    generic: bool  # it stands for many others of its kind ("person", "food")
+    generic: bool  # it may mean many others of its kind ("person", "food")
     synonyms: frozenset[str]
 
 
@@ -82,13 +105,12 @@ class Alternatives(NamedTuple):
 class Lexicon:
     """Alternatives of words, from contrast sets.
 
-    A line is ``name POS [conditions]: member, member, ...``; each member is replaced by any
-    other, or, in ``...: member, ... > member, ...``, those on the left by those on the right
-    alone. What a member lists as ``a/b`` means much the same, ``a~b`` are forms of one word in
-    the same order throughout the set, ``a*7`` is its weight. Conditions are ``after`` and
-    ``before`` with a list of words and ``+classes`` (see `clic.captions.phrases` for the places
-    they speak of), and ``fallback``. ``class name: word, ...`` names a list. Lines that start
-    with ``#`` are comments.
+    A line is ``name POS [conditions]: member, member, ...``; any member replaces any other. In
+    ``...: member, ... > member, ...`` those on the right replace those on the left only. In a
+    member, ``a/b`` are near-synonyms, ``a~b`` are forms of one word, in the same order throughout
+    the set, and ``a*7`` has weight 7. Conditions are ``fallback``, and ``after`` or ``before``
+    with a list of words and ``+classes``; `clic.captions.phrases` defines the places that they
+    refer to. ``class name: word, ...`` names a list. Lines that start with ``#`` are comments.
 
     Args:
         lines: The lines of a lexicon file.
@@ -180,7 +202,7 @@ class Lexicon:
         table.setdefault(use.words[0], []).append(use)
 
     def draw_list(self, uses: tuple[Use, ...]) -> Alternatives:
-        """Return what may replace one word or phrase under all of these uses of it."""
+        """Return the replacements for one word or phrase under all of these uses of it."""
         if uses not in self._cache:
             self._cache[uses] = self._draw_list(uses)
         return self._cache[uses]
@@ -199,7 +221,7 @@ class Lexicon:
                     if text:
                         rivals = family if use.pos == "NOUN" else frozenset((text,))
                         items.setdefault(text, (word.weight, rivals))
-        # Two words that one set calls the same exclude each other in no set.
+        # Near-synonyms in one set exclude each other in no set.
         for use in uses:
             for form in self._synonyms[" ".join(use.words), use.pos]:
                 items.pop(form, None)
@@ -207,11 +229,11 @@ class Lexicon:
         return Alternatives(alternatives, tuple(accumulate(weight for weight, _ in items.values())))
 
     def synonyms(self, word: str, pos: str) -> frozenset[str]:
-        """Return the words that some set lists as meaning much the same, itself among them."""
+        """Return the near-synonyms that some set lists for a word, itself included."""
         return frozenset(self._synonyms.get((word, pos), ()))
 
     def thing(self, noun: str) -> NounEntry:
-        """Return what is known of a noun in lower case."""
+        """Return what is known about a noun in lower case."""
         found = self._things.get(noun)
         if found is None:
             kinds = ("people", "animals", *(n for n in self.classes if n.startswith("kinds-")))
@@ -224,7 +246,7 @@ class Lexicon:
         return found
 
     def excludes(self, first: str, second: str, pos: str) -> bool:
-        """Return whether two words are alternatives of each other, one way or the other."""
+        """Return whether one of two words is an alternative of the other."""
         return second in self._opposites(first, pos) or first in self._opposites(second, pos)
 
     def _opposites(self, word: str, pos: str) -> frozenset[str]:
@@ -234,14 +256,14 @@ class Lexicon:
         return self._known[key]
 
     def alternatives(self, word: str, pos: str) -> tuple[str, ...]:
-        """Return the words that exclude `word`, in its form, under whatever conditions.
+        """Return the words that exclude `word`, in its form, under any conditions.
 
         Args:
             word: A word or phrase in lower case, in any form that the lexicon lists.
             pos: Its universal POS.
 
         Returns:
-            Lower-case words or phrases; none where the lexicon does not know the word.
+            Lower-case words or phrases; empty if the lexicon does not know the word.
         """
         words = tuple(word.split())
         table = self.single if len(words) == 1 else self.several
@@ -261,7 +283,7 @@ def _word(text: str) -> Word:
 
 
 def _error(line: str, number: int, what: str) -> DataError:
-    return DataError(f"lexicon, line {number}: {line.strip()[:60]!r} {what}; mend the line")
+    return DataError(f"lexicon, line {number}: {line.strip()[:60]!r} {what}; correct the line")
 
 
 @lru_cache(maxsize=1)

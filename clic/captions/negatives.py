@@ -8,11 +8,10 @@ from functools import partial
 
 import numpy as np
 
-from clic.captions.edits import unlike
 from clic.captions.replace import replace
 from clic.captions.swap import swap
 from clic.captions.tagging import make_tagger
-from clic.captions.text import is_foreign, normalized
+from clic.captions.text import is_foreign, normalized, unlike
 from clic.errors import ConfigError, pick
 from clic.seeding import generator
 from clic.types import HardNegative, Token
@@ -37,13 +36,13 @@ def single_negative(
         caption: A true caption.
         tokens: Its tokens.
         rng: Draws the generator, then whatever the generator draws.
-        weights: The weight, 0 or more, of each of `GENERATORS` by its name. Where the drawn
-            generator yields nothing, another one is drawn from the rest.
+        weights: The weight, 0 or more, of generators by their names in `GENERATORS`. If the one
+            that is drawn yields nothing, another is drawn from the rest.
         true: Other captions of the image. None of them is returned, whatever its case, spacing
             and final period.
 
     Returns:
-        The false caption, or None where none of the generators yields one.
+        The false caption, or None if no generator yields one.
     """
     left = {kind: weight for kind, weight in weights.items() if weight > 0}
     known = set(map(normalized, true))
@@ -69,7 +68,7 @@ def stored_negative(
             final period.
 
     Returns:
-        The false caption, without edits, or None where there is none.
+        The false caption, without edits, or None if there is none.
     """
     known = {"", *map(normalized, true)}
     left = [text for text in texts if normalized(text) not in known]
@@ -85,12 +84,12 @@ def hard_negatives(
         caption: A true caption.
         kinds: Names of `GENERATORS`, taken in turn.
         n: Number of negatives wanted.
-        seed: Of the draws. Equal arguments give equal results in any process.
+        seed: Seed of the draws. Equal arguments give equal results in any process.
 
     Returns:
         At most `n` negatives with distinct texts, fewer where the caption yields fewer. The spans
-        of their edits are positions in `caption` as given, the rest of which stays unchanged.
-        Warns where there are none because the caption is not in Latin script.
+        of their edits are positions in `caption` as given; the rest of it stays unchanged. Warns
+        if there are none because the caption is not in Latin script.
 
     Raises:
         ConfigError: A kind is unknown, no kind is given, or `n` is below 1.

@@ -12,13 +12,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clic.captions.edits import indefinite_article
 from clic.captions.inflection import gerund, past_participle, third_person
-from clic.captions.lexicon import Lexicon, default_lexicon
+from clic.captions.lexicon import ARTICLES, WORDS, Lexicon, default_lexicon
 from clic.captions.phrases import NounPhrase, is_plural, noun_phrases
-from clic.captions.text import fold_tokens
-from clic.captions.word_lists import ARTICLES, COLOUR_WORDS, POSTURES, word_set
+from clic.captions.text import fold_tokens, indefinite_article
 from clic.types import Token
+
+_FRONTED, _PLURAL_OPENERS = WORDS["fronted_prepositions"], WORDS["plural_openers"]
+_PREDICATES = WORDS["predicate_adjectives"] | WORDS["colours"]
+_JOINTS = ("while", "as", "whilst")
+_NEVER_REWORDED = ("be", "have", "do")
 
 MAX_TOKENS = 48  # a caption, not a paragraph: rules look at the whole sentence
 MAX_RULES = 3  # applied to one caption in a row
@@ -34,8 +37,6 @@ _CONVERSE = {
 }  # fmt: skip
 _RELATIONS = {**{each: each for each in _SYMMETRIC}, **_CONVERSE}
 _BE = {"is": False, "are": True}
-_FRONTED = word_set("in on at near beside behind under below above through along across around by")
-_JOINTS = word_set("while as whilst")
 # Closed-class rewordings; open classes have their synonyms in the lexicon.
 _REWORDED = {
     "next to": ("beside", "alongside"), "beside": ("next to",), "near": ("close to",),
@@ -45,8 +46,6 @@ _REWORDED = {
     "sitting": ("seated",), "a couple of": ("two",), "two": ("a pair of",),
     "a group of": ("several",), "toward": ("towards",), "towards": ("toward",),
 }  # fmt: skip
-_NEVER_REWORDED = word_set("be have do")
-_SIZES = word_set("large big small little tiny huge tall short long old young new wooden wet dirty")
 
 Words = list[Token]
 
@@ -79,7 +78,6 @@ class _Caption(NamedTuple):
 
 _AFTER_SUBJECT = frozenset(("VERB", "AUX", "ADP", "PUNCT"))
 _NOMINAL_PARTS = frozenset(("DET", "ADJ", "NOUN", "PROPN", "NUM", "ADP", "CCONJ"))
-_PLURAL_OPENERS = word_set("two three four five six several many some")
 
 
 def paraphrase(
@@ -213,7 +211,7 @@ def _other_side(caption: _Caption) -> Iterator[Words]:
     middle = caption.words(first.last, last.first)
     be = middle[:1] if middle and middle[0] in _BE else []
     middle = middle[len(be) :]
-    if middle and tokens[first.last + len(be)].lemma in POSTURES:
+    if middle and tokens[first.last + len(be)].lemma in WORDS["postures"]:
         middle = middle[1:]
     other = _RELATIONS.get(" ".join(middle))
     if other is not None and caption.lexicon.thing(tokens[last.head].text).place is False:
@@ -254,7 +252,7 @@ def _relative(caption: _Caption) -> Iterator[Words]:
         if phrase.last - phrase.first != 3 or tokens[phrase.first].text not in ARTICLES:
             continue
         article, adjective, noun = tokens[phrase.first : phrase.last]
-        if adjective.text not in COLOUR_WORDS and adjective.text not in _SIZES:
+        if adjective.text not in _PREDICATES:
             continue
         following = tokens[phrase.last].text if phrase.last < len(tokens) else "."
         if adjective.pos == "ADJ" and following not in ("of", "'s"):
@@ -311,7 +309,7 @@ def _synonyms(caption: _Caption) -> Iterator[Words]:
                 other = others[int(caption.rng.integers(len(others)))]
                 tokens[i : i + size] = _fixed(other, tokens[i].pos)
     for i, token in enumerate(tokens):
-        if token.pos not in ("NOUN", "ADJ", "VERB") or token.text in COLOUR_WORDS:
+        if token.pos not in ("NOUN", "ADJ", "VERB") or token.text in WORDS["colours"]:
             continue
         if token.lemma in _NEVER_REWORDED or _in_name(tokens, i):
             continue

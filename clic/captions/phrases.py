@@ -1,6 +1,6 @@
 """Noun phrases of a tagged caption, and the head, governor or subject of a word.
 
-Everything is read off the tags. Indices are token numbers; -1 means that there is none.
+Only tags and words are looked at. Indices are token numbers; -1 means that there is none.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import re
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from clic.captions.word_lists import GERUNDS, MATERIALS, NAMES, PLURALS, QUANTITIES, word_set
+from clic.captions.lexicon import WORDS
 from clic.types import Token
 
-# One letter a token, so that phrases are found by a regular expression over the letters. What
-# depends on the word too has a small letter, for which `letters_of` looks at it.
+# One letter per token, so that a regular expression finds phrases. A small letter means that
+# `letters_of` must look at the word, too.
 _LETTERS = {
     "DET": "D", "ADJ": "A", "NOUN": "N", "PROPN": "N", "NUM": "M", "ADV": "R", "CCONJ": "C",
     "PUNCT": "p", "PART": "p", "PRON": "p",
@@ -39,21 +39,22 @@ class NounPhrase(NamedTuple):
 
 
 def noun_phrases(tokens: Sequence[Token]) -> list[NounPhrase]:
-    """Return the noun phrases: determiner, modifiers, nouns, possessors in front."""
+    """Return the noun phrases: possessors, determiner, modifiers, nouns."""
     return phrases_of(letters_of(tokens))
 
 
 def phrases_of(letters: str) -> list[NounPhrase]:
-    """Return the noun phrases of what `letters_of` gave."""
+    """Return the noun phrases, given the result of `letters_of`."""
     return [NounPhrase(*m.span(), m.end() - 1) for m in _NOUN_PHRASE.finditer(letters)]
 
 
 def letters_of(tokens: Sequence[Token]) -> str:
     """Return a letter for each token: D(eterminer), A(djective), N(oun), nu(M)ber, adve(R)b,
-    C(onjunction), K (comma), S (possessive mark), and o for any other.
+    C(onjunction), K (comma), S (possessive mark), or o for any other.
 
-    A participle between what opens a noun phrase and its noun ("two parked cars") is an A, and so
-    are both words of "snow covered mountains"; another verb there is a noun ("the train tracks").
+    A participle between the opening word of a noun phrase and its noun ("two parked cars") is an A,
+    as are both modifiers in "snow covered mountains"; any other verb there is an N ("the train
+    tracks").
     """
     letters = [_LETTERS.get(token.pos, "o") for token in tokens]
     for i, letter in enumerate(letters):
@@ -61,7 +62,7 @@ def letters_of(tokens: Sequence[Token]) -> str:
             token = tokens[i]
             owned = token.text == "'" and _is_possessive(tokens, letters, i)
             letters[i] = "S" if owned else _WORD_LETTERS.get((token.pos, token.text.lower()), "o")
-        elif letter in "DRA" and tokens[i].text.lower() in QUANTITIES:
+        elif letter in "DRA" and tokens[i].text.lower() in WORDS["quantities"]:
             letters[i] = "M"
         elif letter in "Ao" and i + 1 < len(letters) and _LETTERS.get(tokens[i + 1].pos) in _INSIDE:
             if letter == "A" and _is_name(tokens[i].text.lower(), tokens[i + 1].text.lower()):
@@ -74,7 +75,7 @@ def letters_of(tokens: Sequence[Token]) -> str:
 
 
 def _is_possessive(tokens: Sequence[Token], letters: Sequence[str], i: int) -> bool:
-    """Return whether an apostrophe is that of "the dogs' owner", and closes no quotation."""
+    """Return whether an apostrophe is possessive ("the dogs' owner"), not a closing quote."""
     if i == 0 or letters[i - 1] != "N" or tokens[i - 1].text[-1:] not in ("s", "S"):
         return False
     joined = tokens[i - 1].end == tokens[i].start
@@ -84,12 +85,13 @@ def _is_possessive(tokens: Sequence[Token], letters: Sequence[str], i: int) -> b
 
 
 def _is_name(word: str, following: str) -> bool:
-    """Return whether what is tagged as an adjective is the first noun of a compound."""
-    return word in GERUNDS or word in MATERIALS or (word, following) in NAMES
+    """Return whether a word tagged as an adjective is the first noun of a compound."""
+    first = word in WORDS["gerunds"] or word in WORDS["materials"]
+    return first or f"{word} {following}" in WORDS["compounds"]
 
 
 def _opens(tokens: Sequence[Token], letters: Sequence[str], i: int) -> bool:
-    """Return whether what stands before a verb leaves it no place but in a noun phrase."""
+    """Return whether the word before a verb shows that the verb is part of a noun phrase."""
     form = tokens[i].text.lower()
     if i == 0 or letters[i - 1] in "CN":
         base = form == tokens[i].lemma  # "two nuns feed pigeons"
@@ -98,14 +100,14 @@ def _opens(tokens: Sequence[Token], letters: Sequence[str], i: int) -> bool:
 
 
 def is_plural(token: Token) -> bool:
-    """Return whether a noun is in the plural, from its form and lemma."""
+    """Return whether a noun is plural, judged by its form and lemma."""
     word = token.text.lower()
-    return word in PLURALS or (word != token.lemma and word.endswith("s"))
+    return word in WORDS["plurals"] or (word != token.lemma and word.endswith("s"))
 
 
 NOMINAL = frozenset(("NOUN", "PROPN"))
 _OPENING = frozenset(("DET", "ADJ", "NUM", "ADV"))
-_OWNER_WORDS = word_set("my your his her its our their")
+_OWNER_WORDS = frozenset(_POSSESSIVE[:-1])
 _CLITICS = frozenset(("'s", "\u2019s", "'"))
 _SENTENCE_ENDS = frozenset(".!?;:")
 
@@ -113,13 +115,13 @@ _SENTENCE_ENDS = frozenset(".!?;:")
 def head_from(
     tokens: Sequence[Token], words: Sequence[str], start: int, measures: Collection[str] = ()
 ) -> int:
-    """Return the head of the noun phrase that goes on at token `start`.
+    """Return the head of the noun phrase that starts or continues at token `start`.
 
     Args:
         tokens: The caption's tokens.
         words: Their texts in lower case.
-        start: Where a noun phrase may start or go on.
-        measures: Nouns that another one follows with "of": in "a herd of cows" cows are meant.
+        start: Where a noun phrase may start or continue.
+        measures: Nouns whose "of" introduces the head: in "a herd of cows" it is "cows".
     """
     n, i = len(tokens), start
     while i < n:
@@ -167,10 +169,10 @@ def governor(tokens: Sequence[Token], words: Sequence[str], noun: int) -> str:
 def subject(
     tokens: Sequence[Token], words: Sequence[str], verb: int, animate: Collection[str] = ()
 ) -> int:
-    """Return the noun that does what the verb says, as far as the words before it tell.
+    """Return the noun that does what the verb says, judged by the words before it.
 
-    The object of a preposition or of another verb is passed over, unless it is animate: in "a man
-    in a hat sitting" the man sits.
+    The object of a preposition or of another verb is skipped unless it is animate: in "a man in a
+    hat sitting" the man sits.
     """
     i = verb - 1
     while i >= 0:

@@ -7,33 +7,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from clic.captions.edits import Change, apply_edits, make_edits
 from clic.captions.lexicon import Alternatives, Condition, Lexicon, Use, default_lexicon
 from clic.captions.phrases import NOMINAL, governor, head_from, phrase_start, subject
-from clic.captions.text import fold_tokens
-from clic.captions.word_lists import word_set
+from clic.captions.text import Change, apply_edits, fold_tokens, make_edits
 from clic.types import HardNegative, Token
 
 MAX_TOKENS = 128  # no text tower reads more
 
-_ONE = word_set("a an one another each every this that single")
-_SEVERAL = word_set("some many few several these those both all")
+_ONE = frozenset(["a", "an", "one", "another", "each", "every", "this", "that", "single"])
+_SEVERAL = frozenset(["some", "many", "few", "several", "these", "those", "both", "all"])
 _PLURAL = 1  # number of a noun's form
 _NOTHING: frozenset[str] = frozenset()
 
 
 def replace(
-    caption: str,
-    tokens: Sequence[Token],
-    rng: np.random.Generator,
-    lexicon: Lexicon | None = None,
+    caption: str, tokens: Sequence[Token], rng: np.random.Generator, lexicon: Lexicon | None = None
 ) -> HardNegative | None:
     """Replace one word by a co-hyponym or an antonym (CLoVe; arXiv 2402.15021, section 3.2).
 
     The word is a noun, adjective, verb, adverb, number, determiner or preposition that the
-    lexicon knows at such a place; longer entries ("to the left of") go before shorter ones. Each
-    such word is equally likely, then its alternatives in proportion to their corpus counts, those
-    left out that the caption has already. Fallback entries are for captions without others.
+    lexicon lists for such a context; longer entries ("to the left of") take precedence over
+    shorter ones. Each such word is equally likely; its alternatives are drawn in proportion to
+    their corpus counts, without those that the caption already contains. Fallback entries are used
+    only if there are no others.
 
     Args:
         caption: A true caption.
@@ -78,7 +74,7 @@ def _pick(alternatives: Alternatives, draw: float, reader: _Reader) -> str | Non
 
 
 class _Reader:
-    """A caption in lower case, with the lexicon's conditions read off it."""
+    """A caption in lower case, and which of the lexicon's conditions it meets."""
 
     def __init__(self, tokens: Sequence[Token], lexicon: Lexicon) -> None:
         self.tokens, self.lexicon = tokens, lexicon
@@ -90,7 +86,7 @@ class _Reader:
         self._modifiers = classes.get("modifiers", _NOTHING)
 
     def places(self) -> list[tuple[int, int, Sequence[Use]]]:
-        """Return (first, last, uses) of the lexicon's entries, the longest ones that fit."""
+        """Return (first, last, uses) of the longest entries of the lexicon in the caption."""
         single, several, words = self.lexicon.single, self.lexicon.several, self.words
         found: list[tuple[int, int, Sequence[Use]]] = []
         done = 0
@@ -106,7 +102,7 @@ class _Reader:
         return found
 
     def _phrase(self, first: int, uses: Sequence[Use]) -> list[Use]:
-        """Return the uses of the longest phrase that starts at `first`; a fixed one has no set."""
+        """Return the uses of the longest phrase at `first`; a fixed phrase belongs to no set."""
         matched: list[Use] = []
         for use in uses:
             n = len(use.words)
@@ -141,7 +137,7 @@ class _Reader:
     ) -> bool:
         pos = use.pos
         if pos == "NOUN":
-            # A singular in front of another noun is the first half of a compound.
+            # A singular noun before another noun is the first half of a compound.
             if before is None and use.form != _PLURAL and self._nominal(last):
                 return False
             compound = last - first == 1 and self._nominal(first - 1)
@@ -174,12 +170,12 @@ class _Reader:
         return condition.negated if noun < 0 else condition.holds(*self._names(noun))
 
     def _names(self, noun: int) -> tuple[str, str]:
-        """Return a noun alone, and with the word before it ("cell phone")."""
+        """Return a noun, alone and with the word before it ("cell phone")."""
         word = self.words[noun]
         return word, f"{self.words[noun - 1]} {word}" if noun else word
 
     def _form(self, first: int, last: int, forms: set[int], pos: str) -> int:
-        """Return which of several equal forms ("sheep", "cut", "pizza") stands here."""
+        """Return which of several forms with the same spelling ("sheep", "cut") is used here."""
         if pos == "NOUN":
             start = phrase_start(self.tokens, self.words, first)
             opening = self.words[start]
@@ -196,7 +192,7 @@ class _Reader:
         return 3 if forms == {0, 3} else 0
 
     def has_any(self, rivals: frozenset[str]) -> bool:
-        """Return whether one of the words or phrases stands in the caption."""
+        """Return whether the caption contains one of the words or phrases."""
         if not self.present.isdisjoint(rivals):
             return True
         joined = ""

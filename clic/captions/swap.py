@@ -8,53 +8,37 @@ from typing import ClassVar
 
 import numpy as np
 
-from clic.captions.edits import Change, apply_edits, make_edits, text_without_capital
 from clic.captions.equivalence import Meaning, Range, alike
-from clic.captions.lexicon import Lexicon, NounEntry, default_lexicon
-from clic.captions.phrases import (
-    NOMINAL,
-    NounPhrase,
-    head_from,
-    is_plural,
-    noun_phrases,
-    phrase_start,
-    subject,
-)
-from clic.captions.text import fold_tokens
-from clic.captions.word_lists import ARTICLES, COLOUR_WORDS, POSTURES, RELATIONAL_NOUNS, word_set
+from clic.captions.inflection import third_person
+from clic.captions.lexicon import ARTICLES, WORDS, Lexicon, NounEntry, default_lexicon
+from clic.captions.phrases import NOMINAL, head_from, is_plural, noun_phrases, phrase_start, subject
+from clic.captions.text import Change, apply_edits, fold_tokens, make_edits, text_without_capital
 from clic.types import HardNegative, Token
 
-MAX_TOKENS = 64  # bounds the pairs that are looked at; a text tower reads about as many
+MAX_TOKENS = 64  # bounds the number of pairs; a text tower reads about as many tokens
 
-_MIXED = 0.125  # share of draws in which the second rank is as good as the first, for variety
+_MIXED = 0.125  # fraction of draws that treat the second rank like the first, for variety
 
 Pair = tuple[Range, Range]
+Ranked = tuple[list[Pair], list[Pair], list[Pair]]
 
+COLOURS = WORDS["colours"]
 _FORMS = frozenset(("NOUN", "ADJ", "NUM", "VERB", "ADV"))
-# Numbers, verbs and adverbs that belong where they stand.
-_FIXED = word_set(
-    "seen shown made used based very so too also more most just only other about as up down out "
-    "not well else same both ever even there here then how when where have has had"
-)
 # Forms of the verb after (or, with "there", before) a noun phrase whose number changes.
 _TO_PLURAL = {"is": "are", "was": "were", "has": "have"}
 _TO_SINGULAR = {plural: singular for singular, plural in _TO_PLURAL.items()}
 
 
 def swap(
-    caption: str,
-    tokens: Sequence[Token],
-    rng: np.random.Generator,
-    lexicon: Lexicon | None = None,
+    caption: str, tokens: Sequence[Token], rng: np.random.Generator, lexicon: Lexicon | None = None
 ) -> HardNegative | None:
     """Let two parts of a caption change places (NegCLIP; Yuksekgonul et al., arXiv 2210.01936).
 
-    The parts are two nouns, adjectives, numbers, verbs, adverbs or noun phrases of equal form.
-    Pairs after which the caption could be true of another picture (two people, two colours) go
-    before others in seven draws of eight, those before noun phrases of unequal number. Among
-    equals each of the kinds that the caption has is equally likely, then each pair. A result of
-    the same meaning (both sides of an "and", of a relation without direction, of one noun's
-    adjectives) is drawn anew.
+    The parts are two nouns, adjectives, numbers, verbs, adverbs or noun phrases of the same form.
+    Pairs whose swap could describe another picture (two people, two colours) take precedence over
+    others in seven draws of eight, and those over noun phrases of unequal number. Within a rank
+    each kind of part is equally likely, then each pair. A pair whose swap keeps the meaning (both
+    sides of an "and" or of a symmetric relation, the adjectives of one noun) is drawn again.
 
     Args:
         caption: A true caption.
@@ -72,7 +56,7 @@ def swap(
     if draw < _MIXED:
         draw /= _MIXED
         best, second, last = ranks
-        ranks = iter([best + second, last])
+        ranks = [best + second, last]
     else:
         draw = (draw - _MIXED) / (1 - _MIXED)
     for groups in ranks:
@@ -100,11 +84,11 @@ class _Finder:
         self._phrases = noun_phrases(tokens)
         self._classes = lexicon.classes
         self._meaning = Meaning(tokens, self._words, self._phrases, lexicon)
-        self._things: dict[int, NounEntry] = {}  # of the nouns that can stand elsewhere
+        self._things: dict[int, NounEntry] = {}  # of the movable nouns
         self._plural: dict[int, bool] = {}
 
-    def ranks(self) -> Iterator[list[list[Pair]]]:
-        """Yield the groups of pairs of each rank, best first."""
+    def ranks(self) -> list[tuple[list[Pair], ...]]:
+        """Return the groups of pairs of each of three ranks, best first."""
         places: dict[str, list[int]] = {}
         nouns = places["NOUN"] = []
         for i, token in enumerate(self._tokens):
@@ -113,24 +97,21 @@ class _Finder:
                 places.setdefault(pos, []).append(i)
         self._things = {i: self._lexicon.thing(self._words[i]) for i in nouns}
         self._plural = {i: is_plural(self._tokens[i]) for i in nouns}
-        groups: list[tuple[list[Pair], list[Pair]]] = []
+        groups: list[Ranked] = []
         for pos, indices in places.items():
             if len(indices) > 1:
-                ranked: tuple[list[Pair], list[Pair]] = [], []
+                ranked: Ranked = [], [], []
                 rank = self._RANKS[pos]
                 for i, j in combinations(indices, 2):
                     place = rank(self, i, j)
                     if place is not None:
                         ranked[place].append(((i, i + 1), (j, j + 1)))
                 groups.append(ranked)
-        heads = [phrase for phrase in self._phrases if phrase.head in self._things]
-        groups.append(self._phrase_pairs(heads))
-        yield [best for best, _ in groups]
-        yield [second for _, second in groups]
-        yield [self._unequal_pairs(heads)]
+        groups.append(self._phrase_pairs())
+        return list(zip(*groups, strict=True))
 
     def build(self, pair: Pair) -> HardNegative | None:
-        """Return the caption with the two parts exchanged, or None where it says the same."""
+        """Return the caption with the two parts exchanged, or None if that keeps its meaning."""
         if self._meaning.survives(*pair):
             return None
         texts = [text_without_capital(self._caption, self._tokens, *part) for part in pair]
@@ -163,14 +144,14 @@ class _Finder:
             yield Change(last, last + 1, third_person(word))
 
     def _movable(self, i: int, pos: str) -> bool:
-        """Return whether a word can stand elsewhere: nouns only as the head of a thing's name."""
+        """Return whether a word can move; a noun must be the head of a thing's name."""
         word = self._words[i]
         if pos not in ("NOUN", "ADJ"):
-            return word not in _FIXED
+            return word not in WORDS["fixed"]
         following = self._words[i + 1] if i + 1 < len(self._words) else ""
         if pos == "NOUN":
             named = i > 0 and self._tokens[i - 1].pos in NOMINAL  # "parking lot", "train set"
-            if following == "of" or (word in RELATIONAL_NOUNS and not named):
+            if following == "of" or (word in WORDS["relational_nouns"] and not named):
                 return False
             return not following or self._tokens[i + 1].pos not in NOMINAL
         return following not in ("to", "of") and word not in self._classes["identity"]
@@ -178,17 +159,17 @@ class _Finder:
     def _rank_nouns(self, i: int, j: int) -> int | None:
         if self._plural[i] != self._plural[j] or self._tokens[i].lemma == self._tokens[j].lemma:
             return None
-        # Nobody's colour changes, and no word of identity leaves its noun.
+        # People never get another colour or another word of identity.
         for one, other in ((i, j), (j, i)):
             if self._things[one].kind == "people" and self._marked(other):
                 return None
         return self._rank_things(i, j)
 
     def _marked(self, noun: int) -> bool:
-        """Return whether a colour or a word of identity stands before a noun."""
+        """Return whether a colour or a word of identity precedes a noun in its phrase."""
         start = phrase_start(self._tokens, self._words, noun)
         marks = self._words[start:noun]
-        return not (COLOUR_WORDS.isdisjoint(marks) and self._classes["identity"].isdisjoint(marks))
+        return not (COLOURS.isdisjoint(marks) and self._classes["identity"].isdisjoint(marks))
 
     def _rank_things(self, i: int, j: int) -> int | None:
         """Return 0 for nouns of one kind, 1 for others, None for those that may mean the same."""
@@ -207,19 +188,19 @@ class _Finder:
         first, second = self._words[i], self._words[j]
         if first == second or self._listed(i, j):
             return None
-        if first in COLOUR_WORDS or second in COLOUR_WORDS:
-            # Nobody's colour changes.
+        if first in COLOURS or second in COLOURS:
+            # People never get another colour.
             for k in (i, j):
                 head = head_from(self._tokens, self._words, k + 1)
                 if head >= 0 and self._words[head] in self._classes["people"]:
                     return None
-            if first in COLOUR_WORDS and second in COLOUR_WORDS:
+            if first in COLOURS and second in COLOURS:
                 return None if second in self._lexicon.synonyms(first, "ADJ") else 0
-        # A plate can be large and white: words of two dimensions may both hold of both things.
+        # A plate can be both large and white: words for unlike properties exclude nothing.
         return 0 if self._lexicon.excludes(first, second, "ADJ") else None
 
     def _listed(self, i: int, j: int) -> bool:
-        """Return whether nothing but "and" or a comma stands between two words."""
+        """Return whether only "and", "or" or commas separate two words."""
         return all(self._words[k] in ("and", "or", ",", "&") for k in range(i + 1, j))
 
     def _rank_numbers(self, i: int, j: int) -> int | None:
@@ -231,16 +212,16 @@ class _Finder:
         tokens, words = self._tokens, self._words
         if tokens[i].lemma == tokens[j].lemma or _ending(words[i]) != _ending(words[j]):
             return None
-        if tokens[i].lemma in POSTURES and tokens[j].lemma in POSTURES and words[i][-2:] == "ed":
+        if {tokens[i].lemma, tokens[j].lemma} <= WORDS["postures"] and words[i][-2:] == "ed":
             return None  # "placed" and "positioned" say the same
         if alike(tokens[i].lemma, tokens[j].lemma):
             return None
         who = [subject(tokens, words, k, self._classes["animate"]) for k in (i, j)]
         what = [head_from(tokens, words, k + 1) for k in (i, j)]
         if who[0] == what[1] or what[0] == who[1]:
-            return None  # "opened umbrellas are grouped": both tell of one thing
+            return None  # "opened umbrellas are grouped": both describe one thing
         if who[0] == who[1]:
-            # What one does without an object is done in any order.
+            # One agent's intransitive verbs mean the same in any order.
             return 1 if max(what) >= 0 else None
         kinds = [self._lexicon.thing(words[k]).kind if k >= 0 else "" for k in who]
         return 0 if kinds[0] and kinds[0] == kinds[1] else 1
@@ -257,40 +238,25 @@ class _Finder:
         "ADV": _rank_adverbs,
     }
 
-    def _phrase_pairs(self, phrases: Sequence[NounPhrase]) -> tuple[list[Pair], list[Pair]]:
-        """Return the pairs of noun phrases of equal number, by rank.
+    def _phrase_pairs(self) -> Ranked:
+        """Return the pairs of noun phrases by rank; the last rank has those of unequal number.
 
-        Phrases of one word, or of an article and a word, are the business of `_rank_nouns`.
+        `_rank_nouns` handles phrases of equal number that are one word, or an article and a word.
         """
-        ranked: tuple[list[Pair], list[Pair]] = [], []
+        ranked: Ranked = [], [], []
+        phrases = [phrase for phrase in self._phrases if phrase.head in self._things]
         plural, words = self._plural, self._words
         longer = {p.head: p.last - p.first > 1 + (words[p.first] in ARTICLES) for p in phrases}
         for a, b in combinations(phrases, 2):
-            if plural[a.head] == plural[b.head] and (longer[a.head] or longer[b.head]):
+            unequal = plural[a.head] != plural[b.head]
+            if unequal or longer[a.head] or longer[b.head]:
                 place = self._rank_things(a.head, b.head)
                 if place is not None:
-                    ranked[place].append(((a.first, a.last), (b.first, b.last)))
+                    pair = ((a.first, a.last), (b.first, b.last))
+                    ranked[2 if unequal else place].append(pair)
         return ranked
-
-    def _unequal_pairs(self, phrases: Sequence[NounPhrase]) -> list[Pair]:
-        """Return the pairs of noun phrases of unequal number; their verbs will follow."""
-        return [
-            ((a.first, a.last), (b.first, b.last))
-            for a, b in combinations(phrases, 2)
-            if self._plural[a.head] != self._plural[b.head]
-            and self._rank_things(a.head, b.head) is not None
-        ]
 
 
 def _ending(verb: str) -> str:
-    """Return what two verbs must share to fit each other's place."""
+    """Return the ending that two verbs must share to fit each other's place."""
     return next((end for end in ("ing", "ed", "s") if verb.endswith(end)), "")
-
-
-def third_person(verb: str) -> str:
-    """Return the form of a regular verb after "it"."""
-    if verb.endswith(("s", "x", "z", "ch", "sh", "o")):
-        return verb + "es"
-    if verb.endswith("y") and not verb.endswith(("ay", "ey", "oy", "uy")):
-        return verb[:-1] + "ies"
-    return verb + "s"

@@ -28,8 +28,8 @@ class Tagger(Protocol):
     """Tags captions; a pure function of the text.
 
     Attributes:
-        name: Of the backend.
-        version: Of the backend and its model; where it differs, tags may differ.
+        name: Name of the backend.
+        version: Version of the backend and its model; tags of another version may differ.
     """
 
     @property
@@ -48,21 +48,21 @@ def _hanta() -> Tagger:
     return HantaTagger()
 
 
-# Constructors rather than taggers, so that a backend is only loaded where it is used.
+# Constructors rather than taggers, so that only a backend that is used is loaded.
 TAGGERS: dict[str, Callable[[], Tagger]] = {"hanta": _hanta, "spacy": lambda: SpacyTagger()}
 
 
 def make_tagger(name: str) -> Tagger:
-    """Return the tagger of that name.
+    """Return a tagger by name.
 
     Raises:
-        ConfigError: There is none, or its model is not installed.
+        ConfigError: The name is unknown, or the model is not installed.
     """
     return pick(TAGGERS, name, "captions.tagger")()
 
 
 MODEL = "en_core_web_sm"
-# What tags and lemmas do not hang on.
+# Components that tags and lemmas do not depend on.
 _UNUSED = ("parser", "ner", "senter")
 
 
@@ -90,8 +90,8 @@ class SpacyTagger:
         return f"{meta['lang']}_{meta['name']} {meta['version']}"
 
     def __call__(self, text: str) -> tuple[Token, ...]:
-        """Return the tokens of `text`, white space left out."""
-        # Its limit guards the parser's memory, which does not run here.
+        """Return the tokens of `text`, without white space."""
+        # The limit protects the memory of the parser, which does not run here.
         self._pipeline.max_length = max(self._pipeline.max_length, len(text))
         folded = fold(text)
         tokens = [
@@ -121,8 +121,8 @@ def _load(model: str) -> Any:
 
 
 KEYS = ("tokens", "tagger", "caption_hash")
-"""What `annotate` puts into a sample's JSON."""
-_FORMAT = "clic tokens 1"  # part of the hash, so that what was written otherwise does not match
+"""The keys that `annotate` adds to a sample's JSON."""
+_FORMAT = "clic tokens 1"  # part of the hash, so that tokens in another format do not match
 _LETTERS = {
     "ADJ": "J", "ADP": "I", "ADV": "R", "AUX": "B", "CCONJ": "C", "DET": "D", "INTJ": "U",
     "NOUN": "N", "NUM": "M", "PART": "T", "PRON": "P", "PROPN": "O", "PUNCT": ".", "SCONJ": "S",
@@ -134,7 +134,7 @@ Captions = tuple[tuple[Token, ...], ...]
 
 
 def annotate(captions: Sequence[str], tagger: Tagger) -> dict[str, Any]:
-    """Tag captions and return what belongs into the JSON of their sample.
+    """Tag captions and return the entries for the JSON of their sample.
 
     Args:
         captions: All of the sample's captions, in the order in which they are stored.
@@ -149,12 +149,12 @@ def annotate(captions: Sequence[str], tagger: Tagger) -> dict[str, Any]:
 def record(
     captions: Sequence[str], tokens: Sequence[Sequence[Token]], name: str, version: str
 ) -> dict[str, Any]:
-    """Return what `annotate` returns, from tokens that are known already.
+    """Return what `annotate` returns, from given tokens.
 
     Args:
         captions: All of the sample's captions, in the order in which they are stored.
-        tokens: The tokens of each.
-        name: What made them.
+        tokens: The tokens of each caption.
+        name: Name of the tagger that made them.
         version: Its version.
     """
     return {
@@ -165,7 +165,7 @@ def record(
 
 
 def caption_hash(captions: Sequence[str]) -> str:
-    """Return 16 hexadecimal digits that stand for the captions, whatever their case."""
+    """Return 16 hexadecimal digits that identify the captions, whatever their case."""
     text = "\0".join([_FORMAT, *map(lower, captions)])
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
@@ -177,14 +177,14 @@ def stored_tokens(
 
     Args:
         stored: A sample's JSON.
-        captions: Its captions, in their own case or in lower case; the tokens follow it.
-        most: Captions whose tokens are unpacked, from the first on; None unpacks all.
+        captions: Its captions, in their own case or in lower case, which the tokens then have, too.
+        most: Number of captions, from the first on, whose tokens are unpacked; None unpacks all.
 
     Returns:
-        The tokens, None where none are stored or where they are those of other captions.
+        The tokens, or None if none are stored or they belong to other captions.
 
     Raises:
-        DataError: The hash fits and the tokens do not.
+        DataError: The hash matches, but the tokens do not fit the captions.
     """
     if "caption_hash" not in stored or stored["caption_hash"] != caption_hash(captions):
         return None
@@ -193,7 +193,7 @@ def stored_tokens(
         return tuple([_unpacked(caption, *entry) for caption, entry in pairs])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"the stored tokens are broken ({error}); write them anew with clic-data annotate "
+            f"the stored tokens are broken ({error}); write them again with clic-data annotate "
             "--force"
         ) from error
 

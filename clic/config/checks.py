@@ -27,6 +27,9 @@ from clic.losses.registry import KINDS, NEGATIVES, OBJECTIVES, SECOND_POSITIVE
 from clic.losses.registry import choices as objectives
 from clic.parts import Trained, parse
 
+MIXABLE = ("swap", "replace")
+"""The generators of false captions of one image, which `captions.mixture` may weigh."""
+
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": ("shards", "shapes"),
     "data.decode": ("fast", "exact", "scaled"),
@@ -39,7 +42,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "captions.tagger": ("hanta", "spacy", "stored"),
     "captions.composite_negative": ("cross_swap", "none"),
     "captions.single_caption": ("first", "random"),
-    "captions.single_negative": ("swap", "replace", "mixture", "stored", "none"),
+    "captions.single_negative": (*MIXABLE, "mixture", "stored", "none"),
     "loss.composite": objectives("composite"),
     "loss.single": objectives("single"),
     "optim.schedule": ("clic", "warmup_cosine", "constant"),
@@ -259,10 +262,6 @@ def _check_second_positive(kind: str, config: Config) -> None:
             "captions.paraphrase=true, or choose another loss.single"
         )
     raise ConfigError(f"{setting} {reason}{', or weight 0' if weight else ''}")
-
-
-MIXABLE = ("swap", "replace")
-"""Generators that `captions.mixture` may weigh."""
 
 
 def _check_captions(config: Config, used: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any
 
-from clic.config.checks import CHOICES, RANGES
+from clic.config.checks import CHOICES, MIXABLE, RANGES
 from clic.config.eval_settings import PRECISIONS, EvalConfig, PatchConfig
 from clic.config.train_settings import Config
 from clic.parts import FORMS
@@ -26,7 +26,7 @@ _OTHER_RANGES = {
     "optim.betas": "two numbers from 0 to below 1",
     "optim.eps": "above 0",
     "data.mix": "two or more sources, each weight above 0",
-    "captions.mixture": "swap, replace; each weight 0 or more, two of them above 0",
+    "captions.mixture": f"{', '.join(MIXABLE)}; each weight 0 or more, two of them above 0",
     "loss.negative_weights": "each weight above 0",
 }
 _SCORING_RANGES = {

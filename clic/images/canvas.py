@@ -1,4 +1,4 @@
-"""One image, or several joined, at the model's size; and the pixels that its vision tower reads."""
+"""One image, or several on one canvas, at the model's size, and normalised pixels of a batch."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ FITS: dict[str, Callable[[np.ndarray, int, int, Resize], np.ndarray]] = {
 def largest_cell(
     layout: str, orientation: Orientation, size: int, fit: str = "squash"
 ) -> tuple[int, int]:
-    """Return the least height and width at which an image of a canvas may be decoded."""
+    """Return the smallest height and width at which an image of a canvas may be decoded."""
     found = cells(layout, orientation, size)
     height, width = (max(cell[side] for cell in found) for side in (2, 3))
     return (height, width) if fit == "squash" else (max(height, width), max(height, width))

@@ -130,8 +130,8 @@ def open_image(data: bytes) -> Image.Image:
                 "it to JPEG, PNG or WebP"
             ) from error
         raise DataError(
-            f"{len(data)} bytes starting with {bytes(data[:8])!r} are no image that PIL can read "
-            f"as {', '.join(FORMATS)}; convert, replace or drop them"
+            f"{len(data)} bytes starting with {bytes(data[:8])!r} are not an image that PIL can "
+            f"read as {', '.join(FORMATS)}; convert, replace or drop them"
         ) from error
     if not 0 < image.width * image.height <= MAX_PIXELS:
         raise DataError(

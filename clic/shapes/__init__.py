@@ -2,7 +2,7 @@
 
 In: a split, an index and a seed. Out: samples with exact captions and tags, and benchmarks. Read
 `scenes` (what is drawn and where), `render` (pixels), `language` (sentences and tags), then
-`world_rows` and `relational` (the benchmarks' images and rows).
+`world_rows` (the benchmarks).
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from typing import Literal, get_args
 from clic.errors import pick
 from clic.seeding import generator
 from clic.shapes.language import captions, tag
-from clic.shapes.relational import RELATION_GROUPS, relations
 from clic.shapes.render import render_scene
 from clic.shapes.scenes import Scene, Thing, sample_pair, sample_single
 from clic.shapes.world_rows import (
     CATEGORIES,
+    RELATION_GROUPS,
     SceneImages,
     TripletRow,
     WorldClassification,
     WorldRetrieval,
     WorldTriplets,
+    relations,
     retrieval,
     triplets,
     zero_shot,

@@ -1,7 +1,7 @@
 """Exact sentences about scenes, in lower case, and the exact tags of their words.
 
-Every noun of the world and every colour begins with a consonant, so that the article is always
-"a" and no exchange of words shows in the grammar. Every word has one part of speech.
+Every noun and every colour of the world begins with a consonant, so that the article is always "a"
+and grammar never reveals an exchange of words. Every word has one part of speech.
 """
 
 from __future__ import annotations
@@ -11,18 +11,12 @@ from typing import Final
 
 import numpy as np
 
-from clic.shapes.scenes import COLOURS, INVERSE, SHAPES, Relation, Scene, Size, Thing, relation
-from clic.types import Token
+from clic.shapes.scenes import COLOURS, SHAPES, Scene, Size, Thing, relation
+from clic.types import RELATION_PHRASES, Relation, Token
 
 SIZE_WORDS: Final[dict[Size, tuple[str, ...]]] = {
     "small": ("small", "little"),
     "large": ("large", "big"),
-}
-RELATION_PHRASES: Final[dict[Relation, tuple[str, ...]]] = {
-    "left": ("left of", "to the left of", "on the left of"),
-    "right": ("right of", "to the right of", "on the right of"),
-    "above": ("above", "over"),
-    "below": ("below", "under", "beneath"),
 }
 
 # {it} is "a red circle", {sized} "a small red circle"; the second thing's fields end in 2.
@@ -77,7 +71,7 @@ def tag(caption: str) -> tuple[Token, ...]:
     """Return the exact tokens of a caption made of the world's words.
 
     Raises:
-        KeyError: A word is none of the world's.
+        KeyError: A word is not one of the world's.
     """
     tokens = []
     for match in _TOKEN.finditer(caption):
@@ -111,15 +105,6 @@ def relation_phrase(which: Relation, rng: np.random.Generator) -> str:
     return _choose(RELATION_PHRASES[which], rng)
 
 
-def inverse_phrase(phrase: str) -> str:
-    """Return the phrase of the same form that says the opposite ("over" gives "under")."""
-    for which, phrases in RELATION_PHRASES.items():
-        if phrase in phrases:
-            opposite = RELATION_PHRASES[INVERSE[which]]
-            return opposite[min(phrases.index(phrase), len(opposite) - 1)]
-    raise ValueError(f"no relation's phrase: {phrase!r}")
-
-
 def _fields(thing: Thing, rng: np.random.Generator) -> dict[str, str]:
     size = _choose(SIZE_WORDS[thing.size], rng)
     return {
@@ -141,8 +126,8 @@ def _pair_sentence(form: str, scene: Scene, rng: np.random.Generator) -> str:
 def captions(scene: Scene, rng: np.random.Generator, count: int = 4) -> tuple[str, ...]:
     """Draw true sentences about a scene.
 
-    The first one names the things with colour and shape, in random order, and says nothing of
-    sizes and relations. Of a pair's further ones about half tell the relation.
+    The first one names the things with colour and shape, in random order, and says nothing about
+    sizes and relations. About half of a pair's further ones state the relation.
 
     Args:
         scene: One or two things.
@@ -158,7 +143,4 @@ def captions(scene: Scene, rng: np.random.Generator, count: int = 4) -> tuple[st
         return (name(thing), *(str(form).format(**_fields(thing, rng)) for form in forms))
     forms = rng.permutation(np.array(PAIR_FORMS + RELATIONAL_FORMS))[: count - 1]
     first, second = (scene.things[i] for i in rng.permutation(2))
-    return (
-        name_pair(first, second),
-        *(_pair_sentence(str(form), scene, rng) for form in forms),
-    )
+    return (name_pair(first, second), *(_pair_sentence(str(form), scene, rng) for form in forms))

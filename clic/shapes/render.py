@@ -1,4 +1,4 @@
-"""Scenes to pixels, in numpy, a few thousand images a second on one core."""
+"""Renders scenes with numpy, a few thousand images per second on one core."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BACKGROUND: Final = 118.0  # a mid grey, far from every colour of the world
 _BACKGROUND_SPREAD = 14.0
 _BRIGHTNESS_SPREAD = 0.06
 _PIXEL_NOISE = 9.0
-_SUBSAMPLES = 6  # points a side of a pixel that the antialiasing averages over
+_SUBSAMPLES = 6  # points per side of a pixel that antialiasing averages over
 
 
 def _star() -> np.ndarray:
@@ -33,7 +33,7 @@ def _in_polygon(u: np.ndarray, v: np.ndarray, corners: np.ndarray) -> np.ndarray
 
 
 def _inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Return which points belong to a shape; u, v in units of its radius, v down."""
+    """Return which points belong to a shape; u, v in units of its radius, with v down."""
     distance = np.hypot(u, v)
     if shape == "circle":
         return distance <= 0.95
@@ -61,7 +61,7 @@ def _inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 @cache
 def _mask(shape: str, radius: float, x: float, y: float) -> np.ndarray:
-    """Return how much of each pixel a shape covers, float32 [side, side, 1] in 0..1.
+    """Return the fraction of each pixel that a shape covers, float32 [side, side, 1].
 
     Args:
         shape: One of the world's shapes.

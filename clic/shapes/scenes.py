@@ -1,23 +1,23 @@
 """Scenes of the world: one or two things, each with a shape, a colour, a size and a place.
 
-Places are pixels of a 64 x 64 image, x to the right and y down. A lone thing lies in the middle
+Places are pixels of a 64 x 64 image, x to the right and y down. A single thing lies in the middle
 half of the image, by rows and by columns. A pair is two such things, moved apart by half an image
-along one axis, so that the middle halves of two images of lone things, set side by side or
-stacked, have the layout of a genuine pair.
+along one axis, so that the middle halves of two images of single things, side by side or stacked,
+have the layout of a genuine pair.
 
-A pair of `sample_pair`, like a composite, has each thing in the middle of its own half of the
-image. In pixels of the 64 x 64 image, along the axis that parts them and across it, with s =
-`max_shift(radius)` (5 for small things, 4.5 to 3 for large ones):
+In a pair of `sample_pair`, as in a composite, each thing is in the middle of its own half of the
+image. In pixels, along the axis that separates them and across it, with s = `max_shift(radius)` (5
+for small things, 4.5 to 3 for large ones):
 
 - distance along the axis: 32 - s1 - s2 to 32 + s1 + s2, so 22 to 42 (two large: 23 to 41);
 - distance across it: 0 to s1 + s2, so at most 10, less than half of that along the axis;
-- the pixel's breadth on either side of the image's middle line is free: the gap is 2 or more.
+- one pixel on either side of the image's middle line is free: the gap is 2 or more.
 
-The samplers `near`, `diagonal` and `off_centre` start from such a pair and place it where no
-composite of two lone things can: they change the distance along the axis, the distance across it,
-and the place of the pair as a whole. Things still keep a gap of 2 along the axis and stay 1 pixel
-away from the image's edge, and the order (first the left or the upper one) and the axis stay as
-they were.
+The samplers `near`, `diagonal` and `off_centre` start from such a pair and move it to where no
+composite of two single things can have it: they change the distance along the axis, the distance
+across it, and the place of the pair as a whole. Things still keep a gap of 2 along the axis and
+stay 1 pixel away from the image's edge; the axis and the order (first the left or the upper one)
+do not change.
 """
 
 from __future__ import annotations
@@ -27,21 +27,14 @@ from typing import Literal
 
 import numpy as np
 
+from clic.types import Relation
+
 Size = Literal["small", "large"]
-Relation = Literal["left", "right", "above", "below"]
 
 IMAGE_SIDE = 64
 SHAPES = (
-    "circle",
-    "square",
-    "triangle",
-    "diamond",
-    "star",
-    "cross",
-    "ring",
-    "heart",
-    "moon",
-    "bow",
+    *("circle", "square", "triangle", "diamond", "star"),
+    *("cross", "ring", "heart", "moon", "bow"),
 )
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (215, 25, 30),
@@ -60,13 +53,6 @@ RADII: dict[Size, tuple[float, ...]] = {
     "large": (10.5, 11.0, 11.5, 12.0),
 }
 SIZES: tuple[Size, ...] = ("small", "large")
-RELATIONS: tuple[Relation, ...] = ("left", "right", "above", "below")
-INVERSE: dict[Relation, Relation] = {
-    "left": "right",
-    "right": "left",
-    "above": "below",
-    "below": "above",
-}
 
 CENTRE = IMAGE_SIDE / 2
 STEP = 0.5  # places and radii are multiples of it, so that masks can be cached
@@ -105,7 +91,7 @@ class Scene:
 
 
 def relation(first: Thing, second: Thing) -> Relation:
-    """Return where `first` lies as seen from `second`, along the axis that parts them more."""
+    """Return where `first` lies relative to `second`, along the axis of their larger distance."""
     dx, dy = first.x - second.x, first.y - second.y
     if abs(dx) > abs(dy):
         return "left" if dx < 0 else "right"
@@ -113,12 +99,12 @@ def relation(first: Thing, second: Thing) -> Relation:
 
 
 def max_shift(radius: float) -> float:
-    """Return how far a lone thing may lie from the image's centre along each axis, in pixels."""
+    """Return how far a single thing may lie from the image's centre along each axis, in pixels."""
     return min(_REACH - radius, _MAX_SHIFT)
 
 
 def sample_thing(rng: np.random.Generator) -> Thing:
-    """Draw a lone thing, wholly inside the middle half of the image."""
+    """Draw a single thing that lies entirely in the middle half of the image."""
     shape = SHAPES[rng.integers(len(SHAPES))]
     colour = tuple(COLOURS)[rng.integers(len(COLOURS))]
     size = SIZES[rng.integers(len(SIZES))]
@@ -156,18 +142,18 @@ def sample_pair(rng: np.random.Generator, distinct: bool = False) -> Scene:
 _GAP = 2.0
 _EDGE = CENTRE - 1  # from the image's centre to what things may touch
 _LEAST_TILT = 12.0  # of diagonal pairs
-# Distance across the parting axis, of the distance along it: 1/2 is 27 degrees, 2/3 is 34.
+# Distance across the axis as a fraction of that along it: 1/2 is 27 degrees, 2/3 is 34.
 _USUAL_TILT = 1 / 2
 _GREATEST_TILT = 2 / 3
-# Of a pair off the centre: how far the hinder thing reaches over the image's middle line, and how
-# far the middle of the pair lies beyond it.
+# Of a pair off the centre: how far the rear thing reaches over the image's middle line, and how far
+# the middle of the pair lies beyond it.
 _LEAST_OVERLAP = 2.0
 _LEAST_OFFSET = 6.0
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """A pair by the axis that parts it: the first thing's place is less than the second's.
+    """A pair relative to the axis that separates it; along it, the first thing comes first.
 
     Attributes:
         beside: Whether the axis is the horizontal one.
@@ -205,17 +191,17 @@ def _layout(scene: Scene) -> _Layout:
 
 
 def _whole(low: float, high: float, rng: np.random.Generator) -> int:
-    """Draw a whole number of low..high."""
+    """Draw a whole number from low..high."""
     return int(rng.integers(int(np.ceil(low)), int(np.floor(high)) + 1))
 
 
 def _place(low: float, high: float, rng: np.random.Generator) -> float:
-    """Draw a place of low..high, a multiple of `STEP`."""
+    """Draw a place from low..high, a multiple of `STEP`."""
     return STEP * _whole(low / STEP, high / STEP, rng)
 
 
 def _least_distance(things: tuple[Thing, Thing]) -> float:
-    """Return the least distance along the axis that a usual pair of these radii has."""
+    """Return the smallest distance along the axis of a usual pair of these radii."""
     return CENTRE - sum(max_shift(thing.radius) for thing in things)
 
 
@@ -246,7 +232,7 @@ def sample_near(rng: np.random.Generator) -> Scene:
 
 
 def sample_diagonal(rng: np.random.Generator) -> Scene:
-    """Draw a pair that is clearly displaced on the other axis too, which the first one dominates.
+    """Draw a pair that is also clearly displaced across its axis, but more so along it.
 
     The distance along the axis is the usual one; that across is from 12 (usual pairs: at most 10)
     to two thirds of it, so 12 to 28, an angle of 16 to 34 degrees, in either direction. The middle
@@ -268,14 +254,14 @@ def sample_diagonal(rng: np.random.Generator) -> Scene:
 
 
 def sample_off_centre(rng: np.random.Generator) -> Scene:
-    """Draw a pair that is displaced along its axis until the middle line does not part it.
+    """Draw a pair that is moved along its axis until the middle line no longer separates it.
 
-    One thing, the hinder one, reaches over the image's middle line by 2 pixels or more, and the
-    middle of the pair lies 6 to 13 pixels beyond it (usual pairs: at most 5). The other thing, of
-    radius r, stays within 31 - r of the image's centre, which leaves distances along the axis from
-    the least usual one, 32 - s1 - s2, to the lesser of 29 + r_hinder - r and 2 (25 - r): 22 to 34
-    over all, 22 to 30.5 for two small things, 24 alone for a hinder one of radius 7 and another of
-    12. They are usual distances, so that the place alone is new; those across are as they were.
+    The rear thing reaches over the image's middle line by 2 pixels or more, and the middle of the
+    pair lies 6 to 13 pixels beyond it (usual pairs: at most 5). The other thing, of radius r, stays
+    within 31 - r of the image's centre, which leaves distances along the axis from the smallest
+    usual one, 32 - s1 - s2, to the smaller of 29 + r_rear - r and 2 (25 - r): 22 to 34 in all, 22
+    to 30.5 for two small things, and only 24 for a rear one of radius 7 and another of 12. These
+    are usual distances, so that only the place is new; those across the axis do not change.
 
     Args:
         rng: Source of the draws.
@@ -284,14 +270,14 @@ def sample_off_centre(rng: np.random.Generator) -> Scene:
         The scene; the first thing is the left or the upper one.
     """
     pair = _layout(sample_pair(rng))
-    hinder = int(rng.integers(2))
+    rear = int(rng.integers(2))
     # Towards the side of the other thing: the second one's is the positive side.
-    sign = 1 if hinder == 0 else -1
-    inner, outer = pair.things[hinder].radius, pair.things[1 - hinder].radius
+    sign = 1 if rear == 0 else -1
+    inner, outer = pair.things[rear].radius, pair.things[1 - rear].radius
     utmost = _EDGE - outer  # the other thing's greatest offset from the image's centre
     farthest = min(utmost - _LEAST_OVERLAP + inner, 2 * (utmost - _LEAST_OFFSET))
     distance = _place(_least_distance(pair.things), farthest, rng)
     least = max(_LEAST_OVERLAP - inner + distance, _LEAST_OFFSET + distance / 2)
     place = _place(least, utmost, rng)
     along = (sign * (place - distance), sign * place)
-    return replace(pair, along=along if hinder == 0 else along[::-1]).scene()
+    return replace(pair, along=along if rear == 0 else along[::-1]).scene()

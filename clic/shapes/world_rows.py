@@ -1,29 +1,43 @@
-"""The world's benchmarks: triplets (`shapes++`), retrieval and zero-shot classification.
+"""The world's benchmarks: triplets (`shapes++`, `shapes-relations`), retrieval, classification.
 
 Each is a pure function of its arguments. Images are rendered when they are asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import overload
+from functools import partial
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
 from clic.seeding import generator
 from clic.shapes import language
+from clic.shapes.language import name_pair, relate
 from clic.shapes.render import render_scene
-from clic.shapes.scenes import COLOURS, SHAPES, Scene, Thing, relation, sample_pair, sample_single
+from clic.shapes.scenes import (
+    COLOURS,
+    SHAPES,
+    Scene,
+    Thing,
+    relation,
+    sample_diagonal,
+    sample_near,
+    sample_off_centre,
+    sample_pair,
+    sample_single,
+)
+from clic.types import INVERSE, INVERSE_PHRASE, RELATION_PHRASES, Relation
 
 TEMPLATES = ("{}", "a picture of {}", "there is {}", "this is {}")
 PHRASES = {"shape": "a {}", "colour": "a {} thing", "pair": "a {}"}
-"""How the zero-shot prompts put a class's name into each of `TEMPLATES`."""
+"""How a task's prompts phrase the name of a class inside each of `TEMPLATES`."""
 
 
 @dataclass(frozen=True)
 class SceneImages(Sequence[np.ndarray]):
-    """The images of some scenes, each rendered anew, and always alike, when it is asked for.
+    """The images of some scenes, each rendered when it is asked for, always with the same pixels.
 
     Attributes:
         scenes: What the images show.
@@ -56,7 +70,7 @@ class TripletRow:
     """Two true captions and a false one of an image.
 
     Attributes:
-        category: One of `CATEGORIES`, or of `shapes-relations`' categories.
+        category: One of `CATEGORIES` or of `RELATION_GROUPS`.
         image: Index into the benchmark's images.
         positive1: True caption, which the negative differs from by one edit.
         positive2: Another true caption.
@@ -72,7 +86,7 @@ class TripletRow:
 
 @dataclass(frozen=True)
 class WorldTriplets:
-    """Images and the rows that speak of them: `shapes++` or `shapes-relations`."""
+    """Images and the rows that refer to them: `shapes++` or `shapes-relations`."""
 
     images: SceneImages
     rows: tuple[TripletRow, ...]
@@ -95,7 +109,7 @@ class WorldClassification:
         images: What is classified.
         targets: Class index of each image.
         classes: Name of each class.
-        class_prompts: For each class its prompts, whose mean embedding stands for the class.
+        class_prompts: For each class its prompts, whose mean embedding represents the class.
     """
 
     images: SceneImages
@@ -105,65 +119,115 @@ class WorldClassification:
 
 
 Texts = tuple[str, str, str]
+"""Positive 1, positive 2 and the negative of a row."""
+_Phrases = Mapping[Relation, tuple[str, ...]]
 
 
-def _swap_att(a: Thing, b: Thing, rng: np.random.Generator) -> Texts:
-    false = language.name_pair(replace(a, colour=b.colour), replace(b, colour=a.colour))
-    return language.name_pair(a, b), language.name_pair(b, a), false
+def _swap(field: str, a: Thing, b: Thing, rng: np.random.Generator) -> Texts:
+    """Name the things; the negative exchanges their colours or their shapes."""
+    own, other = getattr(a, field), getattr(b, field)
+    false = name_pair(replace(a, **{field: other}), replace(b, **{field: own}))
+    return name_pair(a, b), name_pair(b, a), false
 
 
-def _swap_noun(a: Thing, b: Thing, rng: np.random.Generator) -> Texts:
-    false = language.name_pair(replace(a, shape=b.shape), replace(b, shape=a.shape))
-    return language.name_pair(a, b), language.name_pair(b, a), false
-
-
-def _replace_att(a: Thing, b: Thing, rng: np.random.Generator) -> Texts:
-    others = [c for c in COLOURS if c not in (a.colour, b.colour)]
-    wrong = replace(a, colour=others[rng.integers(len(others))])
+def _replace(
+    field: str, choices: Sequence[str], a: Thing, b: Thing, rng: np.random.Generator
+) -> Texts:
+    """Name the things; the negative has a colour or a shape that is not in the scene."""
+    others: list[Any] = [c for c in choices if c not in (getattr(a, field), getattr(b, field))]
+    wrong = replace(a, **{field: others[rng.integers(len(others))]})
     # Either place of the caption may be the one that is false.
     pair, false = ((a, b), (wrong, b)) if rng.integers(2) else ((b, a), (b, wrong))
-    return language.name_pair(*pair), language.name_pair(*pair[::-1]), language.name_pair(*false)
+    return name_pair(*pair), name_pair(*pair[::-1]), name_pair(*false)
 
 
-def _replace_obj(a: Thing, b: Thing, rng: np.random.Generator) -> Texts:
-    others = [s for s in SHAPES if s not in (a.shape, b.shape)]
-    wrong = replace(a, shape=others[rng.integers(len(others))])
-    pair, false = ((a, b), (wrong, b)) if rng.integers(2) else ((b, a), (b, wrong))
-    return language.name_pair(*pair), language.name_pair(*pair[::-1]), language.name_pair(*false)
-
-
-def _swap_phrase(a: Thing, b: Thing, rng: np.random.Generator) -> Texts:
+def _relate(swap: bool, a: Thing, b: Thing, rng: np.random.Generator) -> Texts:
+    """Relate the things; the negative exchanges them, or has the inverse phrase."""
     phrase = language.relation_phrase(relation(a, b), rng)
-    inverse = language.inverse_phrase(phrase)
-    return (
-        language.relate(a, b, phrase),
-        language.relate(b, a, inverse),
-        language.relate(b, a, phrase),
+    inverse = INVERSE_PHRASE[phrase]
+    false = relate(b, a, phrase) if swap else relate(a, b, inverse)
+    return relate(a, b, phrase), relate(b, a, inverse), false
+
+
+def _relate_as(phrases: _Phrases, form: str, a: Thing, b: Thing, rng: np.random.Generator) -> Texts:
+    """Relate the things by given phrases in a given form, whose second thing's fields end in 2."""
+    which = relation(a, b)
+    phrase, inverse = (
+        options[rng.integers(len(options))] for options in (phrases[which], phrases[INVERSE[which]])
     )
-
-
-def _replace_rel(a: Thing, b: Thing, rng: np.random.Generator) -> Texts:
-    phrase = language.relation_phrase(relation(a, b), rng)
-    inverse = language.inverse_phrase(phrase)
-    return (
-        language.relate(a, b, phrase),
-        language.relate(b, a, inverse),
-        language.relate(a, b, inverse),
+    false = (b, phrase, a) if rng.integers(2) else (a, inverse, b)
+    first, second, third = (
+        form.format(colour=x.colour, shape=x.shape, phrase=words, colour2=y.colour, shape2=y.shape)
+        for x, words, y in ((a, phrase, b), (b, inverse, a), false)
     )
+    return first, second, third
 
 
-CATEGORIES: dict[str, Callable[[Thing, Thing, np.random.Generator], Texts]] = {
-    "swap_att": _swap_att,
-    "swap_noun": _swap_noun,
-    "swap_phrase": _swap_phrase,
-    "replace_att": _replace_att,
-    "replace_obj": _replace_obj,
-    "replace_rel": _replace_rel,
-}
-"""How each category makes its two true captions and its false one of two things."""
+def _draw_related(
+    phrases: _Phrases, draw: Callable[[np.random.Generator], Scene], rng: np.random.Generator
+) -> Scene:
+    """Draw scenes until the relation of one has phrases."""
+    while True:
+        scene = draw(rng)
+        if relation(*scene.things) in phrases:
+            return scene
+
+
+class _Category(NamedTuple):
+    """How a category makes its captions of two things, and draws the scene that holds them."""
+
+    say: Callable[[Thing, Thing, np.random.Generator], Texts]
+    draw: Callable[[np.random.Generator], Scene] = sample_pair
+
 
 # A swap of colours between things of one shape, or of shapes between things of one colour, is true.
-_DISTINCT = ("swap_att", "swap_noun")
+_distinct = partial(sample_pair, distinct=True)
+CATEGORIES = {
+    "swap_att": _Category(partial(_swap, "colour"), _distinct),
+    "swap_noun": _Category(partial(_swap, "shape"), _distinct),
+    "swap_phrase": _Category(partial(_relate, True)),
+    "replace_att": _Category(partial(_replace, "colour", tuple(COLOURS))),
+    "replace_obj": _Category(partial(_replace, "shape", SHAPES)),
+    "replace_rel": _Category(partial(_relate, False)),
+}
+"""The categories of `shapes++`."""
+
+_PLAIN = "a {colour} {shape} {phrase} a {colour2} {shape2}"  # as `language.relate` has it
+# The first phrase of each relation: left of, right of, above, below.
+_SIMPLE: _Phrases = {which: phrases[:1] for which, phrases in RELATION_PHRASES.items()}
+
+
+def _related(
+    phrases: _Phrases = _SIMPLE,
+    form: str = _PLAIN,
+    draw: Callable[[np.random.Generator], Scene] = sample_pair,
+) -> _Category:
+    say = partial(_relate_as, phrases, form)
+    return _Category(say, partial(_draw_related, phrases, draw))
+
+
+_RELATIONS = {
+    "phrases": {
+        "left_of": _related({"left": ("left of",), "right": ("right of",)}),
+        "to_the_left_of": _related({"left": ("to the left of",), "right": ("to the right of",)}),
+        "on_the_left_of": _related({"left": ("on the left of",), "right": ("on the right of",)}),
+        "above": _related({"above": ("above",), "below": ("below",)}),
+        "over": _related({"above": ("over",), "below": ("under",)}),
+        "beneath": _related({"above": ("above", "over"), "below": ("beneath",)}),
+    },
+    "forms": {
+        "is": _related(form="a {colour} {shape} is {phrase} a {colour2} {shape2}"),
+        "there_is": _related(form=f"there is {_PLAIN}"),
+        "the_is": _related(form="the {colour} {shape} is {phrase} the {colour2} {shape2}"),
+    },
+    "positions": {
+        "near": _related(draw=sample_near),
+        "diagonal": _related(draw=sample_diagonal),
+        "off_centre": _related(draw=sample_off_centre),
+    },
+}
+RELATION_GROUPS = {group: tuple(categories) for group, categories in _RELATIONS.items()}
+"""The categories of `shapes-relations`, by what they test."""
 
 
 def triplets(split: str, per_category: int = 500, seed: int = 0) -> WorldTriplets:
@@ -182,27 +246,61 @@ def triplets(split: str, per_category: int = 500, seed: int = 0) -> WorldTriplet
     Returns:
         Images and rows, in the order of `CATEGORIES`.
     """
-    purpose = f"shapes/{split}/triplets"
+    return _rows_of(CATEGORIES, f"shapes/{split}/triplets", per_category, seed)
+
+
+def relations(split: str, per_category: int = 300, seed: int = 0) -> WorldTriplets:
+    """Make `shapes-relations`: relations by phrase, by form of sentence and by position.
+
+    `shapes++` draws all three at random; here each category holds two of them fixed and tests the
+    third. Positive 2 names the two things in the other order, with the inverse relation. The
+    negative is positive 1 with one edit, drawn at random: the two phrases around the relation
+    exchanged (`shapes++`'s swap_phrase), or the relation replaced by its inverse (its replace_rel).
+
+    The categories of "phrases" are named after the phrase for left or above and use its inverse
+    too ("on_the_left_of": on the left of, on the right of; "over": over, under), in the plain form
+    "a red circle over a blue square". In "beneath" each row has beneath on the one side and above
+    or over on the other. Those of "forms" have the words left of, right of, above and below in
+    other sentences: "a red circle is above a blue square" (is), "there is a red circle left of a
+    blue square" (there_is), "the red circle is left of the blue square" (the_is). The scenes of
+    both are those of `shapes++`. Those of "positions" have the same words in the plain form, and
+    the scenes that `clic.shapes.scenes` calls near, diagonal and off_centre.
+
+    Args:
+        split: "train", "validation" or "test".
+        per_category: Rows of each category; each row has an image of its own.
+        seed: Seed of the scenes.
+
+    Returns:
+        Images and rows, in the order of `RELATION_GROUPS`.
+    """
+    categories = {name: made for group in _RELATIONS.values() for name, made in group.items()}
+    return _rows_of(categories, f"shapes/{split}/relations", per_category, seed)
+
+
+def _rows_of(
+    categories: Mapping[str, _Category], purpose: str, per_category: int, seed: int
+) -> WorldTriplets:
     scenes: list[Scene] = []
     rows: list[TripletRow] = []
-    for category, make in CATEGORIES.items():
-        rng = generator(seed, f"{purpose}/{category}")
+    for name, category in categories.items():
+        rng = generator(seed, f"{purpose}/{name}")
         for _ in range(per_category):
-            scene = sample_pair(rng, distinct=category in _DISTINCT)
+            scene = category.draw(rng)
             a, b = (scene.things[i] for i in rng.permutation(2))
-            rows.append(TripletRow(category, len(scenes), *make(a, b, rng)))
+            rows.append(TripletRow(name, len(scenes), *category.say(a, b, rng)))
             scenes.append(scene)
     return WorldTriplets(SceneImages(tuple(scenes), purpose, seed), tuple(rows))
 
 
 def _bag(scene: Scene) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the colours and the shapes of a scene, without what belongs to what."""
+    """Return the colours and the shapes of a scene, without which colour belongs to which shape."""
     colours = tuple(sorted(thing.colour for thing in scene.things))
     return colours, tuple(sorted(thing.shape for thing in scene.things))
 
 
 def retrieval(split: str, size: int = 500, seed: int = 0) -> WorldRetrieval:
-    """Make a gallery of pairs, no two with the same colours and shapes, a caption each.
+    """Make a gallery of pairs, no two with the same colours and shapes, with one caption each.
 
     Args:
         split: "train", "validation" or "test".
@@ -221,7 +319,7 @@ def retrieval(split: str, size: int = 500, seed: int = 0) -> WorldRetrieval:
 
 
 def zero_shot(split: str, size: int = 1000, seed: int = 0) -> dict[str, WorldClassification]:
-    """Make the tasks "shape" (10 classes), "colour" (10) and "pair" (100) on lone things.
+    """Make the tasks "shape" (10 classes), "colour" (10) and "pair" (100) on single things.
 
     Args:
         split: "train", "validation" or "test".

@@ -25,8 +25,8 @@ from clic.captions import (
     swap,
 )
 from clic.captions.composites import sentence_composite
-from clic.captions.edits import apply_edits
-from clic.captions.scene_graph.graph import scene_graph
+from clic.captions.scene_graph import scene_graph
+from clic.captions.text import apply_edits
 from clic.seeding import generator
 from clic.types import HardNegative, Token
 
@@ -170,7 +170,7 @@ def test_the_scene_graph_is_made_of_the_text(text: str) -> None:
     assert all(head in heads and modifier not in heads for modifier, head in graph.modifiers)
     for subject, words, obj in graph.relations:
         assert {subject, obj} <= heads and words and not heads & set(words)
-    assert graph.participants <= set(range(len(tokens)))
+    assert all(0 <= phrase.first < phrase.last <= len(tokens) for phrase in graph.phrases)
 
 
 @given(TEXTS, TEXTS, st.integers(0, 3))
@@ -216,7 +216,7 @@ SCRIPT = """
 import json, sys
 from clic.captions import cross_swap, hard_negatives, make_tagger, single_negative
 from clic.captions.tagging import annotate
-from clic.captions.scene_graph.graph import scene_graph
+from clic.captions.scene_graph import scene_graph
 from clic.seeding import generator
 tag = make_tagger("hanta")
 captions = json.loads(sys.argv[1])

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from clic import shapes
 from clic.shapes import language
-from clic.shapes.scenes import COLOURS, INVERSE, SHAPES, Scene, Thing, sample_pair, sample_single
+from clic.shapes.scenes import COLOURS, SHAPES, Scene, Thing, sample_pair, sample_single
+from clic.types import INVERSE, INVERSE_PHRASE
 
 SIZES = {"small": "small", "little": "small", "large": "large", "big": "large"}
 PLACES = {
@@ -203,7 +204,7 @@ def test_benchmarks_hold_scenes_with_a_shared_colour_or_noun() -> None:
 
 @given(st.sampled_from(sorted(PLACES)))
 def test_inverse_phrases(phrase: str) -> None:
-    place, inverse = PLACES[phrase], PLACES[language.inverse_phrase(phrase)]
+    place, inverse = PLACES[phrase], PLACES[INVERSE_PHRASE[phrase]]
     assert inverse == (-place[0], -place[1])
 
 

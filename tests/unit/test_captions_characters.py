@@ -8,9 +8,8 @@ from itertools import pairwise
 import pytest
 
 from clic.captions import cross_swap, hard_negatives, make_tagger
-from clic.captions.edits import apply_edits
-from clic.captions.scene_graph.graph import scene_graph
-from clic.captions.text import end_sentence, fold, fold_tokens, is_foreign, normalized
+from clic.captions.scene_graph import scene_graph
+from clic.captions.text import apply_edits, end_sentence, fold, fold_tokens, is_foreign, normalized
 from clic.seeding import generator
 
 TAG = make_tagger("hanta")

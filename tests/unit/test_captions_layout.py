@@ -9,8 +9,6 @@ import pytest
 
 from clic.captions.composite_negatives import layout_negative, word_swap
 from clic.captions.composites import (
-    INVERSE,
-    PHRASES,
     Composite,
     Part,
     Place,
@@ -30,7 +28,7 @@ from clic.captions.composites import (
 from clic.errors import ConfigError
 from clic.images import cells
 from clic.shapes import tag
-from clic.types import HardNegative
+from clic.types import INVERSE, RELATION_PHRASES, HardNegative
 
 CIRCLE, SQUARE, STAR, BOW = "a red circle", "a blue square", "a green star", "a pink bow"
 BESIDE: list[Place] = [(0, 0), (0, 32)]
@@ -77,7 +75,7 @@ def changed(text: str, negative: HardNegative) -> str:
 
 
 def test_every_phrase_means_what_its_list_says() -> None:
-    assert {p: which for which, said in PHRASES.items() for p in said} == MEANING
+    assert {p: which for which, said in RELATION_PHRASES.items() for p in said} == MEANING
 
 
 @pytest.mark.parametrize(
@@ -111,7 +109,7 @@ def test_statements_tell_where_the_cells_of_a_layout_lie(layout: str, orientatio
     for seed in range(200):
         order = rng(seed).permutation(len(places))
         own = [places[i] for i in order]
-        statements = layout_statements(own, PHRASES, rng(seed))
+        statements = layout_statements(own, RELATION_PHRASES, rng(seed))
         assert len({i for s in statements for i in (s.first, s.second)}) == len(places)
         for told in statements:
             assert MEANING[told.phrase] == relation(own[told.first], own[told.second])
@@ -128,7 +126,9 @@ def test_the_inverse_of_a_phrase_is_of_its_form() -> None:
     pairs = set()
     for seed in range(200):
         for places in (BESIDE, STACKED):
-            (told,) = layout_statements(places[:: -1 if seed % 2 else 1], PHRASES, rng(seed))
+            (told,) = layout_statements(
+                places[:: -1 if seed % 2 else 1], RELATION_PHRASES, rng(seed)
+            )
             pairs.add((told.phrase, told.inverse_phrase))
     assert pairs == {
         ("left of", "right of"), ("to the left of", "to the right of"),
@@ -201,7 +201,7 @@ def test_a_grid_is_told_by_rows_or_by_columns() -> None:
     seen = set()
     for seed in range(40):
         p1, p2 = layout_composite(
-            each(CIRCLE, SQUARE, STAR, BOW), GRID, PHRASES, rng(seed)
+            each(CIRCLE, SQUARE, STAR, BOW), GRID, RELATION_PHRASES, rng(seed)
         ).positives()
         assert sorted(word for word in p1.split() if word == "a") == ["a"] * 4
         assert len(p1.split(". ")) == len(p2.split(". ")) == 2
@@ -218,7 +218,9 @@ def test_a_sentence_goes_on_without_its_mark_and_its_capital() -> None:
 
 def test_a_period_stays_or_goes_in_all_captions_of_a_composite() -> None:
     for period in (True, False):
-        grid = layout_composite(each(CIRCLE, SQUARE, STAR, BOW), GRID, PHRASES, rng(3), period)
+        grid = layout_composite(
+            each(CIRCLE, SQUARE, STAR, BOW), GRID, RELATION_PHRASES, rng(3), period
+        )
         false = (
             layout_negative(grid, rng()),
             word_swap(grid, [tag(c) for (c,) in grid.sentences], rng()),
@@ -252,7 +254,7 @@ def test_a_layout_negative_inverts_the_phrase_or_exchanges_the_images() -> None:
 
 def test_a_layout_negative_of_a_grid_changes_one_statement() -> None:
     for seed in range(40):
-        grid = layout_composite(each(CIRCLE, SQUARE, STAR, BOW), GRID, PHRASES, rng(seed))
+        grid = layout_composite(each(CIRCLE, SQUARE, STAR, BOW), GRID, RELATION_PHRASES, rng(seed))
         made = layout_negative(grid, rng(seed))
         assert made is not None
         true, false = (text.split(". ") for text in (grid.positives()[0], made.text))
@@ -277,7 +279,7 @@ def test_captions_that_may_say_the_same_have_no_layout_negative(captions: Sequen
     for seed in range(10):
         assert (
             layout_negative(
-                layout_composite(each(*captions), BESIDE, PHRASES, rng(seed)), rng(seed)
+                layout_composite(each(*captions), BESIDE, RELATION_PHRASES, rng(seed)), rng(seed)
             )
             is None
         )
@@ -363,7 +365,9 @@ def test_the_longest_sentences_are_left_out_first() -> None:
 
 
 def test_a_grid_is_told_as_far_as_there_is_room() -> None:
-    long = layout_composite(each(CIRCLE, SQUARE, STAR, BOW), GRID, PHRASES, rng()).within(WORDS)
+    long = layout_composite(each(CIRCLE, SQUARE, STAR, BOW), GRID, RELATION_PHRASES, rng()).within(
+        WORDS
+    )
     assert len(long.parts) == 1 and len(long.images()) == 2
     assert all(WORDS.fits(text) for text in long.positives())
     made = layout_negative(long, rng())
@@ -372,7 +376,7 @@ def test_a_grid_is_told_as_far_as_there_is_room() -> None:
 
 def test_sentences_are_joined_where_no_statement_has_room() -> None:
     captions = [f"a {colour} circle that is {colour}" for colour in ("red", "blue", "pink", "cyan")]
-    told = layout_composite(each(*captions), GRID, PHRASES, rng())
+    told = layout_composite(each(*captions), GRID, RELATION_PHRASES, rng())
     joined = told.within(WORDS)
     assert not WORDS.fits(told.parts[0].text(captions))
     assert joined.parts == (Sentence(0),) and WORDS.fits(*joined.positives())
@@ -380,6 +384,6 @@ def test_sentences_are_joined_where_no_statement_has_room() -> None:
 
 
 def test_the_inverse_of_every_relation_inverts_again() -> None:
-    assert all(INVERSE[INVERSE[which]] == which for which in PHRASES)
+    assert all(INVERSE[INVERSE[which]] == which for which in RELATION_PHRASES)
     parts = (Sentence(0), Statement(1, "above", 2, "over", "under"))
     assert reworded(reworded(parts)) == parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from collections import Counter
@@ -11,13 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from clic.captions.lexicon import Lexicon, default_lexicon
-from clic.captions.word_lists import word_set
+from clic.captions.lexicon import VERB_GROUPS, WORDS, Lexicon, default_lexicon
 from clic.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
-SHAPES = word_set("circle square triangle star heart cross diamond ring moon arrow hexagon")
-COLOURS = word_set("red green blue yellow purple orange pink brown white grey cyan")
+SHAPES = {
+    *("circle", "square", "triangle", "star", "heart", "cross", "diamond", "ring", "moon"),
+    *("arrow", "hexagon"),
+}
+COLOURS = {
+    *("red", "green", "blue", "yellow", "purple", "orange", "pink", "brown", "white"),
+    *("grey", "cyan"),
+}
 
 
 def test_sets_synonyms_forms_and_directions() -> None:
@@ -107,6 +113,26 @@ def test_a_bad_condition_is_named(line: str) -> None:
         Lexicon([line])
 
 
+def test_every_word_list_that_the_code_names_is_there_and_used() -> None:
+    named = set()
+    for path in (ROOT / "clic/captions").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "WORDS":
+                named |= {node.slice.value} if isinstance(node.slice, ast.Constant) else set()
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".has"):
+                named |= {a.value for a in node.args[1:] if isinstance(a, ast.Constant)}
+    assert named == set(WORDS)
+
+
+def test_word_lists_are_read_as_they_are_written() -> None:
+    assert {"a", "an", "the"} == WORDS["articles"]
+    assert {"close to", "by"} < WORDS["neighbours"]  # an underscore stands for a space
+    assert {",", ", and"} < WORDS["links"]
+    assert "The" in WORDS["lowered"] and "the" not in WORDS["lowered"]
+    assert {"toddler", "ox"} < WORDS["animate"]  # the first and the last line of a long list
+    assert VERB_GROUPS["ride"] == {"ride", "drive"}
+
+
 def test_size_and_licence() -> None:
     data = files("clic.captions") / "data"
     assert len((data / "lexicon.txt").read_bytes()) < 1_000_000
@@ -116,7 +142,7 @@ def test_size_and_licence() -> None:
 
 def test_no_banned_word_is_replaced_or_written() -> None:
     text = (ROOT / "scripts/lexicon/banned.txt").read_text(encoding="utf-8")
-    banned = word_set(" ".join(line for line in text.splitlines() if not line.startswith("#")))
+    banned = set(" ".join(line for line in text.splitlines() if not line.startswith("#")).split())
     assert {"asian", "muslim", "disabled", "gay", "american"} <= banned
     for (word, _), others in entries(default_lexicon()).items():
         if word != "french fries":

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from clic.captions import GENERATORS, cross_swap, hard_negatives, replace, swap
-from clic.captions.edits import apply_edits, indefinite_article
 from clic.captions.lexicon import Lexicon
 from clic.captions.phrases import noun_phrases
 from clic.captions.tagging import make_tagger
+from clic.captions.text import apply_edits, indefinite_article
 from clic.errors import ConfigError
 from clic.seeding import generator
 from clic.types import Edit, HardNegative, Token

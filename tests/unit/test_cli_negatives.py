@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clic.captions.edits import apply_edits
+from clic.captions.text import apply_edits
 from clic.cli.data import main
 from clic.types import Edit
 

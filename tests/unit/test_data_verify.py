@@ -87,7 +87,7 @@ def test_a_sound_shard(shard: Callable[..., Path]) -> None:
     ("members", "why"),
     [
         (sample("a", jpeg(64, 64)[:-10]), "cannot be decoded"),
-        (sample("a", b"no image"), "no image that PIL can read"),
+        (sample("a", b"no image"), "not an image that PIL can read"),
         ([("a.jpg", jpeg()), ("a.json", b"{")], "JSON is not valid"),
         (sample("a", caption_hash="x"), "stored tags are those of other captions"),
     ],

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from clic.config.train_settings import Config
-from clic.data.packing import pack_plan
+from clic.data.packing import packer
 from clic.data.shards import merged_index
 from clic.evaluation.files import fetching
 from clic.io import locks
@@ -94,7 +94,7 @@ def test_a_run_is_made_and_continued_on_a_disk_without_locks(
 def test_data_is_packed_indexed_and_fetched_on_a_disk_without_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pack_plan.claim(tmp_path / "out"), fetching.alone(tmp_path / "data", pytest.fail):
+    with packer.claim(tmp_path / "out"), fetching.alone(tmp_path / "data", pytest.fail):
         pass
     shard = tmp_path / "a.tar"
     shard.touch()

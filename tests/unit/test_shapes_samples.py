@@ -7,7 +7,7 @@ import pytest
 
 from clic import shapes
 from clic.errors import ConfigError
-from clic.shapes.language import LEXICON, inverse_phrase, tag
+from clic.shapes.language import LEXICON, tag
 from clic.shapes.render import BACKGROUND, render_scene
 from clic.shapes.scenes import COLOURS, SHAPES, Scene, Thing
 
@@ -80,11 +80,6 @@ def test_tags_of_a_sentence_with_a_period() -> None:
 
 def test_article_is_right_for_every_word() -> None:
     assert not [word for word in (*SHAPES, *COLOURS) if word[0] in "aeiou"]
-
-
-def test_inverse_of_no_relation() -> None:
-    with pytest.raises(ValueError, match="next to"):
-        inverse_phrase("next to")
 
 
 @pytest.mark.parametrize("shape", SHAPES)

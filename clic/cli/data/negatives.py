@@ -149,7 +149,7 @@ def _negatives(
 
 def _parse(tokens: Sequence[Token]) -> dict[str, list[list[str]]]:
     """Return the words of the scene graph's things, modifiers and relations."""
-    from clic.captions.scene_graph.graph import scene_graph
+    from clic.captions.scene_graph import scene_graph
 
     graph = scene_graph(tokens)
     text = [token.text for token in tokens]

@@ -104,7 +104,7 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def _summary(outcome: PackOutcome, out: Path, prepared: bool) -> Iterator[str]:
-    from clic.data.packing.pack_plan import REJECTED
+    from clic.data.packing.packer import REJECTED
 
     if outcome.untouched:
         yield f"{out} had been packed already"

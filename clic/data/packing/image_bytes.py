@@ -1,4 +1,4 @@
-"""Reads an image's bytes from wherever a source keeps them, and encodes them for storage."""
+"""Reads images from wherever a source keeps them, and encodes them for storage."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from clic import images
 from clic.data.packing.items import Place, RejectedError, file_place
 from clic.errors import DataError, pick
 
-MAX_BYTES = 512 << 20  # larger files are no images, and would need too much memory
+MAX_BYTES = 512 << 20  # larger files are not images, and would need too much memory
 BATCH = 32  # images of a parquet file in memory at once
 BUFFER = 1 << 22  # bytes of a parquet file read at a time; without this, whole row groups are read
 _STANDARD = bytes.maketrans(b"-_", b"+/")  # from the URL-safe alphabet of base64
-# PIL says MPO of a camera's JPEG that is followed by a second picture.
+# PIL calls a JPEG MPO if a second picture follows it, as in some cameras' files.
 ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif",
            "BMP": "bmp", "TIFF": "tif"}  # fmt: skip
 """File endings of the image types that shards may hold, by PIL's name."""
-JPEG_SIDE = 65_500  # pixels; libjpeg writes no larger ones
+JPEG_SIDE = 65_500  # pixels; libjpeg's limit
 
 
 def fetch(place: Place) -> bytes:
@@ -76,18 +76,18 @@ def _parquet(path: str, column: str, group: int, row: int, root: str) -> bytes:
 
 
 def _value_at(path: str, column: str, group: int, row: int) -> Any:
-    """Return a value of a row group; the values are usually read in ascending order."""
+    """Return a value of a row group; rows are usually read in ascending order."""
     for _ in range(2):
         for number, value in _open_column(path, column, group):
             if number == row:
                 return value
         release()  # the row may lie before the last one that was read
-    raise RejectedError(f"the parquet file has no row {row} in this group any more")
+    raise RejectedError(f"the parquet file no longer has row {row} in this group")
 
 
 @lru_cache(maxsize=1)
 def _open_column(path: str, column: str, group: int) -> Iterator[tuple[int, Any]]:
-    """Return the remaining values; row groups can exceed the memory, so only a few are held."""
+    """Yield the remaining values; a row group may exceed the memory, so few are held at once."""
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
@@ -118,7 +118,7 @@ def _open_dataset(name: str, split: str | None, column: str) -> Any:
 
 
 def _bytes_in(value: Any) -> bytes:
-    """Return the image in a cell, which holds bytes or Hugging Face's {bytes, path}."""
+    """Return the image in a cell that holds bytes or Hugging Face's {bytes, path}."""
     data = value.get("bytes") if isinstance(value, dict) else value
     if isinstance(data, bytes) and data:
         return data
@@ -155,7 +155,7 @@ def need(module: str) -> Any:
 
 
 def kind_of(data: bytes) -> str:
-    """Return PIL's name of an image's type, '' if it is no image."""
+    """Return PIL's name of an image's type, or '' if the bytes are not an image."""
     try:
         return images.open_image(data).format or ""
     except DataError:
@@ -168,7 +168,8 @@ def encode(
     """Return the file ending, bytes, width and height with which an image is stored.
 
     Every image is decoded to its last pixel, so that a broken one is found here and not in a run.
-    An upright RGB JPEG that is small enough keeps its bytes: encoding it again would lose detail.
+    An upright RGB JPEG that is small enough keeps its bytes, since encoding it again would lose
+    detail.
 
     Args:
         data: The encoded image.
@@ -177,7 +178,7 @@ def encode(
         quality: JPEG quality. None keeps the bytes as they are.
 
     Raises:
-        RejectedError: The bytes are no image, a broken one, or of a type that shards do not hold.
+        RejectedError: The bytes are not an image, or it is broken or of a type that shards lack.
     """
     try:
         width, height = images.dimensions(data)

@@ -24,10 +24,10 @@ from clic.io.files import replacing
 
 Place = tuple[Any, ...]
 """Where to read an image: a name of `clic.data.packing.image_bytes.FETCHERS` and its arguments."""
-# How pandas, databases and spreadsheets write a missing text.
+# How pandas, databases and spreadsheets write missing text.
 MISSING = frozenset({"nan", "none", "null", "nil", "na", "n/a", "#n/a", "<na>", "nat", "undefined"})
 JOINED = ("negatives", "neighbours")
-"""Further entries of an item whose lists are joined; of all others, the first item's is kept."""
+"""Further entries whose lists are joined; of all others, the first item's are kept."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
@@ -36,8 +36,8 @@ _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 class Item:
     """One image of a source with its captions, or the reason why it is rejected."""
 
-    source: str  # the image as the source names it (a path, a URL, a key)
-    row: str = ""  # of the source, e.g. captions.csv:17; empty if `source` says it
+    source: str  # the image's name in the source (a path, a URL, a key)
+    row: str = ""  # row of the source, e.g. captions.csv:17; empty if `source` tells enough
     place: Place = ()  # where to read the image; empty for an item that is already rejected
     captions: tuple[str, ...] = ()  # true captions, as the source has them
     extra: Mapping[str, Any] = field(default_factory=dict)  # further entries of the sample's JSON
@@ -57,7 +57,7 @@ def key_of(number: int) -> str:
 
 
 def dump(item: Item) -> bytes:
-    """Return an item as one line, without `same`; text that is not UTF-8 survives as escapes."""
+    """Return an item as one line, without `same`; text that is not UTF-8 is kept as escapes."""
     fields = [item.source, item.row, item.place, item.captions, item.extra, item.reason, item.key]
     return json.dumps(fields, separators=(",", ":")).encode("ascii") + b"\n"
 
@@ -119,7 +119,7 @@ def _image_digest(item: Item, number: int) -> tuple[int, int]:
     name = f"same {item.same}" if item.same else ""
     if not name and item.place[:1] == ("file",):
         name = f"file {os.path.normpath(item.place[1])}"
-    # A caption that is not Unicode rejects its item, and must not take the image's others with it.
+    # A caption that is not Unicode rejects its item, but must not reject the image's other ones.
     if not name or _SURROGATE.search("".join(item.captions)):
         return number, 0  # equals a digest with a probability of 2 ** -64
     digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
@@ -127,7 +127,7 @@ def _image_digest(item: Item, number: int) -> tuple[int, int]:
 
 
 def _joined(items: list[Item], keys: dict[str, str]) -> Item:
-    """Return the item of an image's items; `keys` are the new keys of neighbours by the old."""
+    """Join the items of one image; `keys` maps the old keys of neighbours to the new ones."""
     first = items[0]
     captions = dict.fromkeys(caption for item in items for caption in item.captions)
     extra = dict(first.extra)
@@ -156,7 +156,7 @@ def file_place(name: str, root: Path) -> Place:
     if ("\\" in name or drive) and not os.path.exists(root / name):
         if drive:
             remedy = "write it relative to --image-root"
-            raise RejectedError(f"the path is a Windows one, with a drive or a server; {remedy}")
+            raise RejectedError(f"it is a Windows path with a drive or a server; {remedy}")
         name = name.replace("\\", "/")
     path = Path(name)
     if path.is_absolute() and ".." not in path.parts:
@@ -175,7 +175,7 @@ def stays_inside(name: str) -> bool:
 def texts(value: Any) -> tuple[str, ...]:
     """Return the captions in a JSON value or a cell: a string, or a list of strings.
 
-    Empty texts, and words for a missing one such as pandas' "nan", are no captions.
+    Empty texts, and words for missing ones such as pandas' "nan", are not captions.
     """
     values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     found = (text for text in values if isinstance(text, str))
@@ -183,13 +183,13 @@ def texts(value: Any) -> tuple[str, ...]:
 
 
 def decode_text(data: bytes, given: str | None = None) -> str:
-    """Return a small text; bytes that are not of its encoding survive as surrogates or marks."""
+    """Return a small text; bytes that are invalid in its encoding become surrogates or marks."""
     encoding, mark = detect_encoding(data, given)
     return data[mark:].decode(encoding, decode_errors(encoding))
 
 
 def decode_errors(encoding: str) -> str:
-    """Return how `bytes.decode` should treat bytes that are not of the encoding."""
+    """Return how `bytes.decode` should treat bytes that are invalid in an encoding."""
     return "replace" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
 
 

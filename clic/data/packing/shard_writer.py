@@ -1,7 +1,7 @@
 """Writes shards: tars in webdataset's layout, with the same bytes for the same samples.
 
-`pack_part` makes one part of a source into its shard, or into several where one would be too
-large. `pack` writes samples that are already in memory, such as scenes of the embedded world.
+`members_of` makes a sample's files from an item of a source, and `ShardWriter` puts them into a
+tar. `pack` writes samples that are already in memory, such as scenes of the embedded world.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -25,75 +24,31 @@ from PIL import Image
 from clic import images
 from clic.captions import tagging
 from clic.captions.sentences import MAX_WORDS, MIN_SENTENCES, MIN_WORDS, prepare
-from clic.data.packing.image_bytes import ENDINGS, encode, fetch, kind_of, release
-from clic.data.packing.items import Item, RejectedError, key_of
-from clic.data.packing.pack_plan import Options, PackPlan
-from clic.data.shards.index import index_path, write_index
+from clic.data.packing.image_bytes import ENDINGS, encode, fetch, kind_of
+from clic.data.packing.items import Item, RejectedError
+from clic.data.shards.index import write_index
 from clic.data.shards.tar import MAX_TEXT
 from clic.errors import DataError
-from clic.io.files import replacing, write_whole
-from clic.io.processes import Ticker
+from clic.io.files import replacing
 from clic.types import Sample
 
-COUNTS = ("captions", "cut", "several")
-"""What is counted about stored captions; see `clic.data.packing.packer.PackOutcome`."""
-CONTEXT = 77  # tokens that CLIP reads, including the start and the end token
-# CLIP's tokenizer makes at least one token of each of these: a word, a digit, a run of marks.
-_PIECE = re.compile(r"[^\W\d_]+|\d|[^\w\s]+|_+")
-_HEADERS = 4 * 512  # roughly the overhead of a member in bytes
+_HEADERS = 4 * 512  # approximate overhead of a member in bytes
 _make_tagger = lru_cache(maxsize=1)(tagging.make_tagger)
 
 
-def pack_part(plan: PackPlan, part: int, tick: Ticker) -> None:
-    """Write the shards of a part, then the file that marks it as done.
+@dataclass(frozen=True)
+class Options:
+    """How samples are stored."""
 
-    Shards are written in the work folder and then moved, the index before the tar, so that a tar
-    in its final place is whole and indexed. Unfinished files of an earlier run are overwritten.
-    """
-    result: dict[str, Any] = {"shards": [], "samples": 0, "bytes": 0, "rejected": []}
-    counts: Counter[str] = Counter()
-    limit = plan.options.shard_mb << 20
-    writer: ShardWriter | None = None
-
-    def finish(shard: ShardWriter) -> None:
-        shard.close()
-        write_index(shard.path)
-        target = plan.out / shard.path.name
-        result["bytes"] += shard.path.stat().st_size
-        os.replace(index_path(shard.path), index_path(target))
-        os.replace(shard.path, target)
-        result["shards"].append(target.name)
-        result["samples"] += shard.samples
-
-    try:
-        for number, item in plan.read(part):
-            tick()
-            try:
-                captions, members = _members(key_of(number), item, plan.options)
-            except RejectedError as error:
-                where = {"row": item.row} if item.row else {}
-                result["rejected"].append({"source": item.source, **where, "reason": str(error)})
-                continue
-            if writer is not None and writer.bytes + _size_of(members) > limit:
-                finish(writer)
-                writer = None
-            if writer is None:
-                overflow = f"_{len(result['shards'])}" if result["shards"] else ""
-                writer = ShardWriter(plan.work / f"{part:05d}{overflow}.tar")
-            writer.write(members)
-            counts["captions"] += len(captions)
-            counts["cut"] += sum(len(_PIECE.findall(text)) + 2 > CONTEXT for text in captions)
-            counts["several"] += sum(len(prepare(text)) > 1 for text in captions)
-        if writer is not None:
-            finish(writer)
-    finally:
-        if writer is not None:
-            writer.close()
-    release()
-    write_whole(plan.part_file(part), json.dumps({**result, "counts": counts}), sync=True)
+    shard_size: int = 1000  # items of the source per shard, rejected ones included
+    shard_mb: int = 256  # a shard that would exceed this many MB is split into several
+    resize_short: int | None = 288  # shorter side in pixels; None keeps the images' bytes
+    quality: int | None = 90  # of JPEGs; None keeps the images' bytes
+    prepare_sentences: bool = False  # split dense captions into sentences
+    tags: str | None = None  # tagger whose tokens are stored
 
 
-def _members(key: str, item: Item, options: Options) -> tuple[list[str], dict[str, Any]]:
+def members_of(key: str, item: Item, options: Options) -> tuple[list[str], dict[str, Any]]:
     """Return captions and members of an item's sample; raises `RejectedError`."""
     if item.reason:
         raise RejectedError(item.reason)
@@ -104,7 +59,7 @@ def _members(key: str, item: Item, options: Options) -> tuple[list[str], dict[st
     if options.tags is not None:
         extra |= tagging.annotate(captions, _make_tagger(options.tags))
     elif extra.get("caption_hash") != tagging.caption_hash(captions):
-        for name in tagging.KEYS:  # tags that an earlier packing stored, of other captions
+        for name in tagging.KEYS:  # an earlier packing stored tags of other captions
             extra.pop(name, None)
     return captions, _encode_members(key, image, captions, extra)
 
@@ -124,7 +79,7 @@ def _captions(item: Item, options: Options) -> list[str]:
 
 
 class ShardWriter:
-    """Writes one tar, in place, without anything about the time, the user or the machine."""
+    """Writes one tar, without any trace of the time, the user or the machine."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.samples, self.bytes = path, 0, 0
@@ -132,7 +87,7 @@ class ShardWriter:
         self._tar = webdataset.TarWriter(self._file, mtime=0.0, encoder=False)
 
     def close(self) -> None:
-        """Finish the tar; it is on the disk when this returns."""
+        """Finish the tar and flush it to the disk."""
         if self._file.closed:
             return
         try:
@@ -146,11 +101,11 @@ class ShardWriter:
         """Add the members of a sample."""
         self._tar.write(members)
         self.samples += 1
-        self.bytes += _size_of(members)
+        self.bytes += size_of(members)
 
 
-def _size_of(members: Mapping[str, Any]) -> int:
-    """Return roughly how many bytes a sample takes in a tar."""
+def size_of(members: Mapping[str, Any]) -> int:
+    """Return the approximate number of bytes of a sample in a tar."""
     return sum(len(data) + _HEADERS for name, data in members.items() if name != "__key__")
 
 

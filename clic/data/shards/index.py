@@ -1,4 +1,4 @@
-"""The index beside each shard: where its samples lie, how large their images are, checksums.
+"""The index beside each shard: positions of its samples, sizes of their images, checksums.
 
 `<tar>.index` holds named columns with a row for each sample:
 
@@ -11,15 +11,15 @@
 
 Its header gives the number of samples, the number of keys that were left out because they lack an
 image or a caption, the size of the tar, and what is wrong with each broken sample. A tar of another
-size is refused when it is opened, other bytes in a sample when it is read, by its CRC.
+size is refused when it is opened; a sample with other bytes is refused when it is read, by its CRC.
 
 The file is a line `clic-columns`, a line of JSON and then the columns, each at a multiple of 64
 bytes:
 
     {"format": "index", "version": 2, "columns": {"crcs": ["<u4", [1000], 1024], ...}, ...}
 
-A column is [dtype, shape, offset]. It is not safetensors, whose numpy interface can neither fill a
-file shard by shard nor map it, and indexes that exist would have to be made anew.
+A column is [dtype, shape, offset]. The format is not safetensors, whose numpy interface can neither
+fill a file shard by shard nor map it, and which would make all existing indexes obsolete.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ COLUMNS: dict[str, tuple[str, int]] = {
     "sentences": ("<u2", 0),
     "key_ends": ("<u4", 0),
 }
-"""Columns with a row for each sample: dtype, and numbers in a row (0 for a plain column)."""
+"""Columns with a row for each sample: dtype and numbers per row (0 for one-dimensional columns)."""
 MOST = {"lengths": 2**32 - 1, "sentences": 2**16 - 1}
 MAGIC = b"clic-columns\n"
 ALIGNMENT = 64
@@ -110,7 +110,7 @@ def index_path(shard: Path) -> Path:
 
 
 def remedy(path: Path) -> str:
-    """Return the command that makes an index, or all of its folder, anew."""
+    """Return the command that indexes the folder of an index again."""
     return f"clic-data index --force {path.parent}"
 
 
@@ -142,7 +142,7 @@ def write_index(shard: Path, target: Path | None = None) -> Path:
                 raise _no_samples(file, shard, hint)
             shard_bytes = file.seek(0, 2)
     except OSError as error:
-        raise DataError(f"{shard} cannot be read ({error.strerror}); mend or remove it") from error
+        raise DataError(f"{shard} cannot be read ({error.strerror}); fix or remove it") from error
     _report(shard, rows, left_out, hint, notes)
     broken = {number: row.broken for number, row in enumerate(rows) if row.broken}
     index = ShardIndex(len(rows), shard_bytes, len(left_out), broken, _columns_of(rows))
@@ -156,7 +156,7 @@ def write_index(shard: Path, target: Path | None = None) -> Path:
 
 
 def _row(file: BinaryIO, shard: Path, key: str, members: dict[str, Span]) -> _Row | None:
-    """Return a sample's row, None where it has no image or no caption."""
+    """Return a sample's row, or None if it has no image or no caption."""
     image = next((members[t] for t in IMAGE_TYPES if t in members), None)
     if image is None:
         return None
@@ -180,7 +180,7 @@ def _row(file: BinaryIO, shard: Path, key: str, members: dict[str, Span]) -> _Ro
 
 
 def _no_samples(file: BinaryIO, shard: Path, hint: str) -> DataError:
-    """Return the error for a tar without samples, which quotes the keys of its first JSON."""
+    """Return the error for a tar without samples; it quotes the keys of the first JSON."""
     for key, members in walk(file, shard):
         if ".json" in members and any(t in members for t in IMAGE_TYPES):
             found = ", ".join(map(repr, parse_record(read_span(file, members[".json"], shard))))
@@ -260,7 +260,7 @@ def load_index(path: Path) -> ShardIndex:
 
 
 def _check_columns(path: Path, samples: int, columns: dict[str, np.ndarray]) -> None:
-    """Check what a checksum cannot: the file may come from the server that has the shard."""
+    """Check what a checksum cannot: the file may come from the same server as the shard."""
     for name, (dtype, width) in COLUMNS.items():
         found = (columns[name].dtype.str, columns[name].shape)
         if found != (dtype, (samples, width) if width else (samples,)):
@@ -272,7 +272,7 @@ def _check_columns(path: Path, samples: int, columns: dict[str, np.ndarray]) -> 
 
 
 def is_indexed(shard: Path) -> bool:
-    """Return whether a tar has an intact index that was made of a tar of its size."""
+    """Return whether a tar has an intact index that was made from a tar of this size."""
     path = index_path(shard)
     try:
         return path.is_file() and load_index(path).shard_bytes == shard.stat().st_size
@@ -295,14 +295,14 @@ def _reading(path: Path) -> Iterator[None]:
         reason = str(error) if isinstance(error, ColumnsError) else f"{path} is broken ({error!r})"
         raise DataError(f"{reason}; run: {remedy(path)}") from error
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); mend or remove it") from error
+        raise DataError(f"{path} cannot be read ({error.strerror}); fix or remove it") from error
 
 
 # --- files of columns ---
 
 
 class ColumnsError(DataError):
-    """A file holds no such columns, or those of another version."""
+    """A file does not hold the expected columns, or holds those of another version."""
 
 
 @contextmanager
@@ -311,8 +311,8 @@ def write_columns(
 ) -> Iterator[Put]:
     """Write a file of columns; it appears whole when the block ends, and not at all if it fails.
 
-    `format` and `version` say what the columns mean, `header` has further entries, and `specs` the
-    dtype and shape of each column; rows that are never put are 0.
+    `format` and `version` identify the columns' meaning, `header` has further entries, and `specs`
+    gives the dtype and shape of each column. Rows that are never put are 0.
     """
     layout: dict[str, tuple[str, tuple[int, ...], int]] = {}
     head, start, end = b"", -1, 0
@@ -340,10 +340,10 @@ def write_columns(
 def read_columns(
     path: Path, format: str, version: int, mapped: bool
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return header and columns of a file; `mapped` into memory that processes share, or read.
+    """Return header and columns of a file, mapped into memory that processes share, or read.
 
     Raises:
-        ColumnsError: It is no such file, or of another version.
+        ColumnsError: The file is not of this format, or of another version.
         FileNotFoundError: There is no file.
     """
     header = read_header(path, format, version)
@@ -368,7 +368,7 @@ def read_header(path: Path, format: str, version: int) -> dict[str, Any]:
     except ValueError as error:
         raise ColumnsError(f"{path} is broken ({error})") from error
     if not isinstance(header, dict) or header.get("format") != format:
-        raise ColumnsError(f"{path} is no {format} file")
+        raise ColumnsError(f"{path} is not a clic {format} file")
     if header.get("version") != version:
         raise ColumnsError(f"{path} was made by another version of clic")
     return header

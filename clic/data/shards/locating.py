@@ -1,4 +1,4 @@
-"""The tars that a setting names: by folders, files, patterns or addresses, on disk or remote."""
+"""Finds the tars that a setting names: folders, files, patterns or addresses of remote shards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def find_shards(shards: Any, setting: str) -> list[Path]:
     """Return the tars on disk that a setting names; see `locate_shards`.
 
     Raises:
-        DataError: Something named is missing, not on disk or no tar.
+        DataError: Something named is missing, not on disk or not a tar.
     """
     found = locate_shards(shards, setting)
     for shard in found:
@@ -39,7 +39,7 @@ def locate_shards(shards: Any, setting: str) -> list[Path | str]:
     them; for s3 and gs also a folder), or a list of them.
 
     Raises:
-        DataError: Something named is missing, cannot be read from or is no tar.
+        DataError: Something named is missing, cannot be read or is not a tar.
     """
     names = [shards] if isinstance(shards, str | Path) else list(shards)
     found: list[Path | str] = []
@@ -90,7 +90,7 @@ def _local(path: Path, named: str) -> list[Path]:
     if is_pattern(str(path)):
         found = [shard for one in matches(str(path)) for shard in _local(one, named)]
         if not found:
-            raise DataError(f"{named}: no file is of the pattern {path}; check it")
+            raise DataError(f"{named}: no file matches the pattern {path}; check it")
         return found
     if not path.is_file():
         raise DataError(f"{named}: there is no file or folder {path}")
@@ -98,17 +98,17 @@ def _local(path: Path, named: str) -> list[Path]:
         raise DataError(f"{named}: shards must be plain .tar files{_unpack(path)}")
     if path.suffix.lower() != ".tar":
         raise DataError(
-            f"{named}: {path.name} is no .tar file, and shards must be WebDataset .tar files; "
+            f"{named}: {path.name} is not a .tar file, and shards must be WebDataset .tar files; "
             "pack the images and captions into some, e.g. with clic-data pack"
         )
     return [path]
 
 
 def _unpack(path: Path) -> str:
-    """Return the remedy for a compressed tar, as the end of a message."""
+    """Return the end of a message that says how to unpack a compressed tar."""
     ending = (_COMPRESSED.search(path.name) or ["", ""])[1].lower()
     program = {"gz": "gunzip", "xz": "unxz", "zst": "unzstd"}.get(ending, "bunzip2")
     return (
-        f"; {path.name} is compressed, and samples are read by their place, so undo it: "
+        f"; {path.name} is compressed, and samples are read by position; unpack it: "
         f"{program} -c {path} > {_COMPRESSED.sub('.tar', str(path))}"
     )

@@ -1,6 +1,6 @@
-"""One index of all shards of a source: mapped from disk if large, and made by one process only.
+"""One index for all shards of a source: mapped from disk if it is large, written by one process.
 
-Shards that have no index are indexed first, each of them once by whichever process comes first.
+Shards without an index are indexed first, each by whichever process gets to it first.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _MERGED = ("blocks", "lengths", "crcs", "sizes", "key_ends")
 
 
 class SampleLocation(NamedTuple):
-    """Where a sample lies: its shard and row there, its key, and the bytes of image, JSON and text.
+    """Where a sample lies: its shard and row, its key, and the spans of image, JSON and text.
 
-    `crc` is the CRC-32 of the three together; `broken` says that it was broken when indexed.
+    `crc` is the CRC-32 of the three together; `broken` means that it was broken when indexed.
     """
 
     shard: int
@@ -60,7 +60,7 @@ class MergedIndex:
         columns: `starts` [S + 1] and `key_starts` [S + 1] of each shard's samples and keys,
             `shard_bytes` [S], `aspects` [N] (the sign of width - height), `keys`, and the columns
             of the shards' indexes.
-        origin: File that the columns are mapped from and its identity, None where it is memory.
+        origin: The file that the columns are mapped from and its identity; None if they are read.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class MergedIndex:
         return int(self.starts[-1])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A process that is not forked maps the file itself instead of receiving a copy.
+        # A spawned process maps the file itself instead of receiving a copy.
         return (_open_mapped, self._origin) if self._origin else (MergedIndex, (self._columns,))
 
     def locate(self, index: int) -> SampleLocation:
@@ -97,11 +97,11 @@ class MergedIndex:
 
 
 def merge(indexes: Sequence[Path], folder: Path) -> MergedIndex:
-    """Return one index of all shards from theirs.
+    """Merge the indexes of shards.
 
-    A large one is written once into `folder`, of the user's cache, and again when one of the
-    shards' indexes has changed (another path, size or time). Processes that need it at once make
-    it once: the others wait.
+    A large result is written into `folder`, in the user's cache, and written again when one of the
+    indexes has changed (another path, size or time). Of several processes that need it, one writes
+    it and the others wait.
 
     Raises:
         DataError: An index is broken or of another version, or the folder cannot be written.
@@ -136,7 +136,7 @@ def _stat(path: Path) -> os.stat_result:
 
 
 def _mapped(path: Path, identity: str) -> dict[str, np.ndarray] | None:
-    """Return the mapped columns of a merged index, None where there is none of this identity."""
+    """Return the mapped columns of a merged index, or None if none has this identity."""
     try:
         header, columns = read_columns(path, FORMAT, VERSION, mapped=True)
     except (OSError, ColumnsError):
@@ -147,7 +147,7 @@ def _mapped(path: Path, identity: str) -> dict[str, np.ndarray] | None:
 def _open_mapped(path: Path, identity: str) -> MergedIndex:
     columns = _mapped(path, identity)
     if columns is None:
-        raise DataError(f"{path} was replaced meanwhile; start again")
+        raise DataError(f"{path} was replaced in the meantime; start again")
     return MergedIndex(columns, (path, identity))
 
 
@@ -198,7 +198,7 @@ def _fill(put: Put, indexes: Sequence[Path], counts: Counts) -> None:
     for number, index in enumerate(indexes):
         columns = load_index(index).columns
         if (len(columns["crcs"]), len(columns["keys"])) != counts[number][:2]:
-            raise DataError(f"{index} was changed meanwhile; start again")
+            raise DataError(f"{index} was changed in the meantime; start again")
         start, (width, height) = int(starts[number]), columns["sizes"].T
         for name in _MERGED:
             put(name, columns[name], start)
@@ -207,10 +207,10 @@ def _fill(put: Put, indexes: Sequence[Path], counts: Counts) -> None:
 
 
 def index_missing(missing: Sequence[tuple[Path, Path]]) -> None:
-    """Index shards, each a tar and its index to be; those that other processes index come last."""
+    """Index shards, given as tar and index path; those that other processes index come last."""
     if not missing:
         return
-    # Ranks that start together begin at different shards.
+    # Ranks that start together begin with different shards.
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     turn = rank * len(missing) // ranks
     if rank == 0:
@@ -233,11 +233,11 @@ def index_missing(missing: Sequence[tuple[Path, Path]]) -> None:
 def ensure_index(shard: Path, target: Path, wait: bool) -> bool:
     """Index a shard that has no index; return whether there is one now.
 
-    Another process may be indexing it: with `wait` this one waits for it (and does its work if it
-    dies). The kernel drops a process's lock with the process, so a killed one leaves none behind.
+    If another process is indexing it, `wait` waits for that process, and does its work if it dies.
+    The kernel releases a lock with its process, so a killed process leaves no lock.
 
     Raises:
-        DataError: As `write_index`, or there is no place for the index.
+        DataError: As `write_index`, or the index cannot be written.
     """
     if target.exists():
         return True
@@ -245,12 +245,12 @@ def ensure_index(shard: Path, target: Path, wait: bool) -> bool:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(target.parent, os.W_OK):
-            reason = "it may not be written"
+            reason = "no permission"
     except OSError as error:
         reason = error.strerror
     if reason is not None:
         raise DataError(
-            f"there is no place for the index of {shard}: neither beside it nor in the cache, "
+            f"the index of {shard} can be written neither beside it nor into the cache, "
             f"{target.parent} ({reason}); set data.cache_dir or CLIC_CACHE to a folder that "
             "can be written"
         )
@@ -261,7 +261,7 @@ def ensure_index(shard: Path, target: Path, wait: bool) -> bool:
             if not target.exists():  # the process that held the lock may have written it
                 write_index(shard, target)
     except OSError as error:
-        raise DataError(f"{shard} cannot be read ({error.strerror}); mend or remove it") from error
+        raise DataError(f"{shard} cannot be read ({error.strerror}); fix or remove it") from error
     return True
 
 
@@ -274,7 +274,7 @@ def with_progress(
 ) -> None:
     """Do some work for each item, several `threads` at a time, with a progress bar on a terminal.
 
-    `stop` is called at Ctrl-C or a failure, to end the work of the other threads.
+    After Ctrl-C or a failure, `stop` is called to end the work of the other threads.
     """
     pool = ThreadPoolExecutor(threads)
     try:

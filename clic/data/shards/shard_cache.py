@@ -1,4 +1,4 @@
-"""Remote shards, cached whole on the local disk as long as there is room."""
+"""A cache of whole remote shards on the local disk, of limited size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATIENCE = 600.0
 STALE = 3600.0
 """Seconds after which a partial file on a disk without locks counts as abandoned."""
 _THREADS = threading.Lock()
-"""Keeps this process's threads apart while they free space, as file locks may not."""
+"""Keeps this process's threads from freeing space at the same time; file locks may not."""
 POLL = 0.05
 LOCKLESS = "*.tar.*.part"
 """Partial files of downloads that could not lock."""
@@ -34,7 +34,7 @@ UNKNOWN = 16 << 20
 
 
 def cache_folder(setting: str | None) -> Path:
-    """Return the folder for files that can be made or fetched again.
+    """Return the folder for files that can be made or downloaded again.
 
     It is `data.cache_dir`, else the environment's CLIC_CACHE, else `clic` in XDG_CACHE_HOME, else
     `~/.cache/clic`.
@@ -49,12 +49,12 @@ def cache_folder(setting: str | None) -> Path:
 class ShardCache:
     """Remote shards on the local disk, shared by all processes of the machine.
 
-    A shard is locked while it is read; the kernel drops the lock with the process. To free space,
-    the least recently used shards are removed, but never a locked one. Indexes stay.
+    A shard is locked while it is read; the kernel releases the lock with the process. To free
+    space, the least recently used shards are removed, but never a locked one. Indexes stay.
 
     Args:
         folder: The user's cache folder.
-        limit: Bytes that the shards may take.
+        limit: Bytes that the shards may occupy.
 
     Attributes:
         stopped: Set to end the downloads of other threads, which can be continued later.
@@ -78,7 +78,7 @@ class ShardCache:
 
     @contextmanager
     def open(self, url: str) -> Iterator[BinaryIO]:
-        """Open a shard; fetch it first if it is not in the cache.
+        """Open a shard; download it first if it is not in the cache.
 
         Raises:
             UnavailableError: It cannot be fetched, or there is no room for it.
@@ -93,7 +93,7 @@ class ShardCache:
             finally:
                 with suppress(OSError):  # another user's, whose download of it was killed
                     _grant(path).unlink(missing_ok=True)
-            file = self._open_cached(path)  # None if another process has just evicted it
+            file = self._open_cached(path)  # None if another process has just removed it
         with file:
             yield file
 
@@ -139,7 +139,7 @@ class ShardCache:
         return target
 
     def _write_index(self, url: str, target: Path) -> None:
-        """Index a shard; fetch it again where, without locks, it was evicted before it was read."""
+        """Index a shard; download it again if, without locks, it was removed before it was read."""
         while True:
             try:
                 with self.open(url):
@@ -163,8 +163,8 @@ class ShardCache:
         deadline = time.monotonic() + PATIENCE
         idle = False
         while missing := self._try_reserve(need, path):
-            # The remaining shards are read or fetched by others, and may be removed later. If none
-            # remain, the last may just have been removed: only a second look is believed.
+            # The remaining shards are in use by others, and may be removed later. If none remain,
+            # the last one may just have been removed, so look a second time.
             was_idle, idle = idle, not any(map(_reserved, self._others(path)))
             if time.monotonic() > deadline or (idle and was_idle):
                 raise DataError(missing)
@@ -183,7 +183,7 @@ class ShardCache:
 
     def _missing(self, need: int, path: Path) -> str:
         """Return why `need` more bytes do not fit, or '' if they do."""
-        taken: dict[Path, int] = {}  # a download that ends meanwhile is listed twice, counted once
+        taken: dict[Path, int] = {}  # by shard: one whose download just ended is listed twice
         for file in self._others(path):
             shard = _shard_of(file)
             taken[shard] = max(taken.get(shard, 0), _reserved(file))
@@ -204,7 +204,7 @@ class ShardCache:
     def _others(self, path: Path) -> list[Path]:
         """Return the other shards, the least recently used first, partial files included."""
         ages = []
-        # Partial files first, so that one that is renamed meanwhile is seen twice, not missed.
+        # Partial files first, so that one that is just being renamed is seen twice, not missed.
         for pattern in (LOCKLESS, "*.tar.part", "*.tar"):
             for file in self.folder.glob(pattern):
                 if pattern == LOCKLESS and _is_stale(file):
@@ -267,7 +267,7 @@ def _remove_unused(path: Path) -> bool:
     try:
         with open(path, "rb") as file:
             found = take_lock(file, path, shared=False, wait=False)
-            # Without locks nobody knows who uses a shard, but readers keep an open file.
+            # Without locks a shard in use is not known, but a reader keeps its open file.
             lockless = found is Lock.UNSUPPORTED or path.name != f"{shard.name}.part"
             if found is Lock.HELD or (lockless and partial and not _is_stale(path)):
                 return False
@@ -282,7 +282,7 @@ def _remove_unused(path: Path) -> bool:
 
 
 def _is_stale(path: Path) -> bool:
-    """Return whether a partial file has not been written to for long."""
+    """Return whether a partial file has not been written to for a long time."""
     try:
         return path.stat().st_mtime < time.time() - STALE
     except FileNotFoundError:
@@ -292,7 +292,7 @@ def _is_stale(path: Path) -> bool:
 def _reserved(path: Path) -> int:
     """Return the bytes that a file has, or that are reserved for it."""
     shard = _shard_of(path)
-    # The download may end, and its file be renamed, between the listing and this.
+    # The download may have ended, and its file been renamed, since the listing.
     for file in (path, shard):
         with suppress(FileNotFoundError):
             size = file.stat().st_size
@@ -305,5 +305,5 @@ def _reserved(path: Path) -> int:
 
 def _unusable(path: Path, error: OSError) -> DataError:
     return DataError(
-        f"{path} cannot be used ({error.strerror}); mend it, or choose another data.cache_dir"
+        f"{path} cannot be used ({error.strerror}); fix that, or choose another data.cache_dir"
     )

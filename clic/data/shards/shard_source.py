@@ -39,10 +39,10 @@ class ShardSource(SampleSource):
         shards: A folder, a brace pattern, an address, or a list of them.
         setting: Name of the setting, for messages.
         cache_dir: Setting `data.cache_dir`, for remote shards and large indexes.
-        cache_gb: Setting `data.cache_gb`, GB of remote shards that are kept.
-        negatives: Read the false captions that are stored with the samples.
-        tags: Captions of a sample whose stored tags are unpacked, from the first on; None unpacks
-            all of them.
+        cache_gb: Setting `data.cache_gb`, the GB of remote shards that are kept.
+        negatives: Whether to read the false captions that are stored with the samples.
+        tags: Number of captions of a sample, from the first on, whose stored tags are unpacked;
+            None unpacks all of them.
 
     Raises:
         DataError: A shard is missing, broken, or differs from its index.
@@ -141,9 +141,9 @@ class ShardSource(SampleSource):
             with self._cache.open(where) if isinstance(where, str) else open(where, "rb") as file:
                 return [read_span(file, span, shard) for span in place.spans]
         except FileNotFoundError as error:
-            raise DataError(f"{shard} is not there any more; put it back") from error
+            raise DataError(f"{shard} is no longer there; put it back") from error
         except OSError as error:
-            raise DataError(f"{shard} cannot be read ({error.strerror}); mend it") from error
+            raise DataError(f"{shard} cannot be read ({error.strerror}); fix that") from error
 
 
 def _size(shard: Path) -> int:
@@ -161,7 +161,7 @@ def _changed(shard: Path) -> DataError:
 
 
 def _index_place(shard: Path, folder: Path) -> Path:
-    """Return the path of a shard's index: beside it if it can be written there, else in a cache."""
+    """Return the path of a shard's index: beside it if that is writable, else in the cache."""
     beside = index_path(shard)
     if beside.exists() or os.access(shard.parent, os.W_OK):
         return beside

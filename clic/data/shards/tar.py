@@ -21,7 +21,7 @@ from clic.errors import DataError
 
 
 class Span(NamedTuple):
-    """Bytes of a tar; length 0 stands for a member that is not there."""
+    """Bytes of a tar; length 0 means that there is no such member."""
 
     offset: int
     length: int
@@ -43,7 +43,7 @@ _COMPRESSED = {
     b"\xfd7zXZ": ("xz", ".xz", "unxz"),
     b"\x28\xb5\x2f\xfd": ("zstd", ".zst", "unzstd"),
 }
-"""Compressions by their first bytes: name, file ending, and the command that undoes it."""
+"""Compressions by their first bytes: name, file ending, and the command that unpacks them."""
 _SHOWN = 3  # names in a note
 
 
@@ -62,8 +62,8 @@ def walk(
     """Yield each key of a tar with its members, in the order in which the keys first occur.
 
     Members that follow a complete sample of the same key form another sample. If a name occurs
-    again before that, the order does not say which members belong together, and the last of each
-    name counts, as if the tar were unpacked.
+    again before the sample is complete, the order does not show which members belong together, and
+    the last member of each name counts, as if the tar were unpacked.
 
     `shard` is the tar's name, and `notes` receives what the user should know about repeated names
     and names with dots.
@@ -95,7 +95,7 @@ def walk(
                 yield key, sample
     if notes is not None:
         for names, what in (
-            (twice, "keys occur again behind a whole sample and are taken for further samples"),
+            (twice, "keys occur again after a complete sample and count as further samples"),
             (replaced, "members have the name of a later one, which is read instead, as when "
                        "the tar is unpacked"),
             (dotted, "samples are read by the last dot of their names, since no image has the "
@@ -110,7 +110,7 @@ def walk(
 def _by_last_dot(
     key: str, members: list[_File], dotted: list[str]
 ) -> list[tuple[str, list[_File]]]:
-    """Return the members of a key, split by their last dots if only that gives samples."""
+    """Return the members of a key, split at their last dots if only that yields samples."""
     if all(e.count(".") < 2 for e, _ in members) or any(e in IMAGE_TYPES for e, _ in members):
         return [(key, members)]
     stems: dict[str, list[_File]] = {}
@@ -175,13 +175,13 @@ def _files(file: BinaryIO, shard: Path) -> Iterator[tuple[str, Span]]:
         for magic, (name, ending, command) in _COMPRESSED.items():
             if head.startswith(magic):
                 raise DataError(
-                    f"{shard} is compressed by {name}, and samples are read by their place; unpack "
+                    f"{shard} is compressed by {name}, and samples are read by position; unpack "
                     f"it: mv {shard} {shard}{ending} && {command} {shard}{ending}"
                 ) from error
         raise DataError(
             f"{shard} cannot be read as a tar file: {error}; fetch or pack it again"
         ) from error
-    # tarfile mistakes a cut or broken header for the end; the real end is a block of zeros.
+    # tarfile takes a cut or broken header for the end; the real end is a block of zeros.
     if read_span(file, Span(end, tarfile.BLOCKSIZE), shard) != bytes(tarfile.BLOCKSIZE):
         raise DataError(f"{shard} is broken at byte {end}; fetch or pack it again")
     if outside:
@@ -218,7 +218,7 @@ _MARKS = {
 
 
 def parse_record(data: bytes) -> dict[str, Any]:
-    """Return a sample's JSON; raises `DataError` if it is no object, or above `MAX_TEXT`."""
+    """Return a sample's JSON; raises `DataError` if it is not an object, or above `MAX_TEXT`."""
     check_length("JSON", len(data))
     try:
         record = json.loads(data)  # in UTF-8, -16 or -32, with or without a byte order mark
@@ -290,14 +290,14 @@ def negatives_of(record: dict[str, Any]) -> tuple[str, ...]:
     if found is None:
         return ()
     if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
-        raise DataError("its `negatives` should be a list of texts; pack it anew")
+        raise DataError("its `negatives` should be a list of texts; pack it again")
     return tuple(text.strip() for text in found if text.strip())
 
 
 def captions_of(record: dict[str, Any], text: bytes, *, checked: bool = False) -> tuple[str, ...]:
     """Return a sample's captions: the `captions` or `caption` of its JSON, else its `.txt`.
 
-    `checked` says that they are known to be valid Unicode.
+    `checked` means that they are known to be valid Unicode.
 
     Raises:
         DataError: A caption is not valid Unicode, or the text is refused by `decode_text` or above

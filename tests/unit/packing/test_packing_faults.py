@@ -36,7 +36,7 @@ def test_each_fault_has_its_line(put: Put, packed: Pack, image: Callable[..., by
     found = reasons(result)
     assert list(found) == [row.split(",")[0] for row in rows[1:]]
     assert "cannot be decoded" in found["cut.jpg"]
-    assert "no image that PIL can read" in found["text.jpg"]
+    assert "not an image that PIL can read" in found["text.jpg"]
     assert found["gone.jpg"].endswith("gone.jpg: No such file or directory")
     assert found["silent.jpg"] == "no caption"
     assert "leads out of" in found["../up.jpg"] and "--image-root" in found["../up.jpg"]
@@ -367,7 +367,7 @@ def test_a_missing_extra_says_what_to_install(put: Put, monkeypatch: pytest.Monk
 def test_nothing_left_is_an_error_that_can_be_mended(put: Put, packed: Pack) -> None:
     table = put("t/t.csv", "a.jpg,A dog\nb.jpg,A cat\n")
     put("i/a.jpg")
-    with pytest.raises(DataError, match=r"nothing of 2 was left \(2 x No such file.*rejected"):
+    with pytest.raises(DataError, match=r"none of 2 could be packed \(2 x No such file.*rejected"):
         packed(table)
     result = packed(table, image_root=table.parent.parent / "i")  # other options, the same folder
     assert (result.sources(), len(result.rejected)) == (["a.jpg"], 1)

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from clic.data.packing import Options, Request, open_source, pack_source
-from clic.data.packing import shard_writer as part_module
+from clic.data.packing import Options, Request, open_source, pack_source, packer, shard_writer
 from clic.errors import ConfigError, DataError
+from clic.io.files import write_whole
 
 Put = Callable[..., Path]
 Pack = Callable[..., Any]
@@ -49,15 +49,17 @@ class Killed(BaseException):
 
 
 def break_at(monkeypatch: pytest.MonkeyPatch, step: str, count: int) -> None:
-    """Break the `count`-th call of a function of the module that packs a part."""
-    original, calls = getattr(part_module, step), iter(range(1000))
+    """Break the `count`-th call of a function while parts are packed."""
+    module = shard_writer if step == "fetch" else packer
+    # The plan is written first, before any part's results.
+    original, calls = getattr(module, step), iter(range(-(step == "write_whole"), 1000))
 
     def breaking(*args: Any, **settings: Any) -> Any:
         if next(calls) == count:
             raise Killed
         return original(*args, **settings)
 
-    monkeypatch.setattr(part_module, step, breaking)
+    monkeypatch.setattr(module, step, breaking)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +119,7 @@ def test_kill_9_of_real_processes(source: Path, tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
         "from clic.data import packing\n"
-        "from clic.data.packing import shard_writer\n"
+        "from clic.data.packing import packer\n"
         "if __name__ == '__main__':\n"
         f"    reader = packing.open_source({str(source)!r}, packing.Request())\n"
         f"    options = packing.Options(shard_size=4)\n"
@@ -157,10 +159,12 @@ def test_a_full_disk_stops_and_is_continued(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, text: str, *, sync: bool) -> None:
-        raise OSError(28, "No space left on device", str(path))
+        if path.name != packer.PLAN:
+            raise OSError(28, "No space left on device", str(path))
+        write_whole(path, text, sync=sync)
 
     with monkeypatch.context() as patch:
-        patch.setattr(part_module, "write_whole", full)
+        patch.setattr(packer, "write_whole", full)
         with pytest.raises(DataError, match=r"out cannot be written to \(No space left"):
             pack(source, tmp_path / "out")
     assert pack(source, tmp_path / "out").samples == 16

@@ -166,7 +166,7 @@ def test_a_spawned_worker_gets_no_copy(shards: Path, tmp_path: Path, mapped: Non
     assert len(sent) < 4000
     assert pickle.loads(sent).read(5).key == source.read(5).key
     merged(tmp_path)[0].unlink()
-    with pytest.raises(DataError, match="was replaced meanwhile"):
+    with pytest.raises(DataError, match="was replaced in the meantime"):
         pickle.loads(sent)
 
 

@@ -114,7 +114,7 @@ def test_a_shard_that_vanishes_and_comes_back(tmp_path: Path, world: World) -> N
     (shard,) = pack(world(2), tmp_path)
     source = ShardSource(str(tmp_path))
     shard.rename(tmp_path / "away")
-    with pytest.raises(DataError, match=rf"{shard} is not there any more; put it back"):
+    with pytest.raises(DataError, match=rf"{shard} is no longer there; put it back"):
         source.read(0)
     (tmp_path / "away").rename(shard)
     assert source.read(0).key

@@ -56,5 +56,5 @@ def test_addresses_are_expanded_like_paths() -> None:
 
 def test_a_file_that_is_no_tar(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("image,caption")
-    with pytest.raises(DataError, match=r"x\.csv is no \.tar file.*\.tar files; .*data pack"):
+    with pytest.raises(DataError, match=r"x\.csv is not a \.tar file.*\.tar files; .*data pack"):
         ShardSource(str(tmp_path / "x.csv"))

@@ -1,6 +1,6 @@
 """Readers of all formats that can be packed, and the detection of a source's format.
 
-In: a source that the user names. Out: its items, in an order that never changes. Read `base`, then
+In: a source that the user names. Out: its items, always in the same order. Read `base` first, then
 `image_folders`, `json_lists`, `columnar`, and finally `text_rows` and `text_tables`.
 """
 

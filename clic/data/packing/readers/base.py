@@ -1,4 +1,4 @@
-"""What the readers of all formats share: the user's request, columns, captions and folders."""
+"""What all readers share: the user's request, columns, captions and walking folders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clic.data.packing.items import Item, RejectedError, file_place, texts
 from clic.data.shards.tar import IMAGE_TYPES
 from clic.errors import ConfigError, DataError, did_you_mean
 
-# Common names of image files, image columns and caption columns, the most certain first.
+# Common endings of image files and names of image and caption columns, the most certain first.
 IMAGE_ENDINGS = (*IMAGE_TYPES, ".heic", ".jp2", ".ppm")
 IMAGE_COLUMNS = (
     *("filepath", "file_path", "image_path", "img_path", "image_file", "image_filename"),
@@ -33,7 +33,7 @@ _DEEPEST = 4  # levels of nested lists and objects that are searched for caption
 
 @dataclass(frozen=True)
 class Request:
-    """The user's statements about a source; None leaves a question to detection."""
+    """What the user states about a source; None means that it is detected."""
 
     image_root: Path | None = None  # folder that relative image paths start from
     image_column: str | None = None  # column with the image's path or bytes
@@ -45,11 +45,11 @@ class Request:
 
 
 class FormatReader(ABC):
-    """Reads the items of a source, in an order that never changes.
+    """Reads the items of a source, always in the same order.
 
     Args:
-        source: The user's name for it.
-        request: The user's statements about it.
+        source: The source as the user names it.
+        request: What the user states about it.
 
     Attributes:
         found: What was detected or guessed, one line each.
@@ -95,7 +95,7 @@ class FormatReader(ABC):
         return f"images below {self.root}"
 
     def default_root(self) -> Path:
-        """Return the folder that relative image paths start from if the user names none."""
+        """Return the folder that relative image paths start from by default."""
         return self.path.parent
 
     def listed(
@@ -109,7 +109,7 @@ class FormatReader(ABC):
 
 
 def rejected(source: str, row: str, reason: str) -> Item:
-    """Return an item that cannot be packed; its name may be a cell with an image."""
+    """Return an item that cannot be packed; its name is cut, as it may be an image in base64."""
     return Item(shorten(source, 300), row, reason=reason)
 
 
@@ -120,7 +120,7 @@ def choose_columns(
 
     Raises:
         ConfigError: A requested column does not exist.
-        DataError: A column that is not requested cannot be guessed.
+        DataError: A column that was not requested cannot be guessed.
     """
     image, captions = request.image_column, request.caption_column
     _check_names("--image-column", () if image is None else (image,), names)
@@ -150,7 +150,7 @@ def _check_names(flag: str, wanted: Iterable[str], names: Sequence[str]) -> None
 
 
 def _numbered(names: Iterable[str]) -> dict[str, list[str]]:
-    """Return columns such as caption_0 and caption_1 by their word, in order of their numbers."""
+    """Return columns such as caption_0 and caption_1 by their word, in numerical order."""
     found: dict[str, list[tuple[int, str]]] = {}
     for name in names:
         if parts := _NUMBERED.fullmatch(name.strip().lower()):
@@ -161,7 +161,7 @@ def _numbered(names: Iterable[str]) -> dict[str, list[str]]:
 def _guess(
     names: Sequence[str], known: Sequence[str], where: str, flag: str, more: dict[str, list[str]]
 ) -> tuple[str, ...]:
-    """Return the column with the most certain name, and those of `more` that belong to it."""
+    """Return the column with the most certain name, and the numbered ones (`more`) of that name."""
     lower = {name.strip().lower(): name for name in reversed(names)}
     for name in known:
         if found := [*([lower[name]] if name in lower else []), *more.get(name, [])]:
@@ -179,12 +179,12 @@ def _listed(names: Iterable[str], most: int) -> str:
 
 
 def shorten(text: str, most: int = _SHOWN) -> str:
-    """Return a text cut for a message; a cell may be as long as an image in base64."""
+    """Return a text, cut for a message; a cell may contain an image in base64."""
     return text if len(text) <= most else f"{text[:most]}..."
 
 
 def known_columns(names: Iterable[str]) -> int:
-    """Return how many of the names stand for an image or a caption."""
+    """Return how many of the names are known for image or caption columns."""
     bare = {name.strip().lower() for name in names}
     bare |= {found[1] for name in bare if (found := _NUMBERED.fullmatch(name))}
     return len(bare & {*IMAGE_COLUMNS, *CAPTION_COLUMNS})
@@ -209,7 +209,7 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], list[tuple[str, str]]]]:
     """Yield each folder below a root, its file names, and skipped entries with the reasons.
 
     Folders are sorted, hidden ones are left out, and links are followed. A link to a folder that is
-    walked anyway is skipped, so that there is no loop and no image occurs twice.
+    walked anyway is skipped, so that no loop arises and no image occurs twice.
     """
     top = os.path.realpath(root)
     seen, todo = {top}, [root]

@@ -51,7 +51,7 @@ class Folder(FormatReader):
         return str((folder / name).relative_to(self.path))
 
     def _folder(self, folder: Path, names: list[str]) -> Iterator[Item]:
-        beside: dict[str, dict[str, str]] = {}  # by stem: the text files by ending
+        beside: dict[str, dict[str, str]] = {}  # text files by stem, then by ending
         images = []
         for name in names:
             stem, ending = os.path.splitext(name)
@@ -60,7 +60,7 @@ class Folder(FormatReader):
             elif ending.lower() in TEXT_TYPES and not name.endswith(STATISTICS):
                 beside.setdefault(stem, {})[ending.lower()] = name  # a.txt replaces a.TXT
             elif not os.path.exists(folder / name):
-                yield Item(self._source(folder, name), reason="a link that leads to nothing")
+                yield Item(self._source(folder, name), reason="a broken link")
         for stem, name in images:
             try:
                 yield self._item(folder, name, beside.get(stem, {}))
@@ -140,7 +140,7 @@ class Tars(FormatReader):
 def _texts(
     contents: dict[str, bytes], name: str, encoding: str | None
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Return the captions, from the JSON if it has any, and the other entries that are kept."""
+    """Return the captions, from the JSON if it has some, and the other entries that are kept."""
     captions: tuple[str, ...] = ()
     extra: dict[str, Any] = {}
     if any(len(data) > MAX_TEXT for data in contents.values()):
@@ -155,7 +155,7 @@ def _texts(
 
 
 def _kept(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the entries of a sample's JSON that are kept, if they have the form we write."""
+    """Return the entries of a sample's JSON that are kept, if they have the form that we write."""
     kept = {n: record[n] for n in KEPT_TEXT if isinstance(record.get(n), str)}
     for name in KEPT_LISTS:
         found = record.get(name)

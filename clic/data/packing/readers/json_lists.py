@@ -28,7 +28,7 @@ class _JsonList(FormatReader):
         self.found = [self.find_root()]
 
     def item(self, name: str, captions: Iterable[str], reason: str = "") -> Item:
-        """Return the item of a listed image; only rejected items name the list as their row."""
+        """Return the item of a listed image; only a rejected item names the list as its row."""
         found = rejected(name, "", reason) if reason else self.listed(name, "", captions)
         return replace(found, row=self.path.name) if found.reason else found
 
@@ -130,7 +130,7 @@ class Records(FormatReader):
         self.found.append(self.find_root())
 
     def _values(self) -> Iterator[tuple[int, Any]]:
-        """Yield the number of each record and its value, or the error of a line without one."""
+        """Yield each record's number and value, or the error of a line that is not valid JSON."""
         if self.path.suffix.lower() == ".json":
             values = load_json(self.path)
             yield from enumerate(values if isinstance(values, list) else [], 1)

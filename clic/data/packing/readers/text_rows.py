@@ -1,4 +1,4 @@
-"""Rows of text tables, whatever separates their columns and however their quotes are written.
+"""Rows of text tables, with any separator and any style of quoting.
 
 `open_table` detects encoding, line ends and separator; `rows` reads the table row by row.
 """
@@ -38,7 +38,7 @@ _WIDE = ("utf-16", "utf-32")
 
 
 class Row(NamedTuple):
-    """A row: the number of its first line, its cells, and its first byte, -1 if unknown."""
+    """A row: the number of its first line, its cells, and the offset of its first byte or -1."""
 
     line: int
     cells: list[str] | RejectedError
@@ -65,9 +65,9 @@ class _Line(NamedTuple):
 
 
 class _Lines(Iterator[str]):
-    """The lines of a table, which can go back to where the current row began.
+    """The lines of a table, which can be given back up to where the current row began.
 
-    A line that is a row of its own cannot be part of another row and raises `csv.Error`.
+    A line that is evidently a row cannot continue another one and raises `csv.Error`.
     """
 
     def __init__(self, lines: Iterator[_Line], separator: str) -> None:
@@ -85,7 +85,7 @@ class _Lines(Iterator[str]):
         return line.text
 
     def _is_row(self, line: str) -> bool:
-        """Return whether a line has an image in a column where the row's first line has one."""
+        """Return whether a line and the row's first line have an image in the same column."""
         first, other = (_split(text, self._separator) for text in (self.taken[0].text, line))
         pairs = zip(first, other, strict=False)
         return any(all(looks_like_image(cell.strip('"')) for cell in pair) for pair in pairs)
@@ -101,11 +101,11 @@ class _Lines(Iterator[str]):
         self.taken, self._quoted = self.taken[:keep], 0
 
     def is_torn(self, cells: list[str]) -> bool:
-        r"""Return whether the current row's cells may be torn at a \"."""
+        r"""Return whether the current row's cells may have been split at a \"."""
         return '\\"' in self.taken[0].text and any(cell.endswith("\\") for cell in cells)
 
     def swallows(self, cells: list[str]) -> bool:
-        """Return whether a line inside a quoted cell has as many columns as the row."""
+        """Return whether a quoted cell contains a line with as many columns as the row."""
         first, *others = (len(_split(line.text, self._separator)) for line in self.taken)
         return self._separator == "\t" and first == len(cells) and first in others
 
@@ -114,9 +114,9 @@ def rows(table: TextFile) -> Iterator[Row]:
     """Yield the rows of a table, without blank lines.
 
     Cells are quoted as in RFC 4180, or with backslashes before inner quotes. A quote that is meant
-    literally (nobody quotes cells of tab-separated text) is a character like any other. Where a
-    quoted cell would swallow the rows that follow, or its end is unclear, the row is a
-    `RejectedError`, and the next row starts on the line after it.
+    literally, as in most tab-separated text, is an ordinary character. If a quoted cell would
+    swallow the following rows, or its end is unclear, the row is a `RejectedError`, and the next
+    row starts on the following line.
 
     Raises:
         DataError: The file cannot be read, or is not in its encoding.
@@ -161,7 +161,7 @@ def _read_lines(file: BinaryIO, table: TextFile) -> Iterator[_Line]:
 def _parse(
     lines: Iterable[str], separator: str, *, strict: bool = True, escape: str | None = None
 ) -> list[str] | None:
-    """Return the next row, or None if its quotes make no sense or nothing is left."""
+    """Return the next row, or None if its quotes are malformed or nothing is left."""
     try:
         return next(csv.reader(lines, delimiter=separator, strict=strict, escapechar=escape), None)
     except csv.Error:
@@ -202,7 +202,7 @@ def _literal(line: str, separator: str) -> list[str] | RejectedError:
     even = all(cell.count('"') % 2 == 0 for cell in cells)
     if separator == "\t" or (even and len(lenient) == len(cells)):
         return [_unquoted(cell, separator) for cell in cells]
-    return RejectedError("the row cannot be read (a quote that never closes); mend its quotes")
+    return RejectedError("the row cannot be read (a quote that never closes); fix its quotes")
 
 
 def _unquoted(cell: str, separator: str) -> str:
@@ -222,7 +222,7 @@ def first_rows(table: TextFile) -> list[list[str]]:
 
 
 def open_table(path: Path, separator: str | None, encoding: str | None) -> TextFile:
-    """Return how a table is written, given what the user says about it.
+    """Return how a table is written, given what the user states about it.
 
     Args:
         path: The table.
@@ -256,7 +256,7 @@ def open_table(path: Path, separator: str | None, encoding: str | None) -> TextF
 
 
 def _look_at(path: Path, given: str | None) -> TextFile:
-    """Return encoding, line ends and start of a table, and the separator if `sep=;` names it."""
+    """Return a table's encoding, line ends and start, and a separator that a line `sep=;` names."""
     with reading(path), open(path, "rb") as file:
         start = file.read(1 << 16)
     encoding, mark = detect_encoding(start, _check_encoding(given))
@@ -283,14 +283,14 @@ def _check_encoding(given: str | None) -> str | None:
         b"a".decode(name, "replace")
     except LookupError as error:
         raise ConfigError(
-            f"--encoding {given}: there is no such encoding of text; name one such as cp1252, "
+            f"--encoding {given}: there is no such text encoding; name one such as cp1252, "
             "latin-1, utf-16 or gb18030"
         ) from error
     return name
 
 
 def _quality(table: TextFile) -> tuple[float, ...]:
-    """Return how well a separator explains a table's start, () if it separates nothing."""
+    """Return how well a separator fits the first rows of a table, () if it separates nothing."""
     sample = first_rows(table)
     several = sum(len(row) > 1 for row in sample)
     if several * 2 <= len(sample):

@@ -43,7 +43,7 @@ class _TextTable(FormatReader):
 
     @abstractmethod
     def find_header(self) -> list[str]:
-        """Return the column names, none if the first row is data; adds to `found`."""
+        """Return the column names, [] if the first row is data; add what was found to `found`."""
 
     @abstractmethod
     def read(self, row: list[str]) -> tuple[tuple[str, ...], dict[str, Any]]:
@@ -162,7 +162,7 @@ class NegClip(Table):
         if cells.get(NEIGHBOURS, "").strip():
             numbers = _list(cells[NEIGHBOURS], NEIGHBOURS)
             if not all(isinstance(n, int) and n >= 0 for n in numbers):
-                raise RejectedError(f"{NEIGHBOURS} holds no row numbers")
+                raise RejectedError(f"{NEIGHBOURS} does not hold row numbers")
             extra["neighbours"] = [key_of(n) for n in numbers]
         return captions, extra
 
@@ -170,7 +170,7 @@ class NegClip(Table):
 def _by_contents(
     request: Request, sample: list[list[str]], names: list[str], path: Path
 ) -> Request:
-    """Return a request that names the columns of a table without a header, by their contents."""
+    """Return the request with the columns of a table without a header, judged by their contents."""
     whole = [row for row in sample if len(row) == len(names)]
     cells = dict(zip(names, zip(*whole, strict=True), strict=True))
     image = request.image_column or next((n for n in names if _most(cells[n], _is_image)), None)
@@ -207,7 +207,7 @@ def _cell(cell: str) -> str | list[Any]:
     try:
         return _list(cell, "caption")
     except RejectedError:
-        return cell  # a caption that happens to start like a list
+        return cell  # a caption that happens to look like a list
 
 
 def _list(cell: str, column: str) -> list[Any]:

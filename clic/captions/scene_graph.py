@@ -5,35 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from clic.captions.lexicon import WORDS
+from clic.captions.phrase_reader import PhraseReader, Relation
 from clic.captions.phrases import PARTICIPLE, NounPhrase, is_plural, letters_of, phrases_of
-from clic.captions.scene_graph.phrase_reader import PhraseReader, Relation
 from clic.captions.text import fold_tokens
-from clic.captions.word_lists import (
-    ANIMATE,
-    OWNED,
-    PLURALS,
-    SINGULAR_TAKEN_FOR_NOUNS,
-    TAKEN_FOR_NOUNS,
-    WORD_PREPOSITIONS,
-    prefix_table,
-)
 from clic.types import Token
 
 MAX_TOKENS = 256  # no text tower reads more; it also bounds the pairs of long lists
 
 _HAVE = frozenset(("has", "have", "had", "having"))
 _ADVERBS = (("side", "by", "side"), ("hand", "in", "hand"))
-_MULTIWORD = prefix_table([*WORD_PREPOSITIONS, *map(" ".join, _ADVERBS)])
+_MULTIWORD = [*(tuple(entry.split()) for entry in WORDS["phrasal_prepositions"]), *_ADVERBS]
+_MULTIWORD.sort(key=len, reverse=True)
 
 
 @dataclass(frozen=True)
 class SceneGraph:
-    """What a caption says, as numbers of its tokens.
+    """The things of a caption, their modifiers and relations, as token numbers.
 
     Attributes:
-        phrases: Its noun phrases in their order, each a thing: the head and what stands before it.
-        modifiers: (modifier, head noun) pairs: adjectives, participles and numbers, in front of
-            the noun or behind "is". Determiners and the first nouns of a compound are none.
+        phrases: The noun phrases in their order; each is a thing.
+        modifiers: (modifier, head noun) pairs: adjectives, participles and numbers, before the
+            noun or after "is". Determiners and the first nouns of compounds do not count.
         relations: (noun, preposition or verb, noun); a verb's preposition belongs to it.
     """
 
@@ -41,25 +34,13 @@ class SceneGraph:
     modifiers: tuple[tuple[int, int], ...]
     relations: tuple[Relation, ...]
 
-    @property
-    def participants(self) -> frozenset[int]:
-        """Tokens that take part: of things, of their modifiers, and of relations between them.
-
-        The words that CLoVe's "replace" may change (arXiv 2402.15021); an adverb, a verb without
-        an object or a preposition in front of a pronoun takes no part.
-        """
-        parts = {i for phrase in self.phrases for i in range(phrase.first, phrase.last)}
-        parts.update(modifier for modifier, _ in self.modifiers)
-        parts.update(i for relation in self.relations for i in relation.words)
-        return frozenset(parts)
-
 
 def scene_graph(tokens: Sequence[Token]) -> SceneGraph:
     """Return the scene graph of a caption.
 
-    A chunker over tags: noun phrases by a pattern, then each phrase is related to an earlier one
-    by the words between the two. No parser, so what a phrase attaches to is decided by small
-    rules (`PhraseReader`).
+    A pattern over the tags finds the noun phrases; the words between two of them then relate each
+    phrase to an earlier one. There is no parser: small rules decide what a phrase attaches to
+    (`PhraseReader`).
 
     Args:
         tokens: The caption's tokens, with universal POS.
@@ -88,7 +69,7 @@ def scene_graph(tokens: Sequence[Token]) -> SceneGraph:
 
 
 def _mark_verbs(tokens: Sequence[Token], letters: list[str], forms: Sequence[str]) -> None:
-    """Write V for verbs that were tagged as nouns: "a duck swimming in", "two boys dance"."""
+    """Mark verbs that were tagged as nouns with V: "a duck swimming in", "two boys dance"."""
     finite = False
     for i in range(1, len(tokens)):
         if letters[i] == "V":
@@ -101,29 +82,29 @@ def _mark_verbs(tokens: Sequence[Token], letters: list[str], forms: Sequence[str
         elif not following or following not in "PDMAN":
             continue
         elif word.endswith("ing"):
-            verb = tokens[i - 1].lemma in ANIMATE
+            verb = tokens[i - 1].lemma in WORDS["animate"]
         else:
-            likely = word in TAKEN_FOR_NOUNS or (letters[i + 1] == "D" and not finite)
+            likely = word in WORDS["taken_for_nouns"] or (letters[i + 1] == "D" and not finite)
             verb = likely and _is_plural_subject(tokens, letters, i - 1)
-            verb = verb or (word in SINGULAR_TAKEN_FOR_NOUNS and not finite)
+            verb = verb or (word in WORDS["singular_taken_for_nouns"] and not finite)
         if verb:
             letters[i] = "V"
 
 
 def _is_lone_verb(tokens: Sequence[Token], letters: Sequence[str], i: int) -> bool:
-    """Return whether a noun behind a noun ends its phrase and can only be a verb."""
+    """Return whether a noun that follows a noun and ends its phrase can only be a verb."""
     following = tokens[i + 1].pos if i + 1 < len(tokens) else "PUNCT"
     if following not in ("ADP", "PUNCT", "CCONJ", "SCONJ", "PRON", "ADV"):
         return False
     before = tokens[i - 1]
-    if tokens[i].lemma in OWNED:
+    if tokens[i].lemma in WORDS["owned"]:
         return False
     if is_plural(tokens[i]):  # "a crowd of fans cheers"
         listed = i > 1 and letters[i - 2] == "N"
-        return is_plural(before) and before.text.lower() not in PLURALS and not listed
+        return is_plural(before) and before.text.lower() not in WORDS["plurals"] and not listed
     if tokens[i].pos == "PROPN" and before.pos == "NOUN" and tokens[i].text.islower():
         return _is_plural_subject(tokens, letters, i - 1)  # "geese waddle past a barn"
-    acting = is_plural(before) and before.lemma in ANIMATE
+    acting = is_plural(before) and before.lemma in WORDS["animate"]
     return acting and not _is_single(tokens, letters, i - 1)  # "two friends film him"
 
 
@@ -135,7 +116,7 @@ def _is_single(tokens: Sequence[Token], letters: Sequence[str], i: int) -> bool:
 
 
 def _is_plural_subject(tokens: Sequence[Token], letters: Sequence[str], head: int) -> bool:
-    """Return whether a noun is in the plural or joined to one before it."""
+    """Return whether a noun is plural, or joined to one before it."""
     first = head
     while first and letters[first - 1] in "NAMDP":
         first -= 1
@@ -148,23 +129,18 @@ def _first_head(letters: Sequence[str], first: int) -> int:
     head = first
     while letters[head] != "N" or (letters[head + 1] == "N" and letters[head] == "N"):
         if letters[head] == "P" or head + 1 == len(letters) - 1:
-            break  # behind a place in front, or the verb itself
+            break  # a preposition, or the verb itself
         head += 1
     return head
 
 
 def _mark_prepositions(tokens: Sequence[Token], letters: list[str], forms: Sequence[str]) -> None:
-    """Write P for prepositions, those of several words ("in front of") included."""
+    """Mark prepositions, including those of several words ("in front of"), with P."""
     i = 0
     while i < len(tokens):
-        length = 1
-        for words in _MULTIWORD.get(forms[i], ()):
-            if words == tuple(forms[i : i + len(words)]):
-                length = len(words)
-                break
-        if length > 1:
-            kind = "R" if words in _ADVERBS else "P"
-            letters[i : i + length] = kind * length
+        words = next((w for w in _MULTIWORD if list(w) == forms[i : i + len(w)]), ())
+        if words:
+            letters[i : i + len(words)] = ("R" if words in _ADVERBS else "P") * len(words)
         elif tokens[i].pos == "ADP":
             clause = forms[i] == "as" and i and letters[i - 1] != "V"
             letters[i] = "o" if clause else "P"  # "as they wait", but "dressed as a pirate"
@@ -174,16 +150,16 @@ def _mark_prepositions(tokens: Sequence[Token], letters: list[str], forms: Seque
             letters[i] = "V"
         elif letters[i] == "A" and forms[i].endswith("ing") and i and tokens[i - 1].pos == "AUX":
             letters[i] = "V"  # "is skateboarding"
-        i += length
+        i += len(words) or 1
 
 
 def _is_metal(tokens: Sequence[Token], i: int) -> bool:
-    """Return whether a "can" is the thing: no verb follows it."""
+    """Return whether "can" is a noun: no verb follows it."""
     return i + 1 == len(tokens) or tokens[i + 1].pos in ("ADP", "PUNCT", "CCONJ", "NOUN", "DET")
 
 
 def _has_object(tokens: Sequence[Token], i: int) -> bool:
-    """Return whether a "have" that the tagger takes for an auxiliary has a thing for its object."""
+    """Return whether a form of "have" that was tagged as an auxiliary has an object."""
     if tokens[i].pos != "AUX" or tokens[i].text.lower() not in _HAVE:
         return False
     following = tokens[i + 1 : i + 3]

@@ -1,4 +1,4 @@
-"""Reads the noun phrases of a caption from left to right and relates each to an earlier one."""
+"""Reads the noun phrases of a caption from left to right, and relates each to an earlier one."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from clic.captions.attachment import Clause, attach
+from clic.captions.lexicon import WORDS
 from clic.captions.phrases import NounPhrase
-from clic.captions.scene_graph.attachment import Clause, attach
-from clic.captions.word_lists import ANIMATE, COPULAS, LIFELESS, LIVELY, PICTURE_NOUNS, WORN
 
 _SINGULAR = frozenset(("is", "was", "has"))
 _PLURAL = frozenset(("are", "were", "have"))
-_HIGH = frozenset(("high", "low", "close", "deep", "far"))  # adverbs behind a verb
+_HIGH = frozenset(("high", "low", "close", "deep", "far"))  # adverbs after a verb
 _STOPS = frozenset((".", "!", "?", ";"))
 
 
 class Relation(NamedTuple):
-    """`subject` and `obj` are the head nouns' tokens, `words` those that relate them."""
+    """Token numbers of two head nouns, `subject` and `obj`, and of the words that relate them."""
 
     subject: int
     words: tuple[int, ...]
@@ -25,7 +25,7 @@ class Relation(NamedTuple):
 
 
 class Front(NamedTuple):
-    """A place named in front of the subject: the words, the things, where the subject ends."""
+    """A place named before the subject: its preposition, its heads, and where the subject ends."""
 
     words: tuple[int, ...]
     places: list[int]
@@ -37,11 +37,11 @@ class PhraseReader(Clause):
     """Reads a caption, one noun phrase after another.
 
     Attributes:
-        relations: Those found.
-        predicates: (modifier, noun) pairs found behind "is".
-        opening: The words that the sentence begins with, up to its first noun.
-        front: What they lead to, until the subject's verb is known.
-        others: Subjects in front of "and" and the present one, that lack a verb too.
+        relations: The relations found.
+        predicates: (modifier, noun) pairs found after "is".
+        opening: The relating words before the first noun of the sentence.
+        front: The place that it introduces, until the subject's verb is known.
+        others: Earlier subjects that "and" joins to the present one, and that also lack a verb.
     """
 
     relations: list[Relation] = field(default_factory=list)
@@ -51,7 +51,7 @@ class PhraseReader(Clause):
     others: list[int] = field(default_factory=list)
 
     def read(self, start: int, phrase: NounPhrase) -> None:
-        """Relate a noun phrase to what was read, by the tokens from `start` to it."""
+        """Relate a noun phrase to what was read, by the tokens from `start` up to the phrase."""
         self.predicate(start, phrase.first)
         gap = range(start, phrase.first)
         pronoun = [i for i in gap if self.tokens[i].pos == "PRON" and not self.is_relative(i)]
@@ -73,7 +73,7 @@ class PhraseReader(Clause):
             self._relate(phrase, words, range(gap[0], words[0]))
         elif gap and not (words or pronoun) and all(self.letters[i] in "CKR" for i in gap):
             self._join(phrase)
-        elif not gap and self.takes_object(self.how) and self.has(self.latest, ANIMATE):
+        elif not gap and self.takes_object(self.how) and self.has(self.latest, "animate"):
             self._add(self.source, self.how, phrase.head)  # "hands a boy a ball"
             self.latest, self.inner = [phrase.head], []
         else:
@@ -82,14 +82,14 @@ class PhraseReader(Clause):
             self._begin(phrase)  # of a clause of its own: "as he rides a horse"
 
     def predicate(self, start: int, end: int) -> None:
-        """Note adjectives behind "is" ("the dog is big and brown") and in "a truck full of hay"."""
+        """Note adjectives after "is" ("the dog is big and brown") and in "a truck full of hay"."""
         if start + 1 < end and self.letters[start : start + 2] == ["A", "P"]:
             self.predicates += [(start, head) for head in self.focus()]
         seen = self._is_apposition(start, end)
         for i in range(start, end):
             if self.tokens[i].pos == "AUX":
                 seen = True
-            elif self.letters[i] == "V" and self.tokens[i].lemma in COPULAS:
+            elif self.letters[i] == "V" and self.tokens[i].lemma in WORDS["copulas"]:
                 seen = self.forms[min(i + 1, end - 1)] not in _HIGH
             elif seen and (self.letters[i] == "A" or self.ends_passive(i)):
                 that = any(self.is_relative(k) for k in range(start, i))
@@ -98,7 +98,7 @@ class PhraseReader(Clause):
                 seen = False
 
     def _is_apposition(self, start: int, end: int) -> bool:
-        """Return whether adjectives stand between commas: "the runner, exhausted and sweaty,"."""
+        """Return whether adjectives are set off by commas: "the runner, exhausted and sweaty,"."""
         if not self.latest or self.letters[start : start + 1] != ["K"]:
             return False
         i = start + 1
@@ -108,7 +108,7 @@ class PhraseReader(Clause):
         return closed and self.letters[i - 1] in "AV"
 
     def close(self, end: int) -> None:
-        """Relate the subject to what stands in front of it, its clause ending at token `end`."""
+        """End the clause at token `end`, and relate its subject to the place named before it."""
         if self.front is not None:
             words, places, start = self.front
             verb = self._bare_verb(start, end) if self.letters[words[0]] == "P" else ()
@@ -124,18 +124,18 @@ class PhraseReader(Clause):
         self.finite = False
 
     def _follow(self, phrase: NounPhrase) -> None:
-        """Begin with what a phrase in front says the place of: "in a room, a man sleeps"."""
+        """Begin a clause after the place that opens it: "in a room, a man sleeps"."""
         words, places = self.opening, self.subjects
         self._begin(phrase)
         self.front = Front(words, places, phrase.last)
 
     def _opens_clause(self, gap: Sequence[int], words: tuple[int, ...], phrase: NounPhrase) -> bool:
-        """Return whether a place in front of a new subject: "and in the back two boats sail"."""
+        """Return whether a place opens a new clause: "and in the back two boats sail"."""
         joined = self.letters[gap[0]] in "CK" and self.letters[words[0]] == "P"
         return joined and "".join(self.letters[phrase.last : phrase.last + 1]) in ("D", "M", "N")
 
     def _is_inverted(self, gap: Sequence[int], words: tuple[int, ...]) -> bool:
-        """Return whether the subject is yet to come: "on the wall hangs a clock"."""
+        """Return whether the subject follows its verb: "on the wall hangs a clock"."""
         if self.letters[self.opening[0]] != "P" or self.is_verb(self.how):
             return False
         if words:
@@ -150,7 +150,7 @@ class PhraseReader(Clause):
             self._add([phrase.head], words, place)
 
     def _bare_verb(self, start: int, end: int) -> tuple[int, ...]:
-        """Return the subject's verb if it stands there and has no object."""
+        """Return the finite verb of a range of tokens if it has no object, else ()."""
         for i in range(start, end):
             finite = not self.is_participle(i) or self.tokens[i - 1].pos == "AUX"
             if self.letters[i] == "V" and finite:
@@ -159,7 +159,7 @@ class PhraseReader(Clause):
         return ()
 
     def _relating(self, gap: Sequence[int]) -> tuple[int, ...]:
-        """Return the words that relate: from the last verb on, or the last prepositions."""
+        """Return the relating words: those from the last verb on, or the last prepositions."""
         words: list[int] = []
         for i in gap:
             kind = self.letters[i]
@@ -188,44 +188,44 @@ class PhraseReader(Clause):
         self.how = words
         self._add(self.source, words, head)
         self.latest, self.inner = [head], []
-        if self.has(self.source, PICTURE_NOUNS):
-            self._begin(phrase)  # "the image shows a dog": it is about the dog from here on
+        if self.has(self.source, "picture_nouns"):
+            self._begin(phrase)  # "the image shows a dog": from here on it is about the dog
 
     def _add(self, sources: Sequence[int], words: tuple[int, ...], head: int) -> None:
         self.relations += [Relation(source, words, head) for source in sources]
 
     def _add_inner(self, words: tuple[int, ...], head: int) -> None:
-        """Take in the noun behind an "of"."""
+        """Add the noun after an "of"."""
         owner = (self.inner or self.latest)[-1:]
         self._add(owner, words, head)
-        if self.has(owner, PICTURE_NOUNS):
+        if self.has(owner, "picture_nouns"):
             self.subjects = self.latest = self.actors = [head]
             self.how = self.verb = ()
         else:
             self.inner = [head]
 
     def _add_antecedent(self, phrase: NounPhrase) -> None:
-        """Add the act on what a relative clause is about: "a cup that a man holds"."""
+        """Relate the subject of a relative clause to its antecedent: "a cup that a man holds"."""
         verb = self._bare_verb(phrase.last, min(phrase.last + 3, len(self.tokens)))
         if verb and "P" not in self.letters[verb[0] + 1 : verb[0] + 2]:
             self._add([phrase.head], verb, self.focus()[-1])
 
     def _actors(self, words: tuple[int, ...], before: Sequence[int]) -> list[int]:
-        """Return whose verb it is."""
+        """Return the heads that do what the verb says."""
         focus = self.focus()
         relative = [self.forms[i] for i in before if self.is_relative(i)]
         if relative:
-            person = relative[-1] == "who" and self.has(self.subjects, ANIMATE)
-            if person and not self.has(focus, ANIMATE):
+            person = relative[-1] == "who" and self.has(self.subjects, "animate")
+            if person and not self.has(focus, "animate"):
                 return self.subjects
             return focus[-1:] if self._number(words, before) == "singular" else focus
         infinitive = any(self.forms[i] == "to" for i in before) and self.takes_object(self.how)
-        if infinitive and self.has(self.latest, ANIMATE):
+        if infinitive and self.has(self.latest, "animate"):
             return self.latest  # "teaches a girl how to ride a bicycle"
         if any(self.letters[i] in "CK" or self.tokens[i].pos == "SCONJ" for i in before):
             return self.actors or self.subjects
         seen = self.is_verb(self.how) and self.forms[words[0]] == self.tokens[words[0]].lemma
-        if seen and self.has(focus, ANIMATE):
+        if seen and self.has(focus, "animate"):
             return focus  # "they watch a man throw a ball"
         auxiliary = any(self.tokens[i].pos == "AUX" and self.forms[i] != "being" for i in before)
         if auxiliary or not self.is_participle(words[0]):
@@ -234,24 +234,24 @@ class PhraseReader(Clause):
         return self._of_participle(words[0], focus)
 
     def _of_participle(self, verb: int, focus: list[int]) -> list[int]:
-        """Return what a participle behind a noun phrase is said of."""
+        """Return the heads that a participle after a noun phrase describes."""
         lemma = self.tokens[verb].lemma
-        if self.how and (self.has(self.latest, WORN) or lemma in LIFELESS):
-            return focus if lemma in LIFELESS else self.subjects
-        if self.how and lemma in LIVELY and not self.has(focus, ANIMATE):
+        if self.how and (self.has(self.latest, "worn") or lemma in WORDS["lifeless"]):
+            return focus if lemma in WORDS["lifeless"] else self.subjects
+        if self.how and lemma in WORDS["lively"] and not self.has(focus, "animate"):
             return self.subjects
-        if not self.how or not self.forms[verb].endswith("ing") or self.has(focus, ANIMATE):
+        if not self.how or not self.forms[verb].endswith("ing") or self.has(focus, "animate"):
             return focus
-        return self.subjects if self.has(self.subjects, ANIMATE) else focus
+        return self.subjects if self.has(self.subjects, "animate") else focus
 
     def _be_finite(self, number: str) -> None:
-        """Give the subject its verb; one in the plural has what "and" joins for its subject."""
+        """Mark the verb as found; a plural verb also takes the subjects that "and" joins."""
         if not self.finite and number == "plural":
             self.subjects = [*self.others, *self.subjects]
         self.finite, self.others = True, []
 
     def _number(self, words: Sequence[int], before: Sequence[int]) -> str:
-        """Return "singular" or "plural" where a finite verb or its auxiliary says it."""
+        """Return "singular" or "plural" if a finite verb or its auxiliary shows it, else ""."""
         auxiliary = [self.forms[i] for i in before if self.tokens[i].pos == "AUX"][:1]
         if auxiliary:
             plural = "plural" if auxiliary[0] in _PLURAL else ""
@@ -262,7 +262,7 @@ class PhraseReader(Clause):
         return "singular" if verb.text.lower().endswith("s") else ""
 
     def _join(self, phrase: NounPhrase) -> None:
-        """Take in a noun phrase behind "and" or a comma."""
+        """Add a noun phrase after "and" or a comma."""
         determined = self.letters[phrase.first] in "DM"
         if self.how and self._starts_clause(phrase, determined):
             others = [] if self.finite else [*self.others, *self.subjects]
@@ -280,20 +280,20 @@ class PhraseReader(Clause):
             self.inner = []
 
     def _starts_clause(self, phrase: NounPhrase, determined: bool) -> bool:
-        """Return whether a joined noun phrase has words of its own behind it."""
+        """Return whether a joined noun phrase begins a clause, by the words after it."""
         i = phrase.last
         if i == len(self.tokens) or self.forms[i] == "of":
             return False
-        if self.letters[i] == "P":  # in "with a plate and a cup on it" it has none
+        if self.letters[i] == "P":  # "on it" in "with a plate and a cup on it" does not count
             while i < len(self.tokens) and self.letters[i] == "P":
                 i += 1
             bare = i < len(self.tokens) and self.tokens[i].pos == "PRON" and self.letters[i] != "D"
             several = self.takes_object(self.how) or len(self.latest) > 1
-            listed = several and not self.has([phrase.head], ANIMATE)
+            listed = several and not self.has([phrase.head], "animate")
             return determined and not (bare or listed)
         if self.tokens[i].pos == "AUX":
-            # "a man in a hat and a scarf is asleep": the verb that the subject still lacks
+            # In "a man in a hat and a scarf is asleep" it is the verb that the man lacks.
             return self.finite
         if self.letters[i] != "V" or self.finite or not determined:
             return self.letters[i] == "V" and self.finite
-        return not (self.is_verb(self.how) or self.has(self.latest, WORN))
+        return not (self.is_verb(self.how) or self.has(self.latest, "worn"))
