@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,19 +19,9 @@ from clic import seeding
 from clic.captions.tagging import make_tagger
 from clic.evaluation.benchmarks import caption_retrieval
 from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
-from clic.evaluation.benchmarks.reading import (
-    GridBuilder,
-    number_field,
-    read_list,
-    text_field,
-    texts_of,
-)
-from clic.evaluation.encode.image_sources import Crop, image_file
-from clic.evaluation.files.file_sources import (
-    Archive,
-    File,
-    drive,
-)
+from clic.evaluation.benchmarks.reading import GridBuilder, Record, read_rows
+from clic.evaluation.encode.image_sources import Crop
+from clic.evaluation.files.file_sources import Archive, File, drive
 from clic.evaluation.tables.grids import Grids
 from clic.types import Token
 
@@ -72,35 +61,36 @@ LEFT_OUT = frozenset(" ".join(name.split()) for name in _LEFT_OUT.split(","))
 
 def load_relation(data_root: Path) -> Grids:
     """Return VG-Relation: `mean` is over the relations, `all` over the rows."""
-    path = data_root / RELATION
-    builder = GridBuilder(path)
-    for number, row in enumerate(read_list(path)):
-        name = text_field(row, "relation_name", path, number)
-        _add(builder, f"relation_{name.replace(' ', '_')}", row, path, number)
-    out = {f"relation_{name.replace(' ', '_')}" for name in LEFT_OUT}
-    kept = [name for name in builder.category_names if name not in out]
-    return builder.table("choice", groups={"mean": kept} if kept else None, overall="all")
+    builder = GridBuilder(data_root / RELATION)
+    for row in read_rows(data_root / RELATION):
+        _add(builder, _category(row.text("relation_name")), row)
+    left_out = {_category(name) for name in LEFT_OUT}
+    return _with_mean(builder, [name for name in builder.counts() if name not in left_out])
 
 
 def load_attribution(data_root: Path) -> Grids:
     """Return VG-Attribution: `mean` is over the pairs of attributes with 25 rows or more."""
-    path = data_root / ATTRIBUTION
-    builder = GridBuilder(path)
-    for number, row in enumerate(read_list(path)):
-        names = row.get("attributes") if isinstance(row, dict) else None
-        pair = texts_of(names, 2, "attributes", path, number)
-        _add(builder, f"{pair[0]}_{pair[1]}", row, path, number)
-    kept = [name for name, count in builder.counts().items() if count >= LEAST_ROWS]
-    return builder.table("choice", groups={"mean": kept} if kept else None, overall="all")
+    builder = GridBuilder(data_root / ATTRIBUTION)
+    for row in read_rows(data_root / ATTRIBUTION):
+        first, second, *_ = row.texts(row.get("attributes"), 2, "attributes")
+        _add(builder, f"{first}_{second}", row)
+    counts = builder.counts()
+    return _with_mean(builder, [name for name, count in counts.items() if count >= LEAST_ROWS])
 
 
-def _add(builder: GridBuilder, category: str, row: Any, path: Path, number: int) -> None:
-    file = image_file(path.parent / "images", text_field(row, "image_path", path, number), path)
-    left, top, width, height = (
-        number_field(row, f"bbox_{side}", path, number) for side in ("x", "y", "w", "h")
-    )
-    captions = [text_field(row, f"{which}_caption", path, number) for which in ("true", "false")]
+def _category(relation: str) -> str:
+    return f"relation_{relation.replace(' ', '_')}"
+
+
+def _add(builder: GridBuilder, category: str, row: Record) -> None:
+    file = row.image(row.path.parent / "images", row.text("image_path"))
+    left, top, width, height = (row.number(f"bbox_{side}") for side in ("x", "y", "w", "h"))
+    captions = [row.text("true_caption"), row.text("false_caption")]
     builder.add(category, [Crop(file, (left, top, left + width, top + height))], captions)
+
+
+def _with_mean(builder: GridBuilder, kept: list[str]) -> Grids:
+    return builder.table("choice", groups={"mean": kept} if kept else None, overall="all")
 
 
 TAGGER = "hanta"
@@ -114,22 +104,23 @@ Shuffle = Callable[[Sequence[Token], np.random.Generator], list[str]]
 
 def load_coco_order(data_root: Path) -> Grids:
     """Return COCO-Order: each caption of the Karpathy test split, 25,010 rows."""
-    path = data_root / caption_retrieval.KARPATHY_COCO
-    folder = data_root / caption_retrieval.KARPATHY_COCO_IMAGES
-    return _load(path, caption_retrieval.read_karpathy(path, folder))
+    return _load_order(
+        data_root / caption_retrieval.KARPATHY_COCO,
+        data_root / caption_retrieval.KARPATHY_COCO_IMAGES,
+    )
 
 
 def load_flickr30k_order(data_root: Path) -> Grids:
     """Return Flickr30k-Order: each caption of the Karpathy test split, 5,000 rows."""
-    path = data_root / caption_retrieval.KARPATHY_FLICKR
-    return _load(
-        path, caption_retrieval.read_karpathy(path, data_root / caption_retrieval.FLICKR_IMAGES)
+    return _load_order(
+        data_root / caption_retrieval.KARPATHY_FLICKR, data_root / caption_retrieval.FLICKR_IMAGES
     )
 
 
-def _load(path: Path, gallery: caption_retrieval.Gallery) -> Grids:
+def _load_order(path: Path, folder: Path) -> Grids:
     tagger = make_tagger(TAGGER)
     builder = GridBuilder(path, ["five_options"])
+    gallery = caption_retrieval.read_karpathy(path, folder)
     rows = [(image, caption) for image, captions in gallery for caption in captions]
     for number, (image, caption) in enumerate(rows):
         options = perturbations(tagger(caption), number)

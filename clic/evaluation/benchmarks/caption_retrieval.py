@@ -15,10 +15,7 @@ from clic.errors import DataError
 from clic.evaluation.benchmarks.benchmark import Benchmark, of_files, on_validation
 from clic.evaluation.benchmarks.reading import read_json
 from clic.evaluation.encode.image_sources import ImageSource, image_file
-from clic.evaluation.files.file_sources import (
-    Archive,
-    ByHand,
-)
+from clic.evaluation.files.file_sources import Archive, ByHand
 from clic.evaluation.tables.retrieval import Retrieval
 from clic.evaluation.tables.table import Interner
 

@@ -16,11 +16,7 @@ from clic.errors import ConfigError, DataError
 from clic.evaluation.benchmarks import class_names
 from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
 from clic.evaluation.encode.image_sources import ImageSource
-from clic.evaluation.files.file_sources import (
-    ByHand,
-    Source,
-    Torchvision,
-)
+from clic.evaluation.files.file_sources import ByHand, Source, Torchvision
 from clic.evaluation.tables.classification import Classification, ClassificationTask
 from clic.evaluation.tables.table import BenchmarkTable, Interner
 
