@@ -14,8 +14,14 @@ from itertools import chain, compress, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clic.cli.common import check_torchrun, make_console, run_cli
-from clic.cli.parser import Parser, add_scoring_flags, settings_of
+from clic.cli.common import (
+    Parser,
+    add_scoring_flags,
+    check_torchrun,
+    make_console,
+    run_cli,
+    settings_of,
+)
 from clic.config.eval_settings import EvalConfig, PatchConfig, check
 from clic.config.overrides import compose
 from clic.errors import ConfigError, DataError

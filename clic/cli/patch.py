@@ -8,9 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from clic.cli.common import make_console, refuse_torchrun, run_cli
+from clic.cli.common import (
+    Parser,
+    add_scoring_flags,
+    make_console,
+    refuse_torchrun,
+    run_cli,
+    settings_of,
+)
 from clic.cli.eval import prepare, score
-from clic.cli.parser import Parser, add_scoring_flags, settings_of
 from clic.config.eval_settings import PatchConfig, check, parse_alpha, parse_sweep
 from clic.config.overrides import compose
 from clic.errors import ConfigError

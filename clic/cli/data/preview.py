@@ -1,10 +1,4 @@
-"""Draw a contact sheet of batches as a run would see them.
-
-Name SHARDS (folders, patterns or .tar files) to see your data in CLIC's recipe
-for ViT-B/32, or give the arguments of a clic-train command, e.g.
-+experiment=vitb32 data.shards=/data/laion, to see that run's own batches.
-Without --step the first batch of each kind is drawn.
-"""
+"""`clic-data preview`."""
 
 from __future__ import annotations
 
@@ -15,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clic.cli.parser import Parser, check_least
+from clic.cli.common import DataCommand, Parser, check_least
 from clic.errors import ConfigError
 from clic.io.files import writing
 
@@ -24,27 +18,25 @@ if TYPE_CHECKING:
     from clic.data import SampleSource
     from clic.types import Kind
 
-EXAMPLES = (
-    "clic-data preview",
-    "clic-data preview /data/laion --out laion.png",
-    "clic-data preview --step 1 --out single.png",
-    "clic-data preview +experiment=vitb32 data.shards=laion model.pretrained=null",
-)
-TAKES_SETTINGS = True
 # Used for shards without an experiment; pixels and captions need no weights.
 RECIPE = {"+experiment": "vitb32", "model.pretrained": "null"}
 
 
-def add_arguments(parser: Parser) -> None:
-    """Add this command's arguments."""
+def _arguments(parser: Parser) -> None:
     parser.usage = f"{parser.prog} [SHARDS ...] [SETTING=VALUE ...] [options]"
     parser.add_argument("--out", type=Path, default=Path("preview.png"), help="picture to write")
     parser.add_argument("--step", type=int, help="step of the run (default: one of each kind)")
     parser.add_argument("--rows", type=int, default=8, help="first rows of a step (default 8)")
 
 
-def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
-    """Draw the batches."""
+def preview(flags: argparse.Namespace, words: Sequence[str]) -> None:
+    """Draw a contact sheet of batches as a run would see them.
+
+    Name SHARDS (folders, patterns or .tar files) to see your data in CLIC's recipe
+    for ViT-B/32, or give the arguments of a clic-train command, e.g.
+    +experiment=vitb32 data.shards=/data/laion, to see that run's own batches.
+    Without --step the first batch of each kind is drawn.
+    """
     from PIL import Image
 
     from clic import data, models, runs
@@ -127,3 +119,16 @@ def _fit_small_data(config: Config, sources: dict[Kind, SampleSource]) -> list[s
         notes.append("sampling.partner_self=true, since an orientation has only one image")
         config.sampling.partner_self = True
     return notes
+
+
+PREVIEW = DataCommand(
+    preview,
+    _arguments,
+    (
+        "clic-data preview",
+        "clic-data preview /data/laion --out laion.png",
+        "clic-data preview --step 1 --out single.png",
+        "clic-data preview +experiment=vitb32 data.shards=laion model.pretrained=null",
+    ),
+    takes_settings=True,
+)
