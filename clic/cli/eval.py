@@ -204,8 +204,7 @@ def gather(
         ModelError: A model does not exist.
     """
     from clic import distributed
-    from clic.evaluation.report import comparison
-    from clic.evaluation.tables import gallery
+    from clic.evaluation.report import comparison, html_page
     from clic.io.terminal import progress_bar
 
     main, comparing = distributed.is_main(), bool(settings.compare)  # Only rank 0 has rows.
@@ -216,7 +215,7 @@ def gather(
         if main and comparing:
             observed.append(comparison.observe_report(report))
         if main and with_gallery:
-            results.galleries.append(gallery.worst(report))
+            results.galleries.append(html_page.worst_failures(report))
         if not keep_rows:
             report.rows, report.tables = (), {}
         results.reports.append(report)

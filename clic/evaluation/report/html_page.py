@@ -6,7 +6,12 @@ name, and its content security policy forbids anything else that could run or be
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
 
 from clic.evaluation.report.comparison import LEVEL, Comparison, Interval, interval_note
 from clic.evaluation.report.report import Report, benchmark_facts, facts, letter, notes
@@ -20,16 +25,80 @@ from clic.evaluation.report.score_table import (
     percent,
     score_tables,
 )
+from clic.evaluation.tables import kind_of
 from clic.evaluation.tables.failure_cards import Failure
-from clic.evaluation.tables.gallery import Worst
+from clic.evaluation.tables.table import Row
 
-Gallery = Mapping[str, Worst]
-"""A model's worst failures by benchmark, see `gallery.worst`."""
 Cell = tuple[str, str]
 """A table cell's CSS class and text."""
 TableRow = tuple[ScoreLine, list[Cell]]
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 COLOURS = 6
+LIMIT = 24  # failures of a benchmark
+
+
+@dataclass(frozen=True, eq=False)
+class Worst:
+    """What a model got wrong in one benchmark.
+
+    Attributes:
+        failures: The worst ones, the worst first.
+        right: bool [N], the rows whose margin is above 0.
+    """
+
+    failures: list[Failure]
+    right: np.ndarray
+
+
+Gallery = Mapping[str, Worst]
+"""A model's worst failures by benchmark."""
+
+
+def worst_failures(report: Report, limit: int = LIMIT) -> Gallery:
+    """Return the rows that a model got wrong by the widest margins, with their images.
+
+    Args:
+        report: With its rows, and with its tables if images are to be shown.
+        limit: Failures of a benchmark; retrieval has half of them for each direction.
+    """
+    found = {}
+    for bench, rows in groupby(report.rows, key=lambda row: row["benchmark"]):
+        table = report.tables.get(bench)
+        chosen, right = _choose(rows, limit)
+        failures = [kind_of(row).failure(row, number) for number, row in chosen]
+        if table is not None:
+            failures = [table.illustrate(failure) for failure in failures]
+        found[bench] = Worst(failures, right)
+    return found
+
+
+def margin(row: Row) -> float:
+    """Return by how much the row's narrowest comparison was won; 0 or less is wrong.
+
+    In cosines: triplets by ITT, or by TOT without an image; two images and two captions by every
+    comparison of the benchmark's strictest metric. Retrieval: 1.5 less the rank.
+    """
+    return min(kind_of(row).margins(row).values())
+
+
+def _choose(rows: Iterable[Row], limit: int) -> tuple[list[tuple[int, Row]], np.ndarray]:
+    """Return the wrong rows of the lowest margins, and for every row whether it is right."""
+    heaps: dict[str, list[tuple[float, int, Row]]] = {}
+    right: list[bool] = []
+    for number, row in enumerate(rows):
+        how_wrong = -margin(row)
+        right.append(how_wrong < 0)
+        if how_wrong >= 0:
+            heap = heaps.setdefault(row.get("direction", ""), [])
+            entry = (how_wrong, -number, row)
+            (heapq.heappush if len(heap) < limit else heapq.heappushpop)(heap, entry)
+    each = max(1, limit // max(1, len(heaps)))
+    chosen = [
+        (-minus_number, row)
+        for heap in heaps.values()
+        for _, minus_number, row in sorted(heap, key=lambda entry: entry[:2], reverse=True)[:each]
+    ]
+    return chosen, np.array(right, dtype=bool)
 
 
 def page(
@@ -42,7 +111,7 @@ def page(
     Args:
         reports: The models.
         comparison: The differences between the models, if they are compared.
-        galleries: Each model's worst failures by benchmark, see `gallery.worst`.
+        galleries: Each model's worst failures by benchmark, see `worst_failures`.
     """
     # Imported here because jinja2 is slow to load and only pages need it.
     from jinja2 import Environment, PackageLoader, StrictUndefined

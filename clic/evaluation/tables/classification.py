@@ -64,19 +64,11 @@ class Classification(BenchmarkTable):
     ROW_KEY = "task"
 
     @property
-    def rows(self) -> int:
-        """Number of (task, image) pairs."""
-        return sum(len(task.image) for task in self.tasks.values())
-
-    def used_images(self) -> np.ndarray:
-        """Return bool [I]: the images that some task looks at."""
-        used = np.zeros(len(self.images), dtype=bool)
-        for task in self.tasks.values():
-            used[task.image] = True
-        return used
+    def row_images(self) -> np.ndarray:
+        """int64 [N]: the images of the tasks, one task after the other."""
+        return np.concatenate([task.image for task in self.tasks.values()])
 
     def without(self, lost: np.ndarray) -> Classification:
-        """Return the tasks without lost images (bool [I])."""
         tasks = {}
         for name, task in self.tasks.items():
             keep = ~lost[task.image]
@@ -84,7 +76,6 @@ class Classification(BenchmarkTable):
         return replace(self, tasks=tasks)
 
     def identity(self) -> Iterable[object]:
-        """Yield what the digest covers."""
         for name, task in self.tasks.items():
             yield from (name, *task.classes, task.image, task.target, *task.prompts)
 
@@ -121,11 +112,6 @@ class Classification(BenchmarkTable):
                     "scores": {"target": of_target[n], "predicted": scores[n, predicted].item()},
                 }
 
-    def illustrate(self, failure: Failure) -> Failure:
-        """Return a failure with its image."""
-        index = np.concatenate([task.image for task in self.tasks.values()])[failure.number]
-        return failure.with_images([self.images[index]])
-
     @staticmethod
     def margins(row: Row) -> dict[str, float]:
         """Return how far the right class is behind the one that won; 1 if it won itself."""
@@ -134,7 +120,6 @@ class Classification(BenchmarkTable):
 
     @staticmethod
     def failure(row: Row, number: int) -> Failure:
-        """Return the card of an image that was taken for something else."""
         scores = row["scores"]
         (margin,) = Classification.margins(row).values()
         return Failure(

@@ -97,12 +97,10 @@ class Grids(CategoryTable):
         return replace(super().without(lost), sets=sets)
 
     def identity(self) -> Iterable[object]:
-        """Return what the digest covers."""
         rows = (self.category, self.image, self.caption)
         return (self.rule, *self.categories, *rows, *self.sets, *self.sets.values())
 
     def right(self, features: TableFeatures) -> Outcomes:
-        """Return bool [N] for each metric of the table's rule."""
         return pick(RULES, self.rule, "rule")(self.cosines(features))
 
     def percentages(self, right: Outcomes, mine: np.ndarray) -> dict[str, float]:
@@ -163,7 +161,6 @@ class Grids(CategoryTable):
 
     @staticmethod
     def failure(row: Row, number: int) -> Failure:
-        """Return the card of a wrong row."""
         scores = np.array(row["scores"])
         images, captions = scores.shape
         lost = {name: margin for name, margin in Grids.margins(row).items() if margin <= 0}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clic import metrics
 from clic.errors import DataError
-from clic.evaluation.encode.image_sources import ImageSource, image_name
+from clic.evaluation.encode.image_sources import image_name
 from clic.evaluation.tables.failure_cards import Failure, Picture, Text
 from clic.evaluation.tables.table import BenchmarkTable, Numbers, Observation, Row, TableFeatures
 
@@ -43,13 +43,9 @@ class Retrieval(BenchmarkTable):
     }
 
     @property
-    def rows(self) -> int:
-        """Number of queries in both directions."""
-        return len(self.gallery) + len(self.caption)
-
-    def used_images(self) -> np.ndarray:
-        """Return bool [I]: the images of the gallery."""
-        return np.isin(np.arange(len(self.images)), self.gallery)
+    def row_images(self) -> np.ndarray:
+        """int64 [G + M]: the query images, then the image of each query caption."""
+        return np.concatenate([self.gallery, self.gallery[self.owner]])
 
     def without(self, lost: np.ndarray) -> Retrieval:
         """Return the gallery without lost images (bool [I]) and without their captions."""
@@ -64,7 +60,6 @@ class Retrieval(BenchmarkTable):
         )
 
     def identity(self) -> Iterable[object]:
-        """Return what the digest covers."""
         return (self.gallery, self.caption, self.owner)
 
     def ranks(self, features: TableFeatures) -> dict[str, Tensor]:
@@ -109,26 +104,21 @@ class Retrieval(BenchmarkTable):
 
     def illustrate(self, failure: Failure) -> Failure:
         """Return a failure with its image and the one that was found, or with its captions."""
-        number = failure.number
-        if number < len(self.gallery):
-            own = [self.texts[i] for i in self.caption[self.owner == number]]
+        image = self.images[self.row_images[failure.number]]
+        if failure.number < len(self.gallery):
+            own = [self.texts[i] for i in self.caption[self.owner == failure.number]]
             texts = (*(Text(text, True) for text in own), *failure.texts)
-            image = self.images[self.gallery[number]]
             return replace(failure.with_images([image]), texts=texts)
-        image = self.images[self.gallery[self.owner[number - len(self.gallery)]]]
-        return failure.with_images([image, self._named(failure.pictures[1].name)])
-
-    def _named(self, name: str) -> ImageSource:
-        return next(image for i, image in enumerate(self.images) if image_name(image, i) == name)
+        name = failure.pictures[1].name
+        found = next(image for i, image in enumerate(self.images) if image_name(image, i) == name)
+        return failure.with_images([image, found])
 
     @staticmethod
     def margins(row: Row) -> dict[str, float]:
-        """Return 1.5 less the rank."""
         return {"": 1.5 - row["rank"]}
 
     @staticmethod
     def failure(row: Row, number: int) -> Failure:
-        """Return the card of a query whose best match is not the first."""
         scores = row["scores"]
         rank = f"rank {row['rank']:,}" if row["rank"] < metrics.NEVER else "no rank"
         if row["direction"] == "image_to_text":

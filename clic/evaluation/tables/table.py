@@ -110,12 +110,17 @@ class BenchmarkTable(ABC):
 
     @property
     @abstractmethod
+    def row_images(self) -> np.ndarray:
+        """int64 [N], or [N, A] if a row has several images, index into `images`."""
+
+    @property
     def rows(self) -> int:
         """Number of rows N."""
+        return len(self.row_images)
 
-    @abstractmethod
     def used_images(self) -> np.ndarray:
         """Return bool [I]: the images that some row looks at."""
+        return np.isin(np.arange(len(self.images)), self.row_images)
 
     @abstractmethod
     def without(self, lost: np.ndarray) -> BenchmarkTable:
@@ -137,9 +142,10 @@ class BenchmarkTable(ABC):
     def outcomes(self, features: TableFeatures) -> Iterator[dict[str, Any]]:
         """Yield each row's outcome with its scores and captions."""
 
-    @abstractmethod
     def illustrate(self, failure: Failure) -> Failure:
         """Return a failure of one of this table's rows with its images."""
+        own = np.atleast_1d(self.row_images[failure.number])
+        return failure.with_images([self.images[i] for i in own])
 
     @staticmethod
     @abstractmethod
@@ -198,8 +204,6 @@ class CategoryTable(BenchmarkTable):
     """A table whose rows belong to categories, each of which has its own numbers.
 
     Attributes:
-        images: The I unique images.
-        texts: The T unique texts.
         categories: Names, in the order in which they are reported.
         category: int64 [N], index into `categories`.
         image: int64 [N], or [N, A] if a row has several images, index into `images`.
@@ -214,29 +218,18 @@ class CategoryTable(BenchmarkTable):
     overall: str | None = field(default=None, kw_only=True)
 
     @property
-    def rows(self) -> int:
-        """Number of rows N."""
-        return len(self.category)
-
-    def used_images(self) -> np.ndarray:
-        """Return bool [I]: the images that some row looks at."""
-        return np.isin(np.arange(len(self.images)), self.image)
+    def row_images(self) -> np.ndarray:
+        return self.image
 
     def keeps(self, lost: np.ndarray) -> np.ndarray:
         """Return bool [N]: the rows that have none of the lost images."""
         return ~lost[self.image].any(axis=tuple(range(1, self.image.ndim)))
 
     def without(self: CategoryRows, lost: np.ndarray) -> CategoryRows:
-        """Return the table without the rows of lost images (bool [I])."""
         keep = self.keeps(lost)
         columns = {f.name: getattr(self, f.name) for f in fields(self)}
         kept = {name: c[keep] for name, c in columns.items() if isinstance(c, np.ndarray)}
         return replace(self, **kept)
-
-    def illustrate(self, failure: Failure) -> Failure:
-        """Return a failure with the images of its row."""
-        own = np.atleast_1d(self.image[failure.number])
-        return failure.with_images([self.images[i] for i in own])
 
     @abstractmethod
     def right(self, features: TableFeatures) -> Outcomes:

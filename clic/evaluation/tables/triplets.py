@@ -41,7 +41,6 @@ class Triplets(CategoryTable):
     }
 
     def identity(self) -> Iterable[object]:
-        """Return what the digest covers."""
         captions = (self.positive1, self.positive2, self.negative)
         return (*self.categories, self.category, self.image, *captions)
 
@@ -57,7 +56,6 @@ class Triplets(CategoryTable):
         return {"itt": right, "p1": right}
 
     def outcomes(self, features: TableFeatures) -> Iterator[dict[str, Any]]:
-        """Yield each row's outcome with its captions and the cosines of what is compared."""
         captions = {"positive1": self.positive1, "negative": self.negative}
         pairs: list[tuple[str, str]] = []
         if self.positive2 is not None:
@@ -96,7 +94,6 @@ class Triplets(CategoryTable):
 
     @staticmethod
     def failure(row: Row, number: int) -> Failure:
-        """Return the card of a wrong row."""
         scores, captions, margins = row["scores"], row["captions"], Triplets.margins(row)
         lost = [name for name, margin in margins.items() if margin <= 0]
         with_image = "image_negative" in scores
