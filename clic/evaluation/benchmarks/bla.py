@@ -1,11 +1,11 @@
 """BLA, Basic Language Abilities (arXiv 2310.15061): two true and two false captions of one photo.
 
-Every true caption is compared with every false one, so an item gives four rows. The files number
-the captions, and pairing True1 with False1 and True2 with False2 would be another way; but such a
-pair differs in its words in all of coordination and relative clauses ("wears a yellow shirt"
-against "wears a white top"), while the two true captions together have the words of the two false
-ones. Only over all four pairs do the words alone favour neither side. It is also the way that gives
-one meaning to `both`: both true captions beat both false ones.
+Every true caption is compared with every false one, so an item gives four rows. The numbers in the
+files suggest pairing True1 with False1 and True2 with False2, but throughout coordination and
+relative clauses such a pair differs in its words ("wears a yellow shirt" against "wears a white
+top"), while the two true captions together have the same words as the two false ones. Only over all
+four pairs do the words alone favour neither side. It also gives `both` a clear meaning: both true
+captions beat both false ones.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ TASKS = ("active_passive", "coordination", "relative_clause")
 TRUE = ("True1", "True2")
 FALSE = ("False1", "False2")
 BOTH = "both"
-"""The name of the metric that is right where all four pairs of an item are."""
+"""The metric that counts an item as right if all four of its pairs are."""
 
 
 def load_bla(data_root: Path) -> Grids:
-    """Return BLA: rows are pairs of a true and a false caption, and an item's four are a set.
+    """Return BLA: a row is a pair of a true and a false caption, and an item's four are a set.
 
     Raises:
         DataError: A file is broken or holds no rows.
@@ -53,7 +53,7 @@ def load_bla(data_root: Path) -> Grids:
 
 
 def _photo(row: Record) -> str:
-    """Return a photo's number, which one file has as a text and the others as a number."""
+    """Return a photo's number, a string in one of the files and a number in the others."""
     value = row.get("image_id")
     if not isinstance(value, int | str) or isinstance(value, bool) or value == "":
         raise row.error("has no 'image_id'")

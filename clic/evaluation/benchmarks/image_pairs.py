@@ -1,4 +1,4 @@
-"""Benchmarks of two images that differ in little: Winoground, Cola, BiVLC and SVO-Probes.
+"""Benchmarks of two similar images: Winoground, Cola, BiVLC and SVO-Probes.
 
 Winoground (arXiv 2204.03162) has two captions of the same words, Cola's multi-object setting (arXiv
 2305.03689) swaps attributes, BiVLC (arXiv 2406.09952) gives each caption of SugarCrepe an image of

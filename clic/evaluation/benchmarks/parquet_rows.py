@@ -1,4 +1,4 @@
-"""Reads rows and images of the Hugging Face hub's parquet files, one row group at a time."""
+"""Reads rows and images from parquet files of the Hugging Face hub, one row group at a time."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 from clic.errors import ConfigError, DataError
 
 GROUPS_AT_HAND = 4
-"""Row groups of a column that stay in memory; images are read in the order of their rows."""
+"""Row groups of a column kept in memory: a few are enough, as images are read in row order."""
 _PART = re.compile(r"-\d+-of-(\d+)")
 _reading = threading.Lock()
-"""Held while a row group is read, so that several threads do not read the same one."""
+"""Held while a row group is read, so that no two threads read the same one."""
 
 
 class RowLocation(NamedTuple):
-    """Where a row is: file, row group, and row within it."""
+    """The place of a row: its file, its row group, and its number within the group."""
 
     path: Path
     group: int
@@ -30,7 +30,7 @@ class RowLocation(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image in a parquet file's column of ``{"bytes": ..., "path": ...}``."""
+    """An image in a column of ``{"bytes": ..., "path": ...}`` of a parquet file."""
 
     path: Path
     group: int
@@ -39,7 +39,7 @@ class StoredImage:
 
 
 def find_parts(folder: Path, pattern: str) -> list[Path]:
-    """Return the files of a table in order; their names (``-00000-of-00002``) say how many exist.
+    """Return a table's files in order; their names (``-00000-of-00002``) say how many there are.
 
     Raises:
         DataError: Files are missing, or belong to another version.
@@ -56,7 +56,7 @@ def find_parts(folder: Path, pattern: str) -> list[Path]:
 
 
 def read_texts(path: Path, columns: Sequence[str]) -> Iterator[tuple[RowLocation, dict[str, Any]]]:
-    """Yield the location and the values of each row; no other column is read.
+    """Yield the location of each row and its values in these columns; no other column is read.
 
     Raises:
         ConfigError: pyarrow is not installed.

@@ -32,9 +32,9 @@ FOLDERS = {
     "FOIL dataset": "coco/val2014",
     "coco_2017": "coco/val2017",
 }
-"""The folder of the images of each `dataset` of the files, except those of COCO 2014."""
+"""The image folder of each `dataset` in the files; the splits below have folders of their own."""
 COCO_2014_SPLITS = ("train2014", "val2014")
-"""Splits that name their images after themselves, VisDial's training images among them."""
+"""COCO's splits, which the names of their images contain. VisDial's training images are COCO's."""
 LEAST_VOTES = 2
 """How many of the three annotators must have chosen the caption over the foil."""
 

@@ -1,4 +1,4 @@
-"""What's Up (arXiv 2310.19785): spatial prepositions, on photographs of its own and on others."""
+"""What's Up (arXiv 2310.19785): spatial prepositions, on its own photographs and on others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _OPPOSITE = (("left", "right"), ("on", "under"), ("in-front", "behind"))
 
 
 def load_whatsup(data_root: Path) -> Grids:
-    """Return all six parts; `pairs` and `sets` are counted on the controlled ones.
+    """Return all six parts, the controlled ones with the metrics `pairs` and `sets`.
 
     A pair is left and right (or on and under, in front and behind) of the same two things, a set
     is all four; each is right if all its rows are.

@@ -22,7 +22,7 @@ from clic.errors import ConfigError, DataError
 from clic.evaluation.benchmarks import catalogue
 from clic.evaluation.benchmarks.benchmark import Benchmark
 from clic.evaluation.benchmarks.caption_retrieval import COCO_2017
-from clic.evaluation.files import fetching, manifest
+from clic.evaluation.files import fetching
 from clic.evaluation.files.file_sources import Archive, ByHand, File, ImageList, Source, Torchvision
 from clic.evaluation.tables.classification import Classification
 
@@ -353,9 +353,9 @@ def test_the_manifest_of_another_hand(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/fetched.json").write_text("{")
     with pytest.raises(DataError, match=r"fetched\.json cannot be read"):
-        manifest.recorded(tmp_path, "a/x.json")
+        fetching.recorded(tmp_path, "a/x.json")
     (tmp_path / "a/fetched.json").write_text('{"a/x.json": 7}')
-    assert manifest.recorded(tmp_path, "a/x.json") is None
+    assert fetching.recorded(tmp_path, "a/x.json") is None
 
 
 def test_by_hand_steps_name_the_folder() -> None:
