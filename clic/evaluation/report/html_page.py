@@ -1,7 +1,7 @@
 """A report as one self-contained page: bars, numbers, the worst failures, provenance.
 
-The page runs no script and loads nothing. `page.html`, its template, escapes every caption and
-name, and its content security policy forbids anything else that could run or be loaded.
+The page runs no script and loads nothing. Its template, `page.html`, escapes every caption and
+name, and its content security policy forbids anything else to run or to be loaded.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Worst:
 
     Attributes:
         failures: The worst ones, the worst first.
-        right: bool [N], the rows whose margin is above 0.
+        right: bool [N], whether each row's margin is above 0.
     """
 
     failures: list[Failure]
@@ -73,16 +73,17 @@ def worst_failures(report: Report, limit: int = LIMIT) -> Gallery:
 
 
 def margin(row: Row) -> float:
-    """Return by how much the row's narrowest comparison was won; 0 or less is wrong.
+    """Return the margin of the row's narrowest comparison; 0 or less is wrong.
 
-    In cosines: triplets by ITT, or by TOT without an image; two images and two captions by every
-    comparison of the benchmark's strictest metric. Retrieval: 1.5 less the rank.
+    Margins are differences of cosines: for triplets those of ITT, or of TOT without an image; for
+    two images and two captions those of the benchmark's strictest metric. For retrieval the margin
+    is 1.5 less the rank.
     """
     return min(kind_of(row).margins(row).values())
 
 
 def _choose(rows: Iterable[Row], limit: int) -> tuple[list[tuple[int, Row]], np.ndarray]:
-    """Return the wrong rows of the lowest margins, and for every row whether it is right."""
+    """Return the wrong rows with the lowest margins, and whether each row is right."""
     heaps: dict[str, list[tuple[float, int, Row]]] = {}
     right: list[bool] = []
     for number, row in enumerate(rows):
@@ -113,7 +114,7 @@ def page(
         comparison: The differences between the models, if they are compared.
         galleries: Each model's worst failures by benchmark, see `worst_failures`.
     """
-    # Imported here because jinja2 is slow to load and only pages need it.
+    # Imported here, because jinja2 loads slowly and only pages need it.
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -148,13 +149,13 @@ def _anchor(name: str) -> str:
 
 
 def _colour(index: int, models: int) -> str:
-    """Return a model's colour; the first of several is grey, since the others differ from it."""
+    """Return a model's colour; the first of several is grey, as the others are compared with it."""
     number = index if index < COLOURS else 1 + (index - 1) % (COLOURS - 1)
     return f"--colour:var(--m{number if models > 1 else 1})"
 
 
 def _tables(scores: ScoreTable, models: int) -> Iterator[tuple[str, list[str], list[TableRow]]]:
-    """Yield title, heads and rows: one table for a single model, else one for each metric."""
+    """Yield title, heads and rows of one table for a single model, else of one for each metric."""
     if models == 1 and scores.has_metrics:
         heads, rows = scores.metric_columns(scores.lines)
         yield scores.title, heads, [(line, [("", x) for x in cells]) for line, cells in rows]
@@ -190,7 +191,7 @@ def _interval(interval: Interval | None) -> list[Cell]:
 def _failures(
     scores: ScoreTable, reports: Sequence[Report], galleries: Sequence[Gallery]
 ) -> Iterator[tuple[str, str, int, list[Failure]]]:
-    """Yield heading, benchmark, model and worst failures, for each model that has failures."""
+    """Yield heading, benchmark, model and worst failures for each model that failed."""
     benches = dict.fromkeys(line.bench for line in scores.lines)
     for bench in benches:
         for index, gallery in enumerate(galleries):
@@ -209,7 +210,7 @@ def _verdict(
     reports: Sequence[Report],
     galleries: Sequence[Gallery],
 ) -> str:
-    """Return how a model failed, and whether the others are right on the same row."""
+    """Return how a model failed, and whether the other models are right on the same row."""
     sources = [
         report.provenance.get("benchmarks", {}).get(bench, {})
         for report in reports

@@ -1,4 +1,4 @@
-"""The output of `clic-eval --bench list`: every benchmark, and how much of it is on this disk."""
+"""The output of `clic-eval --bench list`: all benchmarks, and which of their files are here."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAGE = "list:"
 
 
 def wanted(names: list[str]) -> list[str] | None:
-    """Return the benchmarks whose pages are requested: [] is the list itself, None is neither."""
+    """Return the benchmarks whose pages are requested, [] for the list itself, None for neither."""
     lower = [name.lower() for name in names]
     if lower == ["list"]:
         return []
@@ -30,7 +30,7 @@ def wanted(names: list[str]) -> list[str] | None:
 
 
 def state(benchmark: Benchmark, data_root: Path) -> str:
-    """Return how much of a benchmark is below the data root, in two words."""
+    """Return in two words how much of a benchmark is below the data root."""
     if benchmark.made:
         return "built in"
     if not missing(benchmark, data_root):
