@@ -29,9 +29,9 @@ MODEL_FLAGS = {"clic-eval": "--model", "clic-patch": "model"}
 def run_cli(name: str, body: Callable[[], int | None], debug: bool = False) -> NoReturn:
     """Run the body of a command, e.g. ``clic-eval``, and exit.
 
-    The exit code is 0 when `body` returns None (or the code that it returns), 2 with one line on
-    stderr for a user's mistake or a disk that refuses, and 130 with one line for Ctrl-C. Any other
-    exception is a bug and keeps its traceback; with `debug` a mistake keeps its own, too.
+    The exit code is the one that `body` returns (0 for None), 2 with one line on stderr for a
+    user's mistake or a disk error, and 130 with one line for Ctrl-C. Any other exception is a bug
+    and keeps its traceback; with `debug`, mistakes keep theirs too.
     """
     try:
         code = body() or 0
@@ -45,7 +45,7 @@ def run_cli(name: str, body: Callable[[], int | None], debug: bool = False) -> N
         print(f"{name}: interrupted", file=sys.stderr)
         code = INTERRUPTED
     except BrokenPipeError:
-        drop_output()  # the reader (`| head`) has left
+        drop_output()  # the reader, such as `| head`, has ended
         code = 1
     except OSError as error:
         if debug or error.errno not in DISK_ERRORS:
@@ -58,8 +58,8 @@ def run_cli(name: str, body: Callable[[], int | None], debug: bool = False) -> N
 def in_words_of(command: str, message: str) -> str:
     """Return a message with a scoring command's flags in place of the settings of `clic-train`.
 
-    The code that loads models and data serves all commands, and names the settings. It cannot tell
-    which of `clic-patch`'s two models is meant, except by the name that was given.
+    The code that loads models and data serves all commands, so its messages name settings. They
+    cannot tell which of `clic-patch`'s two models is meant, except by the given name.
     """
     if command not in MODEL_FLAGS:
         return message
@@ -80,7 +80,7 @@ def one_line(error: BaseException) -> str:
 
 
 def drop_output() -> None:
-    """Print nothing from now on; Python would complain again when it flushes at exit."""
+    """Discard all further output, or Python would complain again when it flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -114,9 +114,9 @@ def refuse_torchrun() -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, exit code 2, and which never guesses.
+    """An argument parser whose errors are one line with exit code 2.
 
-    Options may not be abbreviated; description and epilogue are printed as they are written.
+    Options may not be abbreviated; description and epilogue are printed as they are.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -128,7 +128,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(USER_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        try:  # end quietly if the reader of `--help | head` has left
+        try:  # end quietly if the reader has ended, as in `--help | head`
             sys.stdout.flush()
         except BrokenPipeError:
             drop_output()
@@ -198,7 +198,7 @@ class DataCommand(NamedTuple):
 
 
 def check_least(least: int, **numbers: int | None) -> None:
-    """Refuse a flag, named like the argument, whose number is below `least`."""
+    """Raise `ClicError` if a number is below `least`; each is named like its flag."""
     for name, value in numbers.items():
         if value is not None and value < least:
             raise ClicError(f"--{name.replace('_', '-')} {value} must be {least} or more")

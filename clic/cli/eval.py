@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, compress, count
 from pathlib import Path
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 NAME = "clic-eval"
 FALLBACK_MODEL = "ViT-B-32:openai"
-WAIT_MINUTES = 180.0  # for a rank that loads more weights, has larger images, or scores
-# Settings that say how models are scored, and have no effect on saved results.
+WAIT_MINUTES = 180.0  # for a rank that loads more weights, decodes larger images, or scores
+# Settings of scoring, which have no effect on saved results.
 SCORING = (
     "data", "batch_size", "workers", "device", "precision", "cache", "cache_dir", "cache_gb",
     "allow_missing", "text_only", "split", "seed",
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _body(words: Sequence[str]) -> None:
     flags, overrides = make_parser().parse_with_overrides(words)
-    if flags.compare is not None:  # It takes all words that follow.
+    if flags.compare is not None:  # it takes all words that follow
         overrides += [word for word in flags.compare if _is_setting(word)]
         flags.compare = [word for word in flags.compare if not _is_setting(word)]
     settings = compose("eval", overrides, EvalConfig, settings_of(flags, "bench"))
@@ -133,12 +133,7 @@ def _run(settings: EvalConfig) -> None:
     from clic.evaluation.report import result_files
 
     wanted = _wanted(settings)
-    results = gather(
-        settings,
-        _default_model,
-        keep_rows=bool(wanted["rows"]),
-        with_gallery=bool(wanted["html"]),
-    )
+    results = gather(settings, keep_rows=bool(wanted["rows"]), with_gallery=bool(wanted["html"]))
     if not distributed.is_main():
         return
     # The files come first, so that a closed terminal does not lose the numbers.
@@ -170,7 +165,7 @@ def _wanted(settings: EvalConfig) -> dict[str, list[Path]]:
 
 @dataclass
 class Results:
-    """The models' numbers, and the results that need their rows.
+    """The models' numbers, and what was made of their rows.
 
     Attributes:
         reports: One for each model.
@@ -183,19 +178,12 @@ class Results:
     galleries: list[Gallery] = field(default_factory=list)
 
 
-def gather(
-    settings: EvalConfig,
-    default_model: Callable[[], str],
-    *,
-    keep_rows: bool,
-    with_gallery: bool,
-) -> Results:
+def gather(settings: EvalConfig, *, keep_rows: bool, with_gallery: bool) -> Results:
     """Score the models, read saved results, and compare them if `--compare` is given.
 
     Args:
         settings: The command's settings.
-        default_model: Finds a model if none is named.
-        keep_rows: Whether rows are written; otherwise they are dropped after their use.
+        keep_rows: Whether rows are written; otherwise they are dropped after use.
         with_gallery: Whether a page is written.
 
     Raises:
@@ -207,10 +195,10 @@ def gather(
     from clic.evaluation.report import comparison, html_page
     from clic.io.terminal import progress_bar
 
-    main, comparing = distributed.is_main(), bool(settings.compare)  # Only rank 0 has rows.
+    main, comparing = distributed.is_main(), bool(settings.compare)  # only rank 0 has rows
     needs_rows = main and (comparing or keep_rows or with_gallery)
     results, observed = Results(), []
-    for report in _reports(settings, default_model, needs_rows):
+    for report in _reports(settings, needs_rows):
         report.name = _unused_name(report.name, [one.name for one in results.reports])
         if main and comparing:
             observed.append(comparison.observe_report(report))
@@ -226,14 +214,12 @@ def gather(
 
 
 def _unused_name(name: str, taken: Sequence[str]) -> str:
-    """Return the name, with a number if another model of the report has it."""
+    """Return the name, with a number appended if another model has it already."""
     numbered = (f"{name} ({number})" for number in count(2))
     return next(free for free in chain([name], numbered) if free not in taken)
 
 
-def _reports(
-    settings: EvalConfig, default_model: Callable[[], str], with_rows: bool
-) -> Iterator[Report]:
+def _reports(settings: EvalConfig, with_rows: bool) -> Iterator[Report]:
     """Yield the models' reports one by one, after checking everything that can be wrong."""
     from clic.evaluation.benchmarks import catalogue
     from clic.evaluation.report import result_files
@@ -250,7 +236,7 @@ def _reports(
 
     loaded = load()
     if not benches and loaded:
-        benches = _common_benchmarks([report for reports in loaded for report in reports])
+        benches = _common_benchmarks(list(chain.from_iterable(loaded)))
         loaded = load()
     if not benches:
         raise ConfigError("no benchmark named; give --bench NAME (--bench list shows them)")
@@ -261,19 +247,18 @@ def _reports(
         )
     if names and all(saved):
         _check_no_effect(settings)
-        yield from (report for reports in loaded for report in reports)
+        yield from chain.from_iterable(loaded)
         return
     plan = prepare(settings, benches)
     if not names:
-        names, saved = [default_model()], [False]
+        names, saved = [_default_model()], [False]
     _check_models([name for name, done in zip(names[1:], saved[1:], strict=True) if not done])
     read = iter(loaded)
     for name, done in zip(names, saved, strict=True):
-        yield from (
-            next(read)
-            if done
-            else [score(settings, plan, name, keep_rows=with_rows, all_ranks=True)]
-        )
+        if done:
+            yield from next(read)
+        else:
+            yield score(settings, plan, name, keep_rows=with_rows, all_ranks=True)
 
 
 def _common_benchmarks(reports: Sequence[Report]) -> list[str]:
@@ -286,7 +271,7 @@ def _common_benchmarks(reports: Sequence[Report]) -> list[str]:
 
 
 def _check_no_effect(settings: EvalConfig) -> None:
-    """Refuse settings of scoring if nothing is scored."""
+    """Refuse settings of scoring when nothing is scored."""
     default = EvalConfig()
     for name in SCORING:
         value = getattr(settings, name)
@@ -297,7 +282,7 @@ def _check_no_effect(settings: EvalConfig) -> None:
 
 
 def _check_models(names: Sequence[str]) -> None:
-    """Find later models now, so that a misspelt name does not waste the work on the first one."""
+    """Find all models before scoring the first, so that a misspelt name does not waste that work."""
     from clic import models, runs
 
     for name in names:
@@ -355,7 +340,7 @@ def score(
 
 
 def _default_model() -> str:
-    """Return the newest finished run, else the fallback, and print which."""
+    """Return the newest finished run, else the fallback, and print which it is."""
     from clic import runs
 
     newest = runs.newest_finished()

@@ -121,7 +121,7 @@ def _check(settings: PatchConfig) -> None:
 
 
 def _pair(settings: PatchConfig) -> Pair:
-    """Return the two models: those that are named, or those of a run.
+    """Return the two models: the named ones, or those of a run.
 
     Raises:
         ConfigError: Settings contradict each other, or there is no run.
@@ -176,7 +176,7 @@ def _sweep(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) -> None:
     def score_folder(model: Path) -> dict[str, Any]:
         done = score(settings, plan, str(model), name=model.name.replace("-", " "))
         reports.append(done)
-        # The folder that it was loaded from is temporary.
+        # The folder from which it was loaded is temporary.
         source = f"between {pair.base} and {pair.tuned}"
         return {**done.to_dict(), "model": {**done.model, "name": done.name, "source": source}}
 
@@ -196,7 +196,7 @@ def _sweep(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make the folder of a sweep's files before the hours of evaluation."""
+    """Make the folder of a sweep's files now, not after hours of evaluation."""
     from clic import runs
 
     try:

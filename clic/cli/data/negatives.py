@@ -80,7 +80,7 @@ def _captions(flags: argparse.Namespace) -> list[str]:
     captions = list(flags.caption or ())
     if flags.file is not None:
         for line in re.split(r"\r\n|\r|\n", _read(flags.file)):
-            bare = line.strip().strip("\ufeff").strip()  # joined files have such marks inside
+            bare = line.strip().strip("\ufeff").strip()  # concatenated files have marks inside
             captions += [bare] if bare else []
     try:
         "".join(captions).encode()
@@ -140,7 +140,7 @@ def _negatives(
 
 
 def _parse(tokens: Sequence[Token]) -> dict[str, list[list[str]]]:
-    """Return the words of the scene graph's things, modifiers and relations."""
+    """Return the things, modifiers and relations of the scene graph, as words."""
     from clic.captions.scene_graph.graph import scene_graph
 
     graph = scene_graph(tokens)
@@ -190,7 +190,7 @@ def _marked(caption: str, negative: HardNegative) -> Text:
     from rich.text import Text
 
     if negative.kind == "cross_swap":
-        return Text(negative.text)  # its edits refer to two captions, joined in random order
+        return Text(negative.text)  # its edits are of two captions, joined in random order
     text, position = Text(), 0
     for edit in negative.edits:
         text.append(caption[position : edit.span[0]])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from clic.data import SampleSource
     from clic.types import Kind
 
-# Used for shards without an experiment; pixels and captions need no weights.
+# The recipe for shards without an experiment; drawing needs no weights.
 RECIPE = {"+experiment": "vitb32", "model.pretrained": "null"}
 
 
@@ -72,7 +72,7 @@ def preview(flags: argparse.Namespace, words: Sequence[str]) -> None:
 
 
 def _shown(config: Config) -> dict[str, dict[str, Any]]:
-    """Return the settings that decide what is drawn, by group, without those of no effect."""
+    """Return by group the settings that decide what is drawn, without those that have no effect."""
     captions = asdict(config.captions)
     if not config.captions.layout_share:
         captions = {k: v for k, v in captions.items() if not k.startswith("layout_")}
@@ -81,7 +81,7 @@ def _shown(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def _settings(words: Sequence[str]) -> Config:
-    """Return the settings that the words compose; words without "=" are shards.
+    """Compose the settings from the words; words without "=" are shards.
 
     Raises:
         ConfigError: A word is not understood, or shards are named twice.
@@ -107,7 +107,7 @@ def _settings(words: Sequence[str]) -> Config:
 
 
 def _fit_small_data(config: Config, sources: dict[Kind, SampleSource]) -> list[str]:
-    """Adapt the settings to a data set too small to train on; return what was changed."""
+    """Adapt the settings to a data set too small to train on, and return what was changed."""
     notes = []
     count, size = min(map(len, sources.values())), config.train.batch_size
     if count < size:

@@ -65,7 +65,7 @@ def verify(flags: argparse.Namespace, words: Sequence[str]) -> int:
 
 
 def _summary(found: Findings, contexts: Sequence[int], model: str, special: int) -> Iterator[str]:
-    """Yield what was found; `special` is the length of an empty text in tokens."""
+    """Yield lines on what was found; `special` is the number of tokens of an empty text."""
     from clic.data.tools.verifying import joined, quantile
 
     tars = "1 tar" if found.shards == 1 else f"{found.shards:,} tars"
@@ -127,7 +127,13 @@ def _report_broken(found: Findings) -> int:
 
 
 def _first(lines: Sequence[str], more: str, count: int | None = None) -> Iterator[str]:
-    """Yield the first lines, and `more` with the number of those that are not shown."""
+    """Yield the first lines, then `more` with the number of the others, if any.
+
+    Args:
+        lines: The lines that can be shown.
+        more: Format of the last line.
+        count: Number of all lines, if there are more than `lines` holds.
+    """
     yield from lines[:SHOWN]
     hidden = (len(lines) if count is None else count) - SHOWN
     if hidden > 0:
@@ -242,7 +248,7 @@ def index(flags: argparse.Namespace, words: Sequence[str]) -> None:
 
 
 def _index(shard: Path, tick: Callable[[int], None]) -> str:
-    """Index one shard; return what is wrong with it, '' if nothing is."""
+    """Index one shard; return what is wrong with it, or ''."""
     from clic.data import write_index
 
     try:

@@ -1,4 +1,4 @@
-"""A benchmark's images, which are opened only when they are encoded."""
+"""The images of benchmarks, which are opened only when they are encoded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Crop:
 
     Attributes:
         path: The file.
-        box: Left, top, right, bottom in pixels; pixels outside the image are black.
+        box: Left, top, right and bottom in pixels; pixels outside the image are black.
     """
 
     path: Path
@@ -29,7 +29,7 @@ class Crop:
 
 
 ImageSource = Path | Crop | StoredImage | np.ndarray
-"""An image: a file, a part of a file, a cell of a table, or pixels, uint8 [H, W, 3]."""
+"""An image: a file, a part of a file, a cell of a parquet table, or pixels, uint8 [H, W, 3]."""
 
 
 def image_path(image: ImageSource) -> Path | None:
@@ -40,7 +40,7 @@ def image_path(image: ImageSource) -> Path | None:
 
 
 def image_part(image: ImageSource) -> str:
-    """Return which part of its file an image is, empty for a whole file and for pixels."""
+    """Return which part of its file an image is; empty for a whole file and for pixels."""
     if isinstance(image, Crop):
         return ",".join(map(str, image.box))
     if isinstance(image, StoredImage):

@@ -57,8 +57,8 @@ class Fetched:
     """The result of fetching a benchmark.
 
     Attributes:
-        by_hand: Sources that only a person can get.
-        lost: Images of lists that could not be downloaded, with the reasons.
+        by_hand: Sources that a person must get.
+        lost: Images that could not be downloaded, with the reasons.
     """
 
     by_hand: list[ByHand] = field(default_factory=list)
@@ -72,13 +72,13 @@ def fetch(
     progress: Progress,
     mirror: str | None = None,
 ) -> Fetched:
-    """Get the missing files of a benchmark: first annotations, then images.
+    """Get a benchmark's missing files: first the annotations, then the images.
 
     Args:
         benchmark: The benchmark.
         data_root: Folder of the benchmarks' files.
         say: Called with a line for each source.
-        progress: Title -> callable that takes the bytes so far and the total.
+        progress: Takes a title, and returns a callable that takes the bytes so far and the total.
         mirror: URL that replaces the scheme and host of every download, e.g. ``http://host:8000``.
 
     Raises:
@@ -127,7 +127,7 @@ class _Site:
     mirror: str | None
 
     def get(self, source: Source, found: Fetched, again: bool = False) -> None:
-        """Get one source unless it exists; `again` gets it even so, because images are missing."""
+        """Get a source unless it exists; `again` gets it even so, because images are missing."""
         there = present(source, self.root)
         if isinstance(source, ImageList):
             found.lost.update(self._images(source))
@@ -288,7 +288,7 @@ def _hub_entries(listing: Path, url: str) -> list[tuple[str, int | None, str | N
 
 
 def told(found: Iterable[Fetched]) -> list[str]:
-    """Return a line for each of the first few images that could not be downloaded."""
+    """Return lines that name the first images that could not be downloaded."""
     lost = {path: reason for one in found for path, reason in one.lost.items()}
     lines = [f"not available: {path} ({reason})" for path, reason in list(lost.items())[:LISTED]]
     more = len(lost) - LISTED
@@ -296,7 +296,7 @@ def told(found: Iterable[Fetched]) -> list[str]:
 
 
 def steps(found: Sequence[Fetched], data_root: Path) -> list[str]:
-    """Return the steps that only a person can do, each once."""
+    """Return the steps that a person must do, each once."""
     sources = [source for one in found for source in one.by_hand]
     said = [f"{s.why}: {s.steps.format(data=shlex.quote(str(data_root)))}" for s in sources]
     return list(dict.fromkeys(said))
@@ -339,7 +339,7 @@ def alone(data_root: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def recorded(data_root: Path, path: str) -> str | None:
-    """Return ``sha256:...`` of a file that was fetched before, None if it never was."""
+    """Return ``sha256:...`` of a file that was fetched before, else None."""
     entry = _entries(_manifest(data_root, path)).get(path)
     value = entry.get("sha256") if isinstance(entry, dict) else None
     return f"sha256:{value}" if isinstance(value, str) else None

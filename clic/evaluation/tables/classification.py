@@ -1,4 +1,4 @@
-"""Zero-shot classification: which class's mean prompt is nearest to an image."""
+"""Zero-shot classification: the class whose mean prompt is nearest to an image."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ PER_CLASS = "mean_per_class"
 
 @dataclass(frozen=True, eq=False)
 class ClassificationTask:
-    """One question asked of images: which of C classes.
+    """One question about images: which of C classes they show.
 
     Attributes:
         image: int64 [N], index into the table's images.
         target: int64 [N], the right class.
         classes: The C class names.
-        prompts: For each class the indices of its prompts in the table's texts.
+        prompts: For each class, the indices of its prompts in the table's texts.
     """
 
     image: np.ndarray
@@ -54,8 +54,8 @@ class Classification(BenchmarkTable):
     """Tasks by name over shared images and prompts.
 
     Attributes:
-        tasks: By name.
-        per_class: Whether the mean of the classes' accuracies is reported beside the accuracy.
+        tasks: The tasks by name.
+        per_class: Whether the mean of the classes' accuracies is reported besides the accuracy.
     """
 
     tasks: Mapping[str, ClassificationTask]
@@ -96,7 +96,7 @@ class Classification(BenchmarkTable):
         return {**numbers, "n_images": int(self.used_images().sum())}
 
     def outcomes(self, features: TableFeatures) -> Iterator[dict[str, Any]]:
-        """Yield each image with its class and the class that scores highest."""
+        """Yield each image with its class and the highest-scoring class."""
         for name, task in self.tasks.items():
             scores, target = task.scores(features), torch.from_numpy(task.target)
             right = metrics.classification(scores, target).tolist()
@@ -114,7 +114,7 @@ class Classification(BenchmarkTable):
 
     @staticmethod
     def margins(row: Row) -> dict[str, float]:
-        """Return how far the right class is behind the one that won; 1 if it won itself."""
+        """Return how far the right class is behind the winner; 1 if it won itself."""
         scores = row["scores"]
         return {"": 1.0 if row["right"] else scores["target"] - scores["predicted"]}
 
@@ -137,7 +137,7 @@ class Classification(BenchmarkTable):
     def observations(
         rows: Iterable[Row], form: Mapping[str, Any], source: Mapping[str, Any]
     ) -> Iterator[Observation]:
-        """Yield each image's answer; for its class too, if a mean over classes is reported."""
+        """Yield each image's answer, and again for its class if a mean over classes is reported."""
         for number, row in enumerate(rows):
             task, right = row["task"], bool(row["right"])
             yield Observation((task, ""), number, right)

@@ -17,7 +17,7 @@ from clic.evaluation.tables.failure_cards import Failure, Picture, Text
 from clic.evaluation.tables.table import BenchmarkTable, Numbers, Observation, Row, TableFeatures
 
 KS = (1, 5, 10)
-QUERIES = 256  # at a time, where only the highest score of each is wanted
+QUERIES = 256  # at a time, when only the highest score of each is needed
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ class Retrieval(BenchmarkTable):
         gallery, caption = features.of_images(self.gallery), torch.from_numpy(self.caption)
 
         def block(start: int, stop: int) -> Tensor:
-            # One product for each distinct text: equal captions then have equal scores, bit for
+            # One product for each distinct text, so that equal captions have equal scores, bit for
             # bit.
             return (gallery[start:stop] @ features.text.T)[:, caption]
 
@@ -81,7 +81,7 @@ class Retrieval(BenchmarkTable):
         return {**metrics.recall_at(self.ranks(features), KS), **counts}
 
     def outcomes(self, features: TableFeatures) -> Iterator[dict[str, Any]]:
-        """Yield each query with its rank and with the candidate that scores highest."""
+        """Yield each query with the rank of its best match and the highest-scoring candidate."""
         ranks = {way: rank.tolist() for way, rank in self.ranks(features).items()}
         captions = [self.texts[i] for i in self.caption]
         names = [image_name(self.images[i], int(i)) for i in self.gallery]
@@ -103,7 +103,7 @@ class Retrieval(BenchmarkTable):
             yield {**row, "rank": rank, "top": names[top], "scores": scores}
 
     def illustrate(self, failure: Failure) -> Failure:
-        """Return a failure with its image and the one that was found, or with its captions."""
+        """Return a failure with its image, and with its captions or the image that was found."""
         image = self.images[self.row_images[failure.number]]
         if failure.number < len(self.gallery):
             own = [self.texts[i] for i in self.caption[self.owner == failure.number]]
@@ -142,7 +142,7 @@ class Retrieval(BenchmarkTable):
     def observations(
         rows: Iterable[Row], form: Mapping[str, Any], source: Mapping[str, Any]
     ) -> Iterator[Observation]:
-        """Yield each query's recall at each k; an image and all its captions are one unit."""
+        """Yield each query's recall at each k; an image and its captions are one unit."""
         for row in rows:
             for name in form:
                 direction, _, k = name.partition("@")
@@ -151,7 +151,7 @@ class Retrieval(BenchmarkTable):
 
 
 def _highest(queries: Tensor, candidates: Tensor) -> list[tuple[int, float]]:
-    """Return the number and the score of the candidate that scores highest for each query."""
+    """Return the index and the score of the highest-scoring candidate for each query."""
     found: list[tuple[int, float]] = []
     for part in queries.split(QUERIES):
         scores, tops = (part @ candidates.T).max(1)

@@ -1,4 +1,4 @@
-"""Triplets: an image, one or two true captions of it and a false one (SugarCrepe, SugarCrepe++)."""
+"""Triplets: an image, one or two true captions and a false one (SugarCrepe, SugarCrepe++)."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Triplets(CategoryTable):
 
     @staticmethod
     def margins(row: Row) -> dict[str, float]:
-        """Return how far each true caption is ahead of the false one, by ITT, else by TOT."""
+        """Return the lead of each true caption over the false one, by ITT, else by TOT."""
         scores = row["scores"]
         if "image_negative" not in scores:
             alike = scores["positive1_positive2"]
@@ -109,7 +109,7 @@ class Triplets(CategoryTable):
             for key in (*POSITIVES, "negative")
             if key in captions
         ]
-        one_caption = "itt" in row and "tot" not in row  # ITT is P1 then: the verdict says it
+        one_caption = "itt" in row and "tot" not in row  # the verdict already says what P1 would
         outcomes = {} if one_caption else {k: v for k, v in row.items() if isinstance(v, bool)}
         return Failure(
             category=row["category"],
