@@ -282,7 +282,7 @@ def _check_no_effect(settings: EvalConfig) -> None:
 
 
 def _check_models(names: Sequence[str]) -> None:
-    """Find all models before scoring the first, so that a misspelt name does not waste that work."""
+    """Find all models before the first is scored, so that a misspelt name wastes no work."""
     from clic import models, runs
 
     for name in names:
