@@ -136,7 +136,7 @@ class _Site:
         elif there and not again:
             if isinstance(source, File):
                 verify(self.root, source.path, source.checksum)
-            self.say(f"{source.gives}: is there, left alone")
+            self.say(f"{source.gives}: exists, left unchanged")
         elif isinstance(source, ByHand):
             found.by_hand.append(source)
         elif isinstance(source, Torchvision):
@@ -206,7 +206,7 @@ class _Site:
             checksum = f"sha256:{digest}" if digest else None
             if (self.root / name).exists():
                 verify(self.root, name, checksum)
-                self.say(f"{name}: is there, left alone")
+                self.say(f"{name}: exists, left unchanged")
             else:
                 self._file(url, name, checksum, size)
 
@@ -215,7 +215,7 @@ class _Site:
         urls = {p: u for p, u in source.urls(self.root).items() if not (self.root / p).exists()}
         (self.root / source.gives).mkdir(parents=True, exist_ok=True)
         if not urls:
-            self.say(f"{source.gives}: all images are there, left alone")
+            self.say(f"{source.gives}: all images exist, left unchanged")
             return {}
         lost: dict[str, str] = {}
 
@@ -237,7 +237,7 @@ class _Site:
                 advance(done, len(urls))
         finally:  # on Ctrl-C, downloads that have not begun are cancelled
             pool.shutdown(cancel_futures=True)
-        self.say(f"{source.gives}: {len(urls) - len(lost):,} new images, {len(lost):,} are gone")
+        self.say(f"{source.gives}: {len(urls) - len(lost):,} new images, {len(lost):,} unavailable")
         return lost
 
     def _torchvision(self, source: Torchvision) -> None:
