@@ -197,6 +197,16 @@ class DataCommand(NamedTuple):
     takes_settings: bool = False
 
 
+def check_unused(settings: Any, names: Sequence[str], reason: str) -> None:
+    """Raise `ConfigError` if one of these settings, which have no effect, is not its default."""
+    default = type(settings)()
+    for name in names:
+        value = getattr(settings, name)
+        if value != getattr(default, name):
+            shown = ",".join(value) if isinstance(value, list) else value
+            raise ConfigError(f"{name}={shown} has no effect{reason}; leave it out")
+
+
 def check_least(least: int, **numbers: int | None) -> None:
     """Raise `ClicError` if a number is below `least`; each is named like its flag."""
     for name, value in numbers.items():

@@ -18,6 +18,7 @@ from clic.cli.common import (
     Parser,
     add_scoring_flags,
     check_torchrun,
+    check_unused,
     make_console,
     run_cli,
     settings_of,
@@ -246,7 +247,7 @@ def _reports(settings: EvalConfig, with_rows: bool) -> Iterator[Report]:
             "which the others are compared with"
         )
     if names and all(saved):
-        _check_no_effect(settings)
+        check_unused(settings, SCORING, ": all results were scored before")
         yield from chain.from_iterable(loaded)
         return
     plan = prepare(settings, benches)
@@ -268,17 +269,6 @@ def _common_benchmarks(reports: Sequence[Report]) -> list[str]:
         have = "; ".join(f"{r.name}: {', '.join(r.benchmarks) or 'none'}" for r in reports)
         raise DataError(f"the results have no benchmark in common ({have})")
     return found
-
-
-def _check_no_effect(settings: EvalConfig) -> None:
-    """Refuse settings of scoring when nothing is scored."""
-    default = EvalConfig()
-    for name in SCORING:
-        value = getattr(settings, name)
-        if value != getattr(default, name):
-            raise ConfigError(
-                f"{name}={value} has no effect: all results were scored before; leave it out"
-            )
 
 
 def _check_models(names: Sequence[str]) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clic.cli.common import (
     Parser,
     add_scoring_flags,
+    check_unused,
     make_console,
     refuse_torchrun,
     run_cli,
@@ -112,12 +112,8 @@ def _check(settings: PatchConfig) -> None:
     if settings.sweep and not settings.bench:
         raise ConfigError("--sweep needs --bench NAME (clic-eval --bench list shows them)")
     check(settings)
-    if settings.sweep:
-        return
-    default = asdict(PatchConfig())
-    for name in SWEEP_SETTINGS:
-        if getattr(settings, name) != default[name]:
-            raise ConfigError(f"{name} has no effect without --sweep; leave it out")
+    if not settings.sweep:
+        check_unused(settings, SWEEP_SETTINGS, " without --sweep")
 
 
 def _pair(settings: PatchConfig) -> Pair:

@@ -24,7 +24,6 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from clic.errors import ClicError, ConfigError, DataError
 from clic.evaluation.benchmarks.benchmark import Benchmark
-from clic.evaluation.encode.image_sources import image_path
 from clic.evaluation.evaluation_plan import missing_images
 from clic.evaluation.files.file_sources import (
     Archive,
@@ -111,10 +110,7 @@ def _fetch(benchmark: Benchmark, data_root: Path, site: _Site) -> Fetched:
 
 def _missing_files(benchmark: Benchmark, data_root: Path) -> set[Path]:
     """Return the missing image files that the annotations name."""
-    table = benchmark.load(data_root, "test", 0)
-    lost = missing_images(table)
-    files = (image_path(image) for image, gone in zip(table.images, lost, strict=True) if gone)
-    return {file for file in files if file is not None}
+    return set(missing_images(benchmark.load(data_root, "test", 0)).values())
 
 
 @dataclass(frozen=True)
