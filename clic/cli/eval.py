@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, compress, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clic.cli.common import check_torchrun, make_console, run_cli
-from clic.cli.parser import Parser, add_scoring_flags, settings_of
+from clic.cli.common import (
+    Parser,
+    add_scoring_flags,
+    check_torchrun,
+    check_unused,
+    make_console,
+    run_cli,
+    settings_of,
+)
 from clic.config.eval_settings import EvalConfig, PatchConfig, check
 from clic.config.overrides import compose
 from clic.errors import ConfigError, DataError
@@ -29,8 +36,8 @@ if TYPE_CHECKING:
 
 NAME = "clic-eval"
 FALLBACK_MODEL = "ViT-B-32:openai"
-WAIT_MINUTES = 180.0  # for a rank that loads more weights, has larger images, or scores
-# Settings that say how models are scored, and have no effect on saved results.
+WAIT_MINUTES = 180.0  # for a rank that loads more weights, decodes larger images, or scores
+# Settings of scoring, which have no effect on saved results.
 SCORING = (
     "data", "batch_size", "workers", "device", "precision", "cache", "cache_dir", "cache_gb",
     "allow_missing", "text_only", "split", "seed",
@@ -41,15 +48,15 @@ classification. Each distinct image and caption is encoded once, whatever the
 number of benchmarks."""
 EXAMPLES = """\
 examples:
-  clic-eval --bench list                    what there is, and what is here
-  clic-eval --bench list:winoground         all of one: paper, files, rows, rule
-  clic-eval --bench shapes++                the newest finished run; no data
-  clic-eval --bench coco-retrieval@val      its validation split, to choose by
+  clic-eval --bench list                    all benchmarks, and which are here
+  clic-eval --bench list:winoground         paper, files, rows and rule of one
+  clic-eval --bench shapes++                newest finished run; needs no data
+  clic-eval --bench coco-retrieval@val      its validation split, for choosing
   clic-eval --bench shapes++ --model shapes-base --model runs/shapes-1
                                             two models side by side
   clic-eval --bench shapes++ --compare shapes-base runs/shapes-1 --out results
                                             differences with 95 % intervals
-  clic-eval --compare results/a results/b   the same of what --out wrote before
+  clic-eval --compare results/a results/b   the same for saved results
   clic-eval --bench sugarcrepe++ --model ViT-B-32:openai --data ~/data
   clic-eval --bench sugarcrepe++ --text-only --data ~/data
                                             the captions alone, without images
@@ -75,16 +82,16 @@ def make_parser() -> Parser:
     add("--bench", metavar="A,B", action="append", help="benchmarks, groups of them, or 'list'")
     add("--model", metavar="M", action="append", help="model to score; repeat for side by side")
     add("--compare", metavar="M", action="extend", nargs="+",
-        help="models, or results written before: differences to the first with a paired "
+        help="models, or saved results: differences to the first with a paired "
         "bootstrap 95 %% interval")  # fmt: skip
     files = parser.add_argument_group(
         "files",
         "percentages are unrounded in JSON and CSV, and have one decimal in tables;\n"
-        "every file says where its numbers come from",
+        "every file records where its numbers come from",
     )
     add = files.add_argument
     add("--out", metavar="DIR", help="write all of the following into DIR, as report.* and "
-        "rows.jsonl; --compare and --model read it again")  # fmt: skip
+        "rows.jsonl; --compare and --model can read it")  # fmt: skip
     add("--json", metavar="FILE", help="the numbers with their provenance")
     add("--rows", metavar="FILE", help="every row: outcome, scores, captions (JSON lines)")
     add("--csv", metavar="FILE", help="a line for each number, for pandas and spreadsheets")
@@ -94,7 +101,7 @@ def make_parser() -> Parser:
     add = parser.add_argument
     add_scoring_flags(parser)
     add("--text-only", action="store_const", const=True,
-        help="score the captions alone (TOT); no image is looked for")  # fmt: skip
+        help="score the captions alone (TOT), without looking for images")  # fmt: skip
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -107,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _body(words: Sequence[str]) -> None:
     flags, overrides = make_parser().parse_with_overrides(words)
-    if flags.compare is not None:  # It takes all words that follow.
+    if flags.compare is not None:  # it takes all words that follow
         overrides += [word for word in flags.compare if _is_setting(word)]
         flags.compare = [word for word in flags.compare if not _is_setting(word)]
     settings = compose("eval", overrides, EvalConfig, settings_of(flags, "bench"))
@@ -127,12 +134,7 @@ def _run(settings: EvalConfig) -> None:
     from clic.evaluation.report import result_files
 
     wanted = _wanted(settings)
-    results = gather(
-        settings,
-        _default_model,
-        keep_rows=bool(wanted["rows"]),
-        with_gallery=bool(wanted["html"]),
-    )
+    results = gather(settings, keep_rows=bool(wanted["rows"]), with_gallery=bool(wanted["html"]))
     if not distributed.is_main():
         return
     # The files come first, so that a closed terminal does not lose the numbers.
@@ -164,7 +166,7 @@ def _wanted(settings: EvalConfig) -> dict[str, list[Path]]:
 
 @dataclass
 class Results:
-    """The models' numbers, and the results that need their rows.
+    """The models' numbers, and what was made of their rows.
 
     Attributes:
         reports: One for each model.
@@ -177,19 +179,12 @@ class Results:
     galleries: list[Gallery] = field(default_factory=list)
 
 
-def gather(
-    settings: EvalConfig,
-    default_model: Callable[[], str],
-    *,
-    keep_rows: bool,
-    with_gallery: bool,
-) -> Results:
+def gather(settings: EvalConfig, *, keep_rows: bool, with_gallery: bool) -> Results:
     """Score the models, read saved results, and compare them if `--compare` is given.
 
     Args:
         settings: The command's settings.
-        default_model: Finds a model if none is named.
-        keep_rows: Whether rows are written; otherwise they are dropped after their use.
+        keep_rows: Whether rows are written; otherwise they are dropped after use.
         with_gallery: Whether a page is written.
 
     Raises:
@@ -198,19 +193,18 @@ def gather(
         ModelError: A model does not exist.
     """
     from clic import distributed
-    from clic.evaluation.report import comparison
-    from clic.evaluation.tables import gallery
+    from clic.evaluation.report import comparison, html_page
     from clic.io.terminal import progress_bar
 
-    main, comparing = distributed.is_main(), bool(settings.compare)  # Only rank 0 has rows.
+    main, comparing = distributed.is_main(), bool(settings.compare)  # only rank 0 has rows
     needs_rows = main and (comparing or keep_rows or with_gallery)
     results, observed = Results(), []
-    for report in _reports(settings, default_model, needs_rows):
+    for report in _reports(settings, needs_rows):
         report.name = _unused_name(report.name, [one.name for one in results.reports])
         if main and comparing:
             observed.append(comparison.observe_report(report))
         if main and with_gallery:
-            results.galleries.append(gallery.worst(report))
+            results.galleries.append(html_page.worst_failures(report))
         if not keep_rows:
             report.rows, report.tables = (), {}
         results.reports.append(report)
@@ -221,14 +215,12 @@ def gather(
 
 
 def _unused_name(name: str, taken: Sequence[str]) -> str:
-    """Return the name, with a number if another model of the report has it."""
+    """Return the name, with a number appended if another model has it already."""
     numbered = (f"{name} ({number})" for number in count(2))
     return next(free for free in chain([name], numbered) if free not in taken)
 
 
-def _reports(
-    settings: EvalConfig, default_model: Callable[[], str], with_rows: bool
-) -> Iterator[Report]:
+def _reports(settings: EvalConfig, with_rows: bool) -> Iterator[Report]:
     """Yield the models' reports one by one, after checking everything that can be wrong."""
     from clic.evaluation.benchmarks import catalogue
     from clic.evaluation.report import result_files
@@ -245,7 +237,7 @@ def _reports(
 
     loaded = load()
     if not benches and loaded:
-        benches = _common_benchmarks([report for reports in loaded for report in reports])
+        benches = _common_benchmarks(list(chain.from_iterable(loaded)))
         loaded = load()
     if not benches:
         raise ConfigError("no benchmark named; give --bench NAME (--bench list shows them)")
@@ -255,20 +247,19 @@ def _reports(
             "which the others are compared with"
         )
     if names and all(saved):
-        _check_no_effect(settings)
-        yield from (report for reports in loaded for report in reports)
+        check_unused(settings, SCORING, ": all results were scored before")
+        yield from chain.from_iterable(loaded)
         return
     plan = prepare(settings, benches)
     if not names:
-        names, saved = [default_model()], [False]
+        names, saved = [_default_model()], [False]
     _check_models([name for name, done in zip(names[1:], saved[1:], strict=True) if not done])
     read = iter(loaded)
     for name, done in zip(names, saved, strict=True):
-        yield from (
-            next(read)
-            if done
-            else [score(settings, plan, name, keep_rows=with_rows, all_ranks=True)]
-        )
+        if done:
+            yield from next(read)
+        else:
+            yield score(settings, plan, name, keep_rows=with_rows, all_ranks=True)
 
 
 def _common_benchmarks(reports: Sequence[Report]) -> list[str]:
@@ -280,19 +271,8 @@ def _common_benchmarks(reports: Sequence[Report]) -> list[str]:
     return found
 
 
-def _check_no_effect(settings: EvalConfig) -> None:
-    """Refuse settings of scoring if nothing is scored."""
-    default = EvalConfig()
-    for name in SCORING:
-        value = getattr(settings, name)
-        if value != getattr(default, name):
-            raise ConfigError(
-                f"{name}={value} has no effect: everything named was scored before; leave it out"
-            )
-
-
 def _check_models(names: Sequence[str]) -> None:
-    """Find later models now, so that a misspelt name does not waste the work on the first one."""
+    """Find all models before the first is scored, so that a misspelt name wastes no work."""
     from clic import models, runs
 
     for name in names:
@@ -350,12 +330,14 @@ def score(
 
 
 def _default_model() -> str:
-    """Return the newest finished run, else the fallback, and print which."""
+    """Return the newest finished run, else the fallback, and print which it is."""
     from clic import runs
 
     newest = runs.newest_finished()
     if newest is None:
-        print(f"{NAME}: no finished run under ./{runs.RUNS}, so {FALLBACK_MODEL}", file=sys.stderr)
+        print(
+            f"{NAME}: no finished run under ./{runs.RUNS}, using {FALLBACK_MODEL}", file=sys.stderr
+        )
         return FALLBACK_MODEL
     print(f"{NAME}: model {newest}, the newest finished run", file=sys.stderr)
     return str(newest)

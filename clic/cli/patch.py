@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from clic.cli.common import make_console, refuse_torchrun, run_cli
+from clic.cli.common import (
+    Parser,
+    add_scoring_flags,
+    check_unused,
+    make_console,
+    refuse_torchrun,
+    run_cli,
+    settings_of,
+)
 from clic.cli.eval import prepare, score
-from clic.cli.parser import Parser, add_scoring_flags, settings_of
 from clic.config.eval_settings import PatchConfig, check, parse_alpha, parse_sweep
 from clic.config.overrides import compose
 from clic.errors import ConfigError
@@ -29,7 +35,7 @@ Write models between a base (alpha 0) and the one fine-tuned from it (alpha 1):
 (1 - alpha) * base + alpha * tuned, or evaluate a whole sweep of them."""
 EXAMPLES = """\
 examples:
-  clic-patch --alpha 0.5                      of the newest finished run
+  clic-patch --alpha 0.5                      from the newest finished run
   clic-patch --run runs/shapes-1 --alpha 0.25,0.5,0.75
   clic-patch --sweep 0:1:0.25 --bench shapes  writes sweep.json and sweep.png
   clic-patch --sweep 0,0.5,1 --bench sugarcrepe++ --data ~/data
@@ -70,7 +76,7 @@ def make_parser() -> Parser:
     add("--alpha", metavar="A", action="append", help="write this model; repeat, or use commas")
     add("--run", metavar="RUN", help="a finished run (default: the newest under ./runs)")
     add("--base", metavar="M", help="model of alpha 0, instead of the run's")
-    add("--tuned", metavar="M", help="model of alpha 1, with --base and --out: no run at all")
+    add("--tuned", metavar="M", help="model of alpha 1; needs --base and --out, and no run")
     add("--out", metavar="DIR", help="folder to write to (default: the run's own)")
     add("--sweep", metavar="S", action="append", help="evaluate alphas: 0:1:0.25, or a list")
     add("--bench", metavar="A,B", action="append", help="benchmarks of the sweep")
@@ -106,16 +112,12 @@ def _check(settings: PatchConfig) -> None:
     if settings.sweep and not settings.bench:
         raise ConfigError("--sweep needs --bench NAME (clic-eval --bench list shows them)")
     check(settings)
-    if settings.sweep:
-        return
-    default = asdict(PatchConfig())
-    for name in SWEEP_SETTINGS:
-        if getattr(settings, name) != default[name]:
-            raise ConfigError(f"{name} has no effect without --sweep; leave it out")
+    if not settings.sweep:
+        check_unused(settings, SWEEP_SETTINGS, " without --sweep")
 
 
 def _pair(settings: PatchConfig) -> Pair:
-    """Return the two models: those that are named, or those of a run.
+    """Return the two models: the named ones, or those of a run.
 
     Raises:
         ConfigError: Settings contradict each other, or there is no run.
@@ -170,7 +172,7 @@ def _sweep(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) -> None:
     def score_folder(model: Path) -> dict[str, Any]:
         done = score(settings, plan, str(model), name=model.name.replace("-", " "))
         reports.append(done)
-        # The folder that it was loaded from is temporary.
+        # The folder from which it was loaded is temporary.
         source = f"between {pair.base} and {pair.tuned}"
         return {**done.to_dict(), "model": {**done.model, "name": done.name, "source": source}}
 
@@ -190,7 +192,7 @@ def _sweep(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make the folder of a sweep's files before the hours of evaluation."""
+    """Make the folder of a sweep's files now, not after hours of evaluation."""
     from clic import runs
 
     try:

@@ -1,4 +1,4 @@
-"""Benchmarks, for any model: each distinct image and text is encoded once, then scored."""
+"""Benchmarks for any model: each distinct image and text is encoded once, then all are scored."""
 
 from clic.evaluation.benchmarks.benchmark import Benchmark
 from clic.evaluation.benchmarks.catalogue import BENCHMARKS, GROUPS

@@ -1,4 +1,4 @@
-"""The plan of an evaluation: its files are found and read before any model is loaded."""
+"""The plan of an evaluation: finds and reads its files before any model is loaded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clic.evaluation.files.file_sources import how_to_get
 from clic.evaluation.tables.table import BenchmarkTable
 
 SPLITS = ("test", "validation", "train")
-# Names the command, because sweeps of clic-patch show the same message.
+# This names the command, because sweeps of clic-patch show the same message.
 TEXT_ONLY_HINT = ", or score the captions alone with clic-eval --text-only"
 
 
@@ -29,7 +29,7 @@ class Prepared:
     Attributes:
         benchmark: The benchmark.
         table: Its rows, without those of missing images.
-        sha256: Hash of the whole table, with rows of missing images.
+        sha256: Hash of the whole table, including rows of missing images.
         missing: Names of the missing images.
         rows: Number of rows of the whole table.
     """
@@ -47,10 +47,10 @@ class EvaluationPlan:
 
     Attributes:
         prepared: The benchmarks with their tables.
-        left_out: Benchmarks that the model cannot be scored on, with the reasons.
+        left_out: Benchmarks on which the model cannot be scored, with the reasons.
         with_images: Whether images are encoded.
         settings: The settings, for the report.
-        seen: Image features by the model's `image_key`, so that models that share a frozen vision
+        seen: Image features by the model's `image_key`, so that models with the same frozen vision
             tower encode the images once.
     """
 
@@ -82,17 +82,17 @@ def prepare(
     with_images: bool = True,
     with_texts: bool = True,
 ) -> EvaluationPlan:
-    """Find and read the benchmarks' files; anything that is missing is reported here.
+    """Find and read the benchmarks' files, and report everything that is missing.
 
     Args:
         benches: Names and groups, see `catalogue.BENCHMARKS`.
         data_root: Folder of the benchmarks' files, default CLIC_DATA, then `./data`.
-        split: Split of the benchmarks that are generated: test, validation or train. A name that
-            ends in @val says its split itself.
-        seed: Seed of the benchmarks that are generated.
+        split: Split of generated benchmarks: test, validation or train. A name that ends in @val
+            has its split already.
+        seed: Seed of generated benchmarks.
         allow_missing: Leave out rows whose image is missing or broken, and count the rest.
         text_only: Score the captions alone, without looking for images.
-        with_images: Whether the model encodes images; if not, no image is looked for.
+        with_images: Whether the model encodes images; if not, images are not looked for.
         with_texts: Whether the model encodes texts; if not, nothing can be scored.
 
     Raises:
@@ -164,14 +164,14 @@ def _why_no_images(text_only: bool) -> str:
 
 
 def _unable(benchmark: Benchmark, no_images: str | None, with_texts: bool) -> str | None:
-    """Return why a benchmark cannot be scored; `no_images` is why there are no images."""
+    """Return why a benchmark cannot be scored, if so; `no_images` is why there are no images."""
     if not with_texts:
         return "the model has no encode_text"
     return None if benchmark.text_metrics else no_images
 
 
 def _check_files(benchmarks: Sequence[Benchmark], root: Path, with_images: bool) -> None:
-    """Raise one error for all missing files, with the commands that get them."""
+    """Raise one error for all missing files, with the commands that fetch them."""
     lacking = {b.name: m for b in benchmarks if (m := catalogue.missing(b, root, with_images))}
     items = [source for needed in lacking.values() for source in needed]
     if not items:
@@ -197,8 +197,8 @@ def _read(
 ) -> Prepared:
     table = benchmark.load(root, split, seed)
     sha256, rows = table.digest(), table.rows
-    lost = missing_images(table) if with_images else np.zeros(len(table.images), dtype=bool)
-    names = tuple(dict.fromkeys(str(image_path(table.images[i])) for i in np.flatnonzero(lost)))
+    lost = missing_images(table) if with_images else {}
+    names = tuple(dict.fromkeys(map(str, lost.values())))
     if names and not allow_missing:
         listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         sources = benchmark.images or benchmark.annotations
@@ -209,18 +209,20 @@ def _read(
             f"them with: {command}; or leave their rows out with --allow-missing"
             f"{TEXT_ONLY_HINT if benchmark.text_metrics else ''}"
         )
-    return Prepared(benchmark, table.without(lost), sha256, names, rows)
+    kept = table.without(np.isin(np.arange(len(table.images)), list(lost)))
+    return Prepared(benchmark, kept, sha256, names, rows)
 
 
-def missing_images(table: BenchmarkTable) -> np.ndarray:
-    """Return bool [I]: the files that do not exist. Each folder is listed once."""
+def missing_images(table: BenchmarkTable) -> dict[int, Path]:
+    """Return the files that do not exist, by the number of their image; lists each folder once."""
     listed: dict[Path, set[str]] = {}
-    lost = np.zeros(len(table.images), dtype=bool)
-    for index, ref in enumerate(table.images):
-        path = image_path(ref)
+    lost = {}
+    for number, image in enumerate(table.images):
+        path = image_path(image)
         if path is not None:
-            if path.parent not in listed:
-                folder = path.parent
+            folder = path.parent
+            if folder not in listed:
                 listed[folder] = set(os.listdir(folder)) if folder.is_dir() else set()
-            lost[index] = path.name not in listed[path.parent]
+            if path.name not in listed[folder]:
+                lost[number] = path
     return lost

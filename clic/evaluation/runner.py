@@ -1,4 +1,4 @@
-"""Evaluates a model on benchmarks: from their names to a report."""
+"""Evaluates a model on benchmarks: from names to a report."""
 
 from __future__ import annotations
 
@@ -47,24 +47,24 @@ def evaluate(
     Args:
         model: Anything with `encode_image(list of PIL images) -> [N, D]` and
             `encode_text(list of str) -> [N, D]`; without one of them, the metrics that need it
-            are left out and the report says so. Optional: `identity`; `device`; `text_key` (a
+            are left out, which the report says. Optional: `identity`; `device`; `text_key` (a
             text's token ids); `texts_at_once` (how many texts to pass at once, if the model forms
             batches itself); `image_key` (equal for models that encode images alike);
-            `prepare_image` (in threads) with `encode_prepared`; and for the cache
+            `prepare_image` (called in threads) with `encode_prepared`; and for the cache
             `image_tower_key` and `text_tower_key`, everything that a tower's features depend on.
         benches: Names and groups of benchmarks.
         data_root: Folder of the benchmarks' files, default CLIC_DATA, then `./data`.
-        split: Split of the benchmarks that are generated.
-        seed: Seed of the benchmarks that are generated.
+        split: Split of generated benchmarks.
+        seed: Seed of generated benchmarks.
         batch_size: Images, or texts, at a time.
-        workers: Threads that decode images, by default the available cores, 16 at most.
+        workers: Threads that decode images; by default the available cores, at most 16.
         allow_missing: Leave out rows whose image is missing or broken.
         text_only: Score the captions alone, without looking for images.
         keep_rows: Keep each row's outcome in `Report.rows`.
         progress: Show progress bars if stderr is a terminal.
-        cache: Cache of features across runs, None for none.
-        all_ranks: Every rank of the process group calls this and encodes a part of the items;
-            rank 0 alone scores, and keeps the rows.
+        cache: Keeps features across runs.
+        all_ranks: Every rank of the process group calls this and encodes a part of the items; only
+            rank 0 scores and keeps the rows.
 
     Raises:
         ConfigError: A name or setting is wrong, or the object is not a model.
@@ -105,9 +105,9 @@ def run(
     cache: FeatureCache | None = None,
     all_ranks: bool = False,
 ) -> Report:
-    """Score a model on a plan as `evaluate` does; several models can share one plan.
+    """Score a model on a plan, as `evaluate` does; several models can share a plan.
 
-    `name` is the model's name in tables, by default the one in its identity.
+    `name` is the model's name in tables, by default that of its identity.
     """
     workers = _cores() if workers is None else workers
     _check_model(model, batch_size, workers)
@@ -150,7 +150,7 @@ def run(
 
 @dataclass
 class _Scored:
-    """The results of rank 0, whose numbers are sent to the other ranks."""
+    """The results of rank 0, which sends their numbers to the other ranks."""
 
     benchmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -172,7 +172,7 @@ def _score(plan: EvaluationPlan, encoded: EncodedPlan, keep_rows: bool) -> _Scor
             if keep_rows:
                 scored.rows += [{"benchmark": bench, **row} for row in table.outcomes(own)]
                 scored.tables[bench] = table
-    except ClicError as error:  # must reach every rank, or the others would wait for ever
+    except ClicError as error:  # every rank must hear of it, or the others would wait for ever
         scored.failure = error
     scored.seconds = time.perf_counter() - clock
     return scored
@@ -191,7 +191,7 @@ def _broadcast(scored: _Scored) -> _Scored:
 
 
 def _cores() -> int:
-    """Return the number of decoding threads that a rank has cores for."""
+    """Return the number of decoding threads for which a rank has cores."""
     return max(1, min(MOST_WORKERS, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE") or 1)))
 
 
@@ -213,7 +213,7 @@ def _check_model(model: Any, batch_size: int, workers: int) -> None:
 
 
 def _left_out(plan: EvaluationPlan) -> dict[str, str]:
-    """Return whole benchmarks and single metrics that were not scored, with the reasons."""
+    """Return the benchmarks and metrics that were not scored, with the reasons."""
     partial = {}
     if not plan.with_images:
         reason = f"ITT and P1: {plan.why_no_images}"

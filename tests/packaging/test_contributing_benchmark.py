@@ -21,8 +21,7 @@ READER = '''
 from pathlib import Path
 
 from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
-from clic.evaluation.benchmarks.reading import GridBuilder, read_list, text_field
-from clic.evaluation.encode.image_sources import image_file
+from clic.evaluation.benchmarks.reading import GridBuilder, read_rows
 from clic.evaluation.files.file_sources import File
 from clic.evaluation.tables.grids import Grids
 
@@ -30,10 +29,10 @@ from clic.evaluation.tables.grids import Grids
 def load_twos(data_root: Path) -> Grids:
     path = data_root / "twos/rows.json"
     builder = GridBuilder(path)
-    for number, row in enumerate(read_list(path)):
-        image = image_file(data_root / "twos", text_field(row, "photo", path, number), path)
-        captions = [text_field(row, key, path, number) for key in ("true", "false")]
-        builder.add(text_field(row, "kind", path, number), [image], captions)
+    for row in read_rows(path):
+        image = row.image(data_root / "twos", row.text("photo"))
+        captions = [row.text("true"), row.text("false")]
+        builder.add(row.text("kind"), [image], captions)
     return builder.table("choice", overall="all")
 
 

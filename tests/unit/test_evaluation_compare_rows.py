@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from clic.evaluation.report.html_page import margin, worst_failures
 from clic.evaluation.report.paired_rows import leaves, observe
 from clic.evaluation.report.report import Report
-from clic.evaluation.tables import gallery
 from clic.evaluation.tables.classification import Classification, ClassificationTask
-from clic.evaluation.tables.gallery import margin
 from clic.evaluation.tables.grids import RULES, Grids
 from clic.evaluation.tables.retrieval import Retrieval
 from clic.evaluation.tables.table import BenchmarkTable, TableFeatures
@@ -119,7 +118,7 @@ def test_rows_make_the_numbers(name: str, written: bool) -> None:
         assert seen.value(path) == pytest.approx(value, abs=1e-9), path
     # The gallery holds rows that are wrong, and none that is right.
     report = Report("m", {}, {}, {}, [{"benchmark": "b", **row} for row in rows], {"b": table})
-    failures = gallery.worst(report, limit=1000)["b"].failures
+    failures = worst_failures(report, limit=1000)["b"].failures
     for row in rows:
         if "rank" in row:
             right = row["rank"] == 1

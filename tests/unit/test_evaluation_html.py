@@ -19,9 +19,8 @@ from PIL import Image
 from clic.evaluation.report import html_page, score_table
 from clic.evaluation.report.comparison import Comparison, Interval
 from clic.evaluation.report.report import Report
-from clic.evaluation.tables import gallery
 from clic.evaluation.tables.classification import Classification, ClassificationTask
-from clic.evaluation.tables.gallery import margin
+from clic.evaluation.tables.failure_cards import Failure
 from clic.evaluation.tables.grids import RULES, Grids
 from clic.evaluation.tables.retrieval import Retrieval
 from clic.evaluation.tables.table import BenchmarkTable
@@ -111,14 +110,14 @@ def test_every_metric_of_every_rule_has_its_words() -> None:
     assert all("chance" in words for words in score_table.EXPLAINED.values())
 
 
-def only(row: dict[str, Any], table: BenchmarkTable | None) -> gallery.Failure:
+def only(row: dict[str, Any], table: BenchmarkTable | None) -> Failure:
     tables = {} if table is None else {"b": table}
     report = Report("m", {}, {}, {}, [{**row, "benchmark": "b"}], tables)
-    return gallery.worst(report)["b"].failures[0]
+    return html_page.worst_failures(report)["b"].failures[0]
 
 
 def test_the_worst_come_first_and_what_is_right_does_not() -> None:
-    found = gallery.worst(triplet_report([0.1, 0.25, 0.9, 0.2, 0.35]))["b++"].failures
+    found = html_page.worst_failures(triplet_report([0.1, 0.25, 0.9, 0.2, 0.35]))["b++"].failures
     assert [failure.texts[2].text for failure in found] == [
         "false 2",
         "false 4",
@@ -130,12 +129,14 @@ def test_the_worst_come_first_and_what_is_right_does_not() -> None:
     assert found[3].verdict == "the false caption beats the second true one, in a tie"
     assert found[0].texts[0].scores == (0.3,) and found[0].texts[0].is_true
     assert found[2].outcomes == {"itt": False, "p1": True, "tot": True}
-    assert gallery.worst(triplet_report([0.1]))["b++"].failures == []
+    assert html_page.worst_failures(triplet_report([0.1]))["b++"].failures == []
 
 
 def test_the_gallery_is_limited_and_its_pictures_are_small() -> None:
-    found = gallery.worst(triplet_report([0.5 + i / 100 for i in range(30)]))["b++"].failures
-    assert len(found) == gallery.LIMIT == 24
+    found = html_page.worst_failures(triplet_report([0.5 + i / 100 for i in range(30)]))[
+        "b++"
+    ].failures
+    assert len(found) == html_page.LIMIT == 24
     assert found[0].texts[2].text == "false 29"
     uri = found[0].pictures[0].uri
     assert uri is not None and uri.startswith("data:image/png;base64,")
@@ -180,7 +181,7 @@ def test_two_images_and_two_captions() -> None:
     assert [one.label for one in failure.pictures] == ["image 1", "image 2"]
     # By Cola's rule images do not choose: only captions count.
     cola = {**GRID, "accuracy": True, "scores": [[0.3, 0.35], [0.1, 0.5]]}
-    assert margin(cola) == pytest.approx(0.15)
+    assert html_page.margin(cola) == pytest.approx(0.15)
 
 
 def test_a_choice_among_captions_and_among_images() -> None:
@@ -206,7 +207,9 @@ def test_retrieval_shows_the_worst_of_both_directions() -> None:
          "top": "image-00001"},
     ]  # fmt: skip
     rows = [{"benchmark": "b", **row, "scores": scores} for row in found]
-    first, second = gallery.worst(Report("m", {}, {}, {}, rows, {"b": table}))["b"].failures
+    first, second = html_page.worst_failures(Report("m", {}, {}, {}, rows, {"b": table}))[
+        "b"
+    ].failures
     assert [text.text for text in first.texts] == ["x", "y"]
     assert first.verdict == "the best match (0.100) is at rank 2"
     assert [one.label for one in second.pictures] == ["right: 0.100", "found: 0.200"]
@@ -258,7 +261,9 @@ def page() -> str:
     compared = Comparison(
         (EVIL, "runs/tuned"), {"b++": {("swap_att", "itt"): [Interval(9.96, 1.04, 20.0)]}}
     )
-    return "".join(html_page.page(reports, compared, [gallery.worst(one) for one in reports]))
+    return "".join(
+        html_page.page(reports, compared, [html_page.worst_failures(one) for one in reports])
+    )
 
 
 def test_the_page_is_whole_escaped_and_loads_nothing(page: str) -> None:
@@ -281,7 +286,7 @@ def test_the_page_is_whole_escaped_and_loads_nothing(page: str) -> None:
 
 def test_one_model_has_no_letters() -> None:
     report = triplet_report([0.9])
-    text = "".join(html_page.page([report], None, [gallery.worst(report)]))
+    text = "".join(html_page.page([report], None, [html_page.worst_failures(report)]))
     assert "<strong>A</strong>" not in text
     assert "The 1 worst failures" not in text and "The worst failure" in text
 

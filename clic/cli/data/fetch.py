@@ -1,8 +1,4 @@
-"""Fetch the files of benchmarks: download with resume, check, unpack.
-
-Existing files are left alone. Where a sign-up is needed, its steps are printed
-and the exit code is 2.
-"""
+"""`clic-data fetch`."""
 
 from __future__ import annotations
 
@@ -10,26 +6,28 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from clic.cli.parser import Parser
+from clic.cli.common import DataCommand, Parser
 from clic.errors import DataError
 
-EXAMPLES = (
-    "clic-data fetch sugarcrepe++",
-    "clic-data fetch cola aro-relation --data /data/benchmarks",
-    "clic-data fetch bivlc --mirror https://hf-mirror.com",
-)
 
-
-def add_arguments(parser: Parser) -> None:
-    """Add this command's arguments."""
+def _arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("bench", nargs="+", metavar="BENCH", help="benchmarks or groups (clic-eval --bench list)")
-    add("--data", metavar="DIR", type=Path, help="their folder (default: $CLIC_DATA, then ./data)")
-    add("--mirror", metavar="URL", help="host that has the files under the same paths")
+    add(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        help="folder of their files (default: $CLIC_DATA, else ./data)",
+    )
+    add("--mirror", metavar="URL", help="host that serves the files under the same paths")
 
 
-def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
-    """Fetch the files; steps that only the user can take are an error at the end."""
+def fetch(flags: argparse.Namespace, words: Sequence[str]) -> None:
+    """Fetch the files of benchmarks: download with resume, check, unpack.
+
+    Existing files are left alone. Where a sign-up is needed, its steps are printed
+    and the exit code is 2.
+    """
     from clic.evaluation import evaluation_plan
     from clic.evaluation.benchmarks import catalogue
     from clic.evaluation.files import fetching
@@ -59,3 +57,14 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
         print("rows whose images no longer exist can be left out: clic-eval --allow-missing")
     if steps := fetching.steps(found, root):
         raise DataError("; ".join(steps))
+
+
+FETCH = DataCommand(
+    fetch,
+    _arguments,
+    (
+        "clic-data fetch sugarcrepe++",
+        "clic-data fetch cola aro-relation --data /data/benchmarks",
+        "clic-data fetch bivlc --mirror https://hf-mirror.com",
+    ),
+)

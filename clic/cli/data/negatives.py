@@ -1,8 +1,4 @@
-"""Show how captions are parsed, and false captions of each kind made from them.
-
-With two captions or more, cross_swap joins each with the next one, and the
-last with the first.
-"""
+"""`clic-data negatives`."""
 
 from __future__ import annotations
 
@@ -15,8 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clic.cli.common import make_console
-from clic.cli.parser import Parser, check_least, split_commas
+from clic.cli.common import DataCommand, Parser, check_least, make_console, split_commas
 from clic.errors import ConfigError, DataError, pick
 
 if TYPE_CHECKING:
@@ -25,15 +20,8 @@ if TYPE_CHECKING:
 
     from clic.types import HardNegative, Token
 
-EXAMPLES = (
-    'clic-data negatives --caption "a dog chases a red ball"',
-    'clic-data negatives --caption "a dog on a bed" --caption "two cats"',
-    "clic-data negatives --file captions.txt --n 2 --json > out.jsonl",
-)
 
-
-def add_arguments(parser: Parser) -> None:
-    """Add this command's arguments."""
+def _arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("--caption", metavar="TEXT", action="append", help="a true caption; repeatable")
     add("--file", metavar="FILE", type=Path, help="file with a true caption per line (- for stdin)")
@@ -44,8 +32,12 @@ def add_arguments(parser: Parser) -> None:
     add("--json", action="store_true", help="print a line of JSON per caption instead of a table")
 
 
-def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
-    """Print a table or a line of JSON for each caption."""
+def negatives(flags: argparse.Namespace, words: Sequence[str]) -> None:
+    """Show how captions are parsed, and false captions of each kind made from them.
+
+    With two captions or more, cross_swap joins each with the next one, and the
+    last with the first.
+    """
     check_least(1, n=flags.n)
     check_least(0, seed=flags.seed)
     from clic.captions.tagging import TAGGERS, make_tagger
@@ -88,7 +80,7 @@ def _captions(flags: argparse.Namespace) -> list[str]:
     captions = list(flags.caption or ())
     if flags.file is not None:
         for line in re.split(r"\r\n|\r|\n", _read(flags.file)):
-            bare = line.strip().strip("\ufeff").strip()  # joined files have such marks inside
+            bare = line.strip().strip("\ufeff").strip()  # concatenated files have marks inside
             captions += [bare] if bare else []
     try:
         "".join(captions).encode()
@@ -198,10 +190,21 @@ def _marked(caption: str, negative: HardNegative) -> Text:
     from rich.text import Text
 
     if negative.kind == "cross_swap":
-        return Text(negative.text)  # its edits refer to two captions, joined in random order
+        return Text(negative.text)  # its edits are of two captions, joined in random order
     text, position = Text(), 0
     for edit in negative.edits:
         text.append(caption[position : edit.span[0]])
         text.append(edit.new, style="bold red")
         position = edit.span[1]
     return text.append(caption[position:])
+
+
+NEGATIVES = DataCommand(
+    negatives,
+    _arguments,
+    (
+        'clic-data negatives --caption "a dog chases a red ball"',
+        'clic-data negatives --caption "a dog on a bed" --caption "two cats"',
+        "clic-data negatives --file captions.txt --n 2 --json > out.jsonl",
+    ),
+)

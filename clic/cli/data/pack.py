@@ -1,11 +1,4 @@
-"""Pack images and captions of any form into shards.
-
-SOURCE is a CSV or TSV, a parquet file, COCO's, Karpathy's or any JSON list, a
-folder of images with .txt or .json beside them, tars as img2dataset writes
-them, or a Hugging Face dataset (hf:NAME). Its format is detected and printed.
-The same command continues a run that was stopped. docs/data.md shows every
-format.
-"""
+"""`clic-data pack` and `clic-data shapes`, which write shards."""
 
 from __future__ import annotations
 
@@ -16,23 +9,17 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clic.cli.parser import Parser, check_least
+from clic.cli.common import DataCommand, Parser, check_least
 from clic.errors import ConfigError, pick
 
 if TYPE_CHECKING:
     from clic.data.packing import PackOutcome
+    from clic.types import Sample
 
 SEVERAL = 0.2  # proportion of captions with several sentences above which a note is printed
-EXAMPLES = (
-    "clic-data pack captions.csv shards",
-    "clic-data pack train.tsv shards --image-column file --caption-column text",
-    "clic-data pack dense.csv shards --prepare-sentences --tags hanta",
-    "clic-data pack dataset_coco.json shards --image-root coco --split train",
-)
 
 
-def add_arguments(parser: Parser) -> None:
-    """Add this command's arguments."""
+def _pack_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("source", metavar="SOURCE", help="file, folder, brace pattern of tars, or hf:NAME")
     add("out", metavar="OUT", type=Path, help="folder for the shards")
@@ -45,22 +32,29 @@ def add_arguments(parser: Parser) -> None:
     add("--separator", metavar="S", help="comma, tab, semicolon, pipe or a character")
     add("--no-header", action="store_true", default=None,
         help="the table's first row is data; columns are named 1, 2, ...")  # fmt: skip
-    add("--encoding", metavar="E", help="of texts that are not UTF-8, e.g. cp1252")
+    add("--encoding", metavar="E", help="encoding of texts that are not UTF-8, e.g. cp1252")
     add("--split", metavar="S", help="split of a dataset, or several: train,restval")
     add = parser.add_argument_group("storing").add_argument
     add("--shard-size", metavar="N", type=int, default=1000, help="samples per shard (1000)")
     add("--shard-mb", metavar="N", type=int, default=256, help="largest size of a shard (256)")
     add("--resize-short", metavar="N", type=int, help="shorter side of larger images (288)")
-    add("--quality", metavar="N", type=int, help="of the JPEGs, 1 to 95 (90)")
-    add("--keep-original", action="store_true", help="keep the bytes of the images")
+    add("--quality", metavar="N", type=int, help="quality of the JPEGs, 1 to 95 (90)")
+    add("--keep-original", action="store_true", help="store the images' own bytes")
     add("--prepare-sentences", action="store_true",
         help='make sentences of dense captions: 4 to 34 words, no "The image shows"')  # fmt: skip
     add("--tags", metavar="TAGGER", help="store the tags of captions: hanta or spacy")
     add("--workers", metavar="N", type=int, help="processes (default: one for each core)")
 
 
-def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
-    """Pack the source."""
+def pack(flags: argparse.Namespace, words: Sequence[str]) -> None:
+    """Pack images and captions of any form into shards.
+
+    SOURCE is a CSV or TSV, a parquet file, COCO's, Karpathy's or any JSON list, a
+    folder of images with .txt or .json beside them, tars as img2dataset writes
+    them, or a Hugging Face dataset (hf:NAME). Its format is detected and printed.
+    The same command continues where it was stopped. docs/data.md shows every
+    format.
+    """
     _check(flags)
     from clic.captions.tagging import TAGGERS
     from clic.data import packing
@@ -126,3 +120,50 @@ def _summary(outcome: PackOutcome, out: Path, prepared: bool) -> Iterator[str]:
         yield f"  {left_out:,} of {outcome.items:,} were left out: {out / REJECTED}"
         for reason, count in outcome.reasons.most_common(5):
             yield f"  {count:>7,} x {reason[:66]}"
+
+
+PACK = DataCommand(
+    pack,
+    _pack_arguments,
+    (
+        "clic-data pack captions.csv shards",
+        "clic-data pack train.tsv shards --image-column file --caption-column text",
+        "clic-data pack dense.csv shards --prepare-sentences --tags hanta",
+        "clic-data pack dataset_coco.json shards --image-root coco --split train",
+    ),
+)
+
+
+def _shapes_arguments(parser: Parser) -> None:
+    add = parser.add_argument
+    add("out", metavar="OUT", type=Path, help="folder for the shards")
+    add("--objects", metavar="N", type=int, choices=(1, 2), default=1,
+        help="things in a scene, 1 or 2 (1)")  # fmt: skip
+    add("--count", metavar="N", type=int, default=14400, help="number of scenes (14400)")
+    add("--split", metavar="S", default="train", help="train, validation or test (train)")
+    add("--seed", metavar="N", type=int, default=0, help="seed of the world (0)")
+    add("--shard-size", metavar="N", type=int, default=1000, help="scenes in a shard (1000)")
+
+
+def write_shapes(flags: argparse.Namespace, words: Sequence[str]) -> None:
+    """Write scenes of the embedded world to shards."""
+    from clic import data
+    from clic.io.terminal import progress_bar
+
+    check_least(1, count=flags.count, shard_size=flags.shard_size)
+    check_least(0, seed=flags.seed)
+    source = data.ShapesSource(flags.split, flags.objects, flags.count, flags.seed)
+    with progress_bar("scenes", flags.count) as advance:
+
+        def samples() -> Iterator[Sample]:
+            for number in range(flags.count):
+                yield source.read(number)
+                advance(1)
+
+        shards = data.pack(samples(), flags.out, flags.shard_size)
+    print(f"{flags.out}: {flags.count} scenes in {len(shards)} shards")
+
+
+SHAPES = DataCommand(
+    write_shapes, _shapes_arguments, ("clic-data shapes data/world --objects 1 --count 14400",)
+)

@@ -1,10 +1,4 @@
-"""Draw a contact sheet of batches as a run would see them.
-
-Name SHARDS (folders, patterns or .tar files) to see your data in CLIC's recipe
-for ViT-B/32, or give the arguments of a clic-train command, e.g.
-+experiment=vitb32 data.shards=/data/laion, to see that run's own batches.
-Without --step the first batch of each kind is drawn.
-"""
+"""`clic-data preview`."""
 
 from __future__ import annotations
 
@@ -15,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clic.cli.parser import Parser, check_least
+from clic.cli.common import DataCommand, Parser, check_least
 from clic.errors import ConfigError
 from clic.io.files import writing
 
@@ -24,27 +18,26 @@ if TYPE_CHECKING:
     from clic.data import SampleSource
     from clic.types import Kind
 
-EXAMPLES = (
-    "clic-data preview",
-    "clic-data preview /data/laion --out laion.png",
-    "clic-data preview --step 1 --out single.png",
-    "clic-data preview +experiment=vitb32 data.shards=laion model.pretrained=null",
-)
-TAKES_SETTINGS = True
-# Used for shards without an experiment; pixels and captions need no weights.
+# The recipe for shards without an experiment; drawing needs no weights.
 RECIPE = {"+experiment": "vitb32", "model.pretrained": "null"}
 
 
-def add_arguments(parser: Parser) -> None:
-    """Add this command's arguments."""
+def _arguments(parser: Parser) -> None:
     parser.usage = f"{parser.prog} [SHARDS ...] [SETTING=VALUE ...] [options]"
-    parser.add_argument("--out", type=Path, default=Path("preview.png"), help="picture to write")
-    parser.add_argument("--step", type=int, help="step of the run (default: one of each kind)")
-    parser.add_argument("--rows", type=int, default=8, help="first rows of a step (default 8)")
+    add = parser.add_argument
+    add("--out", metavar="FILE", type=Path, default=Path("preview.png"), help="picture to write")
+    add("--step", metavar="N", type=int, help="step of the run (default: one of each kind)")
+    add("--rows", metavar="N", type=int, default=8, help="rows of each step, from the first (8)")
 
 
-def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
-    """Draw the batches."""
+def preview(flags: argparse.Namespace, words: Sequence[str]) -> None:
+    """Draw a contact sheet of batches as a run would see them.
+
+    Name SHARDS (folders, patterns or .tar files) to see your data in CLIC's recipe
+    for ViT-B/32, or give the arguments of a clic-train command, e.g.
+    +experiment=vitb32 data.shards=/data/laion, to see that run's own batches.
+    Without --step the first batch of each kind is drawn.
+    """
     from PIL import Image
 
     from clic import data, models, runs
@@ -80,7 +73,7 @@ def run(flags: argparse.Namespace, words: Sequence[str]) -> None:
 
 
 def _shown(config: Config) -> dict[str, dict[str, Any]]:
-    """Return the settings that decide what is drawn, by group, without those of no effect."""
+    """Return by group the settings that decide what is drawn, without those that have no effect."""
     captions = asdict(config.captions)
     if not config.captions.layout_share:
         captions = {k: v for k, v in captions.items() if not k.startswith("layout_")}
@@ -89,7 +82,7 @@ def _shown(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def _settings(words: Sequence[str]) -> Config:
-    """Return the settings that the words compose; words without "=" are shards.
+    """Compose the settings from the words; words without "=" are shards.
 
     Raises:
         ConfigError: A word is not understood, or shards are named twice.
@@ -115,7 +108,7 @@ def _settings(words: Sequence[str]) -> Config:
 
 
 def _fit_small_data(config: Config, sources: dict[Kind, SampleSource]) -> list[str]:
-    """Adapt the settings to a data set too small to train on; return what was changed."""
+    """Adapt the settings to a data set too small to train on, and return what was changed."""
     notes = []
     count, size = min(map(len, sources.values())), config.train.batch_size
     if count < size:
@@ -127,3 +120,16 @@ def _fit_small_data(config: Config, sources: dict[Kind, SampleSource]) -> list[s
         notes.append("sampling.partner_self=true, since an orientation has only one image")
         config.sampling.partner_self = True
     return notes
+
+
+PREVIEW = DataCommand(
+    preview,
+    _arguments,
+    (
+        "clic-data preview",
+        "clic-data preview /data/laion --out laion.png",
+        "clic-data preview --step 1 --out single.png",
+        "clic-data preview +experiment=vitb32 data.shards=laion model.pretrained=null",
+    ),
+    takes_settings=True,
+)

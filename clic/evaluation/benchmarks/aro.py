@@ -1,9 +1,9 @@
 """ARO (arXiv 2210.01936): who does what, which attribute belongs to what, and word order.
 
 VG-Relation and VG-Attribution show a part of an image. COCO-Order and Flickr30k-Order set a caption
-against four shuffles of it. The published code draws the shuffles anew in each run (words of spaCy
-and NLTK, global random state). Here they are a pure function of the caption's position: the words
-of this package's tagger, in an order drawn by a seeded generator, so that all runs agree.
+against four shuffles of it. The published code draws new shuffles in each run (tokens from spaCy
+and NLTK, global random state). Here a shuffle depends on the caption and its position alone: this
+package's tagger gives the words, and a seeded generator their order, so that all runs agree.
 """
 
 from __future__ import annotations
@@ -11,28 +11,27 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from clic import seeding
 from clic.captions.tagging import make_tagger
-from clic.evaluation.benchmarks import caption_retrieval
 from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
-from clic.evaluation.benchmarks.reading import (
-    GridBuilder,
-    number_field,
-    read_list,
-    text_field,
-    texts_of,
+from clic.evaluation.benchmarks.caption_retrieval import (
+    COCO_2014,
+    FLICKR_IMAGES,
+    FLICKR_PHOTOS,
+    KARPATHY_COCO,
+    KARPATHY_COCO_IMAGES,
+    KARPATHY_FLICKR,
+    karpathy,
+    read_karpathy,
 )
-from clic.evaluation.encode.image_sources import Crop, image_file
-from clic.evaluation.files.file_sources import (
-    Archive,
-    File,
-    drive,
-)
+from clic.evaluation.benchmarks.reading import GridBuilder, Record, read_rows
+from clic.evaluation.encode.image_sources import Crop
+from clic.evaluation.files.file_sources import Archive, File, drive
 from clic.evaluation.tables.grids import Grids
 from clic.types import Token
 
@@ -42,8 +41,8 @@ IMAGES = "aro/images"
 LEAST_ROWS = 25
 """Pairs of attributes with fewer rows are left out of the mean."""
 
-# The published mean leaves these relations out, because swapping their two sides changes little or
-# they have few rows. The list is from the paper's notebook.
+# The published mean leaves these relations out, because they have few rows or hardly change their
+# meaning when the two sides are swapped. The list is from the paper's notebook.
 _LEFT_OUT = """
 adjusting, attached to, between, bigger than, biting, boarding, brushing, chewing, cleaning,
 climbing, close to, coming from, coming out of, contain, crossing, dragging, draped over, drinking,
@@ -72,35 +71,36 @@ LEFT_OUT = frozenset(" ".join(name.split()) for name in _LEFT_OUT.split(","))
 
 def load_relation(data_root: Path) -> Grids:
     """Return VG-Relation: `mean` is over the relations, `all` over the rows."""
-    path = data_root / RELATION
-    builder = GridBuilder(path)
-    for number, row in enumerate(read_list(path)):
-        name = text_field(row, "relation_name", path, number)
-        _add(builder, f"relation_{name.replace(' ', '_')}", row, path, number)
-    out = {f"relation_{name.replace(' ', '_')}" for name in LEFT_OUT}
-    kept = [name for name in builder.category_names if name not in out]
-    return builder.table("choice", groups={"mean": kept} if kept else None, overall="all")
+    builder = GridBuilder(data_root / RELATION)
+    for row in read_rows(data_root / RELATION):
+        _add(builder, _category(row.text("relation_name")), row)
+    left_out = {_category(name) for name in LEFT_OUT}
+    return _with_mean(builder, [name for name in builder.counts() if name not in left_out])
 
 
 def load_attribution(data_root: Path) -> Grids:
     """Return VG-Attribution: `mean` is over the pairs of attributes with 25 rows or more."""
-    path = data_root / ATTRIBUTION
-    builder = GridBuilder(path)
-    for number, row in enumerate(read_list(path)):
-        names = row.get("attributes") if isinstance(row, dict) else None
-        pair = texts_of(names, 2, "attributes", path, number)
-        _add(builder, f"{pair[0]}_{pair[1]}", row, path, number)
-    kept = [name for name, count in builder.counts().items() if count >= LEAST_ROWS]
-    return builder.table("choice", groups={"mean": kept} if kept else None, overall="all")
+    builder = GridBuilder(data_root / ATTRIBUTION)
+    for row in read_rows(data_root / ATTRIBUTION):
+        first, second, *_ = row.texts(row.get("attributes"), 2, "attributes")
+        _add(builder, f"{first}_{second}", row)
+    counts = builder.counts()
+    return _with_mean(builder, [name for name, count in counts.items() if count >= LEAST_ROWS])
 
 
-def _add(builder: GridBuilder, category: str, row: Any, path: Path, number: int) -> None:
-    file = image_file(path.parent / "images", text_field(row, "image_path", path, number), path)
-    left, top, width, height = (
-        number_field(row, f"bbox_{side}", path, number) for side in ("x", "y", "w", "h")
-    )
-    captions = [text_field(row, f"{which}_caption", path, number) for which in ("true", "false")]
+def _category(relation: str) -> str:
+    return f"relation_{relation.replace(' ', '_')}"
+
+
+def _add(builder: GridBuilder, category: str, row: Record) -> None:
+    file = row.image(row.path.parent / "images", row.text("image_path"))
+    left, top, width, height = (row.number(f"bbox_{side}") for side in ("x", "y", "w", "h"))
+    captions = [row.text("true_caption"), row.text("false_caption")]
     builder.add(category, [Crop(file, (left, top, left + width, top + height))], captions)
+
+
+def _with_mean(builder: GridBuilder, kept: list[str]) -> Grids:
+    return builder.table("choice", groups={"mean": kept} if kept else None, overall="all")
 
 
 TAGGER = "hanta"
@@ -112,24 +112,14 @@ _SPACES = re.compile(r"\s{2,}")
 Shuffle = Callable[[Sequence[Token], np.random.Generator], list[str]]
 
 
-def load_coco_order(data_root: Path) -> Grids:
-    """Return COCO-Order: each caption of the Karpathy test split, 25,010 rows."""
-    path = data_root / caption_retrieval.KARPATHY_COCO
-    folder = data_root / caption_retrieval.KARPATHY_COCO_IMAGES
-    return _load(path, caption_retrieval.read_karpathy(path, folder))
+def load_order(file: str, images: str, data_root: Path) -> Grids:
+    """Return each caption of a Karpathy file's test split among its four shuffles.
 
-
-def load_flickr30k_order(data_root: Path) -> Grids:
-    """Return Flickr30k-Order: each caption of the Karpathy test split, 5,000 rows."""
-    path = data_root / caption_retrieval.KARPATHY_FLICKR
-    return _load(
-        path, caption_retrieval.read_karpathy(path, data_root / caption_retrieval.FLICKR_IMAGES)
-    )
-
-
-def _load(path: Path, gallery: caption_retrieval.Gallery) -> Grids:
-    tagger = make_tagger(TAGGER)
+    COCO-Order has 25,010 rows, Flickr30k-Order 5,000.
+    """
+    path, tagger = data_root / file, make_tagger(TAGGER)
     builder = GridBuilder(path, ["five_options"])
+    gallery = read_karpathy(path, data_root / images)
     rows = [(image, caption) for image, captions in gallery for caption in captions]
     for number, (image, caption) in enumerate(rows):
         options = perturbations(tagger(caption), number)
@@ -141,8 +131,8 @@ def perturbations(tokens: Sequence[Token], number: int) -> list[str]:
     """Return the four false captions of the caption at a position.
 
     They permute nouns among themselves and adjectives among themselves; all other words; the words
-    within each group of three; and these groups. A shuffle may happen to equal the caption, which
-    is a tie and therefore wrong.
+    within each group of three; and these groups. A shuffle that happens to equal the caption ties
+    with it, so the row is wrong.
     """
     random = seeding.generator(0, "order", slot=number)
     return [" ".join(shuffle(tokens, random)) for shuffle in SHUFFLES]
@@ -243,12 +233,12 @@ COCO_ORDER = Benchmark(
     name="coco-order",
     title="ARO COCO-Order",
     about="a caption among four shuffles of it",
-    load=of_files(load_coco_order),
+    load=of_files(partial(load_order, KARPATHY_COCO, KARPATHY_COCO_IMAGES)),
     citation=_ARO,
     licence="CC BY 4.0",
     rule=_CHOICE,
-    annotations=(caption_retrieval.karpathy(caption_retrieval.KARPATHY_COCO),),
-    images=(caption_retrieval.COCO_2014,),
+    annotations=(karpathy(KARPATHY_COCO),),
+    images=(COCO_2014,),
     rows=25_010,
     differs=_SHUFFLES,
 )
@@ -257,9 +247,9 @@ FLICKR30K_ORDER = replace(
     COCO_ORDER,
     name="flickr30k-order",
     title="ARO Flickr30k-Order",
-    load=of_files(load_flickr30k_order),
+    load=of_files(partial(load_order, KARPATHY_FLICKR, FLICKR_IMAGES)),
     licence="research only, after a sign-up",
-    annotations=(caption_retrieval.karpathy(caption_retrieval.KARPATHY_FLICKR),),
-    images=(caption_retrieval.FLICKR_PHOTOS,),
+    annotations=(karpathy(KARPATHY_FLICKR),),
+    images=(FLICKR_PHOTOS,),
     rows=5000,
 )

@@ -15,7 +15,7 @@ VALIDATION = "@val"
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark: its loader and what a reader of its numbers must know.
+    """A benchmark: how to load it, and what to know about its numbers.
 
     Attributes:
         name: As people write it.
@@ -25,16 +25,15 @@ class Benchmark:
             benchmarks on files ignore split and seed.
         citation: Paper, year, arXiv id.
         licence: Of the annotations.
-        rule: How a row is right, in one line.
+        rule: When a row counts as right, in one line.
         annotations: Files that are always needed; empty for generated benchmarks.
-        images: Files that only models that encode images need.
+        images: Files needed only by models that encode images.
         rows: Rows of the whole benchmark (for retrieval: images and captions), if established.
         differs: Why its numbers may differ from those of the paper's code; empty if they do not.
         text_metrics: Whether a model without `encode_image` can be scored.
-        version: Changes when the same files would give other numbers.
-        split: The only split it has, None if the setting chooses it or files have the usual one.
-        validation: The benchmark on its validation split, for choosing settings; None if there is
-            none.
+        version: Changes whenever the same files would give different numbers.
+        split: The only split it has; None if `split` chooses it, or the files hold the usual one.
+        validation: The same benchmark on its validation split, for choosing settings, if any.
     """
 
     name: str
@@ -62,7 +61,7 @@ class Benchmark:
 def on_validation(
     benchmark: Benchmark, load: Callable[[Path], BenchmarkTable], title: str, about: str, rows: int
 ) -> Benchmark:
-    """Return a benchmark with its validation split, which is in the same files."""
+    """Return a benchmark together with its validation split, which the same files hold."""
     split = replace(
         benchmark,
         name=f"{benchmark.name}{VALIDATION}",
@@ -76,5 +75,5 @@ def on_validation(
 
 
 def of_files(load: Callable[[Path], BenchmarkTable]) -> Callable[[Path, str, int], BenchmarkTable]:
-    """Return the loader of a benchmark on files, which needs nothing but the data root."""
+    """Return the loader of a benchmark that is read from files: it ignores split and seed."""
     return lambda data_root, split, seed: load(data_root)

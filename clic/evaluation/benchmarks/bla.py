@@ -1,22 +1,21 @@
 """BLA, Basic Language Abilities (arXiv 2310.15061): two true and two false captions of one photo.
 
-Every true caption is compared with every false one, so an item gives four rows. The files number
-the captions, and pairing True1 with False1 and True2 with False2 would be another way; but such a
-pair differs in its words in all of coordination and relative clauses ("wears a yellow shirt"
-against "wears a white top"), while the two true captions together have the words of the two false
-ones. Only over all four pairs do the words alone favour neither side. It is also the way that gives
-one meaning to `both`: both true captions beat both false ones.
+Every true caption is compared with every false one, so an item gives four rows. The numbers in the
+files suggest pairing True1 with False1 and True2 with False2, but throughout coordination and
+relative clauses such a pair differs in its words ("wears a yellow shirt" against "wears a white
+top"), while the two true captions together have the same words as the two false ones. Only over all
+four pairs do the words alone favour neither side. It also gives `both` a clear meaning: both true
+captions beat both false ones.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
-from typing import Any
 
-from clic.errors import DataError
 from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
-from clic.evaluation.benchmarks.reading import GridBuilder, read_list, text_field
-from clic.evaluation.encode.image_sources import image_file
+from clic.evaluation.benchmarks.reading import GridBuilder, Record, read_rows
 from clic.evaluation.files.file_sources import ByHand
 from clic.evaluation.tables.grids import Grids
 
@@ -26,51 +25,39 @@ TASKS = ("active_passive", "coordination", "relative_clause")
 TRUE = ("True1", "True2")
 FALSE = ("False1", "False2")
 BOTH = "both"
-"""The name of the metric that is right where all four pairs of an item are."""
+"""The metric that counts an item as right if all four of its pairs are."""
 
 
 def load_bla(data_root: Path) -> Grids:
-    """Return BLA: rows are pairs of a true and a false caption, and an item's four are a set.
+    """Return BLA: a row is a pair of a true and a false caption, and an item's four are a set.
 
     Raises:
-        DataError: A file is broken or holds no items.
+        DataError: A file is broken or holds no rows.
     """
     builder = GridBuilder(data_root / FOLDER, TASKS)
     items: list[int] = []
     for task in TASKS:
-        path = data_root / FOLDER / f"{task}_captions.json"
-        content = read_list(path)
-        if not content:
-            raise DataError(f"{path} holds no items; download it again")
-        for number, item in enumerate(content):
-            image = image_file(data_root / IMAGES, f"{_photo(item, path, number)}.jpg", path)
-            for group in _groups(item, path, number):
-                true, false = (
-                    [text_field(group, key, path, number) for key in keys] for keys in (TRUE, FALSE)
-                )
+        for row in read_rows(data_root / FOLDER / f"{task}_captions.json"):
+            image = row.image(data_root / IMAGES, f"{_photo(row)}.jpg")
+            groups = row.get("caption_group")
+            if not isinstance(groups, list) or not groups:
+                raise row.error("has no 'caption_group'")
+            for value in groups:
+                group = replace(row, value=value)
+                true, false = ([group.text(key) for key in keys] for keys in (TRUE, FALSE))
                 own = items[-1] + 1 if items else 0
-                for right in true:
-                    for wrong in false:
-                        builder.add(task, [image], [right, wrong])
-                        items.append(own)
+                for right, wrong in product(true, false):
+                    builder.add(task, [image], [right, wrong])
+                    items.append(own)
     return builder.table("choice", groups={"mean": TASKS}, sets={BOTH: items})
 
 
-def _photo(item: Any, path: Path, number: int) -> str:
-    """Return a photo's number, which one file has as a text and the others as a number."""
-    value = item.get("image_id") if isinstance(item, dict) else None
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, str) and value:
-        return value
-    raise DataError(f"{path}: row {number} has no 'image_id'; download the file again")
-
-
-def _groups(item: dict[str, Any], path: Path, number: int) -> list[Any]:
-    groups = item.get("caption_group")
-    if not isinstance(groups, list) or not groups:
-        raise DataError(f"{path}: row {number} has no 'caption_group'; download the file again")
-    return groups
+def _photo(row: Record) -> str:
+    """Return a photo's number, a string in one of the files and a number in the others."""
+    value = row.get("image_id")
+    if not isinstance(value, int | str) or isinstance(value, bool) or value == "":
+        raise row.error("has no 'image_id'")
+    return str(value)
 
 
 def _by_hand(gives: str) -> ByHand:

@@ -1,6 +1,6 @@
 """Retrieval on COCO (captions arXiv 1504.00325) and Flickr30k (10.1162/tacl_a_00166).
 
-Karpathy's splits (arXiv 1412.2306) are what most papers use; val2017 is what CLIC's paper names.
+Most papers use Karpathy's splits (arXiv 1412.2306); CLIC's paper uses COCO val2017.
 """
 
 from __future__ import annotations
@@ -15,10 +15,7 @@ from clic.errors import DataError
 from clic.evaluation.benchmarks.benchmark import Benchmark, of_files, on_validation
 from clic.evaluation.benchmarks.reading import read_json
 from clic.evaluation.encode.image_sources import ImageSource, image_file
-from clic.evaluation.files.file_sources import (
-    Archive,
-    ByHand,
-)
+from clic.evaluation.files.file_sources import Archive, ByHand
 from clic.evaluation.tables.retrieval import Retrieval
 from clic.evaluation.tables.table import Interner
 
@@ -35,7 +32,7 @@ Gallery = list[tuple[Path, list[str]]]
 def load_coco2017(data_root: Path) -> Retrieval:
     """Return val2017's images, each with its first five captions in the order of their ids.
 
-    A few images have six or seven captions; five is what the papers count.
+    A few images have six or seven captions; the papers count five.
 
     Raises:
         DataError: The annotation file is broken, or an image has no caption.
@@ -81,17 +78,14 @@ def read_karpathy(path: Path, folder: Path, split: str = "test") -> Gallery:
         raise DataError(f"{path} is not a Karpathy split ({error!r}); download it") from error
 
 
-def load_coco(data_root: Path, split: str = "test") -> Retrieval:
-    """Return COCO's Karpathy test or val split: 5,000 images of val2014, 25,010 captions each."""
-    path = data_root / KARPATHY_COCO
-    gallery = read_karpathy(path, data_root / KARPATHY_COCO_IMAGES, split)
-    return make_gallery(path, gallery, split)
+def load_karpathy(file: str, images: str, data_root: Path, split: str = "test") -> Retrieval:
+    """Return the test or val split of a Karpathy file; both paths are below the data root.
 
-
-def load_flickr30k(data_root: Path, split: str = "test") -> Retrieval:
-    """Return a Karpathy split of Flickr30k: 1,000 images (test) or 1,014 (val), 5 captions each."""
-    path = data_root / KARPATHY_FLICKR
-    return make_gallery(path, read_karpathy(path, data_root / FLICKR_IMAGES, split), split)
+    COCO has 5,000 images of val2014 and 25,010 captions in each split, Flickr30k 1,000 images in
+    test and 1,014 in val, with five captions each.
+    """
+    path = data_root / file
+    return make_gallery(path, read_karpathy(path, data_root / images, split), split)
 
 
 def make_gallery(
@@ -123,6 +117,9 @@ def make_gallery(
         owner=np.array(owner, dtype=np.int64),
     )
 
+
+load_coco = partial(load_karpathy, KARPATHY_COCO, KARPATHY_COCO_IMAGES)
+load_flickr30k = partial(load_karpathy, KARPATHY_FLICKR, FLICKR_IMAGES)
 
 _COCO_HOST = "http://images.cocodataset.org"
 RECALL = "recall at 1, 5 and 10, both ways; any caption of an image is a match"

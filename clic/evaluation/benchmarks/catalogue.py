@@ -22,7 +22,7 @@ from clic.evaluation.benchmarks.benchmark import Benchmark
 from clic.evaluation.files.file_sources import Source, present
 
 SPLITS = {"test": "test", "val": "validation", "validation": "validation"}
-"""The endings after the @ of a benchmark's name, and the splits they mean."""
+"""The splits that may follow the @ in a benchmark's name, and what they mean."""
 
 _LISTED = (
     *world.SHAPES,
@@ -58,7 +58,7 @@ ALIASES = {
     "oxfordpets": "pets",
     "flowers102": "flowers",
 }
-"""Other names, in the form that `spelling` returns."""
+"""Other names of benchmarks, in the form that `spelling` returns."""
 
 _SHAPES = ("shapes++", "shapes-retrieval", "shapes-zero-shot")
 _TEN = (
@@ -67,7 +67,7 @@ _TEN = (
 )
 GROUPS: dict[str, tuple[str, ...]] = {
     "shapes": _SHAPES,
-    # The benchmarks of the papers' tables that exist here.
+    # Those of the papers' benchmarks that exist here.
     "clic": (
         *("sugarcrepe++", "sugarcrepe", "winoground"),
         *("coco2017-retrieval", "flickr30k-retrieval", "imagenet"),
@@ -84,16 +84,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "compositional": (
         *("sugarcrepe++", "sugarcrepe", "winoground", "aro-relation", "aro-attribution"),
-        *(
-            "coco-order",
-            "flickr30k-order",
-            "svo-probes",
-            "whatsup",
-            "cola",
-            "valse",
-            "bivlc",
-            "bla",
-        ),
+        *("coco-order", "flickr30k-order", "svo-probes", "whatsup", "cola", "valse"),
+        *("bivlc", "bla"),
     ),
     "all": tuple(BENCHMARKS),
 }
@@ -154,8 +146,8 @@ def for_choosing(names: Sequence[str], on_test: bool) -> list[str]:
 
     Args:
         names: Names and groups; a name that ends in `@test` means the test split.
-        on_test: Whether test data may be scored if there is no validation split or the name asks
-            for it.
+        on_test: Whether test data may be scored: of a benchmark without a validation split, or
+            because the name asks for it.
 
     Raises:
         ConfigError: A name is unknown, test data are not allowed, or allowing them has no effect.
@@ -190,7 +182,7 @@ def missing(benchmark: Benchmark, data_root: Path, with_images: bool = True) -> 
 
 
 def text_only(benchmark: Benchmark, data_root: Path) -> bool:
-    """Return whether only images are missing, so that captions can be scored alone."""
+    """Return whether only images are missing, so that the captions alone can be scored."""
     lacking = missing(benchmark, data_root)
     return (
         benchmark.text_metrics

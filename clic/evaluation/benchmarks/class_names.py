@@ -1,14 +1,14 @@
-"""Names that CLIP's paper gives to classes whose files have none, or others (arXiv 2103.00020).
+"""Class names and prompts published with CLIP (arXiv 2103.00020), spelled as published.
 
-In the order of the classes' folders (Caltech101, Country211) or numbers (Flowers102). They are the
-list published with the paper, its spelling included.
+Names are given for data sets whose files have none, or for which CLIP uses others. They are in the
+order of the class folders (Caltech101, Country211) or of the class numbers (Flowers102).
 """
 
 from __future__ import annotations
 
 
 def _names(text: str) -> tuple[str, ...]:
-    """Return the names of a list, one after a semicolon."""
+    """Return the names of a list that is separated by semicolons."""
     return tuple(" ".join(name.split()) for name in text.split(";"))
 
 

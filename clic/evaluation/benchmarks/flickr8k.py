@@ -7,7 +7,6 @@ names, so that all three give the same table.
 
 from __future__ import annotations
 
-import csv
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -20,10 +19,10 @@ from clic.evaluation.benchmarks.caption_retrieval import (
     make_gallery,
     read_karpathy,
 )
+from clic.evaluation.benchmarks.reading import read_csv
 from clic.evaluation.encode.image_sources import image_file
 from clic.evaluation.files.file_sources import ByHand
 from clic.evaluation.tables.retrieval import Retrieval
-from clic.io.http_connection import refuse_pointer
 
 FOLDER = "flickr8k"
 CSV = "captions_{}.csv"
@@ -90,26 +89,11 @@ def read_table(path: Path) -> Gallery:
     Raises:
         DataError: The file cannot be read, lacks a column, or a row is cut off.
     """
-    columns = ["path", *(f"caption{n + 1}" for n in range(CAPTIONS_PER_IMAGE))]
-    gallery: Gallery = []
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            lacking = [name for name in columns if name not in (reader.fieldnames or ())]
-            if lacking:
-                raise DataError(f"{path} has no column {lacking[0]!r}; get the file again")
-            for row in reader:
-                empty = [name for name in columns if not (row[name] or "").strip()]
-                if empty:
-                    raise DataError(
-                        f"{path}: line {reader.line_num} has no {empty[0]}; get the file again"
-                    )
-                captions = [row[name] for name in columns[1:]]
-                gallery.append((_photo(path, row["path"]), captions))
-    except (OSError, ValueError, csv.Error) as error:
-        refuse_pointer(path)
-        raise DataError(f"{path} cannot be read as CSV ({error}); get the file again") from error
-    return gallery
+    columns = [f"caption{n + 1}" for n in range(CAPTIONS_PER_IMAGE)]
+    return [
+        (_photo(path, row.text("path")), [row.text(name) for name in columns])
+        for row in read_csv(path, ["path", *columns], blank=False)
+    ]
 
 
 def _photo(path: Path, name: str) -> Path:

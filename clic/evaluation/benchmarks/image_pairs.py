@@ -1,4 +1,4 @@
-"""Benchmarks of two images that differ in little: Winoground, Cola, BiVLC and SVO-Probes.
+"""Benchmarks of two similar images: Winoground, Cola, BiVLC and SVO-Probes.
 
 Winoground (arXiv 2204.03162) has two captions of the same words, Cola's multi-object setting (arXiv
 2305.03689) swaps attributes, BiVLC (arXiv 2406.09952) gives each caption of SugarCrepe an image of
@@ -7,28 +7,26 @@ its own, and SVO-Probes (arXiv 2106.09141) has one sentence whose two images dif
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import urlsplit
 
 from clic.errors import DataError
 from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
-from clic.evaluation.benchmarks.parquet_rows import StoredImage, find_parts, read_texts
-from clic.evaluation.benchmarks.reading import GridBuilder, read_list, text_field, texts_of
-from clic.evaluation.benchmarks.sugarcrepe import CATEGORIES
-from clic.evaluation.encode.image_sources import ImageSource, image_file
-from clic.evaluation.files.file_sources import (
-    ByHand,
-    File,
-    HubFolder,
-    ImageList,
+from clic.evaluation.benchmarks.reading import (
+    GridBuilder,
+    Record,
+    find_parts,
+    read_csv,
+    read_lines,
+    read_parquet,
+    read_rows,
 )
+from clic.evaluation.benchmarks.sugarcrepe import CATEGORIES, groups_of
+from clic.evaluation.encode.image_sources import ImageSource
+from clic.evaluation.files.file_sources import ByHand, File, HubFolder, ImageList
 from clic.evaluation.tables.grids import Grids
-from clic.io.http_connection import refuse_pointer
 
 WINOGROUND_LINES = "winoground/examples.jsonl"
 WINOGROUND_IMAGES = "winoground/images"
@@ -44,54 +42,28 @@ def load_winoground(data_root: Path) -> Grids:
     The hub used to have JSON lines with a folder of images and now has parquet files; if both
     exist, the JSON lines are read.
     """
-    lines = (data_root / WINOGROUND_LINES).exists()
-    rows = list(_from_lines(data_root) if lines else _from_parquet(data_root))
-    seen = {tag for tag, _, _ in rows}
-    source = data_root / (WINOGROUND_LINES if lines else WINOGROUND_PARQUET)
+    source = data_root / WINOGROUND_LINES
+    rows: list[tuple[list[ImageSource], list[str]]] = []
+    if source.exists():
+        for row in read_lines(source):
+            # The file names images without their suffix.
+            names = [f"{row.text(key).removesuffix('.png')}.png" for key in IMAGE_COLUMNS]
+            images: list[ImageSource] = [
+                row.image(data_root / WINOGROUND_IMAGES, name) for name in names
+            ]
+            rows.append((images, [row.text(key) for key in TEXT_COLUMNS]))
+    else:
+        files = find_parts(data_root, WINOGROUND_PARQUET)
+        if not files:
+            raise DataError(f"neither {source} nor {data_root / WINOGROUND_PARQUET} exists")
+        source = data_root / WINOGROUND_PARQUET
+        for row, images in read_parquet(files, TEXT_COLUMNS, IMAGE_COLUMNS):
+            rows.append((images, [row.text(key) for key in TEXT_COLUMNS]))
+    seen = {texts[-1] for _, texts in rows}
     builder = GridBuilder(source, [f"tag_{tag.lower()}" for tag in WINOGROUND_TAGS if tag in seen])
-    for tag, images, captions in rows:
+    for images, (*captions, tag) in rows:
         builder.add(f"tag_{tag.lower()}", images, captions)
     return builder.table("winoground", overall="all")
-
-
-def _from_lines(data_root: Path) -> Iterator[tuple[str, list[ImageSource], list[str]]]:
-    """Yield tag, images and captions of each row; the file names images without their suffix."""
-    path = data_root / WINOGROUND_LINES
-    for number, row in enumerate(read_lines(path)):
-        names = [text_field(row, key, path, number).removesuffix(".png") for key in IMAGE_COLUMNS]
-        images: list[ImageSource] = [
-            image_file(data_root / WINOGROUND_IMAGES, f"{name}.png", path) for name in names
-        ]
-        *captions, tag = (text_field(row, key, path, number) for key in TEXT_COLUMNS)
-        yield tag, images, captions
-
-
-def _from_parquet(data_root: Path) -> Iterator[tuple[str, list[ImageSource], list[str]]]:
-    """Yield tag, images and captions of each row.
-
-    Raises:
-        DataError: A file is missing.
-    """
-    files = find_parts(data_root, WINOGROUND_PARQUET)
-    if not files:
-        raise DataError(
-            f"neither {data_root / WINOGROUND_LINES} nor {data_root / WINOGROUND_PARQUET} exists"
-        )
-    for file in files:
-        for place, row in read_texts(file, TEXT_COLUMNS):
-            images: list[ImageSource] = [StoredImage(*place, column) for column in IMAGE_COLUMNS]
-            *captions, tag = (text_field(row, key, file, place.row) for key in TEXT_COLUMNS)
-            yield tag, images, captions
-
-
-def read_lines(path: Path) -> list[Any]:
-    """Return the objects of a file of JSON lines; raises `DataError`."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines if line.strip()]
-    except (OSError, ValueError, RecursionError) as error:
-        refuse_pointer(path)
-        raise DataError(f"{path} cannot be read as JSON lines ({error}); get it again") from error
 
 
 COLA_ROWS = "cola/COLA_multiobjects_matching_benchmark.json"
@@ -101,29 +73,23 @@ COLA_IMAGES = "cola/images"
 def load_cola(data_root: Path) -> Grids:
     """Return Cola: a row is right if each caption prefers its own image."""
     builder = GridBuilder(data_root / COLA_ROWS, ["multi_object"])
-    for urls, captions in _cola_rows(data_root):
-        files = [
-            image_file(data_root / COLA_IMAGES, _file_name(url), data_root / COLA_ROWS)
-            for url in urls
-        ]
+    for row, urls, captions in _cola_rows(data_root):
+        files = [row.image(data_root / COLA_IMAGES, _file_name(url)) for url in urls]
         builder.add("multi_object", files, captions)
     return builder.table("cola")
 
 
 def cola_urls(data_root: Path) -> dict[str, str]:
     """Return the URL of each image by its path below the data root."""
-    urls = [url for both, _ in _cola_rows(data_root) for url in both]
+    urls = [url for _, both, _ in _cola_rows(data_root) for url in both]
     return {f"{COLA_IMAGES}/{_file_name(url)}": url for url in urls}
 
 
-def _cola_rows(data_root: Path) -> list[tuple[list[str], list[str]]]:
-    """Return the images' URLs and the captions of each row."""
-    path = data_root / COLA_ROWS
-    rows = [
-        texts_of(row, 4, "image, caption, image, caption", path, n)
-        for n, row in enumerate(read_list(path))
-    ]
-    return [([row[0], row[2]], [row[1], row[3]]) for row in rows]
+def _cola_rows(data_root: Path) -> Iterator[tuple[Record, list[str], list[str]]]:
+    """Yield each row with its images' URLs and its captions."""
+    for row in read_rows(data_root / COLA_ROWS):
+        texts = row.texts(row.value, 4, "image, caption, image, caption")
+        yield row, texts[0:4:2], texts[1:4:2]
 
 
 def _file_name(url: str) -> str:
@@ -132,7 +98,8 @@ def _file_name(url: str) -> str:
 
 BIVLC_FOLDER = "bivlc/data"
 BIVLC_FILES = "test-*.parquet"
-BIVLC_COLUMNS = ("caption", "negative_caption", "type", "subtype")
+BIVLC_CAPTIONS = ("caption", "negative_caption")
+BIVLC_COLUMNS = (*BIVLC_CAPTIONS, "type", "subtype")
 
 
 def load_bivlc(data_root: Path) -> Grids:
@@ -142,19 +109,15 @@ def load_bivlc(data_root: Path) -> Grids:
     if not files:
         raise DataError(f"{folder} has no {BIVLC_FILES}; get it with clic-data fetch bivlc")
     rows = [
-        (place, {name: text_field(row, name, place.path, place.row) for name in BIVLC_COLUMNS})
-        for file in files
-        for place, row in read_texts(file, BIVLC_COLUMNS)
+        (f"{row.text('type')}_{row.text('subtype')}", images, [row.text(c) for c in BIVLC_CAPTIONS])
+        for row, images in read_parquet(files, BIVLC_COLUMNS, ("image", "negative_image"))
     ]
-    present = {f"{row['type']}_{row['subtype']}" for _, row in rows}
+    present = {category for category, _, _ in rows}
     builder = GridBuilder(folder, [name for name in CATEGORIES if name in present])
-    for place, row in rows:
-        images = [StoredImage(*place, column) for column in ("image", "negative_image")]
-        builder.add(
-            f"{row['type']}_{row['subtype']}", images, [row["caption"], row["negative_caption"]]
-        )
-    kinds = dict.fromkeys(name.split("_")[0] for name in builder.category_names)
-    groups = {k: [n for n in builder.category_names if n.startswith(f"{k}_")] for k in kinds}
+    for category, images, captions in rows:
+        builder.add(category, images, captions)
+    groups = groups_of(tuple(builder.counts()))
+    del groups["mean"]
     return builder.table("bivlc", groups=groups, overall="all")
 
 
@@ -174,57 +137,31 @@ def load_svo(data_root: Path) -> Grids:
     Rows whose images differ in more than one part are left out, as in the published analysis.
     """
     builder = GridBuilder(data_root / SVO_ROWS, list(SVO_KINDS.values()))
-    for number, row in enumerate(read_probes(data_root)):
+    for row in read_csv(data_root / SVO_ROWS, SVO_COLUMNS):
         kinds = [
-            name for column, name in SVO_KINDS.items() if row[column].strip().lower() == "true"
+            kind for name, kind in SVO_KINDS.items() if row.text(name).strip().lower() == "true"
         ]
-        if len(kinds) != 1:
-            continue
-        ids = [_image_id(row[f"{side}_image_id"], data_root, number) for side in ("pos", "neg")]
-        files = [data_root / SVO_IMAGES / f"{index}.jpg" for index in ids]
-        builder.add(kinds[0], files, [row["sentence"]])
+        if len(kinds) == 1:
+            files = [data_root / _svo_image(row, side) for side in ("pos", "neg")]
+            builder.add(kinds[0], files, [row.text("sentence")])
     return builder.table("choice", groups={"mean": list(SVO_KINDS.values())}, overall="all")
 
 
 def svo_urls(data_root: Path) -> dict[str, str]:
     """Return the URL of each image by its path below the data root."""
-    urls = {}
-    for number, row in enumerate(read_probes(data_root)):
-        for side in ("pos", "neg"):
-            index = _image_id(row[f"{side}_image_id"], data_root, number)
-            urls[f"{SVO_IMAGES}/{index}.jpg"] = row[f"{side}_url"]
-    return urls
+    return {
+        _svo_image(row, side): row.text(f"{side}_url")
+        for row in read_csv(data_root / SVO_ROWS, SVO_COLUMNS)
+        for side in ("pos", "neg")
+    }
 
 
-def read_probes(data_root: Path) -> Iterator[dict[str, str]]:
-    """Yield the rows of the published file.
-
-    Raises:
-        DataError: The file cannot be read, or lacks a column.
-    """
-    path = data_root / SVO_ROWS
+def _svo_image(row: Record, side: str) -> str:
+    text = row.text(f"{side}_image_id")
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            lacking = [name for name in SVO_COLUMNS if name not in (reader.fieldnames or ())]
-            if lacking:
-                raise DataError(f"{path} has no column {lacking[0]!r}; download it again")
-            for row in reader:
-                if any(row[name] is None for name in SVO_COLUMNS):
-                    raise DataError(f"{path}: line {reader.line_num} is cut off; download it again")
-                yield row
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as CSV ({error}); download it again") from error
-
-
-def _image_id(text: str, data_root: Path, number: int) -> int:
-    try:
-        return int(text)
+        return f"{SVO_IMAGES}/{int(text)}.jpg"
     except ValueError:
-        raise DataError(
-            f"{data_root / SVO_ROWS}: row {number} has the image id {text!r}, which is not a "
-            "number; download it again"
-        ) from None
+        raise row.error(f"has the image id {text!r}, which is not a number") from None
 
 
 _WINOGROUND_FILES = ByHand(

@@ -1,19 +1,78 @@
-"""Helpers of the readers: JSON files, checked fields of rows, and grids built row by row."""
+"""What the readers share: rows whose fields are checked, and grids built row by row."""
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from clic.errors import DataError
-from clic.evaluation.encode.image_sources import ImageSource
+from clic.evaluation.encode.image_sources import (
+    ImageSource,
+    StoredImage,
+    image_file,
+    open_parquet,
+    read_row_group,
+)
 from clic.evaluation.tables.grids import Grids
 from clic.evaluation.tables.table import Interner
 from clic.io.http_connection import refuse_pointer
+
+
+@dataclass(frozen=True)
+class Record:
+    """A row of an annotation file. Each method checks the field it reads and raises `DataError`.
+
+    Attributes:
+        value: The row, as the file has it.
+        path: The file.
+        place: The row's number or key in the file.
+    """
+
+    value: Any
+    path: Path
+    place: int | str
+
+    def error(self, problem: str) -> DataError:
+        """Return the error of a row that has a problem."""
+        return DataError(f"{self.path}: row {self.place} {problem}; download the file again")
+
+    def get(self, name: str) -> Any:
+        """Return a field unchecked, None if the row does not have it."""
+        return self.value.get(name) if isinstance(self.value, dict) else None
+
+    def text(self, name: str) -> str:
+        """Return a text."""
+        value = self.get(name)
+        if not isinstance(value, str):
+            raise self.error(f"has no text {name!r}")
+        return value
+
+    def number(self, name: str) -> int:
+        """Return a whole number, which may be written as a float."""
+        value = self.get(name)
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self.error(f"has no whole number {name!r}")
+        return value
+
+    def texts(self, value: Any, least: int, what: str) -> list[str]:
+        """Return `value`, a list from this row, if it holds at least `least` texts."""
+        texts = value if isinstance(value, list) else []
+        if len(texts) < least or not all(isinstance(text, str) for text in texts):
+            raise self.error(f"should have {what}, {least} texts or more")
+        return texts
+
+    def image(self, folder: Path, name: str) -> Path:
+        """Return the image that the row names, which must lie in `folder`."""
+        return image_file(folder, name, self.path)
 
 
 def read_json(path: Path) -> Any:
@@ -29,43 +88,110 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} cannot be read as JSON ({error}); download it again") from error
 
 
-def read_list(path: Path) -> list[Any]:
-    """Return the rows of a JSON file that holds a list; raises `DataError`."""
+def read_rows(path: Path, *forms: str) -> list[Record]:
+    """Return the rows of a JSON file.
+
+    Args:
+        path: The file.
+        forms: The forms that it may have: a "list" of rows (the default), or an "object" that
+            holds rows by key.
+
+    Raises:
+        DataError: The file cannot be read, has another form, or holds no rows.
+    """
     content = read_json(path)
-    if not isinstance(content, list):
-        raise DataError(f"{path} should hold a JSON list; download it again")
-    return content
+    forms = forms or ("list",)
+    form = "list" if isinstance(content, list) else "object" if isinstance(content, dict) else None
+    if form not in forms:
+        raise DataError(f"{path} should hold a JSON {' or '.join(forms)}; download it again")
+    if not content:
+        raise DataError(f"{path} holds no rows; download it again")
+    rows = content.items() if isinstance(content, dict) else enumerate(content)
+    return [Record(row, path, place) for place, row in rows]
 
 
-def text_field(row: Any, name: str, path: Path, number: int | str) -> str:
-    """Return a row's text under a name; raises `DataError`."""
-    value = row.get(name) if isinstance(row, dict) else None
-    if not isinstance(value, str):
-        raise DataError(f"{path}: row {number} has no text {name!r}; download the file again")
-    return value
+def read_lines(path: Path) -> list[Record]:
+    """Return the rows of a file of JSON lines; raises `DataError` if it cannot be read."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        values = [json.loads(line) for line in lines if line.strip()]
+    except (OSError, ValueError, RecursionError) as error:
+        refuse_pointer(path)
+        raise DataError(f"{path} cannot be read as JSON lines ({error}); get it again") from error
+    return [Record(value, path, number) for number, value in enumerate(values)]
 
 
-def number_field(row: Any, name: str, path: Path, number: int | str) -> int:
-    """Return a row's whole number under a name; raises `DataError`."""
-    value = row.get(name) if isinstance(row, dict) else None
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise DataError(
-            f"{path}: row {number} has no whole number {name!r}; download the file again"
-        )
-    return value
+def read_csv(path: Path, columns: Sequence[str], *, blank: bool = True) -> Iterator[Record]:
+    """Yield the rows of a CSV file with a header.
+
+    Args:
+        path: The file.
+        columns: The columns that it must have; each row must have a cell in every one.
+        blank: Whether cells may be blank.
+
+    Raises:
+        DataError: The file cannot be read, lacks a column, or a row lacks a cell.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            for name in columns:
+                if name not in (reader.fieldnames or ()):
+                    raise DataError(f"{path} has no column {name!r}; get the file again")
+            for number, row in enumerate(reader):
+                for name in columns:
+                    if row[name] is None or not (blank or row[name].strip()):
+                        raise DataError(
+                            f"{path}: line {reader.line_num} has no {name}; get the file again"
+                        )
+                yield Record(row, path, number)
+    except (OSError, ValueError, csv.Error) as error:
+        refuse_pointer(path)
+        raise DataError(f"{path} cannot be read as CSV ({error}); get the file again") from error
 
 
-def texts_of(value: Any, least: int, what: str, path: Path, number: int | str) -> list[str]:
-    """Return a list of at least `least` texts as it is; raises `DataError`."""
-    texts = value if isinstance(value, list) else []
-    if len(texts) < least or not all(isinstance(text, str) for text in texts):
-        raise DataError(
-            f"{path}: row {number} should have {what}, {least} texts or more; "
-            "download the file again"
-        )
-    return texts
+def find_parts(folder: Path, pattern: str) -> list[Path]:
+    """Return a table's parquet files in order; ``-00000-of-00002`` in a name says how many exist.
+
+    Raises:
+        DataError: Files are missing, or belong to another version.
+    """
+    files = sorted(folder.glob(pattern))
+    for file in files:
+        part = re.search(r"-\d+-of-(\d+)", file.name)
+        if part and int(part[1]) != len(files):
+            raise DataError(
+                f"{folder / pattern}: {len(files)} files, and {file.name} is one of "
+                f"{int(part[1])}; fetch those that are missing, or remove another version's"
+            )
+    return files
+
+
+def read_parquet(
+    files: Sequence[Path], columns: Sequence[str], images: Sequence[str]
+) -> Iterator[tuple[Record, list[ImageSource]]]:
+    """Yield the rows of parquet files, one row group at a time, and their images unopened.
+
+    Args:
+        files: The files.
+        columns: The columns of the rows.
+        images: The columns of the images.
+
+    Raises:
+        ConfigError: pyarrow is not installed.
+        DataError: A file is not parquet, or lacks a column.
+    """
+    for path in files:
+        file = open_parquet(path)
+        for name in columns:
+            if name not in file.schema_arrow.names:
+                raise DataError(f"{path} has no column {name!r}; download it again")
+        for group in range(file.num_row_groups):
+            for number, values in enumerate(read_row_group(path, group, tuple(columns))):
+                cells: list[ImageSource] = [
+                    StoredImage(path, group, number, column) for column in images
+                ]
+                yield Record(values, path, number), cells
 
 
 class GridBuilder:
@@ -117,15 +243,9 @@ class GridBuilder:
             sets={k: np.array(v, dtype=np.int64) for k, v in (sets or {}).items()},
         )
 
-    @property
-    def category_names(self) -> tuple[str, ...]:
-        """The categories so far, in order."""
-        return tuple(self._categories)
-
     def counts(self) -> dict[str, int]:
-        """Return the number of rows of each category."""
-        counts = dict.fromkeys(self._categories, 0)
-        names = self.category_names
-        for number, _, _ in self._rows:
-            counts[names[number]] += 1
-        return counts
+        """Return the number of rows of each category, in the categories' order."""
+        found = np.bincount(
+            [number for number, _, _ in self._rows], minlength=len(self._categories)
+        )
+        return dict(zip(self._categories, found.tolist(), strict=True))

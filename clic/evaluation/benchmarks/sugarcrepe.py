@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from clic.errors import DataError
 from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
 from clic.evaluation.benchmarks.caption_retrieval import COCO_2017
-from clic.evaluation.benchmarks.reading import read_json, text_field
-from clic.evaluation.encode.image_sources import image_file
-from clic.evaluation.files.file_sources import (
-    github,
-)
+from clic.evaluation.benchmarks.reading import Record, read_rows
+from clic.evaluation.files.file_sources import github
 from clic.evaluation.tables.table import Interner
 from clic.evaluation.tables.triplets import Triplets
 
@@ -30,42 +26,17 @@ def groups_of(categories: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     return {**groups, "mean": categories}
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of one annotation file: a JSON list, or an object keyed by numbers.
-
-    Numbers may be missing (SugarCrepe's swap_obj has no 108); rows come in the numbers' order.
-
-    Raises:
-        DataError: The file cannot be read, is neither form, or holds no rows.
-    """
-    content = read_json(path)
-    if content in ([], {}):
-        raise DataError(f"{path} holds no rows; download it again")
-    if isinstance(content, list):
-        return content
-    if isinstance(content, dict):
-        try:
-            return [content[key] for key in sorted(content, key=int)]
-        except ValueError:
-            raise DataError(
-                f"{path}: the keys of its object should be numbers; download it again"
-            ) from None
-    raise DataError(f"{path} should hold a JSON list or object; download it again")
-
-
 def _load(data_root: Path, folder: str, categories: tuple[str, ...], two: bool) -> Triplets:
-    folder_of_images = data_root / IMAGES
     images, texts = Interner(), Interner()
     columns: list[tuple[int, int, int, int, int]] = []
     for category, name in enumerate(categories):
-        path = data_root / folder / f"{name}.json"
-        for number, row in enumerate(read_rows(path)):
-            file = image_file(folder_of_images, text_field(row, "filename", path, number), path)
-            first = texts.add(text_field(row, "caption", path, number))
-            second = texts.add(text_field(row, "caption2", path, number)) if two else first
-            negative = texts.add(text_field(row, "negative_caption", path, number))
-            columns.append((category, images.add(file), first, second, negative))
-    table = np.array(columns, dtype=np.int64).reshape(-1, 5)
+        for row in _rows(data_root / folder / f"{name}.json"):
+            image = images.add(row.image(data_root / IMAGES, row.text("filename")))
+            first = texts.add(row.text("caption"))
+            second = texts.add(row.text("caption2")) if two else first
+            negative = texts.add(row.text("negative_caption"))
+            columns.append((category, image, first, second, negative))
+    table = np.array(columns, dtype=np.int64)
     return Triplets(
         images=tuple(images.items),
         texts=tuple(texts.items),
@@ -77,6 +48,19 @@ def _load(data_root: Path, folder: str, categories: tuple[str, ...], two: bool) 
         negative=table[:, 4],
         groups=groups_of(categories),
     )
+
+
+def _rows(path: Path) -> list[Record]:
+    """Return the rows of one file: a JSON list, or an object keyed by numbers.
+
+    Numbers may be missing (SugarCrepe's swap_obj has no 108); rows come in the numbers' order.
+    """
+    try:
+        return sorted(read_rows(path, "list", "object"), key=lambda row: int(row.place))
+    except ValueError:
+        raise DataError(
+            f"{path}: the keys of its object should be numbers; download it again"
+        ) from None
 
 
 def load_sugarcrepe_pp(data_root: Path) -> Triplets:

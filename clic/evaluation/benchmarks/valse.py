@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from clic.errors import DataError
 from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
 from clic.evaluation.benchmarks.caption_retrieval import COCO_2014, COCO_2014_TRAIN, COCO_2017
-from clic.evaluation.benchmarks.reading import GridBuilder, read_json, text_field
-from clic.evaluation.encode.image_sources import image_file
-from clic.evaluation.files.file_sources import (
-    Archive,
-    github,
-)
+from clic.evaluation.benchmarks.reading import GridBuilder, Record, read_rows
+from clic.evaluation.files.file_sources import Archive, github
 from clic.evaluation.tables.grids import Grids
 
 FOLDER = "valse"
@@ -37,9 +32,9 @@ FOLDERS = {
     "FOIL dataset": "coco/val2014",
     "coco_2017": "coco/val2017",
 }
-"""The folder of the images of each `dataset` of the files, except those of COCO 2014."""
+"""The image folder of each `dataset` in the files; the splits below have folders of their own."""
 COCO_2014_SPLITS = ("train2014", "val2014")
-"""Splits that name their images after themselves, VisDial's training images among them."""
+"""COCO's splits, which the names of their images contain. VisDial's training images are COCO's."""
 LEAST_VOTES = 2
 """How many of the three annotators must have chosen the caption over the foil."""
 
@@ -49,43 +44,34 @@ def load_valse(data_root: Path) -> Grids:
     names = [f"piece_{piece.replace('-', '_')}" for piece in PIECES]
     builder = GridBuilder(data_root / FOLDER, names)
     for piece, category in zip(PIECES, names, strict=True):
-        path = data_root / FOLDER / f"{piece}.json"
-        content = read_json(path)
-        if not isinstance(content, dict):
-            raise DataError(f"{path} should hold a JSON object; download it again")
-        for key, row in content.items():
-            if _votes(row, path, key) < LEAST_VOTES:
-                continue
-            captions = [_text(row, name, path, key) for name in ("caption", "foil")]
-            builder.add(category, [_image(data_root, row, path, key)], captions)
+        for row in read_rows(data_root / FOLDER / f"{piece}.json", "object"):
+            if _votes(row) >= LEAST_VOTES:
+                captions = [_text(row, name) for name in ("caption", "foil")]
+                builder.add(category, [_image(data_root, row)], captions)
     return builder.table("choice", groups={"mean": names})
 
 
-def _votes(row: Any, path: Path, key: str) -> int:
-    votes = row.get("mturk") if isinstance(row, dict) else None
+def _votes(row: Record) -> int:
+    votes = row.get("mturk")
     count = votes.get("caption") if isinstance(votes, dict) else None
     if not isinstance(count, int):
-        raise DataError(f"{path}: row {key} has no votes (mturk.caption); download the file again")
+        raise row.error("has no votes (mturk.caption)")
     return count
 
 
-def _text(row: dict[str, Any], name: str, path: Path, key: str) -> str:
+def _text(row: Record, name: str) -> str:
     """Return a text, which some files wrap in a list."""
     value = row.get(name)
     first = value[0] if isinstance(value, list) and value else value
-    return text_field({name: first}, name, path, key)
+    return replace(row, value={name: first}).text(name)
 
 
-def _image(data_root: Path, row: dict[str, Any], path: Path, key: str) -> Path:
-    dataset = text_field(row, "dataset", path, key)
+def _image(data_root: Path, row: Record) -> Path:
+    dataset, name = row.text("dataset"), row.text("image_file")
     if dataset not in FOLDERS:
-        raise DataError(f"{path}: row {key} is of {dataset!r} (known: {', '.join(FOLDERS)})")
-    name = text_field(row, "image_file", path, key)
-    folder = FOLDERS[dataset]
-    for split in COCO_2014_SPLITS:
-        if name.startswith(f"COCO_{split}_"):
-            folder = f"coco/{split}"
-    return image_file(data_root / folder, name, path)
+        raise row.error(f"is of {dataset!r} (known: {', '.join(FOLDERS)})")
+    named = [split for split in COCO_2014_SPLITS if name.startswith(f"COCO_{split}_")]
+    return row.image(data_root / (f"coco/{named[0]}" if named else FOLDERS[dataset]), name)
 
 
 def _archive(url: str, dataset: str, top: str) -> Archive:

@@ -1,20 +1,14 @@
-"""What's Up (arXiv 2310.19785): spatial prepositions, on photographs of its own and on others."""
+"""What's Up (arXiv 2310.19785): spatial prepositions, on its own photographs and on others."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
 
-from clic.errors import DataError
 from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
 from clic.evaluation.benchmarks.caption_retrieval import COCO_2017
-from clic.evaluation.benchmarks.reading import GridBuilder, read_list, text_field, texts_of
-from clic.evaluation.encode.image_sources import image_file
-from clic.evaluation.files.file_sources import (
-    Archive,
-    File,
-    drive,
-)
+from clic.evaluation.benchmarks.reading import GridBuilder, Record, read_rows
+from clic.evaluation.files.file_sources import Archive, File, drive
 from clic.evaluation.tables.grids import Grids
 
 FOLDER = "whatsup"
@@ -34,10 +28,10 @@ _OPPOSITE = (("left", "right"), ("on", "under"), ("in-front", "behind"))
 
 
 def load_whatsup(data_root: Path) -> Grids:
-    """Return all six parts; `pairs` and `sets` are counted on the controlled ones.
+    """Return all six parts, the controlled ones with the metrics `pairs` and `sets`.
 
     A pair is left and right (or on and under, in front and behind) of the same two things, a set
-    all four; each is right if all its rows are.
+    is all four; each is right if all its rows are.
     """
     builder = GridBuilder(data_root / FOLDER, [*CONTROLLED, *PAIRED])
     pairs: dict[tuple[str, ...], int] = defaultdict(lambda: len(pairs))
@@ -45,23 +39,21 @@ def load_whatsup(data_root: Path) -> Grids:
     pair_of: list[int] = []
     set_of: list[int] = []
     for part, file in CONTROLLED.items():
-        path = data_root / FOLDER / file
-        for number, row in enumerate(read_list(path)):
-            name = text_field(row, "image_path", path, number)
-            options = texts_of(row.get("caption_options"), 2, "caption_options", path, number)
-            builder.add(part, [_controlled(data_root, part, name, path)], options)
-            first, preposition, second = _parts(name, path, number)
-            direction = _direction(preposition, path, number)
+        for row in read_rows(data_root / FOLDER / file):
+            name = row.text("image_path")  # data/<part>/<file>
+            options = row.texts(row.get("caption_options"), 2, "caption_options")
+            image = row.image(data_root / FOLDER / part, PurePosixPath(name).name)
+            builder.add(part, [image], options)
+            first, direction, second = _parts(row, name)
             pair_of.append(pairs[part, first, second, direction])
             set_of.append(sets[part, first, second])
     for part, (file, folder) in PAIRED.items():
-        path = data_root / FOLDER / file
-        for number, row in enumerate(read_list(path)):
-            if not isinstance(row, list) or len(row) < 3:
-                raise DataError(f"{path}: row {number} should be an image and two captions")
-            name = str(row[0]).zfill(12) if folder.startswith("coco") else str(row[0])
-            options = texts_of(row[1:3], 2, "two captions", path, number)
-            builder.add(part, [image_file(data_root / folder, f"{name}.jpg", path)], options)
+        for row in read_rows(data_root / FOLDER / file):
+            if not isinstance(row.value, list) or len(row.value) < 3:
+                raise row.error("should be an image and two captions")
+            name = str(row.value[0]).zfill(12) if folder.startswith("coco") else str(row.value[0])
+            options = row.texts(row.value[1:3], 2, "two captions")
+            builder.add(part, [row.image(data_root / folder, f"{name}.jpg")], options)
             pair_of.append(-1)
             set_of.append(-1)
     return builder.table(
@@ -71,24 +63,15 @@ def load_whatsup(data_root: Path) -> Grids:
     )
 
 
-def _controlled(data_root: Path, part: str, name: str, path: Path) -> Path:
-    """Return the file of an image that the annotation names as ``data/<part>/<file>``."""
-    return image_file(data_root / FOLDER / part, PurePosixPath(name).name, path)
-
-
-def _parts(name: str, path: Path, number: int) -> tuple[str, str, str]:
-    """Return first thing, preposition and second thing of e.g. ``mug_left_of_plate.jpeg``."""
+def _parts(row: Record, name: str) -> tuple[str, str, str]:
+    """Return first thing, direction and second thing of e.g. ``mug_left_of_plate.jpeg``."""
     words = PurePosixPath(name).stem.split("_")
     if len(words) < 3:
-        raise DataError(f"{path}: row {number} names the image {name!r}, which names no relation")
-    return words[0], words[1], words[-1]
-
-
-def _direction(preposition: str, path: Path, number: int) -> str:
+        raise row.error(f"names the image {name!r}, which names no relation")
     for both in _OPPOSITE:
-        if preposition in both:
-            return both[0]
-    raise DataError(f"{path}: row {number} has the preposition {preposition!r}, which is unknown")
+        if words[1] in both:
+            return words[0], both[0], words[-1]
+    raise row.error(f"has the preposition {words[1]!r}, which is unknown")
 
 
 _FILES = {

@@ -16,11 +16,7 @@ from clic.errors import ConfigError, DataError
 from clic.evaluation.benchmarks import class_names
 from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
 from clic.evaluation.encode.image_sources import ImageSource
-from clic.evaluation.files.file_sources import (
-    ByHand,
-    Source,
-    Torchvision,
-)
+from clic.evaluation.files.file_sources import ByHand, Source, Torchvision
 from clic.evaluation.tables.classification import Classification, ClassificationTask
 from clic.evaluation.tables.table import BenchmarkTable, Interner
 
@@ -38,9 +34,9 @@ FOLDERS = {
     "flowers": "flowers-102",
     "country211": "country211",
 }
-"""The folder that torchvision gives each set, below the data root."""
+"""The folder below the data root in which torchvision puts each data set."""
 PER_CLASS = ("fgvc-aircraft", "pets", "caltech101", "flowers")
-"""Sets on which CLIP's paper reports the mean of the classes' accuracies."""
+"""Data sets on which CLIP's paper reports the mean of per-class accuracies."""
 
 
 class Labelled(NamedTuple):
@@ -72,7 +68,7 @@ def load_imagenet(data_root: Path) -> Classification:
 
 
 def load_torchvision(name: str, data_root: Path) -> Classification:
-    """Return the test set of one of the ten data sets; Caltech101 has none, so all its images.
+    """Return the test set of one of the ten data sets, or all of Caltech101, which has none.
 
     Raises:
         ConfigError: A package that torchvision needs for it is not installed.
@@ -94,7 +90,7 @@ def load_torchvision(name: str, data_root: Path) -> Classification:
 
 
 def classify(found: Labelled, templates: Sequence[str], per_class: bool) -> Classification:
-    """Return a task named `accuracy`: each class is the mean of its prompts.
+    """Return a task named `accuracy`, in which the mean of its prompts stands for each class.
 
     Raises:
         DataError: There is no image.
@@ -124,26 +120,23 @@ def make_dataset(name: str, data_root: Path, download: bool = False) -> Any:
     """Return torchvision's data set, and download it first if asked."""
     from torchvision import datasets
 
-    root = str(data_root)
-    if name in ("cifar10", "cifar100"):
-        make = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100
-        return make(root, train=False, download=download)
-    if name == "caltech101":
-        return datasets.Caltech101(root, download=download)
-    makers: dict[str, Any] = {
-        "food101": datasets.Food101,
-        "cars": datasets.StanfordCars,
-        "fgvc-aircraft": datasets.FGVCAircraft,
-        "dtd": datasets.DTD,
-        "pets": datasets.OxfordIIITPet,
-        "flowers": datasets.Flowers102,
-        "country211": datasets.Country211,
+    makers: dict[str, Callable[..., Any]] = {
+        "food101": partial(datasets.Food101, split="test"),
+        "cifar10": partial(datasets.CIFAR10, train=False),
+        "cifar100": partial(datasets.CIFAR100, train=False),
+        "cars": partial(datasets.StanfordCars, split="test"),
+        "fgvc-aircraft": partial(datasets.FGVCAircraft, split="test"),
+        "dtd": partial(datasets.DTD, split="test"),
+        "pets": partial(datasets.OxfordIIITPet, split="test"),
+        "caltech101": datasets.Caltech101,
+        "flowers": partial(datasets.Flowers102, split="test"),
+        "country211": partial(datasets.Country211, split="test"),
     }
-    return makers[name](root, split="test", download=download)
+    return makers[name](str(data_root), download=download)
 
 
 def _image_folder(folder: Path, names: Sequence[str] | None = None) -> Labelled:
-    """Return the images of a folder that has one folder for each class, in the order of names."""
+    """Return the images of a folder that has a folder for each class, classes in name order."""
     from torchvision import datasets
 
     if not any(entry.is_dir() for entry in folder.iterdir()):
@@ -158,7 +151,7 @@ def _image_folder(folder: Path, names: Sequence[str] | None = None) -> Labelled:
     return Labelled(files, [target for _, target in found.samples], names or found.classes)
 
 
-# These attributes of torchvision are private; its public interface only returns decoded images.
+# The attributes read below are private: torchvision's public interface only returns decoded images.
 
 
 def _files(name: str, data_root: Path, names: Sequence[str] | None = None) -> Labelled:
@@ -169,7 +162,7 @@ def _files(name: str, data_root: Path, names: Sequence[str] | None = None) -> La
 
 def _food101(data_root: Path) -> Labelled:
     found = _files("food101", data_root)
-    return found._replace(classes=_spaced(found.classes))
+    return found._replace(classes=[name.replace("_", " ") for name in found.classes])
 
 
 def _cars(data_root: Path) -> Labelled:
@@ -180,11 +173,8 @@ def _cars(data_root: Path) -> Labelled:
 
 def _cifar(name: str, data_root: Path) -> Labelled:
     found = make_dataset(name, data_root)
-    return Labelled(list(found.data), found.targets, _spaced(found.classes))
-
-
-def _spaced(names: Sequence[str]) -> list[str]:
-    return [name.replace("_", " ") for name in names]
+    names = [name.replace("_", " ") for name in found.classes]
+    return Labelled(list(found.data), found.targets, names)
 
 
 READERS: dict[str, Callable[[Path], Labelled]] = {

@@ -1,4 +1,4 @@
-"""Encodes items in batches: each item once, whether by another rank or in an earlier run."""
+"""Encodes items in batches: each item once, on one rank, unless an earlier run cached it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clic.io.terminal import progress_bar
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """The result of a batch: items, their features [N, D], and why the others are broken."""
+    """The result of a batch: its items, their features [N, D], and why other items are broken."""
 
     items: np.ndarray
     features: Tensor | None
@@ -28,11 +28,11 @@ class EncodedBatch:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Features of all items; with several ranks only rank 0 has those from the cache.
+    """The features of all items; of several ranks, only rank 0 has those from the cache.
 
     Attributes:
         features: float32 [U, D]; broken items have rows of zeros.
-        broken: What is wrong with each broken item.
+        broken: The fault of each broken item.
         cached: Number of items whose features were read from the cache.
         seconds: Wall-clock time.
     """
@@ -56,7 +56,7 @@ class EncodingOptions:
         workers: Threads that decode images.
         progress: Whether progress bars are shown if stderr is a terminal.
         all_ranks: Whether every rank of the process group takes part.
-        cache: Where features are kept, None for nowhere.
+        cache: Where features are kept, or None.
     """
 
     batch_size: int
@@ -76,14 +76,14 @@ class EncodingOptions:
     ) -> Encoded:
         """Return the features of all items, each read from the cache or encoded on one rank.
 
-        The batches, and so the features bit for bit, are the same for any number of ranks.
+        Batches do not depend on the number of ranks, and so features are the same bit for bit.
 
         Args:
             title: What the items are called.
-            tower: Everything that the features depend on beside the item, None if unknown.
+            tower: Everything other than the item that the features depend on; None if unknown.
             order: int64 [U], the items in the order in which they form batches.
-            encode: Batches of items -> the result of each, in turn.
-            key: An item -> its key in the cache, None for an item that is not kept.
+            encode: Yields the result of each batch of items in turn.
+            key: Returns an item's key in the cache, None for an item that is not kept.
             batch_size: Items of a batch.
 
         Raises:
@@ -120,11 +120,11 @@ class EncodingOptions:
         key: Key,
         store: TowerCache | None,
     ) -> tuple[list[EncodedBatch], ClicError | None]:
-        """Return the results of this rank's batches, and the error that ended them early."""
+        """Return the results of this rank's batches, and the error that cut them short, if any."""
         shows = self.progress and distributed.is_main()
         parts: list[EncodedBatch] = []
-        # Keys are taken before the files are read: a file that changes meanwhile then keeps the
-        # key of its old content.
+        # Keys are taken before the files are read. A file that changes in between is thus stored
+        # under the key of its old content, which no later run asks for.
         keys = {} if store is None else {i: key(i) for batch in batches for i in batch.tolist()}
         try:
             with (
@@ -148,7 +148,7 @@ class EncodingOptions:
         failure: ClicError | None,
         kept: Tensor | None,
     ) -> tuple[Tensor, dict[int, str]]:
-        """Return the features that all ranks encoded, in the rows of their items."""
+        """Return the features that all ranks encoded, each in the row of its item."""
         widths = {part.features.shape[1] for part in parts if part.features is not None}
         if kept is not None and len(kept):
             widths.add(kept.shape[1])

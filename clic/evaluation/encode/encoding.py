@@ -1,4 +1,4 @@
-"""Encodes a plan: each distinct image and text of its benchmarks goes through the model once."""
+"""Encodes a plan: each distinct image and text of its benchmarks passes through the model once."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Unique:
     Attributes:
         items: The U distinct texts or images.
         positions: For each table int64 [its items], index into `items`.
-        sizes: For texts their lengths.
-        ids: For texts the token ids that the model sees, if it has a `text_key`.
+        sizes: The lengths of texts.
+        ids: The token ids of texts, as the model sees them, if it has a `text_key`.
     """
 
     items: list[Any]
@@ -41,7 +41,7 @@ class Unique:
 
 
 def unique_images(tables: Sequence[BenchmarkTable]) -> Unique:
-    """Return the union of the tables' images; the same file or the same pixels are one image."""
+    """Return the distinct images of the tables; the same file or the same pixels are one image."""
     union = Interner()
     positions = [union.add_all(table.images) for table in tables]
     return Unique(union.items, positions)
@@ -50,13 +50,13 @@ def unique_images(tables: Sequence[BenchmarkTable]) -> Unique:
 def unique_texts(
     tables: Sequence[BenchmarkTable], key: Callable[[str], Sequence[int]] | None = None
 ) -> Unique:
-    """Return the union of the tables' texts.
+    """Return the distinct texts of the tables.
 
     Args:
         tables: The benchmarks' tables.
-        key: The token ids that the model sees of a text; None if only the string is known.
-            Texts of equal ids must share one row, because encoding them twice can differ in the
-            last bit and so break a tie.
+        key: Returns the token ids that the model sees of a text; None if only strings are known.
+            Texts with equal ids must share one row, because encoding them twice may give features
+            that differ in the last bit, which would break a tie.
     """
     strings = Interner()
     positions = [strings.add_all(table.texts) for table in tables]
@@ -66,7 +66,7 @@ def unique_texts(
     ids = [tuple(key(text)) for text in strings.items]
     row = np.array([union.add(*pair) for pair in zip(strings.items, ids, strict=True)], dtype=int)
     distinct = list(dict.fromkeys(ids))
-    # Padding repeats the last id, so what differs from it is the text.
+    # Padding repeats the last id; all other ids are the text.
     sizes = [sum(token != own[-1] for token in own) for own in distinct]
     return Unique(union.items, [row[position] for position in positions], sizes, distinct)
 
@@ -98,11 +98,11 @@ def checked_features(output: Any, count: int, method: str) -> Tensor:
 def encode_texts(model: Any, texts: Unique, options: EncodingOptions) -> Encoded:
     """Encode distinct texts, passed on exactly as they are.
 
-    Texts of similar length share a batch, which saves padding; if the model has `texts_at_once`,
-    texts that begin alike do, which saves computing their beginnings twice.
+    Texts of similar length share a batch, which saves padding. If the model has `texts_at_once`,
+    texts with a common beginning share a batch, so that the model computes the beginning once.
 
     Args:
-        model: Has `encode_text`; `texts_at_once` if it forms batches itself.
+        model: Has `encode_text`, and `texts_at_once` if it forms batches itself.
         texts: Distinct texts.
         options: How to encode them.
     """
@@ -127,11 +127,11 @@ def encode_images(
 ) -> Encoded:
     """Encode distinct images.
 
-    Threads decode one batch ahead of the model (PIL's decoders and filters release the GIL); if
-    the model has `prepare_image`, they also resize.
+    Threads decode one batch ahead of the model (PIL's decoders and filters release the GIL), and
+    call the model's `prepare_image`, if it has one.
 
     Args:
-        model: Has `encode_image`, which is given PIL images (RGB); or `prepare_image` and
+        model: Has `encode_image`, which takes PIL images (RGB); or `prepare_image` and
             `encode_prepared`.
         images: Distinct images.
         options: How to encode them.
@@ -174,7 +174,7 @@ def _is_bad(item: Any) -> bool:
 def _decode(image: ImageSource, prepare: Callable[[np.ndarray], Any] | None) -> Any:
     """Return an image as the model takes it, or the reason why it cannot be decoded.
 
-    If the model prepares nothing, this is a PIL image that knows the name of its file.
+    Without `prepare`, this is a PIL image that knows the name of its file.
     """
     path = image_path(image)
     try:
@@ -208,7 +208,7 @@ def _decoded(
             if ahead:
                 yield batches[-1], [future.result() for future in ahead]
         finally:
-            pool.shutdown(cancel_futures=True)  # after a failure the rest is not needed
+            pool.shutdown(cancel_futures=True)  # a failure makes the rest useless
 
 
 Broken = dict[int, str]
@@ -221,8 +221,7 @@ class EncodedPlan:
     Attributes:
         features: One for each table.
         broken: For each table its broken images (index in the table -> reason).
-        stages: For `images` and `texts` how many there were, how many were read from the cache,
-            and seconds.
+        stages: For `images` and `texts` their number, how many came from the cache, and seconds.
     """
 
     features: list[TableFeatures] = field(default_factory=list)
@@ -237,36 +236,35 @@ def encode_plan(model: Any, plan: EvaluationPlan, options: EncodingOptions) -> E
         return EncodedPlan()
     texts = unique_texts(tables, getattr(model, "text_key", None))
     text = encode_texts(model, texts, options)
-    own_texts = [text.features[torch.from_numpy(position)] for position in texts.positions]
     stages = {"texts": _stage(len(texts.items), text)}
-    if not plan.with_images:
-        features = [TableFeatures(None, own) for own in own_texts]
-        return EncodedPlan(features, [{} for _ in tables], stages)
-    found, stages["images"] = _images(model, plan, options)
-    for image, _ in found:
-        if image.shape[1] != text.features.shape[1]:
+    found: TableImages = [(None, {}) for _ in tables]
+    if plan.with_images:
+        found, stages["images"] = _images(model, plan, options)
+    features = []
+    for (image, _), position in zip(found, texts.positions, strict=True):
+        if image is not None and image.shape[1] != text.features.shape[1]:
             raise ModelError(
                 f"the image features are {image.shape[1]} wide and the text features "
                 f"{text.features.shape[1]}; both must lie in one space"
             )
-    features = [TableFeatures(image, own) for (image, _), own in zip(found, own_texts, strict=True)]
+        features.append(TableFeatures(image, text.features[torch.from_numpy(position)]))
     return EncodedPlan(features, [broken for _, broken in found], stages)
 
 
-TableImages = list[tuple[Tensor, Broken]]
-"""For each table its image features [I, D], zero where no row uses them, and its broken images."""
+TableImages = list[tuple[Tensor | None, Broken]]
+"""For each table its image features [I, D], zero for unused images, and its broken images."""
 
 
 def _images(
     model: Any, plan: EvaluationPlan, options: EncodingOptions
 ) -> tuple[TableImages, dict[str, float]]:
-    """Return each table's images, those of the last model if its image tower is the same."""
+    """Return each table's images: those of the last model, if its image tower is the same."""
     key = getattr(model, "image_key", None)
     if key is not None and key in plan.seen:
         found, count = plan.seen[key]
         return found, {"items": count, "cached": count, "seconds": 0.0}
     found, stage = _encode_images(model, plan, options)
-    plan.seen.clear()  # one tower's features at a time, so that memory does not grow
+    plan.seen.clear()  # keep one tower's features at most
     if key is not None:
         plan.seen[key] = (found, stage["items"])
     return found, stage
@@ -286,7 +284,7 @@ def _encode_images(
     image = encoded.features.new_zeros(len(union.items), encoded.features.shape[1])
     image[torch.from_numpy(wanted)] = encoded.features
     reasons = {int(wanted[i]): reason for i, reason in encoded.broken.items()}
-    found = [
+    found: TableImages = [
         (
             image[torch.from_numpy(position)],
             {i: reasons[p] for i, p in enumerate(position.tolist()) if p in reasons},

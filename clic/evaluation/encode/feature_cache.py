@@ -2,8 +2,8 @@
 
 One folder holds blocks: immutable safetensors files, each with one tower's features of some items.
 A block's name contains its tower, the hash of its keys and the hash of its features, which reveals
-a corrupt block. Blocks are written under a temporary name and then renamed: processes need no lock
-(nor a file system with locks), and a killed process leaves no partial block.
+corruption. Blocks are written under a temporary name and then renamed, so that processes need no
+locks and a killed process leaves no partial block.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ from clic.io.files import write_whole
 
 KEY_BYTES = 16
 BLOCK_ROWS = 1024  # a block is written when it has this many rows,
-
 BLOCK_SECONDS = 20.0  # or after this time
-STALE_SECONDS = 3600.0  # age of a temporary file that no process writes any more
+STALE_SECONDS = 3600.0  # age at which a temporary file is considered abandoned
 ENDING = ".safetensors"
 PART = ".part"
 
@@ -43,9 +42,9 @@ def default_folder() -> Path:
 
 
 def image_bytes(ref: ImageSource) -> bytes | None:
-    """Return an image's key: the path, size and time of its file and the part; or its pixels.
+    """Return an image's key, None if its file does not exist.
 
-    None if the file does not exist.
+    It is made of the file's path, size and time of change and of the part; or of the pixels.
     """
     path = image_path(ref)
     if path is None:
@@ -64,11 +63,11 @@ def text_bytes(ids: Sequence[int]) -> bytes:
 
 
 class FeatureCache:
-    """A folder of features of limited size; the least recently used blocks are removed first.
+    """A folder of features with a size limit; the least recently used blocks are removed first.
 
     Args:
         folder: The folder, by default `default_folder()`.
-        limit_gb: Size in units of 10^9 bytes.
+        limit_gb: Limit of its size, in 10^9 bytes.
 
     Raises:
         ConfigError: The folder cannot be created or written to, or the limit is not above 0.
@@ -90,9 +89,9 @@ class FeatureCache:
 
     @classmethod
     def of(cls, settings: EvalConfig | PatchConfig) -> FeatureCache | None:
-        """Return the cache that a command's settings ask for, None for no cache.
+        """Return the cache that a command's settings ask for, or None.
 
-        If the default folder cannot be written to, a warning says so and there is no cache.
+        If the default folder cannot be written to, a warning says so and None is returned.
         """
         if not settings.cache:
             return None
@@ -105,7 +104,7 @@ class FeatureCache:
             return None
 
     def tower(self, key: Hashable) -> TowerCache:
-        """Return one tower's part; `key` holds everything that the tower's features depend on."""
+        """Return one tower's part; `key` is everything that the tower's features depend on."""
         return TowerCache(self, _hash(repr(key).encode()).hex())
 
     def evict(self) -> None:
@@ -122,7 +121,7 @@ class FeatureCache:
             if total <= self.limit:
                 break
             with suppress(PermissionError):  # another user's file
-                path.unlink(missing_ok=True)  # a process that is reading the file has it open
+                path.unlink(missing_ok=True)  # a process that is reading it keeps it open
                 total -= size
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
@@ -134,9 +133,9 @@ class FeatureCache:
 
 
 class TowerCache:
-    """One tower's features, read at the beginning and written in blocks. A context manager.
+    """One tower's features, read at the start and written in blocks; a context manager.
 
-    If the disk cannot be written to, a warning says so and the evaluation goes on without it.
+    If the disk cannot be written to, a warning says so and evaluation goes on without the cache.
     """
 
     def __init__(self, cache: FeatureCache, tower: str) -> None:
@@ -148,13 +147,13 @@ class TowerCache:
         self._refused = False
 
     def read(self, keys: Sequence[bytes | None]) -> tuple[np.ndarray, Tensor]:
-        """Return the features of those items that are in the cache.
+        """Return the features of the items that are in the cache.
 
         Args:
             keys: One for each item, see `image_bytes` and `text_bytes`; None is never found.
 
         Returns:
-            bool [N], which of them were found; and float32 [found, D], their features in order.
+            bool [N], which items were found; and float32 [found, D], their features in order.
         """
         wanted = {key: index for index, key in enumerate(keys) if key is not None}
         items: list[int] = []
@@ -173,7 +172,7 @@ class TowerCache:
         return found, torch.from_numpy(np.concatenate(rows)[np.argsort(items)])
 
     def add(self, keys: Sequence[bytes | None], features: Tensor) -> None:
-        """Add the features [N, D] of new items, which are written when a block is full."""
+        """Add the features [N, D] of new items; they are written when a block is full."""
         for key, row in zip(keys, features, strict=True):
             if key is not None:
                 self._keys.append(key)
@@ -182,7 +181,7 @@ class TowerCache:
             self.flush()
 
     def flush(self) -> None:
-        """Write the features that were added, and keep the cache within its limit."""
+        """Write the features added so far, and keep the cache within its limit."""
         keys, rows = self._keys, self._rows
         self._keys, self._rows, self._since = [], [], time.monotonic()
         if not keys or self._refused:
@@ -210,7 +209,7 @@ class TowerCache:
         write_whole(self._cache.folder / name, save({"keys": keys, "features": features}))
 
     def _read_block(self, path: Path, wanted: dict[bytes, int]) -> tuple[list[int], np.ndarray]:
-        """Return the wanted items of a block, which leave `wanted`, and their features."""
+        """Return a block's wanted items and their features, and remove the items from `wanted`."""
         keys_hash, _, features_hash = path.stem.removeprefix(f"{self._tower}-").partition("-")
         nothing: tuple[list[int], np.ndarray] = ([], np.empty((0, 0), np.float32))
         try:
@@ -229,7 +228,7 @@ class TowerCache:
             reason = "its content has changed"
         except FileNotFoundError:
             return nothing  # another process has just removed it
-        except OSError as error:  # says nothing about the block's content
+        except OSError as error:  # the block itself may be fine
             warnings.warn(f"features in {path} cannot be read ({error})", stacklevel=2)
             return nothing
         except SafetensorError as error:

@@ -1,11 +1,13 @@
 """Gets a benchmark's files: downloads, checks and unpacks them, and never overwrites any.
 
-One process at a time works on a data root, and the disk must have room for each download.
+One process at a time works on a data root, and the disk must have room for each download. The
+checksum of each download is recorded in `fetched.json`, in the benchmark's folder.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import json
 import os
 import shlex
@@ -14,15 +16,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from clic.errors import ClicError, ConfigError, DataError
 from clic.evaluation.benchmarks.benchmark import Benchmark
-from clic.evaluation.encode.image_sources import image_path
 from clic.evaluation.evaluation_plan import missing_images
-from clic.evaluation.files import manifest, unpacking
 from clic.evaluation.files.file_sources import (
     Archive,
     ByHand,
@@ -33,7 +35,9 @@ from clic.evaluation.files.file_sources import (
     Torchvision,
     present,
 )
+from clic.evaluation.files.unpacking import check_room, unpack
 from clic.io.download import download
+from clic.io.files import file_sha256, write_whole
 from clic.io.locks import Lock, take_lock
 
 HUB = "https://huggingface.co"
@@ -41,7 +45,8 @@ CONNECTIONS = 8
 """Images of a list that are downloaded in parallel."""
 UNPACKED = 2.1
 """Room for an archive and its content, in sizes of the archive; images hardly compress."""
-LISTED = 10
+LISTED = 10  # missing images that are named
+MANIFEST = "fetched.json"
 Say = Callable[[str], None]
 Progress = Callable[[str], Callable[[int, int | None], None]]
 
@@ -51,8 +56,8 @@ class Fetched:
     """The result of fetching a benchmark.
 
     Attributes:
-        by_hand: Sources that only a person can get.
-        lost: Images of lists that could not be downloaded, with the reasons.
+        by_hand: Sources that a person must get.
+        lost: Images that could not be downloaded, with the reasons.
     """
 
     by_hand: list[ByHand] = field(default_factory=list)
@@ -66,13 +71,13 @@ def fetch(
     progress: Progress,
     mirror: str | None = None,
 ) -> Fetched:
-    """Get the missing files of a benchmark: first annotations, then images.
+    """Get a benchmark's missing files: first the annotations, then the images.
 
     Args:
         benchmark: The benchmark.
         data_root: Folder of the benchmarks' files.
         say: Called with a line for each source.
-        progress: Title -> callable that takes the bytes so far and the total.
+        progress: Takes a title, and returns a callable that takes the bytes so far and the total.
         mirror: URL that replaces the scheme and host of every download, e.g. ``http://host:8000``.
 
     Raises:
@@ -97,7 +102,7 @@ def _fetch(benchmark: Benchmark, data_root: Path, site: _Site) -> Fetched:
     lost = _missing_files(benchmark, data_root) if complete and benchmark.images else set()
     for source in benchmark.images:
         if isinstance(source, ImageList) and not complete:
-            continue  # its URLs stand in annotations that are missing
+            continue  # the missing annotations hold its URLs
         below = data_root / source.gives
         site.get(source, found, again=any(below in file.parents for file in lost))
     return found
@@ -105,10 +110,7 @@ def _fetch(benchmark: Benchmark, data_root: Path, site: _Site) -> Fetched:
 
 def _missing_files(benchmark: Benchmark, data_root: Path) -> set[Path]:
     """Return the missing image files that the annotations name."""
-    table = benchmark.load(data_root, "test", 0)
-    lost = missing_images(table)
-    files = (image_path(image) for image, gone in zip(table.images, lost, strict=True) if gone)
-    return {file for file in files if file is not None}
+    return set(missing_images(benchmark.load(data_root, "test", 0)).values())
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class _Site:
     mirror: str | None
 
     def get(self, source: Source, found: Fetched, again: bool = False) -> None:
-        """Get one source unless it exists; `again` gets it even so, because images are missing."""
+        """Get a source unless it exists; `again` gets it even so, because images are missing."""
         there = present(source, self.root)
         if isinstance(source, ImageList):
             found.lost.update(self._images(source))
@@ -129,8 +131,8 @@ class _Site:
             self._hub(source)
         elif there and not again:
             if isinstance(source, File):
-                self._verify(source)
-            self.say(f"{source.gives}: is there, left alone")
+                verify(self.root, source.path, source.checksum)
+            self.say(f"{source.gives}: exists, left unchanged")
         elif isinstance(source, ByHand):
             found.by_hand.append(source)
         elif isinstance(source, Torchvision):
@@ -143,7 +145,7 @@ class _Site:
     def _file(self, url: str, path: str, checksum: str | None, size: int | None) -> Path:
         """Download a file under a temporary name, check it, and rename it."""
         target = self.root / path
-        known = manifest.recorded(self.root, path)
+        known = recorded(self.root, path)
         check_room(size or 0, target)
         kind, _, value = (checksum or known or ":").partition(":")
         unchecked = target.with_name(f"{target.name}.unchecked")
@@ -157,30 +159,26 @@ class _Site:
         )
         if kind == "md5":
             try:
-                manifest.check_md5(unchecked, value, url)
+                check_md5(unchecked, value, url)
             except DataError:
                 unchecked.unlink()
                 raise
-        digest = manifest.record(self.root, path, unchecked, url)
+        digest = record(self.root, path, unchecked, url)
         os.replace(unchecked, target)
         trust = "as published" if checksum else "as before" if known else "none is published"
         self.say(f"{path}: {target.stat().st_size:,} bytes, SHA-256 {digest[:16]}... ({trust})")
         return target
 
-    def _verify(self, source: File) -> None:
-        """Raise if a file has changed since it was fetched."""
-        manifest.verify(self.root, source.path, source.checksum)
-
     def _archive(self, source: Archive) -> None:
         check_room(int((source.size or 0) * UNPACKED), self.root / source.into)
         archive = self.root / source.name
         if archive.exists():
-            manifest.verify(self.root, source.name, source.checksum)
+            verify(self.root, source.name, source.checksum)
         else:
             self._file(source.url, source.name, source.checksum, source.size)
         self.say(f"{source.name}: unpacking")
         into = self.root / source.into
-        count = unpacking.unpack(archive, into, source.only, source.rename)
+        count = unpack(archive, into, source.only, source.rename)
         if not present(source, self.root):
             raise DataError(
                 f"{source.url} holds no {source.gives}; the archive is kept at {archive}: unpack "
@@ -203,8 +201,8 @@ class _Site:
             url = f"{HUB}/datasets/{source.repository}/resolve/main/{quote(path)}"
             checksum = f"sha256:{digest}" if digest else None
             if (self.root / name).exists():
-                manifest.verify(self.root, name, checksum)
-                self.say(f"{name}: is there, left alone")
+                verify(self.root, name, checksum)
+                self.say(f"{name}: exists, left unchanged")
             else:
                 self._file(url, name, checksum, size)
 
@@ -213,7 +211,7 @@ class _Site:
         urls = {p: u for p, u in source.urls(self.root).items() if not (self.root / p).exists()}
         (self.root / source.gives).mkdir(parents=True, exist_ok=True)
         if not urls:
-            self.say(f"{source.gives}: all images are there, left alone")
+            self.say(f"{source.gives}: all images exist, left unchanged")
             return {}
         lost: dict[str, str] = {}
 
@@ -233,9 +231,9 @@ class _Site:
         try:
             for done, _ in enumerate(pool.map(one, urls.items()), start=1):
                 advance(done, len(urls))
-        finally:  # Ctrl-C does not wait for downloads that have not begun
+        finally:  # on Ctrl-C, downloads that have not begun are cancelled
             pool.shutdown(cancel_futures=True)
-        self.say(f"{source.gives}: {len(urls) - len(lost):,} new images, {len(lost):,} are gone")
+        self.say(f"{source.gives}: {len(urls) - len(lost):,} new images, {len(lost):,} unavailable")
         return lost
 
     def _torchvision(self, source: Torchvision) -> None:
@@ -286,7 +284,7 @@ def _hub_entries(listing: Path, url: str) -> list[tuple[str, int | None, str | N
 
 
 def told(found: Iterable[Fetched]) -> list[str]:
-    """Return a line for each of the first few images that could not be downloaded."""
+    """Return lines that name the first images that could not be downloaded."""
     lost = {path: reason for one in found for path, reason in one.lost.items()}
     lines = [f"not available: {path} ({reason})" for path, reason in list(lost.items())[:LISTED]]
     more = len(lost) - LISTED
@@ -294,27 +292,10 @@ def told(found: Iterable[Fetched]) -> list[str]:
 
 
 def steps(found: Sequence[Fetched], data_root: Path) -> list[str]:
-    """Return the steps that only a person can do, each once."""
+    """Return the steps that a person must do, each once."""
     sources = [source for one in found for source in one.by_hand]
     said = [f"{s.why}: {s.steps.format(data=shlex.quote(str(data_root)))}" for s in sources]
     return list(dict.fromkeys(said))
-
-
-SPARE = 1 << 28
-"""Bytes of the disk that must stay free."""
-
-
-def check_room(needed: int, place: Path) -> None:
-    """Raise `DataError` if a disk has no room for `needed` more bytes."""
-    folder = place
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if needed and needed + SPARE > free:
-        raise DataError(
-            f"{place} needs {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB left; "
-            "make room, or name another folder with --data"
-        )
 
 
 @contextmanager
@@ -351,3 +332,72 @@ def alone(data_root: Path, say: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         os.close(handle)  # releases the lock
+
+
+def recorded(data_root: Path, path: str) -> str | None:
+    """Return ``sha256:...`` of a file that was fetched before, else None."""
+    entry = _entries(_manifest(data_root, path)).get(path)
+    value = entry.get("sha256") if isinstance(entry, dict) else None
+    return f"sha256:{value}" if isinstance(value, str) else None
+
+
+def record(data_root: Path, path: str, file: Path, url: str) -> str:
+    """Record a file's size and SHA-256, and return the latter."""
+    place = _manifest(data_root, path)
+    digest = file_sha256(file)
+    entry = {
+        "sha256": digest,
+        "bytes": file.stat().st_size,
+        "url": url,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    content = {**_entries(place), path: entry}
+    write_whole(place, json.dumps(content, indent=1) + "\n")
+    return digest
+
+
+def verify(data_root: Path, path: str, checksum: str | None) -> None:
+    """Check an existing file against its published checksum, else against the recorded one.
+
+    Raises:
+        DataError: The file has another checksum.
+    """
+    expected = checksum or recorded(data_root, path)
+    if expected is None:
+        return
+    file = data_root / path
+    kind, _, value = expected.partition(":")
+    if kind == "md5":
+        check_md5(file, value, str(file))
+    elif file_sha256(file) != value:
+        raise DataError(
+            f"{file} is not the file that {'is published' if checksum else 'was fetched'} (its "
+            f"SHA-256 is not {value[:16]}...); move it away and fetch it again"
+        )
+
+
+def check_md5(file: Path, expected: str, name: str) -> None:
+    """Raise `DataError` if a file has another MD5."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    if digest.hexdigest() != expected:
+        raise DataError(
+            f"{name} has the MD5 {digest.hexdigest()} where {expected} was expected; it is another "
+            "file, or broken: try again"
+        )
+
+
+def _manifest(data_root: Path, path: str) -> Path:
+    return data_root / Path(path).parts[0] / MANIFEST
+
+
+def _entries(place: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(place.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{place} cannot be read ({error}); remove it") from error
+    return content if isinstance(content, dict) else {}

@@ -1,4 +1,4 @@
-"""Where a benchmark's files come from, and which of them are on this disk."""
+"""Where a benchmark's files come from, and which of them are already here."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Archive:
         gives: Path below the data root that exists afterwards.
         checksum: As for a `File`.
         size: Bytes of the archive, if known.
-        only: Folder or file of the archive that is wanted; None for all of it.
+        only: Folder or file of the archive to unpack; None for all of it.
         rename: New name of the archive's top folder, None to keep it.
     """
 
@@ -57,7 +57,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class HubFolder:
-    """Files of a folder in a data set of the Hugging Face hub, which publishes their SHA-256.
+    """Files in a folder of a data set on the Hugging Face hub, which publishes their SHA-256.
 
     Attributes:
         repository: ``owner/name``.
@@ -78,8 +78,8 @@ class ImageList:
 
     Attributes:
         gives: Folder of the images below the data root.
-        urls: Data root -> URL of each image by its path below the data root. It reads the
-            annotations, which are therefore fetched first.
+        urls: Reads the annotations, which are fetched first, and returns the URL of each image by
+            its path below the data root; takes the data root.
     """
 
     gives: str
@@ -101,13 +101,13 @@ class Torchvision:
 
 @dataclass(frozen=True)
 class ByHand:
-    """Files that only a person can get, because they need a sign-up or are no longer online.
+    """Files that a person must get, because they need a sign-up or are no longer online.
 
     Attributes:
         gives: Path below the data root that should exist afterwards.
         why: The reason, in a few words.
         steps: Instructions, with ``{data}`` for the data root.
-        instead: Shell pattern below the data root of files that serve as well, or None.
+        instead: Shell pattern, below the data root, of files that serve as well, or None.
     """
 
     gives: str
@@ -120,18 +120,18 @@ Source = File | Archive | HubFolder | ImageList | Torchvision | ByHand
 
 
 def present(source: Source, data_root: Path) -> bool:
-    """Return whether the files of a source are below the data root."""
+    """Return whether a source's files are below the data root."""
     instead = source.instead if isinstance(source, ByHand) else None
     other = instead is not None and any(data_root.glob(instead))
     return other or (data_root / source.gives).exists()
 
 
 def how_to_get(missing: Mapping[str, Sequence[Source]], data_root: Path) -> list[str]:
-    """Return how to get missing files: first the steps for a person, then the command.
+    """Return how to get missing files: first the manual steps, then the command.
 
     Args:
-        missing: Sources by the benchmark that needs them.
-        data_root: Where their files belong.
+        missing: The missing sources of each benchmark.
+        data_root: Where the files belong.
     """
     data = shlex.quote(str(data_root))
     steps = [
@@ -146,7 +146,7 @@ def how_to_get(missing: Mapping[str, Sequence[Source]], data_root: Path) -> list
 
 
 def origin(source: Source) -> str:
-    """Return where a source's files are, for listings."""
+    """Return where a source's files come from, for listings."""
     if isinstance(source, File | Archive):
         return source.url
     if isinstance(source, HubFolder):
@@ -157,7 +157,7 @@ def origin(source: Source) -> str:
 
 
 def drive(identifier: str) -> str:
-    """Return the URL of a public file on Google Drive that skips the page for large files."""
+    """Return the URL of a public file on Google Drive; it skips the warning about large files."""
     host = "https://drive.usercontent.google.com"
     return f"{host}/download?id={identifier}&export=download&confirm=t"
 

@@ -17,12 +17,13 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from clic.errors import DataError
-from clic.evaluation.files import fetching
 
 GROWTH = 200
-"""How many times its size an archive may unpack to; images hardly grow, text about 30 times."""
+"""How many times its own size an archive may unpack to: images hardly grow, text grows 30 times."""
 ALLOWED = 1 << 30
-"""Bytes that the content of any archive may have."""
+"""Bytes that any archive may unpack to, however small it is."""
+SPARE = 1 << 28
+"""Bytes of the disk that must stay free."""
 
 
 class Member(NamedTuple):
@@ -69,7 +70,7 @@ def unpack(
                     continue
                 if rename is not None and wanted[0] == rename[0]:
                     wanted = (rename[1], *wanted[1:])
-                fetching.check_room(member.size, into)
+                check_room(member.size, into)
                 target = place.joinpath(*wanted)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with member.open() as source, target.open("xb") as sink:
@@ -94,6 +95,19 @@ def unpack(
                 f"{archive} cannot be unpacked here ({error}); unpack it by hand into {into}"
             ) from error
         return _move(place, into)
+
+
+def check_room(needed: int, place: Path) -> None:
+    """Raise `DataError` if a disk has no room for `needed` more bytes."""
+    folder = place
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if needed and needed + SPARE > free:
+        raise DataError(
+            f"{place} needs {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB left; "
+            "make room, or name another folder with --data"
+        )
 
 
 def _within(parts: tuple[str, ...], only: str | None) -> tuple[str, ...] | None:

@@ -1,4 +1,4 @@
-"""An alpha sweep as tables and as a figure: gains and losses between base and tuned model."""
+"""An alpha sweep as tables and as a figure: what is gained and lost between base and tuned."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class SweepLine(NamedTuple):
 def lines_of(forms: Sequence[dict[str, Any]], means: Sequence[str] = ()) -> list[SweepLine]:
     """Return a benchmark's lines from its numbers at each alpha.
 
-    Triplets have ITT (solid) and TOT (dashed) of each macro mean. Other rows in categories have
-    each metric of the means, or only of the last mean if those are too many. Retrieval has recall
-    at 1 in both directions, classification every task.
+    Triplets have ITT (solid) and TOT (dashed) for each macro mean. Other rows in categories have
+    every metric of the means, or only of the last mean if there are too many. Retrieval has recall
+    at 1 in both directions, classification has every task.
 
     Args:
         forms: The numbers, one for each alpha.
@@ -71,7 +71,7 @@ def lines_of(forms: Sequence[dict[str, Any]], means: Sequence[str] = ()) -> list
 def _styled(
     colour: int, marker: int, name: str, label: str, values: list[float], dash: str = "-"
 ) -> SweepLine:
-    """Return a line with the colour and the marker of these numbers."""
+    """Return a line with the colour and marker of these indices."""
     colours, markers = COLOURS[colour % len(COLOURS)], MARKERS[marker % len(MARKERS)]
     return SweepLine(name, label, values, colours, markers, dash)
 
@@ -100,14 +100,14 @@ def _lines(results: Sequence[dict[str, Any]], name: str) -> list[SweepLine]:
 
 
 def _subset(results: Sequence[dict[str, Any]], name: str) -> str:
-    """Return that a benchmark was scored on a covered subset, empty if not."""
+    """Return the covered subset on which a benchmark was scored; empty if it was complete."""
     return covered_by_any([result["provenance"]["benchmarks"].get(name, {}) for result in results])
 
 
 def tables(results: Sequence[dict[str, Any]]) -> list[Table]:
     """Return a rich table for each benchmark: a row for each alpha, a column for each line.
 
-    Triplets also have the mean P1, which bounds ITT from above.
+    Triplets also have the mean P1, an upper bound of ITT.
     """
     made = []
     for name in results[0]["benchmarks"]:
@@ -117,7 +117,7 @@ def tables(results: Sequence[dict[str, Any]]) -> list[Table]:
             columns["P1 mean"] = [form["mean"]["p1"] for form in forms]
         table = new_table(", ".join(filter(None, (name, _subset(results, name)))), "alpha")
         for measure in columns:
-            # On two lines, because the columns of SugarCrepe++ would not fit otherwise.
+            # On two lines; otherwise the columns of SugarCrepe++ do not fit.
             table.add_column(measure.replace(" ", "\n"), justify="right")
         for index, result in enumerate(results):
             cells = (f"{values[index]:.1f}" for values in columns.values())

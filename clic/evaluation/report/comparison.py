@@ -1,8 +1,8 @@
 """Differences between models, with paired bootstrap intervals.
 
 The intervals are the percentile intervals of Efron and Tibshirani, An Introduction to the Bootstrap
-(1993), section 13.3. They are paired: a resample draws units (usually rows) and takes the outcomes
-of every model on them.
+(1993), section 13.3. They are paired: a resample draws units (usually rows) and uses the outcomes
+of all models on them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from clic.seeding import generator
 RESAMPLES = 10_000
 LEVEL = 95
 SEED = 0
-# Numbers in memory at a time while resampling, which keeps it to some tens of megabytes.
+# Numbers held at a time while resampling: some tens of megabytes.
 BLOCK = 1 << 21
 MUST_AGREE = ("version", "sha256")
-TOLERANCE = 1e-9  # percentage points, for sums taken in another order
+TOLERANCE = 1e-9  # percentage points: sums may be taken in another order
 
 
 class Interval(NamedTuple):
-    """A difference to the first model in percentage points, and the ends of its interval."""
+    """A difference to the first model and the ends of its interval, in percentage points."""
 
     difference: float
     low: float
@@ -53,7 +53,7 @@ class Comparison:
     seed: int = SEED
 
     def get(self, bench: str, path: Path, index: int) -> Interval | None:
-        """Return the interval of the model with this index, None if there is none."""
+        """Return the interval of the model with this index, or None."""
         found = self.intervals.get(bench, {}).get(path)
         return found[index - 1] if found and index else None
 
@@ -81,7 +81,7 @@ class Comparison:
 
 
 def interval_note(comparison: Comparison) -> str:
-    """Return a sentence that says how the intervals were computed."""
+    """Return a sentence on how the intervals were computed."""
     return (
         f"Differences to {comparison.names[0]} in percentage points; in brackets the paired "
         f"bootstrap {LEVEL} % interval (percentile method, {comparison.resamples:,} resamples, "
@@ -147,7 +147,7 @@ def observe_report(report: Report) -> dict[str, Observed]:
 
 
 def _check(name: str, bench: str, form: dict[str, Any], observed: Observed) -> None:
-    """Refuse rows that do not yield the numbers of their report."""
+    """Raise `DataError` if the rows do not yield the numbers of their report."""
     for path, value in leaves(form).items():
         if observed.has(path) and abs(observed.value(path) - value) > TOLERANCE:
             raise DataError(
@@ -158,10 +158,10 @@ def _check(name: str, bench: str, form: dict[str, Any], observed: Observed) -> N
 
 
 def check_pairs(bench: str, reports: Sequence[Report], observed: Sequence[Observed]) -> None:
-    """Refuse to pair rows that differ.
+    """Check that all models were scored on the same rows.
 
     Raises:
-        DataError: Version, content or the rows that were scored differ.
+        DataError: The benchmark's version or content, or the rows that were scored, differ.
     """
     sources = [report.provenance.get("benchmarks", {}).get(bench, {}) for report in reports]
     first = reports[0].name
@@ -195,10 +195,10 @@ def bootstrap(
 ) -> dict[Path, list[Interval]]:
     """Return each number's differences to the first model with their percentile intervals.
 
-    A resample draws as many units as there are, with replacement, among units that contribute to
-    the same numbers. Rows in categories are thus drawn within their category, whose size never
-    changes. Units with the same outcomes for all models are exchangeable, so their count in a
-    resample comes from a single multinomial draw.
+    A resample draws units with replacement, as many as there are, within strata: the units that
+    contribute to the same numbers. Rows in categories are thus drawn within their category, whose
+    size never changes. Units with the same outcomes for all models are exchangeable, so a
+    multinomial draw gives their counts in a resample.
 
     Args:
         models: M models' outcomes, on the same units.
@@ -222,7 +222,7 @@ def bootstrap(
         parts.append(_differences(models, paths, series, sums))
     drawn_differences = np.concatenate(parts)
     tail = (100 - LEVEL) / 200
-    # If units span categories, a resample may miss a rare category entirely.
+    # NaN: where units span categories, a resample may miss a rare category entirely.
     low, high = np.nanquantile(drawn_differences, [tail, 1 - tail], axis=0)
     return {
         path: [
@@ -235,7 +235,7 @@ def bootstrap(
 
 @dataclass(frozen=True, eq=False)
 class _Stratum:
-    """Units that contribute to the same K series: each distinct pattern and its frequency.
+    """The units that contribute to the same K series, as distinct patterns with their counts.
 
     Attributes:
         counts: int64 [P].

@@ -1,6 +1,6 @@
 """A report for other programs and for papers: CSV, Markdown and LaTeX.
 
-CSV holds every number unrounded; the tables show one decimal.
+CSV holds unrounded numbers; the tables show one decimal.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CSV_COLUMNS = (
     "weights_sha256",
     *RECORDED, "settings",
 )  # fmt: skip
-# LaTeX that shrinks a table wider than the line, and leaves others at their size.
+# Shrinks a table that is wider than the line, and leaves others at their size.
 SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 _FORMULA = re.compile(r"[\s\0]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 _LATEX = {
@@ -66,7 +66,7 @@ def csv_text(reports: Sequence[Report], comparison: Comparison | None = None) ->
 
 
 def _cell(value: Any) -> Any:
-    """Return a cell that no spreadsheet runs as a formula, since names come from other people."""
+    """Return a cell that no spreadsheet takes for a formula, since names come from other people."""
     if not isinstance(value, str) or not _FORMULA.match(value):
         return value
     try:
@@ -143,7 +143,7 @@ def _markdown_table(table: ScoreTable, models: int) -> list[str]:
 
 
 def _model_columns(table: ScoreTable, models: int) -> list[list[str]]:
-    """Return the cells of several models: a row for each number, a column for each model."""
+    """Return rows of cells: a row for each number, a column for each model."""
     compared = any(any(line.intervals) for line in table.lines)
     heads = ["measure"]
     for index in range(models):
@@ -163,7 +163,7 @@ def _model_columns(table: ScoreTable, models: int) -> list[list[str]]:
 
 
 def _plain(text: str) -> str:
-    """Return a text on one line, escaped so that Markdown shows it literally."""
+    """Return a text on one line, escaped so that Markdown shows it as it is."""
     text = re.sub(r"([\\`*|<\[\]])", r"\\\1", " ".join(text.split()))
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # Within a word it is no emphasis.
 
@@ -172,7 +172,7 @@ def _plain(text: str) -> str:
 
 
 def latex(reports: Sequence[Report], comparison: Comparison | None = None) -> str:
-    """Return a booktabs table for each benchmark: models as rows, the best of a column bold."""
+    """Return a booktabs table for each benchmark, with models as rows and best values bold."""
     lines = ["% Written by clic-eval. In the preamble: \\usepackage{booktabs,graphicx}"]
     for report in reports:
         lines += [f"% {label}: {' '.join(value.split())}" for label, value in facts(report).items()]
@@ -223,7 +223,7 @@ def _latex_table(
 def _latex_models(
     lines: Sequence[ScoreLine], reports: Sequence[Report], comparison: Comparison | None
 ) -> Iterator[list[str]]:
-    """Yield the cells of each model, followed by those of its differences to the first one."""
+    """Yield the cells of each model, followed by its differences to the first model."""
     for m, report in enumerate(reports):
         shown = [percent(line.values[m]) for line in lines]
         bold = [line.best[m] for line in lines]
@@ -245,5 +245,5 @@ def _latex_row(cells: Sequence[str], widest: int) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Return a text escaped so that LaTeX prints it literally."""
+    """Return a text escaped so that LaTeX prints it as it is."""
     return "".join(_LATEX.get(character, character) for character in text)

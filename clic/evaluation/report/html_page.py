@@ -1,12 +1,17 @@
 """A report as one self-contained page: bars, numbers, the worst failures, provenance.
 
-The page runs no script and loads nothing. `page.html`, its template, escapes every caption and
-name, and its content security policy forbids anything else that could run or be loaded.
+The page runs no script and loads nothing. Its template, `page.html`, escapes every caption and
+name, and its content security policy forbids anything else to run or to be loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
 
 from clic.evaluation.report.comparison import LEVEL, Comparison, Interval, interval_note
 from clic.evaluation.report.report import Report, benchmark_facts, facts, letter, notes
@@ -20,16 +25,81 @@ from clic.evaluation.report.score_table import (
     percent,
     score_tables,
 )
+from clic.evaluation.tables import kind_of
 from clic.evaluation.tables.failure_cards import Failure
-from clic.evaluation.tables.gallery import Worst
+from clic.evaluation.tables.table import Row
 
-Gallery = Mapping[str, Worst]
-"""A model's worst failures by benchmark, see `gallery.worst`."""
 Cell = tuple[str, str]
 """A table cell's CSS class and text."""
 TableRow = tuple[ScoreLine, list[Cell]]
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 COLOURS = 6
+LIMIT = 24  # failures of a benchmark
+
+
+@dataclass(frozen=True, eq=False)
+class Worst:
+    """What a model got wrong in one benchmark.
+
+    Attributes:
+        failures: The worst ones, the worst first.
+        right: bool [N], whether each row's margin is above 0.
+    """
+
+    failures: list[Failure]
+    right: np.ndarray
+
+
+Gallery = Mapping[str, Worst]
+"""A model's worst failures by benchmark."""
+
+
+def worst_failures(report: Report, limit: int = LIMIT) -> Gallery:
+    """Return the rows that a model got wrong by the widest margins, with their images.
+
+    Args:
+        report: With its rows, and with its tables if images are to be shown.
+        limit: Failures of a benchmark; retrieval has half of them for each direction.
+    """
+    found = {}
+    for bench, rows in groupby(report.rows, key=lambda row: row["benchmark"]):
+        table = report.tables.get(bench)
+        chosen, right = _choose(rows, limit)
+        failures = [kind_of(row).failure(row, number) for number, row in chosen]
+        if table is not None:
+            failures = [table.illustrate(failure) for failure in failures]
+        found[bench] = Worst(failures, right)
+    return found
+
+
+def margin(row: Row) -> float:
+    """Return the margin of the row's narrowest comparison; 0 or less is wrong.
+
+    Margins are differences of cosines: for triplets those of ITT, or of TOT without an image; for
+    two images and two captions those of the benchmark's strictest metric. For retrieval the margin
+    is 1.5 less the rank.
+    """
+    return min(kind_of(row).margins(row).values())
+
+
+def _choose(rows: Iterable[Row], limit: int) -> tuple[list[tuple[int, Row]], np.ndarray]:
+    """Return the wrong rows with the lowest margins, and whether each row is right."""
+    heaps: dict[str, list[tuple[float, int, Row]]] = {}
+    right: list[bool] = []
+    for number, row in enumerate(rows):
+        how_wrong = -margin(row)
+        right.append(how_wrong < 0)
+        if how_wrong >= 0:
+            heap = heaps.setdefault(row.get("direction", ""), [])
+            entry = (how_wrong, -number, row)
+            (heapq.heappush if len(heap) < limit else heapq.heappushpop)(heap, entry)
+    each = max(1, limit // max(1, len(heaps)))
+    chosen = [
+        (-minus_number, row)
+        for heap in heaps.values()
+        for _, minus_number, row in sorted(heap, key=lambda entry: entry[:2], reverse=True)[:each]
+    ]
+    return chosen, np.array(right, dtype=bool)
 
 
 def page(
@@ -42,9 +112,9 @@ def page(
     Args:
         reports: The models.
         comparison: The differences between the models, if they are compared.
-        galleries: Each model's worst failures by benchmark, see `gallery.worst`.
+        galleries: Each model's worst failures by benchmark, see `worst_failures`.
     """
-    # Imported here because jinja2 is slow to load and only pages need it.
+    # Imported here, because jinja2 loads slowly and only pages need it.
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -79,13 +149,13 @@ def _anchor(name: str) -> str:
 
 
 def _colour(index: int, models: int) -> str:
-    """Return a model's colour; the first of several is grey, since the others differ from it."""
+    """Return a model's colour; the first of several is grey, as the others are compared with it."""
     number = index if index < COLOURS else 1 + (index - 1) % (COLOURS - 1)
     return f"--colour:var(--m{number if models > 1 else 1})"
 
 
 def _tables(scores: ScoreTable, models: int) -> Iterator[tuple[str, list[str], list[TableRow]]]:
-    """Yield title, heads and rows: one table for a single model, else one for each metric."""
+    """Yield title, heads and rows of one table for a single model, else of one for each metric."""
     if models == 1 and scores.has_metrics:
         heads, rows = scores.metric_columns(scores.lines)
         yield scores.title, heads, [(line, [("", x) for x in cells]) for line, cells in rows]
@@ -121,7 +191,7 @@ def _interval(interval: Interval | None) -> list[Cell]:
 def _failures(
     scores: ScoreTable, reports: Sequence[Report], galleries: Sequence[Gallery]
 ) -> Iterator[tuple[str, str, int, list[Failure]]]:
-    """Yield heading, benchmark, model and worst failures, for each model that has failures."""
+    """Yield heading, benchmark, model and worst failures for each model that failed."""
     benches = dict.fromkeys(line.bench for line in scores.lines)
     for bench in benches:
         for index, gallery in enumerate(galleries):
@@ -140,7 +210,7 @@ def _verdict(
     reports: Sequence[Report],
     galleries: Sequence[Gallery],
 ) -> str:
-    """Return how a model failed, and whether the others are right on the same row."""
+    """Return how a model failed, and whether the other models are right on the same row."""
     sources = [
         report.provenance.get("benchmarks", {}).get(bench, {})
         for report in reports

@@ -1,8 +1,8 @@
 """The observations behind a bootstrap interval, gathered from the outcomes of rows.
 
-A *unit* is resampled as a whole: a row, an image with its captions in retrieval, or a set of rows.
-A *series* holds the observations of one number, which is the percentage of its series or a mean of
-such percentages.
+A *unit* is resampled as a whole: a row, a set of rows, or in retrieval an image with its captions.
+A *series* holds the observations of one number. A reported number is the percentage of its series,
+or a mean of such percentages.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -20,7 +20,7 @@ from clic.evaluation.tables import kind_of
 from clic.evaluation.tables.table import NumberPath, Row
 
 Path = NumberPath
-# What a row is about, whatever the model: two models' rows are pairs where these are equal.
+# What a row is about, whatever the model: two models' rows are paired if these keys are equal.
 SUBJECT = (
     "category", "task", "direction", "image", "images", "caption", "captions", "target", "sets",
 )  # fmt: skip
@@ -31,8 +31,8 @@ class Series:
     """One number's observations.
 
     Attributes:
-        unit: int64 [n], the unit each belongs to.
-        right: bool [n].
+        unit: int64 [n], the unit of each observation.
+        right: bool [n], whether the model was right.
     """
 
     unit: np.ndarray
@@ -41,12 +41,12 @@ class Series:
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """What one model did on one benchmark.
+    """The outcomes of one model on one benchmark.
 
     Attributes:
         units: Number of units U.
-        series: Observations by number; those of classes, which are no numbers of a report, too.
-        means: Numbers that are the unweighted mean of others.
+        series: Observations by number; also those of single classes, which no report shows.
+        means: Numbers that are unweighted means of others.
         digest: Equal for models that were scored on the same rows in the same order.
     """
 
@@ -56,14 +56,14 @@ class Observed:
     digest: str
 
     def value(self, path: Path) -> float:
-        """Return a number in percent, as the report has it."""
+        """Return a number in percent, as in the report."""
         if path in self.means:
             return sum(map(self.value, self.means[path])) / len(self.means[path])
         right = self.series[path].right
         return 100 * int(right.sum()) / len(right)
 
     def has(self, path: Path) -> bool:
-        """Return whether the rows hold what a number is made of."""
+        """Return whether a number can be computed from the rows."""
         return path in self.series or path in self.means
 
 
@@ -78,28 +78,6 @@ def leaves(form: Mapping[str, Any]) -> dict[Path, float]:
     return found
 
 
-@dataclass
-class _Gathered:
-    """Series while they are gathered; units are numbered as they appear."""
-
-    units: dict[Hashable, int] = field(default_factory=dict)
-    unit: dict[Path, list[int]] = field(default_factory=dict)
-    right: dict[Path, list[bool]] = field(default_factory=dict)
-    hashed: Any = field(default_factory=hashlib.sha256)
-
-    def add(self, path: Path, unit: Hashable, right: bool) -> None:
-        number = self.units.setdefault(unit, len(self.units))
-        self.unit.setdefault(path, []).append(number)
-        self.right.setdefault(path, []).append(right)
-
-    def done(self, means: dict[Path, tuple[Path, ...]]) -> Observed:
-        series = {
-            path: Series(np.array(unit, dtype=np.int64), np.array(self.right[path], dtype=bool))
-            for path, unit in self.unit.items()
-        }
-        return Observed(len(self.units), series, means, self.hashed.hexdigest())
-
-
 def observe(rows: Iterable[Row], form: Mapping[str, Any], source: Mapping[str, Any]) -> Observed:
     """Return one benchmark's outcomes.
 
@@ -107,22 +85,29 @@ def observe(rows: Iterable[Row], form: Mapping[str, Any], source: Mapping[str, A
         rows: As `BenchmarkTable.outcomes` yields them and `clic-eval --rows` writes them.
         form: The benchmark's numbers.
         source: Its entry in the provenance: `groups`, the categories of each macro mean, and
-            `overall`, the name under which all rows stand as one, where there is one.
+            `overall`, the name under which all rows are reported as one category, if any.
     """
-    gathered = _Gathered()
     rows = iter(rows)
     first = next(rows)
-    kind, rows = kind_of(first), chain([first], rows)
-    for observation in kind.observations(_hashed(rows, gathered.hashed), form, source):
-        gathered.add(*observation)
-    return gathered.done(kind.means(gathered.unit, form, source))
+    kind = kind_of(first)
+    units: dict[Hashable, int] = {}  # numbered as they appear
+    found: dict[Path, tuple[list[int], list[bool]]] = {}
+    hashed = hashlib.sha256()
 
+    def hashed_rows() -> Iterator[Row]:
+        for row in chain([first], rows):
+            hashed.update(_subject(row))
+            yield row
 
-def _hashed(rows: Iterable[Row], hashed: Any) -> Iterator[Row]:
-    """Yield the rows while their subjects are hashed."""
-    for row in rows:
-        hashed.update(_subject(row))
-        yield row
+    for path, unit, right in kind.observations(hashed_rows(), form, source):
+        own_units, outcomes = found.setdefault(path, ([], []))
+        own_units.append(units.setdefault(unit, len(units)))
+        outcomes.append(right)
+    series = {
+        path: Series(np.array(own_units, dtype=np.int64), np.array(outcomes, dtype=bool))
+        for path, (own_units, outcomes) in found.items()
+    }
+    return Observed(len(units), series, kind.means(found, form, source), hashed.hexdigest())
 
 
 def _subject(row: Row) -> bytes:

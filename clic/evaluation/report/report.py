@@ -1,4 +1,4 @@
-"""A model's numbers on some benchmarks, and what tables and files say of where they come from."""
+"""A model's scores on benchmarks, and the notes and provenance that tables and files show."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @dataclass
 class Report:
-    """A model's numbers on some benchmarks.
+    """A model's scores on benchmarks.
 
     Attributes:
         name: The model's name in tables.
         model: The model's identity.
         provenance: Code, versions, time, settings, and a description of each benchmark.
-        benchmarks: Numbers by benchmark: unrounded percentages with their row counts.
-        rows: Each row's outcome, if rows were kept.
+        benchmarks: Unrounded percentages with their row counts, by benchmark.
+        rows: The outcome of each row, if rows were kept.
         tables: The scored tables by benchmark, if rows were kept.
     """
 
@@ -42,7 +42,7 @@ class Report:
 
 
 def notes(reports: Sequence[Report]) -> list[str]:
-    """Return a line for each benchmark that was left out, is no test split, or is incomplete."""
+    """Return a line for each benchmark that was left out, is not a test split or is incomplete."""
     lines: dict[str, None] = {}
     for report in reports:
         for name, reason in report.provenance.get("left_out", {}).items():
@@ -64,7 +64,7 @@ def notes(reports: Sequence[Report]) -> list[str]:
 
 
 def timings(reports: Sequence[Report]) -> list[str]:
-    """Return a line for each model with the time of each stage and what the cache saved."""
+    """Return a line for each model: the time of each stage, and what came from the cache."""
     lines = []
     for report in reports:
         stages = report.provenance.get("stages") or {}
@@ -84,19 +84,19 @@ def _stage(name: str, stage: Mapping[str, Any]) -> str:
 
 
 def letter(index: int) -> str:
-    """Return the letter that stands for a model: A to Z, then AA, BB and so on."""
+    """Return the letter of a model: A to Z, then AA, BB and so on."""
     return LETTERS[index % len(LETTERS)] * (1 + index // len(LETTERS))
 
 
 def legend(reports: Sequence[Report]) -> list[str]:
-    """Return which letter stands for which model; a single model needs no letter."""
+    """Return a line for each model with its letter; a single model needs none."""
     if len(reports) == 1:
         return []
     return [f"{letter(i)}  {report.name}" for i, report in enumerate(reports)]
 
 
 def facts(report: Report) -> dict[str, str]:
-    """Return a result's provenance as labelled single lines."""
+    """Return a report's provenance by label, each entry on one line."""
     record, model = report.provenance, report.model
     found = {
         "model": report.name,
@@ -118,7 +118,7 @@ def _joined(record: Mapping[str, Any], *keys: str) -> str:
 
 
 def benchmark_facts(reports: Sequence[Report]) -> dict[str, str]:
-    """Return each benchmark's version, hash, rows, citation and licence as a single line."""
+    """Return version, hash, rows, citation and licence of each benchmark, on one line."""
     found: dict[str, str] = {}
     for report in reports:
         for name, source in report.provenance.get("benchmarks", {}).items():
@@ -135,7 +135,7 @@ def benchmark_facts(reports: Sequence[Report]) -> dict[str, str]:
 
 
 def covered_subset(source: Mapping[str, Any]) -> str:
-    """Return that a benchmark was scored on a covered subset, with both counts; empty if not.
+    """Return "a covered subset of N rows of M" if rows were left out, else an empty string.
 
     Args:
         source: The benchmark's entry in a report's provenance.
@@ -147,5 +147,5 @@ def covered_subset(source: Mapping[str, Any]) -> str:
 
 
 def covered_by_any(sources: Sequence[Mapping[str, Any]]) -> str:
-    """Return that of the first of several models that was scored on a covered subset."""
+    """Return `covered_subset` of the first model for which it is not empty."""
     return next(filter(None, map(covered_subset, sources)), "")

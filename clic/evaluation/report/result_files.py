@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from clic.evaluation.report import formats, html_page
 from clic.evaluation.report.comparison import Comparison
 from clic.evaluation.report.html_page import Gallery
 from clic.evaluation.report.report import Report
+from clic.io.files import replacing
 
 JSON_FILE = "report.json"
 FILES = {
@@ -25,7 +27,7 @@ FILES = {
     "latex": "report.tex",
     "html": "report.html",
 }
-"""Each kind of file, and its name in the folder that `--out` writes."""
+"""The kinds of files, and their names in the folder that `--out` writes."""
 ROWS_KEY = "rows_file"
 """The key of a report's provenance that names its rows file, relative to the report's folder."""
 
@@ -49,7 +51,7 @@ def write(
     comparison: Comparison | None = None,
     galleries: Sequence[Gallery] = (),
 ) -> list[Path]:
-    """Write the files; the rows come first, so that no report names rows that do not exist.
+    """Write the files, the rows first, so that no report names rows that do not exist.
 
     Args:
         wanted: Files by kind, see `files`.
@@ -127,23 +129,16 @@ def write_rows(path: Path, reports: Sequence[Report]) -> None:
 def write_text(path: str | Path, lines: Iterable[str]) -> None:
     """Write a file completely or not at all.
 
-    A link, a pipe or a device (``/dev/stdout``) is written into: replacing it would remove it.
+    A link, a pipe or a device (``/dev/stdout``) is written into, because replacing would remove it.
     """
     path = Path(path).expanduser()
+    kept = path.is_symlink() or (path.exists() and not path.is_file())
     try:
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            with path.open("w", encoding="utf-8") as file:
-                file.writelines(lines)
-            return
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        with part.open("w", encoding="utf-8") as file:
-            try:
-                file.writelines(lines)
-                file.flush()  # A full disk must be noticed before the old file is replaced.
-                part.replace(path)
-            except BaseException:
-                part.unlink()
-                raise
+        with (
+            nullcontext(path) if kept else replacing(path) as target,
+            target.open("w", encoding="utf-8") as file,
+        ):
+            file.writelines(lines)
     except OSError as error:
         raise ConfigError(f"cannot write {path} ({error.strerror}); choose another file") from error
 
@@ -152,7 +147,7 @@ def write_text(path: str | Path, lines: Iterable[str]) -> None:
 
 
 class SavedRows:
-    """A model's rows in a file, streamed on each iteration so that they never fill the memory.
+    """A model's rows in a file, read anew on each iteration, so that memory never holds them all.
 
     Args:
         path: File that `clic-eval --rows` wrote.
@@ -179,7 +174,7 @@ class SavedRows:
 
 
 def is_saved(name: str) -> bool:
-    """Return whether a word of the command line names a saved result rather than a model."""
+    """Return whether an argument names a saved result rather than a model."""
     path = Path(name).expanduser()
     if runs.is_run(path) or runs.is_open_clip_folder(path):
         return False
@@ -192,7 +187,7 @@ def load(name: str, benches: Collection[str] = (), with_rows: bool = True) -> li
     Args:
         name: The folder or file.
         benches: Benchmarks to take; empty takes all.
-        with_rows: Whether rows are needed, which the report must then name.
+        with_rows: Whether rows are needed; the report must then name their file.
 
     Raises:
         DataError: A file is missing or broken, or lacks a benchmark.
@@ -232,7 +227,7 @@ def _report(path: Path, form: dict[str, Any], benches: Collection[str], with_row
 
 
 def _rows_file(path: Path, record: dict[str, Any]) -> Path:
-    """Return the file of a report's rows, which the report names relative to its own folder."""
+    """Return the file of a report's rows; the report gives its path relative to its own folder."""
     named = record.get(ROWS_KEY)
     if not isinstance(named, str):
         raise DataError(

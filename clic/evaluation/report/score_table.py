@@ -1,4 +1,4 @@
-"""The common content of all tables, files and pages: a table per benchmark, a line per number."""
+"""What all tables, files and pages show: a table for each benchmark, a line for each number."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ LABELS = {
     "t2i": "T2I",
 }
 EXPLAINED = {key: line for kind in KINDS for key, line in kind.EXPLAINED.items()}
-"""What each metric is, in a line, with what guessing would give."""
+"""The meaning of each metric and the score of guessing, in one line."""
 _ONE_CAPTION = (
     "accuracy: the image is nearer to the true caption than to the false one; chance 50 %"
 )
 _CLASSES = "the class whose prompts are nearest is the image's; chance 1 / number of classes"
-MANY = 12  # categories: beyond, tables show the means alone
+MANY = 12  # with more categories than this, tables show only the means
 TOGETHER = "zero-shot classification"
 
 
 @dataclass(frozen=True)
 class ScoreLine:
-    """One number of every model.
+    """One number, for every model.
 
     Attributes:
         bench: The benchmark.
@@ -55,17 +55,17 @@ class ScoreLine:
 
     @property
     def label(self) -> str:
-        """Metric and category in one."""
+        """Metric and category together."""
         return " ".join(filter(None, (self.metric, self.category)))
 
     @property
     def count(self) -> str:
-        """The number of rows behind the percentage; each distinct one where models differ."""
+        """The number of rows behind the percentage; all distinct numbers if models differ."""
         return "/".join(f"{n:,}" for n in dict.fromkeys(n for n in self.counts if n is not None))
 
     @property
     def best(self) -> list[bool]:
-        """Whether each model's value, as shown, is the highest; no single model is the best."""
+        """Whether each model's value, as shown, is the highest; never for a single model."""
         known = [percent(value) for value in self.values if value is not None]
         top = max(known, key=float) if len(known) > 1 else None
         return [value is not None and percent(value) == top for value in self.values]
@@ -73,14 +73,14 @@ class ScoreLine:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """A benchmark's lines, those of a metric together.
+    """A benchmark's lines, grouped by metric.
 
     Attributes:
         name: The benchmark.
-        size: The number of rows, images or captions that were scored, `a covered subset of
-            4,700 rows of 4,757` if some were left out; empty if every line has its own count.
+        size: The number of images and captions if lines have no counts of their own, followed by
+            `subset`.
         all_lines: All numbers, by metric, in the report's order.
-        subset: What `size` says of a covered subset; empty if all rows were scored.
+        subset: `a covered subset of 4,700 rows of 4,757` if some were left out, else empty.
     """
 
     name: str
@@ -90,7 +90,7 @@ class ScoreTable:
 
     @property
     def lines(self) -> list[ScoreLine]:
-        """All numbers except repetitions: with one true caption per row, P1 equals ITT."""
+        """All numbers except P1 where it equals ITT, because rows have one true caption."""
         one_caption = _one_caption(line.path for line in self.all_lines)
         return [line for line in self.all_lines if not (one_caption and line.path[1] == "p1")]
 
@@ -113,17 +113,17 @@ class ScoreTable:
 
     @property
     def counted(self) -> bool:
-        """Whether lines have counts of their own, which the title does not give."""
+        """Whether lines have counts of their own, rather than one count in the title."""
         return self.name == TOGETHER or any(line.path[1] for line in self.lines)
 
     @property
     def has_metrics(self) -> bool:
-        """Whether numbers have a category and a metric, so that metrics can be columns."""
+        """Whether the numbers have metrics, so that metrics can be columns."""
         return any(line.metric for line in self.lines)
 
     @property
     def explained(self) -> list[str]:
-        """One line for each metric: its meaning and its chance level."""
+        """A line for each metric: its meaning and its chance level."""
         if _one_caption(line.path for line in self.all_lines):
             return [_ONE_CAPTION]
         found = [line.path[1] or line.path[0].partition("@")[0] for line in self.lines]
@@ -144,8 +144,8 @@ class ScoreTable:
             lines: All lines, or those that are shown.
 
         Returns:
-            The heads of all columns, and for each category its first line, which has its name, and
-            the cells of the other columns.
+            The heads of all columns; and for each category its first line, for its name, with the
+            cells of the other columns.
         """
         metrics = list(by_metric(lines))
         categories: dict[str, dict[str, ScoreLine]] = {}
@@ -170,7 +170,7 @@ def by_metric(lines: Iterable[ScoreLine]) -> dict[str, list[ScoreLine]]:
 def score_tables(
     reports: Sequence[Report], comparison: Comparison | None = None
 ) -> list[ScoreTable]:
-    """Return a table for each benchmark; those of one or two numbers share a table.
+    """Return a table for each benchmark; benchmarks with one or two numbers share one.
 
     Args:
         reports: The models, in their order.
@@ -228,7 +228,7 @@ def _score_table(
 
 
 def _one_caption(paths: Iterable[Path]) -> bool:
-    """Return whether rows have one true caption: ITT is then P1, which papers call accuracy."""
+    """Return whether rows have one true caption; ITT then equals P1, which papers call accuracy."""
     metrics = {metric for _, metric in paths}
     return {"itt", "p1"} <= metrics and "tot" not in metrics
 
@@ -244,7 +244,7 @@ def _labels(path: Path) -> tuple[str, str]:
 
 
 def mean_names(source: Mapping[str, Any]) -> Iterable[str]:
-    """Return the names of a benchmark's means over categories, and of all rows at once."""
+    """Return the names of a benchmark's means over categories and of its mean over all rows."""
     overall = source.get("overall")
     return [*(source.get("groups") or {}), *([overall] if overall else [])]
 
@@ -258,14 +258,14 @@ def _count(form: Mapping[str, Any], path: Path) -> int | None:
 
 
 def _size(forms: Sequence[Mapping[str, Any]], subset: str) -> str:
-    """Return the number of images and captions, and that only a covered subset was scored."""
+    """Return the numbers of images and captions, and the covered subset, if it is one."""
     form = next(filter(None, forms), {})
     parts = [f"{form[key]:,} {what}" for key, what in COUNTS.items() if key in form]
     return ", ".join(filter(None, [*parts, subset]))
 
 
 def percent(value: float | None) -> str:
-    """Return a percentage with one decimal, a dash for none."""
+    """Return a percentage with one decimal, or a dash for None."""
     return "-" if value is None else f"{value:.1f}"
 
 

@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 WIDTH = 80
 MAX_WITH_DIFFERENCES = 4
 GAP = 2  # characters between columns
-SHORTEST = 8  # characters that the column of names keeps
-FIRST_AND_COUNT = 18  # characters of a comparison's columns A and n
-COMPARED_MODEL = 30  # characters of another model's columns, with its interval
+SHORTEST = 8  # characters to which the names' column may shrink
+FIRST_AND_COUNT = 18  # characters of the columns A and n of a comparison
+COMPARED_MODEL = 30  # characters of the columns of each other model, interval included
 
 
 def tables(reports: Sequence[Report], comparison: Comparison | None = None) -> list[Table]:
-    """Return rich tables for each benchmark, the models side by side.
+    """Return rich tables for each benchmark, with the models side by side.
 
     A single model has a column for each metric. Several models have a column each, with differences
-    to the first. A comparison adds their intervals, in as many tables as the width requires.
+    to the first. A comparison adds intervals, in as many tables as the width requires.
     """
     made: list[Table] = []
     for scores in score_tables(reports, comparison):
@@ -53,7 +53,7 @@ def new_table(title: str, first: str, below: str = "") -> Table:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    # A narrow table would break its title into short lines.
+    # Rich would wrap the title to the width of a narrow table.
     heading = Text(title, style="table.title", no_wrap=True, overflow="ignore")
     table = RichTable(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.collapse_padding = True
@@ -71,7 +71,7 @@ def _grid(
     Args:
         scores: The numbers behind the table.
         heads: The columns' titles.
-        rows: The cells of each row, after a section key; a rule is drawn wherever it changes.
+        rows: A section key and the cells of each row; a rule is drawn where the key changes.
     """
     more = scores.left_out
     below = f"{more} categories: in the files (--csv, --json, --html)" if more else ""
@@ -91,7 +91,7 @@ def _grid(
 def _model_columns(
     scores: ScoreTable, heads: Sequence[str], cells: Callable[[ScoreLine], list[str]]
 ) -> Table:
-    """Return a row for each number, with the cells that a function makes of its line."""
+    """Return a table with a row for each number; `cells` returns the row's cells."""
     rows = [
         (line.metric, scores.with_count([line.label, *cells(line)], line.count))
         for line in scores.shown
@@ -100,7 +100,7 @@ def _model_columns(
 
 
 def _side_by_side(scores: ScoreTable, models: int) -> Table:
-    """Return a column for each model, with differences to the first if the models are few."""
+    """Return a table with a column for each model; a few models also have differences to A."""
     with_differences = 1 < models <= MAX_WITH_DIFFERENCES
     heads: list[str] = []
     for index in range(models):
@@ -120,7 +120,7 @@ def _side_by_side(scores: ScoreTable, models: int) -> Table:
 
 
 def _compared(scores: ScoreTable, models: int) -> list[Table]:
-    """Return the first model beside the others, with as many to a table as fit."""
+    """Return the first model beside the others, as many in a table as fit."""
     label = max(len(line.label) for line in scores.shown)
     fitting = max(1, (WIDTH - label - FIRST_AND_COUNT) // COMPARED_MODEL)
     made = []

@@ -1,8 +1,8 @@
-"""What a benchmark asks: a table of rows over unique images and texts, which knows its own score.
+"""What a benchmark asks: a table of rows over unique images and texts, which can be scored.
 
 In: features of the images and texts. Out: numbers, each row's outcome, and the worst failures.
 Read `table` (what all kinds share), then one kind: `triplets`, `grids`, `retrieval` or
-`classification`; last `failure_cards` and `gallery`. A new kind is one file and one entry of KINDS.
+`classification`; last `failure_cards`. A new kind is one file and one entry of KINDS.
 """
 
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ KINDS: tuple[type[BenchmarkTable], ...] = (Retrieval, Classification, Grids, Tri
 
 
 def kind_of(row: Mapping[str, Any]) -> type[BenchmarkTable]:
-    """Return the kind of table that a row belongs to; its key tells.
+    """Return the kind of table that a row belongs to, by its keys.
 
     Raises:
-        KeyError: The row has the key of no kind.
+        KeyError: The row has no kind's key.
     """
     for kind in KINDS:
         if kind.ROW_KEY in row:

@@ -1,4 +1,4 @@
-"""Zero-shot classification: which class's mean prompt is nearest to an image."""
+"""Zero-shot classification: the class whose mean prompt is nearest to an image."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ PER_CLASS = "mean_per_class"
 
 @dataclass(frozen=True, eq=False)
 class ClassificationTask:
-    """One question asked of images: which of C classes.
+    """One question about images: which of C classes they show.
 
     Attributes:
         image: int64 [N], index into the table's images.
         target: int64 [N], the right class.
         classes: The C class names.
-        prompts: For each class the indices of its prompts in the table's texts.
+        prompts: For each class, the indices of its prompts in the table's texts.
     """
 
     image: np.ndarray
@@ -54,8 +54,8 @@ class Classification(BenchmarkTable):
     """Tasks by name over shared images and prompts.
 
     Attributes:
-        tasks: By name.
-        per_class: Whether the mean of the classes' accuracies is reported beside the accuracy.
+        tasks: The tasks by name.
+        per_class: Whether the mean of the classes' accuracies is reported besides the accuracy.
     """
 
     tasks: Mapping[str, ClassificationTask]
@@ -64,19 +64,11 @@ class Classification(BenchmarkTable):
     ROW_KEY = "task"
 
     @property
-    def rows(self) -> int:
-        """Number of (task, image) pairs."""
-        return sum(len(task.image) for task in self.tasks.values())
-
-    def used_images(self) -> np.ndarray:
-        """Return bool [I]: the images that some task looks at."""
-        used = np.zeros(len(self.images), dtype=bool)
-        for task in self.tasks.values():
-            used[task.image] = True
-        return used
+    def row_images(self) -> np.ndarray:
+        """int64 [N]: the images of the tasks, one task after the other."""
+        return np.concatenate([task.image for task in self.tasks.values()])
 
     def without(self, lost: np.ndarray) -> Classification:
-        """Return the tasks without lost images (bool [I])."""
         tasks = {}
         for name, task in self.tasks.items():
             keep = ~lost[task.image]
@@ -84,7 +76,6 @@ class Classification(BenchmarkTable):
         return replace(self, tasks=tasks)
 
     def identity(self) -> Iterable[object]:
-        """Yield what the digest covers."""
         for name, task in self.tasks.items():
             yield from (name, *task.classes, task.image, task.target, *task.prompts)
 
@@ -105,7 +96,7 @@ class Classification(BenchmarkTable):
         return {**numbers, "n_images": int(self.used_images().sum())}
 
     def outcomes(self, features: TableFeatures) -> Iterator[dict[str, Any]]:
-        """Yield each image with its class and the class that scores highest."""
+        """Yield each image with its class and the highest-scoring class."""
         for name, task in self.tasks.items():
             scores, target = task.scores(features), torch.from_numpy(task.target)
             right = metrics.classification(scores, target).tolist()
@@ -121,20 +112,14 @@ class Classification(BenchmarkTable):
                     "scores": {"target": of_target[n], "predicted": scores[n, predicted].item()},
                 }
 
-    def illustrate(self, failure: Failure) -> Failure:
-        """Return a failure with its image."""
-        index = np.concatenate([task.image for task in self.tasks.values()])[failure.number]
-        return failure.with_images([self.images[index]])
-
     @staticmethod
     def margins(row: Row) -> dict[str, float]:
-        """Return how far the right class is behind the one that won; 1 if it won itself."""
+        """Return how far the right class is behind the winner; 1 if it won itself."""
         scores = row["scores"]
         return {"": 1.0 if row["right"] else scores["target"] - scores["predicted"]}
 
     @staticmethod
     def failure(row: Row, number: int) -> Failure:
-        """Return the card of an image that was taken for something else."""
         scores = row["scores"]
         (margin,) = Classification.margins(row).values()
         return Failure(
@@ -152,7 +137,7 @@ class Classification(BenchmarkTable):
     def observations(
         rows: Iterable[Row], form: Mapping[str, Any], source: Mapping[str, Any]
     ) -> Iterator[Observation]:
-        """Yield each image's answer; for its class too, if a mean over classes is reported."""
+        """Yield each image's answer, and again for its class if a mean over classes is reported."""
         for number, row in enumerate(rows):
             task, right = row["task"], bool(row["right"])
             yield Observation((task, ""), number, right)

@@ -1,4 +1,4 @@
-"""The card of one row that a model got wrong: its images, its captions and by how much it lost."""
+"""The card of a row that a model got wrong: its images, its captions and the margin."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Picture:
     Attributes:
         label: Its role in the comparison.
         name: Its file, or number.
-        uri: The picture itself as a data URI, None if it is not at hand.
+        uri: The image as a data URI, None if there is none.
     """
 
     label: str
@@ -37,7 +37,7 @@ class Text:
     Attributes:
         text: The caption.
         is_true: Whether it is the right one.
-        scores: Its cosine with each picture, or whatever else was compared.
+        scores: Its cosine with each image, or the scores that were compared.
     """
 
     text: str
@@ -54,7 +54,7 @@ class Failure:
         verdict: What went wrong, and by how much.
         pictures: Its images.
         texts: Its captions.
-        outcomes: Which of the row's metrics are right.
+        outcomes: Whether the row is right, by metric.
         number: The row's number in its benchmark.
     """
 
@@ -81,5 +81,5 @@ def data_uri(image: ImageSource) -> str:
 
 
 def lost_by(margin: float) -> str:
-    """Return by how much a comparison was lost, as the end of a sentence."""
+    """Return the end of a sentence that says by how much a comparison was lost."""
     return f", by {-margin:.3f}" if margin < -0.0005 else ", by a hair" if margin else ", in a tie"

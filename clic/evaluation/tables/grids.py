@@ -1,4 +1,4 @@
-"""Grids: some images and some captions scored all against all, right by one of several rules."""
+"""Grids: each row scores some images against some captions and is right by one of several rules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clic.evaluation.encode.image_sources import image_name
 from clic.evaluation.tables.failure_cards import Failure, Picture, Text, lost_by
 from clic.evaluation.tables.table import CategoryTable, Outcomes, Row, TableFeatures
 
-ROWS = 2048  # at a time: bounds the gathered features to some tens of megabytes
+ROWS = 2048  # at a time, which keeps the gathered features to some tens of megabytes
 
 
 def choice(scores: Tensor) -> Outcomes:
@@ -59,15 +59,16 @@ RULES: dict[str, Callable[[Tensor], Outcomes]] = {
 class Grids(CategoryTable):
     """Rows of A images and B captions, scored all against all.
 
-    A = 1: which of B captions is the image's. B = 1: which of A images is the caption's. In both
-    cases the first is the right one. A = B = 2: two images, each with the caption of its number.
+    A = 1: which of B captions belongs to the image. B = 1: which of A images belongs to the
+    caption. In both cases the first is right. A = B = 2: each image belongs to the caption with its
+    number.
 
     Attributes:
         image: int64 [N, A], index into `images`.
         caption: int64 [N, B], index into `texts`; -1 where a row has fewer options than others.
         rule: Name in `RULES`.
-        sets: Further metrics: for each name int64 [N], the number of the set that a row belongs
-            to, -1 for none; a set is right if all its rows are.
+        sets: Further metrics by name: int64 [N], the set that each row belongs to, -1 for none; a
+            set is right if all its rows are.
     """
 
     caption: np.ndarray
@@ -91,18 +92,16 @@ class Grids(CategoryTable):
     }
 
     def without(self, lost: np.ndarray) -> Grids:
-        """Return the table without the rows of lost images (bool [I]), nor sets that lost rows."""
+        """Return the table without rows of lost images (bool [I]), nor sets that lost rows."""
         keep = self.keeps(lost)
         sets = {k: np.where(np.isin(v, v[~keep]), -1, v)[keep] for k, v in self.sets.items()}
         return replace(super().without(lost), sets=sets)
 
     def identity(self) -> Iterable[object]:
-        """Return what the digest covers."""
         rows = (self.category, self.image, self.caption)
         return (self.rule, *self.categories, *rows, *self.sets, *self.sets.values())
 
     def right(self, features: TableFeatures) -> Outcomes:
-        """Return bool [N] for each metric of the table's rule."""
         return pick(RULES, self.rule, "rule")(self.cosines(features))
 
     def percentages(self, right: Outcomes, mine: np.ndarray) -> dict[str, float]:
@@ -119,7 +118,7 @@ class Grids(CategoryTable):
     def cosines(self, features: TableFeatures) -> Tensor:
         """Return cosines [N, A, B]; -inf where a row has no such caption.
 
-        Each is a sum over its own two rows, so that equal features give equal bits.
+        Each is computed from its own two features alone, so that equal features give equal bits.
         """
         parts = []
         for start in range(0, max(self.rows, 1), ROWS):
@@ -150,7 +149,7 @@ class Grids(CategoryTable):
 
     @staticmethod
     def margins(row: Row) -> dict[str, float]:
-        """Return how far the first option is ahead, or each caption's and each image's own one."""
+        """Return the lead of the first option, or of each caption's and each image's own match."""
         scores = np.array(row["scores"])
         if min(scores.shape) == 1:
             options = scores.ravel()
@@ -163,7 +162,6 @@ class Grids(CategoryTable):
 
     @staticmethod
     def failure(row: Row, number: int) -> Failure:
-        """Return the card of a wrong row."""
         scores = np.array(row["scores"])
         images, captions = scores.shape
         lost = {name: margin for name, margin in Grids.margins(row).items() if margin <= 0}

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from clic import metrics
 from clic.errors import DataError
-from clic.evaluation.encode.image_sources import ImageSource, image_name
+from clic.evaluation.encode.image_sources import image_name
 from clic.evaluation.tables.failure_cards import Failure, Picture, Text
 from clic.evaluation.tables.table import BenchmarkTable, Numbers, Observation, Row, TableFeatures
 
 KS = (1, 5, 10)
-QUERIES = 256  # at a time, where only the highest score of each is wanted
+QUERIES = 256  # at a time, when only the highest score of each is needed
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,13 +43,9 @@ class Retrieval(BenchmarkTable):
     }
 
     @property
-    def rows(self) -> int:
-        """Number of queries in both directions."""
-        return len(self.gallery) + len(self.caption)
-
-    def used_images(self) -> np.ndarray:
-        """Return bool [I]: the images of the gallery."""
-        return np.isin(np.arange(len(self.images)), self.gallery)
+    def row_images(self) -> np.ndarray:
+        """int64 [G + M]: the query images, then the image of each query caption."""
+        return np.concatenate([self.gallery, self.gallery[self.owner]])
 
     def without(self, lost: np.ndarray) -> Retrieval:
         """Return the gallery without lost images (bool [I]) and without their captions."""
@@ -64,7 +60,6 @@ class Retrieval(BenchmarkTable):
         )
 
     def identity(self) -> Iterable[object]:
-        """Return what the digest covers."""
         return (self.gallery, self.caption, self.owner)
 
     def ranks(self, features: TableFeatures) -> dict[str, Tensor]:
@@ -74,7 +69,7 @@ class Retrieval(BenchmarkTable):
         gallery, caption = features.of_images(self.gallery), torch.from_numpy(self.caption)
 
         def block(start: int, stop: int) -> Tensor:
-            # One product for each distinct text: equal captions then have equal scores, bit for
+            # One product for each distinct text, so that equal captions have equal scores, bit for
             # bit.
             return (gallery[start:stop] @ features.text.T)[:, caption]
 
@@ -86,7 +81,7 @@ class Retrieval(BenchmarkTable):
         return {**metrics.recall_at(self.ranks(features), KS), **counts}
 
     def outcomes(self, features: TableFeatures) -> Iterator[dict[str, Any]]:
-        """Yield each query with its rank and with the candidate that scores highest."""
+        """Yield each query with the rank of its best match and the highest-scoring candidate."""
         ranks = {way: rank.tolist() for way, rank in self.ranks(features).items()}
         captions = [self.texts[i] for i in self.caption]
         names = [image_name(self.images[i], int(i)) for i in self.gallery]
@@ -108,27 +103,22 @@ class Retrieval(BenchmarkTable):
             yield {**row, "rank": rank, "top": names[top], "scores": scores}
 
     def illustrate(self, failure: Failure) -> Failure:
-        """Return a failure with its image and the one that was found, or with its captions."""
-        number = failure.number
-        if number < len(self.gallery):
-            own = [self.texts[i] for i in self.caption[self.owner == number]]
+        """Return a failure with its image, and with its captions or the image that was found."""
+        image = self.images[self.row_images[failure.number]]
+        if failure.number < len(self.gallery):
+            own = [self.texts[i] for i in self.caption[self.owner == failure.number]]
             texts = (*(Text(text, True) for text in own), *failure.texts)
-            image = self.images[self.gallery[number]]
             return replace(failure.with_images([image]), texts=texts)
-        image = self.images[self.gallery[self.owner[number - len(self.gallery)]]]
-        return failure.with_images([image, self._named(failure.pictures[1].name)])
-
-    def _named(self, name: str) -> ImageSource:
-        return next(image for i, image in enumerate(self.images) if image_name(image, i) == name)
+        name = failure.pictures[1].name
+        found = next(image for i, image in enumerate(self.images) if image_name(image, i) == name)
+        return failure.with_images([image, found])
 
     @staticmethod
     def margins(row: Row) -> dict[str, float]:
-        """Return 1.5 less the rank."""
         return {"": 1.5 - row["rank"]}
 
     @staticmethod
     def failure(row: Row, number: int) -> Failure:
-        """Return the card of a query whose best match is not the first."""
         scores = row["scores"]
         rank = f"rank {row['rank']:,}" if row["rank"] < metrics.NEVER else "no rank"
         if row["direction"] == "image_to_text":
@@ -152,7 +142,7 @@ class Retrieval(BenchmarkTable):
     def observations(
         rows: Iterable[Row], form: Mapping[str, Any], source: Mapping[str, Any]
     ) -> Iterator[Observation]:
-        """Yield each query's recall at each k; an image and all its captions are one unit."""
+        """Yield each query's recall at each k; an image and its captions are one unit."""
         for row in rows:
             for name in form:
                 direction, _, k = name.partition("@")
@@ -161,7 +151,7 @@ class Retrieval(BenchmarkTable):
 
 
 def _highest(queries: Tensor, candidates: Tensor) -> list[tuple[int, float]]:
-    """Return the number and the score of the candidate that scores highest for each query."""
+    """Return the index and the score of the highest-scoring candidate for each query."""
     found: list[tuple[int, float]] = []
     for part in queries.split(QUERIES):
         scores, tops = (part @ candidates.T).max(1)

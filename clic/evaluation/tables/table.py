@@ -1,8 +1,8 @@
-"""What all tables of a benchmark have in common: their items, their score and their rows.
+"""What all benchmark tables have in common: their items, their scores and their rows.
 
 A table holds indices into unique images and unique texts, never features, so that several
-benchmarks share one pass over their images and texts. Scoring is pure and the same for every model:
-numbers are unrounded percentages, and `clic.metrics` says what each comparison means.
+benchmarks share one pass over images and texts. Scoring is pure and the same for every model:
+numbers are unrounded percentages, and `clic.metrics` defines each comparison.
 
 Letters: I images, T texts, N rows, M captions, C classes, D embedding width.
 """
@@ -28,18 +28,18 @@ Row = Mapping[str, Any]
 Outcomes = dict[str, Tensor]
 CategoryRows = TypeVar("CategoryRows", bound="CategoryTable")
 NumberPath = tuple[str, str]
-"""A number's place in a report: (category, metric), or (name, "") where there are no categories."""
+"""A number's place in a report: (category, metric), or (name, "") without categories."""
 
 
 class Interner:
-    """Gives each distinct text or image the number of its first appearance."""
+    """Numbers distinct texts or images in the order of their first appearance."""
 
     def __init__(self) -> None:
         self.items: list[Any] = []
         self._numbers: dict[Hashable, int] = {}
 
     def add(self, item: str | ImageSource, key: Hashable | None = None) -> int:
-        """Return the number of `item`, a new one if its key has not been seen before."""
+        """Return the number of `item`, a new number if its key is new."""
         if key is None:
             key = item if isinstance(item, str) else image_key(item)
         number = self._numbers.setdefault(key, len(self.items))
@@ -65,7 +65,7 @@ class TableFeatures:
     text: Tensor
 
     def of_images(self, index: np.ndarray) -> Tensor:
-        """Return the features of some images, for a table that cannot do without them."""
+        """Return the features of some images; raises `ValueError` for a model without images."""
         if self.image is None:
             raise ValueError("this table needs image features")
         return self.image[torch.from_numpy(index)]
@@ -76,11 +76,11 @@ class TableFeatures:
 
 
 class Observation(NamedTuple):
-    """One right or wrong answer that a number counts.
+    """One right or wrong answer that counts towards a number.
 
     Attributes:
         path: The number.
-        unit: What a bootstrap draws as a whole: a row, or the rows of one image or set.
+        unit: What a bootstrap resamples as a whole: a row, or the rows of one image or set.
         right: Whether the answer is right.
     """
 
@@ -93,7 +93,7 @@ class Observation(NamedTuple):
 class BenchmarkTable(ABC):
     """The rows of a benchmark. A subclass is one kind of question, see `clic.evaluation.tables`.
 
-    The static methods work on rows alone, because rows may come from a file without their table.
+    The static methods need rows alone, because rows may be read from a file without their table.
 
     Attributes:
         images: The I unique images.
@@ -104,18 +104,23 @@ class BenchmarkTable(ABC):
     texts: tuple[str, ...]
 
     ROW_KEY: ClassVar[str]
-    """A key that the rows of this kind have, and those of the kinds listed after it do not."""
+    """A key that rows of this kind have, and rows of the kinds after it in `KINDS` have not."""
     EXPLAINED: ClassVar[Mapping[str, str]] = {}
-    """What each metric means, in a line, with the score of guessing."""
+    """The meaning of each metric and the score of guessing, in one line."""
 
     @property
     @abstractmethod
+    def row_images(self) -> np.ndarray:
+        """int64 [N], or [N, A] if a row has several images, index into `images`."""
+
+    @property
     def rows(self) -> int:
         """Number of rows N."""
+        return len(self.row_images)
 
-    @abstractmethod
     def used_images(self) -> np.ndarray:
         """Return bool [I]: the images that some row looks at."""
+        return np.isin(np.arange(len(self.images)), self.row_images)
 
     @abstractmethod
     def without(self, lost: np.ndarray) -> BenchmarkTable:
@@ -123,7 +128,7 @@ class BenchmarkTable(ABC):
 
     @abstractmethod
     def identity(self) -> Iterable[object]:
-        """Yield what the digest covers beside the images and texts: names and arrays."""
+        """Return what the digest covers besides the images and texts: names and arrays."""
 
     @abstractmethod
     def score(self, features: TableFeatures) -> Numbers:
@@ -135,16 +140,17 @@ class BenchmarkTable(ABC):
 
     @abstractmethod
     def outcomes(self, features: TableFeatures) -> Iterator[dict[str, Any]]:
-        """Yield each row's outcome with its scores and captions."""
+        """Yield the outcome of each row, with its scores and captions."""
 
-    @abstractmethod
     def illustrate(self, failure: Failure) -> Failure:
         """Return a failure of one of this table's rows with its images."""
+        own = np.atleast_1d(self.row_images[failure.number])
+        return failure.with_images([self.images[i] for i in own])
 
     @staticmethod
     @abstractmethod
     def margins(row: Row) -> dict[str, float]:
-        """Return each comparison's margin by what was compared; 0 or less is wrong."""
+        """Return the margin of each comparison by its name; 0 or less is wrong."""
 
     @staticmethod
     @abstractmethod
@@ -156,7 +162,7 @@ class BenchmarkTable(ABC):
     def observations(
         rows: Iterable[Row], form: Mapping[str, Any], source: Mapping[str, Any]
     ) -> Iterator[Observation]:
-        """Yield every answer that a number of the report counts.
+        """Yield every answer that counts towards a number of the report.
 
         Args:
             rows: The rows, as `outcomes` yields them.
@@ -180,7 +186,7 @@ class BenchmarkTable(ABC):
     def digest(self) -> str:
         """Return the SHA-256 of everything that is scored: texts, indices, image names or pixels.
 
-        It depends neither on the folder of the images nor on the bytes of image files.
+        It depends neither on the images' folder nor on the content of image files.
         """
         hashed = hashlib.sha256()
         images = (i if image_path(i) is None else image_name(i, 0) for i in self.images)
@@ -198,8 +204,6 @@ class CategoryTable(BenchmarkTable):
     """A table whose rows belong to categories, each of which has its own numbers.
 
     Attributes:
-        images: The I unique images.
-        texts: The T unique texts.
         categories: Names, in the order in which they are reported.
         category: int64 [N], index into `categories`.
         image: int64 [N], or [N, A] if a row has several images, index into `images`.
@@ -214,36 +218,25 @@ class CategoryTable(BenchmarkTable):
     overall: str | None = field(default=None, kw_only=True)
 
     @property
-    def rows(self) -> int:
-        """Number of rows N."""
-        return len(self.category)
-
-    def used_images(self) -> np.ndarray:
-        """Return bool [I]: the images that some row looks at."""
-        return np.isin(np.arange(len(self.images)), self.image)
+    def row_images(self) -> np.ndarray:
+        return self.image
 
     def keeps(self, lost: np.ndarray) -> np.ndarray:
-        """Return bool [N]: the rows that have none of the lost images."""
+        """Return bool [N]: the rows that use none of the lost images."""
         return ~lost[self.image].any(axis=tuple(range(1, self.image.ndim)))
 
     def without(self: CategoryRows, lost: np.ndarray) -> CategoryRows:
-        """Return the table without the rows of lost images (bool [I])."""
         keep = self.keeps(lost)
         columns = {f.name: getattr(self, f.name) for f in fields(self)}
         kept = {name: c[keep] for name, c in columns.items() if isinstance(c, np.ndarray)}
         return replace(self, **kept)
-
-    def illustrate(self, failure: Failure) -> Failure:
-        """Return a failure with the images of its row."""
-        own = np.atleast_1d(self.image[failure.number])
-        return failure.with_images([self.images[i] for i in own])
 
     @abstractmethod
     def right(self, features: TableFeatures) -> Outcomes:
         """Return bool [N] for each metric."""
 
     def score(self, features: TableFeatures) -> Numbers:
-        """Return the numbers of each category, of the macro means and of all rows as one."""
+        """Return the numbers of each category, of the macro means and of all rows together."""
         right = self.right(features)
 
         def entry(mine: np.ndarray) -> dict[str, float]:
@@ -269,7 +262,7 @@ class CategoryTable(BenchmarkTable):
     def observations(
         rows: Iterable[Row], form: Mapping[str, Any], source: Mapping[str, Any]
     ) -> Iterator[Observation]:
-        """Yield each row's metrics in its category, then each set; a set's rows are one unit."""
+        """Yield each row's metrics in its category, then each set; the rows of a set are a unit."""
         overall = source.get("overall")
         sets: dict[NumberPath, dict[int, bool]] = {}
         for number, row in enumerate(rows):
@@ -292,7 +285,7 @@ class CategoryTable(BenchmarkTable):
     def means(
         paths: Collection[NumberPath], form: Mapping[str, Any], source: Mapping[str, Any]
     ) -> dict[NumberPath, tuple[NumberPath, ...]]:
-        """Return the macro means over categories, of the metrics that all of them have."""
+        """Return the macro means over categories of the metrics that all of them have."""
         return {
             (name, metric): tuple((category, metric) for category in of)
             for name, of in (source.get("groups") or {}).items()
@@ -302,7 +295,7 @@ class CategoryTable(BenchmarkTable):
 
 
 def percentage(right: Tensor) -> float:
-    """Return the unrounded percentage of True in bool [N]."""
+    """Return the percentage of True in bool [N], unrounded."""
     return 100 * int(right.sum()) / len(right)
 
 

@@ -1,4 +1,4 @@
-"""Triplets: an image, one or two true captions of it and a false one (SugarCrepe, SugarCrepe++)."""
+"""Triplets: an image, one or two true captions and a false one (SugarCrepe, SugarCrepe++)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,6 @@ class Triplets(CategoryTable):
     }
 
     def identity(self) -> Iterable[object]:
-        """Return what the digest covers."""
         captions = (self.positive1, self.positive2, self.negative)
         return (*self.categories, self.category, self.image, *captions)
 
@@ -57,7 +56,6 @@ class Triplets(CategoryTable):
         return {"itt": right, "p1": right}
 
     def outcomes(self, features: TableFeatures) -> Iterator[dict[str, Any]]:
-        """Yield each row's outcome with its captions and the cosines of what is compared."""
         captions = {"positive1": self.positive1, "negative": self.negative}
         pairs: list[tuple[str, str]] = []
         if self.positive2 is not None:
@@ -83,7 +81,7 @@ class Triplets(CategoryTable):
 
     @staticmethod
     def margins(row: Row) -> dict[str, float]:
-        """Return how far each true caption is ahead of the false one, by ITT, else by TOT."""
+        """Return the lead of each true caption over the false one, by ITT, else by TOT."""
         scores = row["scores"]
         if "image_negative" not in scores:
             alike = scores["positive1_positive2"]
@@ -96,7 +94,6 @@ class Triplets(CategoryTable):
 
     @staticmethod
     def failure(row: Row, number: int) -> Failure:
-        """Return the card of a wrong row."""
         scores, captions, margins = row["scores"], row["captions"], Triplets.margins(row)
         lost = [name for name, margin in margins.items() if margin <= 0]
         with_image = "image_negative" in scores
@@ -112,7 +109,7 @@ class Triplets(CategoryTable):
             for key in (*POSITIVES, "negative")
             if key in captions
         ]
-        one_caption = "itt" in row and "tot" not in row  # ITT is P1 then: the verdict says it
+        one_caption = "itt" in row and "tot" not in row  # the verdict already says what P1 would
         outcomes = {} if one_caption else {k: v for k, v in row.items() if isinstance(v, bool)}
         return Failure(
             category=row["category"],

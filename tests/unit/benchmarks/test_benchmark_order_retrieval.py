@@ -135,7 +135,7 @@ def test_order_is_right_where_the_caption_beats_all_four_shuffles(
 
 def test_shuffles_are_the_same_in_every_run(tmp_path: Path, paint: Paint) -> None:
     write_karpathy(tmp_path, paint, "coco", {1: CAPTIONS, 2: CAPTIONS})
-    first, second = (aro.load_coco_order(tmp_path) for _ in range(2))
+    first, second = (aro.COCO_ORDER.load(tmp_path, "test", 0) for _ in range(2))
     assert first.digest() == second.digest()
     # The same caption is shuffled anew at another place.
     texts = [[first.texts[i] for i in row] for row in first.caption]

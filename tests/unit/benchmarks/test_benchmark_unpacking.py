@@ -150,7 +150,7 @@ def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind
 def test_a_member_that_the_disk_has_no_room_for(
     tmp_path: Path, pack: Pack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clic.evaluation.files.fetching.SPARE", 1 << 60)
+    monkeypatch.setattr("clic.evaluation.files.unpacking.SPARE", 1 << 60)
     (tmp_path / "a.bin").write_bytes(pack({"a.txt": b"1" * 100}))
     with pytest.raises(DataError, match=r"the disk has .* left; make room"):
         unpacking.unpack(tmp_path / "a.bin", tmp_path / "into")
