@@ -93,7 +93,7 @@ def test_the_whole_way_on_photographs(tmp_path: Path) -> None:
     )
     run("-c", program, str(halfway), str(features), cwd=tmp_path)
     expected = torch.load(features, weights_only=True)
-    for folder in (base, trained, halfway):
+    for folder in (base, trained):
         shutil.rmtree(folder)
     run("-c", program, str(moved), str(features), cwd=tmp_path)
     assert torch.equal(torch.load(features, weights_only=True), expected)
