@@ -22,6 +22,7 @@ from clic.io.terminal import say
 from clic.models import ClipModel
 from clic.seeding import seed_torch
 from clic.training import checkpoint, trained_parts
+from clic.training.best import BestSoFar
 from clic.training.metrics_log import MetricsLog
 from clic.training.run_folder import RunFolder, choose, claim, write_config
 from clic.training.trainer import Trainer
@@ -198,17 +199,37 @@ def _fit(
     def evaluate_now() -> dict[str, float]:
         assert evaluate is not None
         numbers = evaluate(trainer.clip) if distributed.is_main() else {}
-        distributed.barrier()
-        return numbers
+        return distributed.broadcast_object(numbers)
 
+    def keep(best: BestSoFar) -> None:
+        if distributed.is_main():
+            _save_best(trainer.clip, best, run / runs.BEST)
+
+    asked = evaluate_now if config.train.eval_every else None
     try:
-        trainer.fit(log.watch(loader), log, save, evaluate_now if config.train.eval_every else None)
+        trainer.fit(log.watch(loader), log, save, asked, keep)
     except KeyboardInterrupt:
         if distributed.is_main():
             say(f"stopped after step {trainer.done}; the same command continues {run}")
         raise
     finally:
         log.close()
-    if distributed.is_main():
-        models.save(trainer.clip, run / runs.MODEL)
+    best = trainer.best
+    if best.exhausted and distributed.is_main():
+        say(
+            f"ended after step {trainer.done}: {best.worse} evaluations (train.patience) brought "
+            f"no better {best.metric} than {best.value} at step {best.step}, kept in "
+            f"{run / runs.BEST}"
+        )
+    with trainer.result():
+        if distributed.is_main():
+            models.save(trainer.clip, run / runs.MODEL)
     distributed.barrier()
+
+
+def _save_best(clip: ClipModel, best: BestSoFar, folder: Path) -> None:
+    """Replace the best model of a run, and what it was chosen by."""
+    with models.whole_folder(folder, folder.parent) as new:
+        models.write_files(clip, new)
+        record = {"step": best.step, "metric": best.metric, "value": best.value}
+        (new / runs.BEST_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

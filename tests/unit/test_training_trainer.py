@@ -657,13 +657,13 @@ def test_a_loss_that_is_not_finite_is_skipped_though_its_gradients_are(
     setup: Callable[..., Setup], monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
     run = setup()
-    forward = run.trainer.losses.forward
+    forward = run.trainer.passes.losses.forward
 
     def shifted(*inputs: Any) -> Any:
         output = forward(*inputs)
         return dataclasses.replace(output, total=output.total + value)
 
-    monkeypatch.setattr(run.trainer.losses, "forward", shifted)
+    monkeypatch.setattr(run.trainer.passes.losses, "forward", shifted)
     before = run.weights()
     report = run.trainer.step(run.builder.build(0))
     assert report["skipped_steps"] == 1
