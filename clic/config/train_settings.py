@@ -264,7 +264,8 @@ class TrainConfig:
         ema: Decay, from 0 to below 1, of a moving average of the weights, which is then evaluated
             and kept as the result; it remembers about 1 / (1 - ema) steps. 0 turns it off.
         max_skipped: Steps in a row that may be skipped because their loss or gradients are not
-            finite; with more of them the run ends.
+            finite; with more of them the run ends, and `RUN/skipped_step.json` has the last one's
+            samples.
     """
 
     batch_size: int = 48

@@ -25,7 +25,7 @@ from clic.training import checkpoint, trained_parts
 from clic.training.best import BestSoFar
 from clic.training.metrics_log import MetricsLog
 from clic.training.run_folder import RunFolder, choose, claim, write_config
-from clic.training.trainer import Trainer
+from clic.training.trainer import SkippedTooOftenError, Trainer, TrainingError
 
 Evaluate = Callable[[ClipModel], dict[str, float]]
 COLLECTIVE_MINUTES = 10.0
@@ -212,6 +212,8 @@ def _fit(
         if distributed.is_main():
             say(f"stopped after step {trainer.done}; the same command continues {run}")
         raise
+    except SkippedTooOftenError as error:
+        raise TrainingError(f"{error}; {_write_skipped(error, run / runs.SKIPPED_FILE)}") from error
     finally:
         log.close()
     best = trainer.best
@@ -225,6 +227,16 @@ def _fit(
         if distributed.is_main():
             models.save(trainer.clip, run / runs.MODEL)
     distributed.barrier()
+
+
+def _write_skipped(error: SkippedTooOftenError, path: Path) -> str:
+    """Write the samples of the last skipped step, of every rank; return words for that."""
+    ranks = distributed.gather_objects(error.samples)
+    if distributed.is_main():
+        record = {"step": error.step, "samples": [[list(row) for row in rows] for rows in ranks]}
+        with models.writing(path):
+            write_whole(path, json.dumps(record, indent=2) + "\n")
+    return f"{path} holds the keys of all its samples, by rank and row"
 
 
 def _save_best(clip: ClipModel, best: BestSoFar, folder: Path) -> None:

@@ -21,6 +21,8 @@ from clic.errors import ClicError, ConfigError, pick
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that ask a run to stop: Ctrl-C, a cluster, and a terminal that is closed."""
 CPU_FULL = "DefaultCPUAllocator"
 """What torch says of memory on the CPU, for which it has no exception of its own."""
 
@@ -104,16 +106,13 @@ class DataParallel:
                 f"{remedy}; the same command then continues from the last checkpoint"
             ) from error
 
-    def any_rank(self, condition: bool) -> bool:
-        """Return on every rank whether the condition holds on any; all ranks must call this."""
-        if distributed.world_size() == 1:
-            return condition
-        return bool(distributed.all_reduce_sum(torch.tensor(float(condition), device=self.device)))
-
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list instead of dying; a second SIGINT kills at once."""
+    """Collect SIGINT, SIGTERM and SIGHUP in a list instead of dying; a second SIGINT kills at once.
+
+    A signal that is ignored stays so, as `nohup` does with SIGHUP.
+    """
     received: list[int] = []
 
     def receive(number: int, frame: FrameType | None) -> None:
@@ -121,7 +120,8 @@ def stop_requests() -> Iterator[list[int]]:
             signal.default_int_handler(number, frame)
         received.append(number)
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in STOPS}
+    handlers = {n: given for n, given in handlers.items() if given != signal.SIG_IGN}
     try:
         for number in handlers:
             signal.signal(number, receive)

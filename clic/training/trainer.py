@@ -40,6 +40,20 @@ class TrainingError(ClicError):
     """The numbers of the run went wrong, e.g. the loss is no longer finite."""
 
 
+class SkippedTooOftenError(TrainingError):
+    """Too many steps in a row were skipped.
+
+    Args:
+        message: What the user reads.
+        step: The last of them.
+        samples: The keys of its rows on this rank.
+    """
+
+    def __init__(self, message: str, step: int, samples: list[tuple[str, ...]]) -> None:
+        super().__init__(message)
+        self.step, self.samples = step, samples
+
+
 class Trainer:
     """The state that changes from step to step: weights, optimizer, gradient scaler, step number.
 
@@ -78,7 +92,7 @@ class Trainer:
         self.faults = FaultLog(config.data.max_broken, self.device)
         self.skipped = optim.SkippedSteps(self.device)
         # Of each step its number and samples, to be named if the device says that it was skipped.
-        self._recent: deque[tuple[int, str]] = deque(maxlen=RECENT)
+        self._recent: deque[tuple[int, list[tuple[str, ...]]]] = deque(maxlen=RECENT)
         self.rate, self.done = 0.0, 0
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
@@ -99,7 +113,7 @@ class Trainer:
             **self._update(batch.step + 1),
         }
         self.done = batch.step + 1
-        self._recent.append((self.done, _of(batch.keys)))
+        self._recent.append((self.done, batch.keys))
         return report
 
     def _update(self, number: int) -> dict[str, Tensor]:
@@ -146,7 +160,7 @@ class Trainer:
                 self.faults.add(batch)
                 averages.add(self.step(batch))
                 last = self.done == self.steps
-                stopping = self._agreed(stop)
+                stopping = distributed.any_rank(bool(stop))
                 saving = not last and (stopping or self._due(train.save_every))
                 logging = last or self._due(train.log_every)
                 means = averages.means() if saving or logging else {}
@@ -194,24 +208,20 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return every > 0 and self.done % every == 0
 
-    def _agreed(self, stop: list[int]) -> bool:
-        """Return whether to stop now; several ranks agree on it whenever they log."""
-        if distributed.world_size() > 1 and not self._due(self.config.train.log_every):
-            return False
-        return self.strategy.any_rank(bool(stop))
-
     def _check_skipped(self) -> None:
         most, last = self.skipped.read()
-        samples = dict(self._recent).get(last, "")
+        samples = dict(self._recent).get(last, [])
         self._recent.clear()
         allowed = self.config.train.max_skipped
         # A run whose steps were all skipped has trained nothing, however short it is.
         if most > min(allowed, self.steps - 1):
-            raise TrainingError(
-                f"{most} steps in a row were skipped, the last of them step {last}{samples}, "
+            raise SkippedTooOftenError(
+                f"{most} steps in a row were skipped, the last of them step {last}{_of(samples)}, "
                 "because their loss or gradients are not finite "
                 f"(train.max_skipped={allowed}); lower optim.lr, use train.precision=fp32 to see "
-                "whether the precision is at fault, or look for broken data with clic-data verify"
+                "whether the precision is at fault, or look for broken data with clic-data verify",
+                last,
+                samples,
             )
 
     def _check_weights(self, error: type[ClicError], when: str) -> None:

@@ -20,7 +20,7 @@ from clic.data import make_builder, make_sources
 from clic.errors import ConfigError, ModelError
 from clic.training import Trainer, TrainingError
 from clic.training.metrics_log import Averages, MetricsLog, missing_negatives, read
-from clic.training.strategy import autocast_dtype
+from clic.training.strategy import autocast_dtype, stop_requests
 from clic.training.trained_parts import check_trainable
 from clic.types import Batch
 
@@ -696,7 +696,19 @@ def test_evaluation_has_records_of_its_own(setup: Callable[..., Setup]) -> None:
     assert run.clip.model.training  # put back, so that the next step trains
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    """As `nohup` has SIGHUP ignored, so that a run outlives its terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_requests() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop == [] and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_run_after_its_step(
     setup: Callable[..., Setup], number: signal.Signals
 ) -> None:
