@@ -100,7 +100,7 @@ def gradients(clip: Any, objective: Objective, train: str, size: int | None, dat
 def compared() -> Iterator[tuple[str, Objective, bool, tuple[str, ...]]]:
     """Yield every objective: its name, itself, whether it has a bias, and kinds of negatives."""
     for name, objective in objectives().items():
-        yield name, objective, name == "sigmoid", ("swap", "layout") if name == "kinds" else ()
+        yield name, objective, "sigmoid" in name, ("swap", "layout") if name == "kinds" else ()
     yield "distilled", Distilled(ClicObjective(), 0.7), False, ()
 
 
