@@ -16,12 +16,19 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from clic.errors import ClicError, ConfigError
+from clic.heartbeat import Heartbeat, describe
 
 T = TypeVar("T")
 
 PATIENCE = timedelta(seconds=20)
 """Time for the other ranks to read rank 0's store after a failure."""
 _groups = count(1)
+_host_group: ProcessGroup | None = None
+"""The group of the processes on the CPU; None is the default group."""
+
+
+class LostRankError(ClicError):
+    """Another rank has gone without a word."""
 
 
 def is_initialised() -> bool:
@@ -101,10 +108,12 @@ def local_ranks() -> int:
 def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterator[None]:
     """Join torchrun's process group, if there is one, for the duration of the block.
 
-    CUDA uses NCCL, the CPU gloo. A collective fails if a rank is missing for `timeout_minutes`, so
-    that a lost rank ends the run instead of hanging it.
+    CUDA uses NCCL, the CPU gloo. A rank that is killed or hangs as a process ends the others within
+    a minute (see `Heartbeat`). A collective also fails if a rank does not reach it in
+    `timeout_minutes`.
 
     Raises:
+        LostRankError: Another rank has been killed, or its machine is gone.
         ConfigError: Two ranks share a GPU.
         SystemExit: Another rank failed first, so its error is the one to read; the exit code is
             that rank's.
@@ -119,7 +128,11 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
         timeout=timedelta(minutes=timeout_minutes),
     )
     number, reported = next(_groups), False
+    alive = Heartbeat(dist.distributed_c10d._get_default_store(), number, rank(), world_size())
     try:
+        _make_host_group()
+        dist.barrier(_host_group)  # every rank has shown a sign of life
+        alive.start()
         if device.type == "cuda" and torch.cuda.device_count() == 1:
             _check_own_gpu(device)
         yield
@@ -128,16 +141,54 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
         code = _first_failure(error, number) if reported else None
         if code is not None:
             raise SystemExit(code) from error
-        raise
+        lost = alive.reason() if _is_broken_collective(error) else None
+        if lost is None:
+            raise
+        if rank() > 1:  # without rank 0 all of them are here
+            raise SystemExit(1) from error
+        raise LostRankError(describe(lost)) from error
     finally:
+        alive.stop()
         # Under torchrun's agent, the store outlives rank 0.
         serves = is_main() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         store = dist.distributed_c10d._get_default_store() if reported and serves else None
         others = [f"clic/left/{number}/{other}" for other in range(1, world_size())]
+        _leave_host_group()
         dist.destroy_process_group()  # collectives of the other ranks then fail
         if store is not None:  # it ends with this process, so the others get time to read it
             with suppress(RuntimeError):
                 store.wait(others, PATIENCE)
+
+
+def _make_host_group() -> None:
+    """Let the ranks' processes agree without their GPUs: by gloo, which may be what they have."""
+    global _host_group
+    made: Any = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+    _host_group = made
+
+
+def _leave_host_group() -> None:
+    global _host_group
+    _host_group = None
+
+
+def any_rank(condition: bool) -> bool:
+    """Return on every rank whether the condition holds on any; all ranks must call this.
+
+    Only the processes wait for each other, not their GPUs, which go on with what they were given.
+    """
+    if world_size() == 1:
+        return condition
+    holds = torch.tensor(float(condition))
+    dist.all_reduce(holds, group=_host_group)
+    return bool(holds)
+
+
+def _is_broken_collective(error: BaseException) -> bool:
+    """Return whether an error may come from another rank that has gone."""
+    if isinstance(error, dist.DistError):
+        return True
+    return isinstance(error, RuntimeError) and ("gloo" in str(error) or "Connection" in str(error))
 
 
 def _check_own_gpu(device: torch.device) -> None:

@@ -5,6 +5,7 @@ A run is a folder under ``runs/``:
 - ``config.yaml``, ``provenance.json``, ``metrics.jsonl``: its settings, origin and metrics;
 - ``base/``: the model it started from, kept only where nothing else could make it again;
 - ``checkpoints/step-000020/``: an open_clip folder, the training state and a ``COMPLETE`` marker;
+- ``best/``: the model of the best evaluation, with ``best.json``, where a run chooses one;
 - ``model/``: the final open_clip folder, written last, so that its weights mean "finished";
 - ``patched/alpha-0.50/``: open_clip folders between base and model;
 - ``sweep.json``, ``sweep.png``: numbers of a sweep over alpha, and their picture.
@@ -27,6 +28,9 @@ CHECKPOINTS = "checkpoints"
 COMPLETE = "COMPLETE"
 MODEL = "model"
 BASE = "base"
+BEST = "best"
+BEST_FILE = "best.json"
+SKIPPED_FILE = "skipped_step.json"
 PATCHED = "patched"
 SWEEP_FILE = "sweep.json"
 SWEEP_PICTURE = "sweep.png"

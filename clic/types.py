@@ -166,6 +166,11 @@ class Batch:
         """Return the tensors by name, without those that are None."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
+    def rows(self, start: int, stop: int) -> Batch:
+        """Return a batch of some of the rows."""
+        cut = {name: value[start:stop] for name, value in self.tensors().items()}
+        return replace(self, keys=self.keys[start:stop], **cut)  # type: ignore[arg-type]
+
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`, without blocking if it is in pinned memory."""
         moved = {k: v.to(device, non_blocking=True) for k, v in self.tensors().items()}

@@ -75,13 +75,16 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "optim.weight_decay": (0, None),
     "optim.grad_clip": (0, None),
     "train.batch_size": (1, None),
+    "train.micro_batch": (1, None),
     "train.epochs": (1, None),
     "train.max_steps": (1, None),
     "train.save_every": (0, None),
     "train.keep_checkpoints": (0, None),
     "train.log_every": (1, None),
     "train.eval_every": (0, None),
+    "train.patience": (1, None),
     "train.distill_weight": (0, None),
+    "train.ema": (0, 1),
     "train.max_skipped": (0, None),
 }
 """Least and greatest value of each number; None where there is no greatest."""
@@ -175,6 +178,10 @@ def _check_needless(config: Config) -> None:
          "set captions.single_negative=mixture, or take another group than captions=mixed"),
         ("loss.hard_negative_positives", clic and loss.hard_negative_weight == 0,
          "loss.hard_negative_weight=0", "set it to null"),
+        ("train.best_metric", not config.train.eval_bench, "train.eval_bench=[]",
+         "name benchmarks, or leave it out"),
+        ("train.patience", config.train.best_metric is None, "train.best_metric=null",
+         "name the score to wait for, or leave it out"),
         ("train.eval_on_test", not config.train.eval_bench, "train.eval_bench=[]",
          "leave it out"),
     ):  # fmt: skip
@@ -361,6 +368,13 @@ def _check_train(train: TrainConfig) -> None:
             f"train.eval_every={train.eval_every} and train.eval_bench={list(train.eval_bench)} go "
             "together: name benchmarks and a number of steps, or neither"
         )
+    if train.ema == 1:
+        raise ConfigError(
+            "train.ema=1.0 keeps the base model's weights for ever; it must be below 1"
+        )
+    if train.micro_batch is not None and train.micro_batch >= train.batch_size:
+        because = f"train.batch_size={train.batch_size}, which is no larger"
+        raise _no_effect("train.micro_batch", train.micro_batch, because, "set it to null")
     name = train.run_name
     plain = name is None or (name and name == name.strip() and "/" not in name)
     if not plain or name in (".", ".."):

@@ -23,6 +23,7 @@ _COMMANDS = {EvalConfig: "clic-eval", PatchConfig: "clic-patch"}
 _OTHER_RANGES = {
     "model.train": f"{', '.join(FORMS)}, joined by +",
     "optim.layer_decay": "above 0 to 1",
+    "train.ema": "from 0 to below 1",
     "optim.betas": "two numbers from 0 to below 1",
     "optim.eps": "above 0",
     "data.mix": "two or more sources, each weight above 0",

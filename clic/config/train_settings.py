@@ -253,6 +253,9 @@ class TrainConfig:
 
     Attributes:
         batch_size: Images on each rank.
+        micro_batch: Images that are in memory at once; the step computes features twice and has
+            the gradient of the whole batch (GradCache). Null takes the whole batch at once, which
+            is faster; not with a BatchNorm that trains.
         epochs: Passes over the data.
         max_steps: Shortens the run, and the schedule with it; null for all steps of `epochs`.
         save_every: Steps between checkpoints; 0 saves none but the final model.
@@ -262,6 +265,10 @@ class TrainConfig:
         eval_bench: Benchmarks for `eval_every`, each on its validation split (`NAME@val`).
         eval_on_test: Also score benchmarks without a validation split, on their test data. What
             is chosen by those numbers is chosen on the test data.
+        best_metric: Score of `eval_bench`, by its name in `metrics.jsonl`, by which the best model
+            is kept in `RUN/best`; the larger the better. Null keeps none.
+        patience: Evaluations in a row without a better `best_metric` after which the run ends;
+            null does not end it.
         run_name: Folder under `runs_dir`; null makes `<experiment>-<time>`.
         runs_dir: Where runs are kept.
         resume: `auto`, `never`, or the path of a checkpoint.
@@ -274,11 +281,15 @@ class TrainConfig:
         distill_weight: Weight of keeping the features of the true captions (and of the images,
             where the vision tower trains) near those of the model that the run starts from: the
             mean of 1 - cosine is added to the loss. 0 turns it off.
+        ema: Decay, from 0 to below 1, of a moving average of the weights, which is then evaluated
+            and kept as the result; it remembers about 1 / (1 - ema) steps. 0 turns it off.
         max_skipped: Steps in a row that may be skipped because their loss or gradients are not
-            finite; with more of them the run ends.
+            finite; with more of them the run ends, and `RUN/skipped_step.json` has the last one's
+            samples.
     """
 
     batch_size: int = 48
+    micro_batch: int | None = None
     epochs: int = 1
     max_steps: int | None = None
     save_every: int = 100
@@ -287,6 +298,8 @@ class TrainConfig:
     eval_every: int = 0
     eval_bench: list[str] = field(default_factory=list)
     eval_on_test: bool = False
+    best_metric: str | None = None
+    patience: int | None = None
     run_name: str | None = None
     runs_dir: str = "runs"
     resume: str = "auto"
@@ -294,6 +307,7 @@ class TrainConfig:
     precision: str = "auto"
     clamp_logit_scale: bool = True
     distill_weight: float = 0.0
+    ema: float = 0.0
     max_skipped: int = 20
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ParaphraseObjective,
         SoftmaxNegativesObjective,
     )
+    from clic.losses.sigmoid_negatives import SigmoidNegativesObjective, sigmoid_negatives_loss
     from clic.losses.terms import (
         hard_negative_loss,
         image_to_text,
@@ -36,22 +37,29 @@ __all__ = [
     "Distilled",
     "Objective",
     "ParaphraseObjective",
+    "SigmoidNegativesObjective",
     "SoftmaxNegativesObjective",
     "distillation_loss",
     "hard_negative_loss",
     "image_to_text",
     "image_to_text_with_negatives",
     "sigmoid_loss",
+    "sigmoid_negatives_loss",
     "text_to_image",
     "unimodal_loss",
 ]
 
-_DISTILLATION = ("Distilled", "distillation_loss")
+_ELSEWHERE = {
+    "Distilled": "distillation",
+    "distillation_loss": "distillation",
+    "SigmoidNegativesObjective": "sigmoid_negatives",
+    "sigmoid_negatives_loss": "sigmoid_negatives",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use, so that settings are checked against `OBJECTIVES` without torch."""
     if name not in __all__:
         raise AttributeError(f"module 'clic.losses' has no attribute {name!r}")
-    home = "distillation" if name in _DISTILLATION else "objectives"
+    home = _ELSEWHERE.get(name, "objectives")
     return getattr(import_module(f"clic.losses.{home}"), name)

@@ -19,6 +19,7 @@ KINDS = ("composite", "single")  # those of `clic.types`, which imports torch
 NEGATIVES = "false captions"
 SECOND_POSITIVE = "a second true caption"
 SOFTMAX = "a softmax"  # a model with a logit_bias has the sigmoid loss instead
+SIGMOID = "a logit_bias"  # and one without has the softmax
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Entry:
     Attributes:
         home: Location of the class, ``module:Class``, imported on first use.
         about: What it minimises, in a few words.
-        needs: Any of `NEGATIVES`, `SECOND_POSITIVE` and `SOFTMAX`, each with the weight setting
-            whose 0 removes the need, or None if nothing does.
+        needs: Any of `NEGATIVES`, `SECOND_POSITIVE`, `SOFTMAX` and `SIGMOID`, each with the weight
+            setting whose 0 removes the need, or None if nothing does.
         reads: The settings of `loss` that it takes, under the names of its arguments.
         kinds: The kinds of batch that it can train on.
         contrastive_weight: The weight setting whose 0 removes the comparison of each image with
@@ -97,6 +98,11 @@ OBJECTIVES: dict[str, Entry] = {
         needs={NEGATIVES: None, SECOND_POSITIVE: None, SOFTMAX: None},
         reads=("paraphrase_weight", "paraphrase_scale"),
         kinds=("single",),
+    ),
+    "sigmoid_negatives": Entry(
+        home="clic.losses.sigmoid_negatives:SigmoidNegativesObjective",
+        about="the same for SigLIP's models: false captions among those that match no image",
+        needs={NEGATIVES: None, SIGMOID: None},
     ),
 }
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from torch import Tensor
 
 from clic import models, runs
 from clic.errors import ConfigError, ModelError
@@ -40,6 +41,8 @@ class TrainingState:
         world_size: Ranks; together with `batch_size` they decide which images a step sees.
         samples: Number of samples in the data, 0 in checkpoints that did not store it.
         tally: Counts of the data so far, over all ranks.
+        average: The average of the weights by name, empty without `train.ema`.
+        best: The best evaluation so far (`BestSoFar.state`), empty in earlier versions.
     """
 
     step: int
@@ -49,6 +52,8 @@ class TrainingState:
     world_size: int
     samples: int = 0
     tally: dict[str, int] = field(default_factory=dict)
+    average: dict[str, Tensor] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
 
 
 def save(run: Path, clip: ClipModel, state: TrainingState, keep: int) -> Path:

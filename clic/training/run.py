@@ -22,9 +22,10 @@ from clic.io.terminal import say
 from clic.models import ClipModel
 from clic.seeding import seed_torch
 from clic.training import checkpoint, trained_parts
+from clic.training.best import BestSoFar
 from clic.training.metrics_log import MetricsLog
 from clic.training.run_folder import RunFolder, choose, claim, write_config
-from clic.training.trainer import Trainer
+from clic.training.trainer import SkippedTooOftenError, Trainer, TrainingError
 
 Evaluate = Callable[[ClipModel], dict[str, float]]
 COLLECTIVE_MINUTES = 10.0
@@ -198,17 +199,49 @@ def _fit(
     def evaluate_now() -> dict[str, float]:
         assert evaluate is not None
         numbers = evaluate(trainer.clip) if distributed.is_main() else {}
-        distributed.barrier()
-        return numbers
+        return distributed.broadcast_object(numbers)
 
+    def keep(best: BestSoFar) -> None:
+        if distributed.is_main():
+            _save_best(trainer.clip, best, run / runs.BEST)
+
+    asked = evaluate_now if config.train.eval_every else None
     try:
-        trainer.fit(log.watch(loader), log, save, evaluate_now if config.train.eval_every else None)
+        trainer.fit(log.watch(loader), log, save, asked, keep)
     except KeyboardInterrupt:
         if distributed.is_main():
             say(f"stopped after step {trainer.done}; the same command continues {run}")
         raise
+    except SkippedTooOftenError as error:
+        raise TrainingError(f"{error}; {_write_skipped(error, run / runs.SKIPPED_FILE)}") from error
     finally:
         log.close()
-    if distributed.is_main():
-        models.save(trainer.clip, run / runs.MODEL)
+    best = trainer.best
+    if best.exhausted and distributed.is_main():
+        say(
+            f"ended after step {trainer.done}: {best.worse} evaluations (train.patience) brought "
+            f"no better {best.metric} than {best.value} at step {best.step}, kept in "
+            f"{run / runs.BEST}"
+        )
+    with trainer.result():
+        if distributed.is_main():
+            models.save(trainer.clip, run / runs.MODEL)
     distributed.barrier()
+
+
+def _write_skipped(error: SkippedTooOftenError, path: Path) -> str:
+    """Write the samples of the last skipped step, of every rank; return words for that."""
+    ranks = distributed.gather_objects(error.samples)
+    if distributed.is_main():
+        record = {"step": error.step, "samples": [[list(row) for row in rows] for rows in ranks]}
+        with models.writing(path):
+            write_whole(path, json.dumps(record, indent=2) + "\n")
+    return f"{path} holds the keys of all its samples, by rank and row"
+
+
+def _save_best(clip: ClipModel, best: BestSoFar, folder: Path) -> None:
+    """Replace the best model of a run, and what it was chosen by."""
+    with models.whole_folder(folder, folder.parent) as new:
+        models.write_files(clip, new)
+        record = {"step": best.step, "metric": best.metric, "value": best.value}
+        (new / runs.BEST_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -28,12 +28,13 @@ LOCK_FILE = ".lock"
 PATIENCE = 10.0
 """Seconds to wait for a killed process to exit before its run counts as being trained."""
 POLL = 0.1
-UNFINISHED = tuple(f".{name}-*" for name in (runs.MODEL, runs.BASE, "step"))
+UNFINISHED = tuple(f".{name}-*" for name in (runs.MODEL, runs.BASE, runs.BEST, "step"))
 """Folders left behind by a process killed while it wrote the model or a checkpoint."""
 FREE_TO_CHANGE = (
     "train.resume", "train.run_name", "train.runs_dir", "train.device", "train.max_skipped",
-    "train.save_every", "train.keep_checkpoints", "train.log_every",
+    "train.micro_batch", "train.save_every", "train.keep_checkpoints", "train.log_every",
     "train.eval_every", "train.eval_bench", "train.eval_on_test",
+    "train.best_metric", "train.patience",
     "data.workers", "data.cache_dir", "data.cache_gb", "data.allow_reorder", "wandb",
 )  # fmt: skip
 """Settings that may change when a run is resumed, because they do not affect the training."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 
 import torch
@@ -16,9 +16,19 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from clic import distributed
-from clic.errors import ConfigError, pick
+from clic.config.train_settings import TrainConfig
+from clic.errors import ClicError, ConfigError, pick
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that ask a run to stop: Ctrl-C, a cluster, and a terminal that is closed."""
+CPU_FULL = "DefaultCPUAllocator"
+"""What torch says of memory on the CPU, for which it has no exception of its own."""
+
+
+class OutOfMemoryError(ClicError):
+    """A step needs more memory than the device has."""
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -64,16 +74,45 @@ class DataParallel:
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=find_unused)
 
-    def any_rank(self, condition: bool) -> bool:
-        """Return on every rank whether the condition holds on any; all ranks must call this."""
-        if distributed.world_size() == 1:
-            return condition
-        return bool(distributed.all_reduce_sum(torch.tensor(float(condition), device=self.device)))
+    def no_sync(self, module: nn.Module) -> AbstractContextManager[None]:
+        """Return a context whose backward passes leave a wrapped module's gradients to each rank.
+
+        The next backward pass outside it averages all of them.
+        """
+        return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
+
+    @contextmanager
+    def naming_memory(self, train: TrainConfig) -> Iterator[None]:
+        """Turn running out of memory into an error that names the setting that needs less of it.
+
+        Raises:
+            OutOfMemoryError: The device had no memory left.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and CPU_FULL not in str(error):
+                raise
+            at_once = train.micro_batch or train.batch_size
+            remedy = (
+                f"set train.micro_batch={at_once // 2}, which gives the gradient of the whole "
+                "batch, or model.grad_checkpointing=true"
+                if at_once > 1
+                else "use model.grad_checkpointing=true or a smaller model"
+            )
+            raise OutOfMemoryError(
+                f"{self.device} has no memory left for {at_once} rows at once "
+                f"(train.batch_size={train.batch_size}, train.micro_batch={train.micro_batch}); "
+                f"{remedy}; the same command then continues from the last checkpoint"
+            ) from error
 
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list instead of dying; a second SIGINT kills at once."""
+    """Collect SIGINT, SIGTERM and SIGHUP in a list instead of dying; a second SIGINT kills at once.
+
+    A signal that is ignored stays so, as `nohup` does with SIGHUP.
+    """
     received: list[int] = []
 
     def receive(number: int, frame: FrameType | None) -> None:
@@ -81,7 +120,8 @@ def stop_requests() -> Iterator[list[int]]:
             signal.default_int_handler(number, frame)
         received.append(number)
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in STOPS}
+    handlers = {n: given for n, given in handlers.items() if given != signal.SIG_IGN}
     try:
         for number in handlers:
             signal.signal(number, receive)

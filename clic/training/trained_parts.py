@@ -13,7 +13,7 @@ from clic.config.train_settings import Config
 from clic.errors import ConfigError
 from clic.io.terminal import say
 from clic.losses import OBJECTIVES
-from clic.losses.registry import NEGATIVES, SECOND_POSITIVE, SOFTMAX, choices
+from clic.losses.registry import NEGATIVES, SECOND_POSITIVE, SIGMOID, SOFTMAX, choices
 from clic.models import ClipModel, LossModule, Tower
 from clic.parts import TOWERS, parse
 from clic.types import KINDS, Kind
@@ -37,6 +37,12 @@ def check_trainable(config: Config, ranks: int) -> None:
             raise ConfigError(
                 f"loss.{kind}={objective} needs a softmax; {config.model.name} has a logit_bias "
                 f"(sigmoid loss); set loss.{kind} to {' or '.join(able)}"
+            )
+        if entry.needs_now(SIGMOID, config.loss) and not _is_sigmoid(config):
+            able = [name for name in choices(kind) if SIGMOID not in OBJECTIVES[name].needs]
+            raise ConfigError(
+                f"loss.{kind}={objective} needs a logit_bias (sigmoid loss), and "
+                f"{config.model.name} has none; set loss.{kind} to {' or '.join(able)}"
             )
         if not parse(config.model.train).text and not (contrastive or hard):
             raise ConfigError(

@@ -6,26 +6,29 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from clic import distributed, images, models
+from clic import distributed, models
 from clic.config.train_settings import Config
 from clic.data.batches.faults import FaultLog
-from clic.errors import ClicError, ConfigError, ModelError, pick
-from clic.losses import OBJECTIVES, Distilled, Objective
+from clic.errors import ClicError, ConfigError, ModelError
 from clic.models import ClipModel
 from clic.seeding import seed_step
 from clic.training import optim
+from clic.training.assembly import make_objectives, make_pass, make_rates
+from clic.training.best import BestSoFar
 from clic.training.checkpoint import TrainingState
 from clic.training.frozen_base import FrozenBase
 from clic.training.metrics_log import Averages, MetricsLog, missing_negatives
+from clic.training.moving_average import MovingAverage
 from clic.training.strategy import DataParallel, stop_requests
 from clic.training.trained_parts import freeze_unreached
-from clic.types import KINDS, Batch, Kind, LossOutput, Tally
+from clic.types import Batch, Tally
 
 MAX_LOGIT_SCALE = math.log(100)
 SKIPPED = "skipped_steps"
@@ -37,6 +40,20 @@ class TrainingError(ClicError):
     """The numbers of the run went wrong, e.g. the loss is no longer finite."""
 
 
+class SkippedTooOftenError(TrainingError):
+    """Too many steps in a row were skipped.
+
+    Args:
+        message: What the user reads.
+        step: The last of them.
+        samples: The keys of its rows on this rank.
+    """
+
+    def __init__(self, message: str, step: int, samples: list[tuple[str, ...]]) -> None:
+        super().__init__(message)
+        self.step, self.samples = step, samples
+
+
 class Trainer:
     """The state that changes from step to step: weights, optimizer, gradient scaler, step number.
 
@@ -46,49 +63,28 @@ class Trainer:
 
     def __init__(self, config: Config, clip: ClipModel, steps: int, samples: int = 0) -> None:
         self.config, self.clip, self.steps, self.samples = config, clip, steps, samples
-        self.device, settings = clip.device, config.optim
+        self.device = clip.device
         self.trained = models.set_trainable(
             clip.model, config.model.train, config.model.train_logit_scale
         )
         self._check_weights(ModelError, "as loaded; use other weights")
         self.strategy = DataParallel(self.device, config.train.precision)
         self.scaler = self.strategy.scaler()
-        betas = settings.betas[0], settings.betas[1]
-        ratio = 1.0 if settings.lr_vision is None else settings.lr_vision / settings.lr
-        self.factors = optim.rate_factors(clip.model, settings.layer_decay, ratio)
-        self.optimizer = optim.adamw(
-            clip.model,
-            lr=settings.lr,
-            weight_decay=settings.weight_decay,
-            betas=betas,
-            eps=settings.eps,
-            factors=self.factors,
-        )
-        warmup_steps = settings.warmup_steps or 0
-        if settings.warmup_fraction is not None:
-            warmup_steps = math.floor(settings.warmup_fraction * steps)
-        ends = {"lr_start": settings.lr_start, "lr_end": settings.lr_end}
-        self.lr_at = optim.make_schedule(
-            settings.schedule, lr=settings.lr, steps=steps, warmup_steps=warmup_steps, **ends
-        )
+        rates = make_rates(config, clip.model, steps)
+        self.optimizer, self.lr_at, self.factors = rates.optimizer, rates.at, rates.factors
         self.features = models.FeatureExtractor(clip.model, self.trained)
-        names: dict[Kind, str] = {kind: getattr(config.loss, kind) for kind in KINDS}
-        objectives: dict[Kind, Objective] = {
-            kind: pick(OBJECTIVES, name, f"loss.{kind}").of(config.loss)
-            for kind, name in names.items()
-        }
-        weight = config.train.distill_weight
-        if weight:
-            objectives = {kind: Distilled(own, weight) for kind, own in objectives.items()}
-        losses = models.LossModule(self.features, objectives)
+        losses = models.LossModule(self.features, make_objectives(config))
         uneven = freeze_unreached(losses, clip, config)
         # A vision tower without trained parameters counts as frozen: its statistics stay fixed.
         vision = any(parameter.requires_grad for parameter in clip.model.visual.parameters())
         self.trained = self.features.trained = replace(self.trained, vision=vision)
-        self.base = FrozenBase(clip, self.trained) if weight else None
+        base = FrozenBase(clip, self.trained) if config.train.distill_weight else None
         if config.model.grad_checkpointing:  # only now, as it hides recomputed parts of the graph
             models.enable_grad_checkpointing(clip.model)
-        self.losses = self.strategy.wrap(losses, find_unused=uneven)
+        self.passes = make_pass(config, losses, self.strategy, base, uneven)
+        decay = config.train.ema
+        self.average = MovingAverage(clip.model, decay) if decay else None
+        self.best = BestSoFar(config.train.best_metric, config.train.patience)
         # A frozen scale stays as it is, and sigmoid models (logit_bias) may start above 100.
         softmax = getattr(clip.model, "logit_bias", None) is None
         trains_scale = softmax and clip.model.logit_scale.requires_grad
@@ -96,7 +92,7 @@ class Trainer:
         self.faults = FaultLog(config.data.max_broken, self.device)
         self.skipped = optim.SkippedSteps(self.device)
         # Of each step its number and samples, to be named if the device says that it was skipped.
-        self._recent: deque[tuple[int, str]] = deque(maxlen=RECENT)
+        self._recent: deque[tuple[int, list[tuple[str, ...]]]] = deque(maxlen=RECENT)
         self.rate, self.done = 0.0, 0
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
@@ -105,18 +101,11 @@ class Trainer:
         optim.set_lr(self.optimizer, self.rate)
         seed_step(self.config.seed, batch.step, distributed.rank())
         # Trimmed on the CPU: finding the longest caption on a GPU would wait for it.
-        batch = self.features.trim(batch).to(self.device)
-        pixels = images.normalise(batch.images, batch.mean, batch.std)
-        with self.strategy.autocast():
-            base = (None, None) if self.base is None else self.base(pixels, batch.positives)
-            output: LossOutput = self.losses(
-                pixels, batch.positives, batch.negatives, batch.negative_mask, batch.kind,
-                batch.negative_kinds, *base,
-            )  # fmt: skip
-        self.optimizer.zero_grad(set_to_none=True)
-        # A loss that is not finite spoils the gradients of all ranks, which then skip the step.
-        spoilt = torch.where(output.total.detach().isfinite(), 1.0, math.nan)
-        self.scaler.scale(output.total * spoilt).backward()
+        batch = self.features.trim(batch)
+        with self.strategy.naming_memory(self.config.train):
+            batch = batch.to(self.device)
+            self.optimizer.zero_grad(set_to_none=True)
+            output = self.passes(batch, self.scaler.scale)
         report = {
             "loss": output.total.detach(),
             **{f"{batch.kind}/{name}": value for name, value in output.terms.items()},
@@ -124,7 +113,7 @@ class Trainer:
             **self._update(batch.step + 1),
         }
         self.done = batch.step + 1
-        self._recent.append((self.done, _of(batch.keys)))
+        self._recent.append((self.done, batch.keys))
         return report
 
     def _update(self, number: int) -> dict[str, Tensor]:
@@ -137,6 +126,8 @@ class Trainer:
         if self.clamps:
             with torch.no_grad():
                 self.clip.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+        if self.average is not None:
+            self.average.update(skipped)
         report = {SKIPPED: skipped}
         if clip is not None:
             report["grad_norm"] = norm  # not finite where the step was skipped
@@ -148,10 +139,13 @@ class Trainer:
         log: MetricsLog,
         save: Callable[[TrainingState], None],
         evaluate: Callable[[], dict[str, float]] | None = None,
+        keep: Callable[[BestSoFar], None] = lambda best: None,
     ) -> None:
         """Train on the batches from step `done` on, until the end or a signal that asks to stop.
 
-        `save` writes a checkpoint, and `evaluate` is called every `train.eval_every` steps.
+        `save` writes a checkpoint. `evaluate` is called every `train.eval_every` steps and returns
+        the same scores on every rank; after the best of them, `keep` writes the model. Both see the
+        average of the weights, if the run has one.
 
         Raises:
             TrainingError: The weights are not finite, or too many steps were skipped.
@@ -159,14 +153,14 @@ class Trainer:
             KeyboardInterrupt: A signal asked the process to stop; a checkpoint was written.
         """
         train, averages, clock = self.config.train, Averages(), time.perf_counter()
-        first = self.done
+        first, ended = self.done, False
         models.set_mode(self.clip.model, self.trained)
         with stop_requests() as stop:
             for batch in batches:
                 self.faults.add(batch)
                 averages.add(self.step(batch))
                 last = self.done == self.steps
-                stopping = self._agreed(stop)
+                stopping = distributed.any_rank(bool(stop))
                 saving = not last and (stopping or self._due(train.save_every))
                 logging = last or self._due(train.log_every)
                 means = averages.means() if saving or logging else {}
@@ -180,37 +174,54 @@ class Trainer:
                     averages.clear()
                 paused = time.perf_counter()
                 if evaluate and (last or self._due(train.eval_every)):
-                    log.log({"step": self.done, **evaluate()})
-                    models.set_mode(self.clip.model, self.trained)
+                    log.log({"step": self.done, **self._evaluate(evaluate, keep)})
+                    ended = self.best.exhausted
+                    last = last or ended
+                    saving = saving and not last  # resumed from there, the run would go on
                 if saving or last:
                     self._check_weights(TrainingError, f"by step {self.done}; lower optim.lr")
                 if saving:
                     save(self.state())
                 clock += time.perf_counter() - paused  # the rate counts training time only
+                if ended:
+                    break
                 if stopping and not last:
                     raise KeyboardInterrupt
+
+    def _evaluate(
+        self, evaluate: Callable[[], dict[str, float]], keep: Callable[[BestSoFar], None]
+    ) -> dict[str, float]:
+        with self.result():
+            numbers = evaluate()
+            if self.best.add(self.done, numbers):
+                keep(self.best)
+        models.set_mode(self.clip.model, self.trained)
+        return numbers
+
+    def result(self) -> AbstractContextManager[None]:
+        """Return a context in which the model has the weights that the run is for.
+
+        These are the average of the weights if there is one, and otherwise the last ones.
+        """
+        return nullcontext() if self.average is None else self.average.in_place()
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.done % every == 0
 
-    def _agreed(self, stop: list[int]) -> bool:
-        """Return whether to stop now; several ranks agree on it whenever they log."""
-        if distributed.world_size() > 1 and not self._due(self.config.train.log_every):
-            return False
-        return self.strategy.any_rank(bool(stop))
-
     def _check_skipped(self) -> None:
         most, last = self.skipped.read()
-        samples = dict(self._recent).get(last, "")
+        samples = dict(self._recent).get(last, [])
         self._recent.clear()
         allowed = self.config.train.max_skipped
         # A run whose steps were all skipped has trained nothing, however short it is.
         if most > min(allowed, self.steps - 1):
-            raise TrainingError(
-                f"{most} steps in a row were skipped, the last of them step {last}{samples}, "
+            raise SkippedTooOftenError(
+                f"{most} steps in a row were skipped, the last of them step {last}{_of(samples)}, "
                 "because their loss or gradients are not finite "
                 f"(train.max_skipped={allowed}); lower optim.lr, use train.precision=fp32 to see "
-                "whether the precision is at fault, or look for broken data with clic-data verify"
+                "whether the precision is at fault, or look for broken data with clic-data verify",
+                last,
+                samples,
             )
 
     def _check_weights(self, error: type[ClicError], when: str) -> None:
@@ -252,6 +263,8 @@ class Trainer:
             world_size=distributed.world_size(),
             samples=self.samples,
             tally=asdict(self.faults.total),
+            average={} if self.average is None else self.average.state(),
+            best=self.best.state(),
         )
 
     def restore(self, state: TrainingState) -> None:
@@ -281,6 +294,9 @@ class Trainer:
         if state.scaler:  # empty if the run did not use fp16; the scale then starts anew
             self.scaler.load_state_dict(state.scaler)
         self._check_weights(ModelError, f"in the checkpoint of step {state.step}; use another")
+        if self.average is not None:
+            self.average.restore(state.average)
+        self.best.restore(state.best)
         self.faults.total = Tally(**state.tally)
         self.done = state.step
 

@@ -34,7 +34,7 @@ class Towers(nn.Module):
         self.image = nn.Parameter(torch.randn(WIDTH, D, generator=generator).double())
         self.text = nn.Parameter(torch.randn(WIDTH, D, generator=generator).double())
         self.log_scale = nn.Parameter(torch.tensor(1.0).double())
-        self.bias = nn.Parameter(torch.tensor(-2.0).double()) if objective == "sigmoid" else None
+        self.bias = nn.Parameter(torch.tensor(-2.0).double()) if "sigmoid" in objective else None
 
     def forward(self, rows: list[Tensor], mask: Tensor) -> Features:
         images, positives, negatives = rows

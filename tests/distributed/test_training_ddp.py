@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from clic.training import train
 from clic.training.metrics_log import read
 
 WEIGHTS = Path(runs.MODEL) / runs.OPEN_CLIP_WEIGHTS
+HANG = 600
+"""Seconds after which a process counts as hanging; nothing else is measured by them."""
 OBJECTIVES = {
     "clic": ["model.train_logit_scale=true"],
     "distilled": ["model.train=text.last:1", "train.distill_weight=2.0"],
@@ -40,6 +43,13 @@ def launch(folder: Path, words: list[str], ranks: int) -> tuple[list[int], str]:
 
 def run(folder: Path, command: list[str], ranks: int) -> tuple[list[int], str]:
     """Run a command on gloo ranks; return exit codes and all output, rank by rank."""
+    processes = start(folder, command, ranks)
+    outputs = [process.communicate(timeout=HANG)[0] for process in processes]
+    return [process.returncode for process in processes], "\n".join(outputs)
+
+
+def start(folder: Path, command: list[str], ranks: int) -> list[subprocess.Popen[str]]:
+    """Start a command on gloo ranks."""
     common = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -48,7 +58,7 @@ def run(folder: Path, command: list[str], ranks: int) -> tuple[list[int], str]:
         "WORLD_SIZE": str(ranks),
         "LOCAL_WORLD_SIZE": str(ranks),
     }
-    processes = [
+    return [
         subprocess.Popen(
             command,
             cwd=folder,
@@ -59,8 +69,6 @@ def run(folder: Path, command: list[str], ranks: int) -> tuple[list[int], str]:
         )
         for rank in range(ranks)
     ]
-    outputs = [process.communicate(timeout=600)[0] for process in processes]
-    return [process.returncode for process in processes], "\n".join(outputs)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -155,3 +163,53 @@ def test_a_mistake_that_rank_0_alone_sees_is_the_only_line(
     assert codes == [2, 2], output
     (line,) = [x for x in output.splitlines() if x.strip() and not x.startswith("loading ")]
     assert line.startswith("clic-train: error: train.run_name=mine") and "exists" in line
+
+
+LOST = """
+import os, signal, sys
+import torch
+from clic import distributed, heartbeat
+from clic.cli.common import run_cli
+
+heartbeat.PERIOD = 0.2
+
+def body():
+    with distributed.process_group(torch.device("cpu"), timeout_minutes=30.0):
+        distributed.barrier()
+        if distributed.rank() == int(sys.argv[1]):
+            os.kill(os.getpid(), int(sys.argv[2]))
+        distributed.all_reduce_sum(torch.ones(3))
+
+run_cli("clic-train", body)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_a_lost_rank_ends_the_others_with_one_line(
+    tmp_path: Path, rank: int, number: signal.Signals
+) -> None:
+    """The collective itself would wait for half an hour."""
+    command = [sys.executable, "-c", LOST, str(rank), str(int(number))]
+    processes = start(tmp_path, command, ranks=3)
+    others = [process for other, process in enumerate(processes) if other != rank]
+    try:
+        outputs = [process.communicate(timeout=HANG)[0] for process in others]
+    finally:
+        processes[rank].kill()
+        processes[rank].communicate()
+    assert all(process.returncode in (1, 2) for process in others), outputs
+    lines = [line for line in "".join(outputs).splitlines() if "error: " in line]
+    assert len(lines) == 1, outputs
+    assert f"rank {rank}" in lines[0] and "no sign of life" in lines[0]
+    if rank:  # rank 0's place is unknown where the store has gone with it
+        assert f"process {processes[rank].pid})" in lines[0]
+    assert "Traceback" not in "".join(outputs)
+
+
+def test_ranks_that_work_for_long_are_not_lost(tmp_path: Path) -> None:
+    """They show signs of life, though one waits for the other for many periods."""
+    words = ("os.kill(os.getpid(), int(sys.argv[2]))", "import time; time.sleep(6)")
+    command = [sys.executable, "-c", LOST.replace(*words), "1", "0"]
+    codes, output = run(tmp_path, command, ranks=2)
+    assert codes == [0, 0] and output == "", output

@@ -184,6 +184,11 @@ def test_every_checked_setting_exists() -> None:
         ({"optim__layer_decay": 1.1}, ["optim.layer_decay=1.1", "from 0 to 1"]),
         ({"model__train": "text.last:0"}, ["text.last:0 trains no layer"]),
         # run
+        ({"train__ema": 1.0}, ["train.ema=1.0", "below 1"]),
+        ({"train__best_metric": "a/b"}, ["train.best_metric=a/b", "train.eval_bench=[]"]),
+        ({"train__patience": 3}, ["train.patience=3", "train.best_metric=null"]),
+        ({"train__micro_batch": 48}, ["train.micro_batch=48", "no effect", "batch_size=48"]),
+        ({"train__micro_batch": 0}, ["train.micro_batch=0", "1 or more"]),
         ({"train__eval_every": 5}, ["train.eval_every=5", "train.eval_bench=[]", "or neither"]),
         ({"train__eval_bench": ["shapes++"]}, ["train.eval_every=0", "shapes++"]),
         ({"train__run_name": "a/b"}, ["train.run_name='a/b'", "train.runs_dir"]),

@@ -19,6 +19,7 @@ LAYERS = {
     "config": 0,
     "distributed": 0,
     "errors": 0,
+    "heartbeat": 0,
     "parts": 0,
     "seeding": 0,
     "types": 0,

@@ -15,15 +15,17 @@ from clic.losses import (
     OBJECTIVES,
     ClicObjective,
     ClipObjective,
+    SigmoidNegativesObjective,
     SoftmaxNegativesObjective,
     hard_negative_loss,
     image_to_text,
     image_to_text_with_negatives,
     sigmoid_loss,
+    sigmoid_negatives_loss,
     text_to_image,
     unimodal_loss,
 )
-from clic.losses.registry import KINDS
+from clic.losses.registry import KINDS, SIGMOID, SOFTMAX
 from clic.types import Features
 
 # Two images and their captions on the axes of a plane: cosines are 1 and 0.
@@ -58,6 +60,11 @@ def features(
         mask if negatives else None,
         torch.tensor(-3.0, dtype=dtype, requires_grad=True) if bias else None,
     )
+
+
+def sigmoid(name: str) -> bool:
+    """Return whether an objective needs a bias."""
+    return SIGMOID in OBJECTIVES[name].needs
 
 
 # Hand-worked values
@@ -100,6 +107,45 @@ def test_sigmoid() -> None:
     assert found.item() == pytest.approx(softplus(-1) + softplus(-1), rel=1e-12)
     second = sigmoid_loss(EYE[1:], EYE.unsqueeze(1), TWO, torch.tensor(-0.5), first=1)
     assert second.item() == pytest.approx(softplus(-1.5) + softplus(-0.5), rel=1e-12)
+
+
+def test_sigmoid_negatives() -> None:
+    # The negative (0.6, 0.8) is at 1.2 - 1 from the first image and at 1.6 - 1 from the second;
+    # that of the second image is missing.
+    negatives = torch.tensor([[[0.6, 0.8]], [[math.nan, 0.0]]], dtype=torch.float64)
+    mask = torch.tensor([[True], [False]])
+    bias = torch.tensor(-1.0)
+    found = sigmoid_negatives_loss(EYE, negatives.nan_to_num(), mask, TWO, bias)
+    assert found.item() == pytest.approx((softplus(0.2) + softplus(0.6)) / 2, rel=1e-12)
+    given = Features(EYE, EYE.unsqueeze(1), TWO, negatives, mask, bias)
+    total, terms = dataclasses.astuple(SigmoidNegativesObjective()(given))
+    # Four pairs of softplus(-1): own ones at 2 - 1, others at 0 - 1.
+    assert terms["pairs"].item() == pytest.approx(2 * softplus(-1), rel=1e-12)
+    assert terms["negatives"].item() == pytest.approx(0.9178134099337387, rel=1e-12)
+    assert total.item() == pytest.approx(1.5443367849701843, rel=1e-12)
+    assert terms["contrastive"].item() == total.item()
+
+
+def test_gradient_of_sigmoid_negatives_by_hand() -> None:
+    # d softplus(x) / dx = sigmoid(x), here at 0.2 and 0.6, each with half the weight.
+    negatives = torch.tensor([[[0.6, 0.8]], [[1.0, 0.0]]], dtype=torch.float64).requires_grad_()
+    mask, bias = torch.tensor([[True], [False]]), torch.tensor(-1.0, requires_grad=True)
+    sigmoid_negatives_loss(EYE, negatives, mask, TWO, bias).backward()
+    first, second = 1 / (1 + math.exp(-0.2)), 1 / (1 + math.exp(-0.6))
+    assert bias.grad.item() == pytest.approx((first + second) / 2, rel=1e-6)
+    # Each image's own direction, times the scale of 2.
+    expected = torch.tensor([[[first, second]], [[0.0, 0.0]]], dtype=torch.float64)
+    torch.testing.assert_close(negatives.grad, expected)
+
+
+def test_sigmoid_negatives_refuse_a_softmax() -> None:
+    with pytest.raises(ConfigError, match="needs a model with a logit_bias"):
+        SigmoidNegativesObjective()(features())
+
+
+def test_sigmoid_negatives_without_negatives_are_the_sigmoid_loss() -> None:
+    without = features(negatives=0, bias=True)
+    assert torch.equal(SigmoidNegativesObjective()(without).total, ClipObjective()(without).total)
 
 
 def test_hard_negative() -> None:
@@ -430,9 +476,9 @@ def test_kinds_of_another_number_than_the_slots(kinds: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_autocast_is_off_within_the_loss(name: str) -> None:
-    given = features(dtype=torch.float32)
+    given = features(bias=sigmoid(name), dtype=torch.float32)
     # In bf16 the matrix products alone would be off by more than a thousandth.
-    expected = OBJECTIVES[name]()(features(dtype=torch.float64))
+    expected = OBJECTIVES[name]()(features(bias=sigmoid(name), dtype=torch.float64))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = OBJECTIVES[name]()(given)
         found.total.backward()
@@ -446,7 +492,7 @@ def test_autocast_is_off_within_the_loss(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_features_are_widened(name: str, dtype: torch.dtype) -> None:
     # The scale stays a fp32 parameter under autocast, while the features come out in half.
-    given = features(dtype=torch.float32)
+    given = features(bias=sigmoid(name), dtype=torch.float32)
     tensors = {f.name: getattr(given, f.name) for f in dataclasses.fields(given)}
     rounded = {
         n: v.detach().to(dtype).requires_grad_()
@@ -464,7 +510,7 @@ def test_half_precision_features_are_widened(name: str, dtype: torch.dtype) -> N
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_float64_stays(name: str) -> None:
-    out = OBJECTIVES[name]()(features())
+    out = OBJECTIVES[name]()(features(bias=sigmoid(name)))
     assert out.total.dtype == torch.float64
     assert {term.dtype for term in out.terms.values()} == {torch.float64}
 
@@ -472,7 +518,7 @@ def test_float64_stays(name: str) -> None:
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_gradients_are_those_of_the_value(name: str, bias: bool) -> None:
-    if bias and name == "softmax_negatives":
+    if (SOFTMAX if bias else SIGMOID) in OBJECTIVES[name].needs:
         return
     given = features(batch=3, positives=2, negatives=1, bias=bias)
     leaves = [f.name for f in dataclasses.fields(given)]
@@ -488,7 +534,7 @@ def test_gradients_are_those_of_the_value(name: str, bias: bool) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_same_on_cuda(name: str) -> None:
-    given = features()
+    given = features(bias=sigmoid(name))
     values = {f.name: getattr(given, f.name) for f in dataclasses.fields(given)}
     tensors = {n: v for n, v in values.items() if isinstance(v, Tensor)}
     there = dataclasses.replace(given, **{n: v.detach().cuda() for n, v in tensors.items()})

@@ -126,6 +126,16 @@ def test_captions_that_teach_nothing_are_told_at_the_start(
     assert len(lines) == 1 and lines[0].startswith("WARNING: 100% of the ")
 
 
+def test_a_softmax_model_is_refused_sigmoid_negatives(settings: Callable[..., Config]) -> None:
+    words = ("loss.single=sigmoid_negatives", "captions.single_negative=swap")
+    config = settings(*words, "train.run_name=mine")
+    with pytest.raises(
+        ConfigError, match=r"loss\.single=sigmoid_negatives needs a logit_bias .*softmax_negatives"
+    ):
+        train(config)
+    assert not (Path(config.train.runs_dir) / "mine").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "setting"),
     [

@@ -120,8 +120,8 @@ def test_a_checkpoint_holds_no_second_model(settings: Callable[..., Config]) -> 
     without, _ = start(settings("model.train=both"))
     assert with_base.clip.model.state_dict().keys() == without.clip.model.state_dict().keys()
     assert vars(with_base.state()).keys() == vars(without.state()).keys()
-    assert {n for n, _ in with_base.losses.named_parameters()} == {
-        n for n, _ in without.losses.named_parameters()
+    assert {n for n, _ in with_base.passes.losses.named_parameters()} == {
+        n for n, _ in without.passes.losses.named_parameters()
     }
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from clic import models, runs
 from clic.config.train_settings import Config
 from clic.errors import ClicError, ConfigError, DataError, ModelError
 from clic.models import encoder
-from clic.training import checkpoint, train
+from clic.training import TrainingError, checkpoint, train
 from clic.training import run_folder as folder
 from clic.training.metrics_log import read
 from clic.training.run_folder import lock_run
@@ -251,6 +252,24 @@ def test_random_weights_are_said_and_kept(
     other = load_file(run(*words, "seed=1") / runs.BASE / runs.OPEN_CLIP_WEIGHTS)
     assert torch.equal(base["visual.conv1.weight"], again["visual.conv1.weight"])
     assert not torch.equal(base["visual.conv1.weight"], other["visual.conv1.weight"])
+
+
+def test_the_samples_of_a_skipped_step_are_written(
+    run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from clic.training import Trainer
+
+    step, keys = Trainer.step, {}
+
+    def spoilt(self: Trainer, batch: Any) -> Any:
+        keys[batch.step] = [list(row) for row in batch.keys]
+        return step(self, replace(batch, std=(float("nan"),) * 3) if batch.step >= 2 else batch)
+
+    monkeypatch.setattr(Trainer, "step", spoilt)
+    with pytest.raises(TrainingError, match=r"the last of them step 4 .*skipped_step\.json holds"):
+        run("train.max_steps=8", "train.max_skipped=1", "train.run_name=mine")
+    record = json.loads((tmp_path / "runs" / "mine" / runs.SKIPPED_FILE).read_text())
+    assert record == {"step": 4, "samples": [keys[3]]}
 
 
 # --- continuing ----------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from clic.data import make_builder, make_sources
 from clic.errors import ConfigError, ModelError
 from clic.training import Trainer, TrainingError
 from clic.training.metrics_log import Averages, MetricsLog, missing_negatives, read
-from clic.training.strategy import autocast_dtype
+from clic.training.strategy import autocast_dtype, stop_requests
 from clic.training.trained_parts import check_trainable
 from clic.types import Batch
 
@@ -657,13 +657,13 @@ def test_a_loss_that_is_not_finite_is_skipped_though_its_gradients_are(
     setup: Callable[..., Setup], monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
     run = setup()
-    forward = run.trainer.losses.forward
+    forward = run.trainer.passes.losses.forward
 
     def shifted(*inputs: Any) -> Any:
         output = forward(*inputs)
         return dataclasses.replace(output, total=output.total + value)
 
-    monkeypatch.setattr(run.trainer.losses, "forward", shifted)
+    monkeypatch.setattr(run.trainer.passes.losses, "forward", shifted)
     before = run.weights()
     report = run.trainer.step(run.builder.build(0))
     assert report["skipped_steps"] == 1
@@ -696,7 +696,19 @@ def test_evaluation_has_records_of_its_own(setup: Callable[..., Setup]) -> None:
     assert run.clip.model.training  # put back, so that the next step trains
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    """As `nohup` has SIGHUP ignored, so that a run outlives its terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_requests() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop == [] and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_run_after_its_step(
     setup: Callable[..., Setup], number: signal.Signals
 ) -> None:

@@ -1,0 +1,144 @@
+"""Signs of life between the ranks of a run, so that a rank that is lost ends all of them soon.
+
+A collective waits for a rank that hangs until its timeout, which must be long because a rank may
+have to evaluate or write for minutes. But a process that works still has threads: each rank's
+writes a number into the store that the ranks share, and looks at the others'.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+PERIOD = 2.0
+"""Seconds between two signs of life."""
+BEATS = 20
+"""Looks in a row without a new sign after which a rank counts as lost: 40 s."""
+BEATS_AFTER_ERROR = 4
+"""The same once a collective has failed, when a dead rank is the likely reason."""
+LEFT = "left"
+"""Sign of a rank that ended in an orderly way, or reported an error of its own."""
+
+
+class Silence:
+    """Counts for each of several ranks how often its sign of life was found unchanged.
+
+    Looks are counted, not seconds: in a process that was stopped and goes on, time has passed for
+    the others as well.
+    """
+
+    def __init__(self, ranks: Sequence[int]) -> None:
+        self._seen: dict[int, bytes | None] = dict.fromkeys(ranks)
+        self.looks = dict.fromkeys(ranks, 0)
+
+    def look(self, signs: dict[int, bytes]) -> None:
+        """Take in the current sign of each rank."""
+        for rank, sign in signs.items():
+            changed = sign != self._seen[rank] or sign == LEFT.encode()
+            self.looks[rank] = 0 if changed else self.looks[rank] + 1
+            self._seen[rank] = sign
+
+    def lost(self, looks: int) -> list[int]:
+        """Return the ranks whose sign has not changed in so many looks."""
+        return [rank for rank, count in self.looks.items() if count >= looks]
+
+
+class Heartbeat:
+    """A thread that shows that this rank lives, and ends the process when another one does not.
+
+    Rank 0 watches all ranks, and the others watch rank 0, which tells them what it finds.
+
+    Args:
+        store: The ranks' shared store.
+        group: Number of the process group, as ranks may form several, one after the other.
+        rank: This process's rank.
+        world: Number of ranks.
+    """
+
+    def __init__(self, store: Any, group: int, rank: int, world: int) -> None:
+        # A connection of its own, because a waiting main thread occupies the other one.
+        self._store = store.clone() if hasattr(store, "clone") else store
+        self._prefix, self.rank, self.world = f"clic/alive/{group}", rank, world
+        self._watched = range(1, world) if rank == 0 else range(1)
+        self._silence, self._ended = Silence(self._watched), threading.Event()
+        self._place = f"rank {rank} ({socket.gethostname()}, process {os.getpid()})"
+        self.failing = False
+        self._found: str | None = None
+        self._told = threading.Event()
+        for name, value in ((str(rank), "0"), (f"{rank}/place", self._place)):
+            self._store.set(f"{self._prefix}/{name}", value)
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Begin; every rank must have been made before, so that its first sign is there."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, and let the others know that this rank has not been lost."""
+        self._ended.set()
+        self._thread.join(PERIOD * 2)
+        try:
+            self._store.set(f"{self._prefix}/{self.rank}", LEFT)
+        except RuntimeError:  # the store has gone, with rank 0
+            return
+
+    def reason(self) -> str | None:
+        """Return which rank is lost after a collective has failed, or None if none is."""
+        self.failing = True
+        self._told.wait(PERIOD * (BEATS_AFTER_ERROR + 3))
+        return self._found
+
+    def _beat(self) -> None:
+        count = 0
+        while not self._ended.wait(PERIOD):
+            count += 1
+            try:
+                found = self._look(count)
+            except RuntimeError:  # the store has gone
+                found = "rank 0, which all ranks meet at,"
+            if found is None or self._ended.is_set():
+                continue
+            self._found = f"{found} is lost"
+            self._told.set()
+            if not self.failing:
+                self._end()
+            return
+
+    def _look(self, count: int) -> str | None:
+        """Show a sign and look at the others'; return words for a rank that is lost."""
+        self._store.set(f"{self._prefix}/{self.rank}", str(count))
+        told = f"{self._prefix}/lost"
+        if self.rank and self._store.check([told]):
+            return str(self._store.get(told).decode())
+        keys = [f"{self._prefix}/{rank}" for rank in self._watched]
+        self._silence.look(dict(zip(self._watched, self._store.multi_get(keys), strict=True)))
+        lost = self._silence.lost(BEATS_AFTER_ERROR if self.failing else BEATS)
+        if not lost:
+            return None
+        place = self._store.get(f"{self._prefix}/{lost[0]}/place").decode()
+        self._store.set(told, place)
+        return str(place)
+
+    def _end(self) -> None:
+        """End this process, whose main thread waits for the lost rank where nothing can reach it.
+
+        Rank 0 speaks, or where it is lost rank 1, and stays until the others have heard it.
+        """
+        if self.rank == 0 or (self.rank == 1 and "rank 0" in str(self._found)):
+            print(f"\nerror: {describe(str(self._found))}", file=sys.stderr, flush=True)
+        if self.rank == 0:
+            threading.Event().wait(PERIOD * 2)
+        os._exit(1)
+
+
+def describe(found: str) -> str:
+    """Return the message about a lost rank, from the result of `Heartbeat.reason`."""
+    return (
+        f"{found}: no sign of life from it; look at that process's own output and machine (it may "
+        "have been killed for memory). The run has ended, and the same command continues it from "
+        "the last checkpoint"
+    )

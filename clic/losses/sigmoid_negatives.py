@@ -1,0 +1,69 @@
+"""Hard negatives in the sigmoid loss: what NegCLIP's are in the softmax, for SigLIP's models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from clic import distributed
+from clic.errors import ConfigError
+from clic.losses.objectives import Objective, Terms, _contrastive, _mask
+from clic.types import Features
+
+
+def sigmoid_negatives_loss(
+    images: Tensor, negatives: Tensor, mask: Tensor, logit_scale: Tensor, logit_bias: Tensor
+) -> Tensor:
+    """Return the binary loss of telling that no hard negative matches any image.
+
+    L = -1/B sum_b sum_m log sigmoid( -(s(u_b, h_m) + bias) ), m over the valid hard negatives of
+    all ranks: these are further captions with z = -1 in SigLIP's loss (arXiv 2303.15343), and as in
+    NegCLIP (arXiv 2210.01936) every image meets every hard negative (the combination is ours).
+
+    Args:
+        images: [B, D] of this rank.
+        negatives: [W * B, K, D] of all ranks, unit norm where the mask is True.
+        mask: bool [W * B, K], True where there is a negative.
+        logit_scale: Scalar.
+        logit_bias: Scalar.
+
+    Returns:
+        Scalar: summed over negatives, mean over this rank's B images.
+    """
+    logits = (logit_scale * images) @ negatives.flatten(0, 1).T + logit_bias
+    kept = F.softplus(logits).masked_fill(~mask.flatten(), 0.0)
+    return kept.sum() / images.shape[0]
+
+
+@dataclass(frozen=True)
+class SigmoidNegativesObjective(Objective):
+    """SigLIP with all ranks' hard negatives among the captions that match no image.
+
+    total = contrastive = pairs + negatives (terms: contrastive, pairs, negatives): the sigmoid loss
+    of the true captions, as `ClipObjective` has it, and `sigmoid_negatives_loss`.
+    """
+
+    def _compute(self, features: Features) -> tuple[Tensor, Terms]:
+        bias, negatives = features.logit_bias, features.negative_features
+        if bias is None:
+            raise ConfigError(
+                "the objective sigmoid_negatives needs a model with a logit_bias (sigmoid loss), "
+                "and this one has none; set loss.composite and loss.single to softmax_negatives, "
+                "clic or clip"
+            )
+        pairs = _contrastive(features, self.group)["contrastive"]
+        if negatives is None:
+            return pairs, {"contrastive": pairs}
+        # As bytes, because gloo does not gather booleans in every supported version of torch.
+        mask = distributed.all_gather(_mask(features, negatives).byte(), self.group).bool()
+        false = sigmoid_negatives_loss(
+            features.image_features,
+            distributed.all_gather(negatives, self.group),
+            mask,
+            features.logit_scale,
+            bias,
+        )
+        total = pairs + false
+        return total, {"contrastive": total, "pairs": pairs, "negatives": false}

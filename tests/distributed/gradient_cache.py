@@ -1,0 +1,172 @@
+"""What each rank does to compare whole batches with cached chunks; `ranks.py` runs it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from clic import distributed, images, models
+from clic.losses import ClicObjective, Distilled, Objective
+from clic.models import FeatureExtractor, LossModule
+from clic.training import passes
+from clic.training.frozen_base import FrozenBase
+from clic.training.passes import CachedPass, WholePass
+from clic.training.strategy import DataParallel
+from clic.types import Batch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from checks import objectives
+
+B, P, K, LENGTH, VOCABULARY, SIZE = 9, 3, 2, 8, 64, 16
+CHUNKS = (1, 3, 8)
+VISION = {"layers": 2, "width": 16, "head_width": 8, "image_size": SIZE, "patch_size": 8}
+TEXT = {"context_length": LENGTH, "vocab_size": VOCABULARY, "width": 16, "heads": 2, "layers": 2}
+STRATEGY = DataParallel(torch.device("cpu"), "fp32")
+
+
+def build(folder: Path, bias: bool) -> Any:
+    """Return a small model of two transformers without dropout, the same on every rank."""
+    folder = folder / f"model-{distributed.rank()}-{bias}"
+    folder.mkdir(exist_ok=True)
+    architecture = {"embed_dim": 16, "vision_cfg": VISION, "text_cfg": TEXT}
+    architecture |= {"init_logit_bias": -2.0} if bias else {}
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": architecture, "preprocess_cfg": {}})
+    )
+    torch.manual_seed(0)
+    clip = models.create(str(folder), None)
+    for parameter in clip.model.parameters():  # or the towers would give all rows nearly the same
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.3)
+    return clip
+
+
+def batch(kinds: tuple[str, ...]) -> Batch:
+    """Return this rank's random batch; one row and one rank have fewer negatives than others."""
+    generator = torch.Generator().manual_seed(distributed.rank())
+
+    def texts(slots: int) -> Tensor:
+        tokens = torch.randint(1, VOCABULARY - 1, (B, slots, LENGTH), generator=generator)
+        for row in range(B):  # of several lengths: the end, then padding
+            end = 3 + row % (LENGTH - 3)
+            tokens[row, :, end], tokens[row, :, end + 1 :] = VOCABULARY - 1, 0
+        return tokens
+
+    mask = torch.rand(B, K, generator=generator) < 0.7
+    mask[0], mask[1] = False, not distributed.rank()
+    return Batch(
+        images=torch.randint(0, 256, (B, SIZE, SIZE, 3), generator=generator).byte(),
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        positives=texts(P),
+        negatives=texts(K),
+        negative_mask=mask,
+        kind="composite",
+        step=0,
+        negative_kinds=kinds,
+    )
+
+
+def gradients(clip: Any, objective: Objective, train: str, size: int | None, data: Batch) -> Any:
+    """Return the loss, its terms and the gradients of a pass."""
+    clip = copy.deepcopy(clip)
+    trained = models.set_trainable(clip.model, train, True)
+    base = None
+    if isinstance(objective, Distilled):
+        base = FrozenBase(clip, trained)
+        with torch.no_grad():  # as if some steps were done
+            for parameter in clip.model.parameters():
+                parameter += parameter.requires_grad * 0.1 * parameter.sin()
+    models.set_mode(clip.model, trained)
+    losses = LossModule(FeatureExtractor(clip.model, trained), {"composite": objective})
+    one: Any = (
+        WholePass(losses, STRATEGY, base)
+        if size is None
+        else CachedPass(losses, STRATEGY, size, base)
+    )
+    output = one(data, lambda loss: loss)
+    found = {n: p.grad for n, p in clip.model.named_parameters() if p.grad is not None}
+    return output, found
+
+
+def compared() -> Iterator[tuple[str, Objective, bool, tuple[str, ...]]]:
+    """Yield every objective: its name, itself, whether it has a bias, and kinds of negatives."""
+    for name, objective in objectives().items():
+        yield name, objective, "sigmoid" in name, ("swap", "layout") if name == "kinds" else ()
+    yield "distilled", Distilled(ClicObjective(), 0.7), False, ()
+
+
+def norm(values: dict[str, Tensor]) -> float:
+    return float(torch.cat([value.flatten() for value in values.values()]).norm())
+
+
+def main(folder: Path) -> None:
+    clips = {bias: build(folder, bias) for bias in (False, True)}
+    found: dict[str, Any] = {}
+    for dtype in (torch.float32, torch.float64):
+        # The whole loss takes the model's dtype, from the pixels on.
+        passes._pixels = lambda data, dtype=dtype: images.normalise(
+            data.images, data.mean, data.std
+        ).to(dtype)
+        for name, objective, bias, kinds in compared():
+            clip = copy.deepcopy(clips[bias])
+            clip.model.to(dtype)
+            for train in ("both", "text.last:1"):
+                data = batch(kinds)
+                whole, expected = gradients(clip, objective, train, None, data)
+                for size in CHUNKS:
+                    output, own = gradients(clip, objective, train, size, data)
+                    assert own.keys() == expected.keys()
+                    total = norm(expected)
+                    away = {n: own[n] - value for n, value in expected.items()}
+                    # A parameter of no gradient but for rounding is held to the others' size.
+                    floor = 1e-2 * total
+                    entry = {
+                        "gradient": norm(away) / total,
+                        "parameter": max(
+                            float(away[n].norm()) / max(float(value.norm()), floor)
+                            for n, value in expected.items()
+                        ),
+                        "loss": abs(float((output.total / whole.total).detach()) - 1),
+                        "terms": sorted(output.terms) == sorted(whole.terms),
+                        "norm": total,
+                    }
+                    found[f"{name}/{str(dtype).removeprefix('torch.')}/{train}/{size}"] = entry
+    if distributed.world_size() > 1:
+        found["reductions"] = reductions(clips[False])
+    (folder / f"rank-{distributed.rank()}.json").write_text(json.dumps(found))
+
+
+def reductions(clip: Any) -> dict[str, int]:
+    """Return how many bytes of gradients a pass sends to the other ranks, whole and in chunks."""
+    found = {}
+    for size in (None, 1):
+        clip = copy.deepcopy(clip)
+        trained = models.set_trainable(clip.model, "text", True)
+        models.set_mode(clip.model, trained)
+        losses = LossModule(FeatureExtractor(clip.model, trained), {"composite": ClicObjective()})
+        one: Any = (
+            WholePass(losses, STRATEGY) if size is None else CachedPass(losses, STRATEGY, size)
+        )
+        module = one.losses if size is None else one.replay
+        sent: list[int] = []
+
+        def hook(state, bucket, sent=sent):  # type: ignore[no-untyped-def]  # torch reads it
+            sent.append(bucket.buffer().numel())
+            future = dist.all_reduce(bucket.buffer(), async_op=True).get_future()
+            return future.then(lambda done: done.value()[0] / distributed.world_size())
+
+        module.register_comm_hook(None, hook)
+        data = batch(())
+        passes._pixels = lambda d: images.normalise(d.images, d.mean, d.std)
+        one(data, lambda loss: loss)
+        found["whole" if size is None else "cached"] = sum(sent)
+    return found

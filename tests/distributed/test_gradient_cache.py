@@ -1,0 +1,48 @@
+"""Chunks with cached gradients have the gradient of the whole batch, on one and two ranks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
+"""Largest distance from the whole batch's gradient, relative to its norm."""
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return what every rank has found, by rank."""
+    folder = tmp_path_factory.mktemp("cache")
+    words = [HERE / "ranks.py", HERE / "gradient_cache.py", request.param, folder]
+    process = subprocess.run(
+        [sys.executable, *map(str, words)], capture_output=True, text=True, timeout=900
+    )
+    assert process.returncode == 0, process.stderr
+    ranks = range(request.param)
+    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in ranks]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_chunks_have_the_gradient_of_the_whole_batch(found: Any, dtype: str) -> None:
+    names = [name for name in found[0] if f"/{dtype}/" in name]
+    assert len(names) >= 6 * 2 * 3  # objectives, what trains, chunks
+    for one in found:
+        for name in names:
+            entry = one[name]
+            assert entry["norm"] > 1e-4, name
+            assert entry["terms"], name
+            assert entry["loss"] <= TOLERANCE[dtype], (name, entry)
+            assert entry["gradient"] <= TOLERANCE[dtype], (name, entry)
+            assert entry["parameter"] <= TOLERANCE[dtype], (name, entry)
+
+
+def test_only_the_last_chunk_is_averaged_over_ranks(found: Any) -> None:
+    if len(found) > 1:
+        sent = found[0]["reductions"]
+        assert sent["cached"] == sent["whole"] > 0
