@@ -315,9 +315,9 @@ def _synonyms(caption: _Caption) -> Iterator[Words]:
             continue
         if len(caption.lexicon.single.get(token.text, ())) != 1:
             continue  # a word of several senses: "catch" a ball, a bus
-        others = sorted(caption.lexicon.synonyms(token.text, token.pos) - {token.text})
-        if others and caption.rng.random() < 0.5:
-            other = others[int(caption.rng.integers(len(others)))]
+        synonyms = sorted(caption.lexicon.synonyms(token.text, token.pos) - {token.text})
+        if synonyms and caption.rng.random() < 0.5:
+            other = synonyms[int(caption.rng.integers(len(synonyms)))]
             tokens[i : i + 1] = _fixed(other, token.pos)
     if tokens != caption.tokens:
         yield tokens

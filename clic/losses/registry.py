@@ -92,17 +92,17 @@ OBJECTIVES: dict[str, Entry] = {
         about="NegCLIP and CLoVe: false captions among the images' candidates",
         needs={NEGATIVES: None, SOFTMAX: None},
     ),
+    "sigmoid_negatives": Entry(
+        home="clic.losses.sigmoid_negatives:SigmoidNegativesObjective",
+        about="the same for SigLIP's models: false captions among those that match no image",
+        needs={NEGATIVES: None, SIGMOID: None},
+    ),
     "paraphrase": Entry(
         home="clic.losses.objectives:ParaphraseObjective",
         about="NegCLIP's loss and, between texts, a caption against its paraphrase",
         needs={NEGATIVES: None, SECOND_POSITIVE: None, SOFTMAX: None},
         reads=("paraphrase_weight", "paraphrase_scale"),
         kinds=("single",),
-    ),
-    "sigmoid_negatives": Entry(
-        home="clic.losses.sigmoid_negatives:SigmoidNegativesObjective",
-        about="the same for SigLIP's models: false captions among those that match no image",
-        needs={NEGATIVES: None, SIGMOID: None},
     ),
 }
 
