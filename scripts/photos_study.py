@@ -66,13 +66,18 @@ PARTS = {
     "ablations": Part(
         "photos_best with one thing left out",
         {
+            "paraphrases by rules alone": ((*BEST, "captions.paraphrase=rules"), 1.0),
             "no term between texts": ((*BEST, "loss=softmax_negatives"), 1.0),
             "no distillation": ((*BEST, "train.distill_weight=0"), 1.0),
             "distillation alone, at the same rate": (
                 (f"{EXPERIMENT}clip", "optim.lr=1.0e-3", "train.distill_weight=20"), 1.0,
             ),
-            "no swapped captions": ((*BEST, "captions.single_negative=replace"), 1.0),
-            "no replaced words": ((*BEST, "captions.single_negative=swap"), 1.0),
+            "no swapped captions": (
+                (*BEST, "captions.single_negative=replace", "captions.mixture={}"), 1.0,
+            ),
+            "no replaced words": (
+                (*BEST, "captions.single_negative=swap", "captions.mixture={}"), 1.0,
+            ),
             "the first caption of a photo alone": ((*BEST, "captions.single_caption=first"), 1.0),
             "the whole text tower": ((*BEST, "model.train=text"), 1.0),
         },
@@ -109,6 +114,7 @@ def parse() -> argparse.Namespace:
         help="where flickr8k, sugarcrepe_pp, bla and coco lie (default: $CLIC_DATA)")  # fmt: skip
     add("--parts", nargs="+", default=list(PARTS), choices=list(PARTS), metavar="PART",
         help=f"of {', '.join(PARTS)} (default: all)")  # fmt: skip
+    add("--rows", nargs="+", metavar="ROW", help="only these rows of the parts (default: all)")
     study.add_options(parser)
     add("--words", nargs="+", default=[], metavar="SETTING=VALUE",
         help="added to every training, e.g. train.max_steps=5 for a quick look")  # fmt: skip
@@ -142,6 +148,7 @@ def run(options: argparse.Namespace) -> int:
         part: {
             label: make_jobs(words, alpha, options.seeds, base, common)
             for label, (words, alpha) in PARTS[part].rows.items()
+            if options.rows is None or label in options.rows
         }
         for part in dict.fromkeys(options.parts)
     }

@@ -11,7 +11,7 @@ from clic.captions.composite_negatives import cross_swap, layout_negative, word_
 from clic.captions.composites import composite_positives
 from clic.captions.negatives import GENERATORS, hard_negatives, single_negative, stored_negative
 from clic.captions.replace import replace
-from clic.captions.swap import swap
+from clic.captions.swap import swap, swap_attributes
 from clic.captions.tagging import TAGGERS, Tagger, make_tagger
 from clic.captions.text import join
 
@@ -29,5 +29,6 @@ __all__ = [
     "single_negative",
     "stored_negative",
     "swap",
+    "swap_attributes",
     "word_swap",
 ]

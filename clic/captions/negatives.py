@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from clic.captions.replace import replace
-from clic.captions.swap import swap
+from clic.captions.swap import swap, swap_attributes
 from clic.captions.tagging import make_tagger
 from clic.captions.text import is_foreign, normalized, unlike
 from clic.errors import ConfigError, pick
@@ -18,7 +18,11 @@ from clic.types import HardNegative, Token
 
 Generator = Callable[[str, Sequence[Token], np.random.Generator], HardNegative | None]
 
-GENERATORS: dict[str, Generator] = {"swap": swap, "replace": replace}
+GENERATORS: dict[str, Generator] = {
+    "swap": swap,
+    "swap_attributes": swap_attributes,
+    "replace": replace,
+}
 
 FOREIGN = "clic's taggers and word lists know only English"
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from clic.captions.composites import bag_of_words
 from clic.captions.inflection import gerund, past_participle, third_person
 from clic.captions.lexicon import ARTICLES, WORDS, Lexicon, default_lexicon
 from clic.captions.phrases import NounPhrase, is_plural, noun_phrases
@@ -118,6 +119,30 @@ def paraphrase(
             applied += 1
     text = _text(current)
     return text if text != original else None
+
+
+def nearest_caption(caption: str, others: Sequence[str], least: float = 0.3) -> str | None:
+    """Return the caption of the same image that shares most words with one of its captions.
+
+    Two captions of an image often tell of different things; those that share many of their words
+    mostly say the same, and are then a paraphrase that no rule would have made.
+
+    Args:
+        caption: One of the image's captions.
+        others: The others.
+        least: Least share of common words in all words of the two (Jaccard index).
+
+    Returns:
+        The nearest of them, or None where none is near enough or all are the same words.
+    """
+    own = bag_of_words(caption)
+    shares = {}
+    for other in others:
+        words = bag_of_words(other)
+        share = len(own & words) / max(1, len(own | words))
+        if least <= share < 1:
+            shares[other] = share
+    return max(shares, key=shares.__getitem__) if shares else None
 
 
 def _plain(text: str, pos: str, lemma: str | None = None) -> Token:

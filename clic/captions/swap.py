@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import combinations
 from typing import ClassVar
 
@@ -23,6 +23,7 @@ Pair = tuple[Range, Range]
 Ranked = tuple[list[Pair], list[Pair], list[Pair]]
 
 COLOURS = WORDS["colours"]
+ATTRIBUTES = ("ADJ", "NUM")
 _FORMS = frozenset(("NOUN", "ADJ", "NUM", "VERB", "ADV"))
 # Forms of the verb after (or, with "there", before) a noun phrase whose number changes.
 _TO_PLURAL = {"is": "are", "was": "were", "has": "have"}
@@ -30,7 +31,11 @@ _TO_SINGULAR = {plural: singular for singular, plural in _TO_PLURAL.items()}
 
 
 def swap(
-    caption: str, tokens: Sequence[Token], rng: np.random.Generator, lexicon: Lexicon | None = None
+    caption: str,
+    tokens: Sequence[Token],
+    rng: np.random.Generator,
+    lexicon: Lexicon | None = None,
+    forms: Collection[str] | None = None,
 ) -> HardNegative | None:
     """Let two parts of a caption change places (NegCLIP; Yuksekgonul et al., arXiv 2210.01936).
 
@@ -45,6 +50,7 @@ def swap(
         tokens: Its tokens.
         rng: Draws the pair.
         lexicon: Knows kinds of things and synonyms, by default the one that ships.
+        forms: Universal POS tags of the parts that may move; None allows all, and noun phrases.
 
     Returns:
         The false caption with its edits, or None where no pair gives one.
@@ -52,7 +58,7 @@ def swap(
     tokens = fold_tokens(tokens[:MAX_TOKENS])
     finder = _Finder(caption, tokens, lexicon or default_lexicon())
     draw = float(rng.random())
-    ranks = finder.ranks()
+    ranks = finder.ranks(forms)
     if draw < _MIXED:
         draw /= _MIXED
         best, second, last = ranks
@@ -75,6 +81,17 @@ def swap(
     return None
 
 
+def swap_attributes(
+    caption: str, tokens: Sequence[Token], rng: np.random.Generator
+) -> HardNegative | None:
+    """Let two adjectives or two numbers of a caption change places: a `swap` of attributes alone.
+
+    Few captions tell two attributes, so among all swaps those of nouns prevail; this one asks for
+    the others. Arguments and result are those of `swap`.
+    """
+    return swap(caption, tokens, rng, forms=ATTRIBUTES)
+
+
 class _Finder:
     """The pairs of a caption that may change places."""
 
@@ -87,8 +104,8 @@ class _Finder:
         self._things: dict[int, NounEntry] = {}  # of the movable nouns
         self._plural: dict[int, bool] = {}
 
-    def ranks(self) -> list[tuple[list[Pair], ...]]:
-        """Return the groups of pairs of each of three ranks, best first."""
+    def ranks(self, forms: Collection[str] | None = None) -> list[tuple[list[Pair], ...]]:
+        """Return the groups of pairs of each of three ranks, best first; see `swap` for `forms`."""
         places: dict[str, list[int]] = {}
         nouns = places["NOUN"] = []
         for i, token in enumerate(self._tokens):
@@ -99,7 +116,7 @@ class _Finder:
         self._plural = {i: is_plural(self._tokens[i]) for i in nouns}
         groups: list[Ranked] = []
         for pos, indices in places.items():
-            if len(indices) > 1:
+            if len(indices) > 1 and (forms is None or pos in forms):
                 ranked: Ranked = [], [], []
                 rank = self._RANKS[pos]
                 for i, j in combinations(indices, 2):
@@ -107,7 +124,10 @@ class _Finder:
                     if place is not None:
                         ranked[place].append(((i, i + 1), (j, j + 1)))
                 groups.append(ranked)
-        groups.append(self._phrase_pairs())
+        if forms is None:
+            groups.append(self._phrase_pairs())
+        if not groups:
+            return [(), (), ()]
         return list(zip(*groups, strict=True))
 
     def build(self, pair: Pair) -> HardNegative | None:

@@ -27,7 +27,7 @@ from clic.losses.registry import KINDS, NEGATIVES, OBJECTIVES, SECOND_POSITIVE
 from clic.losses.registry import choices as objectives
 from clic.parts import Trained, parse
 
-MIXABLE = ("swap", "replace")
+MIXABLE = ("swap", "swap_attributes", "replace")
 """The generators of false captions of one image, which `captions.mixture` may weigh."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -42,6 +42,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "captions.tagger": ("hanta", "spacy", "stored"),
     "captions.composite_negative": ("cross_swap", "none"),
     "captions.single_caption": ("first", "random"),
+    "captions.paraphrase": ("none", "rules", "captions"),
     "captions.single_negative": (*MIXABLE, "mixture", "stored", "none"),
     "loss.composite": objectives("composite"),
     "loss.single": objectives("single"),
@@ -266,7 +267,7 @@ def _check_second_positive(kind: str, config: Config) -> None:
     if kind == "single":
         reason = (
             "needs a second true caption, and single images have one; set "
-            "captions.paraphrase=true, or choose another loss.single"
+            "captions.paraphrase=rules, or choose another loss.single"
         )
     raise ConfigError(f"{setting} {reason}{', or weight 0' if weight else ''}")
 

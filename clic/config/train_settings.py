@@ -145,8 +145,9 @@ class CaptionsConfig:
             them, drawn for each image), `stored` (one of those stored with it) or `none`.
         single_caption: Which caption of a single image is trained on: its `first`, or a `random`
             one, drawn for each step.
-        paraphrase: Give a single image's caption a paraphrase, made by rules, as a second true
-            caption, and each of the two a false one of `single_negative`.
+        paraphrase: Give a single image's caption a paraphrase as a second true caption, and each of
+            the two a false one of `single_negative`: `rules` rewords it; `captions` takes, for
+            every second image that has one, its other caption nearest in words; `none`.
         mixture: The weight of each generator of `mixture`, e.g. `{swap: 1, replace: 3}`. If the
             one that is drawn yields nothing, another is drawn.
     """
@@ -162,14 +163,14 @@ class CaptionsConfig:
     repair_negatives: bool = True
     single_negative: str = "none"
     single_caption: str = "first"
-    paraphrase: bool = False
+    paraphrase: str = "none"
     mixture: dict[str, float] = field(default_factory=dict)
 
     def negative_kinds(self, kind: str) -> tuple[str, ...]:
         """Return the name of each of the K false captions of a row, composite or single."""
         if kind == "single":
             names = [self.single_negative]
-            if self.paraphrase and self.single_negative != "none":
+            if self.paraphrase != "none" and self.single_negative != "none":
                 names.append(self.single_negative + OF_PARAPHRASE)
         else:
             told = self.layout_share > 0 and self.layout_negative
@@ -178,7 +179,9 @@ class CaptionsConfig:
 
     def positives(self, kind: str) -> int:
         """Return the number P of true captions of a row, composite or single."""
-        return self.composite_positives if kind == "composite" else 1 + self.paraphrase
+        if kind == "composite":
+            return self.composite_positives
+        return 1 if self.paraphrase == "none" else 2
 
 
 @dataclass

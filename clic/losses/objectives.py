@@ -239,7 +239,7 @@ class ParaphraseObjective(Objective):
         if features.positive_features.shape[1] < 2:
             raise ConfigError(
                 "the objective paraphrase compares a caption with its paraphrase, and the batch "
-                "has one true caption an image; set captions.paraphrase=true"
+                "has one true caption an image; set captions.paraphrase=rules"
             )
         total, terms = SoftmaxNegativesObjective(group=self.group)._compute(features)
         terms["paraphrase"] = self._paraphrase(features)

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from clic.captions import GENERATORS, cross_swap, hard_negatives, replace, swap
+from clic.captions import (
+    GENERATORS,
+    cross_swap,
+    hard_negatives,
+    replace,
+    swap,
+    swap_attributes,
+)
 from clic.captions.lexicon import Lexicon
 from clic.captions.phrases import noun_phrases
 from clic.captions.tagging import make_tagger
@@ -241,7 +248,7 @@ class TestHardNegatives:
                 hard_negatives("a dog", kinds=kinds)
         with pytest.raises(ConfigError, match="n=0"):
             hard_negatives("a dog", n=0)
-        assert set(GENERATORS) == {"swap", "replace"}
+        assert set(GENERATORS) == {"swap", "swap_attributes", "replace"}
 
 
 def test_noun_phrases() -> None:
@@ -264,3 +271,19 @@ def test_noun_phrases() -> None:
 )  # fmt: skip
 def test_indefinite_article(word: str, article: str) -> None:
     assert indefinite_article(word) == article
+
+
+class TestSwapAttributes:
+    def test_only_attributes_change_places(self) -> None:
+        caption = "a red dog chases a blue cat"
+        made = draws(swap_attributes, caption, TAG(caption))
+        assert made == {"a blue dog chases a red cat"}
+        assert len(swapped(caption)) > 1
+
+    def test_numbers_are_attributes(self) -> None:
+        caption = "two dogs and three cats"
+        assert draws(swap_attributes, caption, TAG(caption)) == {"three dogs and two cats"}
+
+    def test_without_two_attributes_there_is_none(self) -> None:
+        caption = "a dog chases a blue cat"
+        assert draws(swap_attributes, caption, TAG(caption)) == {"None"}

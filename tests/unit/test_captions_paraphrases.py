@@ -7,7 +7,7 @@ import pytest
 from clic.captions import paraphrases
 from clic.captions.inflection import gerund, past_participle, third_person
 from clic.captions.lexicon import default_lexicon
-from clic.captions.paraphrases import MAX_TOKENS, paraphrase
+from clic.captions.paraphrases import MAX_TOKENS, nearest_caption, paraphrase
 from clic.captions.phrases import noun_phrases
 from clic.captions.tagging import make_tagger
 from clic.captions.text import fold_tokens, normalized
@@ -112,3 +112,13 @@ def test_what_has_no_rule_has_no_paraphrase() -> None:
 )
 def test_forms_of_verbs(verb: str, third: str, ing: str, participle: str | None) -> None:
     assert (third_person(verb), gerund(verb), past_participle(verb)) == (third, ing, participle)
+
+
+def test_the_nearest_caption_shares_most_words() -> None:
+    others = ["two cats sleep", "a black dog runs", "the black dog runs fast", "A black dog runs."]
+    assert nearest_caption("a black dog runs", others) == "the black dog runs fast"
+    assert nearest_caption("a black dog runs", ["two cats sleep"]) is None
+    assert nearest_caption("a black dog runs", ["The black dog runs!"]) is None
+    # Two of five words are shared: 0.4.
+    assert nearest_caption("red dogs run", ["red dogs sit still"], least=0.4) is not None
+    assert nearest_caption("red dogs run", ["red dogs sit still"], least=0.41) is None

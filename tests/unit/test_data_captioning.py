@@ -237,7 +237,7 @@ def test_stored_tags_of_the_drawn_caption_are_used() -> None:
 
 
 def test_a_paraphrase_is_the_second_true_caption_and_has_a_false_one_of_its_own() -> None:
-    made = single(paraphrase=True)
+    made = single(paraphrase="rules")
     assert made.negative_kinds["single"] == ("swap", "swap_of_paraphrase")
     for n in range(20):
         row = made.make("single", [PARK], RNG(n))
@@ -251,5 +251,17 @@ def test_a_paraphrase_is_the_second_true_caption_and_has_a_false_one_of_its_own(
 
 def test_what_no_rule_rewords_is_its_own_paraphrase() -> None:
     sample = Sample("word", IMAGE, ("hello",))
-    row = single(paraphrase=True).make("single", [sample], RNG(0))
+    row = single(paraphrase="rules").make("single", [sample], RNG(0))
     assert row.positives == ("hello", "hello")
+
+
+def test_every_second_paraphrase_is_another_caption_that_is_near() -> None:
+    near = "a dark dog chases a white cat outside"
+    sample = Sample("near", IMAGE, ("A dark dog chases a white cat.", near, "Animals."))
+    made = [single(paraphrase="captions").make("single", [sample], RNG(n)) for n in range(60)]
+    taken = [row.positives[1] for row in made]
+    assert 5 <= taken.count(near) <= 25  # a quarter: half of them, and half of those reworded
+    assert all("outside" not in row.positives[0] for row in made)
+    far = Sample("far", IMAGE, ("A dark dog chases a white cat.", "Animals."))
+    rows = [single(paraphrase="captions").make("single", [far], RNG(n)) for n in range(20)]
+    assert all("animals" not in row.positives[1] for row in rows)

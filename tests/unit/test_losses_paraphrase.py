@@ -80,7 +80,7 @@ def test_without_false_captions_the_other_paraphrases_are_left() -> None:
 
 
 def test_what_it_cannot_compute_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"captions\.paraphrase=true"):
+    with pytest.raises(ConfigError, match=r"captions\.paraphrase=rules"):
         ParaphraseObjective()(features(positives=1))
     with pytest.raises(ConfigError, match="paraphrase needs a softmax"):
         ParaphraseObjective()(features(bias=True))

@@ -20,7 +20,7 @@ from clic.captions.composites import (
     sentence_composite,
 )
 from clic.captions.negatives import single_negative, stored_negative
-from clic.captions.paraphrases import paraphrase
+from clic.captions.paraphrases import nearest_caption, paraphrase
 from clic.captions.tagging import Tagger, make_tagger
 from clic.captions.text import has_words, lower
 from clic.config.train_settings import OF_PARAPHRASE, CaptionsConfig
@@ -35,6 +35,8 @@ LONGEST_WORD = 1000  # characters; byte-pair encoding takes quadratic time
 LOOKED_AT = 16  # samples that are read before a source is said to have no tags or false captions
 UNTAGGED = ("layout", "stored")  # false captions that are made without tags
 MOST_WORDS = 200_000  # whose token ids are kept: a vocabulary is smaller, its misspellings are not
+CAPTIONS_SHARE = 0.5  # of rows with `captions.paraphrase=captions` that take another caption
+REWORDED_SHARE = 0.5  # of those that reword it too
 _PROBES = (
     "a dog. two cats!",
     "The man's T-shirt (blue, size 40); it's near http://a.b/c?d=1 <end_of_text> ... ",
@@ -82,7 +84,7 @@ def check_captions(sample: Sample) -> None:
 
 def uses_tags(config: CaptionsConfig, kind: Kind) -> bool:
     """Return whether the false captions of a kind of row are made from part-of-speech tags."""
-    reworded = kind == "single" and config.paraphrase
+    reworded = kind == "single" and config.paraphrase != "none"
     return reworded or any(
         name.removesuffix(OF_PARAPHRASE) not in UNTAGGED for name in config.negative_kinds(kind)
     )
@@ -175,8 +177,8 @@ class Captioner:
         if "single" in self._tagged_kinds:
             (tokens,), retagged = self._tokens([sample], [caption], drawn)
         true: tuple[str, ...] = (caption,)
-        if config.paraphrase:
-            true += (paraphrase(caption, tokens, rng) or caption,)
+        if config.paraphrase != "none":
+            true += (self._paraphrase(caption, tokens, rest, rng),)
         false: list[HardNegative | None] = []
         for name in self.negative_kinds["single"]:
             if name.endswith(OF_PARAPHRASE):
@@ -186,6 +188,21 @@ class Captioner:
             else:
                 false.append(self._single(name, sample, caption, [*true[1:], *rest], tokens, rng))
         return RowCaptions(true, tuple(false), retagged)
+
+    def _paraphrase(
+        self,
+        caption: str,
+        tokens: tuple[Token, ...],
+        others: Sequence[str],
+        rng: np.random.Generator,
+    ) -> str:
+        """Return the second true caption: reworded, or another one of the image; see `captions`."""
+        if self.config.paraphrase == "captions" and rng.random() < CAPTIONS_SHARE:
+            near = nearest_caption(caption, others)
+            if near is not None:
+                reworded = rng.random() < REWORDED_SHARE
+                return (paraphrase(near, self._tag(near), rng) if reworded else None) or near
+        return paraphrase(caption, tokens, rng) or caption
 
     def _single(
         self,
