@@ -60,7 +60,18 @@ examples:
   clic-eval --bench sugarcrepe++ --text-only --data ~/data
                                             the captions alone, without images
   clic-eval --bench all --model hf-hub:ORG/NAME --json all.json --rows all.jsonl
+  clic-eval --bench my.jsonl                one's own benchmark, see below
   clic-eval bench=shapes batch_size=128     settings (configs/eval.yaml)
+
+one's own benchmark: a line of my.jsonl is one of
+  {"image": "a.jpg", "positives": ["...", "..."], "negatives": ["..."],
+   "category": "..."}                       triplets; without images TOT alone
+  {"image": "a.jpg", "label": "...", "prompts": ["a photo of a {}."]}
+                                            zero-shot; prompts may be left out
+  {"image": "a.jpg", "captions": ["...", "..."]}
+                                            retrieval
+  images lie beside the file or below it; in a CSV file the texts of a list are
+  the columns positive1, positive2 and so on (docs/evaluation.md)
 
 models: ViT-B-32:openai (open_clip name and tag), local-dir:PATH,
   hf-hub:ORG/NAME, shapes-base, or the path of a run, a checkpoint, an open_clip
@@ -78,7 +89,8 @@ def make_parser() -> Parser:
         epilog=EXAMPLES,
     )
     add = parser.add_argument
-    add("--bench", metavar="A,B", action="append", help="benchmarks, groups of them, or 'list'")
+    add("--bench", metavar="A,B", action="append", help="benchmarks, groups of them, one's own "
+        "files (.jsonl, .csv), or 'list'")  # fmt: skip
     add("--model", metavar="M", action="append", help="model to score; repeat for side by side")
     add("--compare", metavar="M", action="extend", nargs="+",
         help="models, or results written before: differences to the first with a paired "
@@ -249,7 +261,8 @@ def _reports(settings: EvalConfig, with_rows: bool) -> Iterator[Report]:
         _check_no_effect(settings)
         yield from chain.from_iterable(loaded)
         return
-    plan = prepare(settings, benches)
+    # The names of files, where there are any: a stem does not say where its file lies.
+    plan = prepare(settings, settings.bench or benches)
     if not names:
         names, saved = [_default_model()], [False]
     _check_models([name for name, done in zip(names[1:], saved[1:], strict=True) if not done])
