@@ -153,17 +153,17 @@ class Parser(argparse.ArgumentParser):
 def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the commands that score models on benchmarks."""
     add = parser.add_argument
-    add("--data", metavar="DIR", help="the benchmarks' files (default: $CLIC_DATA, then ./data)")
+    add("--data", metavar="DIR", help="the benchmarks' files (default: $CLIC_DATA, else ./data)")
     add("--batch-size", metavar="N", type=int, help="images, or texts, at a time (64)")
-    add("--workers", metavar="N", type=int, help="threads that decode images (the cores)")
+    add("--workers", metavar="N", type=int, help="threads that decode images (one for each core)")
     add("--device", metavar="D", help="auto, cpu, cuda or cuda:N (auto)")
     add("--precision", metavar="P", help="auto (fp16 on CUDA, else fp32), fp32, bf16 or fp16")
     add("--no-cache", dest="cache", action="store_const", const=False,
         help="neither read nor keep features on disk")  # fmt: skip
     add("--cache-dir", metavar="DIR", help="where features are kept ($CLIC_CACHE, ~/.cache/clic)")
-    add("--cache-gb", metavar="N", type=float, help="their size; the least used go first (10)")
-    add("--split", metavar="S", help="shapes benchmarks: test or validation (test)")
-    add("--seed", metavar="N", type=int, help="shapes benchmarks: their seed (0)")
+    add("--cache-gb", metavar="N", type=float, help="size limit; the least used go first (10)")
+    add("--split", metavar="S", help="split of the shapes benchmarks: test or validation (test)")
+    add("--seed", metavar="N", type=int, help="seed of the shapes benchmarks (0)")
     add("--allow-missing", action="store_const", const=True,
         help="leave out rows whose image is missing or broken, and count the rest")  # fmt: skip
 
@@ -195,6 +195,16 @@ class DataCommand(NamedTuple):
     add_arguments: Callable[[Parser], None]
     examples: tuple[str, ...]
     takes_settings: bool = False
+
+
+def check_unused(settings: Any, names: Sequence[str], reason: str) -> None:
+    """Raise `ConfigError` if one of these settings, which have no effect, is not its default."""
+    default = type(settings)()
+    for name in names:
+        value = getattr(settings, name)
+        if value != getattr(default, name):
+            shown = ",".join(value) if isinstance(value, list) else value
+            raise ConfigError(f"{name}={shown} has no effect{reason}; leave it out")
 
 
 def check_least(least: int, **numbers: int | None) -> None:

@@ -18,6 +18,7 @@ from clic.cli.common import (
     Parser,
     add_scoring_flags,
     check_torchrun,
+    check_unused,
     make_console,
     run_cli,
     settings_of,
@@ -47,15 +48,15 @@ classification. Each distinct image and caption is encoded once, whatever the
 number of benchmarks."""
 EXAMPLES = """\
 examples:
-  clic-eval --bench list                    what there is, and what is here
-  clic-eval --bench list:winoground         all of one: paper, files, rows, rule
-  clic-eval --bench shapes++                the newest finished run; no data
-  clic-eval --bench coco-retrieval@val      its validation split, to choose by
+  clic-eval --bench list                    all benchmarks, and which are here
+  clic-eval --bench list:winoground         paper, files, rows and rule of one
+  clic-eval --bench shapes++                newest finished run; needs no data
+  clic-eval --bench coco-retrieval@val      its validation split, for choosing
   clic-eval --bench shapes++ --model shapes-base --model runs/shapes-1
                                             two models side by side
   clic-eval --bench shapes++ --compare shapes-base runs/shapes-1 --out results
                                             differences with 95 % intervals
-  clic-eval --compare results/a results/b   the same of what --out wrote before
+  clic-eval --compare results/a results/b   the same for saved results
   clic-eval --bench sugarcrepe++ --model ViT-B-32:openai --data ~/data
   clic-eval --bench sugarcrepe++ --text-only --data ~/data
                                             the captions alone, without images
@@ -93,16 +94,16 @@ def make_parser() -> Parser:
         "files (.jsonl, .csv), or 'list'")  # fmt: skip
     add("--model", metavar="M", action="append", help="model to score; repeat for side by side")
     add("--compare", metavar="M", action="extend", nargs="+",
-        help="models, or results written before: differences to the first with a paired "
+        help="models, or saved results: differences to the first with a paired "
         "bootstrap 95 %% interval")  # fmt: skip
     files = parser.add_argument_group(
         "files",
         "percentages are unrounded in JSON and CSV, and have one decimal in tables;\n"
-        "every file says where its numbers come from",
+        "every file records where its numbers come from",
     )
     add = files.add_argument
     add("--out", metavar="DIR", help="write all of the following into DIR, as report.* and "
-        "rows.jsonl; --compare and --model read it again")  # fmt: skip
+        "rows.jsonl; --compare and --model can read it")  # fmt: skip
     add("--json", metavar="FILE", help="the numbers with their provenance")
     add("--rows", metavar="FILE", help="every row: outcome, scores, captions (JSON lines)")
     add("--csv", metavar="FILE", help="a line for each number, for pandas and spreadsheets")
@@ -112,7 +113,7 @@ def make_parser() -> Parser:
     add = parser.add_argument
     add_scoring_flags(parser)
     add("--text-only", action="store_const", const=True,
-        help="score the captions alone (TOT); no image is looked for")  # fmt: skip
+        help="score the captions alone (TOT), without looking for images")  # fmt: skip
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -258,7 +259,7 @@ def _reports(settings: EvalConfig, with_rows: bool) -> Iterator[Report]:
             "which the others are compared with"
         )
     if names and all(saved):
-        _check_no_effect(settings)
+        check_unused(settings, SCORING, ": all results were scored before")
         yield from chain.from_iterable(loaded)
         return
     # The names of files, where there are any: a stem does not say where its file lies.
@@ -281,17 +282,6 @@ def _common_benchmarks(reports: Sequence[Report]) -> list[str]:
         have = "; ".join(f"{r.name}: {', '.join(r.benchmarks) or 'none'}" for r in reports)
         raise DataError(f"the results have no benchmark in common ({have})")
     return found
-
-
-def _check_no_effect(settings: EvalConfig) -> None:
-    """Refuse settings of scoring when nothing is scored."""
-    default = EvalConfig()
-    for name in SCORING:
-        value = getattr(settings, name)
-        if value != getattr(default, name):
-            raise ConfigError(
-                f"{name}={value} has no effect: everything named was scored before; leave it out"
-            )
 
 
 def _check_models(names: Sequence[str]) -> None:
@@ -358,7 +348,9 @@ def _default_model() -> str:
 
     newest = runs.newest_finished()
     if newest is None:
-        print(f"{NAME}: no finished run under ./{runs.RUNS}, so {FALLBACK_MODEL}", file=sys.stderr)
+        print(
+            f"{NAME}: no finished run under ./{runs.RUNS}, using {FALLBACK_MODEL}", file=sys.stderr
+        )
         return FALLBACK_MODEL
     print(f"{NAME}: model {newest}, the newest finished run", file=sys.stderr)
     return str(newest)

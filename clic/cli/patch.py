@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clic.cli.common import (
     Parser,
     add_scoring_flags,
+    check_unused,
     make_console,
     refuse_torchrun,
     run_cli,
@@ -35,7 +35,7 @@ Write models between a base (alpha 0) and the one fine-tuned from it (alpha 1):
 (1 - alpha) * base + alpha * tuned, or evaluate a whole sweep of them."""
 EXAMPLES = """\
 examples:
-  clic-patch --alpha 0.5                      of the newest finished run
+  clic-patch --alpha 0.5                      from the newest finished run
   clic-patch --run runs/shapes-1 --alpha 0.25,0.5,0.75
   clic-patch --sweep 0:1:0.25 --bench shapes  writes sweep.json and sweep.png
   clic-patch --sweep 0,0.5,1 --bench sugarcrepe++ --data ~/data
@@ -76,7 +76,7 @@ def make_parser() -> Parser:
     add("--alpha", metavar="A", action="append", help="write this model; repeat, or use commas")
     add("--run", metavar="RUN", help="a finished run (default: the newest under ./runs)")
     add("--base", metavar="M", help="model of alpha 0, instead of the run's")
-    add("--tuned", metavar="M", help="model of alpha 1, with --base and --out: no run at all")
+    add("--tuned", metavar="M", help="model of alpha 1; needs --base and --out, and no run")
     add("--out", metavar="DIR", help="folder to write to (default: the run's own)")
     add("--sweep", metavar="S", action="append", help="evaluate alphas: 0:1:0.25, or a list")
     add("--bench", metavar="A,B", action="append", help="benchmarks of the sweep")
@@ -112,12 +112,8 @@ def _check(settings: PatchConfig) -> None:
     if settings.sweep and not settings.bench:
         raise ConfigError("--sweep needs --bench NAME (clic-eval --bench list shows them)")
     check(settings)
-    if settings.sweep:
-        return
-    default = asdict(PatchConfig())
-    for name in SWEEP_SETTINGS:
-        if getattr(settings, name) != default[name]:
-            raise ConfigError(f"{name} has no effect without --sweep; leave it out")
+    if not settings.sweep:
+        check_unused(settings, SWEEP_SETTINGS, " without --sweep")
 
 
 def _pair(settings: PatchConfig) -> Pair:

@@ -197,8 +197,8 @@ def _read(
 ) -> Prepared:
     table = benchmark.load(root, split, seed)
     sha256, rows = table.digest(), table.rows
-    lost = missing_images(table) if with_images else np.zeros(len(table.images), dtype=bool)
-    names = tuple(dict.fromkeys(str(image_path(table.images[i])) for i in np.flatnonzero(lost)))
+    lost = missing_images(table) if with_images else {}
+    names = tuple(dict.fromkeys(map(str, lost.values())))
     if names and not allow_missing:
         listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         sources = benchmark.images or benchmark.annotations
@@ -209,18 +209,20 @@ def _read(
             f"them with: {command}; or leave their rows out with --allow-missing"
             f"{TEXT_ONLY_HINT if benchmark.text_metrics else ''}"
         )
-    return Prepared(benchmark, table.without(lost), sha256, names, rows)
+    kept = table.without(np.isin(np.arange(len(table.images)), list(lost)))
+    return Prepared(benchmark, kept, sha256, names, rows)
 
 
-def missing_images(table: BenchmarkTable) -> np.ndarray:
-    """Return bool [I]: the files that do not exist. Each folder is listed once."""
+def missing_images(table: BenchmarkTable) -> dict[int, Path]:
+    """Return the files that do not exist, by the number of their image; lists each folder once."""
     listed: dict[Path, set[str]] = {}
-    lost = np.zeros(len(table.images), dtype=bool)
-    for index, ref in enumerate(table.images):
-        path = image_path(ref)
+    lost = {}
+    for number, image in enumerate(table.images):
+        path = image_path(image)
         if path is not None:
-            if path.parent not in listed:
-                folder = path.parent
+            folder = path.parent
+            if folder not in listed:
                 listed[folder] = set(os.listdir(folder)) if folder.is_dir() else set()
-            lost[index] = path.name not in listed[path.parent]
+            if path.name not in listed[folder]:
+                lost[number] = path
     return lost

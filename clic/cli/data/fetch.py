@@ -13,8 +13,13 @@ from clic.errors import DataError
 def _arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("bench", nargs="+", metavar="BENCH", help="benchmarks or groups (clic-eval --bench list)")
-    add("--data", metavar="DIR", type=Path, help="their folder (default: $CLIC_DATA, then ./data)")
-    add("--mirror", metavar="URL", help="host that has the files under the same paths")
+    add(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        help="folder of their files (default: $CLIC_DATA, else ./data)",
+    )
+    add("--mirror", metavar="URL", help="host that serves the files under the same paths")
 
 
 def fetch(flags: argparse.Namespace, words: Sequence[str]) -> None:

@@ -32,14 +32,14 @@ def _pack_arguments(parser: Parser) -> None:
     add("--separator", metavar="S", help="comma, tab, semicolon, pipe or a character")
     add("--no-header", action="store_true", default=None,
         help="the table's first row is data; columns are named 1, 2, ...")  # fmt: skip
-    add("--encoding", metavar="E", help="of texts that are not UTF-8, e.g. cp1252")
+    add("--encoding", metavar="E", help="encoding of texts that are not UTF-8, e.g. cp1252")
     add("--split", metavar="S", help="split of a dataset, or several: train,restval")
     add = parser.add_argument_group("storing").add_argument
     add("--shard-size", metavar="N", type=int, default=1000, help="samples per shard (1000)")
     add("--shard-mb", metavar="N", type=int, default=256, help="largest size of a shard (256)")
     add("--resize-short", metavar="N", type=int, help="shorter side of larger images (288)")
-    add("--quality", metavar="N", type=int, help="of the JPEGs, 1 to 95 (90)")
-    add("--keep-original", action="store_true", help="keep the bytes of the images")
+    add("--quality", metavar="N", type=int, help="quality of the JPEGs, 1 to 95 (90)")
+    add("--keep-original", action="store_true", help="store the images' own bytes")
     add("--prepare-sentences", action="store_true",
         help='make sentences of dense captions: 4 to 34 words, no "The image shows"')  # fmt: skip
     add("--tags", metavar="TAGGER", help="store the tags of captions: hanta or spacy")
@@ -52,7 +52,7 @@ def pack(flags: argparse.Namespace, words: Sequence[str]) -> None:
     SOURCE is a CSV or TSV, a parquet file, COCO's, Karpathy's or any JSON list, a
     folder of images with .txt or .json beside them, tars as img2dataset writes
     them, or a Hugging Face dataset (hf:NAME). Its format is detected and printed.
-    The same command continues a run that was stopped. docs/data.md shows every
+    The same command continues where it was stopped. docs/data.md shows every
     format.
     """
     _check(flags)
@@ -135,12 +135,14 @@ PACK = DataCommand(
 
 
 def _shapes_arguments(parser: Parser) -> None:
-    parser.add_argument("out", type=Path, help="folder for the shards")
-    parser.add_argument("--objects", type=int, choices=(1, 2), default=1, help="things in a scene")
-    parser.add_argument("--count", type=int, default=14400, help="number of scenes")
-    parser.add_argument("--split", default="train", help="train, validation or test")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the world")
-    parser.add_argument("--shard-size", type=int, default=1000, help="scenes in a shard")
+    add = parser.add_argument
+    add("out", metavar="OUT", type=Path, help="folder for the shards")
+    add("--objects", metavar="N", type=int, choices=(1, 2), default=1,
+        help="things in a scene, 1 or 2 (1)")  # fmt: skip
+    add("--count", metavar="N", type=int, default=14400, help="number of scenes (14400)")
+    add("--split", metavar="S", default="train", help="train, validation or test (train)")
+    add("--seed", metavar="N", type=int, default=0, help="seed of the world (0)")
+    add("--shard-size", metavar="N", type=int, default=1000, help="scenes in a shard (1000)")
 
 
 def write_shapes(flags: argparse.Namespace, words: Sequence[str]) -> None:

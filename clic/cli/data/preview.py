@@ -24,9 +24,10 @@ RECIPE = {"+experiment": "vitb32", "model.pretrained": "null"}
 
 def _arguments(parser: Parser) -> None:
     parser.usage = f"{parser.prog} [SHARDS ...] [SETTING=VALUE ...] [options]"
-    parser.add_argument("--out", type=Path, default=Path("preview.png"), help="picture to write")
-    parser.add_argument("--step", type=int, help="step of the run (default: one of each kind)")
-    parser.add_argument("--rows", type=int, default=8, help="first rows of a step (default 8)")
+    add = parser.add_argument
+    add("--out", metavar="FILE", type=Path, default=Path("preview.png"), help="picture to write")
+    add("--step", metavar="N", type=int, help="step of the run (default: one of each kind)")
+    add("--rows", metavar="N", type=int, default=8, help="rows of each step, from the first (8)")
 
 
 def preview(flags: argparse.Namespace, words: Sequence[str]) -> None:

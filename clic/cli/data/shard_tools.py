@@ -30,8 +30,10 @@ CONTEXTS = (32, 77)
 def _verify_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("shards", metavar="SHARDS", nargs="+", help="folders, brace patterns or tars")
-    add("--model", metavar="M", default="ViT-B-32", help="whose tokens are counted (ViT-B-32)")
-    add("--out", metavar="FILE", type=Path, help="PNG with histograms to write")
+    add(
+        "--model", metavar="M", default="ViT-B-32", help="model whose tokens are counted (ViT-B-32)"
+    )
+    add("--out", metavar="FILE", type=Path, help="PNG of histograms to write")
     add("--workers", metavar="N", type=int, help="processes (default: one for each core)")
 
 
@@ -194,7 +196,7 @@ def _report_annotated(parts: Sequence[Annotated]) -> int:
     tagged, kept = sum(part.tagged for part in parts), sum(part.kept for part in parts)
     print(f"{shards}: {tagged:,} samples tagged, {kept:,} were tagged already")
     if broken := sum(part.broken for part in parts):
-        print(f"  {broken:,} samples cannot be read and stay as they are (see clic-data verify)")
+        print(f"  {broken:,} samples cannot be read and are left unchanged (see clic-data verify)")
     if foreign := sum(part.foreign for part in parts):
         from clic.captions.negatives import FOREIGN
 
@@ -217,9 +219,10 @@ ANNOTATE = DataCommand(
 
 
 def _index_arguments(parser: Parser) -> None:
-    parser.add_argument("shards", nargs="+", help="folders, brace patterns or files")
-    parser.add_argument("--force", action="store_true", help="make every index again")
-    parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
+    add = parser.add_argument
+    add("shards", metavar="SHARDS", nargs="+", help="folders, brace patterns or tars")
+    add("--force", action="store_true", help="make every index again")
+    add("--workers", metavar="N", type=int, help="processes (default: one for each core)")
 
 
 def index(flags: argparse.Namespace, words: Sequence[str]) -> None:
@@ -269,21 +272,24 @@ INDEX = DataCommand(
 
 def _neighbours_arguments(parser: Parser) -> None:
     add = parser.add_argument
-    add("shards", nargs="+", help="folders, brace patterns or files")
-    add("--model", default="ViT-B-32:openai", help="as clic-eval takes it (ViT-B-32:openai)")
-    add("--k", type=int, default=3, help="neighbours of each image (3, as NegCLIP)")
-    add("--out", type=Path, help="file to write (default: neighbours-MODEL beside the shards)")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
-    add("--precision", default="fp32", choices=("fp32", "bf16", "fp16"), help="fp32")
-    add("--batch-size", type=int, default=128, help="images at a time (128)")
-    add("--workers", type=int, default=2, help="threads that decode images (2)")
+    add("shards", metavar="SHARDS", nargs="+", help="folders, brace patterns or tars")
+    add("--model", metavar="M", default="ViT-B-32:openai",
+        help="as clic-eval takes it (ViT-B-32:openai)")  # fmt: skip
+    add("--k", metavar="N", type=int, default=3, help="neighbours of each image (3, as NegCLIP)")
+    add("--out", metavar="FILE", type=Path,
+        help="file to write (default: neighbours-MODEL beside the shards)")  # fmt: skip
+    add("--device", metavar="D", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
+    add("--precision", metavar="P", default="fp32", choices=("fp32", "bf16", "fp16"),
+        help="fp32, bf16 or fp16 (fp32)")  # fmt: skip
+    add("--batch-size", metavar="N", type=int, default=128, help="images at a time (128)")
+    add("--workers", metavar="N", type=int, default=2, help="threads that decode images (2)")
 
 
 def neighbours(flags: argparse.Namespace, words: Sequence[str]) -> None:
     """Find each image's nearest images, for sampling.hard_images.
 
-    Every image goes through the model once; then all pairs are compared, a block
-    at a time. The same command continues a call that was stopped.
+    Every image passes through the model once; then all pairs are compared, a
+    block at a time. The same command continues where it was stopped.
     """
     import torch
 
@@ -324,7 +330,7 @@ def neighbours(flags: argparse.Namespace, words: Sequence[str]) -> None:
             found = nearest(features.rows, flags.k, device, advance)
         write_neighbours(out, source, found, identity)
         features.remove()
-    note = f" ({broken} broken images are no image's neighbours; their own are arbitrary)"
+    note = f" ({broken} broken images are nobody's neighbours; their own are arbitrary)"
     print(f"{out}: {flags.k} neighbours of each of {len(source)} images{note if broken else ''}")
     print(f"  clic-train ... sampling.kinds=single sampling.hard_images={out}")
 

@@ -7,19 +7,20 @@ its own, and SVO-Probes (arXiv 2106.09141) has one sentence whose two images dif
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from clic.errors import DataError
 from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
-from clic.evaluation.benchmarks.parquet_rows import StoredImage, find_parts, read_texts
 from clic.evaluation.benchmarks.reading import (
     GridBuilder,
     Record,
+    find_parts,
     read_csv,
     read_lines,
+    read_parquet,
     read_rows,
 )
 from clic.evaluation.benchmarks.sugarcrepe import CATEGORIES, groups_of
@@ -56,23 +57,13 @@ def load_winoground(data_root: Path) -> Grids:
         if not files:
             raise DataError(f"neither {source} nor {data_root / WINOGROUND_PARQUET} exists")
         source = data_root / WINOGROUND_PARQUET
-        rows += _parquet_rows(files, TEXT_COLUMNS, IMAGE_COLUMNS)
+        for row, images in read_parquet(files, TEXT_COLUMNS, IMAGE_COLUMNS):
+            rows.append((images, [row.text(key) for key in TEXT_COLUMNS]))
     seen = {texts[-1] for _, texts in rows}
     builder = GridBuilder(source, [f"tag_{tag.lower()}" for tag in WINOGROUND_TAGS if tag in seen])
     for images, (*captions, tag) in rows:
         builder.add(f"tag_{tag.lower()}", images, captions)
     return builder.table("winoground", overall="all")
-
-
-def _parquet_rows(
-    files: Sequence[Path], texts: Sequence[str], images: Sequence[str]
-) -> Iterator[tuple[list[ImageSource], list[str]]]:
-    """Yield the images and the texts of each row, by their columns."""
-    for file in files:
-        for place, values in read_texts(file, texts):
-            row = Record(values, file, place.row)
-            found: list[ImageSource] = [StoredImage(*place, column) for column in images]
-            yield found, [row.text(name) for name in texts]
 
 
 COLA_ROWS = "cola/COLA_multiobjects_matching_benchmark.json"
@@ -107,7 +98,8 @@ def _file_name(url: str) -> str:
 
 BIVLC_FOLDER = "bivlc/data"
 BIVLC_FILES = "test-*.parquet"
-BIVLC_COLUMNS = ("caption", "negative_caption", "type", "subtype")
+BIVLC_CAPTIONS = ("caption", "negative_caption")
+BIVLC_COLUMNS = (*BIVLC_CAPTIONS, "type", "subtype")
 
 
 def load_bivlc(data_root: Path) -> Grids:
@@ -116,11 +108,14 @@ def load_bivlc(data_root: Path) -> Grids:
     files = find_parts(folder, BIVLC_FILES)
     if not files:
         raise DataError(f"{folder} has no {BIVLC_FILES}; get it with clic-data fetch bivlc")
-    rows = list(_parquet_rows(files, BIVLC_COLUMNS, ("image", "negative_image")))
-    present = {f"{kind}_{subtype}" for _, (_, _, kind, subtype) in rows}
+    rows = [
+        (f"{row.text('type')}_{row.text('subtype')}", images, [row.text(c) for c in BIVLC_CAPTIONS])
+        for row, images in read_parquet(files, BIVLC_COLUMNS, ("image", "negative_image"))
+    ]
+    present = {category for category, _, _ in rows}
     builder = GridBuilder(folder, [name for name in CATEGORIES if name in present])
-    for images, (caption, negative, kind, subtype) in rows:
-        builder.add(f"{kind}_{subtype}", images, [caption, negative])
+    for category, images, captions in rows:
+        builder.add(category, images, captions)
     groups = groups_of(tuple(builder.counts()))
     del groups["mean"]
     return builder.table("bivlc", groups=groups, overall="all")

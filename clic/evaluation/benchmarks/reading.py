@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,13 @@ from typing import Any
 import numpy as np
 
 from clic.errors import DataError
-from clic.evaluation.encode.image_sources import ImageSource, image_file
+from clic.evaluation.encode.image_sources import (
+    ImageSource,
+    StoredImage,
+    image_file,
+    open_parquet,
+    read_row_group,
+)
 from clic.evaluation.tables.grids import Grids
 from clic.evaluation.tables.table import Interner
 from clic.io.http_connection import refuse_pointer
@@ -143,6 +150,50 @@ def read_csv(path: Path, columns: Sequence[str], *, blank: bool = True) -> Itera
     except (OSError, ValueError, csv.Error) as error:
         refuse_pointer(path)
         raise DataError(f"{path} cannot be read as CSV ({error}); get the file again") from error
+
+
+def find_parts(folder: Path, pattern: str) -> list[Path]:
+    """Return a table's parquet files in order; ``-00000-of-00002`` in a name says how many exist.
+
+    Raises:
+        DataError: Files are missing, or belong to another version.
+    """
+    files = sorted(folder.glob(pattern))
+    for file in files:
+        part = re.search(r"-\d+-of-(\d+)", file.name)
+        if part and int(part[1]) != len(files):
+            raise DataError(
+                f"{folder / pattern}: {len(files)} files, and {file.name} is one of "
+                f"{int(part[1])}; fetch those that are missing, or remove another version's"
+            )
+    return files
+
+
+def read_parquet(
+    files: Sequence[Path], columns: Sequence[str], images: Sequence[str]
+) -> Iterator[tuple[Record, list[ImageSource]]]:
+    """Yield the rows of parquet files, one row group at a time, and their images unopened.
+
+    Args:
+        files: The files.
+        columns: The columns of the rows.
+        images: The columns of the images.
+
+    Raises:
+        ConfigError: pyarrow is not installed.
+        DataError: A file is not parquet, or lacks a column.
+    """
+    for path in files:
+        file = open_parquet(path)
+        for name in columns:
+            if name not in file.schema_arrow.names:
+                raise DataError(f"{path} has no column {name!r}; download it again")
+        for group in range(file.num_row_groups):
+            for number, values in enumerate(read_row_group(path, group, tuple(columns))):
+                cells: list[ImageSource] = [
+                    StoredImage(path, group, number, column) for column in images
+                ]
+                yield Record(values, path, number), cells
 
 
 class GridBuilder:

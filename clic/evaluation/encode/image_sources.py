@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePath
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from clic import images
-from clic.errors import DataError
-from clic.evaluation.benchmarks.parquet_rows import StoredImage, read_stored
+from clic.errors import ConfigError, DataError
+
+GROUPS_AT_HAND = 4
+"""Row groups of a column kept in memory: a few are enough, as images are read in row order."""
+_reading = threading.Lock()
+"""Held while a row group is read, so that no two threads read the same one."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,23 @@ class Crop:
 
     path: Path
     box: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image in a parquet file of the Hugging Face hub, as ``{"bytes": ..., "path": ...}``.
+
+    Attributes:
+        path: The file.
+        group: The row group.
+        row: The row's number within the group.
+        column: The column.
+    """
+
+    path: Path
+    group: int
+    row: int
+    column: str
 
 
 ImageSource = Path | Crop | StoredImage | np.ndarray
@@ -72,7 +97,7 @@ def image_pixels(image: ImageSource) -> np.ndarray:
         OSError: The file cannot be read.
     """
     if isinstance(image, StoredImage):
-        return images.decode(read_stored(image))
+        return images.decode(_stored_bytes(image))
     if isinstance(image, Crop):
         whole = Image.fromarray(images.decode(image.path.read_bytes()))
         return np.asarray(whole.crop(image.box))
@@ -89,3 +114,52 @@ def image_file(folder: Path, name: str, source: Path) -> Path:
     if not parts or ".." in parts or PurePath(name).is_absolute():
         raise DataError(f"{source}: {name!r} is no image in {folder}; download the file again")
     return folder / name
+
+
+def _stored_bytes(image: StoredImage) -> bytes:
+    with _reading:
+        values = _stored_images(image.path, image.group, image.column)
+    content = values[image.row] if image.row < len(values) else None
+    if not content:
+        raise DataError(f"{image.path}: row {image.row} of group {image.group} holds no image")
+    return content
+
+
+@lru_cache(maxsize=GROUPS_AT_HAND)
+def _stored_images(path: Path, group: int, column: str) -> list[bytes | None]:
+    cells = [values[column] for values in read_row_group(path, group, (column,))]
+    return [cell.get("bytes") if isinstance(cell, dict) else None for cell in cells]
+
+
+def read_row_group(path: Path, group: int, columns: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the rows of a row group of a parquet file, with these columns alone.
+
+    Raises:
+        ConfigError: pyarrow is not installed.
+        DataError: The file cannot be read.
+    """
+    try:
+        return open_parquet(path).read_row_group(group, columns=list(columns)).to_pylist()
+    except (OSError, ValueError, _arrow().ArrowException) as error:
+        raise DataError(f"{path} cannot be read ({error}); download it again") from error
+
+
+def open_parquet(path: Path) -> Any:
+    """Return an open `pyarrow.parquet.ParquetFile`; raises as `read_row_group` does."""
+    arrow = _arrow()
+    from pyarrow import parquet
+
+    try:
+        return parquet.ParquetFile(path)
+    except (OSError, ValueError, arrow.ArrowException) as error:
+        raise DataError(f"{path} is no parquet file ({error}); download it again") from error
+
+
+def _arrow() -> ModuleType:
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise ConfigError(
+            "parquet files need pyarrow; install it with: pip install pyarrow"
+        ) from error
+    return pyarrow

@@ -24,7 +24,6 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from clic.errors import ClicError, ConfigError, DataError
 from clic.evaluation.benchmarks.benchmark import Benchmark
-from clic.evaluation.encode.image_sources import image_path
 from clic.evaluation.evaluation_plan import missing_images
 from clic.evaluation.files.file_sources import (
     Archive,
@@ -111,10 +110,7 @@ def _fetch(benchmark: Benchmark, data_root: Path, site: _Site) -> Fetched:
 
 def _missing_files(benchmark: Benchmark, data_root: Path) -> set[Path]:
     """Return the missing image files that the annotations name."""
-    table = benchmark.load(data_root, "test", 0)
-    lost = missing_images(table)
-    files = (image_path(image) for image, gone in zip(table.images, lost, strict=True) if gone)
-    return {file for file in files if file is not None}
+    return set(missing_images(benchmark.load(data_root, "test", 0)).values())
 
 
 @dataclass(frozen=True)
@@ -136,7 +132,7 @@ class _Site:
         elif there and not again:
             if isinstance(source, File):
                 verify(self.root, source.path, source.checksum)
-            self.say(f"{source.gives}: is there, left alone")
+            self.say(f"{source.gives}: exists, left unchanged")
         elif isinstance(source, ByHand):
             found.by_hand.append(source)
         elif isinstance(source, Torchvision):
@@ -206,7 +202,7 @@ class _Site:
             checksum = f"sha256:{digest}" if digest else None
             if (self.root / name).exists():
                 verify(self.root, name, checksum)
-                self.say(f"{name}: is there, left alone")
+                self.say(f"{name}: exists, left unchanged")
             else:
                 self._file(url, name, checksum, size)
 
@@ -215,7 +211,7 @@ class _Site:
         urls = {p: u for p, u in source.urls(self.root).items() if not (self.root / p).exists()}
         (self.root / source.gives).mkdir(parents=True, exist_ok=True)
         if not urls:
-            self.say(f"{source.gives}: all images are there, left alone")
+            self.say(f"{source.gives}: all images exist, left unchanged")
             return {}
         lost: dict[str, str] = {}
 
@@ -237,7 +233,7 @@ class _Site:
                 advance(done, len(urls))
         finally:  # on Ctrl-C, downloads that have not begun are cancelled
             pool.shutdown(cancel_futures=True)
-        self.say(f"{source.gives}: {len(urls) - len(lost):,} new images, {len(lost):,} are gone")
+        self.say(f"{source.gives}: {len(urls) - len(lost):,} new images, {len(lost):,} unavailable")
         return lost
 
     def _torchvision(self, source: Torchvision) -> None:

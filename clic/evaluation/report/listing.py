@@ -58,11 +58,13 @@ def lines(data_root: Path) -> list[str]:
     """Return the groups and how to get missing files; each command is on its own line."""
     members = {name: ", ".join(of) for name, of in GROUPS.items() if name != "all"}
     listed = [line for name, of in members.items() for line in _wrapped(f"group {name}: {of}")]
-    listed.append("group all: every one of them")
+    listed.append("group all: all of them")
     listed += ["data folder (--data, else $CLIC_DATA, else ./data):", f"  {data_root.resolve()}"]
-    listed.append("--bench list:NAME tells all of one: paper, licence, files, rows, rule")
+    listed.append("--bench list:NAME shows one in full: paper, licence, files, rows, rule")
     splits = [b.name for b in BENCHMARKS.values() if b.validation]
-    listed += _wrapped(f"NAME@val is the validation split, to choose by: of {', '.join(splits)}")
+    listed += _wrapped(
+        f"NAME@val is the validation split, for choosing settings: of {', '.join(splits)}"
+    )
     texts = [b.name for b in BENCHMARKS.values() if text_only(b, data_root)]
     if texts:
         listed.append(f"text only: --text-only scores the captions of {', '.join(texts)} alone")

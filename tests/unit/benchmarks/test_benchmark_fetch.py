@@ -159,7 +159,7 @@ def test_sugarcrepe_pp_over_a_broken_connection(
     asked = len(site.asked)
     done = clic_data("fetch", "sugarcrepe++", "--data", "d", "--mirror", site.url)
     assert (done.code, len(site.asked)) == (0, asked)
-    assert done.out.count("is there, left alone") == 6
+    assert done.out.count("exists, left unchanged") == 6
 
 
 def test_a_wrong_checksum_leaves_nothing(
@@ -243,14 +243,14 @@ def test_images_one_by_one_some_gone(site: Site, tmp_path: Path) -> None:
     (tmp_path / "cola/images/4.jpg").write_bytes(b"own")
     benchmark = made_of(images=(ImageList("cola/images", lambda root: urls),))
     found, said = get(replace(benchmark, annotations=()), tmp_path, site.url)
-    assert said == ["cola/images: 1 new images, 2 are gone"]
+    assert said == ["cola/images: 1 new images, 2 unavailable"]
     assert set(found.lost) == {"cola/images/2.jpg", "cola/images/3.jpg"}
     assert (tmp_path / "cola/images/4.jpg").read_bytes() == b"own"
     lines = fetching.told([found])
     assert len(lines) == 2 and any("404" in line for line in lines)
     site.files |= {"/2.jpg": b"two", "/3.jpg": b"three"}
     found, said = get(benchmark, tmp_path, site.url)
-    assert (found.lost, said) == ({}, ["cola/images: 2 new images, 0 are gone"])
+    assert (found.lost, said) == ({}, ["cola/images: 2 new images, 0 unavailable"])
 
 
 def test_the_hub_lists_files_with_their_checksums(site: Site, tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_the_hub_lists_files_with_their_checksums(site: Site, tmp_path: Path) ->
     file = tmp_path / "bivlc/data/test-00000-of-00001.parquet"
     assert file.read_bytes() == body and "(as published)" in said[0]
     _, said = get(benchmark, tmp_path, site.url)
-    assert said == ["bivlc/data/test-00000-of-00001.parquet: is there, left alone"]
+    assert said == ["bivlc/data/test-00000-of-00001.parquet: exists, left unchanged"]
     file.write_bytes(b"PAR1 other..")
     with pytest.raises(DataError, match="is not the file that is published"):
         get(benchmark, tmp_path, site.url)
@@ -286,7 +286,7 @@ def test_an_archive_is_got_again_where_images_of_it_are_missing(
     (tmp_path / "coco/val/1.jpg").write_bytes(b"own")
     benchmark = made_of(note, images=(archive,))
     _, said = get(benchmark, tmp_path, site.url)
-    assert said[1:] == ["coco/val: is there, left alone"]
+    assert said[1:] == ["coco/val: exists, left unchanged"]
     lost = {tmp_path / "coco/val/2.jpg"}
     monkeypatch.setattr(fetching, "_missing_files", lambda *_: lost)
     _, said = get(benchmark, tmp_path, site.url)
@@ -330,7 +330,7 @@ def test_two_at_a_time_do_it_once(site: Site, tmp_path: Path, zipped: Zipped) ->
         said = [s for _, s in pool.map(lambda _: get(benchmark, tmp_path, site.url), range(4))]
     assert len(site.asked) == 1
     assert sum("coco/val: 50 new files" in lines for lines in said) == 1
-    assert sum("coco/val: is there, left alone" in lines for lines in said) == 3
+    assert sum("coco/val: exists, left unchanged" in lines for lines in said) == 3
 
 
 def test_built_in_benchmarks_need_nothing(clic_data: Command) -> None:
