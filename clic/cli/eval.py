@@ -22,9 +22,9 @@ from clic.cli.common import (
     make_console,
     run_cli,
     settings_of,
+    split_commas,
 )
 from clic.config.eval_settings import EvalConfig, PatchConfig, check
-from clic.config.overrides import compose
 from clic.errors import ConfigError, DataError
 from clic.io.files import check_folder, check_writable
 
@@ -129,6 +129,10 @@ def _body(words: Sequence[str]) -> None:
     if flags.compare is not None:  # it takes all words that follow
         overrides += [word for word in flags.compare if _is_setting(word)]
         flags.compare = [word for word in flags.compare if not _is_setting(word)]
+    if not overrides and _print_list(split_commas(flags.bench) or [], flags.data):
+        return  # without Hydra, which takes as long as the list
+    from clic.config.overrides import compose
+
     settings = compose("eval", overrides, EvalConfig, settings_of(flags, "bench"))
     if _print_list(settings.bench, settings.data):
         return

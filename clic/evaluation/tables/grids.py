@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from clic import metrics
 from clic.errors import pick
 from clic.evaluation.encode.image_sources import image_name
 from clic.evaluation.tables.failure_cards import Failure, Picture, Text, lost_by
 from clic.evaluation.tables.table import CategoryTable, Outcomes, Row, TableFeatures
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ROWS = 2048  # at a time, which keeps the gathered features to some tens of megabytes
 
@@ -120,6 +121,8 @@ class Grids(CategoryTable):
 
         Each is computed from its own two features alone, so that equal features give equal bits.
         """
+        import torch
+
         parts = []
         for start in range(0, max(self.rows, 1), ROWS):
             caption = self.caption[start : start + ROWS]

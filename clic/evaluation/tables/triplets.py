@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from clic import metrics
 from clic.evaluation.encode.image_sources import image_name
 from clic.evaluation.tables.failure_cards import Failure, Picture, Text, lost_by
 from clic.evaluation.tables.table import CategoryTable, Outcomes, Row, TableFeatures
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 POSITIVES = {"positive1": "first", "positive2": "second"}
 
@@ -51,6 +52,8 @@ class Triplets(CategoryTable):
 
     def right(self, features: TableFeatures) -> Outcomes:
         """Return bool [N] for each metric; with one positive, `itt` and `p1` are the same."""
+        import torch
+
         image = None if features.image is None else features.of_images(self.image)
         first = features.of_texts(self.positive1)
         second = first if self.positive2 is None else features.of_texts(self.positive2)
