@@ -31,7 +31,8 @@ def load_twos(data_root: Path) -> Grids:
     builder = GridBuilder(path)
     for row in read_rows(path):
         image = row.image(data_root / "twos", row.text("photo"))
-        builder.add(row.text("kind"), [image], [row.text("true"), row.text("false")])
+        captions = [row.text("true"), row.text("false")]
+        builder.add(row.text("kind"), [image], captions)
     return builder.table("choice", overall="all")
 
 
