@@ -135,7 +135,7 @@ def read_csv(path: Path, columns: Sequence[str], *, blank: bool = True) -> Itera
         DataError: The file cannot be read, lacks a column, or a row lacks a cell.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             for name in columns:
                 if name not in (reader.fieldnames or ()):

@@ -32,6 +32,7 @@ NAMED = (
     "imagenet", "food101", "cifar10", "cifar100", "cars", "fgvc-aircraft", "dtd", "pets",
     "caltech101", "flowers", "country211", "whatsup", "cola", "valse", "bivlc", "shapes++",
     "shapes-relations", "shapes-retrieval", "shapes-zero-shot", "flickr8k-retrieval", "bla",
+    "half-truths", "colorswap", "mmvp-vlm", "urban1k",
 )  # fmt: skip
 
 
@@ -72,7 +73,7 @@ def test_names_as_people_write_them(written: str, meant: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"), [("winogrund", "winoground"), ("half-truths", None), ("aro", None)]
+    ("written", "meant"), [("winogrund", "winoground"), ("vismin", None), ("aro", None)]
 )
 def test_other_names_get_the_list(written: str, meant: str | None) -> None:
     with pytest.raises(ConfigError, match="choices: shapes") as error:
