@@ -61,6 +61,9 @@ examples:
   clic-eval --bench sugarcrepe++ --text-only --data ~/data
                                             the captions alone, without images
   clic-eval --bench all --model hf-hub:ORG/NAME --json all.json --rows all.jsonl
+  clic-eval --bench sugarcrepe++ --model ViT-B-32:openai --published
+                                            the paper's numbers and the difference
+  clic-eval --published-table sugarcrepe++  what papers print on a benchmark
   clic-eval --bench my.jsonl                one's own benchmark, see below
   clic-eval bench=shapes batch_size=128     settings (configs/eval.yaml)
 
@@ -114,6 +117,9 @@ def make_parser() -> Parser:
     add_scoring_flags(parser)
     add("--text-only", action="store_const", const=True,
         help="score the captions alone (TOT), without looking for images")  # fmt: skip
+    add("--published", action="store_const", const=True,
+        help="what papers print of the model, if it is known, and the difference")  # fmt: skip
+    add("--published-table", metavar="B", help="print what papers print on a benchmark, and end")
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -129,6 +135,12 @@ def _body(words: Sequence[str]) -> None:
     if flags.compare is not None:  # it takes all words that follow
         overrides += [word for word in flags.compare if _is_setting(word)]
         flags.compare = [word for word in flags.compare if not _is_setting(word)]
+    if flags.published_table is not None:
+        from clic.evaluation.report import published_numbers
+
+        print("\n".join(published_numbers.field_lines(flags.published_table)))
+        return
+    del flags.published_table
     if not overrides and _print_list(split_commas(flags.bench) or [], flags.data):
         return  # without Hydra, which takes as long as the list
     from clic.config.overrides import compose
@@ -155,7 +167,7 @@ def _run(settings: EvalConfig) -> None:
         return
     # The files come first, so that a closed terminal does not lose the numbers.
     written = result_files.write(wanted, results.reports, results.comparison, results.galleries)
-    _print(results)
+    _print(results, settings.published)
     for file in written:
         print(f"wrote {file}")
 
@@ -360,8 +372,8 @@ def _default_model() -> str:
     return str(newest)
 
 
-def _print(results: Results) -> None:
-    from clic.evaluation.report import comparison, report, terminal_tables
+def _print(results: Results, with_published: bool) -> None:
+    from clic.evaluation.report import comparison, published_numbers, report, terminal_tables
 
     console = make_console()
     for line in report.legend(results.reports):
@@ -370,6 +382,9 @@ def _print(results: Results) -> None:
         console.print(table)
     if results.comparison is not None:
         console.print(comparison.interval_note(results.comparison), markup=False, highlight=False)
+    for one in results.reports if with_published else []:
+        for line in published_numbers.beside_lines(one):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
     for line in report.notes(results.reports):
         console.print(f"note: {line}", markup=False, highlight=False)
     for line in report.timings(results.reports):

@@ -258,3 +258,10 @@ def test_a_benchmark_of_ones_own_goes_all_the_ways(clic_eval: Command, tmp_path:
     assert code == 2 and "1.png" in err and "--allow-missing" in err
     code, out, _ = clic_eval(*flags, "--model", "a", "--allow-missing")
     assert code == 0 and "a covered subset of 1 rows of 2" in " ".join(out.split())
+
+
+def test_published_numbers_are_shown_if_asked_for(clic_eval: Command) -> None:
+    words = ("--bench", "shapes-zero-shot", "--model", "m")
+    assert "published" not in clic_eval(*words)[1]
+    code, out, _ = clic_eval(*words, "--published")
+    assert code == 0 and "published: no numbers of m are known" in out
