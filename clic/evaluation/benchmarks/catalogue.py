@@ -14,6 +14,7 @@ from clic.evaluation.benchmarks import (
     half_truths,
     image_pairs,
     long_captions,
+    negbench,
     own_file,
     sugarcrepe,
     swapped_pairs,
@@ -46,6 +47,7 @@ _LISTED = (
     half_truths.HALF_TRUTHS,
     swapped_pairs.COLORSWAP,
     swapped_pairs.MMVP_VLM,
+    negbench.NEGBENCH,
     caption_retrieval.COCO,
     caption_retrieval.COCO2017,
     caption_retrieval.FLICKR30K,
@@ -94,7 +96,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "compositional": (
         *("sugarcrepe++", "sugarcrepe", "winoground", "aro-relation", "aro-attribution"),
         *("coco-order", "flickr30k-order", "svo-probes", "whatsup", "cola", "valse"),
-        *("bivlc", "bla", "half-truths", "colorswap", "mmvp-vlm"),
+        *("bivlc", "bla", "half-truths", "colorswap", "mmvp-vlm", "negbench"),
     ),
     "all": tuple(BENCHMARKS),
 }

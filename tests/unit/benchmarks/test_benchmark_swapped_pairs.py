@@ -1,4 +1,4 @@
-"""Half-Truths, ColorSwap, MMVP-VLM and Urban1k in miniature, with scores worked out by hand.
+"""Half-Truths, ColorSwap, MMVP-VLM, NegBench and Urban1k in miniature, scores worked out by hand.
 
 The layouts are those of the authors' READMEs and evaluation scripts; the files themselves were not
 at hand.
@@ -188,3 +188,27 @@ def test_urban1k(tmp_path: Path, angle_model: Any, paint: Paint) -> None:
     (tmp_path / "urban1k/caption/2.txt").write_text(" \n")
     with pytest.raises(DataError, match=r"2\.txt holds no caption"):
         numbers_of(angle_model, "urban1k", tmp_path)
+
+
+NEGBENCH = """\
+image_path,correct_answer,caption_0,caption_1,caption_2,caption_3,correct_answer_template
+data/coco/images/val2017/000000000040.jpg,2,no dog 60,"a cat, no dog 70",a dog 41,a cat 80,positive
+data/coco/images/val2017/000000000040.jpg,0,no cat 50,a cat 45,no dog 70,a dog 90,negative
+data/coco/images/val2017/000000000040.jpg,3,a 60,b 70,c 80,d 41,negative
+"""
+
+
+def test_negbench(tmp_path: Path, angle_model: Any, paint: Paint) -> None:
+    paint(tmp_path / "coco/val2017/000000000040.jpg", 40)
+    (tmp_path / "negbench").mkdir()
+    file = tmp_path / "negbench/COCO_val_mcq_llama3.1_rephrased.csv"
+    file.write_text(NEGBENCH)
+    numbers = numbers_of(angle_model, "negbench", tmp_path)
+    assert numbers["positive"] == {"accuracy": 100.0, "n": 1}
+    assert numbers["negative"] == {"accuracy": 50.0, "n": 2}  # 45 is nearer to 40 than 50 is
+    assert numbers["mean"] == {"accuracy": 75.0, "n": 3}
+    assert numbers["all"]["accuracy"] == pytest.approx(200 / 3)
+    for old, new, part in ((",2,no", ",4,no", "the answer '4'"), ("caption_3", "d", "caption_3")):
+        file.write_text(NEGBENCH.replace(old, new))
+        with pytest.raises(DataError, match=part):
+            evaluation.prepare(["negbench"], tmp_path)
