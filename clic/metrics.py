@@ -1,12 +1,17 @@
-"""From scores to right and wrong answers, and to recall. A tie is always wrong: see `beats`."""
+"""From scores to right and wrong answers, and to recall. A tie is always wrong: see `beats`.
+
+torch is imported where it computes, so that the list of benchmarks need not wait for it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 # Scores that `ranks` compares at once, which bounds its memory to some tens of megabytes.
 BLOCK = 1 << 22
@@ -147,6 +152,8 @@ def ranks(
     Raises:
         ValueError: There is nothing to rank, or an owner is no image.
     """
+    import torch
+
     owner = torch.as_tensor(owner).long()
     if not images or not len(owner):
         raise ValueError(f"{images} images and {len(owner)} captions leave nothing to rank")
@@ -187,6 +194,8 @@ def _floating(scores: Tensor) -> Tensor:
 
 def _image_ranks(scores: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
     """Return the rank of each row's best match, and the scores of the matches (row, column)."""
+    import torch
+
     own = scores[row, column]
     best = own.new_full((len(scores),), float("-inf"))
     best = best.scatter_reduce(0, row, own, reduce="amax")
@@ -204,5 +213,7 @@ def _cosine(first: Tensor, second: Tensor) -> Tensor:
 
     Row by row, so that equal rows give equal bits at any position of the batch.
     """
+    import torch
+
     dtype = torch.promote_types(torch.float32, torch.promote_types(first.dtype, second.dtype))
     return (first.to(dtype) * second.to(dtype)).sum(-1)

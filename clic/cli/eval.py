@@ -22,9 +22,9 @@ from clic.cli.common import (
     make_console,
     run_cli,
     settings_of,
+    split_commas,
 )
 from clic.config.eval_settings import EvalConfig, PatchConfig, check
-from clic.config.overrides import compose
 from clic.errors import ConfigError, DataError
 from clic.io.files import check_folder, check_writable
 
@@ -61,7 +61,21 @@ examples:
   clic-eval --bench sugarcrepe++ --text-only --data ~/data
                                             the captions alone, without images
   clic-eval --bench all --model hf-hub:ORG/NAME --json all.json --rows all.jsonl
+  clic-eval --bench sugarcrepe++ --model ViT-B-32:openai --published
+                                            the paper's numbers and the difference
+  clic-eval --published-table sugarcrepe++  what papers print on a benchmark
+  clic-eval --bench my.jsonl                one's own benchmark, see below
   clic-eval bench=shapes batch_size=128     settings (configs/eval.yaml)
+
+one's own benchmark: a line of my.jsonl is one of
+  {"image": "a.jpg", "positives": ["...", "..."], "negatives": ["..."],
+   "category": "..."}                       triplets; without images TOT alone
+  {"image": "a.jpg", "label": "...", "prompts": ["a photo of a {}."]}
+                                            zero-shot; prompts may be left out
+  {"image": "a.jpg", "captions": ["...", "..."]}
+                                            retrieval
+  images lie beside the file or below it; in a CSV file the texts of a list are
+  the columns positive1, positive2 and so on (docs/evaluation.md)
 
 models: ViT-B-32:openai (open_clip name and tag), local-dir:PATH,
   hf-hub:ORG/NAME, shapes-base, or the path of a run, a checkpoint, an open_clip
@@ -79,7 +93,8 @@ def make_parser() -> Parser:
         epilog=EXAMPLES,
     )
     add = parser.add_argument
-    add("--bench", metavar="A,B", action="append", help="benchmarks, groups of them, or 'list'")
+    add("--bench", metavar="A,B", action="append", help="benchmarks, groups of them, one's own "
+        "files (.jsonl, .csv), or 'list'")  # fmt: skip
     add("--model", metavar="M", action="append", help="model to score; repeat for side by side")
     add("--compare", metavar="M", action="extend", nargs="+",
         help="models, or saved results: differences to the first with a paired "
@@ -102,6 +117,9 @@ def make_parser() -> Parser:
     add_scoring_flags(parser)
     add("--text-only", action="store_const", const=True,
         help="score the captions alone (TOT), without looking for images")  # fmt: skip
+    add("--published", action="store_const", const=True,
+        help="what papers print of the model, if it is known, and the difference")  # fmt: skip
+    add("--published-table", metavar="B", help="print what papers print on a benchmark, and end")
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -117,6 +135,16 @@ def _body(words: Sequence[str]) -> None:
     if flags.compare is not None:  # it takes all words that follow
         overrides += [word for word in flags.compare if _is_setting(word)]
         flags.compare = [word for word in flags.compare if not _is_setting(word)]
+    if flags.published_table is not None:
+        from clic.evaluation.report import published_numbers
+
+        print("\n".join(published_numbers.field_lines(flags.published_table)))
+        return
+    del flags.published_table
+    if not overrides and _print_list(split_commas(flags.bench) or [], flags.data):
+        return  # without Hydra, which takes as long as the list
+    from clic.config.overrides import compose
+
     settings = compose("eval", overrides, EvalConfig, settings_of(flags, "bench"))
     if _print_list(settings.bench, settings.data):
         return
@@ -139,7 +167,7 @@ def _run(settings: EvalConfig) -> None:
         return
     # The files come first, so that a closed terminal does not lose the numbers.
     written = result_files.write(wanted, results.reports, results.comparison, results.galleries)
-    _print(results)
+    _print(results, settings.published)
     for file in written:
         print(f"wrote {file}")
 
@@ -250,7 +278,8 @@ def _reports(settings: EvalConfig, with_rows: bool) -> Iterator[Report]:
         check_unused(settings, SCORING, ": all results were scored before")
         yield from chain.from_iterable(loaded)
         return
-    plan = prepare(settings, benches)
+    # The names of files, where there are any: a stem does not say where its file lies.
+    plan = prepare(settings, settings.bench or benches)
     if not names:
         names, saved = [_default_model()], [False]
     _check_models([name for name, done in zip(names[1:], saved[1:], strict=True) if not done])
@@ -343,8 +372,8 @@ def _default_model() -> str:
     return str(newest)
 
 
-def _print(results: Results) -> None:
-    from clic.evaluation.report import comparison, report, terminal_tables
+def _print(results: Results, with_published: bool) -> None:
+    from clic.evaluation.report import comparison, published_numbers, report, terminal_tables
 
     console = make_console()
     for line in report.legend(results.reports):
@@ -353,6 +382,9 @@ def _print(results: Results) -> None:
         console.print(table)
     if results.comparison is not None:
         console.print(comparison.interval_note(results.comparison), markup=False, highlight=False)
+    for one in results.reports if with_published else []:
+        for line in published_numbers.beside_lines(one):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
     for line in report.notes(results.reports):
         console.print(f"note: {line}", markup=False, highlight=False)
     for line in report.timings(results.reports):

@@ -201,10 +201,14 @@ def _evaluator(config: Config) -> Any:
     # Before training, so that a misspelt name or a missing file does not end the run half-way.
     chosen = catalogue.for_choosing(config.train.eval_bench, config.train.eval_on_test)
     plan = evaluation.prepare(chosen)
+    own_files = [one.benchmark.name for one in plan.prepared if one.benchmark.own_file is not None]
 
     def score(clip: ClipModel) -> dict[str, float]:
         numbers = evaluation.run(Encoder(clip), plan).to_dict()["benchmarks"]
-        told = {name if "@" in name else f"{name}@test": own for name, own in numbers.items()}
+        told = {
+            name if "@" in name or name in own_files else f"{name}@test": own
+            for name, own in numbers.items()
+        }
         return flat(told, "/")
 
     return score

@@ -63,6 +63,7 @@ class EvalConfig(ScoringConfig):
         latex: File for booktabs tables.
         html: File for a self-contained page.
         text_only: Score the captions alone; images are not needed.
+        published: Show what papers print of the model, where it is known, and the differences.
     """
 
     model: list[str] = field(default_factory=list)
@@ -74,6 +75,7 @@ class EvalConfig(ScoringConfig):
     latex: str | None = None
     html: str | None = None
     text_only: bool = False
+    published: bool = False
 
 
 @dataclass

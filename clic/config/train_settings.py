@@ -265,7 +265,8 @@ class TrainConfig:
         keep_checkpoints: Newest checkpoints to keep; 0 keeps all.
         log_every: Steps between lines of `metrics.jsonl` and the console.
         eval_every: Steps between evaluations of `eval_bench`; 0 evaluates none.
-        eval_bench: Benchmarks for `eval_every`, each on its validation split (`NAME@val`).
+        eval_bench: Benchmarks for `eval_every`, each on its validation split (`NAME@val`), and
+            files of one's own (`my.jsonl`).
         eval_on_test: Also score benchmarks without a validation split, on their test data. What
             is chosen by those numbers is chosen on the test data.
         best_metric: Score of `eval_bench`, by its name in `metrics.jsonl`, by which the best model

@@ -1,11 +1,28 @@
 """Benchmarks for any model: each distinct image and text is encoded once, then all are scored."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from clic.evaluation.benchmarks.benchmark import Benchmark
 from clic.evaluation.benchmarks.catalogue import BENCHMARKS, GROUPS
-from clic.evaluation.encode.feature_cache import FeatureCache
-from clic.evaluation.evaluation_plan import EvaluationPlan, prepare
-from clic.evaluation.report.report import Report
-from clic.evaluation.runner import evaluate, run
+
+if TYPE_CHECKING:
+    from clic.evaluation.encode.feature_cache import FeatureCache
+    from clic.evaluation.evaluation_plan import EvaluationPlan, prepare
+    from clic.evaluation.report.report import Report
+    from clic.evaluation.runner import evaluate, run
+
+# Imported when first asked for, so that the list of benchmarks does not wait for torch.
+_HOMES = {
+    "EvaluationPlan": "clic.evaluation.evaluation_plan",
+    "FeatureCache": "clic.evaluation.encode.feature_cache",
+    "Report": "clic.evaluation.report.report",
+    "evaluate": "clic.evaluation.runner",
+    "prepare": "clic.evaluation.evaluation_plan",
+    "run": "clic.evaluation.runner",
+}
 
 __all__ = [
     "BENCHMARKS",
@@ -18,3 +35,9 @@ __all__ = [
     "prepare",
     "run",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'clic.evaluation' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -85,7 +85,7 @@ def prepare(
     """Find and read the benchmarks' files, and report everything that is missing.
 
     Args:
-        benches: Names and groups, see `catalogue.BENCHMARKS`.
+        benches: Names and groups, see `catalogue.BENCHMARKS`, and files of the user's own.
         data_root: Folder of the benchmarks' files, default CLIC_DATA, then `./data`.
         split: Split of generated benchmarks: test, validation or train. A name that ends in @val
             has its split already.

@@ -15,6 +15,7 @@ import torch
 
 from clic import distributed, provenance
 from clic.errors import ClicError, ConfigError, DataError, redact
+from clic.evaluation.benchmarks.benchmark import Benchmark
 from clic.evaluation.encode.distributed_encoding import EncodingOptions
 from clic.evaluation.encode.encoding import EncodedPlan, encode_plan
 from clic.evaluation.encode.feature_cache import FeatureCache
@@ -214,10 +215,12 @@ def _check_model(model: Any, batch_size: int, workers: int) -> None:
 
 def _left_out(plan: EvaluationPlan) -> dict[str, str]:
     """Return the benchmarks and metrics that were not scored, with the reasons."""
-    partial = {}
-    if not plan.with_images:
-        reason = f"ITT and P1: {plan.why_no_images}"
-        partial = {item.benchmark.name: reason for item in plan.prepared}
+    partial = {
+        item.benchmark.name: "ITT and P1: "
+        + ("no row names an image" if plan.with_images else plan.why_no_images)
+        for item in plan.prepared
+        if not plan.with_images or not item.table.images
+    }
     return {**plan.left_out, **partial}
 
 
@@ -240,6 +243,14 @@ def _source(
         "overall": getattr(table, "overall", None),
         "missing_images": list(item.missing),
         "broken_images": broken,
+        **_own_file(item.benchmark),
         "citation": item.benchmark.citation,
         "licence": item.benchmark.licence,
     }
+
+
+def _own_file(benchmark: Benchmark) -> dict[str, str]:
+    """Return where a user's own file lies and as what it was read; nothing for other benchmarks."""
+    if benchmark.own_file is None:
+        return {}
+    return {"own_file": str(benchmark.own_file.absolute()), "read_as": benchmark.about}

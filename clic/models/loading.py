@@ -8,7 +8,7 @@ import socket
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,10 @@ from clic.models import weight_files as weights
 from clic.models.depths import SCALARS
 from clic.models.source import INCLUDED, ModelSource, resolve
 from clic.models.towers import OpenClip
+from clic.models.undrawn import Undrawn
 
+BIG_VISION = (".npz", ".npy")
+"""Endings of big_vision's weights files."""
 Tokenizer = Callable[[list[str]], Tensor]
 
 
@@ -88,7 +91,7 @@ def create(
 
 def build(source: ModelSource, device: torch.device | str = "cpu") -> ClipModel:
     """Build the model that `resolve` found; see `create`."""
-    with quiet():
+    with quiet(), _drawing(source):
         try:
             clip = _build(source, device)
         except ImportError as error:
@@ -100,6 +103,16 @@ def build(source: ModelSource, device: torch.device | str = "cpu") -> ClipModel:
     if source.pretrained is not None:
         weights.check_numbers(clip.model.state_dict(), source.weights_file or source.reference)
     return clip
+
+
+def _drawing(source: ModelSource) -> AbstractContextManager[Any]:
+    """Return the context of building: random weights are drawn only if they are kept.
+
+    Files of big_vision are loaded tensor by tensor, which does not show what is left out.
+    """
+    file = source.weights_file
+    kept = source.pretrained is None or (file is not None and file.suffix in BIG_VISION)
+    return nullcontext() if kept else Undrawn()
 
 
 def _build(source: ModelSource, device: torch.device | str) -> ClipModel:
@@ -135,7 +148,7 @@ def _load(model: OpenClip, file: Path) -> None:
     """Load a weights file as open_clip's `load_checkpoint` does, but read by `weight_files`."""
     from open_clip import factory
 
-    if file.suffix in (".npz", ".npy"):  # of big_vision
+    if file.suffix in BIG_VISION:
         factory.load_checkpoint(model, str(file))
         return
     state = weights.read(file)

@@ -99,22 +99,29 @@ def writing(path: Path) -> Iterator[None]:
 
 def weights_sha256(model: nn.Module, prefix: str = "") -> str:
     """Return the SHA-256 of the names, types and values of the tensors with a prefix."""
-    return _sha256({k: v for k, v in model.state_dict().items() if k.startswith(prefix)})
+    return _joined({k: _digest(v) for k, v in model.state_dict().items() if k.startswith(prefix)})
 
 
-def _sha256(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        value = value.detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _digest(value: Tensor) -> bytes:
+    """Return the SHA-256 of a tensor's type, shape and values."""
+    value = value.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{value.dtype} {tuple(value.shape)}\n".encode())
+    digest.update(value.flatten().view(torch.uint8).numpy().data)
+    return digest.digest()
+
+
+def _joined(digests: dict[str, bytes]) -> str:
+    """Return the SHA-256 of tensors' names and digests, so that each tensor is read once."""
+    lines = (f"{name} {digest.hex()}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def identity(clip: ClipModel) -> dict[str, Any]:
     """Return name, source, architecture, sizes and the hashes of the weights."""
-    source, state = clip.source, clip.model.state_dict()
-    text = {k: v for k, v in state.items() if not k.startswith(VISION_PREFIX) and k not in SCALARS}
+    source = clip.source
+    digests = {name: _digest(value) for name, value in clip.model.state_dict().items()}
+    vision = {k: v for k, v in digests.items() if k.startswith(VISION_PREFIX)}
+    text = {k: v for k, v in digests.items() if k not in vision and k not in SCALARS}
     return {
         "name": source.name,
         "source": source.open_clip_name,
@@ -124,7 +131,7 @@ def identity(clip: ClipModel) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in clip.model.parameters()),
         "image_size": clip.preprocess.size,
         "context_length": clip.context_length,
-        "weights_sha256": weights_sha256(clip.model),
-        "vision_sha256": weights_sha256(clip.model, VISION_PREFIX),
-        "text_sha256": _sha256(text),
+        "weights_sha256": _joined(digests),
+        "vision_sha256": _joined(vision),
+        "text_sha256": _joined(text),
     }

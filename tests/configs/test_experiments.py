@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -426,6 +427,16 @@ def test_what_scores_the_model_during_training(settings: Callable[..., Config], 
     numbers = command._evaluator(config)(models.create(str(tiny)))
     assert {"shapes-zero-shot@val/shape", "shapes-zero-shot@val/pair"} <= numbers.keys()
     assert all(isinstance(value, (int, float)) for value in numbers.values())
+
+
+def test_a_file_of_ones_own_is_logged_under_its_stem(
+    settings: Callable[..., Config], tiny: Path, tmp_path: Path
+) -> None:
+    row = {"positives": ["a red cube", "a cube that is red"], "negatives": ["a blue cube"]}
+    (tmp_path / "my.jsonl").write_text(json.dumps(row) + "\n")
+    config = settings("train.eval_every=1", f"train.eval_bench=[{tmp_path}/my.jsonl]")
+    numbers = command._evaluator(config)(models.create(str(tiny)))
+    assert set(numbers) == {"my/all/tot", "my/all/n", "my/mean/tot", "my/mean/n"}
 
 
 def test_the_split_is_in_the_name_of_what_is_logged(

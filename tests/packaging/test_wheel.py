@@ -108,6 +108,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         "clic/configs/train.yaml",
         "clic/shapes/base/",
         "clic/evaluation/report/page.html",
+        "clic/evaluation/report/published.yaml",
     ):
         assert any(name.startswith(needed) for name in names), needed
 

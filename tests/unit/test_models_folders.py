@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from clic import models
 from clic.errors import ModelError
-from clic.models import ClipModel, create, identity, resolve, save
+from clic.models import ClipModel, create, identity, loading, resolve, save
+from clic.models.undrawn import Undrawn
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
@@ -276,6 +279,70 @@ def test_random_weights_depend_on_torchs_seed_alone(tiny: Path) -> None:
         torch.manual_seed(seed)
         made.append(identity(create(str(tiny), None))["weights_sha256"])
     assert made[0] == made[1] != made[2]
+
+
+def test_the_hashes_are_of_names_types_shapes_and_values(tiny: Path) -> None:
+    """Worked out by hand: the hash of the lines of all tensors' names and own hashes."""
+    clip = create(str(tiny))
+    lines = {}
+    for name, value in clip.model.state_dict().items():
+        head = f"{value.dtype} {tuple(value.shape)}\n".encode()
+        lines[name] = f"{name} {hashlib.sha256(head + value.numpy().tobytes()).hexdigest()}\n"
+    found = identity(clip)
+    vision = {name for name in lines if name.startswith("visual.")}
+    text = lines.keys() - vision - {"logit_scale"}
+    for key, names in (("weights", lines.keys()), ("vision", vision), ("text", text)):
+        joined = "".join(lines[name] for name in sorted(names))
+        assert found[f"{key}_sha256"] == hashlib.sha256(joined.encode()).hexdigest()
+    assert models.weights_sha256(clip.model) == found["weights_sha256"]
+    assert models.weights_sha256(clip.model, "visual.") == found["vision_sha256"]
+
+
+def test_loading_draws_no_weights(
+    tiny: Path,
+    build_tiny: Callable[..., ClipModel],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "Undrawn", nullcontext)
+        drawn = create(str(tiny))
+    filled = []
+    own = Undrawn.__torch_function__
+
+    def counted(self: Undrawn, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = own(self, func, types, args, kwargs)
+        if isinstance(result, torch.Tensor) and result.isnan().any():
+            filled.append(func)
+        return result
+
+    monkeypatch.setattr(Undrawn, "__torch_function__", counted)
+    assert_equal_weights(create(str(tiny)), drawn)
+    assert len(filled) > 10
+    count = len(filled)
+    random = build_tiny(tmp_path / "cfg").model.state_dict().values()
+    assert len(filled) == count and not any(value.isnan().any() for value in random)
+
+
+def test_every_initialisation_is_left_undrawn() -> None:
+    state = torch.get_rng_state()
+    with Undrawn():
+        modules = [
+            torch.nn.Linear(3, 4), torch.nn.Conv2d(3, 4, 2), torch.nn.Embedding(3, 4),
+            torch.nn.MultiheadAttention(4, 2),
+        ]  # fmt: skip
+        others = [torch.empty(3).normal_(), torch.empty(3).uniform_()]
+        others += [init(torch.empty(3, 4)) for init in (
+            torch.nn.init.trunc_normal_, torch.nn.init.xavier_uniform_, torch.nn.init.normal_
+        )]  # fmt: skip
+        scale = torch.nn.LayerNorm(3).weight
+    assert torch.equal(torch.get_rng_state(), state)
+    for tensor in [module.state_dict() for module in modules]:
+        weights = [value for name, value in tensor.items() if name.endswith("weight")]
+        assert all(value.isnan().all() for value in weights)
+    assert all(value.isnan().all() for value in others)
+    assert torch.equal(scale, torch.ones(3))  # what is not random is left as it is
 
 
 def test_identity(tiny: Path) -> None:

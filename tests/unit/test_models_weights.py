@@ -255,6 +255,15 @@ def test_a_folder_where_a_file_is_expected(tmp_path: Path) -> None:
         models.resolve("ViT-B-32", str(tmp_path))
 
 
+def test_infinities_are_no_nan() -> None:
+    both = torch.tensor([float("inf"), -float("inf"), 3e38])  # their sum is NaN
+    weight_files.check_numbers({"mask": both, "many": torch.full((9,), 3e38)}, "here")
+    with pytest.raises(ModelError, match="'last' of here holds NaN"):
+        weight_files.check_numbers(
+            {"mask": both, "last": torch.tensor([1.0, float("nan")])}, "here"
+        )
+
+
 def test_starting_weights_with_nan_name_the_tensor_and_the_file(
     model: nn.Module, tmp_path: Path
 ) -> None:

@@ -13,11 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from clic import seeding
-from clic.captions.tagging import make_tagger
 from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
 from clic.evaluation.benchmarks.caption_retrieval import (
     COCO_2014,
@@ -33,7 +32,9 @@ from clic.evaluation.benchmarks.reading import GridBuilder, Record, read_rows
 from clic.evaluation.encode.image_sources import Crop
 from clic.evaluation.files.file_sources import Archive, File, drive
 from clic.evaluation.tables.grids import Grids
-from clic.types import Token
+
+if TYPE_CHECKING:
+    from clic.types import Token
 
 RELATION = "aro/visual_genome_relation.json"
 ATTRIBUTION = "aro/visual_genome_attribution.json"
@@ -109,7 +110,7 @@ NOUNS = ("NOUN", "PROPN")
 ADJECTIVES = ("ADJ",)
 _PUNCTUATION = re.compile(r'[.!"()*#:;~]')
 _SPACES = re.compile(r"\s{2,}")
-Shuffle = Callable[[Sequence[Token], np.random.Generator], list[str]]
+Shuffle: TypeAlias = "Callable[[Sequence[Token], np.random.Generator], list[str]]"
 
 
 def load_order(file: str, images: str, data_root: Path) -> Grids:
@@ -117,6 +118,8 @@ def load_order(file: str, images: str, data_root: Path) -> Grids:
 
     COCO-Order has 25,010 rows, Flickr30k-Order 5,000.
     """
+    from clic.captions.tagging import make_tagger
+
     path, tagger = data_root / file, make_tagger(TAGGER)
     builder = GridBuilder(path, ["five_options"])
     gallery = read_karpathy(path, data_root / images)
@@ -134,6 +137,8 @@ def perturbations(tokens: Sequence[Token], number: int) -> list[str]:
     within each group of three; and these groups. A shuffle that happens to equal the caption ties
     with it, so the row is wrong.
     """
+    from clic import seeding
+
     random = seeding.generator(0, "order", slot=number)
     return [" ".join(shuffle(tokens, random)) for shuffle in SHUFFLES]
 

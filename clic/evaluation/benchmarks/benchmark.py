@@ -34,6 +34,7 @@ class Benchmark:
         version: Changes whenever the same files would give different numbers.
         split: The only split it has; None if `split` chooses it, or the files hold the usual one.
         validation: The same benchmark on its validation split, for choosing settings, if any.
+        own_file: The user's own file that it is read from, None for all that are listed.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Benchmark:
     version: str = "1"
     split: str | None = None
     validation: Benchmark | None = None
+    own_file: Path | None = None
 
     @property
     def made(self) -> bool:

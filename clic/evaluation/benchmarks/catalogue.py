@@ -11,8 +11,13 @@ from clic.evaluation.benchmarks import (
     bla,
     caption_retrieval,
     flickr8k,
+    half_truths,
     image_pairs,
+    long_captions,
+    negbench,
+    own_file,
     sugarcrepe,
+    swapped_pairs,
     valse,
     whatsup,
     world,
@@ -39,10 +44,15 @@ _LISTED = (
     valse.VALSE,
     image_pairs.BIVLC,
     bla.BLA,
+    half_truths.HALF_TRUTHS,
+    swapped_pairs.COLORSWAP,
+    swapped_pairs.MMVP_VLM,
+    negbench.NEGBENCH,
     caption_retrieval.COCO,
     caption_retrieval.COCO2017,
     caption_retrieval.FLICKR30K,
     flickr8k.FLICKR8K,
+    long_captions.URBAN1K,
     *zero_shot.CLASSIFICATION,
 )
 BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _LISTED}
@@ -52,6 +62,7 @@ ALIASES = {
     "vgrelation": "aro-relation",
     "vgattribution": "aro-attribution",
     "svo": "svo-probes",
+    "mmvp": "mmvp-vlm",
     "imagenet1k": "imagenet",
     "aircraft": "fgvc-aircraft",
     "stanfordcars": "cars",
@@ -80,12 +91,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "zero-shot": ("imagenet", *_TEN),
     "retrieval": (
         *("coco-retrieval", "coco2017-retrieval"),
-        *("flickr30k-retrieval", "flickr8k-retrieval"),
+        *("flickr30k-retrieval", "flickr8k-retrieval", "urban1k"),
     ),
     "compositional": (
         *("sugarcrepe++", "sugarcrepe", "winoground", "aro-relation", "aro-attribution"),
         *("coco-order", "flickr30k-order", "svo-probes", "whatsup", "cola", "valse"),
-        *("bivlc", "bla"),
+        *("bivlc", "bla", "half-truths", "colorswap", "mmvp-vlm", "negbench"),
     ),
     "all": tuple(BENCHMARKS),
 }
@@ -99,22 +110,30 @@ def spelling(name: str) -> str:
 def select(names: Iterable[str]) -> list[Benchmark]:
     """Return the benchmarks of these names and groups, each once, in the given order.
 
-    A name that ends in `@val` means the validation split; `@test` changes nothing.
+    A name that ends in `@val` means the validation split; `@test` changes nothing. A name that ends
+    in `.jsonl` or `.csv` is a file of the user's own, which is named after its stem.
 
     Raises:
-        ConfigError: A name or its split is unknown, or there is no name.
+        ConfigError: A name or its split is unknown, there is no name, or two have one stem.
+        DataError: A file of the user's own cannot be read.
     """
     exact = {spelling(name): (name,) for name in BENCHMARKS}
     aliases = {key: (name,) for key, name in ALIASES.items()}
     known = {**{spelling(group): members for group, members in GROUPS.items()}, **aliases, **exact}
     chosen: dict[str, Benchmark] = {}
     for word in names:
+        if own_file.is_own_file(word):
+            own = own_file.own_benchmark(word, BENCHMARKS)
+            own_file.check_stems(list(chosen.values()), own)
+            chosen[own.name] = own
+            continue
         name, at, split = word.partition("@")
         if spelling(name) not in known:
             choices = [*BENCHMARKS, *GROUPS]
             raise ConfigError(
                 f"bench={name!r} is not known{did_you_mean(name.lower(), choices)} "
-                f"(choices: {', '.join(choices)}; see clic-eval --bench list)"
+                f"(choices: {', '.join(choices)}; see clic-eval --bench list; a file of one's own "
+                "ends in .jsonl or .csv)"
             )
         for member in known[spelling(name)]:
             found = of_split(BENCHMARKS[member], split if at else "test")
@@ -142,10 +161,11 @@ def of_split(benchmark: Benchmark, split: str) -> Benchmark:
 
 
 def for_choosing(names: Sequence[str], on_test: bool) -> list[str]:
-    """Return the names of the benchmarks, or their validation splits, to score during training.
+    """Return the benchmarks, or their validation splits, to score during training, as named.
 
     Args:
-        names: Names and groups; a name that ends in `@test` means the test split.
+        names: Names and groups; a name that ends in `@test` means the test split. A file of the
+            user's own is taken as it is: it is named for the purpose.
         on_test: Whether test data may be scored: of a benchmark without a validation split, or
             because the name asks for it.
 
@@ -157,8 +177,8 @@ def for_choosing(names: Sequence[str], on_test: bool) -> list[str]:
         wants_test = name.lower().endswith("@test")
         for benchmark in select([name]):
             own = benchmark if wants_test else benchmark.validation or benchmark
-            chosen[own.name] = own
-    test = [benchmark for benchmark in chosen.values() if benchmark.split != "validation"]
+            chosen[own.name if own.own_file is None else str(own.own_file)] = own
+    test = [b for b in chosen.values() if b.split != "validation" and b.own_file is None]
     if test and not on_test:
         able = ", ".join(b.name for b in BENCHMARKS.values() if b.validation)
         raise ConfigError(

@@ -33,15 +33,17 @@ class Record:
         value: The row, as the file has it.
         path: The file.
         place: The row's number or key in the file.
+        remedy: What to do about a row that has a problem.
     """
 
     value: Any
     path: Path
     place: int | str
+    remedy: str = "download the file again"
 
     def error(self, problem: str) -> DataError:
         """Return the error of a row that has a problem."""
-        return DataError(f"{self.path}: row {self.place} {problem}; download the file again")
+        return DataError(f"{self.path}: row {self.place} {problem}; {self.remedy}")
 
     def get(self, name: str) -> Any:
         """Return a field unchecked, None if the row does not have it."""
@@ -133,7 +135,7 @@ def read_csv(path: Path, columns: Sequence[str], *, blank: bool = True) -> Itera
         DataError: The file cannot be read, lacks a column, or a row lacks a cell.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             for name in columns:
                 if name not in (reader.fieldnames or ()):

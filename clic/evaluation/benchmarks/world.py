@@ -1,13 +1,16 @@
-"""Benchmarks of the embedded world of shapes, which are generated."""
+"""Benchmarks of the embedded world of shapes, which are generated.
+
+The world is imported when it is drawn, so that the list of benchmarks need not wait for it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clic import shapes
 from clic.evaluation.benchmarks import caption_retrieval, sugarcrepe, zero_shot
 from clic.evaluation.benchmarks.benchmark import VALIDATION, Benchmark
 from clic.evaluation.tables.classification import Classification, ClassificationTask
@@ -15,9 +18,14 @@ from clic.evaluation.tables.retrieval import Retrieval
 from clic.evaluation.tables.table import BenchmarkTable, Interner
 from clic.evaluation.tables.triplets import Triplets
 
+if TYPE_CHECKING:
+    from clic.shapes import WorldTriplets
+
 
 def load_triplets(split: str, seed: int) -> Triplets:
     """Return `shapes++`: six categories of two true captions and a false one."""
+    from clic import shapes
+
     categories = tuple(shapes.CATEGORIES)
     groups = {
         "replace": tuple(name for name in categories if name.startswith("replace")),
@@ -29,12 +37,14 @@ def load_triplets(split: str, seed: int) -> Triplets:
 
 def load_relations(split: str, seed: int) -> Triplets:
     """Return `shapes-relations`: relations by phrase, by form of sentence and by position."""
+    from clic import shapes
+
     categories = tuple(name for names in shapes.RELATION_GROUPS.values() for name in names)
     groups = {**shapes.RELATION_GROUPS, "mean": categories}
     return _table(shapes.relations(split, seed=seed), groups)
 
 
-def _table(world: shapes.WorldTriplets, groups: dict[str, tuple[str, ...]]) -> Triplets:
+def _table(world: WorldTriplets, groups: dict[str, tuple[str, ...]]) -> Triplets:
     """Return the world's triplets as a table; the group "mean" has all categories in order."""
     categories = groups["mean"]
     number = {name: index for index, name in enumerate(categories)}
@@ -54,6 +64,8 @@ def _table(world: shapes.WorldTriplets, groups: dict[str, tuple[str, ...]]) -> T
 
 def load_retrieval(split: str, seed: int) -> Retrieval:
     """Return `shapes-retrieval`: scenes that differ in their bags of attributes."""
+    from clic import shapes
+
     world = shapes.retrieval(split, seed=seed)
     texts = Interner()
     return Retrieval(
@@ -67,6 +79,8 @@ def load_retrieval(split: str, seed: int) -> Retrieval:
 
 def load_zero_shot(split: str, seed: int) -> Classification:
     """Return `shapes-zero-shot`: the shape, the colour, and both, of a lone thing."""
+    from clic import shapes
+
     world = shapes.zero_shot(split, seed=seed)
     images = next(iter(world.values())).images
     texts = Interner()

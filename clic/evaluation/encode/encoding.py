@@ -238,10 +238,11 @@ def encode_plan(model: Any, plan: EvaluationPlan, options: EncodingOptions) -> E
     text = encode_texts(model, texts, options)
     stages = {"texts": _stage(len(texts.items), text)}
     found: TableImages = [(None, {}) for _ in tables]
-    if plan.with_images:
+    if plan.with_images and any(table.images for table in tables):
         found, stages["images"] = _images(model, plan, options)
     features = []
-    for (image, _), position in zip(found, texts.positions, strict=True):
+    for (image, _), position, table in zip(found, texts.positions, tables, strict=True):
+        image = image if table.images else None
         if image is not None and image.shape[1] != text.features.shape[1]:
             raise ModelError(
                 f"the image features are {image.shape[1]} wide and the text features "

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clic import images
 from clic.errors import ConfigError, DataError
 
 GROUPS_AT_HAND = 4
@@ -96,6 +95,8 @@ def image_pixels(image: ImageSource) -> np.ndarray:
         DataError: The file is not an image, or it is broken.
         OSError: The file cannot be read.
     """
+    from clic import images
+
     if isinstance(image, StoredImage):
         return images.decode(_stored_bytes(image))
     if isinstance(image, Crop):

@@ -42,12 +42,17 @@ class Report:
 
 
 def notes(reports: Sequence[Report]) -> list[str]:
-    """Return a line for each benchmark that was left out, is not a test split or is incomplete."""
+    """Return a line for each benchmark that was left out, is incomplete, or needs a word.
+
+    A validation split needs one, and so does a user's own file: as what it was read.
+    """
     lines: dict[str, None] = {}
     for report in reports:
         for name, reason in report.provenance.get("left_out", {}).items():
             lines[f"{name}: left out, {reason}"] = None
         for name, source in report.provenance.get("benchmarks", {}).items():
+            if "own_file" in source:
+                lines[f"{name}: {source['own_file']} is read as {source['read_as']}"] = None
             if source.get("split", "test") != "test":
                 lines[
                     f"{name}: scored on the {source['split']} split, by which settings are chosen; "

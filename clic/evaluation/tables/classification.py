@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from clic import metrics
 from clic.errors import DataError
@@ -23,6 +21,9 @@ from clic.evaluation.tables.table import (
     TableFeatures,
     percentage,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PER_CLASS = "mean_per_class"
 
@@ -45,6 +46,8 @@ class ClassificationTask:
 
     def scores(self, features: TableFeatures) -> Tensor:
         """Return [N, C]: cosine to the normalised mean of each class's prompt embeddings."""
+        import torch
+
         means = torch.stack([features.of_texts(prompts).mean(0) for prompts in self.prompts])
         return features.of_images(self.image) @ torch.nn.functional.normalize(means, dim=1).T
 
@@ -81,6 +84,8 @@ class Classification(BenchmarkTable):
 
     def score(self, features: TableFeatures) -> Numbers:
         """Return each task's accuracy and, if asked for, the mean of the classes' accuracies."""
+        import torch
+
         numbers: Numbers = {}
         for name, task in self.tasks.items():
             if not len(task.image):
@@ -97,6 +102,8 @@ class Classification(BenchmarkTable):
 
     def outcomes(self, features: TableFeatures) -> Iterator[dict[str, Any]]:
         """Yield each image with its class and the highest-scoring class."""
+        import torch
+
         for name, task in self.tasks.items():
             scores, target = task.scores(features), torch.from_numpy(task.target)
             right = metrics.classification(scores, target).tolist()

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from clic import metrics
 from clic.errors import pick
 from clic.evaluation.encode.image_sources import image_name
 from clic.evaluation.tables.failure_cards import Failure, Picture, Text, lost_by
 from clic.evaluation.tables.table import CategoryTable, Outcomes, Row, TableFeatures
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ROWS = 2048  # at a time, which keeps the gathered features to some tens of megabytes
 
@@ -46,11 +47,22 @@ def bivlc(scores: Tensor) -> Outcomes:
     return {"i2t": both["text"], "t2i": both["image"], "group": both["group"], **parts}
 
 
+def half_truth(scores: Tensor) -> Outcomes:
+    """Return both metrics of Half-Truths (arXiv 2602.23906), of [N, 1, 3 captions].
+
+    accuracy: the short caption beats the half-truth. ordering: and the full truth beats it.
+    """
+    anchor, false, whole = scores[:, 0].unbind(1)
+    right = metrics.beats(anchor, false)
+    return {"accuracy": right, "ordering": right & metrics.beats(whole, anchor)}
+
+
 RULES: dict[str, Callable[[Tensor], Outcomes]] = {
     "choice": choice,
     "winoground": metrics.winoground,
     "cola": cola,
     "bivlc": bivlc,
+    "half_truth": half_truth,
 }
 """Scores [N, A images, B captions] -> bool [N] by metric."""
 
@@ -79,6 +91,8 @@ class Grids(CategoryTable):
     EXPLAINED: ClassVar[Mapping[str, str]] = {
         "accuracy": "accuracy: the right answer beats every other one; chance 1 / number of "
         "answers",
+        "ordering": "ordering: the caption with a true detail beats the short one, and that beats "
+        "the one with a wrong detail; chance 17 %",
         "both": "both: both true captions beat both false ones; chance 17 %",
         "text": "text: each of the two images is nearer to its own caption; chance 25 %",
         "image": "image: each of the two captions is nearer to its own image; chance 25 %",
@@ -120,6 +134,8 @@ class Grids(CategoryTable):
 
         Each is computed from its own two features alone, so that equal features give equal bits.
         """
+        import torch
+
         parts = []
         for start in range(0, max(self.rows, 1), ROWS):
             caption = self.caption[start : start + ROWS]
@@ -151,6 +167,8 @@ class Grids(CategoryTable):
     def margins(row: Row) -> dict[str, float]:
         """Return the lead of the first option, or of each caption's and each image's own match."""
         scores = np.array(row["scores"])
+        if "ordering" in row:  # the full truth is no rival
+            return {"": float(scores[0, 0] - scores[0, 1])}
         if min(scores.shape) == 1:
             options = scores.ravel()
             return {"": float(options[0] - options[1:].max())}
@@ -170,16 +188,18 @@ class Grids(CategoryTable):
             labels = ["right", *["wrong"] * (images - 1)]
             verdict = f"another image is nearer to the caption{by}"
         elif images == 1:
-            labels, verdict = [""], f"a false caption beats the true one{by}"
+            rival = "the wrong detail" if "ordering" in row else "a false caption"
+            labels, verdict = [""], f"{rival} beats the true one{by}"
         else:
             labels = [f"image {i + 1}" for i in range(images)]
             verdict = f"wrong for {', '.join(lost)}{by}"
+        true = (0, 2) if "ordering" in row else (0,)
         return Failure(
             category=row["category"],
             verdict=verdict,
             pictures=tuple(map(Picture, labels, row["images"])),
             texts=tuple(
-                Text(text, images > 1 or j == 0, tuple(scores[:, j].tolist()))
+                Text(text, images > 1 or j in true, tuple(scores[:, j].tolist()))
                 for j, text in enumerate(row["captions"])
             ),
             outcomes={name: value for name, value in row.items() if isinstance(value, bool)},

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from clic import metrics
 from clic.errors import DataError
 from clic.evaluation.encode.image_sources import image_name
 from clic.evaluation.tables.failure_cards import Failure, Picture, Text
 from clic.evaluation.tables.table import BenchmarkTable, Numbers, Observation, Row, TableFeatures
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KS = (1, 5, 10)
 QUERIES = 256  # at a time, when only the highest score of each is needed
@@ -64,6 +65,8 @@ class Retrieval(BenchmarkTable):
 
     def ranks(self, features: TableFeatures) -> dict[str, Tensor]:
         """Return the rank of each gallery image's and of each caption's best match."""
+        import torch
+
         if not self.rows:
             raise DataError("the gallery has no images left; get the missing images")
         gallery, caption = features.of_images(self.gallery), torch.from_numpy(self.caption)
@@ -82,6 +85,8 @@ class Retrieval(BenchmarkTable):
 
     def outcomes(self, features: TableFeatures) -> Iterator[dict[str, Any]]:
         """Yield each query with the rank of its best match and the highest-scoring candidate."""
+        import torch
+
         ranks = {way: rank.tolist() for way, rank in self.ranks(features).items()}
         captions = [self.texts[i] for i in self.caption]
         names = [image_name(self.images[i], int(i)) for i in self.gallery]

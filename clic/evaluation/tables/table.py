@@ -2,7 +2,8 @@
 
 A table holds indices into unique images and unique texts, never features, so that several
 benchmarks share one pass over images and texts. Scoring is pure and the same for every model:
-numbers are unrounded percentages, and `clic.metrics` defines each comparison.
+numbers are unrounded percentages, and `clic.metrics` defines each comparison. torch is imported
+where it computes, so that the list of benchmarks need not wait for it.
 
 Letters: I images, T texts, N rows, M captions, C classes, D embedding width.
 """
@@ -13,19 +14,20 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from clic.errors import DataError
 from clic.evaluation.encode.image_sources import ImageSource, image_key, image_name, image_path
 from clic.evaluation.tables.failure_cards import Failure
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Numbers = dict[str, Any]
 Row = Mapping[str, Any]
-Outcomes = dict[str, Tensor]
+Outcomes: TypeAlias = "dict[str, Tensor]"
 CategoryRows = TypeVar("CategoryRows", bound="CategoryTable")
 NumberPath = tuple[str, str]
 """A number's place in a report: (category, metric), or (name, "") without categories."""
@@ -66,12 +68,16 @@ class TableFeatures:
 
     def of_images(self, index: np.ndarray) -> Tensor:
         """Return the features of some images; raises `ValueError` for a model without images."""
+        import torch
+
         if self.image is None:
             raise ValueError("this table needs image features")
         return self.image[torch.from_numpy(index)]
 
     def of_texts(self, index: np.ndarray) -> Tensor:
         """Return the features of some texts."""
+        import torch
+
         return self.text[torch.from_numpy(index)]
 
 
@@ -255,6 +261,8 @@ class CategoryTable(BenchmarkTable):
 
     def percentages(self, right: Outcomes, mine: np.ndarray) -> dict[str, float]:
         """Return the percentage of right rows by metric, among the rows of bool [N]."""
+        import torch
+
         chosen = torch.from_numpy(mine)
         return {metric: percentage(outcome[chosen]) for metric, outcome in right.items()}
 

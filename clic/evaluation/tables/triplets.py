@@ -1,10 +1,10 @@
-"""Triplets: an image, one or two true captions and a false one (SugarCrepe, SugarCrepe++)."""
+"""Triplets: an image, one or two true captions and false ones (SugarCrepe, SugarCrepe++)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -13,17 +13,23 @@ from clic.evaluation.encode.image_sources import image_name
 from clic.evaluation.tables.failure_cards import Failure, Picture, Text, lost_by
 from clic.evaluation.tables.table import CategoryTable, Outcomes, Row, TableFeatures
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 POSITIVES = {"positive1": "first", "positive2": "second"}
 
 
 @dataclass(frozen=True, eq=False)
 class Triplets(CategoryTable):
-    """Rows of one image, one or two true captions and a false one, in categories.
+    """Rows of one image, one or two true captions and one or more false ones, in categories.
+
+    A row with several false captions is right only if it is right with each of them. Where rows
+    have no image, `image` is [N, 0] and the captions alone are scored.
 
     Attributes:
         positive1: int64 [N], index into `texts`.
         positive2: int64 [N], or None if rows have one true caption (SugarCrepe).
-        negative: int64 [N].
+        negative: int64 [N], or [N, K] with -1 where a row has fewer than K false captions.
     """
 
     positive1: np.ndarray
@@ -33,11 +39,11 @@ class Triplets(CategoryTable):
     ROW_KEY = "category"
     EXPLAINED: ClassVar[Mapping[str, str]] = {
         "itt": "ITT, image to text: the image is nearer to both true captions than to the false "
-        "one; chance 33 %",
+        "one; chance 33 %, less with several false ones",
         "tot": "TOT, text only: the two true captions are nearer to each other than either is to "
-        "the false one; chance 33 %",
+        "the false one; chance 33 %, less with several false ones",
         "p1": "P1: the image is nearer to the first true caption than to the false one; "
-        "chance 50 %",
+        "chance 50 %, less with several false ones",
     }
 
     def identity(self) -> Iterable[object]:
@@ -46,48 +52,67 @@ class Triplets(CategoryTable):
 
     def right(self, features: TableFeatures) -> Outcomes:
         """Return bool [N] for each metric; with one positive, `itt` and `p1` are the same."""
+        import torch
+
         image = None if features.image is None else features.of_images(self.image)
-        first, negative = features.of_texts(self.positive1), features.of_texts(self.negative)
-        if self.positive2 is not None:
-            return metrics.triplet(image, first, features.of_texts(self.positive2), negative)
-        if image is None:
+        first = features.of_texts(self.positive1)
+        second = first if self.positive2 is None else features.of_texts(self.positive2)
+        if self.positive2 is None and image is None:
             raise ValueError("rows with one positive need image features")
-        right = metrics.triplet(image, first, first, negative)["p1"]
-        return {"itt": right, "p1": right}
+        right: dict[str, Tensor] = {}
+        for column in self._negatives().values():
+            absent = torch.from_numpy(column < 0)
+            negative = features.of_texts(column.clip(min=0))
+            for metric, won in metrics.triplet(image, first, second, negative).items():
+                right[metric] = right.get(metric, torch.ones_like(won)) & (won | absent)
+        if self.positive2 is None:
+            del right["tot"]
+        return right
+
+    def _negatives(self) -> dict[str, np.ndarray]:
+        """Return the false captions, int64 [N] each, by the names that rows give them."""
+        columns = self.negative.reshape(len(self.negative), -1 if self.negative.size else 1).T
+        return {f"negative{k + 1 if k else ''}": column for k, column in enumerate(columns)}
 
     def outcomes(self, features: TableFeatures) -> Iterator[dict[str, Any]]:
-        captions = {"positive1": self.positive1, "negative": self.negative}
+        negatives = self._negatives()
+        captions = {"positive1": self.positive1, **negatives}
         pairs: list[tuple[str, str]] = []
         if self.positive2 is not None:
             captions["positive2"] = self.positive2
-            pairs = [
-                ("positive1", "positive2"), ("positive1", "negative"), ("positive2", "negative"),
-            ]  # fmt: skip
-        parts = {name: features.of_texts(index) for name, index in captions.items()}
+            pairs = [("positive1", "positive2")]
+            pairs += [(key, name) for name in negatives for key in POSITIVES]
+        parts = {name: features.of_texts(index.clip(min=0)) for name, index in captions.items()}
         if features.image is not None:
             pairs += [("image", name) for name in captions]
             parts["image"] = features.of_images(self.image)
-        scores = {f"{a}_{b}": (parts[a] * parts[b]).sum(-1).tolist() for a, b in pairs}
+        scores = {pair: (parts[pair[0]] * parts[pair[1]]).sum(-1).tolist() for pair in pairs}
         right = {metric: outcome.tolist() for metric, outcome in self.right(features).items()}
-        for n, image in enumerate(self.image.tolist()):
+        images = self.image.reshape(self.rows, -1 if self.image.size else 0)
+        for n, image in enumerate(images.tolist()):
+            own = {name: self.texts[index[n]] for name, index in captions.items() if index[n] >= 0}
+            there = {"image", *own}
             yield {
                 "row": n,
                 "category": self.categories[self.category[n]],
-                "image": image_name(self.images[image], image),
-                "captions": {name: self.texts[index[n]] for name, index in captions.items()},
+                **({"image": image_name(self.images[image[0]], image[0])} if image else {}),
+                "captions": own,
                 **{metric: values[n] for metric, values in right.items()},
-                "scores": {name: values[n] for name, values in scores.items()},
+                "scores": {f"{a}_{b}": v[n] for (a, b), v in scores.items() if {a, b} <= there},
             }
 
     @staticmethod
     def margins(row: Row) -> dict[str, float]:
-        """Return the lead of each true caption over the false one, by ITT, else by TOT."""
-        scores = row["scores"]
+        """Return the lead of each true caption over the best false one, by ITT, else by TOT."""
+        scores, false = row["scores"], _false(row)
         if "image_negative" not in scores:
             alike = scores["positive1_positive2"]
-            return {name: alike - scores[f"{key}_negative"] for key, name in POSITIVES.items()}
+            return {
+                name: alike - max(scores[f"{key}_{negative}"] for negative in false)
+                for key, name in POSITIVES.items()
+            }
         return {
-            name: scores[f"image_{key}"] - scores["image_negative"]
+            name: scores[f"image_{key}"] - max(scores[f"image_{negative}"] for negative in false)
             for key, name in POSITIVES.items()
             if f"image_{key}" in scores
         }
@@ -96,17 +121,20 @@ class Triplets(CategoryTable):
     def failure(row: Row, number: int) -> Failure:
         scores, captions, margins = row["scores"], row["captions"], Triplets.margins(row)
         lost = [name for name, margin in margins.items() if margin <= 0]
-        with_image = "image_negative" in scores
+        with_image, false = "image_negative" in scores, _false(row)
+        rival = "the false caption" if len(false) == 1 else "a false caption"
         if not with_image:
-            verdict = "the false caption is as near to a true one as the true ones to each other"
+            verdict = f"{rival} is as near to a true one as the true ones to each other"
         elif len(lost) == 2:
-            verdict = "the false caption beats both true ones"
+            verdict = (
+                f"{rival} beats both true ones" if len(false) == 1 else "false captions beat both"
+            )
         else:
             which = f"the {lost[0]} true one" if "positive2" in captions else "the true one"
-            verdict = f"the false caption beats {which}"
+            verdict = f"{rival} beats {which}"
         texts = [
-            Text(captions[key], key != "negative", (scores[f"image_{key}"],) if with_image else ())
-            for key in (*POSITIVES, "negative")
+            Text(captions[key], key in POSITIVES, (scores[f"image_{key}"],) if with_image else ())
+            for key in (*POSITIVES, *false)
             if key in captions
         ]
         one_caption = "itt" in row and "tot" not in row  # the verdict already says what P1 would
@@ -119,3 +147,8 @@ class Triplets(CategoryTable):
             outcomes=outcomes,
             number=number,
         )
+
+
+def _false(row: Row) -> list[str]:
+    """Return the names of a row's false captions."""
+    return [name for name in row["captions"] if name not in POSITIVES]

@@ -41,6 +41,24 @@ def test_help_waits_for_no_large_package_and_has_examples(command: str) -> None:
         assert max(map(len, shown.stdout.splitlines())) <= 80
 
 
+def test_the_list_waits_for_no_large_package(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from clic.cli.eval import main\n"
+        "sys.argv = ['clic-eval', '--bench', 'list']\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit:\n"
+        "    large = {'torch', 'open_clip', 'torchvision', 'transformers', 'hydra', 'pyarrow'}\n"
+        "    sys.exit(sorted(large & sys.modules.keys()) or None)\n"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "sugarcrepe++" in shown.stdout
+
+
 def test_one_model(clic_eval: Command, tmp_path: Path) -> None:
     code, out, err = clic_eval(
         "--bench", "shapes-retrieval,shapes-zero-shot", "--model", "m",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from clic.cli.eval import main
 from clic.evaluation.report import result_files
@@ -227,3 +228,40 @@ def test_what_the_command_line_holds_of_secrets_is_in_no_file(
     files = [path.read_text(encoding="utf-8") for path in (tmp_path / "four").iterdir()]
     assert len(files) == len(result_files.FILES) and not any("s3cret" in text for text in files)
     assert "https://h/a?..." in (tmp_path / "four" / "report.json").read_text()
+
+
+def test_a_benchmark_of_ones_own_goes_all_the_ways(clic_eval: Command, tmp_path: Path) -> None:
+    for number in range(2):
+        Image.new("RGB", (8, 8), (90 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    rows = [
+        {"image": f"{n}.png", "positives": [f"a {n}", f"b {n}"], "negatives": [f"c {n}", "d"]}
+        for n in (0, 1)
+    ]
+    (tmp_path / "my.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = ["--bench", "my.jsonl", "--cache-dir", "cache"]
+    code, out, _ = clic_eval(*flags, "--model", "a", "--out", "one")
+    assert code == 0 and "is read as triplets: two true captions" in " ".join(out.split())
+    assert (
+        json.loads((tmp_path / "one/report.json").read_text())["benchmarks"]["my"]["mean"]["n"] == 2
+    )
+    assert len((tmp_path / "one/rows.jsonl").read_text().splitlines()) == 2
+    assert "c 0" in (tmp_path / "one/report.html").read_text()
+    # A saved result beside a model, which needs the file's path and not its stem alone.
+    code, out, _ = clic_eval(*flags, "--compare", "one", "b")
+    assert code == 0 and "bootstrap" in out
+    code, out, _ = clic_eval(*flags, "--model", "a", "--text-only")
+    assert code == 0 and "TOT" in out and "ITT" not in out.split("note:")[0]
+    code, out, _ = clic_eval("--bench", "list:my.jsonl")
+    assert code == 0 and "two true captions" in out
+    (tmp_path / "1.png").unlink()
+    code, _, err = clic_eval(*flags, "--model", "a")
+    assert code == 2 and "1.png" in err and "--allow-missing" in err
+    code, out, _ = clic_eval(*flags, "--model", "a", "--allow-missing")
+    assert code == 0 and "a covered subset of 1 rows of 2" in " ".join(out.split())
+
+
+def test_published_numbers_are_shown_if_asked_for(clic_eval: Command) -> None:
+    words = ("--bench", "shapes-zero-shot", "--model", "m")
+    assert "published" not in clic_eval(*words)[1]
+    code, out, _ = clic_eval(*words, "--published")
+    assert code == 0 and "published: no numbers of m are known" in out

@@ -1,0 +1,228 @@
+"""What papers print, for `clic-eval --published` and `--published-table NAME`.
+
+The numbers lie in `published.yaml`, each with its source, its table, how it was averaged, and
+whether it was read there or is second-hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from clic.errors import ConfigError
+from clic.evaluation.benchmarks.catalogue import select
+from clic.evaluation.tables.table import NumberPath
+
+if TYPE_CHECKING:
+    from clic.evaluation.report.report import Report
+
+HALF_A_DIGIT = 0.05
+"""Published percentages have one decimal, or two."""
+
+
+@dataclass(frozen=True)
+class PublishedNumber:
+    """A number that a paper prints.
+
+    Attributes:
+        model: The model, as `published.yaml` calls it.
+        benchmark: The benchmark's name here.
+        path: The number's place in a report of this package.
+        value: Percent.
+        source: The paper.
+        table: Where in the paper, or in its authors' files.
+        averaging: How it was averaged.
+        mark: `read`, or `second-hand` if only notes on the paper were.
+    """
+
+    model: str
+    benchmark: str
+    path: NumberPath
+    value: float
+    source: str
+    table: str
+    averaging: str
+    mark: str
+
+
+@dataclass(frozen=True)
+class BesideNumber:
+    """A published number and what was scored here.
+
+    Attributes:
+        published: The paper's number.
+        here: Percent, unrounded.
+        within: By how much the two may differ and still agree: half a digit of the paper's, and one
+            row, which a different rounding of equal scores may turn.
+    """
+
+    published: PublishedNumber
+    here: float
+    within: float
+
+    @property
+    def difference(self) -> float:
+        """What was scored here minus what the paper prints."""
+        return self.here - self.published.value
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the difference is within what rounding and one row explain."""
+        return abs(self.difference) <= self.within
+
+
+@lru_cache(maxsize=1)
+def _content() -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    text = (files("clic.evaluation.report") / "published.yaml").read_text(encoding="utf-8")
+    content = OmegaConf.to_container(OmegaConf.create(text))
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+@lru_cache(maxsize=1)
+def published_numbers() -> tuple[PublishedNumber, ...]:
+    """Return all published numbers, in the file's order."""
+    return tuple(
+        PublishedNumber(
+            model=model,
+            benchmark=table["benchmark"],
+            path=(column, table.get("metric", "")),
+            value=float(value),
+            source=table["source"],
+            table=table["table"],
+            averaging=table["averaging"],
+            mark=table["mark"],
+        )
+        for table in _content()["tables"]
+        for model, values in table["models"].items()
+        for column, value in zip(table["columns"], values, strict=True)
+        if value is not None
+    )
+
+
+def known_as(identity: Mapping[str, Any]) -> str | None:
+    """Return what `published.yaml` calls a model, None if it does not know it.
+
+    A model is known by open_clip's name and tag, or by the name of the weights file that its
+    authors share; a file that was renamed is not known.
+    """
+    source, tag = str(identity.get("source", "")), str(identity.get("pretrained", ""))
+    own = {f"{source}:{tag}", PurePath(tag).name}
+    names: Mapping[str, Sequence[str]] = _content()["names"]
+    return next((model for model, of in names.items() if own & set(of)), None)
+
+
+def beside(report: Report) -> list[BesideNumber]:
+    """Return every published number of a report's model and benchmarks beside the report's own."""
+    model = known_as(report.model)
+    return [
+        BesideNumber(one, here, HALF_A_DIGIT + _one_row(report, one))
+        for one in published_numbers()
+        if one.model == model and (here := _number(report, one)) is not None
+    ]
+
+
+def _number(report: Report, one: PublishedNumber) -> float | None:
+    entry = report.benchmarks.get(one.benchmark, {}).get(one.path[0])
+    value = entry.get(one.path[1]) if isinstance(entry, Mapping) else entry
+    return None if value is None else float(value)
+
+
+def _one_row(report: Report, one: PublishedNumber) -> float:
+    """Return by how many points a single row moves a number; of a mean, a row of its smallest."""
+    numbers = report.benchmarks[one.benchmark]
+    source = report.provenance.get("benchmarks", {}).get(one.benchmark, {})
+    members = (source.get("groups") or {}).get(one.path[0]) or [one.path[0]]
+    counts = [
+        entry["n"] if isinstance(entry := numbers[name], Mapping) else _queries(numbers, name)
+        for name in members
+    ]
+    return 100 / (min(counts) * len(members))
+
+
+def _queries(numbers: Mapping[str, Any], name: str) -> int:
+    captions = name.startswith("text_to_image")
+    return int(numbers["n_captions"] if captions else numbers["n_images"])
+
+
+def beside_lines(report: Report) -> Iterator[str]:
+    """Yield lines with the published numbers beside a report's own, and with their sources."""
+    model, found = known_as(report.model), beside(report)
+    if model is None:
+        yield f"published: no numbers of {report.name} are known (--published-table lists models)"
+        return
+    yield f"published numbers of {model}, known by its name ({report.name}):"
+    yield f"  {'':<34}{'here':>6}{'paper':>7}{'diff.':>7}  agrees"
+    if not found:
+        yield "  none of the benchmarks that were scored"
+    sources: dict[str, None] = {}
+    for one in found:
+        paper = one.published
+        label = " ".join(filter(None, (paper.benchmark, paper.path[1], paper.path[0])))
+        agrees = "yes" if one.agrees else "no"
+        number = list(sources).index(_source(paper)) + 1 if _source(paper) in sources else 0
+        if not number:
+            sources[_source(paper)] = None
+            number = len(sources)
+        yield (
+            f"  {label:<34.34}{one.here:>6.1f}{paper.value:>7.1f}{one.difference:>+7.1f}  "
+            f"{agrees:<4} [{number}]"
+        )
+    for number, source in enumerate(sources, start=1):
+        yield f"  [{number}] {source}"
+    if found:
+        yield "  agrees: within half a digit of the paper's and one row"
+    for bench, source in report.provenance.get("benchmarks", {}).items():
+        if source.get("covered_subset") and any(one.published.benchmark == bench for one in found):
+            yield f"  {bench} is {source['covered_subset']} here, so its numbers need not agree"
+
+
+def _source(one: PublishedNumber) -> str:
+    return f"{one.source}, {one.table} ({one.mark}; {one.averaging})"
+
+
+def field_lines(name: str) -> list[str]:
+    """Return all published numbers on a benchmark or group, a block for each table, best first.
+
+    Raises:
+        ConfigError: The benchmark is unknown, or no published number on it is.
+    """
+    chosen = [benchmark.name for benchmark in select([name])]
+    found = [one for one in published_numbers() if one.benchmark in chosen]
+    if not found:
+        have = ", ".join(dict.fromkeys(one.benchmark for one in published_numbers()))
+        raise ConfigError(
+            f"--published-table {name}: no published numbers on it are kept; some are on {have}"
+        )
+    lines = []
+    blocks: dict[tuple[str, str, str], list[PublishedNumber]] = {}
+    for one in found:
+        blocks.setdefault((one.benchmark, one.path[1], _source(one)), []).append(one)
+    for (benchmark, metric, source), numbers in blocks.items():
+        columns = list(dict.fromkeys(one.path[0] for one in numbers))
+        rows: dict[str, dict[str, float]] = {}
+        for one in numbers:
+            rows.setdefault(one.model, {})[one.path[0]] = one.value
+        widths = [max(len(_short(column)), 6) + 1 for column in columns]
+        lines += ["", f"{benchmark} {metric}".rstrip(), f"  {source}"]
+        heads = zip(map(_short, columns), widths, strict=True)
+        lines.append(f"  {'':<24}" + "".join(f"{head:>{width}}" for head, width in heads))
+        last = columns[-1]
+        for model in sorted(rows, key=lambda model: -rows[model].get(last, 0.0)):
+            cells = [rows[model].get(column) for column in columns]
+            shown = ["-" if value is None else f"{value:.1f}" for value in cells]
+            pairs = zip(shown, widths, strict=True)
+            lines.append(f"  {model:<24}" + "".join(f"{text:>{width}}" for text, width in pairs))
+    return lines[1:]
+
+
+def _short(column: str) -> str:
+    """Return a column's head: `I2T@1` for `image_to_text@1`, `repl_att` for `replace_att`."""
+    short = column.replace("image_to_text", "I2T").replace("text_to_image", "T2I")
+    return short.replace("replace_", "repl_")
