@@ -130,7 +130,7 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
     number, reported = next(_groups), False
     alive = Heartbeat(dist.distributed_c10d._get_default_store(), number, rank(), world_size())
     try:
-        _make_host_group()
+        _make_host_group(timedelta(minutes=timeout_minutes))
         dist.barrier(_host_group)  # every rank has shown a sign of life
         alive.start()
         if device.type == "cuda" and torch.cuda.device_count() == 1:
@@ -160,10 +160,12 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
                 store.wait(others, PATIENCE)
 
 
-def _make_host_group() -> None:
+def _make_host_group(timeout: timedelta) -> None:
     """Let the ranks' processes agree without their GPUs: by gloo, which may be what they have."""
     global _host_group
-    made: Any = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+    made: Any = (
+        None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo", timeout=timeout)
+    )
     _host_group = made
 
 
