@@ -127,7 +127,7 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
         backend="nccl" if device.type == "cuda" else "gloo",
         timeout=timedelta(minutes=timeout_minutes),
     )
-    number, reported = next(_groups), False
+    number, reported, ended = next(_groups), False, False
     alive = Heartbeat(dist.distributed_c10d._get_default_store(), number, rank(), world_size())
     try:
         _make_host_group(timedelta(minutes=timeout_minutes))
@@ -136,6 +136,7 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
         if device.type == "cuda" and torch.cuda.device_count() == 1:
             _check_own_gpu(device)
         yield
+        ended = True
     except BaseException as error:
         reported = is_initialised()
         code = _first_failure(error, number) if reported else None
@@ -148,6 +149,9 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
             raise SystemExit(1) from error
         raise LostRankError(describe(lost)) from error
     finally:
+        if ended:
+            with suppress(RuntimeError):  # torchrun's store may end before its ranks
+                alive.wait_for_others()
         alive.stop()
         # Under torchrun's agent, the store outlives rank 0.
         serves = is_main() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"

@@ -96,6 +96,23 @@ class Heartbeat:
         except RuntimeError:  # the store has gone, with rank 0
             return
 
+    def wait_for_others(self) -> None:
+        """On rank 0, wait until every other rank has left, or shows no sign of life any more.
+
+        The store ends with rank 0, which would then look lost to a rank that is still at work.
+        """
+        if self.rank:
+            return
+        silence = Silence(self._watched)
+        keys = [f"{self._prefix}/{rank}" for rank in self._watched]
+        while not self._ended.is_set():
+            signs = dict(zip(self._watched, self._store.multi_get(keys), strict=True))
+            silence.look(signs)
+            here = {rank for rank, sign in signs.items() if sign != LEFT.encode()}
+            if not here - set(silence.lost(BEATS)):
+                return
+            self._ended.wait(PERIOD / 10 if not any(silence.looks.values()) else PERIOD)
+
     def reason(self) -> str | None:
         """Return which rank is lost after a collective has failed, or None if none is."""
         self.failing = True

@@ -88,6 +88,30 @@ def test_ranks_that_leave_are_not_lost() -> None:
     assert [rank._found for rank in ranks] == [None] * 3
 
 
+def test_rank_0_stays_until_the_others_have_left() -> None:
+    """The store would go with it, and a rank at work would take it for lost."""
+    store = Store()
+    ranks = [Watched(store, rank) for rank in range(3)]
+    for rank in ranks:
+        rank.start()
+    leaving = threading.Thread(target=ranks[0].wait_for_others)
+    leaving.start()
+    ranks[1].stop()
+    seen = ranks[2]._looks
+    while ranks[2]._looks < seen + 10:
+        assert leaving.is_alive()
+    ranks[2].stop()
+    leaving.join(WAIT)
+    assert not leaving.is_alive()
+    ranks[0].stop()
+
+
+def test_rank_0_does_not_wait_for_a_silent_rank() -> None:
+    store = Store()
+    Watched(store, 1, 2)  # shows its first sign only
+    Watched(store, 0, 2).wait_for_others()
+
+
 @pytest.mark.parametrize("state", ["frozen", "gone"])
 def test_a_store_that_does_not_answer_is_rank_0(state: str) -> None:
     store = Store()
