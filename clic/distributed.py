@@ -127,15 +127,16 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
         backend="nccl" if device.type == "cuda" else "gloo",
         timeout=timedelta(minutes=timeout_minutes),
     )
-    number, reported = next(_groups), False
+    number, reported, ended = next(_groups), False, False
     alive = Heartbeat(dist.distributed_c10d._get_default_store(), number, rank(), world_size())
     try:
-        _make_host_group()
+        _make_host_group(timedelta(minutes=timeout_minutes))
         dist.barrier(_host_group)  # every rank has shown a sign of life
         alive.start()
         if device.type == "cuda" and torch.cuda.device_count() == 1:
             _check_own_gpu(device)
         yield
+        ended = True
     except BaseException as error:
         reported = is_initialised()
         code = _first_failure(error, number) if reported else None
@@ -148,6 +149,9 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
             raise SystemExit(1) from error
         raise LostRankError(describe(lost)) from error
     finally:
+        if ended:
+            with suppress(RuntimeError):  # torchrun's store may end before its ranks
+                alive.wait_for_others()
         alive.stop()
         # Under torchrun's agent, the store outlives rank 0.
         serves = is_main() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
@@ -160,10 +164,12 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
                 store.wait(others, PATIENCE)
 
 
-def _make_host_group() -> None:
+def _make_host_group(timeout: timedelta) -> None:
     """Let the ranks' processes agree without their GPUs: by gloo, which may be what they have."""
     global _host_group
-    made: Any = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+    made: Any = (
+        None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo", timeout=timeout)
+    )
     _host_group = made
 
 

@@ -20,6 +20,7 @@ BEATS = 20
 """Looks in a row without a new sign after which a rank counts as lost: 40 s."""
 BEATS_AFTER_ERROR = 4
 """The same once a collective has failed, when a dead rank is the likely reason."""
+STORE = "rank 0, at whose store all ranks meet,"
 LEFT = "left"
 """Sign of a rank that ended in an orderly way, or reported an error of its own."""
 
@@ -48,7 +49,7 @@ class Silence:
 
 
 class Heartbeat:
-    """A thread that shows that this rank lives, and ends the process when another one does not.
+    """Threads that show that this rank lives, and end the process when another one does not.
 
     Rank 0 watches all ranks, and the others watch rank 0, which tells them what it finds.
 
@@ -71,20 +72,46 @@ class Heartbeat:
         self._told = threading.Event()
         for name, value in ((str(rank), "0"), (f"{rank}/place", self._place)):
             self._store.set(f"{self._prefix}/{name}", value)
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._looks = 0
+        self._threads = [
+            threading.Thread(target=target, name="heartbeat", daemon=True)
+            for target in (self._ask, self._judge)
+        ]
 
     def start(self) -> None:
         """Begin; every rank must have been made before, so that its first sign is there."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """End the thread, and let the others know that this rank has not been lost."""
+        """End the threads, and let the others know that this rank has not been lost."""
         self._ended.set()
-        self._thread.join(PERIOD * 2)
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(PERIOD * 2)
+        if self._threads[0].is_alive():  # the store does not answer, and would not now
+            return
         try:
             self._store.set(f"{self._prefix}/{self.rank}", LEFT)
         except RuntimeError:  # the store has gone, with rank 0
             return
+
+    def wait_for_others(self) -> None:
+        """On rank 0, wait until every other rank has left, or shows no sign of life any more.
+
+        The store ends with rank 0, which would then look lost to a rank that is still at work.
+        """
+        if self.rank:
+            return
+        silence = Silence(self._watched)
+        keys = [f"{self._prefix}/{rank}" for rank in self._watched]
+        while not self._ended.is_set():
+            signs = dict(zip(self._watched, self._store.multi_get(keys), strict=True))
+            silence.look(signs)
+            here = {rank for rank, sign in signs.items() if sign != LEFT.encode()}
+            if not here - set(silence.lost(BEATS)):
+                return
+            self._ended.wait(PERIOD / 10 if not any(silence.looks.values()) else PERIOD)
 
     def reason(self) -> str | None:
         """Return which rank is lost after a collective has failed, or None if none is."""
@@ -92,21 +119,38 @@ class Heartbeat:
         self._told.wait(PERIOD * (BEATS_AFTER_ERROR + 3))
         return self._found
 
-    def _beat(self) -> None:
-        count = 0
-        while not self._ended.wait(PERIOD):
-            count += 1
+    def _ask(self) -> None:
+        """Look at the others through the store, until one of them is lost."""
+        while self._found is None and not self._ended.wait(PERIOD):
             try:
-                found = self._look(count)
+                found = self._look(self._looks)
             except RuntimeError:  # the store has gone
-                found = "rank 0, which all ranks meet at,"
-            if found is None or self._ended.is_set():
+                found = STORE
+            if found is not None and not self._ended.is_set():
+                self._found = f"{found} is lost"
+            self._looks += 1
+
+    def _judge(self) -> None:
+        """End the process, or tell the main thread, once a rank is lost.
+
+        Where rank 0 is frozen, the store that it serves does not answer at all.
+        """
+        seen, unanswered = -1, 0
+        while not self._ended.wait(PERIOD):
+            unanswered = unanswered + 1 if seen == self._looks else 0
+            seen = self._looks
+            if self._found is None and unanswered >= self._limit:
+                self._found = f"{STORE} is lost"
+            if self._found is None:
                 continue
-            self._found = f"{found} is lost"
             self._told.set()
             if not self.failing:
                 self._end()
             return
+
+    @property
+    def _limit(self) -> int:
+        return BEATS_AFTER_ERROR if self.failing else BEATS
 
     def _look(self, count: int) -> str | None:
         """Show a sign and look at the others'; return words for a rank that is lost."""
@@ -116,7 +160,7 @@ class Heartbeat:
             return str(self._store.get(told).decode())
         keys = [f"{self._prefix}/{rank}" for rank in self._watched]
         self._silence.look(dict(zip(self._watched, self._store.multi_get(keys), strict=True)))
-        lost = self._silence.lost(BEATS_AFTER_ERROR if self.failing else BEATS)
+        lost = self._silence.lost(self._limit)
         if not lost:
             return None
         place = self._store.get(f"{self._prefix}/{lost[0]}/place").decode()

@@ -88,10 +88,10 @@ def test_all_ranks_skip_a_step_that_one_has_spoilt(
 
 
 def test_ranks_agree_on_when_to_stop(ranks: list[dict[str, Any]]) -> None:
-    """Rank 1 is told in its first step; all stop after it, though none of them logs there."""
+    """Rank 1 is told in its second step; all stop after it, though none of them logs there."""
     for rank in ranks:
         assert rank["stop"]["ended"] == "stopped"
-        assert (rank["stop"]["done"], rank["stop"]["saved"]) == (1, [1])
+        assert (rank["stop"]["done"], rank["stop"]["saved"]) == (2, [2])
 
 
 def test_dropout_differs_from_rank_to_rank(ranks: list[dict[str, Any]]) -> None:
