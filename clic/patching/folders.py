@@ -8,15 +8,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
-
-from torch import Tensor
 
 from clic import models, provenance, runs
 from clic.errors import ConfigError, ModelError
-from clic.io.files import file_sha256
-from clic.patching.interpolation import blend, check_alpha, check_architecture, check_names
+from clic.patching.blending import write_blend
+from clic.patching.interpolation import check_alpha, check_architecture
+from clic.patching.tensor_files import TensorFiles, open_tensors
 
 RECORD_FILE = "patch.json"
 FILES_BESIDE = (
@@ -34,23 +33,25 @@ FILES_BESIDE = (
 """A Hugging Face tokenizer's and text tower's files in an open_clip folder, copied with it."""
 
 
+WEIGHTS_INDEX = f"{runs.OPEN_CLIP_WEIGHTS}.index.json"
+"""Lists the files of an open_clip folder whose weights are in several, as Hugging Face does it."""
+
+
 @dataclass(frozen=True)
 class Weights:
-    """An open model, whose tensors are read one at a time.
+    """An open model, whose tensors are read in pieces.
 
     Attributes:
         label: The model as the user named it.
-        file: The file of the tensors.
-        names: Names of the tensors.
-        read: Returns the tensor of a name.
+        folder: Its open_clip folder.
+        tensors: Its tensors.
         config: open_clip's `model_cfg` and `preprocess_cfg`.
         files_beside: Files that are copied with the weights.
     """
 
     label: str
-    file: Path
-    names: list[str]
-    read: Callable[[str], Tensor]
+    folder: Path
+    tensors: TensorFiles
     config: dict[str, Any]
     files_beside: list[Path]
 
@@ -58,44 +59,57 @@ class Weights:
 @contextmanager
 def open_weights(model: str | Path) -> Iterator[Weights]:
     """Open a model for reading; any other source is first saved as a temporary open_clip folder."""
-    name = runs.source_of(str(model))
-    folder = Path(name.removeprefix("local-dir:"))
+    folder = Path(str(model).removeprefix("local-dir:")).expanduser()
     with ExitStack() as stack:
-        if not (name.startswith("local-dir:") and runs.is_open_clip_folder(folder)):
-            work = stack.enter_context(tempfile.TemporaryDirectory(prefix="clic-patch-"))
-            folder = models.save(models.create(name), Path(work) / "model")
+        if not _is_sharded(folder):
+            name = runs.source_of(str(model))
+            folder = Path(name.removeprefix("local-dir:"))
+            if not (name.startswith("local-dir:") and runs.is_open_clip_folder(folder)):
+                work = stack.enter_context(tempfile.TemporaryDirectory(prefix="clic-patch-"))
+                folder = models.save(models.create(name), Path(work) / "model")
         yield stack.enter_context(_open_folder(str(model), folder))
+
+
+def _is_sharded(folder: Path) -> bool:
+    """Return whether a folder holds an open_clip model whose weights are in several files."""
+    return all((folder / name).is_file() for name in (runs.OPEN_CLIP_CONFIG, WEIGHTS_INDEX))
 
 
 @contextmanager
 def _open_folder(label: str, folder: Path) -> Iterator[Weights]:
-    from safetensors import SafetensorError, safe_open
-
-    path = folder / runs.OPEN_CLIP_WEIGHTS
     try:
-        config = json.loads((folder / runs.OPEN_CLIP_CONFIG).read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError(f"{runs.OPEN_CLIP_CONFIG} should hold a JSON object")
-        handle = safe_open(str(path), framework="pt")
-    except (OSError, ValueError, SafetensorError) as error:
+        config = _read_object(folder / runs.OPEN_CLIP_CONFIG)
+        paths = [folder / runs.OPEN_CLIP_WEIGHTS]
+        if not paths[0].is_file():
+            names = set(_read_object(folder / WEIGHTS_INDEX)["weight_map"].values())
+            paths = [folder / check_name(name, folder / WEIGHTS_INDEX) for name in sorted(names)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{folder} cannot be read as an open_clip folder ({error}); copy or make it again"
         ) from error
     files = [folder / name for name in FILES_BESIDE if (folder / name).is_file()]
-    with handle as tensors:
+    with open_tensors(paths) as tensors:
+        yield Weights(label, folder, tensors, config, files)
 
-        def read(name: str) -> Tensor:
-            tensor = tensors.get_tensor(name)
-            models.check_numbers({name: tensor}, path)
-            return tensor
 
-        yield Weights(label, path, list(tensors.keys()), read, config, files)
+def _read_object(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} should hold a JSON object")
+    return content
+
+
+def check_name(name: str, listed_in: Path) -> str:
+    """Return the name of a file beside `listed_in`; raises `ModelError` if it is a path."""
+    if PurePath(name).name != name:
+        raise ModelError(f"{listed_in}: {name!r} lies outside the folder")
+    return name
 
 
 def patch(base: str | Path, tuned: str | Path, alpha: float, out: str | Path) -> Path:
     """Write the model between two models as an open_clip folder.
 
-    Weights are read tensor by tensor, so that memory holds the new model but neither input. The
+    Weights are read and written piece by piece, so that memory holds none of the models. The
     folder appears complete or not at all, and replaces an earlier patched model.
 
     Args:
@@ -116,17 +130,18 @@ def patch(base: str | Path, tuned: str | Path, alpha: float, out: str | Path) ->
     out = Path(out).expanduser()
     _check_replaceable(out)
     with open_weights(base) as first, open_weights(tuned) as second:
-        state = _blend_all(first, second, alpha)
-        record = {
-            "alpha": alpha,
-            "base": str(base),
-            "base_file_sha256": file_sha256(first.file),
-            "tuned": str(tuned),
-            "tuned_file_sha256": file_sha256(second.file),
-            **provenance.code(),
-        }
+        _check_apart(out, first, second)
+        check_architecture(first, second)
         with models.whole_folder(out, out.parent) as new:
-            _save(new, state, second)
+            _write_model(new, first, second, alpha)
+            record = {
+                "alpha": alpha,
+                "base": str(base),
+                "base_file_sha256": first.tensors.sha256(),
+                "tuned": str(tuned),
+                "tuned_file_sha256": second.tensors.sha256(),
+                **provenance.code(),
+            }
             (new / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return out
 
@@ -160,25 +175,17 @@ def sweep(
         check_alpha(alpha)
     results = []
     with open_weights(base) as first, open_weights(tuned) as second:
+        check_architecture(first, second)
         for alpha in alphas:
-            state = _blend_all(first, second, alpha)
             with models.writing(Path(folder)):
                 work = tempfile.TemporaryDirectory(prefix=".sweep-", dir=folder)
             with work:
                 model = Path(work.name) / runs.alpha_folder(alpha)
                 with models.writing(Path(folder)):
                     model.mkdir()
-                    _save(model, state, second)
-                del state  # Scoring loads the model again.
+                    _write_model(model, first, second, alpha)
                 results.append({"alpha": alpha, **score(model)})
     return results
-
-
-def _blend_all(base: Weights, tuned: Weights, alpha: float) -> dict[str, Tensor]:
-    """Return theta(alpha) of two open models, read tensor by tensor."""
-    check_architecture(base, tuned)
-    check_names(base.names, tuned.names)
-    return {name: blend(name, base.read(name), tuned.read(name), alpha) for name in base.names}
 
 
 def _check_replaceable(out: Path) -> None:
@@ -189,15 +196,20 @@ def _check_replaceable(out: Path) -> None:
         raise ConfigError(f"out={out} exists and is not a patched model; choose another folder")
 
 
-def _save(folder: Path, state: dict[str, Tensor], tuned: Weights) -> None:
-    """Fill an open_clip folder; everything except the weights comes from the tuned model."""
-    from safetensors.torch import save_file
+def _check_apart(out: Path, *inputs: Weights) -> None:
+    """Refuse to replace one of the models that are read."""
+    for one in inputs:
+        if out.exists() and out.samefile(one.folder):
+            raise ConfigError(f"out={out} is {one.label}, which is read; choose another folder")
 
+
+def _write_model(folder: Path, base: Weights, tuned: Weights, alpha: float) -> None:
+    """Fill an open_clip folder; everything except the weights comes from the tuned model."""
     weights, config = folder / runs.OPEN_CLIP_WEIGHTS, folder / runs.OPEN_CLIP_CONFIG
-    save_file(state, weights)
+    alphas = dict.fromkeys(base.tensors.layout, alpha)
+    write_blend(base.tensors, tuned.tensors, alphas, weights)
     config.write_text(json.dumps(tuned.config, indent=2) + "\n", encoding="utf-8")
-    shutil.copymode(config, weights)  # safetensors makes it readable only by its owner.
     for file in tuned.files_beside:
-        copy = folder / file.relative_to(tuned.file.parent)
+        copy = folder / file.relative_to(tuned.folder)
         copy.parent.mkdir(exist_ok=True)
         shutil.copyfile(file, copy)
