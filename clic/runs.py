@@ -7,7 +7,8 @@ A run is a folder under ``runs/``:
 - ``checkpoints/step-000020/``: an open_clip folder, the training state and a ``COMPLETE`` marker;
 - ``model/``: the final open_clip folder, written last, so that its weights mean "finished";
 - ``patched/alpha-0.50/``: open_clip folders between base and model;
-- ``sweep.json``, ``sweep.png``: numbers of a sweep over alpha, and their picture.
+- ``sweep.json``, ``sweep.csv``, ``sweep.png``, ``trade-off.png``: numbers of a sweep over alpha,
+  and their pictures, which are there as SVG, too.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ MODEL = "model"
 BASE = "base"
 PATCHED = "patched"
 SWEEP_FILE = "sweep.json"
+SWEEP_TABLE = "sweep.csv"
 SWEEP_PICTURE = "sweep.png"
+TRADE_OFF_PICTURE = "trade-off.png"
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from clic.cli.common import check_torchrun, make_console, run_cli
 from clic.cli.parser import Parser, add_scoring_flags, settings_of
-from clic.config.eval_settings import EvalConfig, PatchConfig, check
+from clic.config.eval_settings import EvalConfig, ScoringConfig, check
 from clic.config.overrides import compose
 from clic.errors import ConfigError, DataError
 from clic.io.files import check_folder, check_writable
@@ -303,7 +303,7 @@ def _check_models(names: Sequence[str]) -> None:
             models.resolve(name)
 
 
-def prepare(settings: EvalConfig | PatchConfig, benches: Sequence[str]) -> EvaluationPlan:
+def prepare(settings: ScoringConfig, benches: Sequence[str]) -> EvaluationPlan:
     """Find and read the benchmarks' files, as the settings say."""
     from clic import evaluation
 
@@ -318,7 +318,7 @@ def prepare(settings: EvalConfig | PatchConfig, benches: Sequence[str]) -> Evalu
 
 
 def score(
-    settings: EvalConfig | PatchConfig,
+    settings: ScoringConfig,
     plan: EvaluationPlan,
     model: str,
     *,

@@ -10,6 +10,7 @@ from clic.models.loading import ClipModel, Preprocess, build, create, tokenizer_
 from clic.models.saving import identity, save, weights_sha256, whole_folder, write_files, writing
 from clic.models.source import INCLUDED, PACKAGED, TEXT_TOWER, ModelSource, filled, resolve
 from clic.models.towers import (
+    VISION_PREFIX,
     FeatureExtractor,
     LossModule,
     TextEncoder,
@@ -27,6 +28,7 @@ __all__ = [
     "INCLUDED",
     "PACKAGED",
     "TEXT_TOWER",
+    "VISION_PREFIX",
     "ClipModel",
     "FeatureExtractor",
     "LossModule",

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from clic.patching.interpolation import blend, blended, check_names, equal, mixed
-from clic.patching.tensor_files import TensorFiles, TensorWriter, new_tensors, spans
+from clic.patching.tensor_files import Layout, TensorFiles, new_tensors, spans
 
 
 def write_blend(
@@ -29,16 +31,29 @@ def write_blend(
     Raises:
         ModelError: The models do not fit, or hold NaN.
     """
-    check_names(base.layout, tuned.layout)
-    layout = {name: blended(name, base.layout[name], tuned.layout[name]) for name in base.layout}
+    layout = check_fit(base, tuned)
     with one_thread(), new_tensors(path, layout) as writer:
         for name in writer.names:
-            _write_tensor(name, base, tuned, alphas[name], writer)
+            write_tensor(name, base, tuned, alphas[name], writer)
 
 
-def _write_tensor(
-    name: str, base: TensorFiles, tuned: TensorFiles, alpha: float, writer: TensorWriter
+def check_fit(base: TensorFiles, tuned: TensorFiles) -> dict[str, Layout]:
+    """Return the layout of the models between two; `ModelError` if their tensors do not fit."""
+    check_names(base.layout, tuned.layout)
+    return {name: blended(name, base.layout[name], tuned.layout[name]) for name in base.layout}
+
+
+class TensorSink(Protocol):
+    """What takes tensors in pieces: a new file, or a model in memory."""
+
+    def write(self, name: str, start: int, values: Tensor) -> None:
+        """Take the elements of a tensor from `start` on."""
+
+
+def write_tensor(
+    name: str, base: TensorFiles, tuned: TensorFiles, alpha: float, writer: TensorSink
 ) -> None:
+    """Write one tensor of theta(alpha), in pieces if it is large."""
     layout, origins = base.layout[name], (base.path_of(name), tuned.path_of(name))
     if len(list(spans(layout.numel))) <= 1 or not layout.dtype.is_floating_point:
         writer.write(name, 0, blend(name, base.whole(name), tuned.whole(name), alpha, origins))
@@ -50,7 +65,7 @@ def _write_tensor(
         writer.write(name, start, mixed(name, *pieces, alpha, origins))
 
 
-def _copy_equal(name: str, base: TensorFiles, tuned: TensorFiles, writer: TensorWriter) -> bool:
+def _copy_equal(name: str, base: TensorFiles, tuned: TensorFiles, writer: TensorSink) -> bool:
     """Copy a tensor that is equal in both models; return False at the first difference.
 
     Tensors that were not trained keep their bits, which the rounding of the formula would change.

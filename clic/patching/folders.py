@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 from clic import models, provenance, runs
 from clic.errors import ConfigError, ModelError
+from clic.patching.alpha_rules import AlphaRules
 from clic.patching.blending import write_blend
-from clic.patching.interpolation import check_alpha, check_architecture
+from clic.patching.interpolation import check_architecture, check_names
 from clic.patching.tensor_files import TensorFiles, open_tensors
 
 RECORD_FILE = "patch.json"
@@ -106,36 +107,68 @@ def check_name(name: str, listed_in: Path) -> str:
     return name
 
 
-def patch(base: str | Path, tuned: str | Path, alpha: float, out: str | Path) -> Path:
+def patch(
+    base: str | Path,
+    tuned: str | Path,
+    alpha: float | None,
+    out: str | Path,
+    *,
+    alpha_text: float | None = None,
+    alpha_vision: float | None = None,
+    rules: Mapping[str, float] | None = None,
+    alpha_depth: tuple[float, float] | None = None,
+    extrapolate: bool = False,
+) -> Path:
     """Write the model between two models as an open_clip folder.
 
-    Weights are read and written piece by piece, so that memory holds none of the models. The
-    folder appears complete or not at all, and replaces an earlier patched model.
+    theta(alpha) = (1 - alpha) * theta_base + alpha * theta_tuned (arXiv 2109.01903), with
+    one alpha for all tensors or one for each part; see `AlphaRules`. Weights are read and written
+    piece by piece, so that memory holds none of the models. The folder appears complete or not at
+    all, and replaces an earlier patched model.
 
     Args:
         base: Model of alpha 0: a run, checkpoint or open_clip folder, or a name such as
             ``ViT-B-32:openai``.
         tuned: Model of alpha 1, likewise.
-        alpha: 0 to 1.
+        alpha: 0 to 1; None if the parts have theirs.
         out: Folder to write.
+        alpha_text: Alpha of everything outside the vision tower.
+        alpha_vision: Alpha of the vision tower.
+        rules: Alphas by regular expression, searched for in the tensors' names; the last match
+            wins, over the towers' alphas too.
+        alpha_depth: Alphas of the first and the last block, linear between them; instead of
+            `alpha`.
+        extrapolate: Allow alphas below 0 and above 1.
 
     Returns:
         `out` as a path.
 
     Raises:
-        ConfigError: `alpha` lies outside 0..1, or `out` holds something else or cannot be written.
+        ConfigError: An alpha lies outside 0..1, a rule takes no tensor, or `out` holds something
+            else or cannot be written.
         ModelError: A model is missing, or the two do not fit.
     """
-    check_alpha(alpha)
+    named = tuple((rules or {}).items())
+    parts = AlphaRules(alpha, alpha_depth, alpha_text, alpha_vision, named, extrapolate)
+    return patch_by_rules(base, tuned, parts, out)
+
+
+def patch_by_rules(base: str | Path, tuned: str | Path, rules: AlphaRules, out: str | Path) -> Path:
+    """Write a model as `patch` does, from rules that are made already."""
+    rules.check()
     out = Path(out).expanduser()
-    _check_replaceable(out)
+    check_replaceable(out)
     with open_weights(base) as first, open_weights(tuned) as second:
         _check_apart(out, first, second)
         check_architecture(first, second)
+        check_names(first.tensors.layout, second.tensors.layout)
+        alphas, shares = rules.resolve(first.tensors.layout)
         with models.whole_folder(out, out.parent) as new:
-            _write_model(new, first, second, alpha)
+            write_blend(first.tensors, second.tensors, alphas, new / runs.OPEN_CLIP_WEIGHTS)
+            write_files_beside(new, second)
             record = {
-                "alpha": alpha,
+                **rules.to_dict(),
+                **({"parts": [asdict(share) for share in shares]} if rules.in_parts else {}),
                 "base": str(base),
                 "base_file_sha256": first.tensors.sha256(),
                 "tuned": str(tuned),
@@ -146,49 +179,7 @@ def patch(base: str | Path, tuned: str | Path, alpha: float, out: str | Path) ->
     return out
 
 
-def sweep(
-    base: str | Path,
-    tuned: str | Path,
-    alphas: Sequence[float],
-    score: Callable[[Path], dict[str, Any]],
-    folder: str | Path,
-) -> list[dict[str, Any]]:
-    """Score the model of each alpha without keeping the models.
-
-    The two models are opened only once.
-
-    Args:
-        base: Model of alpha 0, as `patch` takes it.
-        tuned: Model of alpha 1.
-        alphas: The alphas to score, each 0 to 1.
-        score: Returns the results of an open_clip folder.
-        folder: Existing folder with enough disk space for one model at a time.
-
-    Returns:
-        For each alpha ``{"alpha": alpha, **score(model)}``.
-
-    Raises:
-        ConfigError: An alpha lies outside 0..1, or `folder` cannot be written to.
-        ModelError: A model is missing, or the two do not fit.
-    """
-    for alpha in alphas:
-        check_alpha(alpha)
-    results = []
-    with open_weights(base) as first, open_weights(tuned) as second:
-        check_architecture(first, second)
-        for alpha in alphas:
-            with models.writing(Path(folder)):
-                work = tempfile.TemporaryDirectory(prefix=".sweep-", dir=folder)
-            with work:
-                model = Path(work.name) / runs.alpha_folder(alpha)
-                with models.writing(Path(folder)):
-                    model.mkdir()
-                    _write_model(model, first, second, alpha)
-                results.append({"alpha": alpha, **score(model)})
-    return results
-
-
-def _check_replaceable(out: Path) -> None:
+def check_replaceable(out: Path) -> None:
     """Refuse to replace anything except an earlier patched model or an empty folder."""
     if not out.exists():
         return
@@ -203,13 +194,11 @@ def _check_apart(out: Path, *inputs: Weights) -> None:
             raise ConfigError(f"out={out} is {one.label}, which is read; choose another folder")
 
 
-def _write_model(folder: Path, base: Weights, tuned: Weights, alpha: float) -> None:
-    """Fill an open_clip folder; everything except the weights comes from the tuned model."""
-    weights, config = folder / runs.OPEN_CLIP_WEIGHTS, folder / runs.OPEN_CLIP_CONFIG
-    alphas = dict.fromkeys(base.tensors.layout, alpha)
-    write_blend(base.tensors, tuned.tensors, alphas, weights)
-    config.write_text(json.dumps(tuned.config, indent=2) + "\n", encoding="utf-8")
-    for file in tuned.files_beside:
-        copy = folder / file.relative_to(tuned.folder)
+def write_files_beside(folder: Path, model: Weights) -> None:
+    """Write everything of an open_clip folder except the weights, as `model` has it."""
+    config = folder / runs.OPEN_CLIP_CONFIG
+    config.write_text(json.dumps(model.config, indent=2) + "\n", encoding="utf-8")
+    for file in model.files_beside:
+        copy = folder / file.relative_to(model.folder)
         copy.parent.mkdir(exist_ok=True)
         shutil.copyfile(file, copy)

@@ -23,7 +23,10 @@ ORIGINS = ("the base", "the tuned model")
 
 
 def interpolate(
-    base: Mapping[str, Tensor], tuned: Mapping[str, Tensor], alpha: float
+    base: Mapping[str, Tensor],
+    tuned: Mapping[str, Tensor],
+    alpha: float,
+    extrapolate: bool = False,
 ) -> dict[str, Tensor]:
     """Return theta(alpha) = (1 - alpha) * theta_base + alpha * theta_tuned (arXiv 2109.01903).
 
@@ -36,12 +39,13 @@ def interpolate(
         base: Tensors of the base model by name.
         tuned: Tensors of the tuned model, the same names and shapes.
         alpha: 0 (base) to 1 (tuned).
+        extrapolate: Allow alphas below 0 and above 1.
 
     Raises:
-        ConfigError: `alpha` lies outside 0..1.
+        ConfigError: `alpha` lies outside 0..1 and may not.
         ModelError: Names, shapes or tensors that must agree differ, or a tensor holds NaN.
     """
-    check_alpha(alpha)
+    check_alpha(alpha, extrapolate)
     check_names(base.keys(), tuned.keys())
     return {name: blend(name, base[name], tuned[name], alpha) for name in base}
 
@@ -123,10 +127,13 @@ def _layout(tensor: Tensor) -> Layout:
     return Layout(tensor.dtype, tuple(tensor.shape))
 
 
-def check_alpha(alpha: float) -> None:
-    """Raise `ConfigError` if alpha is not between 0 and 1."""
-    if not 0.0 <= alpha <= 1.0:
-        raise ConfigError(f"alpha={alpha} lies outside 0..1; 0 is the base model, 1 the tuned one")
+def check_alpha(alpha: float, extrapolate: bool = False) -> None:
+    """Raise `ConfigError` if alpha is not finite, or not between 0 and 1 where it must be."""
+    if not math.isfinite(alpha) or not (extrapolate or 0.0 <= alpha <= 1.0):
+        raise ConfigError(
+            f"alpha={alpha} lies outside 0..1; 0 is the base model, 1 the tuned one, and only with "
+            "--extrapolate (extrapolate=True) may alpha lie beyond them"
+        )
 
 
 def check_names(base: Iterable[str], tuned: Iterable[str]) -> None:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from clic import models, patching, runs, shapes
+from clic import patching, runs, shapes
 from clic.errors import ConfigError, ModelError
 from clic.patching import folders, tensor_files
 from clic.patching.blending import write_blend
@@ -198,8 +198,6 @@ def test_a_failed_write_leaves_nothing(
     monkeypatch.setattr(TensorWriter, "write", fail)
     with pytest.raises(ConfigError, match=r"cannot write .*out \(disk full\)"):
         patching.patch(*pair, 0.5, tmp_path / "out")
-    with pytest.raises(ConfigError, match=r"cannot write .*disk full"):
-        patching.sweep(*pair, [0.5], lambda model: {}, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"base", "tuned"}
 
 
@@ -294,37 +292,6 @@ def test_weights_are_read_in_pieces(
     expected = patching.interpolate(state(0), state(1), 0.5)
     save_file(expected, tmp_path / "expected")
     assert (tmp_path / "new").read_bytes() == (tmp_path / "expected").read_bytes()
-
-
-def test_sweep_scores_each_alpha_and_keeps_no_model(
-    pair: tuple[Path, Path], tmp_path: Path
-) -> None:
-    work = tmp_path / "work"
-    work.mkdir()
-
-    def score(model: Path) -> dict[str, float]:
-        return {"scale": load_file(model / runs.OPEN_CLIP_WEIGHTS)["logit_scale"].item()}
-
-    results = patching.sweep(*pair, [0.0, 0.5, 1.0], score, work)
-    assert results == [
-        {"alpha": 0.0, "scale": 1.0},
-        {"alpha": 0.5, "scale": 1.5},
-        {"alpha": 1.0, "scale": 2.0},
-    ]
-    assert list(work.iterdir()) == []
-
-
-def test_a_sweep_builds_a_named_model_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    built: list[str] = []
-    create = models.create
-
-    def spy(name: str) -> models.ClipModel:
-        built.append(name)
-        return create(name)
-
-    monkeypatch.setattr(models, "create", spy)
-    patching.sweep("shapes-base", shapes.base_folder(), [0.0, 0.5, 1.0], lambda m: {}, tmp_path)
-    assert built == ["shapes-base"]
 
 
 def test_models_may_be_named(tmp_path: Path) -> None:
