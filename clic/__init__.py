@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from clic.captions import hard_negatives
     from clic.evaluation import evaluate
     from clic.models.encoder import load
-    from clic.patching import patch, sweep
+    from clic.patching import patch, soup, sweep
 
 # Imported when first asked for, so that `clic-train --help` does not wait for torch.
 _HOMES = {
@@ -29,10 +29,11 @@ _HOMES = {
     "hard_negatives": "clic.captions",
     "load": "clic.models.encoder",
     "patch": "clic.patching",
+    "soup": "clic.patching",
     "sweep": "clic.patching",
 }
 
-__all__ = ["__version__", "evaluate", "hard_negatives", "load", "patch", "sweep"]
+__all__ = ["__version__", "evaluate", "hard_negatives", "load", "patch", "soup", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,6 @@ are written and the tables printed.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clic.cli.common import check_torchrun, make_console, run_cli
-from clic.cli.parser import Parser, add_scoring_flags, settings_of
+from clic.cli.parser import Parser, add_scoring_flags, is_setting, settings_of
 from clic.config.eval_settings import EvalConfig, ScoringConfig, check
 from clic.config.overrides import compose
 from clic.errors import ConfigError, DataError
@@ -108,8 +107,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _body(words: Sequence[str]) -> None:
     flags, overrides = make_parser().parse_with_overrides(words)
     if flags.compare is not None:  # It takes all words that follow.
-        overrides += [word for word in flags.compare if _is_setting(word)]
-        flags.compare = [word for word in flags.compare if not _is_setting(word)]
+        overrides += [word for word in flags.compare if is_setting(word)]
+        flags.compare = [word for word in flags.compare if not is_setting(word)]
     settings = compose("eval", overrides, EvalConfig, settings_of(flags, "bench"))
     if _print_list(settings.bench, settings.data):
         return
@@ -140,11 +139,6 @@ def _run(settings: EvalConfig) -> None:
     _print(results)
     for file in written:
         print(f"wrote {file}")
-
-
-def _is_setting(word: str) -> bool:
-    """Return whether a word is a key=value setting rather than a path that looks like one."""
-    return re.match(r"[a-z_]+=", word) is not None and not Path(word).exists()
 
 
 def _wanted(settings: EvalConfig) -> dict[str, list[Path]]:

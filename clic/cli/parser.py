@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 from clic.cli.common import USER_ERROR, WIDTH, drop_output
@@ -66,6 +68,11 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
     add("--seed", metavar="N", type=int, help="shapes benchmarks: their seed (0)")
     add("--allow-missing", action="store_const", const=True,
         help="leave out rows whose image is missing or broken, and count the rest")  # fmt: skip
+
+
+def is_setting(word: str) -> bool:
+    """Return whether a word is a key=value setting rather than a path that looks like one."""
+    return re.match(r"[a-z_]+=", word) is not None and not Path(word).exists()
 
 
 def split_commas(values: Sequence[str] | None) -> list[str] | None:

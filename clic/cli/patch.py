@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from clic.cli.common import make_console, refuse_torchrun, run_cli
-from clic.cli.parser import Parser, add_scoring_flags, settings_of, split_commas
+from clic.cli.parser import Parser, add_scoring_flags, is_setting, settings_of, split_commas
 from clic.cli.patch_sweep import sweep_and_write
 from clic.config.overrides import compose
 from clic.config.patch_settings import (
@@ -36,6 +36,8 @@ examples:
   clic-patch --sweep 0:1:0.25 --bench shapes  writes sweep.json and sweep.png
   clic-patch --sweep 0,0.5,1 --bench sugarcrepe++ --data ~/data
   clic-patch --base ViT-B-32:openai --tuned tuned/ --alpha 0.6 --out patched/
+  clic-patch --sweep 0:1:0.05 --select shapes@val --report shapes --keep-best
+  clic-patch --soup runs/a runs/b runs/c --method ties --base M --out ties/
   clic-patch --alpha-text 0.6 --alpha-vision 0 --alpha logit_scale=1 --out new/
   clic-patch alpha=0.5 run=runs/shapes-1      settings (configs/patch.yaml)
 
@@ -65,7 +67,8 @@ def make_parser() -> Parser:
     parser = Parser(
         prog=NAME,
         usage=f"{NAME} --alpha A[,A] [options] [key=value ...]\n"
-        f"       {NAME} --sweep 0:1:0.25 --bench B [options] [key=value ...]",
+        f"       {NAME} --sweep 0:1:0.25 --bench B [options] [key=value ...]\n"
+        f"       {NAME} --soup M M [M ...] --out DIR [options] [key=value ...]",
         description=DESCRIPTION,
         epilog=EXAMPLES,
     )
@@ -90,6 +93,14 @@ def make_parser() -> Parser:
     add("--max-drop", metavar="P", type=float, help="points that the choice may lose on each "
         "retrieval and classification benchmark of --select (1)")  # fmt: skip
     add("--keep-best", action="store_const", const=True, help="write the chosen model")
+    add("--soup", metavar="M", action="extend", nargs="+", help="make one model of these; --out")
+    add("--method", metavar="W", help="of a soup: uniform, weights, greedy, task, ties, dare, "
+        "stock, slerp (uniform); greedy needs --select, task to stock need --base")  # fmt: skip
+    add("--weights", metavar="W,W", action="append", help="of the soup's models")
+    add("--scale", metavar="L", type=float, help="factor of the combined difference (1)")
+    add("--density", metavar="D", type=float, help="share of each difference that stays "
+        "(ties 0.2, dare 0.1)")  # fmt: skip
+    add("--draw-seed", metavar="N", type=int, help="seed of what dare drops (0)")
     add_scoring_flags(parser)
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
@@ -103,10 +114,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _body(words: Sequence[str]) -> None:
     flags, overrides = make_parser().parse_with_overrides(words)
-    given = settings_of(flags, "sweep", "bench", "select", "report")
+    if flags.soup is not None:  # It takes all words that follow.
+        overrides += [word for word in flags.soup if is_setting(word)]
+        flags.soup = [word for word in flags.soup if not is_setting(word)]
+    given = settings_of(flags, "sweep", "bench", "select", "report", "weights")
     given["alpha"] = _split_alphas(given["alpha"])
     settings = compose("patch", overrides, PatchConfig, given)
     check_patch(settings)
+    if settings.soup:
+        refuse_torchrun()
+        _write_soup(settings)
+        return
     alphas, rules = _rules(settings)
     swept = parse_sweep(settings.sweep, settings.extrapolate)
     refuse_torchrun()
@@ -169,6 +187,16 @@ def _pair(settings: PatchConfig) -> Pair:
             f"run={run} is a model and not a run; give it as --tuned, with --base, --out"
         )
     return Pair(settings.base or runs.base_of(run), str(tuned), out or run, str(run))
+
+
+def _write_soup(settings: PatchConfig) -> None:
+    from clic.patching.soups import run_soup
+
+    made = run_soup(settings)
+    for step in made.steps:
+        what = "taken" if step.taken else "left out"
+        print(f"{what}: {step.model}, {step.alone:.1f} alone, {step.together:.1f} in the soup")
+    print(f"wrote {made.folder}")
 
 
 def _write_models(settings: PatchConfig, pair: Pair, models: Sequence[AlphaRules]) -> None:

@@ -159,7 +159,7 @@ def patch_by_rules(base: str | Path, tuned: str | Path, rules: AlphaRules, out: 
     out = Path(out).expanduser()
     check_replaceable(out)
     with open_weights(base) as first, open_weights(tuned) as second:
-        _check_apart(out, first, second)
+        check_apart(out, first, second)
         check_architecture(first, second)
         check_names(first.tensors.layout, second.tensors.layout)
         alphas, shares = rules.resolve(first.tensors.layout)
@@ -187,7 +187,7 @@ def check_replaceable(out: Path) -> None:
         raise ConfigError(f"out={out} exists and is not a patched model; choose another folder")
 
 
-def _check_apart(out: Path, *inputs: Weights) -> None:
+def check_apart(out: Path, *inputs: Weights) -> None:
     """Refuse to replace one of the models that are read."""
     for one in inputs:
         if out.exists() and out.samefile(one.folder):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,15 +30,10 @@ from clic.patching.choice import (
     measure_of,
     points_of,
 )
-from clic.patching.folders import (
-    Weights,
-    open_weights,
-    patch_by_rules,
-    write_files_beside,
-)
+from clic.patching.folders import open_weights, patch_by_rules, write_files_beside
 from clic.patching.interpolation import check_architecture
 from clic.patching.live_model import LiveModel
-from clic.patching.tensor_files import TensorFiles, spans
+from clic.patching.tensor_files import Layout, TensorFiles, spans
 from clic.patching.trade_off import Curve
 
 
@@ -338,7 +333,13 @@ def _models(
         live: LiveModel | None = None
         for one, alphas in zip(rules, resolved, strict=True):
             if live is None or not live.replaceable:
-                live = _built(settings, first, second, alphas, folder, changing)
+
+                def write(new: Path, alphas: Mapping[str, float] = alphas) -> None:
+                    weights = new / runs.OPEN_CLIP_WEIGHTS
+                    write_blend(first.tensors, second.tensors, alphas, weights)
+                    write_files_beside(new, second)
+
+                live = build_live(settings, write, folder, first.tensors.layout, changing)
             else:
                 with one_thread():
                     for name in changing:
@@ -346,25 +347,31 @@ def _models(
             yield one, live.encoder()
 
 
-def _built(
+def build_live(
     settings: PatchConfig,
-    base: Weights,
-    tuned: Weights,
-    alphas: Mapping[str, float],
-    folder: Path | None,
-    changing: Sequence[str],
+    write: Callable[[Path], None],
+    near: Path | None,
+    layout: Mapping[str, Layout],
+    changing: Collection[str],
 ) -> LiveModel:
-    """Write a model into a temporary folder and build it from there."""
-    place = Path(tempfile.gettempdir()) if folder is None else folder.absolute()
+    """Write a model into a temporary folder and build it from there.
+
+    Args:
+        settings: How it is built.
+        write: Fills the folder.
+        near: Where the temporary folder lies, or in the first folder above that exists; None for
+            the system's own place.
+        layout: The tensors that are replaced later.
+        changing: Those of them that do change.
+    """
+    place = Path(tempfile.gettempdir()) if near is None else near.absolute()
     place = next(one for one in (place, *place.parents) if one.is_dir())
     with models.writing(place):
         work = tempfile.TemporaryDirectory(prefix=".sweep-", dir=place)
     with work:
-        new = Path(work.name)
-        with models.writing(new):
-            write_blend(base.tensors, tuned.tensors, alphas, new / runs.OPEN_CLIP_WEIGHTS)
-            write_files_beside(new, tuned)
-        return LiveModel(new, load_as(settings), base.tensors.layout, changing)
+        with models.writing(place):
+            write(Path(work.name))
+        return LiveModel(Path(work.name), load_as(settings), layout, changing)
 
 
 def differing(base: TensorFiles, tuned: TensorFiles) -> list[str]:
