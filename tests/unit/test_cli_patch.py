@@ -196,6 +196,34 @@ def test_parts_are_listed_and_need_a_folder(clic_patch: Command, run: Path, tmp_
     assert not (tmp_path / "other").exists()
 
 
+def test_a_soup(clic_patch: Command, run: Path, tmp_path: Path) -> None:
+    pair = (str(run / runs.BASE), "runs/shapes-1")
+    code, out, _ = clic_patch("--soup", *pair, "out=soup")
+    assert (code, out) == (0, "wrote soup\n")
+    base, tuned, mixed = (
+        weights(folder)["text_projection"] for folder in (run / "base", run / "model", Path("soup"))
+    )
+    assert torch.allclose(mixed, 0.5 * base + 0.5 * tuned, atol=1e-7)
+    words = ("--method", "weights", "--weights", "0.25,0.75", "--out", "soup")
+    assert clic_patch("--soup", *pair, *words)[0] == 0
+    assert torch.allclose(weights(Path("soup"))["text_projection"], 0.25 * base + 0.75 * tuned)
+    assert json.loads((tmp_path / "soup" / "patch.json").read_text())["weights"] == [0.25, 0.75]
+
+
+def test_a_greedy_soup(
+    clic_patch: Command, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shapes, "triplets", partial(shapes.triplets, per_category=20))
+    words = ("--method", "greedy", "--select", "shapes++@val", "--no-cache", "--out", "soup")
+    code, out, _ = clic_patch("--soup", str(run / runs.BASE), "runs/shapes-1", *words)
+    assert code == 0
+    steps = json.loads((tmp_path / "soup" / "patch.json").read_text())["steps"]
+    assert steps[0]["taken"] and len(steps) == 2
+    assert steps[0]["alone"] >= steps[1]["alone"]
+    assert steps[1]["taken"] == (steps[1]["together"] >= steps[0]["together"])
+    assert f"{steps[0]['alone']:.1f} alone" in out and out.endswith("wrote soup\n")
+
+
 def test_lines_of_a_picture() -> None:
     triplets = {"a_b": {"itt": 1.0, "tot": 2.0, "n": 5}, "mean": {"itt": 3.0, "tot": 4.0, "n": 5}}
     lines = alpha_sweep.lines_of([triplets, triplets], ["mean"])
@@ -297,6 +325,11 @@ def test_wrong_sweeps(part: str) -> None:
         (["--alpha", "-0.1"], "alpha=-0.1 lies outside 0..1"),
         (["--alpha", "nan"], "outside 0..1"),
         (["--alpha", "half"], "alpha=half is not a number"),
+        (["--soup", "a", "b"], "--soup needs --out DIR"),
+        (["--soup", "a", "b", "--out", "o", "--alpha", "1"], "alpha has no effect with --soup"),
+        (["--soup", "a", "b", "--out", "o", "--bench", "shapes"], "bench has no effect with --so"),
+        (["--alpha", "0.5", "--method", "ties"], "method has no effect without --soup"),
+        (["--soup", "a", "b", "--out", "o", "--method", "tise"], "did you mean 'ties'"),
         (["--alpha", "x=half"], "alpha=x=half is not a number"),
         (["--alpha-text", "2", "--out", "o"], "alpha_text=2.0 lies outside 0..1"),
         (["--alpha-depth", "0.5", "--out", "o"], "alpha_depth=0.5 is not first:last"),
