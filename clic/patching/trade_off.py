@@ -81,8 +81,8 @@ def _panel(axis: Axes, curve: Curve) -> None:
     composed = [point.composed for point in curve.points]
     axis.plot(kept, composed, color=LINE, linewidth=1.4, alpha=0.5, zorder=1)
     for pareto, face, label in (
-        (True, LINE, "Pareto point: no alpha is better on both"),
-        (False, "white", "another alpha is better, or as good, on both"),
+        (True, LINE, "Pareto point"),
+        (False, "white", "another alpha is as good on both, and better on one"),
     ):
         mine = [i for i, point in enumerate(curve.points) if point.pareto == pareto]
         if mine:
@@ -90,9 +90,9 @@ def _panel(axis: Axes, curve: Curve) -> None:
             axis.scatter(*places, s=26, facecolor=face, edgecolor=LINE, label=label, zorder=2)
     _marks(axis, curve, kept, composed)
     for i, text in _names(curve).items():
-        axis.annotate(
-            text, (kept[i], composed[i]), (7, 5), textcoords="offset points", fontsize=8, zorder=4
-        )
+        offset = (7, -12) if i == 0 else (7, 5)  # the curve mostly rises from the base
+        place = kept[i], composed[i]
+        axis.annotate(text, place, offset, textcoords="offset points", fontsize=8, zorder=4)
     axis.set_title(curve.title, fontsize=10)
     axis.set_xlabel(_axis_label("kept", [m for m in curve.measures if m.preserved]), fontsize=8)
     axis.set_ylabel(
@@ -109,7 +109,13 @@ def _marks(axis: Axes, curve: Curve, kept: Sequence[float], composed: Sequence[f
     """Mark the chosen alpha, and the one that hindsight would take."""
     marks = (
         (curve.chosen, CHOSEN, "*", 190, f"chosen: alpha {curve.chosen}"),
-        (curve.hindsight, HINDSIGHT, "D", 46, "what these numbers would choose themselves"),
+        (
+            curve.hindsight,
+            HINDSIGHT,
+            "D",
+            46,
+            f"what these numbers would choose: alpha {curve.hindsight}",
+        ),
     )
     for alpha, colour, marker, size, label in marks:
         for i, point in enumerate(curve.points):
