@@ -36,7 +36,7 @@ from torch import Tensor
 ALPHA = 0.3
 WEIGHTS = "open_clip_model.safetensors"
 PICKLE = "weights.pt"
-POLL = 0.002  # seconds
+POLL = 0.01  # seconds
 
 
 def make_pair(model: str, folder: Path, mergekit: bool) -> None:
