@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -111,10 +111,16 @@ def _sha256(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def identity(clip: ClipModel) -> dict[str, Any]:
-    """Return name, source, architecture, sizes and the hashes of the weights."""
+def identity(clip: ClipModel, known: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return name, source, architecture, sizes and the hashes of the weights.
+
+    `known` has hashes that need not be computed again, e.g. that of a tower that did not change.
+    """
+    known = known or {}
     source, state = clip.source, clip.model.state_dict()
     text = {k: v for k, v in state.items() if not k.startswith(VISION_PREFIX) and k not in SCALARS}
+    vision = {k: v for k, v in state.items() if k.startswith(VISION_PREFIX)}
+    hashed = {"weights_sha256": state, "vision_sha256": vision, "text_sha256": text}
     return {
         "name": source.name,
         "source": source.open_clip_name,
@@ -124,7 +130,5 @@ def identity(clip: ClipModel) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in clip.model.parameters()),
         "image_size": clip.preprocess.size,
         "context_length": clip.context_length,
-        "weights_sha256": weights_sha256(clip.model),
-        "vision_sha256": weights_sha256(clip.model, VISION_PREFIX),
-        "text_sha256": _sha256(text),
+        **{name: known.get(name) or _sha256(tensors) for name, tensors in hashed.items()},
     }
