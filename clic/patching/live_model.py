@@ -62,6 +62,7 @@ class LiveModel:
         towers = {tower_of(name) for name in changing}
         fixed = {"vision": "vision_sha256", "text": "text_sha256"}
         self._fixed = [name for tower, name in fixed.items() if tower not in towers]
+        self._known: dict[str, str] = {}
         self._texts: dict[str, Tensor] | None = None if "text" in towers else {}
         self.replaceable = self._fits(layout)
 
@@ -82,5 +83,6 @@ class LiveModel:
 
     def encoder(self) -> Encoder:
         """Return an encoder of the weights as they are now."""
-        known = {name: self._first.identity[name] for name in self._fixed}
-        return LiveEncoder(self._first, known, self._texts)
+        made = LiveEncoder(self._first, self._known, self._texts)
+        self._known = {name: made.identity[name] for name in self._fixed}
+        return made

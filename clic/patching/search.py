@@ -323,14 +323,17 @@ def _models(
     rules: Sequence[AlphaRules],
     folder: Path | None,
 ) -> Iterator[tuple[AlphaRules, Encoder]]:
-    """Yield the encoder of each alpha; the first is built, and the others take its place."""
+    """Yield the encoder of each alpha: the tuned model, in which the tensors that differ change."""
     with ExitStack() as stack:
         first, second = (stack.enter_context(open_weights(name)) for name in (base, tuned))
         check_architecture(first, second)
         check_fit(first.tensors, second.tensors)
         resolved = [one.resolve(first.tensors.layout)[0] for one in rules]
+        first.tensors.hashing = second.tensors.hashing = False
         changing = differing(first.tensors, second.tensors)
         live: LiveModel | None = None
+        if runs.is_open_clip_folder(second.folder):
+            live = LiveModel(second.folder, load_as(settings), first.tensors.layout, changing)
         for one, alphas in zip(rules, resolved, strict=True):
             if live is None or not live.replaceable:
 

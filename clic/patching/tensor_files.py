@@ -73,11 +73,13 @@ class TensorFiles:
     Attributes:
         paths: The files.
         layout: Type and shape of each tensor, by name.
+        hashing: Whether to hash while reading; to be switched off where nobody asks for the hash.
     """
 
     def __init__(self, paths: Sequence[Path], stack: ExitStack) -> None:
         self.paths = list(paths)
         self.layout: dict[str, Layout] = {}
+        self.hashing = True
         self._places: dict[str, _Place] = {}
         self._files = [stack.enter_context(path.open("rb", buffering=0)) for path in paths]
         self._sizes = [path.stat().st_size for path in paths]
@@ -111,6 +113,7 @@ class TensorFiles:
 
     def sha256(self) -> str | dict[str, str]:
         """Return the file's SHA-256, that of each file by name if there are several."""
+        self.hashing = True
         for number, size in enumerate(self._sizes):
             while self._hashed[number] < size:
                 rest = min(size - self._hashed[number], len(self._buffer))
@@ -135,7 +138,7 @@ class TensorFiles:
                 )
             done += count
         hashed = self._hashed[number]
-        if offset <= hashed < offset + len(view):
+        if self.hashing and offset <= hashed < offset + len(view):
             self._hashes[number].update(view[hashed - offset :])
             self._hashed[number] = offset + len(view)
 
