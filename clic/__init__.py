@@ -6,6 +6,7 @@ The Python face of the four commands:
     model.similarity(["photo.jpg"], ["a dog chases a cat", "a cat chases a dog"])
     report = clic.evaluate(model, ["shapes++"])
     clic.patch("shapes-base", "runs/shapes-.../model", alpha=0.5, out="patched")
+    clic.sweep("shapes-base", "runs/shapes-.../model", "0:1:0.25", bench=["shapes"])
     clic.hard_negatives("a dog chases a cat")
 """
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from clic.captions import hard_negatives
     from clic.evaluation import evaluate
     from clic.models.encoder import load
-    from clic.patching import patch
+    from clic.patching import patch, soup, sweep
 
 # Imported when first asked for, so that `clic-train --help` does not wait for torch.
 _HOMES = {
@@ -28,9 +29,11 @@ _HOMES = {
     "hard_negatives": "clic.captions",
     "load": "clic.models.encoder",
     "patch": "clic.patching",
+    "soup": "clic.patching",
+    "sweep": "clic.patching",
 }
 
-__all__ = ["__version__", "evaluate", "hard_negatives", "load", "patch"]
+__all__ = ["__version__", "evaluate", "hard_negatives", "load", "patch", "soup", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,8 @@ A run is a folder under ``runs/``:
 - ``best/``: the model of the best evaluation, with ``best.json``, where a run chooses one;
 - ``model/``: the final open_clip folder, written last, so that its weights mean "finished";
 - ``patched/alpha-0.50/``: open_clip folders between base and model;
-- ``sweep.json``, ``sweep.png``: numbers of a sweep over alpha, and their picture.
+- ``sweep.json``, ``sweep.csv``, ``sweep.png``, ``trade-off.png``: numbers of a sweep over alpha,
+  and their pictures, which are there as SVG, too.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ BEST_FILE = "best.json"
 SKIPPED_FILE = "skipped_step.json"
 PATCHED = "patched"
 SWEEP_FILE = "sweep.json"
+SWEEP_TABLE = "sweep.csv"
 SWEEP_PICTURE = "sweep.png"
+TRADE_OFF_PICTURE = "trade-off.png"
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"

@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from clic.errors import ClicError, ConfigError, did_you_mean
@@ -168,6 +169,11 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
         help="leave out rows whose image is missing or broken, and count the rest")  # fmt: skip
 
 
+def is_setting(word: str) -> bool:
+    """Return whether a word is a key=value setting rather than a path that looks like one."""
+    return re.match(r"[a-z_]+=", word) is not None and not Path(word).exists()
+
+
 def split_commas(values: Sequence[str] | None) -> list[str] | None:
     """Return the comma-separated words of a repeatable flag, None where it was not given."""
     if values is None:
@@ -195,16 +201,6 @@ class DataCommand(NamedTuple):
     add_arguments: Callable[[Parser], None]
     examples: tuple[str, ...]
     takes_settings: bool = False
-
-
-def check_unused(settings: Any, names: Sequence[str], reason: str) -> None:
-    """Raise `ConfigError` if one of these settings, which have no effect, is not its default."""
-    default = type(settings)()
-    for name in names:
-        value = getattr(settings, name)
-        if value != getattr(default, name):
-            shown = ",".join(value) if isinstance(value, list) else value
-            raise ConfigError(f"{name}={shown} has no effect{reason}; leave it out")
 
 
 def check_least(least: int, **numbers: int | None) -> None:

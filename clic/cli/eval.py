@@ -6,7 +6,6 @@ are written and the tables printed.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,13 +17,13 @@ from clic.cli.common import (
     Parser,
     add_scoring_flags,
     check_torchrun,
-    check_unused,
+    is_setting,
     make_console,
     run_cli,
     settings_of,
     split_commas,
 )
-from clic.config.eval_settings import EvalConfig, PatchConfig, check
+from clic.config.eval_settings import EvalConfig, ScoringConfig, check, check_unused
 from clic.errors import ConfigError, DataError
 from clic.io.files import check_folder, check_writable
 
@@ -133,8 +132,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _body(words: Sequence[str]) -> None:
     flags, overrides = make_parser().parse_with_overrides(words)
     if flags.compare is not None:  # it takes all words that follow
-        overrides += [word for word in flags.compare if _is_setting(word)]
-        flags.compare = [word for word in flags.compare if not _is_setting(word)]
+        overrides += [word for word in flags.compare if is_setting(word)]
+        flags.compare = [word for word in flags.compare if not is_setting(word)]
     if flags.published_table is not None:
         from clic.evaluation.report import published_numbers
 
@@ -170,11 +169,6 @@ def _run(settings: EvalConfig) -> None:
     _print(results, settings.published)
     for file in written:
         print(f"wrote {file}")
-
-
-def _is_setting(word: str) -> bool:
-    """Return whether a word is a key=value setting rather than a path that looks like one."""
-    return re.match(r"[a-z_]+=", word) is not None and not Path(word).exists()
 
 
 def _wanted(settings: EvalConfig) -> dict[str, list[Path]]:
@@ -312,7 +306,7 @@ def _check_models(names: Sequence[str]) -> None:
             models.resolve(name)
 
 
-def prepare(settings: EvalConfig | PatchConfig, benches: Sequence[str]) -> EvaluationPlan:
+def prepare(settings: ScoringConfig, benches: Sequence[str]) -> EvaluationPlan:
     """Find and read the benchmarks' files, as the settings say."""
     from clic import evaluation
 
@@ -327,7 +321,7 @@ def prepare(settings: EvalConfig | PatchConfig, benches: Sequence[str]) -> Evalu
 
 
 def score(
-    settings: EvalConfig | PatchConfig,
+    settings: ScoringConfig,
     plan: EvaluationPlan,
     model: str,
     *,

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from clic.cli.common import (
     Parser,
     add_scoring_flags,
-    check_unused,
+    is_setting,
     make_console,
     refuse_torchrun,
     run_cli,
     settings_of,
+    split_commas,
 )
-from clic.cli.eval import prepare, score
-from clic.config.eval_settings import PatchConfig, check, parse_alpha, parse_sweep
+from clic.cli.patch_sweep import sweep_and_write
 from clic.config.overrides import compose
+from clic.config.patch_settings import (
+    PatchConfig,
+    check_patch,
+    parse_alpha,
+    parse_alphas,
+    parse_depth,
+    parse_sweep,
+)
 from clic.errors import ConfigError
-from clic.io.files import check_writable
 
 if TYPE_CHECKING:
-    from clic.evaluation.report.report import Report
+    from clic.patching.alpha_rules import AlphaRules
 
 NAME = "clic-patch"
-SWEEP_SETTINGS = (
-    "bench", "data", "batch_size", "workers", "device", "precision", "allow_missing", "split",
-    "seed",
-)  # fmt: skip
 DESCRIPTION = """\
 Write models between a base (alpha 0) and the one fine-tuned from it (alpha 1):
 (1 - alpha) * base + alpha * tuned, or evaluate a whole sweep of them."""
@@ -40,6 +44,9 @@ examples:
   clic-patch --sweep 0:1:0.25 --bench shapes  writes sweep.json and sweep.png
   clic-patch --sweep 0,0.5,1 --bench sugarcrepe++ --data ~/data
   clic-patch --base ViT-B-32:openai --tuned tuned/ --alpha 0.6 --out patched/
+  clic-patch --sweep 0:1:0.05 --select shapes@val --report shapes --keep-best
+  clic-patch --soup runs/a runs/b runs/c --method ties --base M --out ties/
+  clic-patch --alpha-text 0.6 --alpha-vision 0 --alpha logit_scale=1 --out new/
   clic-patch alpha=0.5 run=runs/shapes-1      settings (configs/patch.yaml)
 
 Without --out, models go to RUN/patched/alpha-0.50/. With --out DIR a single
@@ -68,18 +75,40 @@ def make_parser() -> Parser:
     parser = Parser(
         prog=NAME,
         usage=f"{NAME} --alpha A[,A] [options] [key=value ...]\n"
-        f"       {NAME} --sweep 0:1:0.25 --bench B [options] [key=value ...]",
+        f"       {NAME} --sweep 0:1:0.25 --bench B [options] [key=value ...]\n"
+        f"       {NAME} --soup M M [M ...] --out DIR [options] [key=value ...]",
         description=DESCRIPTION,
         epilog=EXAMPLES,
     )
     add = parser.add_argument
-    add("--alpha", metavar="A", action="append", help="write this model; repeat, or use commas")
+    add("--alpha", metavar="A", action="append", help="write this model; repeat, or use commas; "
+        "'REGEX=A' for the tensors in whose names it is found, the last match wins")  # fmt: skip
+    add("--alpha-text", metavar="A", type=float, help="alpha of all but the vision tower")
+    add("--alpha-vision", metavar="A", type=float, help="alpha of the vision tower")
+    add("--alpha-depth", metavar="A:B", help="alpha from the first to the last block")
+    add("--extrapolate", action="store_const", const=True, help="alphas below 0 and above 1")
     add("--run", metavar="RUN", help="a finished run (default: the newest under ./runs)")
     add("--base", metavar="M", help="model of alpha 0, instead of the run's")
     add("--tuned", metavar="M", help="model of alpha 1; needs --base and --out, and no run")
     add("--out", metavar="DIR", help="folder to write to (default: the run's own)")
     add("--sweep", metavar="S", action="append", help="evaluate alphas: 0:1:0.25, or a list")
     add("--bench", metavar="A,B", action="append", help="benchmarks of the sweep")
+    add("--select", metavar="A,B", action="append", help="choose an alpha by these, e.g. "
+        "shapes++@val,shapes-retrieval@val; NAME/category/metric takes another number")  # fmt: skip
+    add(
+        "--report", metavar="A,B", action="append", help="report the choice on these, and no others"
+    )
+    add("--max-drop", metavar="P", type=float, help="points that the choice may lose on each "
+        "retrieval and classification benchmark of --select (1)")  # fmt: skip
+    add("--keep-best", action="store_const", const=True, help="write the chosen model")
+    add("--soup", metavar="M", action="extend", nargs="+", help="make one model of these; --out")
+    add("--method", metavar="W", help="of a soup: uniform, weights, greedy, task, ties, dare, "
+        "stock, slerp (uniform); greedy needs --select, task to stock need --base")  # fmt: skip
+    add("--weights", metavar="W,W", action="append", help="of the soup's models")
+    add("--scale", metavar="L", type=float, help="factor of the combined difference (1)")
+    add("--density", metavar="D", type=float, help="share of each difference that stays "
+        "(ties 0.2, dare 0.1)")  # fmt: skip
+    add("--draw-seed", metavar="N", type=int, help="seed of what dare drops (0)")
     add_scoring_flags(parser)
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
@@ -93,27 +122,47 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _body(words: Sequence[str]) -> None:
     flags, overrides = make_parser().parse_with_overrides(words)
-    given = settings_of(flags, "alpha", "sweep", "bench")
+    if flags.soup is not None:  # it takes all words that follow
+        overrides += [word for word in flags.soup if is_setting(word)]
+        flags.soup = [word for word in flags.soup if not is_setting(word)]
+    given = settings_of(flags, "sweep", "bench", "select", "report", "weights")
+    given["alpha"] = _split_alphas(given["alpha"])
     settings = compose("patch", overrides, PatchConfig, given)
-    alphas = [parse_alpha(text) for text in settings.alpha]
-    swept = parse_sweep(settings.sweep)
-    _check(settings)
+    check_patch(settings)
+    if settings.soup:
+        refuse_torchrun()
+        _write_soup(settings)
+        return
+    alphas, rules = _rules(settings)
+    swept = parse_sweep(settings.sweep, settings.extrapolate)
     refuse_torchrun()
     pair = _pair(settings)
     if swept:
-        _sweep(settings, pair, swept)
-    if alphas:
-        _write_models(settings, pair, alphas)
+        sweep_and_write(settings, pair.base, pair.tuned, pair.folder, pair.label)
+    if alphas or not swept:
+        _write_models(settings, pair, [rules.at(alpha) for alpha in alphas] or [rules])
 
 
-def _check(settings: PatchConfig) -> None:
-    if not settings.alpha and not settings.sweep:
-        raise ConfigError("nothing to do; give --alpha 0.5, or --sweep 0:1:0.25 --bench NAME")
-    if settings.sweep and not settings.bench:
-        raise ConfigError("--sweep needs --bench NAME (clic-eval --bench list shows them)")
-    check(settings)
-    if not settings.sweep:
-        check_unused(settings, SWEEP_SETTINGS, " without --sweep")
+def _split_alphas(values: Sequence[str] | None) -> list[str] | None:
+    """Return the words of `--alpha`: numbers split at commas, which a rule may hold."""
+    if values is None:
+        return None
+    parts = [[value] if "=" in value else split_commas([value]) or [] for value in values]
+    return [word for words in parts for word in words]
+
+
+def _rules(settings: PatchConfig) -> tuple[list[float], AlphaRules]:
+    """Return the alphas of the models to write, and the rules that all of them share."""
+    from clic.patching.alpha_rules import AlphaRules
+
+    beyond = settings.extrapolate
+    alphas, rules = parse_alphas(settings.alpha, beyond)
+    for name in ("alpha_text", "alpha_vision"):
+        if (alpha := getattr(settings, name)) is not None:
+            parse_alpha(str(alpha), name, beyond)
+    depth = parse_depth(settings.alpha_depth, beyond)
+    towers = settings.alpha_text, settings.alpha_vision
+    return alphas, AlphaRules(None, depth, *towers, tuple(rules), beyond)
 
 
 def _pair(settings: PatchConfig) -> Pair:
@@ -148,60 +197,47 @@ def _pair(settings: PatchConfig) -> Pair:
     return Pair(settings.base or runs.base_of(run), str(tuned), out or run, str(run))
 
 
-def _write_models(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) -> None:
+def _write_soup(settings: PatchConfig) -> None:
+    from clic.patching.soups import run_soup
+
+    made = run_soup(settings)
+    for step in made.steps:
+        what = "taken" if step.taken else "left out"
+        print(f"{what}: {step.model}, {step.alone:.1f} alone, {step.together:.1f} in the soup")
+    print(f"wrote {made.folder}")
+
+
+def _write_models(settings: PatchConfig, pair: Pair, models: Sequence[AlphaRules]) -> None:
     from clic import patching, runs
 
-    for alpha in sorted(set(alphas)):
+    if settings.out is None and models[0].in_parts:
+        raise ConfigError("a model whose parts differ in alpha needs --out DIR")
+    for rules in models:
+        name = "" if rules.alpha is None else runs.alpha_folder(rules.alpha)
         if settings.out is None:
-            out = pair.folder / runs.PATCHED / runs.alpha_folder(alpha)
-        elif len(set(alphas)) == 1:
-            out = pair.folder
+            out = pair.folder / runs.PATCHED / name
         else:
-            out = pair.folder / runs.alpha_folder(alpha)
-        patching.patch(pair.base, pair.tuned, alpha, out)
+            out = pair.folder / name if len(models) > 1 else pair.folder
+        patching.patch_by_rules(pair.base, pair.tuned, rules, out)
+        if rules.in_parts:
+            _print_parts(out)
         print(f"wrote {out}")
 
 
-def _sweep(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) -> None:
-    from clic import patching, runs
-    from clic.evaluation.report import alpha_sweep, report, result_files
+def _print_parts(model: Path) -> None:
+    """Print what each rule took."""
+    from rich.markup import escape
 
-    plan = prepare(settings, settings.bench)
-    reports: list[Report] = []
+    from clic.evaluation.report.terminal_tables import new_table
+    from clic.patching import RECORD_FILE
 
-    def score_folder(model: Path) -> dict[str, Any]:
-        done = score(settings, plan, str(model), name=model.name.replace("-", " "))
-        reports.append(done)
-        # The folder from which it was loaded is temporary.
-        source = f"between {pair.base} and {pair.tuned}"
-        return {**done.to_dict(), "model": {**done.model, "name": done.name, "source": source}}
-
-    _make_folder(pair.folder)
-    results = patching.sweep(pair.base, pair.tuned, alphas, score_folder, pair.folder)
-    # The files come first, so that a closed terminal does not lose the numbers.
-    content = {"base": pair.base, "tuned": pair.tuned, "alphas": results}
-    result_files.write_object(pair.folder / runs.SWEEP_FILE, content)
-    picture = pair.folder / runs.SWEEP_PICTURE
-    alpha_sweep.draw(results, f"{pair.label}: between base and fine-tuned", picture)
-    console = make_console()
-    for table in alpha_sweep.tables(results):
-        console.print(table)
-    for line in report.notes(reports):
-        console.print(f"note: {line}", markup=False, highlight=False)
-    print(f"wrote {pair.folder / runs.SWEEP_FILE} and {picture}")
-
-
-def _make_folder(folder: Path) -> None:
-    """Make the folder of a sweep's files now, not after hours of evaluation."""
-    from clic import runs
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot make {folder} ({error.strerror}); choose another --out"
-        ) from None
-    check_writable(str(folder / runs.SWEEP_FILE))
+    table = new_table("alpha of the parts", "rule")
+    for column in ("alpha", "tensors", "parameters"):
+        table.add_column(column, justify="right")
+    for share in json.loads((model / RECORD_FILE).read_text(encoding="utf-8"))["parts"]:
+        counts = (f"{share[name]:,}" for name in ("tensors", "parameters"))
+        table.add_row(escape(share["rule"]), share["alpha"], *counts)
+    make_console().print(table)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Settings of `clic-eval` and `clic-patch`, for flags and for `key=value` words alike."""
+"""Settings of `clic-eval`, and those that it shares with `clic-patch`, as flags or `key=value`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from clic.errors import ConfigError
@@ -78,25 +79,6 @@ class EvalConfig(ScoringConfig):
     published: bool = False
 
 
-@dataclass
-class PatchConfig(ScoringConfig):
-    """Settings of `clic-patch`.
-
-    Attributes:
-        run: A finished run, whose base and final model are used; null takes the newest one.
-        base: Model at alpha 0, instead of the run's.
-        tuned: Model at alpha 1, with `base` and `out`, if there is no run.
-        alpha: Alphas to write models at, each between 0 and 1.
-        sweep: Alphas to evaluate on `bench`: `start:stop:step`, or a list.
-    """
-
-    run: str | None = None
-    base: str | None = None
-    tuned: str | None = None
-    alpha: list[str] = field(default_factory=list)
-    sweep: list[str] = field(default_factory=list)
-
-
 def check(settings: ScoringConfig) -> None:
     """Check the values before any work.
 
@@ -120,42 +102,11 @@ def check(settings: ScoringConfig) -> None:
             raise ConfigError(f"{name}={value} has no effect with cache=false; leave one out")
 
 
-def parse_alpha(text: str, setting: str = "alpha") -> float:
-    """Return an alpha, checked to lie between 0 (the base model) and 1 (the tuned one).
-
-    Raises:
-        ConfigError: It is not a number, or lies outside.
-    """
-    try:
-        alpha = float(text)
-    except ValueError:
-        raise ConfigError(f"{setting}={text} is not a number; give one from 0 to 1") from None
-    if not 0.0 <= alpha <= 1.0:
-        raise ConfigError(
-            f"{setting}={text} lies outside 0..1; 0 is the base model and 1 the tuned one"
-        )
-    return alpha
-
-
-def parse_sweep(parts: list[str]) -> list[float]:
-    """Return the alphas of a sweep: `["0:1:0.25"]` or `["0", "0.5", "1"]`, ascending, each once.
-
-    Raises:
-        ConfigError: A part is not a number from 0 to 1, or a range is not start:stop:step.
-    """
-    alphas: set[float] = set()
-    for part in parts:
-        words = str(part).split(":")
-        if len(words) == 1:
-            alphas.add(parse_alpha(words[0], "sweep"))
-            continue
-        if len(words) != 3:
-            raise ConfigError(f"sweep={part} is not start:stop:step, e.g. 0:1:0.25")
-        start, stop = (parse_alpha(word, "sweep") for word in words[:2])
-        step = parse_alpha(words[2], "sweep step")
-        if step == 0 or stop < start:
-            raise ConfigError(f"sweep={part}: stop must not be below start, nor step be 0")
-        # Rounded, so that 3 steps of 0.1 are 0.3; a last step of rounding error still counts.
-        count = int((stop - start) / step + 1e-9)
-        alphas.update(round(start + i * step, 9) for i in range(count + 1))
-    return sorted(alphas)
+def check_unused(settings: ScoringConfig, names: Sequence[str], reason: str) -> None:
+    """Raise `ConfigError` if one of these settings, which have no effect, is not its default."""
+    default = type(settings)()
+    for name in names:
+        value = getattr(settings, name)
+        if value != getattr(default, name):
+            shown = ",".join(map(str, value)) if isinstance(value, list) else value
+            raise ConfigError(f"{name}={shown} has no effect{reason}; leave it out")

@@ -13,7 +13,8 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any
 
 from clic.config.checks import CHOICES, MIXABLE, RANGES
-from clic.config.eval_settings import PRECISIONS, EvalConfig, PatchConfig
+from clic.config.eval_settings import PRECISIONS, EvalConfig
+from clic.config.patch_settings import METHODS, PatchConfig
 from clic.config.train_settings import Config
 from clic.parts import FORMS
 
@@ -36,8 +37,16 @@ _SCORING_RANGES = {
     "cache_gb": "above 0",
     "precision": ", ".join(PRECISIONS),
     "split": "test, validation, train",
-    "alpha": "each from 0 to 1",
-    "sweep": "each from 0 to 1",
+    "alpha": "each from 0 to 1, or beyond with `extrapolate`",
+    "alpha_text": "as `alpha`",
+    "alpha_vision": "as `alpha`",
+    "alpha_depth": "as `alpha`",
+    "sweep": "as `alpha`",
+    "max_drop": "0 or more",
+    "method": ", ".join(METHODS),
+    "weights": "one for each model",
+    "density": "above 0, at most 1",
+    "draw_seed": "0 or more",
 }
 
 

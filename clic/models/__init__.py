@@ -5,7 +5,7 @@ Read `source` (what a name means), `loading` (building it), `freezing` and `towe
 formats: `hugging_face`, `weight_files`, and `trust` for files that could run code.
 """
 
-from clic.models.depths import Tower, towers_of
+from clic.models.depths import VISION_PREFIX, Tower, towers_of
 from clic.models.fast_inference import PooledImages, PooledTexts
 from clic.models.freezing import (
     evaluation_mode,
@@ -30,6 +30,7 @@ __all__ = [
     "INCLUDED",
     "PACKAGED",
     "TEXT_TOWER",
+    "VISION_PREFIX",
     "ClipModel",
     "FeatureExtractor",
     "LossModule",

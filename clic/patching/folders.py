@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePath
 from typing import Any
-
-from torch import Tensor
 
 from clic import models, provenance, runs
 from clic.errors import ConfigError, ModelError
-from clic.io.files import file_sha256
-from clic.patching.interpolation import blend, check_alpha, check_architecture, check_names
+from clic.patching.alpha_rules import AlphaRules
+from clic.patching.blending import write_blend
+from clic.patching.interpolation import check_architecture, check_names
+from clic.patching.tensor_files import TensorFiles, open_tensors
 
 RECORD_FILE = "patch.json"
 FILES_BESIDE = (
@@ -34,23 +34,25 @@ FILES_BESIDE = (
 """A Hugging Face tokenizer's and text tower's files in an open_clip folder, copied with it."""
 
 
+WEIGHTS_INDEX = f"{runs.OPEN_CLIP_WEIGHTS}.index.json"
+"""Lists the files of an open_clip folder whose weights are in several, as Hugging Face does it."""
+
+
 @dataclass(frozen=True)
 class Weights:
-    """An open model, whose tensors are read one at a time.
+    """An open model, whose tensors are read in pieces.
 
     Attributes:
         label: The model as the user named it.
-        file: The file of the tensors.
-        names: Names of the tensors.
-        read: Returns the tensor of a name.
+        folder: Its open_clip folder.
+        tensors: Its tensors.
         config: open_clip's `model_cfg` and `preprocess_cfg`.
         files_beside: Files that are copied with the weights.
     """
 
     label: str
-    file: Path
-    names: list[str]
-    read: Callable[[str], Tensor]
+    folder: Path
+    tensors: TensorFiles
     config: dict[str, Any]
     files_beside: list[Path]
 
@@ -58,130 +60,126 @@ class Weights:
 @contextmanager
 def open_weights(model: str | Path) -> Iterator[Weights]:
     """Open a model for reading; any other source is first saved as a temporary open_clip folder."""
-    name = runs.source_of(str(model))
-    folder = Path(name.removeprefix("local-dir:"))
+    folder = Path(str(model).removeprefix("local-dir:")).expanduser()
     with ExitStack() as stack:
-        if not (name.startswith("local-dir:") and runs.is_open_clip_folder(folder)):
-            work = stack.enter_context(tempfile.TemporaryDirectory(prefix="clic-patch-"))
-            folder = models.save(models.create(name), Path(work) / "model")
+        if not _is_sharded(folder):
+            name = runs.source_of(str(model))
+            folder = Path(name.removeprefix("local-dir:"))
+            if not (name.startswith("local-dir:") and runs.is_open_clip_folder(folder)):
+                work = stack.enter_context(tempfile.TemporaryDirectory(prefix="clic-patch-"))
+                folder = models.save(models.create(name), Path(work) / "model")
         yield stack.enter_context(_open_folder(str(model), folder))
+
+
+def _is_sharded(folder: Path) -> bool:
+    """Return whether a folder holds an open_clip model whose weights are in several files."""
+    return all((folder / name).is_file() for name in (runs.OPEN_CLIP_CONFIG, WEIGHTS_INDEX))
 
 
 @contextmanager
 def _open_folder(label: str, folder: Path) -> Iterator[Weights]:
-    from safetensors import SafetensorError, safe_open
-
-    path = folder / runs.OPEN_CLIP_WEIGHTS
     try:
-        config = json.loads((folder / runs.OPEN_CLIP_CONFIG).read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError(f"{runs.OPEN_CLIP_CONFIG} should hold a JSON object")
-        handle = safe_open(str(path), framework="pt")
-    except (OSError, ValueError, SafetensorError) as error:
+        config = _read_object(folder / runs.OPEN_CLIP_CONFIG)
+        paths = [folder / runs.OPEN_CLIP_WEIGHTS]
+        if not paths[0].is_file():
+            names = set(_read_object(folder / WEIGHTS_INDEX)["weight_map"].values())
+            paths = [folder / check_name(name, folder / WEIGHTS_INDEX) for name in sorted(names)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{folder} cannot be read as an open_clip folder ({error}); copy or make it again"
         ) from error
     files = [folder / name for name in FILES_BESIDE if (folder / name).is_file()]
-    with handle as tensors:
-
-        def read(name: str) -> Tensor:
-            tensor = tensors.get_tensor(name)
-            models.check_numbers({name: tensor}, path)
-            return tensor
-
-        yield Weights(label, path, list(tensors.keys()), read, config, files)
+    with open_tensors(paths) as tensors:
+        yield Weights(label, folder, tensors, config, files)
 
 
-def patch(base: str | Path, tuned: str | Path, alpha: float, out: str | Path) -> Path:
+def _read_object(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} should hold a JSON object")
+    return content
+
+
+def check_name(name: str, listed_in: Path) -> str:
+    """Return the name of a file beside `listed_in`; raises `ModelError` if it is a path."""
+    if PurePath(name).name != name:
+        raise ModelError(f"{listed_in}: {name!r} lies outside the folder")
+    return name
+
+
+def patch(
+    base: str | Path,
+    tuned: str | Path,
+    alpha: float | None,
+    out: str | Path,
+    *,
+    alpha_text: float | None = None,
+    alpha_vision: float | None = None,
+    rules: Mapping[str, float] | None = None,
+    alpha_depth: tuple[float, float] | None = None,
+    extrapolate: bool = False,
+) -> Path:
     """Write the model between two models as an open_clip folder.
 
-    Weights are read tensor by tensor, so that memory holds the new model but neither input. The
-    folder appears complete or not at all, and replaces an earlier patched model.
+    theta(alpha) = (1 - alpha) * theta_base + alpha * theta_tuned (arXiv 2109.01903), with
+    one alpha for all tensors or one for each part; see `AlphaRules`. Weights are read and written
+    piece by piece, so that memory holds none of the models. The folder appears complete or not at
+    all, and replaces an earlier patched model.
 
     Args:
         base: Model of alpha 0: a run, checkpoint or open_clip folder, or a name such as
             ``ViT-B-32:openai``.
         tuned: Model of alpha 1, likewise.
-        alpha: 0 to 1.
+        alpha: 0 to 1; None if the parts have theirs.
         out: Folder to write.
+        alpha_text: Alpha of everything outside the vision tower.
+        alpha_vision: Alpha of the vision tower.
+        rules: Alphas by regular expression, searched for in the tensors' names; the last match
+            wins, over the towers' alphas too.
+        alpha_depth: Alphas of the first and the last block, linear between them; instead of
+            `alpha`.
+        extrapolate: Allow alphas below 0 and above 1.
 
     Returns:
         `out` as a path.
 
     Raises:
-        ConfigError: `alpha` lies outside 0..1, or `out` holds something else or cannot be written.
+        ConfigError: An alpha lies outside 0..1, a rule takes no tensor, or `out` holds something
+            else or cannot be written.
         ModelError: A model is missing, or the two do not fit.
     """
-    check_alpha(alpha)
+    named = tuple((rules or {}).items())
+    parts = AlphaRules(alpha, alpha_depth, alpha_text, alpha_vision, named, extrapolate)
+    return patch_by_rules(base, tuned, parts, out)
+
+
+def patch_by_rules(base: str | Path, tuned: str | Path, rules: AlphaRules, out: str | Path) -> Path:
+    """Write a model as `patch` does, from rules that are made already."""
+    rules.check()
     out = Path(out).expanduser()
-    _check_replaceable(out)
+    check_replaceable(out)
     with open_weights(base) as first, open_weights(tuned) as second:
-        state = _blend_all(first, second, alpha)
-        record = {
-            "alpha": alpha,
-            "base": str(base),
-            "base_file_sha256": file_sha256(first.file),
-            "tuned": str(tuned),
-            "tuned_file_sha256": file_sha256(second.file),
-            **provenance.code(),
-        }
+        check_apart(out, first, second)
+        check_architecture(first, second)
+        check_names(first.tensors.layout, second.tensors.layout)
+        alphas, shares = rules.resolve(first.tensors.layout)
         with models.whole_folder(out, out.parent) as new:
-            _save(new, state, second)
+            write_blend(first.tensors, second.tensors, alphas, new / runs.OPEN_CLIP_WEIGHTS)
+            write_files_beside(new, second)
+            record = {
+                **rules.to_dict(),
+                **({"parts": [asdict(share) for share in shares]} if rules.in_parts else {}),
+                "base": str(base),
+                "base_file_sha256": first.tensors.sha256(),
+                "tuned": str(tuned),
+                "tuned_file_sha256": second.tensors.sha256(),
+                **provenance.code(),
+            }
             (new / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return out
 
 
-def sweep(
-    base: str | Path,
-    tuned: str | Path,
-    alphas: Sequence[float],
-    score: Callable[[Path], dict[str, Any]],
-    folder: str | Path,
-) -> list[dict[str, Any]]:
-    """Score the model of each alpha without keeping the models.
-
-    The two models are opened only once.
-
-    Args:
-        base: Model of alpha 0, as `patch` takes it.
-        tuned: Model of alpha 1.
-        alphas: The alphas to score, each 0 to 1.
-        score: Returns the results of an open_clip folder.
-        folder: Existing folder with enough disk space for one model at a time.
-
-    Returns:
-        For each alpha ``{"alpha": alpha, **score(model)}``.
-
-    Raises:
-        ConfigError: An alpha lies outside 0..1, or `folder` cannot be written to.
-        ModelError: A model is missing, or the two do not fit.
-    """
-    for alpha in alphas:
-        check_alpha(alpha)
-    results = []
-    with open_weights(base) as first, open_weights(tuned) as second:
-        for alpha in alphas:
-            state = _blend_all(first, second, alpha)
-            with models.writing(Path(folder)):
-                work = tempfile.TemporaryDirectory(prefix=".sweep-", dir=folder)
-            with work:
-                model = Path(work.name) / runs.alpha_folder(alpha)
-                with models.writing(Path(folder)):
-                    model.mkdir()
-                    _save(model, state, second)
-                del state  # Scoring loads the model again.
-                results.append({"alpha": alpha, **score(model)})
-    return results
-
-
-def _blend_all(base: Weights, tuned: Weights, alpha: float) -> dict[str, Tensor]:
-    """Return theta(alpha) of two open models, read tensor by tensor."""
-    check_architecture(base, tuned)
-    check_names(base.names, tuned.names)
-    return {name: blend(name, base.read(name), tuned.read(name), alpha) for name in base.names}
-
-
-def _check_replaceable(out: Path) -> None:
+def check_replaceable(out: Path) -> None:
     """Refuse to replace anything except an earlier patched model or an empty folder."""
     if not out.exists():
         return
@@ -189,15 +187,18 @@ def _check_replaceable(out: Path) -> None:
         raise ConfigError(f"out={out} exists and is not a patched model; choose another folder")
 
 
-def _save(folder: Path, state: dict[str, Tensor], tuned: Weights) -> None:
-    """Fill an open_clip folder; everything except the weights comes from the tuned model."""
-    from safetensors.torch import save_file
+def check_apart(out: Path, *inputs: Weights) -> None:
+    """Refuse to replace one of the models that are read."""
+    for one in inputs:
+        if out.exists() and out.samefile(one.folder):
+            raise ConfigError(f"out={out} is {one.label}, which is read; choose another folder")
 
-    weights, config = folder / runs.OPEN_CLIP_WEIGHTS, folder / runs.OPEN_CLIP_CONFIG
-    save_file(state, weights)
-    config.write_text(json.dumps(tuned.config, indent=2) + "\n", encoding="utf-8")
-    shutil.copymode(config, weights)  # safetensors makes it readable only by its owner.
-    for file in tuned.files_beside:
-        copy = folder / file.relative_to(tuned.file.parent)
+
+def write_files_beside(folder: Path, model: Weights) -> None:
+    """Write everything of an open_clip folder except the weights, as `model` has it."""
+    config = folder / runs.OPEN_CLIP_CONFIG
+    config.write_text(json.dumps(model.config, indent=2) + "\n", encoding="utf-8")
+    for file in model.files_beside:
+        copy = folder / file.relative_to(model.folder)
         copy.parent.mkdir(exist_ok=True)
         shutil.copyfile(file, copy)

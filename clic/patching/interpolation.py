@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from clic.errors import ConfigError, ModelError
 from clic.models import check_numbers, filled
+from clic.patching.tensor_files import Layout
 
 if TYPE_CHECKING:
     from clic.patching.folders import Weights
@@ -17,9 +19,14 @@ if TYPE_CHECKING:
 COUNTER = "num_batches_tracked"
 """BatchNorm's count of batches, which is not a weight and changes with any training."""
 
+ORIGINS = ("the base", "the tuned model")
+
 
 def interpolate(
-    base: Mapping[str, Tensor], tuned: Mapping[str, Tensor], alpha: float
+    base: Mapping[str, Tensor],
+    tuned: Mapping[str, Tensor],
+    alpha: float,
+    extrapolate: bool = False,
 ) -> dict[str, Tensor]:
     """Return theta(alpha) = (1 - alpha) * theta_base + alpha * theta_tuned (arXiv 2109.01903).
 
@@ -32,56 +39,101 @@ def interpolate(
         base: Tensors of the base model by name.
         tuned: Tensors of the tuned model, the same names and shapes.
         alpha: 0 (base) to 1 (tuned).
+        extrapolate: Allow alphas below 0 and above 1.
 
     Raises:
-        ConfigError: `alpha` lies outside 0..1.
+        ConfigError: `alpha` lies outside 0..1 and may not.
         ModelError: Names, shapes or tensors that must agree differ, or a tensor holds NaN.
     """
-    check_alpha(alpha)
+    check_alpha(alpha, extrapolate)
     check_names(base.keys(), tuned.keys())
     return {name: blend(name, base[name], tuned[name], alpha) for name in base}
 
 
-def blend(name: str, base: Tensor, tuned: Tensor, alpha: float) -> Tensor:
+def blend(
+    name: str, base: Tensor, tuned: Tensor, alpha: float, origins: tuple[object, object] = ORIGINS
+) -> Tensor:
     """Return one tensor of theta(alpha); see `interpolate`."""
+    dtype = blended(name, _layout(base), _layout(tuned)).dtype
+    if not dtype.is_floating_point:
+        if name.endswith(COUNTER):
+            return base.clone() if alpha == 0.0 else tuned.clone()
+        if not torch.equal(base, tuned):
+            raise ModelError(f"tensor {name!r} holds no weights, yet differs between the models")
+        return base.clone()
+    if alpha != 1.0 and equal(base, tuned):
+        return base.to(dtype, copy=True)
+    return mixed(name, base, tuned, alpha, origins)
+
+
+def blended(name: str, base: Layout, tuned: Layout) -> Layout:
+    """Return the layout of a tensor of theta(alpha), after checking that the two models' fit.
+
+    Raises:
+        ModelError: Their shapes differ, or one of them holds no weights.
+    """
     if base.shape != tuned.shape:
         raise ModelError(
             f"tensor {name!r} has shape {list(base.shape)} in the base "
             f"and {list(tuned.shape)} in the tuned"
         )
-    floating = base.is_floating_point(), tuned.is_floating_point()
-    if not any(floating):
-        if name.endswith(COUNTER) and base.dtype == tuned.dtype:
-            return base.clone() if alpha == 0.0 else tuned.clone()
-        if base.dtype != tuned.dtype or not torch.equal(base, tuned):
-            raise ModelError(f"tensor {name!r} holds no weights, yet differs between the models")
-        return base.clone()
-    if not all(floating):
+    if base.dtype == tuned.dtype:
+        return base
+    if not (base.dtype.is_floating_point and tuned.dtype.is_floating_point):
         raise ModelError(
             f"tensor {name!r} is {base.dtype} in the base and {tuned.dtype} in the tuned"
         )
+    return Layout(torch.promote_types(base.dtype, tuned.dtype), base.shape)
+
+
+def equal(base: Tensor, tuned: Tensor) -> bool:
+    """Return whether two tensors hold equal numbers, of whatever type, and no NaN."""
+    dtype = torch.promote_types(base.dtype, tuned.dtype)
+    return torch.equal(base.to(dtype), tuned.to(dtype))
+
+
+def mixed(
+    name: str, base: Tensor, tuned: Tensor, alpha: float, origins: tuple[object, object] = ORIGINS
+) -> Tensor:
+    """Return (1 - alpha) * base + alpha * tuned of floating tensors, or of pieces of them.
+
+    `origins` is what errors call the two models.
+    """
     dtype = torch.promote_types(base.dtype, tuned.dtype)
     exact = torch.promote_types(dtype, torch.float32)
     first, second = base.to(exact), tuned.to(exact)
-    check_numbers({name: first}, "the base")
-    check_numbers({name: second}, "the tuned model")
+    mix = first * (1.0 - alpha)
+    mix += second * alpha
+    between = 0.0 < alpha < 1.0
+    # What is NaN or infinite in either makes the sum so: one look at it spares four.
+    if between and math.isfinite(float(mix.sum())):
+        return mix.to(dtype)
+    for values, origin in zip((first, second), origins, strict=True):
+        check_numbers({name: values}, origin)
     infinite = first.isinf()
     if not torch.equal(infinite, second.isinf()) or not torch.equal(
         first[infinite], second[infinite]
     ):
         raise ModelError(f"tensor {name!r} is infinite in different places in the two models")
-    if alpha == 1.0:
-        return tuned.to(dtype, copy=True)
-    if alpha == 0.0 or torch.equal(first, second):
-        return base.to(dtype, copy=True)
-    mixed = (1.0 - alpha) * first + alpha * second
-    return torch.where(infinite, first, mixed).to(dtype)
+    if alpha in (0.0, 1.0):
+        return (tuned if alpha else base).to(dtype, copy=True)
+    mix = torch.where(infinite, first, mix).to(dtype)
+    if not torch.equal(mix.isinf(), infinite):
+        raise ModelError(f"tensor {name!r} becomes too large for {dtype} at alpha={alpha}")
+    return mix
 
 
-def check_alpha(alpha: float) -> None:
-    """Raise `ConfigError` if alpha is not between 0 and 1."""
-    if not 0.0 <= alpha <= 1.0:
-        raise ConfigError(f"alpha={alpha} lies outside 0..1; 0 is the base model, 1 the tuned one")
+def _layout(tensor: Tensor) -> Layout:
+    return Layout(tensor.dtype, tuple(tensor.shape))
+
+
+def check_alpha(alpha: float, extrapolate: bool = False) -> None:
+    """Raise `ConfigError` if alpha is not finite, or not between 0 and 1 where it must be."""
+    if not math.isfinite(alpha) or not (extrapolate or 0.0 <= alpha <= 1.0):
+        raise ConfigError(
+            f"alpha={alpha} lies outside 0..1; 0 is the base model, 1 the tuned one, and only with "
+            "--extrapolate (extrapolate=True) may alpha lie beyond them"
+        )
 
 
 def check_names(base: Iterable[str], tuned: Iterable[str]) -> None:
@@ -95,14 +147,24 @@ def check_names(base: Iterable[str], tuned: Iterable[str]) -> None:
 
 
 def check_architecture(base: Weights, tuned: Weights) -> None:
-    """Raise `ModelError` if two models differ in architecture."""
-    first, second = (filled(side.config.get("model_cfg", {})) for side in (base, tuned))
-    differing = list(_differences(first, second))
+    """Raise `ModelError` if two models differ in architecture, or in the size of their images."""
+    first, second = (side.config.get("model_cfg", {}) for side in (base, tuned))
+    differing: list[str] = []
+    if first != second:  # open_clip, which is slow to import, knows what is left out and the same
+        differing += _differences(filled(first), filled(second))
+    sizes = [_sides(side.config.get("preprocess_cfg", {}).get("size")) for side in (base, tuned)]
+    if None not in sizes:
+        differing += _differences(sizes[0], sizes[1], "preprocess_cfg.size")
     if differing:
         raise ModelError(
             f"{base.label} and {tuned.label} differ in architecture: {first_few(differing)}; "
             "only a model and what was tuned from it can be patched"
         )
+
+
+def _sides(size: Any) -> Any:
+    """Return height and width of an image size, which may be one number."""
+    return [size, size] if isinstance(size, int) else size
 
 
 def _differences(first: Any, second: Any, name: str = "") -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from clic import runs, shapes
 from clic.cli.patch import main
-from clic.config.eval_settings import parse_sweep
+from clic.config.patch_settings import parse_sweep
 from clic.errors import ConfigError
 from clic.evaluation.benchmarks.sugarcrepe import PLUS_CATEGORIES
 from clic.evaluation.report import alpha_sweep
@@ -119,7 +120,7 @@ def test_a_sweeps_folder_is_tried_before_the_evaluation(clic_patch: Command, run
     (run / "file").touch()
     code, _, err = clic_patch("--sweep", "0,1", "--bench", "shapes++", "--out", f"{run}/file/out")
     assert code == 2
-    assert "cannot make" in err.splitlines()[-1]
+    assert "is not a folder; name another one" in err.splitlines()[-1]
 
 
 def test_sweep(clic_patch: Command, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,9 +136,92 @@ def test_sweep(clic_patch: Command, run: Path, monkeypatch: pytest.MonkeyPatch) 
     hashes = {entry["model"]["weights_sha256"] for entry in content["alphas"]}
     assert len(hashes) == 3
     assert all(entry["benchmarks"]["shapes++"]["mean"]["n"] == 120 for entry in content["alphas"])
-    with Image.open(run / runs.SWEEP_PICTURE) as picture:
-        assert picture.width > 600 and picture.height > 400
+    for name in (runs.SWEEP_PICTURE, runs.TRADE_OFF_PICTURE):
+        with Image.open(run / name) as picture:
+            assert picture.width > 600 and picture.height > 400
+        assert "</svg>" in (run / name).with_suffix(".svg").read_text()
+    lines = list(csv.DictReader((run / runs.SWEEP_TABLE).read_text().splitlines()))
+    assert {line["model"] for line in lines} == {"alpha 0.00", "alpha 0.50", "alpha 1.00"}
     assert not list(run.glob(".sweep-*"))
+
+
+def test_a_sweep_chooses_by_one_split_and_reports_another(
+    clic_patch: Command, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shapes, "triplets", partial(shapes.triplets, per_category=20))
+    monkeypatch.setattr(shapes, "retrieval", partial(shapes.retrieval, size=40))
+    words = ("--sweep", "0:1:0.5", "--no-cache", "--select", "shapes++@val,shapes-retrieval@val")
+    report = ("--report", "shapes++,shapes-retrieval", "--max-drop", "100", "--keep-best")
+    code, out, _ = clic_patch(*words, *report)
+    assert code == 0
+    content = json.loads((run / runs.SWEEP_FILE).read_text())
+    choice = content["choice"]
+    points = {point["alpha"]: point for point in choice["points"]}
+    best = max(points, key=lambda alpha: (points[alpha]["composed"], -alpha))
+    assert choice["alpha"] == best
+    for entry in content["alphas"]:
+        numbers = entry["benchmarks"]
+        point = points[entry["alpha"]]
+        assert point["composed"] == numbers["shapes++@val"]["mean"]["itt"]
+        recall = [numbers["shapes-retrieval@val"][f"{way}@1"] for way in
+                  ("image_to_text", "text_to_image")]  # fmt: skip
+        assert point["kept"] == pytest.approx(sum(recall) / 2)
+    assert 0 < choice["certainty"] <= 1 and choice["low"] <= best <= choice["high"]
+    assert f"chosen: alpha {best:g}, the largest gain" in out
+    kept = run / runs.PATCHED / runs.alpha_folder(best)
+    assert json.loads((kept / "patch.json").read_text())["alpha"] == best
+
+
+def test_a_sweep_with_a_missing_model_leaves_no_folder(
+    clic_patch: Command, run: Path, tmp_path: Path
+) -> None:
+    words = ("--sweep", "0,1", "--bench", "shapes++", "--out", "new/sweep", "--tuned", "gone")
+    code, _, err = clic_patch(*words, "--base", str(run / runs.BASE))
+    assert code == 2 and "gone" in err
+    assert not (tmp_path / "new").exists()
+
+
+def test_parts_are_listed_and_need_a_folder(clic_patch: Command, run: Path, tmp_path: Path) -> None:
+    words = ("--alpha-text", "0.5", "--alpha-vision", "0", "--alpha", r"mlp\.c_fc,{0,1}=1")
+    code, _, err = clic_patch(*words)
+    assert code == 2 and "needs --out DIR" in err
+    code, out, _ = clic_patch(*words, "--out", "parts")
+    assert code == 0
+    table = [line.split() for line in out.splitlines()]
+    assert [row[:2] for row in table if row[:1] == ["vision"]] == [["vision", "0"]]
+    tensors = [int(row[-2]) for row in table if len(row) >= 4 and row[-2].isdecimal()]
+    assert sum(tensors) == len(weights(tmp_path / "parts"))
+    code, _, err = clic_patch("--alpha", "0.5", "--alpha", "nowhere=1", "--out", "other")
+    assert code == 2 and "'nowhere' takes no tensor" in err
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_soup(clic_patch: Command, run: Path, tmp_path: Path) -> None:
+    pair = (str(run / runs.BASE), "runs/shapes-1")
+    code, out, _ = clic_patch("--soup", *pair, "out=soup")
+    assert (code, out) == (0, "wrote soup\n")
+    base, tuned, mixed = (
+        weights(folder)["text_projection"] for folder in (run / "base", run / "model", Path("soup"))
+    )
+    assert torch.allclose(mixed, 0.5 * base + 0.5 * tuned, atol=1e-7)
+    words = ("--method", "weights", "--weights", "0.25,0.75", "--out", "soup")
+    assert clic_patch("--soup", *pair, *words)[0] == 0
+    assert torch.allclose(weights(Path("soup"))["text_projection"], 0.25 * base + 0.75 * tuned)
+    assert json.loads((tmp_path / "soup" / "patch.json").read_text())["weights"] == [0.25, 0.75]
+
+
+def test_a_greedy_soup(
+    clic_patch: Command, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shapes, "triplets", partial(shapes.triplets, per_category=20))
+    words = ("--method", "greedy", "--select", "shapes++@val", "--no-cache", "--out", "soup")
+    code, out, _ = clic_patch("--soup", str(run / runs.BASE), "runs/shapes-1", *words)
+    assert code == 0
+    steps = json.loads((tmp_path / "soup" / "patch.json").read_text())["steps"]
+    assert steps[0]["taken"] and len(steps) == 2
+    assert steps[0]["alone"] >= steps[1]["alone"]
+    assert steps[1]["taken"] == (steps[1]["together"] >= steps[0]["together"])
+    assert f"{steps[0]['alone']:.1f} alone" in out and out.endswith("wrote soup\n")
 
 
 def test_lines_of_a_picture() -> None:
@@ -241,6 +325,24 @@ def test_wrong_sweeps(part: str) -> None:
         (["--alpha", "-0.1"], "alpha=-0.1 lies outside 0..1"),
         (["--alpha", "nan"], "outside 0..1"),
         (["--alpha", "half"], "alpha=half is not a number"),
+        (["--soup", "a", "b"], "--soup needs --out DIR"),
+        (["--soup", "a", "b", "--out", "o", "--alpha", "1"], "alpha=1 has no effect with --soup"),
+        (["--soup", "a", "b", "--out", "o", "--bench", "shapes"], "bench=shapes has no effect wi"),
+        (["--alpha", "0.5", "--method", "ties"], "method=ties has no effect without --soup"),
+        (["--soup", "a", "b", "--out", "o", "--method", "tise"], "did you mean 'ties'"),
+        (["--alpha", "x=half"], "alpha=x=half is not a number"),
+        (["--alpha-text", "2", "--out", "o"], "alpha_text=2.0 lies outside 0..1"),
+        (["--alpha-depth", "0.5", "--out", "o"], "alpha_depth=0.5 is not first:last"),
+        (["--alpha", "0.5", "--extrapolate"], "extrapolate has no effect"),
+        (["--alpha", "0.5", "--keep-best"], "keep_best=True has no effect without --sweep"),
+        (["--sweep", "0,1", "--bench", "shapes", "--report", "shapes"], "report=shapes has no eff"),
+        (["--sweep", "0,1", "--bench", "shapes", "--select", "shapes"], "bench has no effect besi"),
+        (["--sweep", "0,1", "--select", "shapes++", "--report", "shapes"], "are the same rows"),
+        (["--sweep", "0,1", "--select", "shapes-retrieval@val"], "is preserved alone"),
+        (["--sweep", "0.5,1", "--select", "shapes@val"], "needs alpha 0 in the sweep"),
+        (["--sweep", "0,1", "--select", "shapes++", "--max-drop", "2"], "max_drop has no effect"),
+        (["--sweep", "0,1", "--select", "shapes++", "--max-drop", "-1"], "max_drop=-1.0 must be"),
+        (["--sweep", "0,1", "--select", "shapes/mean/itt"], "is a group; name one of its members"),
         (["alpha=2"], "alpha=2 lies outside"),
         (["--sweep", "0:1:0.5"], "--sweep needs --bench"),
         (["--alpha", "0.5", "--bench", "shapes"], "bench=shapes has no effect without --sweep"),

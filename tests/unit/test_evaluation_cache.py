@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clic.config.eval_settings import EvalConfig, PatchConfig, check
+from clic.config.eval_settings import EvalConfig, check
+from clic.config.patch_settings import PatchConfig
 from clic.errors import ConfigError
 from clic.evaluation.encode import encoding
 from clic.evaluation.encode.distributed_encoding import Encoded, EncodingOptions

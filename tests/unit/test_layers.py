@@ -41,11 +41,11 @@ LAYERS = {
     "models": 3,
     # L4: samples into batches.
     "data": 4,
-    # L5: what is done with models that exist.
+    # L5: what is asked of models that exist.
     "evaluation": 5,
-    "patching": 5,
-    # L6: the loop.
+    # L6: the loop; and models between models, chosen by evaluation.
     "training": 6,
+    "patching": 6,
     # L7: the command lines.
     "cli": 7,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from clic import models, patching, runs, shapes
+from clic import patching, runs, shapes
 from clic.errors import ConfigError, ModelError
-from clic.patching import folders
+from clic.patching import folders, tensor_files
+from clic.patching.blending import write_blend
+from clic.patching.tensor_files import TensorFiles, TensorWriter
 
 CONFIG = {"model_cfg": {"embed_dim": 4, "text_cfg": {"width": 4}}, "preprocess_cfg": {"mean": [0]}}
 
@@ -143,6 +146,20 @@ def test_different_models_are_refused(pair: tuple[Path, Path], tmp_path: Path) -
     other = folder(tmp_path / "wide", state(1), wide)
     with pytest.raises(ModelError, match=r"text_cfg\.width \(4 against 8\)"):
         patching.patch(pair[0], other, 0.5, tmp_path / "out")
+    for part, key, one, two in (
+        ("vision", "image_size", 224, 336),
+        ("text", "context_length", 77, 32),
+    ):
+        models_of_two_sizes = [
+            folder(tmp_path / key / str(n), state(0), {"model_cfg": {f"{part}_cfg": {key: n}}})
+            for n in (one, two)
+        ]
+        with pytest.raises(ModelError, match=rf"{part}_cfg\.{key} \({one} against {two}\)"):
+            patching.patch(*models_of_two_sizes, 0.5, tmp_path / "out")
+    resized = folder(tmp_path / "size", state(1), {**CONFIG, "preprocess_cfg": {"size": 64}})
+    sized = folder(tmp_path / "sized", state(0), {**CONFIG, "preprocess_cfg": {"size": [32, 32]}})
+    with pytest.raises(ModelError, match=r"preprocess_cfg\.size \(\[32, 32\] against \[64, 64\]\)"):
+        patching.patch(sized, resized, 0.5, tmp_path / "out")
     fewer = state(1)
     del fewer["text.weight"]
     other = folder(tmp_path / "fewer", {**fewer, "extra": torch.ones(1)})
@@ -178,11 +195,9 @@ def test_a_failed_write_leaves_nothing(
     def fail(*args: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("safetensors.torch.save_file", fail)
+    monkeypatch.setattr(TensorWriter, "write", fail)
     with pytest.raises(ConfigError, match=r"cannot write .*out \(disk full\)"):
         patching.patch(*pair, 0.5, tmp_path / "out")
-    with pytest.raises(ConfigError, match=r"cannot write .*disk full"):
-        patching.sweep(*pair, [0.5], lambda model: {}, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"base", "tuned"}
 
 
@@ -200,9 +215,46 @@ def test_a_folder_that_cannot_be_made_is_named(pair: tuple[Path, Path], tmp_path
         patching.patch(*pair, 0.5, tmp_path / "file" / "out")
 
 
+def test_a_model_that_is_read_is_not_replaced(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    out = patching.patch(*pair, 0.5, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"out=.* is .*out, which is read; choose another"):
+        patching.patch(pair[0], out, 0.5, out)
+
+
+def test_weights_in_several_files_are_read(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    names = sorted(state(1))
+    parts = {"a.safetensors": names[:2], "b.safetensors": names[2:]}
+    for file, own in parts.items():
+        save_file({name: state(1)[name] for name in own}, shards / file)
+    index = {"weight_map": {name: file for file, own in parts.items() for name in own}}
+    (shards / folders.WEIGHTS_INDEX).write_text(json.dumps(index))
+    (shards / runs.OPEN_CLIP_CONFIG).write_text(json.dumps(CONFIG))
+    out = patching.patch(pair[0], shards, 0.25, tmp_path / "out")
+    one = patching.patch(*pair, 0.25, tmp_path / "one")
+    weights = [(path / runs.OPEN_CLIP_WEIGHTS).read_bytes() for path in (out, one)]
+    assert weights[0] == weights[1]
+    record = json.loads((out / patching.RECORD_FILE).read_text())
+    assert record["tuned_file_sha256"] == {
+        file: hashlib.sha256((shards / file).read_bytes()).hexdigest() for file in parts
+    }
+    for wrong, message in (("../a.safetensors", "lies outside"), ("c.safetensors", "cannot be re")):
+        (shards / folders.WEIGHTS_INDEX).write_text(json.dumps({"weight_map": {"x": wrong}}))
+        with pytest.raises(ModelError, match=message):
+            patching.patch(pair[0], shards, 0.25, tmp_path / "out")
+
+
+def test_types_that_cannot_be_blended_are_named(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    eighth = {**state(1), "text.weight": torch.ones(3, 4).to(torch.float8_e4m3fn)}
+    other = folder(tmp_path / "eighth", eighth)
+    with pytest.raises(ModelError, match=r"'text\.weight' has type F8_E4M3"):
+        patching.patch(pair[0], other, 0.5, tmp_path / "out")
+
+
 def test_broken_weights_are_named(pair: tuple[Path, Path], tmp_path: Path) -> None:
     (pair[1] / runs.OPEN_CLIP_WEIGHTS).write_bytes(b"broken")
-    with pytest.raises(ModelError, match="tuned cannot be read"):
+    with pytest.raises(ModelError, match=r"tuned/open_clip_model\.safetensors cannot be read"):
         patching.patch(*pair, 0.5, tmp_path / "out")
     (pair[0] / runs.OPEN_CLIP_CONFIG).write_text("[]")
     with pytest.raises(ModelError, match="should hold a JSON object"):
@@ -218,51 +270,28 @@ def test_runs_stand_for_their_final_model(pair: tuple[Path, Path], tmp_path: Pat
     assert torch.equal(found["text.weight"], state(1)["text.weight"])
 
 
-def test_weights_are_read_one_at_a_time(
+def test_weights_are_read_in_pieces(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order: list[tuple[float, str]] = []
-    blend = folders.blend
+    """Of tensors beyond a piece, none is ever whole in memory."""
+    monkeypatch.setattr(tensor_files, "CHUNK", 5)
+    sizes: list[int] = []
+    fill = TensorFiles._fill
 
-    def spy(name: str, base: Tensor, tuned: Tensor, alpha: float) -> Tensor:
-        order.append((alpha, name))
-        return blend(name, base, tuned, alpha)
+    def spy(self: TensorFiles, raw: Tensor, place: Any, start: int) -> None:
+        sizes.append(raw.numel() if place.offset > 8 else 0)
+        fill(self, raw, place, start)
 
-    monkeypatch.setattr(folders, "blend", spy)
     monkeypatch.setattr("safetensors.torch.load_file", lambda *a, **k: pytest.fail("read whole"))
-    patching.patch(*pair, 0.5, tmp_path / "out")
-    assert sorted(name for _, name in order) == sorted(state(0))
-
-
-def test_sweep_scores_each_alpha_and_keeps_no_model(
-    pair: tuple[Path, Path], tmp_path: Path
-) -> None:
-    work = tmp_path / "work"
-    work.mkdir()
-
-    def score(model: Path) -> dict[str, float]:
-        return {"scale": load_file(model / runs.OPEN_CLIP_WEIGHTS)["logit_scale"].item()}
-
-    results = patching.sweep(*pair, [0.0, 0.5, 1.0], score, work)
-    assert results == [
-        {"alpha": 0.0, "scale": 1.0},
-        {"alpha": 0.5, "scale": 1.5},
-        {"alpha": 1.0, "scale": 2.0},
-    ]
-    assert list(work.iterdir()) == []
-
-
-def test_a_sweep_builds_a_named_model_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    built: list[str] = []
-    create = models.create
-
-    def spy(name: str) -> models.ClipModel:
-        built.append(name)
-        return create(name)
-
-    monkeypatch.setattr(models, "create", spy)
-    patching.sweep("shapes-base", shapes.base_folder(), [0.0, 0.5, 1.0], lambda m: {}, tmp_path)
-    assert built == ["shapes-base"]
+    with ExitStack() as stack:
+        opened = [stack.enter_context(folders.open_weights(model)) for model in pair]
+        monkeypatch.setattr(TensorFiles, "_fill", spy)
+        tensors = [one.tensors for one in opened]
+        write_blend(*tensors, dict.fromkeys(tensors[0].layout, 0.5), tmp_path / "new")
+        assert max(sizes) <= 5 * 4  # bytes; the largest tensor has 12 numbers
+    expected = patching.interpolate(state(0), state(1), 0.5)
+    save_file(expected, tmp_path / "expected")
+    assert (tmp_path / "new").read_bytes() == (tmp_path / "expected").read_bytes()
 
 
 def test_models_may_be_named(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor
 
-from clic.config.eval_settings import EvalConfig, PatchConfig
+from clic.config.eval_settings import ScoringConfig
 from clic.errors import ConfigError
 from clic.evaluation.encode.image_sources import ImageSource, image_key, image_part, image_path
 from clic.io.files import write_whole
@@ -88,7 +88,7 @@ class FeatureCache:
             ) from error
 
     @classmethod
-    def of(cls, settings: EvalConfig | PatchConfig) -> FeatureCache | None:
+    def of(cls, settings: ScoringConfig) -> FeatureCache | None:
         """Return the cache that a command's settings ask for, or None.
 
         If the default folder cannot be written to, a warning says so and None is returned.

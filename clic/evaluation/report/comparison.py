@@ -206,6 +206,31 @@ def bootstrap(
         generator: Source of the draws.
         resamples: Number of resamples R.
     """
+    values = resample(models, paths, generator, resamples)
+    drawn_differences = values[:, :, 1:] - values[:, :, :1]
+    tail = (100 - LEVEL) / 200
+    # NaN: where units span categories, a resample may miss a rare category entirely.
+    low, high = np.nanquantile(drawn_differences, [tail, 1 - tail], axis=0)
+    return {
+        path: [
+            Interval(model.value(path) - models[0].value(path), float(low[i, m]), float(high[i, m]))
+            for m, model in enumerate(models[1:])
+        ]
+        for i, path in enumerate(paths)
+    }
+
+
+def resample(
+    models: Sequence[Observed],
+    paths: Sequence[Path],
+    generator: np.random.Generator,
+    resamples: int = RESAMPLES,
+) -> np.ndarray:
+    """Return float64 [R, numbers, M]: the numbers of each model in each resample, in percent.
+
+    All models are seen on the same draws; see `bootstrap`, whose arguments these are. A number is
+    NaN in a resample that misses its category.
+    """
     series = list(models[0].series)
     strata = _strata(models, series)
     columns = len(series) * (1 + len(models))
@@ -219,18 +244,8 @@ def bootstrap(
             total = int(stratum.counts.sum())
             drawn = generator.multinomial(total, stratum.counts / total, size=size)
             sums[:, stratum.columns] += drawn @ stratum.patterns
-        parts.append(_differences(models, paths, series, sums))
-    drawn_differences = np.concatenate(parts)
-    tail = (100 - LEVEL) / 200
-    # NaN: where units span categories, a resample may miss a rare category entirely.
-    low, high = np.nanquantile(drawn_differences, [tail, 1 - tail], axis=0)
-    return {
-        path: [
-            Interval(model.value(path) - models[0].value(path), float(low[i, m]), float(high[i, m]))
-            for m, model in enumerate(models[1:])
-        ]
-        for i, path in enumerate(paths)
-    }
+        parts.append(_values(models, paths, series, sums))
+    return np.concatenate(parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,10 +296,10 @@ def _stratum(
     return _Stratum(counts, patterns.astype(np.float64), columns)
 
 
-def _differences(
+def _values(
     models: Sequence[Observed], paths: Sequence[Path], series: Sequence[Path], sums: np.ndarray
 ) -> np.ndarray:
-    """Return [block, numbers, M - 1]: each resample's differences to the first model."""
+    """Return [block, numbers, M]: each model's numbers in each resample."""
     S = len(series)
     seen = sums[:, :S]
     column = {path: s for s, path in enumerate(series)}
@@ -297,8 +312,5 @@ def _differences(
         with np.errstate(invalid="ignore"):
             return 100 * sums[:, S * (1 + m) + s] / seen[:, s]
 
-    first = [percent(path, 0) for path in paths]
-    others = range(1, len(models))
-    return np.stack(
-        [np.stack([percent(p, m) - first[i] for m in others], 1) for i, p in enumerate(paths)], 1
-    )
+    everyone = range(len(models))
+    return np.stack([np.stack([percent(path, m) for m in everyone], 1) for path in paths], 1)

@@ -16,7 +16,8 @@ from clic import models, runs
 from clic.cli import common
 from clic.cli.eval import main
 from clic.config import overrides
-from clic.config.eval_settings import EvalConfig, PatchConfig
+from clic.config.eval_settings import EvalConfig
+from clic.config.patch_settings import PatchConfig
 from clic.errors import ConfigError, ModelError
 
 Command = Callable[..., tuple[int, str, str]]

@@ -1,0 +1,80 @@
+"""One built model whose weights are replaced in place, so that a sweep builds it only once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from clic import models
+from clic.models.encoder import Encoder
+from clic.patching.alpha_rules import tower_of
+from clic.patching.tensor_files import Layout
+
+Load = Callable[[Path], Encoder]
+"""Builds the model of an open_clip folder."""
+
+
+class LiveEncoder(Encoder):
+    """An encoder for a model whose weights changed, which keeps what did not change with them.
+
+    Args:
+        first: The encoder of the model before the change.
+        texts: Features of captions by caption, where the text tower did not change; they are used,
+            and added to. None encodes every caption.
+    """
+
+    def __init__(self, first: Encoder, texts: dict[str, Tensor] | None) -> None:
+        super().__init__(first.clip, first.batch_size, first.precision)
+        self.identity = models.identity(first.clip)  # now, before the weights change again
+        self._texts = texts
+
+    def encode_text(self, captions: Sequence[str]) -> Tensor:
+        """Encode N captions as `Encoder` does; those of an unchanged tower only once."""
+        if self._texts is None or not captions:
+            return super().encode_text(captions)
+        new = [caption for caption in dict.fromkeys(captions) if caption not in self._texts]
+        if new:
+            self._texts.update(zip(new, super().encode_text(new), strict=True))
+        return torch.stack([self._texts[caption] for caption in captions])
+
+
+class LiveModel:
+    """A model in memory that takes the tensors of others, where they have its names and shapes.
+
+    Args:
+        folder: Open_clip folder of the first model.
+        load: Builds it.
+        layout: The tensors that are replaced later.
+        changing: Those of them that do change.
+    """
+
+    def __init__(
+        self, folder: Path, load: Load, layout: Mapping[str, Layout], changing: Collection[str]
+    ) -> None:
+        self._first = load(folder)
+        self._state: dict[str, Tensor] = self._first.clip.model.state_dict()
+        towers = {tower_of(name) for name in changing}
+        self._texts: dict[str, Tensor] | None = None if "text" in towers else {}
+        self.replaceable = self._fits(layout)
+
+    def _fits(self, layout: Mapping[str, Layout]) -> bool:
+        """Return whether tensors can be replaced by name; open_clip converts some when it loads."""
+        return self._state.keys() == layout.keys() and all(
+            tuple(value.shape) == layout[name].shape
+            and value.is_contiguous()
+            and value.is_floating_point() == layout[name].dtype.is_floating_point
+            for name, value in self._state.items()
+        )
+
+    def write(self, name: str, start: int, values: Tensor) -> None:
+        """Replace the elements of a tensor from `start` on, as `TensorWriter.write` writes them."""
+        flat = values.reshape(-1)
+        with torch.no_grad():
+            self._state[name].view(-1)[start : start + len(flat)].copy_(flat)
+
+    def encoder(self) -> Encoder:
+        """Return an encoder of the weights as they are now."""
+        return LiveEncoder(self._first, self._texts)
