@@ -61,7 +61,7 @@ examples:
                                             the captions alone, without images
   clic-eval --bench all --model hf-hub:ORG/NAME --json all.json --rows all.jsonl
   clic-eval --bench sugarcrepe++ --model ViT-B-32:openai --published
-                                            the paper's numbers and the difference
+                                            the paper's number, and the gap
   clic-eval --published-table sugarcrepe++  what papers print on a benchmark
   clic-eval --bench my.jsonl                one's own benchmark, see below
   clic-eval bench=shapes batch_size=128     settings (configs/eval.yaml)
