@@ -82,7 +82,7 @@ def test_one_model(clic_eval: Command, tmp_path: Path) -> None:
 def test_the_numbers_are_kept_when_the_reader_of_the_table_has_left(
     clic_eval: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def leave(reports: object) -> None:
+    def leave(*_: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr("clic.cli.eval._print", leave)
