@@ -64,6 +64,9 @@ def differences(
         models: The same of the models that are compared with it.
     """
     found: dict[str, list[float]] = {}
+    if len(models) == 1:  # the base, which has no seed: its outcomes stand beside each seed's
+        models = list(models) * len(control)
+    control = control[: len(models)]
     for bench, name, metric in COMPARED if control else ():
         path = (name, metric)
         pair = [pooled([one[bench] for one in group]) for group in (control, models)]
@@ -126,7 +129,11 @@ def markdown(table: Mapping[str, Any]) -> str:
 
 def compared(part: Mapping[str, Any]) -> list[str]:
     """Return a part's table of differences to the control, none where there is no control."""
-    rows = {label: shown["differences"] for label, shown in part["rows"].items()}
+    rows = {
+        label: shown["differences"]
+        for label, shown in part["rows"].items()
+        if any(low or high for _, low, high in shown["differences"].values())  # not the control
+    }
     paths = list(dict.fromkeys(path for found in rows.values() for path in found))
     if not paths:
         return []
