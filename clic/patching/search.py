@@ -15,7 +15,7 @@ from clic import evaluation, models, runs
 from clic.config.patch_settings import MAX_DROP, PatchConfig, check_patch, parse_alphas, parse_sweep
 from clic.errors import ConfigError
 from clic.evaluation import EvaluationPlan, Report
-from clic.evaluation.benchmarks import catalogue
+from clic.evaluation.benchmarks import catalogue, own_file
 from clic.evaluation.report import comparison
 from clic.models import encoder
 from clic.models.encoder import Encoder
@@ -207,9 +207,14 @@ def rules_of(settings: PatchConfig) -> AlphaRules:
 
 
 def split_number(word: str) -> tuple[str, str]:
-    """Return benchmark and number of `NAME/category/metric`; the number may be missing."""
-    name, _, number = word.partition("/")
-    return name, number
+    """Return benchmark and number of `NAME/category/metric`; the number may be missing.
+
+    The path of a file of the user's own is its name, slashes included.
+    """
+    parts = word.split("/")
+    starts = (("/".join(parts[:count]), count) for count in range(len(parts), 0, -1))
+    length = next((count for start, count in starts if own_file.is_own_file(start)), 1)
+    return "/".join(parts[:length]), "/".join(parts[length:])
 
 
 def _plan(settings: PatchConfig, select: Sequence[str]) -> EvaluationPlan:

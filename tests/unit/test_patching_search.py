@@ -21,6 +21,7 @@ from clic.models import encoder
 from clic.models.encoder import Encoder
 from clic.patching import choice, live_model
 from clic.patching.choice import Measure, best, choose, completed, points_of
+from clic.patching.search import split_number
 
 MODEL = {
     "embed_dim": 16,
@@ -208,3 +209,17 @@ def test_the_chosen_model_is_written(tmp_path: Path) -> None:
     assert found.choice.select[0].paths == (("swap", "tot"),)
     written = load_file(found.best / runs.OPEN_CLIP_WEIGHTS)
     assert written.keys() == load_file(pair[0] / runs.OPEN_CLIP_WEIGHTS).keys()
+
+
+@pytest.mark.parametrize(
+    ("word", "parts"),
+    [
+        ("shapes++", ("shapes++", "")),
+        ("shapes++@val/swap_att/itt", ("shapes++@val", "swap_att/itt")),
+        ("my.jsonl", ("my.jsonl", "")),
+        ("/data/my.csv@val", ("/data/my.csv@val", "")),
+        ("data/my.jsonl/colours/tot", ("data/my.jsonl", "colours/tot")),
+    ],
+)
+def test_the_path_of_a_file_is_no_number(word: str, parts: tuple[str, str]) -> None:
+    assert split_number(word) == parts
