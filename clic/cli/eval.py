@@ -23,6 +23,7 @@ from clic.cli.common import (
     run_cli,
     settings_of,
 )
+from clic.cli.describing import print_description
 from clic.config.eval_settings import EvalConfig, PatchConfig, check
 from clic.config.overrides import compose
 from clic.errors import ConfigError, DataError
@@ -61,6 +62,8 @@ examples:
   clic-eval --bench sugarcrepe++ --text-only --data ~/data
                                             the captions alone, without images
   clic-eval --bench all --model hf-hub:ORG/NAME --json all.json --rows all.jsonl
+  clic-eval --describe runs/shapes-1 --against shapes-base
+                                            what a model is, which tower changed
   clic-eval bench=shapes batch_size=128     settings (configs/eval.yaml)
 
 models: ViT-B-32:openai (open_clip name and tag), local-dir:PATH,
@@ -74,7 +77,8 @@ def make_parser() -> Parser:
     parser = Parser(
         prog=NAME,
         usage=f"{NAME} --bench NAME[,NAME] [--model M ... | --compare M M ...]\n"
-        "                 [options] [key=value ...]",
+        "                 [options] [key=value ...]\n"
+        f"       {NAME} --describe MODEL [--against BASE] [--json FILE]",
         description=DESCRIPTION,
         epilog=EXAMPLES,
     )
@@ -84,6 +88,9 @@ def make_parser() -> Parser:
     add("--compare", metavar="M", action="extend", nargs="+",
         help="models, or saved results: differences to the first with a paired "
         "bootstrap 95 %% interval")  # fmt: skip
+    add("--describe", metavar="M", help="print what a model is: architecture, activation, "
+        "preprocessing, tokenizer, context, hashes")  # fmt: skip
+    add("--against", metavar="M", help="with --describe: what differs from this model")
     files = parser.add_argument_group(
         "files",
         "percentages are unrounded in JSON and CSV, and have one decimal in tables;\n"
@@ -119,6 +126,9 @@ def _body(words: Sequence[str]) -> None:
         flags.compare = [word for word in flags.compare if not _is_setting(word)]
     settings = compose("eval", overrides, EvalConfig, settings_of(flags, "bench"))
     if _print_list(settings.bench, settings.data):
+        return
+    if settings.describe is not None or settings.against is not None:
+        print_description(settings)
         return
     from clic import distributed
 

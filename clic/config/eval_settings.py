@@ -63,6 +63,9 @@ class EvalConfig(ScoringConfig):
         latex: File for booktabs tables.
         html: File for a self-contained page.
         text_only: Score the captions alone; images are not needed.
+        describe: A model to describe instead of scoring: its architecture, activation,
+            preprocessing, tokenizer, context, parameters and hashes; `json` takes the same.
+        against: With `describe`, a model to compare it with: what differs, and in which tower.
     """
 
     model: list[str] = field(default_factory=list)
@@ -74,6 +77,8 @@ class EvalConfig(ScoringConfig):
     latex: str | None = None
     html: str | None = None
     text_only: bool = False
+    describe: str | None = None
+    against: str | None = None
 
 
 @dataclass
