@@ -62,6 +62,7 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "loss.hard_negative_weight": (0, None),
     "loss.unimodal_weight": (0, None),
     "loss.hard_negative_positives": (1, None),
+    "model.context_length": (22, None),
     "optim.lr": (0, None),
     "optim.warmup_steps": (0, None),
     "optim.warmup_fraction": (0, 1),

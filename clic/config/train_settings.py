@@ -22,6 +22,8 @@ class ModelConfig:
         quick_gelu: Whether a weights file was trained with QuickGELU (OpenAI's and those fine-tuned
             from them) or with GELU; required if the architecture exists with both. Null takes
             what the source states.
+        context_length: Tokens of a longer context, such as 248, made by Long-CLIP's stretch of the
+            position embedding; null keeps the model's own.
         train: `text` (everything outside the vision tower), `vision` or `both`.
         train_logit_scale: Whether logit_scale (and logit_bias) are trained with the text.
         grad_checkpointing: Recompute activations in the backward pass to save memory.
@@ -30,6 +32,7 @@ class ModelConfig:
     name: str = "shapes-base"
     pretrained: str | None = "included"
     quick_gelu: bool | None = None
+    context_length: int | None = None
     train: str = "text"
     train_logit_scale: bool = True
     grad_checkpointing: bool = False

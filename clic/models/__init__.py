@@ -9,6 +9,7 @@ from clic.models.fast_inference import PooledImages, PooledTexts
 from clic.models.loading import ClipModel, Preprocess, build, create, tokenizer_of
 from clic.models.saving import identity, save, weights_sha256, whole_folder, write_files, writing
 from clic.models.source import INCLUDED, PACKAGED, TEXT_TOWER, ModelSource, filled, resolve
+from clic.models.stretching import stretch
 from clic.models.towers import (
     FeatureExtractor,
     LossModule,
@@ -49,6 +50,7 @@ __all__ = [
     "save",
     "set_mode",
     "set_trainable",
+    "stretch",
     "tokenizer_of",
     "weights_sha256",
     "whole_folder",
