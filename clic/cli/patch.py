@@ -40,6 +40,7 @@ examples:
   clic-patch --sweep 0:1:0.25 --bench shapes  writes sweep.json and sweep.png
   clic-patch --sweep 0,0.5,1 --bench sugarcrepe++ --data ~/data
   clic-patch --base ViT-B-32:openai --tuned tuned/ --alpha 0.6 --out patched/
+  clic-patch --alpha 1 --to hf --out hf/      for transformers' CLIPModel
   clic-patch alpha=0.5 run=runs/shapes-1      settings (configs/patch.yaml)
 
 Without --out, models go to RUN/patched/alpha-0.50/. With --out DIR a single
@@ -78,6 +79,7 @@ def make_parser() -> Parser:
     add("--base", metavar="M", help="model of alpha 0, instead of the run's")
     add("--tuned", metavar="M", help="model of alpha 1; needs --base and --out, and no run")
     add("--out", metavar="DIR", help="folder to write to (default: the run's own)")
+    add("--to", metavar="F", help="hf: write a folder for CLIPModel of transformers")
     add("--sweep", metavar="S", action="append", help="evaluate alphas: 0:1:0.25, or a list")
     add("--bench", metavar="A,B", action="append", help="benchmarks of the sweep")
     add_scoring_flags(parser)
@@ -111,6 +113,10 @@ def _check(settings: PatchConfig) -> None:
         raise ConfigError("nothing to do; give --alpha 0.5, or --sweep 0:1:0.25 --bench NAME")
     if settings.sweep and not settings.bench:
         raise ConfigError("--sweep needs --bench NAME (clic-eval --bench list shows them)")
+    if settings.to not in (None, "hf"):
+        raise ConfigError(f"to={settings.to} is not known (choices: hf)")
+    if settings.to and not settings.alpha:
+        raise ConfigError(f"to={settings.to} has no effect without --alpha; leave it out")
     check(settings)
     if not settings.sweep:
         check_unused(settings, SWEEP_SETTINGS, " without --sweep")
@@ -149,8 +155,11 @@ def _pair(settings: PatchConfig) -> Pair:
 
 
 def _write_models(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) -> None:
-    from clic import patching, runs
+    from clic import models, patching, runs
+    from clic.models import exporting
 
+    if settings.to is not None:  # refused before the work
+        exporting.check_fits(models.resolve(runs.source_of(pair.tuned)))
     for alpha in sorted(set(alphas)):
         if settings.out is None:
             out = pair.folder / runs.PATCHED / runs.alpha_folder(alpha)
@@ -159,6 +168,8 @@ def _write_models(settings: PatchConfig, pair: Pair, alphas: Sequence[float]) ->
         else:
             out = pair.folder / runs.alpha_folder(alpha)
         patching.patch(pair.base, pair.tuned, alpha, out)
+        if settings.to is not None:
+            exporting.convert(out, [patching.RECORD_FILE])
         print(f"wrote {out}")
 
 

@@ -91,6 +91,8 @@ class PatchConfig(ScoringConfig):
         tuned: Model at alpha 1, with `base` and `out`, if there is no run.
         alpha: Alphas to write models at, each between 0 and 1.
         sweep: Alphas to evaluate on `bench`: `start:stop:step`, or a list.
+        to: Format of the written models: null for open_clip's folder, `hf` for a folder that
+            `CLIPModel` of transformers loads.
     """
 
     run: str | None = None
@@ -98,6 +100,7 @@ class PatchConfig(ScoringConfig):
     tuned: str | None = None
     alpha: list[str] = field(default_factory=list)
     sweep: list[str] = field(default_factory=list)
+    to: str | None = None
 
 
 def check(settings: ScoringConfig) -> None:
