@@ -1,8 +1,9 @@
 """Models of open_clip and Hugging Face: a name in, a `ClipModel`, its features or a folder out.
 
 Read `source` (what a name means), `loading` (building it), `towers` (training it), `encoder` and
-`fast_inference` (using it) and `saving`; then the formats: `hugging_face`, `weight_files`, and
-`trust` for files that could run code.
+`fast_inference` (using it), `saving` and `description`; then the formats: `hugging_face`,
+`exporting` (its inverse), `weight_files`, and `trust` for files that could run code; `families` has
+what open_clip does not say of some, `stretching` makes a context longer.
 """
 
 from clic.models.fast_inference import PooledImages, PooledTexts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,8 +83,8 @@ def stretch(clip: ClipModel, length: int) -> ClipModel:
     if getattr(tower, "attn_mask", None) is not None:
         mask = torch.full((length, length), -torch.inf, device=positions.device)
         tower.attn_mask = mask.triu(1).to(tower.attn_mask.dtype)  # as open_clip builds it
-    tokenizer = copy.copy(clip.tokenizer)
-    tokenizer.context_length = length  # type: ignore[attr-defined]
+    tokenizer: Any = copy.copy(clip.tokenizer)
+    tokenizer.context_length = length
     architecture = copy.deepcopy(clip.source.architecture)
     architecture["text_cfg"]["context_length"] = length
     source = replace(clip.source, architecture=architecture)
