@@ -23,6 +23,7 @@ from clic.cli.common import (
     settings_of,
     split_commas,
 )
+from clic.cli.describing import print_description
 from clic.config.eval_settings import EvalConfig, ScoringConfig, check, check_unused
 from clic.errors import ConfigError, DataError
 from clic.io.files import check_folder, check_writable
@@ -63,6 +64,8 @@ examples:
   clic-eval --bench sugarcrepe++ --model ViT-B-32:openai --published
                                             the paper's number, and the gap
   clic-eval --published-table sugarcrepe++  what papers print on a benchmark
+  clic-eval --describe runs/shapes-1 --against shapes-base
+                                            what a model is, which tower changed
   clic-eval --bench my.jsonl                one's own benchmark, see below
   clic-eval bench=shapes batch_size=128     settings (configs/eval.yaml)
 
@@ -87,7 +90,8 @@ def make_parser() -> Parser:
     parser = Parser(
         prog=NAME,
         usage=f"{NAME} --bench NAME[,NAME] [--model M ... | --compare M M ...]\n"
-        "                 [options] [key=value ...]",
+        "                 [options] [key=value ...]\n"
+        f"       {NAME} --describe MODEL [--against BASE] [--json FILE]",
         description=DESCRIPTION,
         epilog=EXAMPLES,
     )
@@ -98,6 +102,9 @@ def make_parser() -> Parser:
     add("--compare", metavar="M", action="extend", nargs="+",
         help="models, or saved results: differences to the first with a paired "
         "bootstrap 95 %% interval")  # fmt: skip
+    add("--describe", metavar="M", help="print what a model is: architecture, activation, "
+        "preprocessing, tokenizer, context, hashes")  # fmt: skip
+    add("--against", metavar="M", help="with --describe: what differs from this model")
     files = parser.add_argument_group(
         "files",
         "percentages are unrounded in JSON and CSV, and have one decimal in tables;\n"
@@ -146,6 +153,9 @@ def _body(words: Sequence[str]) -> None:
 
     settings = compose("eval", overrides, EvalConfig, settings_of(flags, "bench"))
     if _print_list(settings.bench, settings.data):
+        return
+    if settings.describe is not None or settings.against is not None:
+        print_description(settings)
         return
     from clic import distributed
 

@@ -47,6 +47,7 @@ examples:
   clic-patch --sweep 0:1:0.05 --select shapes@val --report shapes --keep-best
   clic-patch --soup runs/a runs/b runs/c --method ties --base M --out ties/
   clic-patch --alpha-text 0.6 --alpha-vision 0 --alpha logit_scale=1 --out new/
+  clic-patch --alpha 1 --to hf --out hf/      for transformers' CLIPModel
   clic-patch alpha=0.5 run=runs/shapes-1      settings (configs/patch.yaml)
 
 Without --out, models go to RUN/patched/alpha-0.50/. With --out DIR a single
@@ -91,6 +92,7 @@ def make_parser() -> Parser:
     add("--base", metavar="M", help="model of alpha 0, instead of the run's")
     add("--tuned", metavar="M", help="model of alpha 1; needs --base and --out, and no run")
     add("--out", metavar="DIR", help="folder to write to (default: the run's own)")
+    add("--to", metavar="F", help="hf: write a folder for CLIPModel of transformers")
     add("--sweep", metavar="S", action="append", help="evaluate alphas: 0:1:0.25, or a list")
     add("--bench", metavar="A,B", action="append", help="benchmarks of the sweep")
     add("--select", metavar="A,B", action="append", help="choose an alpha by these, e.g. "
@@ -207,20 +209,25 @@ def _write_soup(settings: PatchConfig) -> None:
     print(f"wrote {made.folder}")
 
 
-def _write_models(settings: PatchConfig, pair: Pair, models: Sequence[AlphaRules]) -> None:
-    from clic import patching, runs
+def _write_models(settings: PatchConfig, pair: Pair, wanted: Sequence[AlphaRules]) -> None:
+    from clic import models, patching, runs
+    from clic.models import exporting
 
-    if settings.out is None and models[0].in_parts:
+    if settings.to is not None:  # refused before the work
+        exporting.check_fits(models.resolve(runs.source_of(pair.tuned)))
+    if settings.out is None and wanted[0].in_parts:
         raise ConfigError("a model whose parts differ in alpha needs --out DIR")
-    for rules in models:
+    for rules in wanted:
         name = "" if rules.alpha is None else runs.alpha_folder(rules.alpha)
         if settings.out is None:
             out = pair.folder / runs.PATCHED / name
         else:
-            out = pair.folder / name if len(models) > 1 else pair.folder
+            out = pair.folder / name if len(wanted) > 1 else pair.folder
         patching.patch_by_rules(pair.base, pair.tuned, rules, out)
         if rules.in_parts:
             _print_parts(out)
+        if settings.to is not None:
+            exporting.convert(out, [patching.RECORD_FILE])
         print(f"wrote {out}")
 
 

@@ -66,6 +66,7 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "loss.hard_negative_positives": (1, None),
     "loss.paraphrase_weight": (0, None),
     "loss.paraphrase_scale": (0, None),
+    "model.context_length": (22, None),
     "optim.lr": (0, None),
     "optim.lr_vision": (0, None),
     "optim.layer_decay": (0, 1),

@@ -65,6 +65,9 @@ class EvalConfig(ScoringConfig):
         html: File for a self-contained page.
         text_only: Score the captions alone; images are not needed.
         published: Show what papers print of the model, where it is known, and the differences.
+        describe: A model to describe instead of scoring: its architecture, activation,
+            preprocessing, tokenizer, context, parameters and hashes; `json` takes the same.
+        against: With `describe`, a model to compare it with: what differs, and in which tower.
     """
 
     model: list[str] = field(default_factory=list)
@@ -77,6 +80,8 @@ class EvalConfig(ScoringConfig):
     html: str | None = None
     text_only: bool = False
     published: bool = False
+    describe: str | None = None
+    against: str | None = None
 
 
 def check(settings: ScoringConfig) -> None:

@@ -55,6 +55,8 @@ class PatchConfig(ScoringConfig):
         scale: Factor of the combined difference (`task`, `ties`, `dare`); null is 1.
         density: Share of each difference that is kept; null is 0.2 for `ties`, 0.1 for `dare`.
         draw_seed: Seed of what `dare` drops.
+        to: Format of the written models: null for open_clip's folder, `hf` for a folder that
+            `CLIPModel` of transformers loads.
     """
 
     run: str | None = None
@@ -76,6 +78,7 @@ class PatchConfig(ScoringConfig):
     scale: float | None = None
     density: float | None = None
     draw_seed: int = 0
+    to: str | None = None
 
 
 SWEEP_ONLY = ("bench", "report", "max_drop", "keep_best")
@@ -87,6 +90,8 @@ SOUP_ONLY = ("method", "weights", "scale", "density", "draw_seed")
 PAIR_ONLY = (
     "run", "tuned", "alpha", "alpha_text", "alpha_vision", "alpha_depth", "extrapolate", "sweep",
 )  # fmt: skip
+FORMATS = ("hf",)
+"""Formats of written models beside open_clip's."""
 PARTS = ("alpha_text", "alpha_vision", "alpha_depth")
 
 
@@ -109,6 +114,10 @@ def check_patch(settings: PatchConfig) -> None:
         )
     if not settings.soup:
         check_unused(settings, SOUP_ONLY, " without --soup")
+    if settings.to not in (None, *FORMATS):
+        raise ConfigError(f"to={settings.to} is not known (choices: {', '.join(FORMATS)})")
+    if settings.to and not any(getattr(settings, name) for name in ("alpha", *PARTS)):
+        raise ConfigError(f"to={settings.to} has no effect without --alpha; leave it out")
     check(settings)
 
 

@@ -22,6 +22,8 @@ class ModelConfig:
         quick_gelu: Whether a weights file was trained with QuickGELU (OpenAI's and those fine-tuned
             from them) or with GELU; required if the architecture exists with both. Null takes
             what the source states.
+        context_length: Tokens of a longer context, such as 248, made by Long-CLIP's stretch of the
+            position embedding; null keeps the model's own.
         train: `text` (everything outside the vision tower), `vision` or `both`; `text.last:4` and
             `vision.last:4` train the last layers of a tower with the norm, pooling and projection
             after them. Parts are joined by `+`, as in `text+vision.last:2`.
@@ -32,6 +34,7 @@ class ModelConfig:
     name: str = "shapes-base"
     pretrained: str | None = "included"
     quick_gelu: bool | None = None
+    context_length: int | None = None
     train: str = "text"
     train_logit_scale: bool = True
     grad_checkpointing: bool = False

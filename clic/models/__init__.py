@@ -1,8 +1,10 @@
 """Models of open_clip and Hugging Face: a name in, a `ClipModel`, its features or a folder out.
 
 Read `source` (what a name means), `loading` (building it), `freezing` and `towers` (training it;
-`depths` knows a tower's layers), `encoder` and `fast_inference` (using it) and `saving`; then the
-formats: `hugging_face`, `weight_files`, and `trust` for files that could run code.
+`depths` knows a tower's layers), `encoder` and `fast_inference` (using it), `saving` and
+`description`; then the formats: `hugging_face`, `exporting` (its inverse), `weight_files`, and
+`trust` for files that could run code; `families` has what open_clip does not say of some, and
+`stretching` makes a context longer.
 """
 
 from clic.models.depths import VISION_PREFIX, Tower, towers_of
@@ -17,6 +19,7 @@ from clic.models.freezing import (
 from clic.models.loading import ClipModel, Preprocess, build, create, tokenizer_of
 from clic.models.saving import identity, save, weights_sha256, whole_folder, write_files, writing
 from clic.models.source import INCLUDED, PACKAGED, TEXT_TOWER, ModelSource, filled, resolve
+from clic.models.stretching import stretch
 from clic.models.towers import (
     FeatureExtractor,
     LossModule,
@@ -54,6 +57,7 @@ __all__ = [
     "save",
     "set_mode",
     "set_trainable",
+    "stretch",
     "tokenizer_of",
     "towers_of",
     "weights_sha256",

@@ -36,23 +36,23 @@ _VISION = {
     **_COMMON, "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12,
     "image_size": 224, "patch_size": 32, "num_channels": 3,
 }  # fmt: skip
-_VOCABULARY = 49408
-_END = 49407
+VOCABULARY = 49408
+END = 49407
 _LEGACY_END = 2  # older configs; stands for the highest token id, the end-of-text token
 _QUICK_GELU = {"quick_gelu": True, "gelu": False}
-_INTERPOLATION = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
+INTERPOLATION = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
 _TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
 
-_BLOCK = {
+BLOCK = {
     "self_attn.out_proj": "attn.out_proj", "layer_norm1": "ln_1", "layer_norm2": "ln_2",
     "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
 }  # fmt: skip
-_NORMS = {
+NORMS = {
     "text_model.final_layer_norm": "ln_final",
     "vision_model.pre_layrnorm": "visual.ln_pre",
     "vision_model.post_layernorm": "visual.ln_post",
 }
-_SINGLE = {
+SINGLE = {
     "logit_scale": "logit_scale",
     "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
     "text_model.embeddings.position_embedding.weight": "positional_embedding",
@@ -60,11 +60,11 @@ _SINGLE = {
     "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
     "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
 }
-_TRANSPOSED = {
+TRANSPOSED = {
     "text_projection.weight": "text_projection",
     "visual_projection.weight": "visual.proj",
 }
-_TOWERS = {"text_model": "transformer", "vision_model": "visual.transformer"}
+TOWERS = {"text_model": "transformer", "vision_model": "visual.transformer"}
 _BUFFERS = ("embeddings.position_ids",)  # only in older files
 
 
@@ -87,7 +87,7 @@ def architecture(folder: Path) -> dict[str, Any]:
     quick = {pick(_QUICK_GELU, name, f"{path}: hidden_act") for name in activations}
     for name, value, only in (
         ("num_channels", vision["num_channels"], 3),
-        ("vocab_size", text["vocab_size"], _VOCABULARY),
+        ("vocab_size", text["vocab_size"], VOCABULARY),
     ):
         if value != only:
             raise ModelError(
@@ -99,7 +99,7 @@ def architecture(folder: Path) -> dict[str, Any]:
         )
     _check_tokenizer(folder)
     end = text["eos_token_id"]
-    pooling = {} if end in (_LEGACY_END, _END) else {"pool_type": "eos", "eos_id": end}
+    pooling = {} if end in (_LEGACY_END, END) else {"pool_type": "eos", "eos_id": end}
     return {
         "embed_dim": config.get("projection_dim", 512),
         "quick_gelu": quick.pop(),
@@ -144,7 +144,7 @@ def preprocess(folder: Path, image_size: int) -> dict[str, Any]:
         )
     found: dict[str, Any] = {
         "size": image_size,
-        "interpolation": _INTERPOLATION.get(config.get("resample", 3)),
+        "interpolation": INTERPOLATION.get(config.get("resample", 3)),
         "resize_mode": "shortest" if shortest else "squash",
     }
     if found["interpolation"] is None:
@@ -167,7 +167,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
         if name.endswith(_BUFFERS):
             continue
         target, part = _renamed(name)
-        value = value.float().T.contiguous() if name in _TRANSPOSED else value.float()
+        value = value.float().T.contiguous() if name in TRANSPOSED else value.float()
         if part is None:
             found[target] = value
         else:
@@ -181,17 +181,17 @@ def weights(folder: Path) -> dict[str, Tensor]:
 
 def _renamed(name: str) -> tuple[str, str | None]:
     """Return open_clip's name of a tensor, and `q`, `k` or `v` if it is a third of that."""
-    if name in _SINGLE or name in _TRANSPOSED:
-        return _SINGLE.get(name) or _TRANSPOSED[name], None
+    if name in SINGLE or name in TRANSPOSED:
+        return SINGLE.get(name) or TRANSPOSED[name], None
     module, _, kind = name.rpartition(".")
-    if module in _NORMS:
-        return f"{_NORMS[module]}.{kind}", None
+    if module in NORMS:
+        return f"{NORMS[module]}.{kind}", None
     tower, _, rest = module.partition(".encoder.layers.")
     number, _, inner = rest.partition(".")
-    if tower in _TOWERS and number.isdecimal():
-        block = f"{_TOWERS[tower]}.resblocks.{number}"
-        if inner in _BLOCK:
-            return f"{block}.{_BLOCK[inner]}.{kind}", None
+    if tower in TOWERS and number.isdecimal():
+        block = f"{TOWERS[tower]}.resblocks.{number}"
+        if inner in BLOCK:
+            return f"{block}.{BLOCK[inner]}.{kind}", None
         part = inner.removeprefix("self_attn.").removesuffix("_proj")
         if part in ("q", "k", "v") and inner == f"self_attn.{part}_proj":
             return f"{block}.attn.in_proj_{kind}", part

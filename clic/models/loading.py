@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from clic.errors import ModelError
-from clic.models import hugging_face, trust
+from clic.models import families, hugging_face, trust
 from clic.models import weight_files as weights
 from clic.models.depths import SCALARS
 from clic.models.source import INCLUDED, ModelSource, resolve
@@ -139,6 +139,10 @@ def _build(source: ModelSource, device: torch.device | str) -> ClipModel:
         device=device,
         **overrides,
     )
+    if is_architecture and own:
+        families.register()
+        known = families.preprocessing(source.open_clip_name)
+        open_clip.set_model_preprocess_cfg(model, {**model.visual.preprocess_cfg, **known})
     if source.weights_file is not None:
         _load(model, source.weights_file)
     return ClipModel(model, tokenizer_of(source), _preprocess_of(model), source)

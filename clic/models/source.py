@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from clic import runs
 from clic.errors import ModelError, did_you_mean
-from clic.models import hugging_face, loading
+from clic.models import families, hugging_face, loading
 from clic.models import weight_files as weights
 from clic.models.trust import check_runs_nothing
 from clic.runs import OPEN_CLIP_CONFIG as CONFIG_FILE
@@ -109,7 +109,7 @@ def resolve(
         name: `shapes-base`, `local-dir:PATH`, `hf-hub:ORG/NAME`, the path of an open_clip folder
             or a Hugging Face CLIP folder, or an open_clip architecture. `ViT-B-32:openai` also
             names a tag, `ViT-B-32-quickgelu:FILE` and `ViT-B-32-gelu:FILE` a weights file and its
-            activation.
+            activation. A bare file is enough where its tensors fit a single architecture.
         pretrained: Tag or weights file of an architecture; `included` if the name includes its
             weights; None for random weights.
         quick_gelu: Whether a weights file was trained, or random weights shall be trained, with
@@ -140,7 +140,10 @@ def _resolve(name: str, pretrained: str | None, quick_gelu: bool | None) -> Mode
     if path.is_dir():
         return _from_folder(name, path, pretrained)
     if path.is_file():
-        raise _bare_file(name, path)
+        _only_included(name, pretrained)
+        found = _architecture_of_file(name, path)
+        chosen = _from_architecture(found, str(path) if pretrained else None, quick_gelu)
+        return replace(chosen, name=name)
     weights = name.partition(":")[2] or pretrained
     if pretrained and not (weights == INCLUDED or _file(weights)):
         loading.go_offline_if_unreachable()
@@ -157,16 +160,26 @@ def _file(pretrained: str | None) -> Path | None:
     return path if path.is_file() else None
 
 
-def _bare_file(name: str, path: Path) -> ModelError:
+def _architecture_of_file(name: str, path: Path) -> str:
+    """Return the only architecture whose tensors have the names and shapes of those in a file.
+
+    Its twin with the other activation counts as the same; which of the two it is has to be said.
+    Heads do not show in the shapes: architectures that differ in them alone are told apart by
+    nobody, and the file is refused like one that fits none.
+    """
     if (path.parent / CONFIG_FILE).is_file() and path.name == WEIGHTS_FILE:
-        whole = f"{name} is the weights of an open_clip folder; name the folder {path.parent}"
-        return ModelError(whole)
+        raise ModelError(
+            f"{name} is the weights of an open_clip folder; name the folder {path.parent}"
+        )
     fitting = weights.architectures(weights.read(path))
+    built = [{**filled(_config(arch)), "quick_gelu": None} for arch in fitting]
+    if fitting and all(one == built[0] for one in built):
+        return next((arch for arch in fitting if _has_twin(arch)), fitting[0])
     hint = f" (of its shapes: {', '.join(fitting)})" if fitting else ""
     arch = fitting[0] if fitting else "ARCH"
-    return ModelError(
-        f"{name} is a weights file, which does not say its architecture; name both as ARCH:FILE"
-        f"{hint}, e.g. {arch}:{name}"
+    raise ModelError(
+        f"{name} is a weights file, whose tensors do not tell its architecture; name both as "
+        f"ARCH:FILE{hint}, e.g. {arch}:{name}"
     )
 
 
@@ -223,6 +236,7 @@ def _from_architecture(name: str, pretrained: str | None, quick_gelu: bool | Non
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg
 
+    families.register()
     architecture_name, _, tag = name.partition(":")
     if tag:
         if pretrained not in (INCLUDED, None):

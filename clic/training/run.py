@@ -129,7 +129,9 @@ def _load_model(config: Config, device: torch.device) -> ClipModel:
                 file=sys.stderr,
             )
         seed_torch(config.seed)
-    return models.create(name, pretrained, device, config.model.quick_gelu)
+    clip = models.create(name, pretrained, device, config.model.quick_gelu)
+    length = config.model.context_length
+    return clip if length is None else models.stretch(clip, length)
 
 
 def _open_folder(config: Config, place: RunFolder, trainer: Trainer, base: str | None) -> IO[str]:
@@ -150,7 +152,7 @@ def _open_folder(config: Config, place: RunFolder, trainer: Trainer, base: str |
             write_config(place.path, config)  # first, because a folder with it can be resumed
             if place.checkpoint is not None:  # a copy of its own, to be resumed from
                 checkpoint.save(place.path, trainer.clip, trainer.state(), keep=0)
-            elif config.model.pretrained is None:
+            elif config.model.pretrained is None or config.model.context_length is not None:
                 models.save(trainer.clip, place.path / runs.BASE)
             _write_provenance(
                 config, place, trainer.clip, base
@@ -179,7 +181,7 @@ def _base(config: Config, place: RunFolder, clip: ClipModel) -> str:
     """Return the model that the run starts from, in a form that `clic.load` accepts."""
     if place.checkpoint is not None and not place.continued:
         return runs.base_of(place.checkpoint.parent.parent)
-    if config.model.pretrained is None:
+    if config.model.pretrained is None or config.model.context_length is not None:
         return str((place.path / runs.BASE).resolve())
     return clip.source.reference
 

@@ -278,13 +278,33 @@ def test_starting_weights_with_nan_name_the_tensor_and_the_file(
 # --- a bare file as the model --------------------------------------------------------------------
 
 
-def test_a_bare_weights_file_is_told_its_architectures(model: nn.Module, tmp_path: Path) -> None:
+def test_the_shapes_of_a_bare_weights_file_tell_its_architecture(
+    model: nn.Module, tmp_path: Path
+) -> None:
     file = tmp_path / "epoch_1.pt"
     torch.save({"state_dict": prefixed(model.state_dict(), "module.")}, file)
-    with pytest.raises(
-        ModelError, match=r"ARCH:FILE .*\(of its shapes: Small, Small-q.*, Single\), e\.g\. Small:"
-    ):
+    with pytest.raises(ModelError, match=r"fits Small with either .*Small-quickgelu:FILE"):
         models.resolve(str(file))
+    for quick in (True, False):
+        clip = models.create(str(file), quick_gelu=quick)
+        assert clip.source.activation == ("QuickGELU" if quick else "GELU")
+        assert_same(clip.model.state_dict(), model)
+        assert clip.source.reference == f"Small-{'quick' if quick else ''}gelu:{file}"
+    with pytest.raises(ModelError, match="which includes its own weights"):
+        models.resolve(str(file), "openai")
+
+
+def test_a_bare_weights_file_of_two_architectures_or_none_is_refused(
+    model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "epoch_1.pt"
+    torch.save(model.state_dict(), file)
+    more_heads = {**SMALL, "text_cfg": {**SMALL["text_cfg"], "heads": 4}}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Heads", more_heads)
+    with pytest.raises(
+        ModelError, match=r"ARCH:FILE \(of its shapes: .*Small.*Heads.*\), e\.g\. Small:"
+    ):
+        models.resolve(str(file), quick_gelu=False)
     torch.save({"a": torch.ones(2)}, file)
     with pytest.raises(ModelError, match=rf"ARCH:FILE, e\.g\. ARCH:{file}"):
         models.resolve(str(file))

@@ -1,0 +1,52 @@
+"""What open_clip does not say of a published family: an architecture, or how its images look."""
+
+from __future__ import annotations
+
+from typing import Any
+
+CLIPS = "ViT-L-14-CLIPS"
+SHIPPED: dict[str, dict[str, Any]] = {
+    CLIPS: {
+        "embed_dim": 768,
+        "vision_cfg": {
+            "image_size": 224, "layers": 24, "width": 1024, "patch_size": 14,
+            "no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True,
+        },
+        "text_cfg": {
+            "context_length": 80, "vocab_size": 32000, "hf_tokenizer_name": "bert-base-uncased",
+            "tokenizer_kwargs": {"strip_sep_token": True},
+            "width": 768, "heads": 12, "layers": 12, "pool_type": "last", "no_causal_mask": True,
+        },
+    },
+}  # fmt: skip
+"""Architectures that open_clip 3 lacks. CLIPS (arXiv 2411.16828) is CLIPA's ViT-L/14 with a context
+of 80 tokens."""
+
+_KEYS = ("mean", "std", "interpolation", "resize_mode")
+_ALIKE = {CLIPS: "ViT-L-14-CLIPA"}
+"""Shipped architectures, and those of open_clip whose preprocessing they have."""
+
+
+def register() -> None:
+    """Make the shipped architectures known to open_clip by their names; safe to repeat."""
+    from open_clip import factory
+
+    for name, config in SHIPPED.items():
+        # Its add_model_config would read files and replace the whole registry.
+        factory._MODEL_CONFIGS.setdefault(name, config)
+
+
+def preprocessing(name: str) -> dict[str, Any]:
+    """Return mean, std, interpolation and resizing that an architecture's published weights share.
+
+    A weights file does not say them, and open_clip takes OpenAI's for every file, which are wrong
+    for CLIPA, SigLIP, PE-Core and others. Empty where published weights differ, or there are none.
+    """
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg
+
+    name = _ALIKE.get(name, name)
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    configs = [get_pretrained_cfg(name, tag) for tag in tags]
+    found = [{key: config[key] for key in _KEYS if config.get(key)} for config in configs]
+    return found[0] if found and all(one == found[0] for one in found) else {}

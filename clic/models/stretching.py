@@ -1,0 +1,91 @@
+"""A longer context for a text tower: Long-CLIP's stretch of the position embedding."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clic.errors import ConfigError
+from clic.models.loading import ClipModel
+from clic.models.towers import OpenClip
+
+KEPT = 20
+"""Positions that stay as they are; nearly all of CLIP's training captions end within them."""
+
+
+def stretched(positions: Tensor, length: int) -> Tensor:
+    """Return a position embedding for more positions.
+
+    Knowledge-preserving stretching of Long-CLIP (arXiv 2403.15378, section 3.1): with L positions
+    and l of them afterwards, the first 20 are kept, and the others are spread by the ratio
+    r = (l - 20) / (L - 20), which is 4 for 77 and 248:
+
+        new[20 + j] = PE(20 + j / r), j = 0, ..., l - 21,
+
+    where PE is linear between two neighbours, and beyond the last position continues with the last
+    step (as the published code does).
+
+    Args:
+        positions: Embedding of L >= 22 positions, floating [L, width].
+        length: l, more than L.
+
+    Returns:
+        [l, width] of the same dtype and device, computed in float64.
+    """
+    old = positions.detach().double()
+    ratio = (length - KEPT) / (len(old) - KEPT)
+    at = KEPT + torch.arange(length - KEPT, dtype=torch.float64, device=old.device) / ratio
+    lower = at.floor().long().clamp(max=len(old) - 2)
+    share = (at - lower)[:, None]
+    spread = (1 - share) * old[lower] + share * old[lower + 1]
+    return torch.cat([old[:KEPT], spread]).to(positions.dtype)
+
+
+def stretch(clip: ClipModel, length: int) -> ClipModel:
+    """Return a model with a longer context; its module is changed in place.
+
+    Tokenizer, causal mask and architecture follow, so the model is saved and loaded as any other.
+    Texts that fit into the first 20 tokens, where there is a causal mask, keep their features.
+
+    Args:
+        clip: A model whose text tower is open_clip's own.
+        length: Tokens of the new context, more than of the present one.
+
+    Raises:
+        ConfigError: The text tower is of another kind, or `length` is not more.
+    """
+    tower: OpenClip = getattr(clip.model, "text", clip.model)
+    setting, name = f"model.context_length={length}", clip.source.name
+    positions = getattr(tower, "positional_embedding", None)
+    if not isinstance(positions, nn.Parameter) or getattr(tower, "cls_emb", None) is not None:
+        raise ConfigError(
+            f"{setting}: the text tower of {name} is not a plain one of open_clip, so its context "
+            "cannot be stretched; leave it out"
+        )
+    present = len(positions)
+    if length == present:
+        raise ConfigError(f"{setting} has no effect: that is the context of {name}; leave it out")
+    if length < present or present < KEPT + 2:
+        raise ConfigError(
+            f"{setting}: the context of {name} is {present}; one of at least {KEPT + 2} can be "
+            "stretched, to a longer one"
+        )
+    tower.positional_embedding = nn.Parameter(stretched(positions, length), positions.requires_grad)
+    tower.context_length = length
+    if hasattr(tower, "num_pos"):
+        tower.num_pos = length
+    if clip.model is not tower and hasattr(clip.model, "context_length"):
+        clip.model.context_length = length
+    if getattr(tower, "attn_mask", None) is not None:
+        mask = torch.full((length, length), -torch.inf, device=positions.device)
+        tower.attn_mask = mask.triu(1).to(tower.attn_mask.dtype)  # as open_clip builds it
+    tokenizer: Any = copy.copy(clip.tokenizer)
+    tokenizer.context_length = length
+    architecture = copy.deepcopy(clip.source.architecture)
+    architecture["text_cfg"]["context_length"] = length
+    source = replace(clip.source, architecture=architecture)
+    return replace(clip, tokenizer=tokenizer, source=source)
