@@ -48,7 +48,8 @@ def help_text() -> str:
     lines += ["", "groups (clic-train model=vitb16 optim=clove ...):"]
     for group in groups():
         if group != "experiment":
-            lines.append(f"  {group + '=':<11}{', '.join(choices(group))}")
+            named = f"  {group + '=':<11}{', '.join(choices(group))}"
+            lines += textwrap.wrap(named, 79, subsequent_indent=" " * 13)
     lines += ["", "objectives (loss.composite=NAME, loss.single=NAME):"]
     for name, entry in OBJECTIVES.items():
         needs = f"; needs {' and '.join(entry.needs)}" if entry.needs else ""

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -67,6 +68,52 @@ def test_an_experiment_trains(settings: Callable[..., Config], experiment: str) 
     assert run.name.startswith(f"{experiment}-20")
     assert runs.is_finished(run)
     assert [r["step"] for r in read(run / runs.METRICS_FILE)] == [1, 2]
+
+
+VIT = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32}
+WORDS = {"vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+CLIPA: dict[str, Any] = {
+    "vision_cfg": {**VIT, "no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True},
+    "text_cfg": {**WORDS, "context_length": 32, "pool_type": "last", "no_causal_mask": True},
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "vitb16": {"quick_gelu": True, "vision_cfg": VIT, "text_cfg": {**WORDS, "context_length": 77}},
+    "clipa_l14": CLIPA,
+    "clips_l14": {**CLIPA, "text_cfg": {**CLIPA["text_cfg"], "context_length": 80}},
+    "eva02_l14": {
+        "embed_dim": 192,
+        "custom_text": True,
+        "vision_cfg": {"timm_model_name": "eva02_tiny_patch14_224", "timm_pool": "token",
+                       "timm_proj": None, "image_size": 224},
+    },
+    "siglip2_b16": {
+        "embed_dim": 64,
+        "custom_text": True,
+        "init_logit_bias": -10.0,
+        "vision_cfg": {"timm_model_name": "test_vit", "timm_pool": "map", "timm_proj": "none",
+                       "image_size": 32},
+        "text_cfg": {**WORDS, "context_length": 64, "no_causal_mask": True, "proj_bias": True,
+                     "pool_type": "last", "tokenizer_kwargs": {"clean": "canonicalize"}},
+    },
+}  # fmt: skip
+"""Each family's towers, shrunk; of their tokenizers only CLIP's own is at hand everywhere."""
+
+
+@pytest.mark.parametrize("experiment", FAMILIES)
+def test_an_experiment_trains_its_familys_towers(
+    settings: Callable[..., Config],
+    build_tiny: Callable[..., models.ClipModel],
+    tmp_path: Path,
+    experiment: str,
+) -> None:
+    before = build_tiny(tmp_path / "cfg", **FAMILIES[experiment])
+    config = settings(f"+experiment={experiment}", "train.max_steps=2", "data.split=train")
+    config.model.name = str(models.save(before, tmp_path / "model"))
+    after = models.create(str(train(config) / runs.MODEL))
+    hashes = [models.identity(clip) for clip in (before, after)]
+    assert hashes[0]["vision_sha256"] == hashes[1]["vision_sha256"]
+    assert hashes[0]["text_sha256"] != hashes[1]["text_sha256"]
+    assert after.source.architecture == before.source.architecture
 
 
 @pytest.mark.parametrize("word", CHOICES)
