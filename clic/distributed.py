@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from clic.errors import ClicError, ConfigError
-from clic.heartbeat import Heartbeat, describe
+from clic.heartbeat import Heartbeat, describe, failed_key
 
 T = TypeVar("T")
 
@@ -139,15 +139,18 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
         ended = True
     except BaseException as error:
         reported = is_initialised()
+        # A broken collective is somebody else's failure, whose reason is looked for first: a rank
+        # that left at once would take its signs, and rank 0 its watch, with it.
+        lost = alive.reason() if reported and _is_broken_collective(error) else None
+        if lost is not None and rank() > 1:  # rank 0 speaks, or without it rank 1
+            _say_left(number)
+            raise SystemExit(1) from error
         code = _first_failure(error, number) if reported else None
         if code is not None:
             raise SystemExit(code) from error
-        lost = alive.reason() if _is_broken_collective(error) else None
-        if lost is None:
-            raise
-        if rank() > 1:  # without rank 0 all of them are here
-            raise SystemExit(1) from error
-        raise LostRankError(describe(lost)) from error
+        if lost is not None:
+            raise LostRankError(describe(lost)) from error
+        raise
     finally:
         if ended:
             with suppress(RuntimeError):  # torchrun's store may end before its ranks
@@ -222,13 +225,19 @@ def _first_failure(error: BaseException, number: int) -> int | None:
     code = 130 if isinstance(error, KeyboardInterrupt) else code
     store = dist.distributed_c10d._get_default_store()
     try:
-        found = store.compare_set(f"clic/failed/{number}", "", f"{code} {rank()}")
-        store.set(f"clic/left/{number}/{rank()}", "")
+        found = store.compare_set(failed_key(number), "", f"{code} {rank()}")
     except RuntimeError:  # rank 0, which serves the store, has been killed
         return None
+    _say_left(number)
     first, owner = map(int, found.split())
     # Ranks stop together on an interrupt, so each of them reports its own.
     return None if owner == rank() or code == 130 else first
+
+
+def _say_left(number: int) -> None:
+    """Let rank 0, which stays until the others have read what it stored, know that this one has."""
+    with suppress(RuntimeError):
+        dist.distributed_c10d._get_default_store().set(f"clic/left/{number}/{rank()}", "")
 
 
 def broadcast_object(value: T) -> T:

@@ -64,6 +64,7 @@ class Heartbeat:
         # A connection of its own, because a waiting main thread occupies the other one.
         self._store = store.clone() if hasattr(store, "clone") else store
         self._prefix, self.rank, self.world = f"clic/alive/{group}", rank, world
+        self._failed = failed_key(group)
         self._watched = range(1, world) if rank == 0 else range(1)
         self._silence, self._ended = Silence(self._watched), threading.Event()
         self._place = f"rank {rank} ({socket.gethostname()}, process {os.getpid()})"
@@ -114,9 +115,14 @@ class Heartbeat:
             self._ended.wait(PERIOD / 10 if not any(silence.looks.values()) else PERIOD)
 
     def reason(self) -> str | None:
-        """Return which rank is lost after a collective has failed, or None if none is."""
+        """Return which rank is lost after a collective has failed, or None if none is.
+
+        A dead rank is mostly found within a few looks. On a busy machine rank 0 may take longer to
+        find it and tell the others, so None is only returned once a rank has reported an error of
+        its own, or after as long as a rank may be silent.
+        """
         self.failing = True
-        self._told.wait(PERIOD * (BEATS_AFTER_ERROR + 3))
+        self._told.wait(PERIOD * (BEATS + 3))
         return self._found
 
     def _ask(self) -> None:
@@ -158,6 +164,8 @@ class Heartbeat:
         told = f"{self._prefix}/lost"
         if self.rank and self._store.check([told]):
             return str(self._store.get(told).decode())
+        if self.failing and self._store.check([self._failed]):
+            self._told.set()
         keys = [f"{self._prefix}/{rank}" for rank in self._watched]
         self._silence.look(dict(zip(self._watched, self._store.multi_get(keys), strict=True)))
         lost = self._silence.lost(self._limit)
@@ -177,6 +185,11 @@ class Heartbeat:
         if self.rank == 0:
             threading.Event().wait(PERIOD * 2)
         os._exit(1)
+
+
+def failed_key(group: int) -> str:
+    """Return the store's key under which the first rank of a group to fail puts its exit code."""
+    return f"clic/failed/{group}"
 
 
 def describe(found: str) -> str:
