@@ -122,7 +122,10 @@ def test_help_lists_a_loss_that_is_added(tree: Path, tmp_path: Path) -> None:
         (["loss=margin", "captions.composite_negative=none"], ["loss.composite=margin", "false"]),
         (["loss=margin", "loss.margin=-1"], ["loss.margin=-1", "0 or more"]),
         (["loss.margin=0.5"], ["loss.margin=0.5 has no effect", "leave it at 0.2"]),
-        (["loss.single=margin"], ["loss.single", "clip, sigmoid_negatives, softmax_negatives"]),
+        (
+            ["loss.single=margin"],
+            ["loss.single", "clip, paraphrase, sigmoid_negatives, softmax_negatives"],
+        ),
     ],
 )
 def test_settings_of_a_loss_that_is_added_are_checked(

@@ -22,7 +22,8 @@ def study(studies: SimpleNamespace) -> ModuleType:
 
 def setup(study: ModuleType, runs: Path, jobs: int = 1) -> Any:
     sources = study.Sources("t" * 64, "a" * 64)
-    return study.Setup(runs, 1, jobs, "shapes++", sources, ("swap_att",))
+    evaluations = (study.Evaluation("", ("--bench", "shapes++")),)
+    return study.Setup(runs, 1, jobs, evaluations, sources, ("shapes++/swap_att/itt",))
 
 
 def test_every_number_is_found(study: ModuleType) -> None:
@@ -105,10 +106,10 @@ def test_a_job_is_trained_and_evaluated_once(
             model.mkdir(parents=True)
             (model / "open_clip_config.json").touch()
             (model / "open_clip_model.safetensors").touch()
-        else:
+        elif name == "eval":
             scores = {"shapes++": {"swap_att": {"itt": 50.0, "tot": 25.0, "n": 4}}}
             content = {"model": {"weights_sha256": "w"}, "benchmarks": scores}
-            Path(words[-1]).write_text(json.dumps(content), "utf-8")
+            Path(words[words.index("--json") + 1]).write_text(json.dumps(content), "utf-8")
 
     monkeypatch.setattr(study, "clic_command", command)
     words = ("+experiment=e",)
@@ -130,12 +131,18 @@ def test_a_job_is_trained_and_evaluated_once(
         f"train.runs_dir='{tmp_path}'",
         f"train.run_name={run}",
     ]
-    assert (tmp_path / f"{run}-test-aaaaaaaaaa.json").is_file()
+    reports = sorted(path.name for path in tmp_path.glob(f"{run}-*.json"))
+    assert len(reports) == 2 and reports[0].startswith(f"{run}-test-")
     capsys.readouterr()
     again = study.run_all(jobs, setup(study, tmp_path))
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last == "[3/3] base: reused, swap_att ITT / TOT 50.0 / 25.0"
+    assert last == "[3/3] base: reused, shapes++/swap_att/itt 50.0"
     assert len(calls) == 4 and all(result.record["reused"] for result in again)
+    halfway = jobs[0]._replace(alpha=0.5)
+    (result,) = study.run_all([halfway], setup(study, tmp_path))
+    assert [name for name, _ in calls[4:]] == ["patch", "eval"] and not result.record["reused"]
+    assert calls[4][1] == ["--alpha", "0.5", "--run", str(tmp_path / run)]
+    assert str(tmp_path / run / "patched" / "alpha-0.50") in calls[5][1]
 
 
 def test_a_command_that_fails_is_one_line(
