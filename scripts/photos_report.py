@@ -110,6 +110,8 @@ def markdown(table: Mapping[str, Any]) -> str:
         "",
         made_by(about),
     ]
+    if about.get("note"):
+        lines += ["", about["note"]]
     if about["words"]:
         words = " ".join(f"`{word}`" for word in about["words"])
         lines += ["", f"**Not the study itself: every training was given {words}.**"]
