@@ -181,7 +181,7 @@ class Stages:
             "resize single": (images, "single"),
             "resize and join": (images, "compose"),
             "captions": (builder.captioner, "make"),
-            "tags": (builder.captioner, "_tagged"),
+            "tags": (builder.captioner, "_tokens"),
             "token ids": (builder, "tokens"),
             "normalise": (images, "normalise"),
         }
