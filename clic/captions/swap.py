@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import ClassVar
 
@@ -89,7 +90,8 @@ def swap_attributes(
     Few captions tell two attributes, so among all swaps those of nouns prevail; this one asks for
     the others. Arguments and result are those of `swap`.
     """
-    return swap(caption, tokens, rng, forms=ATTRIBUTES)
+    made = swap(caption, tokens, rng, forms=ATTRIBUTES)
+    return replace(made, kind="swap_attributes") if made is not None else None
 
 
 class _Finder:

@@ -107,7 +107,7 @@ def test_pack_again_says_that_it_was_done(clic_data: Clic, table: Path) -> None:
         (["verify"], ["SHARDS"]),
         (["verify", "nowhere"], ["nowhere"]),
         (["verify", "."], ["no .tar files"]),
-        (["verify", "a.jpg"], ["no .tar file"]),
+        (["verify", "a.jpg"], ["not a .tar file"]),
         (["verify", ".", "--workers", "0"], ["--workers 0"]),
         (["verify", ".", "--out", "no/h.png"], ["no/h.png", "no folder"]),
     ],

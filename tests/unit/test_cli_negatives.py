@@ -56,9 +56,11 @@ def test_lines_of_json_from_a_file(
     assert rows[0]["relations"] == [["circle", "above", "square"]]
     assert rows[1]["modifiers"] == [["two", "dogs"]]
     kinds = [{made["kind"] for made in row["negatives"]} for row in rows]
-    assert kinds == [{"swap", "replace", "cross_swap"}, {"swap", "replace"}, set()]
+    assert kinds == [
+        {"swap", "swap_attributes", "replace", "cross_swap"}, {"swap", "replace"}, set(),
+    ]  # fmt: skip
     for row in rows[:2]:
-        texts = [made["text"] for made in row["negatives"]]
+        texts = [(made["kind"], made["text"]) for made in row["negatives"]]
         assert len(set(texts)) == len(texts)
         for made in row["negatives"]:
             if made["kind"] != "cross_swap":

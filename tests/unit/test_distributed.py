@@ -85,6 +85,24 @@ def test_a_task_that_sees_one_gpu_takes_it_whatever_its_local_rank(
     assert distributed.choose_device(name) == torch.device("cuda", 0)
 
 
+class NoHeartbeat:
+    """Stands for the signs of life of ranks that are not there."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def start(self) -> None: ...
+
+    stop = wait_for_others = start
+
+
+def fake_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what a process group needs of other ranks."""
+    monkeypatch.setattr(dist.distributed_c10d, "_get_default_store", object)
+    monkeypatch.setattr(dist, "barrier", lambda group=None: None)
+    monkeypatch.setattr(distributed, "_make_host_group", lambda timeout: None)
+    monkeypatch.setattr(distributed, "Heartbeat", NoHeartbeat)
+
+
 @pytest.mark.parametrize("uuids", [("a", "a"), ("a", "b")])
 def test_ranks_that_share_their_one_gpu_are_refused(
     monkeypatch: pytest.MonkeyPatch, uuids: tuple[str, str]
@@ -99,6 +117,7 @@ def test_ranks_that_share_their_one_gpu_are_refused(
     monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout: None)
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
     monkeypatch.setattr(dist, "new_group", lambda backend: backend)
+    fake_ranks(monkeypatch)
     monkeypatch.setattr(distributed, "world_size", lambda group=None: 2)
 
     def gather(into: list[object], own: tuple[str, str], group: str) -> None:
@@ -148,6 +167,7 @@ def test_process_group_is_left_even_on_an_error(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout: calls.append(backend))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: calls.append("left"))
+    fake_ranks(monkeypatch)
     with pytest.raises(KeyError), distributed.process_group(torch.device("cpu")):
         raise KeyError
     assert calls == ["gloo", "left"]

@@ -52,7 +52,7 @@ def triplets(two: bool) -> Triplets:
 
 def grids(rule: str, images: int, captions: int, **more: Any) -> Grids:
     options = numbers(N * captions, TEXTS, 6).reshape(N, captions)
-    if captions > 2:
+    if captions > 2 and rule == "choice":
         options[::3, -1] = -1
     return Grids(
         **ROWS,
@@ -86,7 +86,8 @@ TABLES: dict[str, BenchmarkTable] = {
     "options": grids("choice", 1, 4, overall="all"),
     "images": grids("choice", 2, 1),
     "sets": grids("choice", 1, 3, sets=SETS, overall="all"),
-    **{name: grids(name, 2, 2) for name in RULES if name != "choice"},
+    **{name: grids(name, 2, 2) for name in RULES if name not in ("choice", "half_truth")},
+    "half_truth": grids("half_truth", 1, 3),
     "retrieval": retrieval(),
     "classes": classification(("pets",), per_class=True),
     "tasks": classification(("shape", "colour"), per_class=True),

@@ -83,7 +83,10 @@ def test_columns_come_back(tmp_path: Path) -> None:
             np.testing.assert_array_equal(read[name], column)
             assert read[name].dtype == column.dtype
     assert read_header(tmp_path / "x", "test", 3)["columns"]["b"][1] == [4, 3]
-    for format, version, message in (("other", 3, "no other file"), ("test", 4, "another version")):
+    for format, version, message in (
+        ("other", 3, "not a clic other file"),
+        ("test", 4, "another version"),
+    ):
         with pytest.raises(DataError, match=message):
             read_columns(tmp_path / "x", format, version, mapped=False)
 
