@@ -34,14 +34,14 @@ def pixels(count: int = 3) -> torch.Tensor:
 @pytest.mark.parametrize("train", ["text", "vision", "both", "text.last:1"])
 def test_only_what_trains_is_copied(settings: Callable[..., Config], train: str) -> None:
     trainer, _ = start(settings(f"model.train={train}", WEIGHT))
-    assert trainer.base is not None
+    assert trainer.passes.base is not None
     own = dict(trainer.clip.model.named_parameters())
-    theirs = dict(trainer.base._features.model.named_parameters())
+    theirs = dict(trainer.passes.base._features.model.named_parameters())
     assert own.keys() == theirs.keys()
     for name, parameter in own.items():
         assert (theirs[name] is parameter) != parameter.requires_grad, name
         assert not theirs[name].requires_grad or theirs[name] is parameter
-    assert not any(module.training for module in trainer.base._features.model.modules())
+    assert not any(module.training for module in trainer.passes.base._features.model.modules())
 
 
 @pytest.mark.parametrize("train", ["text", "vision", "both"])
@@ -55,8 +55,8 @@ def test_its_features_are_those_of_the_start(settings: Callable[..., Config], tr
         texts = base.model.encode_text(tokens[:, 0], normalize=True)
     for step in range(3):
         trainer.step(build(step))
-    assert trainer.base is not None
-    found_images, found_texts = trainer.base(pixels(), tokens)
+    assert trainer.passes.base is not None
+    found_images, found_texts = trainer.passes.base(pixels(), tokens)
     assert (found_images is None, found_texts is None) == (train == "text", train == "vision")
     if found_images is not None:
         torch.testing.assert_close(found_images, images)
@@ -71,8 +71,10 @@ def test_a_frozen_tower_runs_once(
     trainer, build = start(settings("model.train=text", WEIGHT))
     calls = []
     trainer.clip.model.visual.register_forward_hook(lambda *_: calls.append("own"))
-    assert trainer.base is not None
-    trainer.base._features.model.visual.register_forward_hook(lambda *_: calls.append("base"))
+    assert trainer.passes.base is not None
+    trainer.passes.base._features.model.visual.register_forward_hook(
+        lambda *_: calls.append("base")
+    )
     trainer.step(build(0))
     assert calls == ["own"]
 
@@ -91,7 +93,7 @@ def test_the_term_is_reported_and_holds_the_features_back(settings: Callable[...
 
 def test_without_a_weight_nothing_is_added(settings: Callable[..., Config]) -> None:
     trainer, build = start(settings())
-    assert trainer.base is None
+    assert trainer.passes.base is None
     assert "composite/distillation" not in trainer.step(build(0))
 
 
