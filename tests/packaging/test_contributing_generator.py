@@ -60,8 +60,8 @@ def tree(copied_tree: Path, recipe: Callable[[str], str]) -> Path:
     place("clic/captions/<name>.py").write_text(GENERATOR, "utf-8")
     append(
         "clic/captions/negatives.py",
-        '{"swap": swap, "replace": replace}',
-        '{"swap": swap, "replace": replace, "recolour": recolour}',
+        '    "replace": replace,\n',
+        '    "replace": replace,\n    "recolour": recolour,\n',
     )
     append(
         "clic/captions/negatives.py",
@@ -70,8 +70,8 @@ def tree(copied_tree: Path, recipe: Callable[[str], str]) -> Path:
     )
     append(
         "clic/config/checks.py",
-        'MIXABLE = ("swap", "replace")',
-        'MIXABLE = ("swap", "replace", "recolour")',
+        'MIXABLE = ("swap", "swap_attributes", "replace")',
+        'MIXABLE = ("swap", "swap_attributes", "replace", "recolour")',
     )
     return copied_tree
 
