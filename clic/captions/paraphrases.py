@@ -8,6 +8,7 @@ rules keep the meaning, and each keeps off the cases in which it might not.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -169,7 +170,7 @@ def _text(tokens: Sequence[Token]) -> str:
 def _conjuncts(caption: _Caption) -> Iterator[Words]:
     """ "A and B" becomes "B and A" where both are things of one kind, or open the sentence."""
     tokens = caption.tokens
-    for one, two in zip(caption.phrases, caption.phrases[1:], strict=False):
+    for one, two in pairwise(caption.phrases):
         if two.first != one.last + 1 or tokens[one.last].text != "and":
             continue
         kinds = [caption.lexicon.thing(tokens[p.head].text).kind for p in (one, two)]
