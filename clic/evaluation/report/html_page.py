@@ -13,14 +13,13 @@ from itertools import groupby
 
 import numpy as np
 
-from clic.evaluation.report.comparison import LEVEL, Comparison, Interval, interval_note
+from clic.evaluation.report.comparison import LEVEL, Comparison, interval_note
 from clic.evaluation.report.report import Report, benchmark_facts, facts, letter, notes
 from clic.evaluation.report.score_table import (
     LABELS,
     ScoreLine,
     ScoreTable,
     by_metric,
-    difference,
     ends,
     percent,
     score_tables,
@@ -177,15 +176,16 @@ def _cells(line: ScoreLine, compared: bool, counted: bool) -> list[Cell]:
     for index, (value, is_best) in enumerate(zip(line.values, line.best, strict=True)):
         cells.append(("best" if is_best else "", percent(value)))
         if index and compared:
-            cells += _interval(line.intervals[index])
+            cells += _interval(line, index)
     return [*cells, ("", line.count)] if counted else cells
 
 
-def _interval(interval: Interval | None) -> list[Cell]:
+def _interval(line: ScoreLine, index: int) -> list[Cell]:
+    interval = line.intervals[index]
     if interval is None:
         return [("", ""), ("", "")]
     kind = "up" if interval.low > 0 else "down" if interval.high < 0 else "quiet"
-    return [(kind, difference(interval)), ("quiet", ends(interval))]
+    return [(kind, line.difference(index)), ("quiet", ends(interval))]
 
 
 def _failures(

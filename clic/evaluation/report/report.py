@@ -139,6 +139,12 @@ def benchmark_facts(reports: Sequence[Report]) -> dict[str, str]:
     return found
 
 
+def mean_names(source: Mapping[str, Any]) -> list[str]:
+    """Return the names of a benchmark's means over categories and of its mean over all rows."""
+    overall = source.get("overall")
+    return [*(source.get("groups") or {}), *([overall] if overall else [])]
+
+
 def covered_subset(source: Mapping[str, Any]) -> str:
     """Return "a covered subset of N rows of M" if rows were left out, else an empty string.
 
