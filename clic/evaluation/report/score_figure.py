@@ -29,7 +29,12 @@ LINE = 0.24  # inches of a category's line, and for each model beyond the first 
 LEAST_AXES = 3  # of a radar plot
 SPREAD, GAP = 0.27, 0.5  # of the models around a line; above the means
 # Type 42 keeps a PDF's text as text, and the salt an SVG's names the same on every run.
-SETTINGS = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "clic", "font.size": 8}
+SETTINGS: dict[Any, Any] = {
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "clic",
+    "font.size": 8,
+}
 Panel = tuple[str, str, list[ScoreLine]]
 
 
