@@ -72,6 +72,8 @@ examples:
   clic-eval --published-table sugarcrepe++  what papers print on a benchmark
   clic-eval --describe runs/shapes-1 --against shapes-base
                                             what a model is, which tower changed
+  clic-eval --probe shapes --model runs/a   does the image tower hold colours, binding
+                                            and relations? a linear probe says
   clic-eval --bench my.jsonl                one's own benchmark, see below
   clic-eval bench=shapes batch_size=128     settings (configs/eval.yaml)
 
@@ -108,6 +110,8 @@ def make_parser() -> Parser:
     add("--compare", metavar="M", action="extend", nargs="+",
         help="models, or saved results: differences to the first with a paired "
         "bootstrap 95 %% interval")  # fmt: skip
+    add("--probe", metavar="P", help="linear probes of the image tower: shapes, or a .jsonl of "
+        "images with labels")  # fmt: skip
     add("--describe", metavar="M", help="print what a model is: architecture, activation, "
         "preprocessing, tokenizer, context, hashes")  # fmt: skip
     add("--against", metavar="M", help="with --describe: what differs from this model")
@@ -166,9 +170,14 @@ def _body(words: Sequence[str]) -> None:
     if settings.describe is not None or settings.against is not None:
         print_description(settings)
         return
+    check(settings)
+    if settings.probe is not None:
+        from clic.cli.probing import print_probes
+
+        print_probes(settings)
+        return
     from clic import distributed
 
-    check(settings)
     check_torchrun()
     device = distributed.choose_device(settings.device)
     with distributed.process_group(device, WAIT_MINUTES):

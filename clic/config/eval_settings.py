@@ -68,6 +68,8 @@ class EvalConfig(ScoringConfig):
         figure_kind: `dots`, with intervals, or `radar`.
         text_only: Score the captions alone; images are not needed.
         published: Show what papers print of the model, where it is known, and the differences.
+        probe: `shapes`, or a file of images with labels: linear probes of the image tower, instead
+            of benchmarks.
         describe: A model to describe instead of scoring: its architecture, activation,
             preprocessing, tokenizer, context, parameters and hashes; `json` takes the same.
         against: With `describe`, a model to compare it with: what differs, and in which tower.
@@ -85,6 +87,7 @@ class EvalConfig(ScoringConfig):
     figure_kind: str = "dots"
     text_only: bool = False
     published: bool = False
+    probe: str | None = None
     describe: str | None = None
     against: str | None = None
 
