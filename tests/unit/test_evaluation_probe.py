@@ -85,6 +85,7 @@ def test_few_images_and_single_answers_are_refused() -> None:
         run_probes(noise(12, 2), data(["a"] * 12))
 
 
+@pytest.mark.slow
 def test_the_world_tells_binding_from_a_bag() -> None:
     """Features that hold the colours and the shapes apart are right half of the time."""
     made = world_probe(count=1500)

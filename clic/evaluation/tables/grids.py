@@ -194,6 +194,10 @@ class Grids(CategoryTable):
         return {name: float(margin) for name, margin in won.items()}
 
     @staticmethod
+    def true_texts(row: Row) -> list[str]:
+        return row["captions"] if len(row["images"]) > 1 else row["captions"][:1]
+
+    @staticmethod
     def failure(row: Row, number: int) -> Failure:
         scores = np.array(row["scores"])
         images, captions = scores.shape

@@ -165,6 +165,11 @@ class BenchmarkTable(ABC):
 
     @staticmethod
     @abstractmethod
+    def true_texts(row: Row) -> list[str]:
+        """Return a row's true captions, or its class."""
+
+    @staticmethod
+    @abstractmethod
     def observations(
         rows: Iterable[Row], form: Mapping[str, Any], source: Mapping[str, Any]
     ) -> Iterator[Observation]:
