@@ -394,7 +394,7 @@ def score(
     all_ranks: bool = False,
 ) -> Report:
     """Load a model and score it, as the settings say; `name` is its name in tables."""
-    from clic import evaluation
+    from clic import evaluation, runs
     from clic.models import encoder
 
     loaded = encoder.load(
@@ -403,7 +403,7 @@ def score(
         precision=settings.precision,
         batch_size=settings.batch_size,
     )
-    return evaluation.run(
+    scored = evaluation.run(
         loaded,
         plan,
         batch_size=settings.batch_size,
@@ -414,6 +414,9 @@ def score(
         cache=evaluation.FeatureCache.of(settings),
         all_ranks=all_ranks,
     )
+    if chosen := runs.chosen_by(model):
+        scored.provenance["chosen_by"] = chosen
+    return scored
 
 
 def _default_model() -> str:
@@ -443,6 +446,8 @@ def _print(results: Results, with_published: bool) -> None:
     for one in results.reports if with_published else []:
         for line in published_numbers.beside_lines(one):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for line in report.warnings(results.reports):
+        console.print(f"warning: {line}", style="bold red", markup=False, highlight=False)
     for line in report.notes(results.reports):
         console.print(f"note: {line}", markup=False, highlight=False)
     for line in report.timings(results.reports):

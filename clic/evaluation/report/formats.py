@@ -20,6 +20,7 @@ from clic.evaluation.report.report import (
     facts,
     letter,
     notes,
+    warnings,
 )
 from clic.evaluation.report.score_table import (
     ScoreLine,
@@ -119,6 +120,7 @@ def markdown(reports: Sequence[Report], comparison: Comparison | None = None) ->
     lines += ["Percent right; ties are wrong."]
     if comparison is not None:
         lines.append(_plain(interval_note(comparison)))
+    lines += [f"**Warning: {_plain(warning)}.**" for warning in warnings(reports)]
     lines += [f"Note: {_plain(note)}." for note in notes(reports)]
     lines += ["", "## Provenance", ""]
     for report in reports:
@@ -179,6 +181,7 @@ def latex(reports: Sequence[Report], comparison: Comparison | None = None) -> st
     for report in reports:
         lines += [f"% {label}: {' '.join(value.split())}" for label, value in facts(report).items()]
     lines += [f"% {name}: {fact}" for name, fact in benchmark_facts(reports).items()]
+    lines += [f"% WARNING: {warning}" for warning in warnings(reports)]
     lines += [f"% note: {note}" for note in notes(reports)]
     for table in score_tables(reports, comparison):
         lines += ["", *_latex_table(table, reports, comparison)]

@@ -15,7 +15,7 @@ from itertools import groupby
 import numpy as np
 
 from clic.evaluation.report.comparison import LEVEL, Comparison, interval_note
-from clic.evaluation.report.report import Report, benchmark_facts, facts, letter, notes
+from clic.evaluation.report.report import Report, benchmark_facts, facts, letter, notes, warnings
 from clic.evaluation.report.score_table import (
     LABELS,
     ScoreLine,
@@ -165,6 +165,7 @@ def page(
         title=title + (" and others" if len(reports) > 2 else ""),
         date=str(reports[0].provenance.get("date", "")).split("T")[0],
         reports=reports,
+        warnings=warnings(reports),
         notes=notes(reports),
         benchmarks=score_tables(reports, comparison),
         interval_note="" if comparison is None else interval_note(comparison),
