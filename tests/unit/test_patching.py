@@ -132,6 +132,21 @@ def test_nan_is_refused_with_tensor_and_file(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_rounded_once(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    base, tuned = (torch.randn(1000, generator=generator).to(dtype) for _ in range(2))
+    expected = (base.float() * 0.7 + tuned.float() * 0.3).to(dtype)
+    assert torch.equal(patching.interpolate({"w": base}, {"w": tuned}, 0.3)["w"], expected)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_ends_keep_the_sign_of_zero(alpha: float) -> None:
+    ends = torch.tensor([-0.0, 1.0]), torch.tensor([2.0, -0.0])
+    mixed = patching.interpolate({"w": ends[0]}, {"w": ends[1]}, alpha)["w"]
+    assert torch.equal(mixed.view(torch.int32), ends[int(alpha)].view(torch.int32))
+
+
 def test_half_precision_is_computed_in_full() -> None:
     base = torch.tensor([1.0], dtype=torch.float16)
     tuned = torch.tensor([1.0 + 2**-10], dtype=torch.float16)
