@@ -144,6 +144,18 @@ def test_hand_worked_points() -> None:
     assert [point.pareto for point in points] == [True, True, True, False]
 
 
+def test_the_benchmark_that_lost_most_decides() -> None:
+    """One preserved benchmark loses two points, which the other's gain does not outweigh."""
+    kept = [Measure(name, (("r@1", ""),), preserved=True) for name in ("k", "l")]
+    forms = [
+        {**numbers(50, 0, 0), "k": {"r@1": 80}, "l": {"r@1": 60}},
+        {**numbers(60, 0, 0), "k": {"r@1": 78}, "l": {"r@1": 64}},
+    ]
+    points = points_of([measures()[0], *kept], forms, [0.0, 1.0], 1.0)
+    assert [point.drop for point in points] == [0, 2]
+    assert [point.allowed for point in points] == [True, False]
+
+
 def test_the_largest_gain_that_is_allowed_and_the_smallest_alpha_of_equal_ones() -> None:
     composed = np.array([[50, 60, 70, 60], [50, 60, 70, 60.0]])
     allowed = np.array([[True, True, False, True], [True, False, False, False]])
