@@ -309,6 +309,15 @@ def test_weights_are_read_in_pieces(
     assert (tmp_path / "new").read_bytes() == (tmp_path / "expected").read_bytes()
 
 
+def test_bytes_that_are_read_twice_are_hashed_once(pair: tuple[Path, Path]) -> None:
+    file = pair[0] / runs.OPEN_CLIP_WEIGHTS
+    with tensor_files.open_tensors([file]) as tensors:
+        tensors.chunk("steps", 0, 1)  # the first in the file; the mask follows
+        for start, stop in ((0, 5), (3, 7), (2, 9)):
+            tensors.chunk("attn_mask", start, stop)
+        assert tensors.sha256() == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def test_models_may_be_named(tmp_path: Path) -> None:
     out = patching.patch(
         "shapes-base", "local-dir:" + str(shapes.base_folder()), 0.5, tmp_path / "o"
