@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import photos_figure
 import study
 from study_tables import cell, joined, made_by, row, summarise
 
@@ -116,11 +117,16 @@ def join(table: dict[str, Any], out: Path, order: Mapping[str, Sequence[str]]) -
 
 
 def write(out: Path) -> int:
-    """Write the tables from the results' JSON, and say where."""
-    table = json.loads(study.with_ending(out, ".json").read_text("utf-8"))
-    tables = study.with_ending(out, "_tables.md")
+    """Write the tables and the figure from the results' JSON, and say where."""
+    path = study.with_ending(out, ".json")
+    table = json.loads(path.read_text("utf-8"))
+    tables = out.with_name(f"{out.name}_tables.md")
     tables.write_text(markdown(table), "utf-8")
-    print(f"\n{tables.read_text('utf-8')}\nwritten: {study.with_ending(out, '.json')}, {tables}")
+    written = [str(path), str(tables)]
+    figure = out.parent / "img" / f"{out.name}.png"
+    if photos_figure.draw(table, figure):
+        written.append(str(figure))
+    print(f"\n{tables.read_text('utf-8')}\nwritten: {', '.join(written)}")
     return 0
 
 
