@@ -18,7 +18,7 @@ import clic
 from clic import models, runs, shapes
 from clic.errors import ConfigError
 from clic.evaluation.report.paired_rows import Observed, Series
-from clic.models import encoder
+from clic.models import encoder, saving
 from clic.models.encoder import Encoder
 from clic.patching import choice, interpolate, live_model, search
 from clic.patching.choice import Measure, best, choose, completed, points_of
@@ -87,6 +87,25 @@ def test_a_model_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     clic.sweep(*pair, [0, 1], bench=["shapes++"], cache=False)
     assert len(built) == 3  # the tuned model shows that it cannot change in place
     assert {path.name for path in tmp_path.iterdir()} == {"base", "tuned"}
+
+
+def test_what_no_alpha_changes_is_hashed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[int] = []
+    digest = saving._digest
+
+    def spy(value: torch.Tensor) -> bytes:
+        hashed.append(value.data_ptr())
+        return digest(value)
+
+    monkeypatch.setattr(saving, "_digest", spy)
+    pair = write_model(tmp_path / "base"), write_model(tmp_path / "tuned", "visual.")
+    clic.sweep(*pair, [0, 0.5, 1], bench=["shapes++"], cache=False)
+    names = clic.load(pair[0]).clip.model.state_dict()
+    changing = sum(name.startswith("visual.") for name in names)
+    assert 0 < changing < len(names)
+    assert len(hashed) == len(names) + 2 * changing
 
 
 @pytest.mark.parametrize("changed", ["visual.", "t"])
