@@ -157,6 +157,8 @@ def _load(model: OpenClip, file: Path) -> None:
         factory.load_checkpoint(model, str(file))
         return
     state = weights.read(file)
+    families.check_context(state, getattr(model, "context_length", 0), file)
+    state = families.joined(state)
     if any(name.startswith(("text_model.", "vision_model.")) for name in state):
         raise ModelError(
             f"{file} has the tensor names of Hugging Face; give its folder, with config.json next "

@@ -173,7 +173,8 @@ def _architecture_of_file(name: str, path: Path) -> str:
         raise ModelError(
             f"{name} is the weights of an open_clip folder; name the folder {path.parent}"
         )
-    fitting = weights.architectures(weights.read(path))
+    families.register()
+    fitting = weights.architectures(families.joined(weights.read(path)))
     built = [{**filled(_config(arch)), "quick_gelu": None} for arch in fitting]
     if fitting and all(one == built[0] for one in built):
         return next((arch for arch in fitting if _has_twin(arch)), fitting[0])
