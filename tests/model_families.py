@@ -37,6 +37,12 @@ KINDS = {
 }
 """A config of each kind of model, and open_clip's architecture with the same activation."""
 
+
+def alias(kind: str) -> str:
+    """Return the name of a kind's small model; by "siglip" in one, open_clip gets a tokenizer."""
+    return "Small-" + kind.replace("siglip", "sigmoid")
+
+
 ViT = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 TIMM: dict[str, dict[str, Any]] = {
     "vit_base_patch16_siglip_224": {**ViT, "img_size": 32, "patch_size": 8},

@@ -163,8 +163,9 @@ def published(kind: str) -> ClipModel:
     from timm.models import _registry
 
     _registry._model_entrypoints.update(model_families.small_towers())
-    name = model_families.KINDS[kind]
-    open_clip.factory._MODEL_CONFIGS[name] = model_families.shrunk(name)
+    name = model_families.alias(kind)
+    small = model_families.shrunk(model_families.KINDS[kind])
+    open_clip.factory._MODEL_CONFIGS[name] = small
     torch.manual_seed(0)
     return models.create(name, None)
 

@@ -43,14 +43,15 @@ SIGLIP = ("siglip_b16", "siglip2_b32_256")  # written with their tokenizer: test
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, entry in model_families.small_towers().items():
         monkeypatch.setitem(_registry._model_entrypoints, name, entry)
-    for name in model_families.KINDS.values():
-        config = model_families.shrunk(name)
-        monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, config)
+    known = open_clip.factory._MODEL_CONFIGS
+    for kind, name in model_families.KINDS.items():
+        monkeypatch.setitem(known, model_families.alias(kind), model_families.shrunk(name))
+    monkeypatch.setitem(known, "ViT-B-16-LongCLIP", known["Small-longclip_b16"])
 
 
 def build(kind: str) -> ClipModel:
     torch.manual_seed(0)
-    clip = models.create(model_families.KINDS[kind], None)
+    clip = models.create(model_families.alias(kind), None)
     with torch.no_grad():
         for number, parameter in enumerate(clip.model.parameters()):
             generator = torch.Generator().manual_seed(number)
