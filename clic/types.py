@@ -105,6 +105,8 @@ class Tally:
         joined: True captions of composites.
         shortened: Joined captions that leave out images because the context is too short.
         foreign: Rows without a false caption whose true caption is not in Latin script.
+        shards: Shards of a stream that were read to their end, or given up.
+        broken_shards: Those that were given up.
     """
 
     samples: int = 0
@@ -116,6 +118,8 @@ class Tally:
     joined: int = 0
     shortened: int = 0
     foreign: int = 0
+    shards: int = 0
+    broken_shards: int = 0
 
     def __add__(self, other: Tally) -> Tally:
         """Return the sums."""
@@ -123,7 +127,10 @@ class Tally:
 
 
 class Fault(NamedTuple):
-    """An unusable sample, by its number in the source; `reason` names its key."""
+    """An unusable sample, by its number in the source; `reason` names its key.
+
+    The number of a shard of a stream, which gives no more samples, is below 0.
+    """
 
     number: int
     reason: str

@@ -16,9 +16,9 @@ from clic.errors import ClicError, ConfigError, did_you_mean
 
 HYDRA_FLAGS = ("-m", "--multirun", "--cfg", "-c", "--config-dir", "-cd", "--resolve", "--info")
 WITH_VALUE = ("--cfg", "-c", "--config-dir", "-cd")
-BENCHES = {"shapes": "shapes++", "shards": "sugarcrepe++"}
+BENCHES = {"shapes": "shapes++", "shards": "sugarcrepe++", "stream": "sugarcrepe++"}
 """Benchmark that is suggested after training on a source of data."""
-RELATIONS = {"shapes": "shapes-relations", "shards": "whatsup"}
+RELATIONS = {"shapes": "shapes-relations", "shards": "whatsup", "stream": "whatsup"}
 """Benchmark that is suggested beside it where captions told a layout."""
 
 

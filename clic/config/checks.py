@@ -31,7 +31,7 @@ MIXABLE = ("swap", "swap_attributes", "replace")
 """The generators of false captions of one image, which `captions.mixture` may weigh."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "data.source": ("shards", "shapes"),
+    "data.source": ("shards", "stream", "shapes"),
     "data.decode": ("fast", "exact", "scaled"),
     "data.split": ("train", "validation", "test"),
     "sampling.kinds": ("alternate", *KINDS),
@@ -55,6 +55,8 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "seed": (0, None),
     "data.workers": (0, None),
     "data.samples": (1, None),
+    "data.buffer": (1, None),
+    "data.timeout": (0, None),
     "data.cache_gb": (0, None),
     "data.max_broken": (0, 1),
     "captions.composite_positives": (1, None),
@@ -147,6 +149,7 @@ def _check_needless(config: Config) -> None:
     data, captions, loss = config.data, config.captions, config.loss
     kinds, usual = config.sampling.kinds, Config()
     shapes, shards, single = data.source == "shapes", data.source == "shards", kinds == "single"
+    stream = data.source == "stream"
     no_layout = captions.layout_share == 0
     clic = loss.composite == "clic" and not single
     fixed = data.mix is None and not config.sampling.replacement
@@ -158,7 +161,12 @@ def _check_needless(config: Config) -> None:
         ("data.cache_dir", shapes, "data=shapes", "add data=shards"),
         ("data.decode", shapes and data.decode == "scaled", "data=shapes", "use fast or exact"),
         ("data.max_broken", shapes, "data=shapes", "leave it out"),
-        ("data.split", shards, "data=shards", "leave it out"),
+        ("data.split", not shapes, f"data={data.source}", "leave it out"),
+        *((name, stream, "data=stream", "leave it out, or use data=shards")
+          for name in ("data.single_shards", "data.mix", "data.cache_dir", "data.cache_gb",
+                       "sampling.partner_self")),
+        *((name, not stream, f"data={data.source}", "leave it out, or use data=stream")
+          for name in ("data.buffer", "data.timeout", "data.caption_key")),
         ("data.samples", shards and fixed, "data.shards alone, of which an epoch has all",
          "leave it out, or add sampling.replacement=true"),
         ("data.single_shards", kinds != "alternate", f"sampling.kinds={kinds}",
@@ -199,11 +207,13 @@ def _check_sources(config: Config) -> None:
         raise ConfigError("data=shapes needs data.samples and data.split")
     if data.mix is not None:
         _check_mix(data)
-    elif data.source == "shards" and not data.shards:
+    elif data.source != "shapes" and not data.shards:
         raise ConfigError(
             "data.shards is not set; give the folder or pattern of your WebDataset shards, "
             "e.g. data.shards=/data/laion, or use data=shapes"
         )
+    if data.source == "stream":
+        _check_stream(data)
     if hard_images is not None and (data.source != "shards" or data.mix is not None):
         raise ConfigError(
             f"sampling.hard_images={hard_images} belongs to the shards that data.shards names; set "
@@ -213,6 +223,24 @@ def _check_sources(config: Config) -> None:
         raise ConfigError(
             f"train.batch_size={config.train.batch_size} counts the images and their hard images, "
             "one each with sampling.hard_images; make it even"
+        )
+
+
+def _check_stream(data: DataConfig) -> None:
+    if data.samples is None:
+        raise ConfigError(
+            "data.source=stream needs data.samples, the samples of an epoch: nobody has counted "
+            "those of the shards, and every rank must make the same steps"
+        )
+    if not 0 < data.timeout < math.inf:
+        raise ConfigError(f"data.timeout={data.timeout} must be a number above 0, of seconds")
+    keys = data.caption_key
+    named = [keys] if isinstance(keys, str) else keys
+    texts = isinstance(named, list) and all(isinstance(key, str) and key for key in named)
+    if keys is not None and not (texts and named):
+        raise ConfigError(
+            f"data.caption_key={keys} must be a key of the samples' JSON, or a list of keys, as in "
+            "data.caption_key='[top_caption,all_captions]'"
         )
 
 

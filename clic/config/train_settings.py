@@ -45,13 +45,21 @@ class DataConfig:
     """Where samples come from.
 
     Attributes:
-        source: `shards` (WebDataset tars) or `shapes` (the embedded world, rendered on the fly).
+        source: `shards` (WebDataset tars, indexed), `stream` (the same, read from beginning to end,
+            for data too large or too far to index) or `shapes` (the embedded world, rendered on the
+            fly).
         shards: A folder, a brace pattern (`/data/{00000..00099}.tar`) or a list of them.
         single_shards: Shards for the single-image steps, where they differ from the others.
         mix: Several sources in place of `shards`: a list of `{shards: ..., weight: ...}`, whose
             weights are their proportions of an epoch.
         samples: Samples of an epoch: the number of scenes of the world; with `mix` or
-            `sampling.replacement` how many are drawn, null for as many as there are.
+            `sampling.replacement` how many are drawn, null for as many as there are. A stream,
+            whose samples nobody has counted, needs it.
+        buffer: Samples of a stream's shuffle buffer, in each loader process.
+        timeout: Seconds within which the server of a stream's shard has to send something; else the
+            shard is given up and counted.
+        caption_key: Key of the samples' JSON that a stream takes captions from, such as
+            `top_caption`, or a list of them; null takes those that indexed shards take.
         split: `train`, `validation` or `test` of the world; `shapes` only.
         cache_dir: Folder for remote shards and large indexes; null takes the environment's
             CLIC_CACHE, else ~/.cache/clic.
@@ -72,6 +80,9 @@ class DataConfig:
     single_shards: Any = None
     mix: Any = None
     samples: int | None = None
+    buffer: int = 1000
+    timeout: float = 60.0
+    caption_key: Any = None
     split: str | None = None
     cache_dir: str | None = None
     cache_gb: float = 100.0

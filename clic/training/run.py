@@ -57,7 +57,7 @@ def train(config: Config, evaluate: Evaluate | None = None) -> Path:
         sampler = data.make_sampler(config, sources, *ranks)
         steps = count_steps(config, sampler)
         if distributed.is_main():
-            say(f"data: {sampler.total():,} samples; loading the model {config.model.name}")
+            say(f"data: {sampler.summary()}; loading the model {config.model.name}")
         clip = _load_model(config, device)
         builder = data.make_builder(config, sources, clip, *ranks, sampler)
         trainer = Trainer(config, clip, steps, sampler.total())
@@ -67,6 +67,9 @@ def train(config: Config, evaluate: Evaluate | None = None) -> Path:
         if place.checkpoint is not None:
             _check_base(config, place.checkpoint, base)
             _restore(config, place.checkpoint, trainer)
+            told = builder.resume(trainer.faults.total)
+            if told and distributed.is_main():
+                say(told)
         lock = _open_folder(config, place, trainer, base) if distributed.is_main() else None
         try:
             _fit(config, place.path, trainer, builder, evaluate)
