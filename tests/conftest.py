@@ -219,3 +219,34 @@ def site() -> Iterator[Site]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture(scope="session")
+def tar_of() -> Callable[..., bytes]:
+    """Return what makes a shard's bytes of samples: key, JSON, and width and height of the image.
+
+    Without a size a sample's image is no image.
+    """
+    import io
+    import tarfile
+
+    from PIL import Image
+
+    def image(size: tuple[int, int] | None) -> bytes:
+        if size is None:
+            return b"no image"
+        file = io.BytesIO()
+        Image.new("RGB", size, (90, 120, 150)).save(file, "JPEG")
+        return file.getvalue()
+
+    def make(samples: list[tuple[str, dict[str, Any], tuple[int, int] | None]]) -> bytes:
+        file = io.BytesIO()
+        with tarfile.open(fileobj=file, mode="w") as tar:
+            for key, record, size in samples:
+                for ending, data in (("jpg", image(size)), ("json", json.dumps(record).encode())):
+                    entry = tarfile.TarInfo(f"{key}.{ending}")
+                    entry.size = len(data)
+                    tar.addfile(entry, io.BytesIO(data))
+        return file.getvalue()
+
+    return make

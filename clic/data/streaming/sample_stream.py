@@ -143,7 +143,7 @@ class SampleStream:
             except EndlessFaultsError:
                 raise
             except UnavailableError as error:
-                reason, failed = str(error), True
+                reason, failed = _words(error), True
             except Exception as error:  # noqa: BLE001, a broken tar raises anything; it is counted
                 reason, failed = f"{shown_shard(shard)}: {_words(error)}", True
             if failed:
@@ -272,5 +272,5 @@ def captions_by_key(record: dict[str, Any], keys: Iterable[str]) -> tuple[str, .
 
 def _words(error: Exception) -> str:
     """Return an exception's first words, without the objects that webdataset adds."""
-    first = str(error.args[0]) if error.args else ""
-    return " ".join(first.split()) or type(error).__name__
+    said = getattr(error, "strerror", None) or (error.args[0] if error.args else "")
+    return " ".join(str(said).split()) or type(error).__name__
