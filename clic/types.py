@@ -72,6 +72,20 @@ class HardNegative:
 
 
 @dataclass(frozen=True)
+class RowCaptions:
+    """The P true captions of one row, and a false one of each kind, None where none could be made.
+
+    `retagged` counts captions that were tagged because their stored tags were missing, and
+    `shortened` the true captions that leave images out because the context is too short.
+    """
+
+    positives: tuple[str, ...]
+    negatives: tuple[HardNegative | None, ...]
+    retagged: int = 0
+    shortened: int = 0
+
+
+@dataclass(frozen=True)
 class Sample:
     """One image with its true captions, as read from a source.
 
@@ -154,6 +168,7 @@ class Batch:
         faults: The samples that were replaced.
         negative_kinds: The kind of each of the K negatives, by slot, such as `("cross_swap",
             "layout")`; empty if the slots have no names.
+        examples: The captions of the first rows as texts, to be shown.
     """
 
     images: Tensor
@@ -168,6 +183,7 @@ class Batch:
     tally: Tally = Tally()
     faults: tuple[Fault, ...] = ()
     negative_kinds: tuple[str, ...] = ()
+    examples: tuple[RowCaptions, ...] = ()
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors by name, without those that are None."""

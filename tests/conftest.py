@@ -109,6 +109,7 @@ def tiny_words(tiny: Path) -> list[str]:
         "train.batch_size=4",
         "train.device=cpu",
         "train.log_every=1",
+        "train.report=false",
     ]
 
 

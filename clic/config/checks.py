@@ -30,6 +30,9 @@ from clic.parts import Trained, parse
 MIXABLE = ("swap", "swap_attributes", "replace")
 """The generators of false captions of one image, which `captions.mixture` may weigh."""
 
+TRACKERS = ("tensorboard", "wandb", "trackio")
+"""Groups of settings that are also the names of the packages which they need."""
+
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": ("shards", "stream", "shapes"),
     "data.decode": ("fast", "exact", "scaled"),
@@ -86,6 +89,7 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "train.keep_checkpoints": (0, None),
     "train.log_every": (1, None),
     "train.eval_every": (0, None),
+    "train.examples_every": (0, None),
     "train.patience": (1, None),
     "train.distill_weight": (0, None),
     "train.ema": (0, 1),
@@ -128,10 +132,11 @@ def validate(config: Config) -> None:
     _check_losses(config, used)
     _check_optim(config.optim, trained)
     _check_train(config.train)
-    if config.wandb.enabled and find_spec("wandb") is None:
-        raise ConfigError(
-            "wandb.enabled=true needs the package wandb; pip install wandb, or leave it out"
-        )
+    for name in TRACKERS:
+        if getattr(config, name).enabled and find_spec(name) is None:
+            raise ConfigError(
+                f"{name}.enabled=true needs the package {name}; pip install {name}, or leave it out"
+            )
 
 
 def _unknown(what: str, name: str, choices: Sequence[str]) -> ConfigError:

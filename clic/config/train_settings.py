@@ -301,6 +301,11 @@ class TrainConfig:
             mean of 1 - cosine is added to the loss. 0 turns it off.
         ema: Decay, from 0 to below 1, of a moving average of the weights, which is then evaluated
             and kept as the result; it remembers about 1 / (1 - ema) steps. 0 turns it off.
+        examples_every: Steps between pictures of a batch's first rows with their captions, in
+            `RUN/examples` and the trackers; 0 draws only the first batch of each kind.
+        profile: Measure ten of the first steps, and print where their time went (also into
+            `RUN/profile`, with a trace for chrome://tracing).
+        report: Write `RUN/report.html` at the end: curves, examples, results and settings.
         max_skipped: Steps in a row that may be skipped because their loss or gradients are not
             finite; with more of them the run ends, and `RUN/skipped_step.json` has the last one's
             samples.
@@ -326,7 +331,34 @@ class TrainConfig:
     clamp_logit_scale: bool = True
     distill_weight: float = 0.0
     ema: float = 0.0
+    examples_every: int = 0
+    profile: bool = False
+    report: bool = True
     max_skipped: int = 20
+
+
+@dataclass
+class TensorboardConfig:
+    """Logging to TensorBoard's event files, off by default.
+
+    Attributes:
+        enabled: Write them to `RUN/tensorboard`; the package is imported only then.
+    """
+
+    enabled: bool = False
+
+
+@dataclass
+class TrackioConfig:
+    """Logging to trackio, on this machine, off by default.
+
+    Attributes:
+        enabled: Log there too; the package is imported only then.
+        project: Project's name.
+    """
+
+    enabled: bool = False
+    project: str = "clic"
 
 
 @dataclass
@@ -366,3 +398,5 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
+    tensorboard: TensorboardConfig = field(default_factory=TensorboardConfig)
+    trackio: TrackioConfig = field(default_factory=TrackioConfig)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO
@@ -16,15 +15,19 @@ from clic import data, distributed, models, provenance, runs
 from clic.config.checks import validate
 from clic.config.train_settings import Config
 from clic.data import BatchBuilder, Sampler
-from clic.errors import ConfigError, redact
+from clic.errors import ConfigError
 from clic.io.files import write_whole
 from clic.io.terminal import say
 from clic.models import ClipModel
 from clic.seeding import seed_torch
 from clic.training import checkpoint, trained_parts
 from clic.training.best import BestSoFar
+from clic.training.example_sheets import ExampleSheets
 from clic.training.metrics_log import MetricsLog
+from clic.training.profiling import StepProfiler
 from clic.training.run_folder import RunFolder, choose, claim, write_config
+from clic.training.run_report import PROFILE, write_report
+from clic.training.trackers import TrackedRun, start_trackers
 from clic.training.trainer import SkippedTooOftenError, Trainer, TrainingError
 
 Evaluate = Callable[[ClipModel], dict[str, float]]
@@ -192,8 +195,8 @@ def _base(config: Config, place: RunFolder, clip: ClipModel) -> str:
 def _fit(
     config: Config, run: Path, trainer: Trainer, builder: BatchBuilder, evaluate: Evaluate | None
 ) -> None:
-    start, stop, metrics = trainer.done, trainer.steps, run / runs.METRICS_FILE
-    log = MetricsLog(metrics, start, stop, config.wandb, run.name, redact(asdict(config)))
+    start, stop = trainer.done, trainer.steps
+    log = _open_log(config, run, trainer, builder)
     pin_memory = trainer.device.type == "cuda"
     loader = data.make_loader(builder, start, stop, config.data.workers, pin_memory)
 
@@ -220,6 +223,7 @@ def _fit(
     except SkippedTooOftenError as error:
         raise TrainingError(f"{error}; {_write_skipped(error, run / runs.SKIPPED_FILE)}") from error
     finally:
+        trainer.stages.close()
         log.close()
     best = trainer.best
     if best.exhausted and distributed.is_main():
@@ -231,7 +235,22 @@ def _fit(
     with trainer.result():
         if distributed.is_main():
             models.save(trainer.clip, run / runs.MODEL)
+    if config.train.report and distributed.is_main():
+        say(f"{write_report(run, config)} shows the run")
     distributed.barrier()
+
+
+def _open_log(config: Config, run: Path, trainer: Trainer, builder: BatchBuilder) -> MetricsLog:
+    """Return the log of a run, and turn on what else is asked for: trackers, pictures, profile."""
+    main, steps = distributed.is_main(), builder.sampler.steps_per_epoch()
+    trackers = start_trackers(TrackedRun(config, run, trainer.done)) if main else []
+    log = MetricsLog(run / runs.METRICS_FILE, trainer.done, trainer.steps, trackers, steps)
+    if main:
+        every, budget = config.train.examples_every, builder.token_budget()
+        log.seen = ExampleSheets(run, every, budget, log.picture)
+    if config.train.profile and main:
+        trainer.stages = StepProfiler(trainer.device, run / PROFILE.parent, say)
+    return log
 
 
 def _write_skipped(error: SkippedTooOftenError, path: Path) -> str:

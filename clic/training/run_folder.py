@@ -36,7 +36,8 @@ FREE_TO_CHANGE = (
     "train.eval_every", "train.eval_bench", "train.eval_on_test",
     "train.best_metric", "train.patience",
     "data.workers", "data.timeout", "data.cache_dir", "data.cache_gb", "data.allow_reorder",
-    "wandb",
+    "train.examples_every", "train.profile", "train.report",
+    "wandb", "tensorboard", "trackio",
 )  # fmt: skip
 """Settings that may change when a run is resumed, because they do not affect the training."""
 

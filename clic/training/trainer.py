@@ -26,6 +26,7 @@ from clic.training.checkpoint import TrainingState
 from clic.training.frozen_base import FrozenBase
 from clic.training.metrics_log import Averages, MetricsLog, missing_negatives
 from clic.training.moving_average import MovingAverage
+from clic.training.profiling import FORWARD, TO_DEVICE, UPDATE, Stages
 from clic.training.strategy import DataParallel, stop_requests
 from clic.training.trained_parts import freeze_unreached
 from clic.types import Batch, Tally
@@ -94,6 +95,7 @@ class Trainer:
         # Of each step its number and samples, to be named if the device says that it was skipped.
         self._recent: deque[tuple[int, list[tuple[str, ...]]]] = deque(maxlen=RECENT)
         self.rate, self.done = 0.0, 0
+        self.stages = Stages()  # a `StepProfiler` where the run is profiled
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Train on one batch; return the loss and its terms, named by the batch's kind."""
@@ -103,14 +105,18 @@ class Trainer:
         # Trimmed on the CPU: finding the longest caption on a GPU would wait for it.
         batch = self.features.trim(batch)
         with self.strategy.naming_memory(self.config.train):
-            batch = batch.to(self.device)
+            with self.stages.stage(TO_DEVICE):
+                batch = batch.to(self.device)
             self.optimizer.zero_grad(set_to_none=True)
-            output = self.passes(batch, self.scaler.scale)
+            with self.stages.stage(FORWARD):
+                output = self.passes(batch, self.stages.turning(self.scaler.scale))
+        with self.stages.stage(UPDATE):
+            update = self._update(batch.step + 1)
         report = {
             "loss": output.total.detach(),
             **{f"{batch.kind}/{name}": value for name, value in output.terms.items()},
             **missing_negatives(batch),
-            **self._update(batch.step + 1),
+            **update,
         }
         self.done = batch.step + 1
         self._recent.append((self.done, batch.keys))
@@ -156,7 +162,7 @@ class Trainer:
         first, ended = self.done, False
         models.set_mode(self.clip.model, self.trained)
         with stop_requests() as stop:
-            for batch in batches:
+            for batch in self.stages.waiting(batches):
                 self.faults.add(batch)
                 averages.add(self.step(batch))
                 last = self.done == self.steps
@@ -183,6 +189,7 @@ class Trainer:
                 if saving:
                     save(self.state())
                 clock += time.perf_counter() - paused  # the rate counts training time only
+                self.stages.end_step()
                 if ended:
                     break
                 if stopping and not last:

@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from clic.config.train_settings import WandbConfig
 from clic.training import metrics_log
 from clic.training.metrics_log import MetricsLog, read
 
 
 def open_log(path: Path, start: int = 0, stop: int = 20) -> MetricsLog:
-    return MetricsLog(path, start, stop, WandbConfig(), "run", {})
+    return MetricsLog(path, start, stop)
 
 
 def lines_of(*steps: int) -> bytes:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from clic import models
-from clic.config.train_settings import Config, WandbConfig
+from clic.config.train_settings import Config
 from clic.data import make_builder, make_sources
 from clic.errors import ConfigError, ModelError
 from clic.training import Trainer, TrainingError
@@ -42,7 +42,7 @@ class Setup:
             yield self.builder.build(step)
 
     def fit(self, batches: Any = None, evaluate: Any = None) -> list[dict[str, Any]]:
-        log = MetricsLog(self.log_path, 0, self.trainer.steps, WandbConfig(), "run", {})
+        log = MetricsLog(self.log_path, 0, self.trainer.steps)
         models.set_mode(self.clip.model, self.trainer.trained)
         try:
             self.trainer.fit(
@@ -534,7 +534,7 @@ def test_a_step_with_a_gradient_that_is_not_finite_is_skipped_and_counted(
     if scaled:
         run.trainer.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     kept: list[dict[str, torch.Tensor]] = []
-    log = MetricsLog(run.log_path, 0, 6, WandbConfig(), "run", {})
+    log = MetricsLog(run.log_path, 0, 6)
     models.set_mode(run.clip.model, run.trainer.trained)
     run.trainer.fit(spoil(run, [1, 2, 5], value), log, lambda s: kept.append(run.weights()))
     log.close()
@@ -764,7 +764,7 @@ def test_records_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"step": step, "loss": 0.1 * step}) for step in (1, 2, 3, 4)]
     path.write_text("\n".join(lines) + '\n{"step": 5, "lo')  # a kill in the middle of a line
-    log = MetricsLog(path, 2, 9, WandbConfig(), "run", {})
+    log = MetricsLog(path, 2, 9)
     assert [r["step"] for r in read(path)] == [1, 2]
     log.log({"step": 3, "loss": 0.5})
     log.close()
@@ -773,7 +773,7 @@ def test_records_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
 
 
 def test_a_console_line_is_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    log = MetricsLog(tmp_path / "m.jsonl", 0, 300, WandbConfig(), "run", {})
+    log = MetricsLog(tmp_path / "m.jsonl", 0, 300)
     log.log({"step": 10, "loss": 1.23456, "lr": 1e-6, "composite/unimodal": 3.0})
     log.log({"step": 10, "shapes++/mean/itt": 51.0})
     log.close()
@@ -781,38 +781,6 @@ def test_a_console_line_is_short(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "step  10/300  loss 1.235  lr 1e-06",
         "step  10/300  shapes++ itt 51",
     ]
-
-
-def test_wandb_is_imported_only_when_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    MetricsLog(tmp_path / "m.jsonl", 0, 1, WandbConfig(), "run", {}).close()
-    with pytest.raises(ConfigError, match=r"wandb\.enabled=true needs .*pip install"):
-        MetricsLog(tmp_path / "m.jsonl", 0, 1, WandbConfig(enabled=True), "run", {})
-
-
-def test_what_wandb_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-    from types import SimpleNamespace
-
-    told: list[Any] = []
-    run = SimpleNamespace(
-        log=lambda record, step: told.append((record["loss"], step)),
-        finish=lambda: told.append("end"),
-    )
-    module = SimpleNamespace(
-        init=lambda **settings: told.extend([settings["name"], *sys.argv]) or run
-    )
-    monkeypatch.setitem(sys.modules, "wandb", module)
-    words = ["clic-train", "data.shards=https://u:s3cret@h.org/a.tar?sig=s3cret"]
-    monkeypatch.setattr(sys, "argv", words)
-    log = MetricsLog(tmp_path / "m.jsonl", 0, 9, WandbConfig(enabled=True), "the-run", {})
-    log.log({"step": 3, "loss": 0.5})
-    log.close()
-    line = ["clic-train", "data.shards=https://h.org/a.tar?..."]  # which W&B keeps by itself
-    assert told == ["the-run", *line, (0.5, 3), "end"]
-    assert sys.argv is words
 
 
 def test_evaluation_does_not_count_as_training_time(

@@ -26,7 +26,6 @@ from clic.config.train_settings import ComposeConfig, Config
 from clic.data.batches.captioner import (
     Captioner,
     CaptionTokenizer,
-    RowCaptions,
     check_captions,
     uses_tags,
 )
@@ -40,10 +39,12 @@ from clic.images import Orientation
 from clic.io.processes import usable_cores
 from clic.models import ClipModel, Preprocess
 from clic.seeding import generator
-from clic.types import KINDS, Batch, Fault, Kind, Sample, Tally
+from clic.types import KINDS, Batch, Fault, Kind, RowCaptions, Sample, Tally
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+EXAMPLES = 4
+"""Rows of a batch whose captions are kept as texts."""
 
 
 # --- what the settings name ---
@@ -234,6 +235,7 @@ class BatchBuilder:
             keys=[tuple(sample.key for sample in row.samples) for row in rows],
             tally=tally,
             faults=faults,
+            examples=tuple(captions[:EXAMPLES]),
         )
 
     def preview(self, step: int, rows: int) -> list[tuple[np.ndarray, RowCaptions]]:

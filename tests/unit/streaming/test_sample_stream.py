@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections import Counter
 from collections.abc import Callable
 from itertools import islice
@@ -140,6 +141,13 @@ def test_a_silent_shard_is_given_up_and_the_next_one_read(
     assert {"b0", "c"} <= keys and "b3" not in keys
     told = found.counts.faults[0].reason
     assert "/a.tar: less than 256 KiB arrived in 0.5 seconds" in told and "secret" not in told
+
+
+def test_a_compressed_shard_is_streamed(site: Any, tar_of: Callable[..., bytes]) -> None:
+    whole = tar_of([(f"{n}", {"caption": "a cat"}, WIDE) for n in range(4)])
+    site.files["/a.tar.gz"] = gzip.compress(whole)
+    found = stream([f"{site.url}/a.tar.gz"], buffer=1)
+    assert sorted(next(found).sample.key for _ in range(4)) == ["0", "1", "2", "3"]
 
 
 # --- captions ---

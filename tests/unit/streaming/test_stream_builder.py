@@ -158,6 +158,17 @@ def test_an_epoch_is_what_the_settings_say() -> None:
 # --- a run ---
 
 
+def test_a_preview(
+    shards: Path, tiny_words: list[str], clic_data: Callable[..., tuple[int, str, str]]
+) -> None:
+    own = [word for word in tiny_words if not word.startswith("data")]
+    code, out, error = clic_data(
+        "preview", *own, *words(shards, "captions.tagger=hanta"), "--rows", 2
+    )
+    assert code == 0, error
+    assert "2 composite rows of step 0, 2 single rows of step 1" in out
+
+
 def test_a_run_trains_on_a_stream_and_goes_on_at_a_shard(
     shards: Path,
     settings: Callable[..., Config],
