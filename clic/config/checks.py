@@ -72,6 +72,8 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "loss.paraphrase_weight": (0, None),
     "loss.paraphrase_scale": (0, None),
     "model.context_length": (22, None),
+    "model.lora_rank": (1, None),
+    "model.lora_alpha": (0, None),
     "optim.lr": (0, None),
     "optim.lr_vision": (0, None),
     "optim.layer_decay": (0, 1),
@@ -132,6 +134,11 @@ def validate(config: Config) -> None:
     _check_losses(config, used)
     _check_optim(config.optim, trained)
     _check_train(config.train)
+    if trained.lora and find_spec("peft") is None:
+        raise ConfigError(
+            f"model.train={config.model.train} needs the package peft; pip install peft (the extra "
+            "lora), or train without lora:"
+        )
     for name in TRACKERS:
         if getattr(config, name).enabled and find_spec(name) is None:
             raise ConfigError(
@@ -167,6 +174,9 @@ def _check_needless(config: Config) -> None:
         ("data.decode", shapes and data.decode == "scaled", "data=shapes", "use fast or exact"),
         ("data.max_broken", shapes, "data=shapes", "leave it out"),
         ("data.split", not shapes, f"data={data.source}", "leave it out"),
+        *((name, not parse(config.model.train).lora, f"model.train={config.model.train}",
+           "leave it out, or train lora:text")
+          for name in ("model.lora_rank", "model.lora_alpha")),
         *((name, stream, "data=stream", "leave it out, or use data=shards")
           for name in ("data.single_shards", "data.mix", "data.cache_dir", "data.cache_gb",
                        "sampling.partner_self")),

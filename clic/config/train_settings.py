@@ -26,7 +26,12 @@ class ModelConfig:
             position embedding; null keeps the model's own.
         train: `text` (everything outside the vision tower), `vision` or `both`; `text.last:4` and
             `vision.last:4` train the last layers of a tower with the norm, pooling and projection
-            after them. Parts are joined by `+`, as in `text+vision.last:2`.
+            after them; `lora:text`, `lora:vision` and `lora:both` train low-rank updates of its
+            layers (extra `lora`), which are merged wherever the model is saved. Parts are joined by
+            `+`, as in `text+vision.last:2`. `re:PATTERN` stands last and trains the parameters
+            whose names, such as `text.transformer.resblocks.0.ln_1.weight`, hold the pattern.
+        lora_rank: Rank of these updates.
+        lora_alpha: Their scale, times the rank.
         train_logit_scale: Whether logit_scale (and logit_bias) are trained with the text.
         grad_checkpointing: Recompute activations in the backward pass to save memory.
     """
@@ -36,6 +41,8 @@ class ModelConfig:
     quick_gelu: bool | None = None
     context_length: int | None = None
     train: str = "text"
+    lora_rank: int = 8
+    lora_alpha: float = 16.0
     train_logit_scale: bool = True
     grad_checkpointing: bool = False
 

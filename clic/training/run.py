@@ -23,6 +23,7 @@ from clic.seeding import seed_torch
 from clic.training import checkpoint, trained_parts
 from clic.training.best import BestSoFar
 from clic.training.example_sheets import ExampleSheets
+from clic.training.job_logs import keep_job_logs
 from clic.training.metrics_log import MetricsLog
 from clic.training.profiling import StepProfiler
 from clic.training.run_folder import RunFolder, choose, claim, write_config
@@ -66,7 +67,8 @@ def train(config: Config, evaluate: Evaluate | None = None) -> Path:
         trainer = Trainer(config, clip, steps, sampler.total())
         if distributed.is_main():
             say(trained_parts.table(clip, trainer.factors, config.optim.lr))
-        base = models.weights_sha256(clip.model) if config.train.distill_weight else None
+        with trainer.plain(merge=False):
+            base = models.weights_sha256(clip.model) if config.train.distill_weight else None
         if place.checkpoint is not None:
             _check_base(config, place.checkpoint, base)
             _restore(config, place.checkpoint, trainer)
@@ -101,7 +103,7 @@ def _check_base(config: Config, folder: Path, base: str | None) -> None:
 
 
 def _restore(config: Config, folder: Path, trainer: Trainer) -> None:
-    state, ranks = checkpoint.load(folder, trainer.clip), distributed.world_size()
+    state, ranks = checkpoint.load(folder, trainer.clip, trainer.adapters), distributed.world_size()
     batch_size, allowed = config.train.batch_size, config.data.allow_reorder
     changed = checkpoint.check_same_batches(state, batch_size, ranks, trainer.samples, allowed)
     if changed and distributed.is_main():
@@ -146,6 +148,7 @@ def _open_folder(config: Config, place: RunFolder, trainer: Trainer, base: str |
     `base` is the hash of the weights that self-distillation keeps near to, if there is any.
     """
     lock = claim(place, config)
+    keep_job_logs(place.path)
     if place.continued:
         say(f"resuming {place.path} from step {trainer.done}")
     else:
@@ -154,10 +157,11 @@ def _open_folder(config: Config, place: RunFolder, trainer: Trainer, base: str |
         if place.checkpoint is not None:
             say(f"resuming {place.checkpoint} from step {trainer.done}")
     if not place.continued or not (place.path / runs.PROVENANCE_FILE).is_file():
-        with models.writing(place.path):
+        state, started = trainer.state(), trainer.plain(merge=place.checkpoint is not None)
+        with models.writing(place.path), started:
             write_config(place.path, config)  # first, because a folder with it can be resumed
             if place.checkpoint is not None:  # a copy of its own, to be resumed from
-                checkpoint.save(place.path, trainer.clip, trainer.state(), keep=0)
+                checkpoint.save(place.path, trainer.clip, state, keep=0)
             elif config.model.pretrained is None or config.model.context_length is not None:
                 models.save(trainer.clip, place.path / runs.BASE)
             _write_provenance(
@@ -202,7 +206,8 @@ def _fit(
 
     def save(state: checkpoint.TrainingState) -> None:
         if distributed.is_main():
-            checkpoint.save(run, trainer.clip, state, config.train.keep_checkpoints)
+            with trainer.plain():
+                checkpoint.save(run, trainer.clip, state, config.train.keep_checkpoints)
 
     def evaluate_now() -> dict[str, float]:
         assert evaluate is not None
