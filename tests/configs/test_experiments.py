@@ -35,7 +35,7 @@ CHOICES = sorted(
 def composed(*words: str) -> Config:
     """Return settings as the command composes them, with shards named where they must be."""
     config = command.compose(list(words))
-    if config.data.source == "shards":
+    if config.data.source != "shapes":
         config.data.shards = "/data/shards"
     return config
 
@@ -60,6 +60,8 @@ def test_an_experiment_trains(settings: Callable[..., Config], experiment: str) 
     extra = ["data.split=train"]
     if "last:" in composed(f"+experiment={experiment}").model.train:
         extra.append("model.train=text.last:1")  # the tiny tower has no more layers
+    if composed(f"+experiment={experiment}").data.caption_key:
+        extra.append("data.caption_key=null")  # the world has no JSON
     config = settings(f"+experiment={experiment}", "train.max_steps=2", *extra)
     run = train(config)
     assert run.name.startswith(f"{experiment}-20")

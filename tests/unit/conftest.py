@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from clic import models
-from clic.config.train_settings import Config, WandbConfig
+from clic.config.train_settings import Config
 from clic.data import make_builder, make_sources
 from clic.training import Trainer
 from clic.training.metrics_log import MetricsLog, read
@@ -32,7 +32,7 @@ class Setup:
             yield self.builder.build(step)
 
     def fit(self, batches: Any = None, evaluate: Any = None) -> list[dict[str, Any]]:
-        log = MetricsLog(self.log_path, 0, self.trainer.steps, WandbConfig(), "run", {})
+        log = MetricsLog(self.log_path, 0, self.trainer.steps)
         models.set_mode(self.clip.model, self.trainer.trained)
         try:
             self.trainer.fit(

@@ -11,14 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from clic.config.train_settings import WandbConfig
-from clic.errors import ConfigError
 from clic.training import metrics_log
 from clic.training.metrics_log import Averages, MetricsLog, read
 
 
 def open_log(path: Path, start: int = 0, stop: int = 20) -> MetricsLog:
-    return MetricsLog(path, start, stop, WandbConfig(), "run", {})
+    return MetricsLog(path, start, stop)
 
 
 def lines_of(*steps: int) -> bytes:
@@ -140,7 +138,7 @@ def test_records_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"step": step, "loss": 0.1 * step}) for step in (1, 2, 3, 4)]
     path.write_text("\n".join(lines) + '\n{"step": 5, "lo')  # a kill in the middle of a line
-    log = MetricsLog(path, 2, 9, WandbConfig(), "run", {})
+    log = MetricsLog(path, 2, 9)
     assert [r["step"] for r in read(path)] == [1, 2]
     log.log({"step": 3, "loss": 0.5})
     log.close()
@@ -149,7 +147,7 @@ def test_records_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
 
 
 def test_a_console_line_is_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    log = MetricsLog(tmp_path / "m.jsonl", 0, 300, WandbConfig(), "run", {})
+    log = MetricsLog(tmp_path / "m.jsonl", 0, 300)
     log.log({"step": 10, "loss": 1.23456, "lr": 1e-6, "composite/unimodal": 3.0})
     log.log({"step": 10, "shapes++/mean/itt": 51.0})
     log.close()
@@ -157,35 +155,3 @@ def test_a_console_line_is_short(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "step  10/300  loss 1.235  lr 1e-06",
         "step  10/300  shapes++ itt 51",
     ]
-
-
-def test_wandb_is_imported_only_when_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    MetricsLog(tmp_path / "m.jsonl", 0, 1, WandbConfig(), "run", {}).close()
-    with pytest.raises(ConfigError, match=r"wandb\.enabled=true needs .*pip install"):
-        MetricsLog(tmp_path / "m.jsonl", 0, 1, WandbConfig(enabled=True), "run", {})
-
-
-def test_what_wandb_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-    from types import SimpleNamespace
-
-    told: list[Any] = []
-    run = SimpleNamespace(
-        log=lambda record, step: told.append((record["loss"], step)),
-        finish=lambda: told.append("end"),
-    )
-    module = SimpleNamespace(
-        init=lambda **settings: told.extend([settings["name"], *sys.argv]) or run
-    )
-    monkeypatch.setitem(sys.modules, "wandb", module)
-    words = ["clic-train", "data.shards=https://u:s3cret@h.org/a.tar?sig=s3cret"]
-    monkeypatch.setattr(sys, "argv", words)
-    log = MetricsLog(tmp_path / "m.jsonl", 0, 9, WandbConfig(enabled=True), "the-run", {})
-    log.log({"step": 3, "loss": 0.5})
-    log.close()
-    line = ["clic-train", "data.shards=https://h.org/a.tar?..."]  # which W&B keeps by itself
-    assert told == ["the-run", *line, (0.5, 3), "end"]
-    assert sys.argv is words

@@ -58,6 +58,7 @@ def test_what_a_run_leaves(
     assert sorted(p.name for p in path.iterdir() if not p.name.startswith(".")) == [
         "checkpoints",
         "config.yaml",
+        "examples",
         "metrics.jsonl",
         "model",
         "provenance.json",

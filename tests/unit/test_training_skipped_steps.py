@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from clic import models
-from clic.config.train_settings import Config, WandbConfig
+from clic.config.train_settings import Config
 from clic.errors import ModelError
 from clic.training import Trainer, TrainingError
 from clic.training.metrics_log import MetricsLog, read
@@ -44,7 +44,7 @@ def test_a_step_with_a_gradient_that_is_not_finite_is_skipped_and_counted(
     if scaled:
         run.trainer.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     kept: list[dict[str, torch.Tensor]] = []
-    log = MetricsLog(run.log_path, 0, 6, WandbConfig(), "run", {})
+    log = MetricsLog(run.log_path, 0, 6)
     models.set_mode(run.clip.model, run.trainer.trained)
     run.trainer.fit(spoil(run, [1, 2, 5], value), log, lambda s: kept.append(run.weights()))
     log.close()
