@@ -3,6 +3,7 @@
 A run is a folder under ``runs/``:
 
 - ``config.yaml``, ``provenance.json``, ``metrics.jsonl``: its settings, origin and metrics;
+- ``report.html``, ``examples/``, ``profile/``, ``tensorboard/``: how it went, to be looked at;
 - ``base/``: the model it started from, kept only where nothing else could make it again;
 - ``checkpoints/step-000020/``: an open_clip folder, the training state and a ``COMPLETE`` marker;
 - ``best/``: the model of the best evaluation, with ``best.json``, where a run chooses one;
