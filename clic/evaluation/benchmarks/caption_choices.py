@@ -237,7 +237,7 @@ VSR_THRESHOLD = replace(
             VSR_DEV_ROWS,
         ),
     ),
-    differs="the paper trains its models to judge; here a threshold on the cosine is all that is set",
+    differs="the paper trains its models to judge; here only a threshold on the cosine is set",
 )
 
 CREPE = Benchmark(

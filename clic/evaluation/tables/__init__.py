@@ -2,7 +2,8 @@
 
 In: features of the images and texts. Out: numbers, each row's outcome, and the worst failures.
 Read `table` (what all kinds share), then one kind: `triplets`, `grids`, `retrieval`,
-`classification` or `judgements`; last `failure_cards`. A new kind is one file and one entry of KINDS.
+`classification` or `judgements`; last `failure_cards`. A new kind is one file and one entry of
+KINDS.
 """
 
 from collections.abc import Mapping

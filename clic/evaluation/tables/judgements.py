@@ -41,8 +41,8 @@ class Judgements(CategoryTable):
 
     ROW_KEY = "threshold"
     EXPLAINED: ClassVar[Mapping[str, str]] = {
-        "judged": "judged: a true caption's cosine is above the threshold of the development split, "
-        "a false one's is not; chance the share of the commoner label",
+        "judged": "judged: a true caption's cosine is above the development split's threshold, a "
+        "false one's is not; chance the share of the commoner label",
     }
 
     @property
