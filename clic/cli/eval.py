@@ -71,7 +71,7 @@ examples:
   clic-eval --published-table sugarcrepe++  what papers print on a benchmark
   clic-eval --describe runs/shapes-1 --against shapes-base
                                             what a model is, which tower changed
-  clic-eval --probe shapes --model runs/a   does the image tower hold colours and
+  clic-eval --probe shapes --model runs/a   does the image tower hold colours,
                                             relations? linear probes say
   clic-eval --bench my.jsonl                one's own benchmark, see below
   clic-eval bench=shapes batch_size=128     settings (configs/eval.yaml)
