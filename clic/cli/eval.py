@@ -105,7 +105,7 @@ def make_parser() -> Parser:
     )
     add = parser.add_argument
     add("--bench", metavar="A,B", action="append", help="benchmarks, groups of them, one's own "
-        "files (.jsonl, .csv), or 'list'")  # fmt: skip
+        "(.jsonl, .csv, .tar, a folder with a card.yaml), or 'list'")  # fmt: skip
     add("--model", metavar="M", action="append", help="model to score; repeat for side by side")
     add("--compare", metavar="M", action="extend", nargs="+",
         help="models, or saved results: differences to the first with a paired "

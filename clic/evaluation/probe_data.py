@@ -92,7 +92,7 @@ def own_probe(path: Path) -> ProbeData:
         raise unlabelled.error("has no labels")
     test = frozenset(number for number, split in enumerate(splits) if split == "test")
     images = [own_image(row) for row in rows]
-    missing = [image for image in images if not image.is_file()]
+    missing = [image for image in images if isinstance(image, Path) and not image.is_file()]
     if missing:
         raise DataError(f"{path}: {len(missing)} images are missing, the first is {missing[0]}")
     return ProbeData(path.stem, images, answers_of(labels), test or None)

@@ -129,7 +129,8 @@ def select(names: Iterable[str]) -> list[Benchmark]:
     """Return the benchmarks of these names and groups, each once, in the given order.
 
     A name that ends in `@val` means the validation split; `@test` changes nothing. A name that ends
-    in `.jsonl` or `.csv` is a file of the user's own, which is named after its stem.
+    in `.jsonl`, `.csv` or `.tar` is a file of the user's own, which is named after its stem or its
+    card; so is a folder that holds a card.
 
     Raises:
         ConfigError: A name or its split is unknown, there is no name, or two have one stem.
@@ -151,7 +152,7 @@ def select(names: Iterable[str]) -> list[Benchmark]:
             raise ConfigError(
                 f"bench={name!r} is not known{did_you_mean(name.lower(), choices)} "
                 f"(choices: {', '.join(choices)}; see clic-eval --bench list; a file of one's own "
-                "ends in .jsonl or .csv)"
+                "ends in .jsonl, .csv or .tar, and a folder holds a card.yaml)"
             )
         for member in known[spelling(name)]:
             found = of_split(BENCHMARKS[member], split if at else "test")
