@@ -47,7 +47,7 @@ examples:
   clic-patch --sweep 0:1:0.05 --select shapes@val --report shapes --keep-best
   clic-patch --soup runs/a runs/b runs/c --method ties --base M --out ties/
   clic-patch --alpha-text 0.6 --alpha-vision 0 --alpha logit_scale=1 --out new/
-  clic-patch --alpha 1 --to hf --out hf/      for transformers' CLIPModel
+  clic-patch --alpha 1 --to hf --out hf/      for transformers
   clic-patch alpha=0.5 run=runs/shapes-1      settings (configs/patch.yaml)
 
 Without --out, models go to RUN/patched/alpha-0.50/. With --out DIR a single
@@ -92,7 +92,7 @@ def make_parser() -> Parser:
     add("--base", metavar="M", help="model of alpha 0, instead of the run's")
     add("--tuned", metavar="M", help="model of alpha 1; needs --base and --out, and no run")
     add("--out", metavar="DIR", help="folder to write to (default: the run's own)")
-    add("--to", metavar="F", help="hf: write a folder for CLIPModel of transformers")
+    add("--to", metavar="F", help="hf: write a folder for transformers")
     add("--sweep", metavar="S", action="append", help="evaluate alphas: 0:1:0.25, or a list")
     add("--bench", metavar="A,B", action="append", help="benchmarks of the sweep")
     add("--select", metavar="A,B", action="append", help="choose an alpha by these, e.g. "

@@ -56,7 +56,7 @@ class PatchConfig(ScoringConfig):
         density: Share of each difference that is kept; null is 0.2 for `ties`, 0.1 for `dare`.
         draw_seed: Seed of what `dare` drops.
         to: Format of the written models: null for open_clip's folder, `hf` for a folder that
-            `CLIPModel` of transformers loads.
+            `CLIPModel` or `SiglipModel` of transformers loads.
     """
 
     run: str | None = None

@@ -60,12 +60,19 @@ def test_the_exit_code_of_a_job_is_the_commands(tmp_path: Path, tiny_words: list
 
 
 def test_a_preempted_job_is_put_back_and_goes_on(tmp_path: Path, tiny_words: list[str]) -> None:
-    words = [*small(tiny_words), "seed=0", "train.max_steps=40", "train.save_every=1000"]
+    words = [
+        *small(tiny_words),
+        "seed=0",
+        "train.max_steps=40",
+        "train.epochs=4",
+        "train.save_every=1000",
+    ]
     given = {word.split("=", 1)[0]: word for word in words}
     process = start(tmp_path, list(given.values()))
     metrics = tmp_path / "runs" / "s-0" / runs.METRICS_FILE
     deadline = time.monotonic() + WATCHDOG
-    while time.monotonic() < deadline and not (metrics.is_file() and len(read(metrics)) >= 3):
+    while process.poll() is None and not (metrics.is_file() and len(read(metrics)) >= 3):
+        assert time.monotonic() < deadline
         time.sleep(0.02)
     (job,) = job_processes(tmp_path)
     os.kill(job, signal.SIGUSR2)  # as submitit has the cluster do

@@ -103,6 +103,23 @@ def test_two_models_and_a_folder(clic_patch: Command, run: Path, tmp_path: Path)
     assert (tmp_path / "two" / "alpha-0.75" / runs.OPEN_CLIP_CONFIG).is_file()
 
 
+@pytest.mark.parametrize(("mode", "written"), [("squash", True), ("longest", False)])
+def test_a_folder_for_transformers_or_nothing(
+    clic_patch: Command, run: Path, tmp_path: Path, mode: str, written: bool
+) -> None:
+    """What transformers cannot do with images is refused before a patch is written."""
+    for name in (runs.BASE, runs.MODEL):
+        path = run / name / runs.OPEN_CLIP_CONFIG
+        config = json.loads(path.read_text())
+        config["preprocess_cfg"]["resize_mode"] = mode
+        path.write_text(json.dumps(config))
+    code, _, err = clic_patch("--alpha", "1", "--to", "hf", "--out", "hf")
+    assert (tmp_path / "hf" / "config.json").is_file() == written
+    assert (tmp_path / "hf").exists() == written
+    assert code == (0 if written else 2)
+    assert ("resize_mode=longest" in err) != written
+
+
 def test_a_run_whose_base_is_elsewhere_takes_a_named_one(
     clic_patch: Command, run: Path, tmp_path: Path
 ) -> None:

@@ -102,7 +102,20 @@ def image_pixels(image: ImageSource) -> np.ndarray:
     if isinstance(image, Crop):
         whole = Image.fromarray(images.decode(image.path.read_bytes()))
         return np.asarray(whole.crop(image.box))
+    if isinstance(image, Path) and image.suffix == ".npy":
+        return _array_pixels(image)
     return images.decode(image.read_bytes() if isinstance(image, Path) else image)
+
+
+def _array_pixels(path: Path) -> np.ndarray:
+    """Return a frame that is stored as a NumPy array, uint8 [H, W, 3] in BGR (EqBen)."""
+    try:
+        pixels = np.load(path, allow_pickle=False)
+    except ValueError as error:
+        raise DataError(f"{path} is no NumPy array ({error}); download it again") from error
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise DataError(f"{path} is {pixels.dtype} {list(pixels.shape)}, no image; get it again")
+    return np.ascontiguousarray(pixels[:, :, ::-1])
 
 
 def image_file(folder: Path, name: str, source: Path) -> Path:
