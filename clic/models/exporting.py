@@ -64,7 +64,7 @@ def export(clip: ClipModel, folder: Path, records: Sequence[Path] = ()) -> Path:
             siglip_writing.config(clip) if is_siglip else config(clip.source.architecture)
         ),
         files.PREPROCESSOR_FILE: _preprocessor(clip.preprocess, is_siglip),
-        **({} if is_siglip else _tokenizer_files(clip)),
+        **({} if is_siglip else tokenizer_files(clip)),
     }
     with whole_folder(folder, folder.parent) as new:
         if is_siglip:
@@ -255,13 +255,13 @@ def _preprocessor(preprocess: Preprocess, is_siglip: bool) -> dict[str, Any]:
     }
 
 
-def _tokenizer_files(clip: ClipModel) -> dict[str, Any]:
+def tokenizer_files(clip: ClipModel) -> dict[str, Any]:
     """Return the files of CLIP's tokenizer, from the vocabulary that open_clip has."""
     from open_clip import SimpleTokenizer
 
     words: Any = clip.tokenizer
     if type(words) is not SimpleTokenizer:  # the architecture says so too, unless it is changed
-        raise ModelError(f"{clip.source.name}: --to hf needs CLIP's own tokenizer")
+        raise ModelError(f"{clip.source.name}: --to needs CLIP's own tokenizer")
     merges = sorted(words.bpe_ranks, key=words.bpe_ranks.__getitem__)
     vocabulary = {word: number for word, number in words.encoder.items() if number < hf.END - 1}
     special = {"bos_token": START_WORD, "eos_token": END_WORD, "unk_token": END_WORD,

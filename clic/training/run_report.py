@@ -36,7 +36,7 @@ class Panel(NamedTuple):
     lines: dict[str, str]
 
 
-class Picture(NamedTuple):
+class ReportPicture(NamedTuple):
     """A picture as a data address, and what it shows."""
 
     title: str
@@ -64,7 +64,7 @@ def write_report(run: Path, config: Config) -> Path:
         name=run.name,
         results=results(run, records) | main_scores(last_scores(records)),
         scores=last_scores(records),
-        curves=[Picture(panel.title, draw(panel, records)) for panel in panels(records)],
+        curves=[ReportPicture(panel.title, draw(panel, records)) for panel in panels(records)],
         examples=list(examples(run)),
         profile=profile.read_text(encoding="utf-8") if profile.is_file() else "",
         changed=changed(config),
@@ -182,7 +182,7 @@ def draw(panel: Panel, records: Sequence[Record]) -> str:
     return _uri(file.getvalue(), "image/svg+xml")
 
 
-def examples(run: Path) -> Iterator[Picture]:
+def examples(run: Path) -> Iterator[ReportPicture]:
     """Yield the first picture of each kind of batch, and its last one."""
     kinds: dict[str, list[Path]] = {}
     for path in sorted((run / FOLDER).glob("step-*.png")):
@@ -190,7 +190,7 @@ def examples(run: Path) -> Iterator[Picture]:
     for paths in kinds.values():
         for path in dict.fromkeys([paths[0], paths[-1]]):
             _, step, kind = path.stem.split("-", 2)
-            yield Picture(f"step {int(step):,}, {kind}", _uri(path.read_bytes(), "image/png"))
+            yield ReportPicture(f"step {int(step):,}, {kind}", _uri(path.read_bytes(), "image/png"))
 
 
 def changed(config: Config) -> dict[str, str]:

@@ -120,6 +120,20 @@ def test_a_folder_for_transformers_or_nothing(
     assert ("resize_mode=longest" in err) != written
 
 
+def test_a_card_is_written_with_the_model(
+    clic_patch: Command, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert clic_patch("--alpha", "1", "--out", "hub", "--card", "--to", "hf")[0] == 0
+    assert "library_name: transformers" in (tmp_path / "hub" / "README.md").read_text()
+    code, _, err = clic_patch("--alpha", "1", "--out", "new", "--card", "--results", "no.json")
+    assert code == 2 and "no.json" in err and not (tmp_path / "new").exists()
+    code, _, err = clic_patch("--alpha", "1", "--out", "new", "--results", "no.json")
+    assert code == 2 and "--results has no effect without --card" in err
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, _, err = clic_patch("--alpha", "1", "--out", "new", "--to", "onnx")
+    assert code == 2 and "clic[onnx]" in err and not (tmp_path / "new").exists()
+
+
 def test_a_run_whose_base_is_elsewhere_takes_a_named_one(
     clic_patch: Command, run: Path, tmp_path: Path
 ) -> None:

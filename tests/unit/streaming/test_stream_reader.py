@@ -12,6 +12,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from clic.data.shards.locating import locate_shards
 from clic.errors import DataError, UnavailableError
 from clic.io import stream_reader
 from clic.io.http_connection import RefusedError
@@ -100,10 +101,10 @@ class Flaky(MemoryFileSystem):
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
-        return "/" + path.removeprefix("s3://").lstrip("/")
+        return "/" + path.removeprefix(f"{cls.protocol}://").strip("/")
 
     def unstrip_protocol(self, name: str) -> str:
-        return "s3://" + name.lstrip("/")
+        return f"{self.protocol}://" + name.lstrip("/")
 
     def open(self, path: str, mode: str = "rb", **more: Any) -> Any:
         file = super().open(path, mode, **more)
@@ -132,6 +133,18 @@ def test_an_object_store_is_continued_where_it_broke(monkeypatch: pytest.MonkeyP
     assert Flaky.failures == 0
     with pytest.raises(RefusedError, match="s3://bucket/b cannot be read"):
         whole("s3://bucket/b")
+
+
+def test_a_data_set_of_the_hub_is_listed_and_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Flaky, "protocol", "hf")
+    fsspec.register_implementation("hf", Flaky, clobber=True)
+    for name in ("b.tar", "a.tar", "README.md"):
+        Flaky().pipe_file(f"hf://datasets/org/name/{name}", DATA)
+    shards = locate_shards("hf://datasets/org/name", "data.shards")
+    assert shards == [f"hf://datasets/org/name/{name}.tar" for name in "ab"]
+    assert locate_shards("hf://datasets/org/name/{a,b}.tar", "data.shards") == shards
+    Flaky.failures = 1
+    assert whole(str(shards[0])) == DATA
 
 
 def test_work_that_takes_too_long() -> None:
