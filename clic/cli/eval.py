@@ -24,7 +24,13 @@ from clic.cli.common import (
     split_commas,
 )
 from clic.cli.describing import print_description
-from clic.config.eval_settings import EvalConfig, ScoringConfig, check, check_unused
+from clic.config.eval_settings import (
+    FIGURE_KINDS,
+    EvalConfig,
+    ScoringConfig,
+    check,
+    check_unused,
+)
 from clic.errors import ConfigError, DataError
 from clic.io.files import check_folder, check_writable
 
@@ -66,6 +72,8 @@ examples:
   clic-eval --published-table sugarcrepe++  what papers print on a benchmark
   clic-eval --describe runs/shapes-1 --against shapes-base
                                             what a model is, which tower changed
+  clic-eval --probe shapes --model runs/a   does the image tower hold colours, binding
+                                            and relations? a linear probe says
   clic-eval --bench my.jsonl                one's own benchmark, see below
   clic-eval bench=shapes batch_size=128     settings (configs/eval.yaml)
 
@@ -97,11 +105,13 @@ def make_parser() -> Parser:
     )
     add = parser.add_argument
     add("--bench", metavar="A,B", action="append", help="benchmarks, groups of them, one's own "
-        "files (.jsonl, .csv), or 'list'")  # fmt: skip
+        "(.jsonl, .csv, .tar, a folder with a card.yaml), or 'list'")  # fmt: skip
     add("--model", metavar="M", action="append", help="model to score; repeat for side by side")
     add("--compare", metavar="M", action="extend", nargs="+",
         help="models, or saved results: differences to the first with a paired "
         "bootstrap 95 %% interval")  # fmt: skip
+    add("--probe", metavar="P", help="linear probes of the image tower: shapes, or a .jsonl of "
+        "images with labels")  # fmt: skip
     add("--describe", metavar="M", help="print what a model is: architecture, activation, "
         "preprocessing, tokenizer, context, hashes")  # fmt: skip
     add("--against", metavar="M", help="with --describe: what differs from this model")
@@ -119,6 +129,9 @@ def make_parser() -> Parser:
     add("--markdown", metavar="FILE", help="tables for a README or an issue")
     add("--latex", metavar="FILE", help="booktabs tables for a paper, the best value bold")
     add("--html", metavar="FILE", help="one page: bars, tables, the worst failures with images")
+    add("--figure", metavar="FILE", action="append", help="dots with intervals, as .png, .svg or "
+        ".pdf; significant differences are marked")  # fmt: skip
+    add("--figure-kind", choices=FIGURE_KINDS, help="dots (the default) or radar")
     add = parser.add_argument
     add_scoring_flags(parser)
     add("--text-only", action="store_const", const=True,
@@ -157,9 +170,14 @@ def _body(words: Sequence[str]) -> None:
     if settings.describe is not None or settings.against is not None:
         print_description(settings)
         return
+    check(settings)
+    if settings.probe is not None:
+        from clic.cli.probing import print_probes
+
+        print_probes(settings)
+        return
     from clic import distributed
 
-    check(settings)
     check_torchrun()
     device = distributed.choose_device(settings.device)
     with distributed.process_group(device, WAIT_MINUTES):
@@ -170,12 +188,25 @@ def _run(settings: EvalConfig) -> None:
     from clic import distributed
     from clic.evaluation.report import result_files
 
-    wanted = _wanted(settings)
-    results = gather(settings, keep_rows=bool(wanted["rows"]), with_gallery=bool(wanted["html"]))
+    wanted, figures = _wanted(settings), _wanted_figures(settings)
+    results = gather(
+        settings,
+        keep_rows=bool(wanted["rows"]),
+        with_gallery=bool(wanted["html"]),
+        with_intervals=bool(figures),
+    )
     if not distributed.is_main():
         return
     # The files come first, so that a closed terminal does not lose the numbers.
     written = result_files.write(wanted, results.reports, results.comparison, results.galleries)
+    if results.intervals is not None:
+        written += result_files.write_figures(
+            figures,
+            results.reports,
+            results.intervals,
+            settings.figure_kind,
+            marked=results.comparison is not None,
+        )
     _print(results, settings.published)
     for file in written:
         print(f"wrote {file}")
@@ -196,6 +227,21 @@ def _wanted(settings: EvalConfig) -> dict[str, list[Path]]:
     return found
 
 
+def _wanted_figures(settings: EvalConfig) -> list[Path]:
+    """Return the figures to draw, after checking that they can be written."""
+    if not settings.figure:
+        return []
+    from clic.evaluation.report.score_figure import check_figure
+
+    files = [Path(name).expanduser() for name in settings.figure]
+    for file in files:
+        check_figure(file)
+        if file.is_dir():
+            raise ConfigError(f"figure={file} is a folder; name a file")
+    check_writable(*settings.figure)
+    return files
+
+
 @dataclass
 class Results:
     """The models' numbers, and what was made of their rows.
@@ -203,21 +249,26 @@ class Results:
     Attributes:
         reports: One for each model.
         comparison: Differences to the first model, with `--compare`.
+        intervals: The same, whatever the flag, if a figure is drawn.
         galleries: Each model's worst failures, if a page is written.
     """
 
     reports: list[Report] = field(default_factory=list)
     comparison: Comparison | None = None
+    intervals: Comparison | None = None
     galleries: list[Gallery] = field(default_factory=list)
 
 
-def gather(settings: EvalConfig, *, keep_rows: bool, with_gallery: bool) -> Results:
+def gather(
+    settings: EvalConfig, *, keep_rows: bool, with_gallery: bool, with_intervals: bool = False
+) -> Results:
     """Score the models, read saved results, and compare them if `--compare` is given.
 
     Args:
         settings: The command's settings.
         keep_rows: Whether rows are written; otherwise they are dropped after use.
         with_gallery: Whether a page is written.
+        with_intervals: Whether a figure is drawn.
 
     Raises:
         ConfigError: A setting is wrong or has no effect.
@@ -229,20 +280,23 @@ def gather(settings: EvalConfig, *, keep_rows: bool, with_gallery: bool) -> Resu
     from clic.io.terminal import progress_bar
 
     main, comparing = distributed.is_main(), bool(settings.compare)  # only rank 0 has rows
-    needs_rows = main and (comparing or keep_rows or with_gallery)
+    observing = main and (comparing or with_intervals)
+    needs_rows = observing or (main and (keep_rows or with_gallery))
     results, observed = Results(), []
     for report in _reports(settings, needs_rows):
         report.name = _unused_name(report.name, [one.name for one in results.reports])
-        if main and comparing:
+        if observing:
             observed.append(comparison.observe_report(report))
         if main and with_gallery:
             results.galleries.append(html_page.worst_failures(report))
         if not keep_rows:
             report.rows, report.tables = (), {}
         results.reports.append(report)
-    if main and comparing:
+    if observing:
         with progress_bar("intervals", len(results.reports[0].benchmarks)) as advance:
-            results.comparison = comparison.compare(results.reports, observed, advance=advance)
+            results.intervals = comparison.compare(results.reports, observed, advance=advance)
+    if comparing:
+        results.comparison = results.intervals
     return results
 
 
@@ -340,7 +394,7 @@ def score(
     all_ranks: bool = False,
 ) -> Report:
     """Load a model and score it, as the settings say; `name` is its name in tables."""
-    from clic import evaluation
+    from clic import evaluation, runs
     from clic.models import encoder
 
     loaded = encoder.load(
@@ -349,7 +403,7 @@ def score(
         precision=settings.precision,
         batch_size=settings.batch_size,
     )
-    return evaluation.run(
+    scored = evaluation.run(
         loaded,
         plan,
         batch_size=settings.batch_size,
@@ -360,6 +414,9 @@ def score(
         cache=evaluation.FeatureCache.of(settings),
         all_ranks=all_ranks,
     )
+    if chosen := runs.chosen_by(model):
+        scored.provenance["chosen_by"] = chosen
+    return scored
 
 
 def _default_model() -> str:
@@ -389,6 +446,8 @@ def _print(results: Results, with_published: bool) -> None:
     for one in results.reports if with_published else []:
         for line in published_numbers.beside_lines(one):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for line in report.warnings(results.reports):
+        console.print(f"warning: {line}", style="bold red", markup=False, highlight=False)
     for line in report.notes(results.reports):
         console.print(f"note: {line}", markup=False, highlight=False)
     for line in report.timings(results.reports):

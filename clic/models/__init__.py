@@ -1,12 +1,13 @@
 """Models of open_clip and Hugging Face: a name in, a `ClipModel`, its features or a folder out.
 
 Read `source` (what a name means), `loading` (building it), `freezing` and `towers` (training it;
-`depths` knows a tower's layers), `encoder` and `fast_inference` (using it), `saving` and
-`description`; then the formats: `hugging_face`, `exporting` (its inverse), `weight_files`, and
-`trust` for files that could run code; `families` has what open_clip does not say of some, and
-`stretching` makes a context longer.
+`depths` knows a tower's layers, `adapters` puts LoRA into them), `encoder` and `fast_inference`
+(using it), `saving` and `description`; then the formats: `hugging_face`, `exporting` (its inverse),
+`weight_files`, and `trust` for files that could run code; `families` has what open_clip does not
+say of some, and `stretching` makes a context longer.
 """
 
+from clic.models.adapters import Adapters
 from clic.models.depths import VISION_PREFIX, Tower, towers_of
 from clic.models.fast_inference import PooledImages, PooledTexts
 from clic.models.freezing import (
@@ -34,6 +35,7 @@ __all__ = [
     "PACKAGED",
     "TEXT_TOWER",
     "VISION_PREFIX",
+    "Adapters",
     "ClipModel",
     "FeatureExtractor",
     "LossModule",

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from clic import distributed, models
-from clic.config.train_settings import Config, WandbConfig
+from clic.config.train_settings import Config
 from clic.errors import ConfigError
 from clic.models import ClipModel
 from clic.training.metrics_log import Averages, MetricsLog
@@ -231,7 +231,7 @@ def stop(clip: ClipModel, folder: Path) -> dict[str, Any]:
             yield batch
             draws.append(float(torch.rand(())))
 
-    log = MetricsLog(folder / "metrics.jsonl", 0, STEPS, WandbConfig(), "run", {})
+    log = MetricsLog(folder / "metrics.jsonl", 0, STEPS)
     try:
         trainer.fit(told(), log, lambda state: saved.append(state.step))
         ended = "by itself"
