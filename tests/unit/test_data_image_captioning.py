@@ -94,7 +94,7 @@ def test_the_same_command_continues_and_another_model_keeps_the_first_captions(
 def test_missing_transformers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ConfigError, match=r"pip install 'clic\[caption\]'"):
-        image_captioning.Captioner(Captioning())
+        image_captioning.ImageCaptioner(Captioning())
 
 
 def test_a_model_of_transformers_captions(clic_data: Command, shard: Path, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ class Captioned:
     problem: str | None = None  # why the whole shard was left as it is
 
 
-class Captioner:
+class ImageCaptioner:
     """Captions images with a model of transformers.
 
     Raises:
@@ -102,7 +102,7 @@ class Captioner:
         return [text.strip() for text in self.processor.batch_decode(tokens, True)]
 
 
-_captioner = lru_cache(maxsize=1)(Captioner)
+_captioner = lru_cache(maxsize=1)(ImageCaptioner)
 
 
 def caption_shards(
