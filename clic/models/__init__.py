@@ -2,9 +2,10 @@
 
 Read `source` (what a name means), `loading` (building it), `freezing` and `towers` (training it;
 `depths` knows a tower's layers, `adapters` puts LoRA into them), `encoder` and `fast_inference`
-(using it), `saving` and `description`; then the formats: `hugging_face`, `exporting` (its inverse),
-`weight_files`, and `trust` for files that could run code; `families` has what open_clip does not
-say of some, and `stretching` makes a context longer.
+(using it), `saving` and `description`; then the formats: `hugging_face` (with `siglip`),
+`exporting` (its inverse, with `siglip_writing`), `onnx_writing`, `weight_files`, and `trust` for
+files that could run code; `families` has what open_clip does not say of some, and `stretching`
+makes a context longer.
 """
 
 from clic.models.adapters import Adapters
