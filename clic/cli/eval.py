@@ -18,12 +18,12 @@ from clic.cli.common import (
     add_scoring_flags,
     check_torchrun,
     is_setting,
-    make_console,
     run_cli,
     settings_of,
     split_commas,
 )
 from clic.cli.describing import print_description
+from clic.cli.eval_output import print_list, print_results, wanted_figures, wanted_files
 from clic.config.eval_settings import (
     FIGURE_KINDS,
     EvalConfig,
@@ -32,7 +32,6 @@ from clic.config.eval_settings import (
     check_unused,
 )
 from clic.errors import ConfigError, DataError
-from clic.io.files import check_folder, check_writable
 
 if TYPE_CHECKING:
     from clic.evaluation import EvaluationPlan
@@ -72,8 +71,8 @@ examples:
   clic-eval --published-table sugarcrepe++  what papers print on a benchmark
   clic-eval --describe runs/shapes-1 --against shapes-base
                                             what a model is, which tower changed
-  clic-eval --probe shapes --model runs/a   does the image tower hold colours, binding
-                                            and relations? a linear probe says
+  clic-eval --probe shapes --model runs/a   does the image tower hold colours,
+                                            relations? linear probes say
   clic-eval --bench my.jsonl                one's own benchmark, see below
   clic-eval bench=shapes batch_size=128     settings (configs/eval.yaml)
 
@@ -131,7 +130,7 @@ def make_parser() -> Parser:
     add("--html", metavar="FILE", help="one page: bars, tables, the worst failures with images")
     add("--figure", metavar="FILE", action="append", help="dots with intervals, as .png, .svg or "
         ".pdf; significant differences are marked")  # fmt: skip
-    add("--figure-kind", choices=FIGURE_KINDS, help="dots (the default) or radar")
+    add("--figure-kind", metavar="KIND", choices=FIGURE_KINDS, help="dots (default) or radar")
     add = parser.add_argument
     add_scoring_flags(parser)
     add("--text-only", action="store_const", const=True,
@@ -160,12 +159,12 @@ def _body(words: Sequence[str]) -> None:
         print("\n".join(published_numbers.field_lines(flags.published_table)))
         return
     del flags.published_table
-    if not overrides and _print_list(split_commas(flags.bench) or [], flags.data):
+    if not overrides and print_list(split_commas(flags.bench) or [], flags.data):
         return  # without Hydra, which takes as long as the list
     from clic.config.overrides import compose
 
     settings = compose("eval", overrides, EvalConfig, settings_of(flags, "bench"))
-    if _print_list(settings.bench, settings.data):
+    if print_list(settings.bench, settings.data):
         return
     if settings.describe is not None or settings.against is not None:
         print_description(settings)
@@ -188,7 +187,7 @@ def _run(settings: EvalConfig) -> None:
     from clic import distributed
     from clic.evaluation.report import result_files
 
-    wanted, figures = _wanted(settings), _wanted_figures(settings)
+    wanted, figures = wanted_files(settings), wanted_figures(settings)
     results = gather(
         settings,
         keep_rows=bool(wanted["rows"]),
@@ -207,39 +206,9 @@ def _run(settings: EvalConfig) -> None:
             settings.figure_kind,
             marked=results.comparison is not None,
         )
-    _print(results, settings.published)
+    print_results(results, settings.published)
     for file in written:
         print(f"wrote {file}")
-
-
-def _wanted(settings: EvalConfig) -> dict[str, list[Path]]:
-    """Return the files to write by kind, after checking that they can be written."""
-    from clic.evaluation.report import result_files
-
-    named = {kind: getattr(settings, kind) for kind in result_files.FILES}
-    check_writable(*named.values())
-    if settings.out is not None:
-        check_folder(settings.out)
-    found = result_files.files(settings.out, named)
-    for file in (path for paths in found.values() for path in paths):
-        if file.is_dir():
-            raise ConfigError(f"{file} is a folder; remove it, or name another place")
-    return found
-
-
-def _wanted_figures(settings: EvalConfig) -> list[Path]:
-    """Return the figures to draw, after checking that they can be written."""
-    if not settings.figure:
-        return []
-    from clic.evaluation.report.score_figure import check_figure
-
-    files = [Path(name).expanduser() for name in settings.figure]
-    for file in files:
-        check_figure(file)
-        if file.is_dir():
-            raise ConfigError(f"figure={file} is a folder; name a file")
-    check_writable(*settings.figure)
-    return files
 
 
 @dataclass
@@ -431,45 +400,6 @@ def _default_model() -> str:
         return FALLBACK_MODEL
     print(f"{NAME}: model {newest}, the newest finished run", file=sys.stderr)
     return str(newest)
-
-
-def _print(results: Results, with_published: bool) -> None:
-    from clic.evaluation.report import comparison, published_numbers, report, terminal_tables
-
-    console = make_console()
-    for line in report.legend(results.reports):
-        console.print(line, markup=False, highlight=False)
-    for table in terminal_tables.tables(results.reports, results.comparison):
-        console.print(table)
-    if results.comparison is not None:
-        console.print(comparison.interval_note(results.comparison), markup=False, highlight=False)
-    for one in results.reports if with_published else []:
-        for line in published_numbers.beside_lines(one):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-    for line in report.warnings(results.reports):
-        console.print(f"warning: {line}", style="bold red", markup=False, highlight=False)
-    for line in report.notes(results.reports):
-        console.print(f"note: {line}", markup=False, highlight=False)
-    for line in report.timings(results.reports):
-        console.print(line, style="dim", markup=False, highlight=False)
-
-
-def _print_list(bench: list[str], data: str | None) -> bool:
-    """Print the output of `--bench list` or `list:NAME`; return False if it is neither."""
-    from clic.evaluation import evaluation_plan
-    from clic.evaluation.report import listing
-
-    pages = listing.wanted(bench)
-    if pages is None:
-        return False
-    root = Path(data).expanduser() if data is not None else evaluation_plan.default_data_root()
-    console = make_console()
-    if not pages:
-        console.print(listing.table(root))
-    lines = [line for name in pages for line in listing.page(name, root)] or listing.lines(root)
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return True
 
 
 if __name__ == "__main__":

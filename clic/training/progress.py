@@ -108,7 +108,8 @@ def make_line(start: int, stop: int, epoch: int) -> ProgressLine | None:
     from rich.console import Console
 
     console = Console()
-    return ProgressLine(start, stop, epoch, console) if console.is_terminal else None
+    draws = console.is_terminal and not console.is_dumb_terminal
+    return ProgressLine(start, stop, epoch, console) if draws else None
 
 
 def clock(seconds: float) -> str:

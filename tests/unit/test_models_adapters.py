@@ -170,6 +170,15 @@ def test_with_an_average_an_evaluation_and_a_base(
     assert provenance["started_from"]["weights_sha256"] == models.weights_sha256(plain.model)
 
 
+def test_in_chunks_and_in_half_precision(
+    weights: Callable[..., dict[str, torch.Tensor]], tiny: Path
+) -> None:
+    base = load_file(tiny / runs.OPEN_CLIP_WEIGHTS)
+    found = weights("half", "train.precision=bf16", "train.micro_batch=2")
+    name = "transformer.resblocks.0.attn.in_proj_weight"
+    assert found[name].dtype == torch.float32 and not torch.equal(found[name], base[name])
+
+
 def test_another_rank_is_refused(
     weights: Callable[..., dict[str, torch.Tensor]], tmp_path: Path
 ) -> None:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from clic.errors import DataError
 from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
@@ -17,8 +20,11 @@ from clic.evaluation.benchmarks.reading import GridBuilder, Record, read_csv, re
 from clic.evaluation.encode.image_sources import Crop, image_file
 from clic.evaluation.files.file_sources import ByHand, File
 from clic.evaluation.tables.grids import Grids
+from clic.evaluation.tables.judgements import Judgements
+from clic.evaluation.tables.table import Interner
 
 VSR_ROWS = "vsr/test.jsonl"
+VSR_DEV_ROWS = "vsr/dev.jsonl"
 VSR_IMAGES = "vsr/images"
 
 
@@ -33,18 +39,51 @@ def load_vsr(data_root: Path) -> Grids:
     """
     path = data_root / VSR_ROWS
     captions: dict[Path, tuple[list[str], list[str]]] = {}
-    for row in read_lines(path):
-        label = row.number("label")
-        if label not in (0, 1):
-            raise row.error(f"has the label {label}, which is neither 0 nor 1")
-        image = row.image(data_root / VSR_IMAGES, row.text("image"))
-        captions.setdefault(image, ([], []))[1 - label].append(row.text("caption"))
+    for image, caption, label in _vsr_rows(data_root, VSR_ROWS):
+        captions.setdefault(image, ([], []))[1 - label].append(caption)
     builder = GridBuilder(path, ["pairs"])
     for image, (true, false) in captions.items():
         for caption in true:
             for other in false:
                 builder.add("pairs", [image], [caption, other])
     return builder.table("choice")
+
+
+def load_vsr_threshold(data_root: Path) -> Judgements:
+    """Return all of VSR's zero-shot test split, judged by a threshold that its dev split sets.
+
+    Raises:
+        DataError: A file is missing or broken.
+    """
+    images, texts = Interner(), Interner()
+    columns = []
+    for file in (VSR_ROWS, VSR_DEV_ROWS):
+        rows = [(images.add(i), texts.add(c), label) for i, c, label in _vsr_rows(data_root, file)]
+        if not rows:
+            raise DataError(f"{data_root / file} holds no rows; download it again")
+        columns.append(np.array(rows, dtype=np.int64))
+    test, dev = columns
+    return Judgements(
+        images=tuple(images.items),
+        texts=tuple(texts.items),
+        categories=("all",),
+        category=np.zeros(len(test), dtype=np.int64),
+        image=test[:, 0],
+        caption=test[:, 1],
+        label=test[:, 2].astype(bool),
+        fitted_image=dev[:, 0],
+        fitted_caption=dev[:, 1],
+        fitted_label=dev[:, 2].astype(bool),
+    )
+
+
+def _vsr_rows(data_root: Path, file: str) -> Iterator[tuple[Path, str, int]]:
+    """Yield each row's image, caption and label, 1 where the caption is true."""
+    for row in read_lines(data_root / file):
+        label = row.number("label")
+        if label not in (0, 1):
+            raise row.error(f"has the label {label}, which is neither 0 nor 1")
+        yield row.image(data_root / VSR_IMAGES, row.text("image")), row.text("caption"), label
 
 
 CREPE_FOLDER = "crepe/prod_hard_negatives"
@@ -178,10 +217,28 @@ VSR = Benchmark(
     ),
     images=(_VSR_FILES,),
     differs="the paper asks of each caption alone whether it is true, which a cosine does not say; "
-    "images with only true or only false captions make no pair and are left out",
+    "images with only true or only false captions make no pair and are left out (vsr-threshold has "
+    "all rows)",
 )
 
 _VG_STEPS = "unpack Visual Genome's images (VG_100K and VG_100K_2) into {data}/crepe"
+
+VSR_THRESHOLD = replace(
+    VSR,
+    name="vsr-threshold",
+    title="VSR, zero-shot test split, by threshold",
+    about="is a spatial statement true? by the dev split's threshold",
+    load=of_files(load_vsr_threshold),
+    rule="true captions lie above the threshold that is best on the dev split, false ones do not",
+    annotations=(
+        *VSR.annotations,
+        File(
+            "https://huggingface.co/datasets/cambridgeltl/vsr_zeroshot/resolve/main/dev.jsonl",
+            VSR_DEV_ROWS,
+        ),
+    ),
+    differs="the paper trains its models to judge; here only a threshold on the cosine is set",
+)
 
 CREPE = Benchmark(
     name="crepe",

@@ -52,6 +52,7 @@ _LISTED = (
     swapped_pairs.MMVP_VLM,
     negbench.NEGBENCH,
     caption_choices.VSR,
+    caption_choices.VSR_THRESHOLD,
     caption_choices.CREPE,
     caption_choices.VL_CHECKLIST,
     minimal_changes.SPEC,
@@ -114,7 +115,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("sugarcrepe++", "sugarcrepe", "winoground", "aro-relation", "aro-attribution"),
         *("coco-order", "flickr30k-order", "svo-probes", "whatsup", "cola", "valse"),
         *("bivlc", "bla", "half-truths", "colorswap", "mmvp-vlm", "negbench"),
-        *("vsr", "crepe", "vl-checklist", "spec", "vismin", "eqben"),
+        *("vsr", "vsr-threshold", "crepe", "vl-checklist", "spec", "vismin", "eqben"),
     ),
     "all": tuple(BENCHMARKS),
 }

@@ -21,7 +21,9 @@ from PIL import Image
 from clic import evaluation, metrics
 from clic.errors import DataError
 from clic.evaluation.benchmarks import caption_choices, long_captions, minimal_changes
+from clic.evaluation.report.comparison import observe_report
 from clic.evaluation.tables.grids import RULES, Grids
+from clic.evaluation.tables.judgements import Judgements, best_threshold
 
 Paint = Callable[..., None]
 
@@ -80,6 +82,51 @@ def test_vsr_pairs_true_and_false_captions_of_an_image(
     (tmp_path / "vsr/test.jsonl").write_text(json.dumps({**rows[0], "label": 2}))
     with pytest.raises(DataError, match="the label 2, which is neither 0 nor 1"):
         caption_choices.load_vsr(tmp_path)
+
+
+def test_a_threshold_by_hand() -> None:
+    # Above 0.35 lie two of the three true ones and none of the false: five of six are right.
+    scores, label = np.array([0.5, 0.4, 0.05, 0.3, 0.1, 0.0]), np.array([1, 1, 1, 0, 0, 0], bool)
+    assert best_threshold(scores, label) == pytest.approx(0.35)
+    assert best_threshold(np.array([0.2, 0.4]), np.array([True, True])) < 0.2
+    assert best_threshold(np.array([0.2, 0.4]), np.array([False, False])) >= 0.4
+    with pytest.raises(DataError, match="no rows are left to set the threshold"):
+        best_threshold(np.array([]), np.array([], dtype=bool))
+
+
+def write_vsr(root: Path, paint: Paint) -> None:
+    """On dev, captions within 15 degrees are true; on test that is right for three of four."""
+    dev = [(40, 50, 1), (40, 45, 1), (80, 60, 0), (80, 20, 0)]
+    test = [(40, 41, 1), (40, 70, 0), (80, 75, 0), (80, 79, 1)]
+    for split, rows in (("dev", dev), ("test", test)):
+        (root / "vsr").mkdir(exist_ok=True)
+        lines = []
+        for image, caption, label in rows:
+            paint(root / f"vsr/images/{image}.jpg", image)
+            row = {"image": f"{image}.jpg", "caption": f"it is {caption}", "label": label}
+            lines.append(json.dumps({**row, "relation": "on"}))
+        (root / f"vsr/{split}.jsonl").write_text("\n".join(lines))
+
+
+def test_vsr_by_threshold(tmp_path: Path, angle_model: Any, paint: Paint) -> None:
+    write_vsr(tmp_path, paint)
+    report = evaluation.evaluate(angle_model, ["vsr-threshold"], tmp_path, keep_rows=True)
+    assert report.benchmarks["vsr-threshold"] == {"all": {"judged": 75.0, "n": 4}}
+    source = report.provenance["benchmarks"]["vsr-threshold"]
+    assert (source["rows"], source["images"]) == (4, 2)
+    wrong = report.rows[2]  # type: ignore[index]
+    middle = (math.cos(math.radians(10)) + math.cos(math.radians(20))) / 2
+    assert wrong["threshold"] == pytest.approx(middle, abs=1e-6) and not wrong["judged"]
+    assert [Judgements.margins(row)[""] > 0 for row in report.rows] == [True, True, False, True]
+    card = report.tables["vsr-threshold"].illustrate(Judgements.failure(wrong, 2))
+    assert card.verdict.startswith("a false caption is judged true, by 0.0")
+    assert card.pictures[0].uri is not None
+    observed = observe_report(report)["vsr-threshold"]
+    assert observed.value(("all", "judged")) == 75.0
+    table = report.tables["vsr-threshold"]
+    lost = np.array([str(image).endswith("80.jpg") for image in table.images])
+    kept = table.without(lost)
+    assert (kept.rows, len(kept.fitted_label)) == (2, 2)  # type: ignore[attr-defined]
 
 
 def write_crepe(root: Path, angles: dict[str, list[int]]) -> None:
