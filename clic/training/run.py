@@ -192,7 +192,7 @@ def _fit(
     start, stop, metrics = trainer.done, trainer.steps, run / runs.METRICS_FILE
     log = MetricsLog(metrics, start, stop, config.wandb, run.name, redact(asdict(config)))
     pin_memory = trainer.device.type == "cuda"
-    loader = data.make_loader(builder, start, stop, config.data.workers, pin_memory)
+    loader = data.make_loader(builder, start, stop, config.data.workers, pin_memory, trainer.plan)
 
     def save(state: checkpoint.TrainingState) -> None:
         if distributed.is_main():
