@@ -134,6 +134,10 @@ def validate(config: Config) -> None:
     _check_losses(config, used)
     _check_optim(config.optim, trained)
     _check_train(config.train)
+    if trained.lora and config.model.lora_alpha == 0:
+        raise ConfigError(
+            f"model.lora_alpha={config.model.lora_alpha} would train nothing; it must be above 0, e.g. 16"
+        )
     if trained.lora and find_spec("peft") is None:
         raise ConfigError(
             f"model.train={config.model.train} needs the package peft; pip install peft (the extra "

@@ -63,8 +63,8 @@ class DataConfig:
             `sampling.replacement` how many are drawn, null for as many as there are. A stream,
             whose samples nobody has counted, needs it.
         buffer: Samples of a stream's shuffle buffer, in each loader process.
-        timeout: Seconds within which the server of a stream's shard has to send something; else the
-            shard is given up and counted.
+        timeout: Seconds within which the server of a stream's shard has to send the next 256 KiB;
+            else the shard is given up and counted.
         caption_key: Key of the samples' JSON that a stream takes captions from, such as
             `top_caption`, or a list of them; null takes those that indexed shards take.
         split: `train`, `validation` or `test` of the world; `shapes` only.

@@ -9,6 +9,7 @@ from PIL import Image
 
 from clic.captions.composites import TokenBudget
 from clic.data.tools.contact_sheet import Section, draw_sheet
+from clic.io.files import replacing
 from clic.types import Batch
 
 FOLDER = "examples"
@@ -49,5 +50,6 @@ class ExampleSheets:
         title = f"step {batch.step + 1}, {batch.kind}"
         picture = draw_sheet([Section(title, rows)], budget=self.budget)
         self.folder.mkdir(exist_ok=True)
-        picture.save(self.folder / f"step-{batch.step + 1:06d}-{batch.kind}.png")
+        with replacing(self.folder / f"step-{batch.step + 1:06d}-{batch.kind}.png") as file:
+            picture.save(file, "PNG")
         self.show(batch.step + 1, f"examples/{batch.kind}", picture)

@@ -135,6 +135,11 @@ class StepProfiler(Stages):
         if self._open:
             self._open = False
             self._profile.__exit__(None, None, None)
+            needed = SKIPPED + MEASURED
+            if self._steps < needed:
+                self.tell(
+                    f"train.profile=true: no table, as {self._steps} of {needed} steps were made"
+                )
 
     def _now(self) -> float:
         if self.device.type == "cuda":

@@ -158,7 +158,10 @@ def draw(panel: Panel, records: Sequence[Record]) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
-    style: dict[Any, Any] = {"svg.hashsalt": panel.title, "svg.fonttype": "none", "font.size": 9}
+    style: dict[Any, Any] = {
+        "svg.hashsalt": panel.title, "svg.fonttype": "none", "font.size": 9,
+        "text.parse_math": False,  # a category of one's own benchmark may hold $
+    }  # fmt: skip
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(4.2, 2.5), layout="constrained")
         axes = figure.add_subplot()

@@ -52,6 +52,12 @@ def reports() -> list[Report]:
     return [a, b]
 
 
+def test_a_name_with_dollars_is_no_formula(tmp_path: Path, reports: list[Report]) -> None:
+    one = report(r"$x and \y$", [0, 1], [1, 1], [1, 0])
+    write_figures([tmp_path / "f.svg"], [one], compare([one]), "dots", marked=False)
+    assert r"$x and \y$" in (tmp_path / "f.svg").read_text()
+
+
 @pytest.fixture(scope="module")
 def comparison(reports: list[Report]) -> Comparison:
     return compare(reports)

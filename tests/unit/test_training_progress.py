@@ -179,6 +179,15 @@ def test_the_table_adds_up(tmp_path: Path) -> None:
     assert "aten::mm" in table
 
 
+def test_a_run_too_short_for_a_profile_says_so(tmp_path: Path) -> None:
+    told: list[str] = []
+    profiler = StepProfiler(torch.device("cpu"), tmp_path / "profile", told.append)
+    profiler.end_step()
+    profiler.close()
+    assert told == ["train.profile=true: no table, as 1 of 13 steps were made"]
+    assert not (tmp_path / "profile").exists()
+
+
 def test_a_profiled_run_trains_the_same_weights(
     settings: Callable[..., Config], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,6 +59,12 @@ def test_a_drawing_is_a_picture_without_a_script() -> None:
     assert uri == draw(Panel("Loss", {"loss": "loss", "lr": "lr"}), RECORDS)
 
 
+def test_a_category_with_dollars_is_no_formula() -> None:
+    panel = Panel("own", {"loss": r"$5 and \x$/itt", "lr": "lr"})
+    data = base64.b64decode(draw(panel, RECORDS).removeprefix("data:image/svg+xml;base64,"))
+    assert rb"$5 and \x$/itt" in data
+
+
 def test_settings_that_differ_and_no_secrets() -> None:
     config = Config()
     config.train.batch_size = 7

@@ -120,7 +120,7 @@ def _options(row: Record) -> list[str]:
     """Return the caption and its negatives, which the file holds as a Python list of texts."""
     try:
         negatives = ast.literal_eval(row.text("hard_negs"))
-    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
         raise row.error("has 'hard_negs' that are no list of texts") from error
     return [row.text("caption"), *row.texts(negatives, 1, "hard_negs")]
 
@@ -141,7 +141,7 @@ def _crop(data_root: Path, row: Record, listed: dict[str, set[str]]) -> Crop:
 def _pixels(row: Record, key: str) -> int:
     try:
         return int(float(row.text(key)))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise row.error(f"has {key} {row.text(key)!r}, which is no number") from None
 
 

@@ -15,6 +15,7 @@ from clic.errors import DataError, did_you_mean
 CARD = "card.yaml"
 ENDING = ".yaml"
 LONGEST = 500  # characters of a field
+LARGEST = 1 << 16  # bytes of a card
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
@@ -43,15 +44,20 @@ def read_card(path: Path) -> BenchmarkCard:
     Raises:
         DataError: It cannot be read, lacks a field, or has one that is no text or is not known.
     """
+    import yaml  # type: ignore[import-untyped]  # comes with omegaconf
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError  # type: ignore[import-untyped]  # comes with omegaconf
 
     try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"it has more than {LARGEST} bytes")
         text = path.read_text(encoding="utf-8")
+        # A few aliases of aliases would grow without bound when they are resolved.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("it has an alias, *; write its text instead")
         made = OmegaConf.create(text)
         content = OmegaConf.to_container(made, resolve=False)  # `${...}` stays as it is
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
         said = str(error).splitlines()[0]
         raise DataError(f"{path} cannot be read as YAML ({said}); mend it") from error
     if not isinstance(content, dict):

@@ -31,6 +31,7 @@ def read_shard(path: Path) -> Iterator[Record]:
     try:
         with tarfile.open(path, "r:") as archive:
             key, members = None, dict[str, tarfile.TarInfo]()
+            finished: set[str] = set()
             for member in archive:
                 if not member.isfile():
                     continue
@@ -38,6 +39,12 @@ def read_shard(path: Path) -> Iterator[Record]:
                 if own != key and members:
                     yield _row(archive, path, str(key), members)
                     members = {}
+                    finished.add(str(key))
+                if own in finished or ending in members:
+                    # Images are told apart by their names, so that each must occur once.
+                    raise Record(None, path, repr(own), REMEDY).error(
+                        f"has a .{ending} that comes twice, or apart from its other members"
+                    )
                 key = own
                 members[ending] = member
             if members:

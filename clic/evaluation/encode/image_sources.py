@@ -132,8 +132,10 @@ def _array_pixels(path: Path) -> np.ndarray:
     """Return a frame that is stored as a NumPy array, uint8 [H, W, 3] in BGR (EqBen)."""
     try:
         pixels = np.load(path, allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise DataError(f"{path} is no NumPy array ({error}); download it again") from error
+    if not isinstance(pixels, np.ndarray):  # the archive of several arrays (.npz)
+        raise DataError(f"{path} is no NumPy array, but an archive; download it again")
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise DataError(f"{path} is {pixels.dtype} {list(pixels.shape)}, no image; get it again")
     return np.ascontiguousarray(pixels[:, :, ::-1])

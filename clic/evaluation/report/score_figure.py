@@ -34,6 +34,7 @@ SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "clic",
     "font.size": 8,
+    "text.parse_math": False,  # a category may hold $
 }
 Panel = tuple[str, str, list[ScoreLine]]
 

@@ -21,6 +21,7 @@ from PIL import Image
 from clic import evaluation, metrics
 from clic.errors import DataError
 from clic.evaluation.benchmarks import caption_choices, long_captions, minimal_changes
+from clic.evaluation.encode.image_sources import image_pixels
 from clic.evaluation.report.comparison import observe_report
 from clic.evaluation.tables.grids import RULES, Grids
 from clic.evaluation.tables.judgements import Judgements, best_threshold
@@ -371,3 +372,29 @@ def test_a_frame_is_read_as_rgb(tmp_path: Path) -> None:
     np.save(tmp_path / "b.npy", np.array([{"a": math.pi}], dtype=object))
     with pytest.raises(DataError, match="no NumPy array"):
         image_pixels(tmp_path / "b.npy")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("\"['a dog 50', 'a dog 60']\"", "{[]: 1}", "has 'hard_negs' that are no list of texts"),
+        (",10,0,", ",inf,0,", "has x 'inf', which is no number"),
+    ],
+)
+def test_crepe_with_broken_cells(tmp_path: Path, old: str, new: str, message: str) -> None:
+    write_crepe(tmp_path, {})
+    file = tmp_path / "crepe/prod_hard_negatives/atom/prod_vg_hard_negs_atom_complexity_4.csv"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(DataError, match=message):
+        caption_choices.load_crepe(tmp_path)
+
+
+@pytest.mark.parametrize(("cut", "message"), [(0, "No data left"), (1, "but an archive")])
+def test_a_broken_frame_is_a_broken_image(tmp_path: Path, cut: int, message: str) -> None:
+    file = tmp_path / "frame.npy"
+    with file.open("wb") as stream:
+        if cut:
+            np.savez(stream, pixels=np.zeros((2, 2, 3), np.uint8))
+    with pytest.raises(DataError, match=message):
+        image_pixels(file)

@@ -16,6 +16,7 @@ from PIL import Image
 from clic import evaluation
 from clic.errors import ConfigError, DataError
 from clic.evaluation.benchmarks import catalogue
+from clic.evaluation.benchmarks.own_card import LARGEST, read_card
 from clic.evaluation.benchmarks.own_rows import read_own_rows
 from clic.evaluation.report.report import benchmark_facts, notes
 
@@ -211,3 +212,27 @@ def test_a_known_name_is_taken(tmp_path: Path) -> None:
     (tmp_path / "bare").mkdir()
     with pytest.raises(ConfigError, match=r"a folder holds a card\.yaml"):
         catalogue.select([str(tmp_path / "bare")])
+
+
+def test_a_card_whose_aliases_would_grow_without_bound_is_refused(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
+    (tmp_path / "card.yaml").write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"card\.yaml cannot be read as YAML \(it has an alias"):
+        read_card(tmp_path / "card.yaml")
+    (tmp_path / "card.yaml").write_text(json.dumps(CARD) + " " * LARGEST)
+    with pytest.raises(DataError, match=f"it has more than {LARGEST} bytes"):
+        read_card(tmp_path / "card.yaml")
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        # The features of an image are kept under its name: the second would get those of the first.
+        (("1.png", 40), ("1.txt", "x 41"), ("2.txt", "y"), ("1.png", 90), ("1.txt", "z 91")),
+        (("1.png", 40), ("1.png", 90), ("1.txt", "x 41")),
+    ],
+)
+def test_a_sample_comes_once(tmp_path: Path, members: tuple[Member, ...]) -> None:
+    with pytest.raises(DataError, match=r"'1' has a \.png that comes twice, or apart from"):
+        list(read_own_rows(shard(tmp_path / "twice.tar", *members)))
