@@ -34,8 +34,9 @@ class ReadingRule:
         Counting the tokens that are not padding would be wrong: in CLIP's vocabulary, the
         padding's id 0 is also the id of "!".
         """
-        marks = tokens if self.pool == "argmax" else tokens.eq(self.end).int()
-        return marks.argmax(dim=-1)
+        if self.pool == "argmax" or self.end is None:
+            return tokens.argmax(dim=-1)
+        return tokens.eq(self.end).int().argmax(dim=-1)
 
     def lengths(self, tokens: Tensor) -> Tensor:
         """Return how many tokens of each text the tower needs, int64 [...], at least 1."""

@@ -139,8 +139,8 @@ def _packed(
             ends[numbers[row]] = first + places[-1]
             reads[numbers[row]] = pack_number * most + column
         grid[pack_number, : used[pack_number]] = np.arange(first, len(tokens))
-    places = [p * size + at for p, filled in enumerate(used) for at in range(filled)]
-    flat = {"tokens": tokens, "positions": positions, "places": places}
+    filled = [p * size + at for p, length in enumerate(used) for at in range(length)]
+    flat = {"tokens": tokens, "positions": positions, "places": filled}
     arrays = {name: torch.tensor(values) for name, values in flat.items()}
     whole = {"grid": grid, "until": until, "readers": readers, "read_at": read_at}
     whole |= {"ends": ends, "reads": reads}
