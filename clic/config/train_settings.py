@@ -280,6 +280,9 @@ class TrainConfig:
         micro_batch: Images that are in memory at once; the step computes features twice and has
             the gradient of the whole batch (GradCache). Null takes the whole batch at once, which
             is faster; not with a BatchNorm that trains.
+        pack_texts: Compute what captions have in common once and leave all padding out, where the
+            text tower allows it without a change but of rounding; false only cuts the padding
+            behind a batch's longest caption.
         epochs: Passes over the data.
         max_steps: Shortens the run, and the schedule with it; null for all steps of `epochs`.
         save_every: Steps between checkpoints; 0 saves none but the final model.
@@ -320,6 +323,7 @@ class TrainConfig:
 
     batch_size: int = 48
     micro_batch: int | None = None
+    pack_texts: bool = True
     epochs: int = 1
     max_steps: int | None = None
     save_every: int = 100

@@ -23,7 +23,7 @@ from clic.models import families, hugging_face, siglip, trust
 from clic.models import weight_files as weights
 from clic.models.depths import SCALARS
 from clic.models.source import INCLUDED, ModelSource, resolve
-from clic.models.towers import OpenClip
+from clic.models.text_encoder import OpenClip
 from clic.models.undrawn import Undrawn
 
 BIG_VISION = (".npz", ".npy")

@@ -202,7 +202,7 @@ def _fit(
     start, stop = trainer.done, trainer.steps
     log = _open_log(config, run, trainer, builder)
     pin_memory = trainer.device.type == "cuda"
-    loader = data.make_loader(builder, start, stop, config.data.workers, pin_memory)
+    loader = data.make_loader(builder, start, stop, config.data.workers, pin_memory, trainer.plan)
 
     def save(state: checkpoint.TrainingState) -> None:
         if distributed.is_main():

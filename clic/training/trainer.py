@@ -76,6 +76,7 @@ class Trainer:
         rates = make_rates(config, clip.model, steps)
         self.optimizer, self.lr_at, self.factors = rates.optimizer, rates.at, rates.factors
         self.features = models.FeatureExtractor(clip.model, self.trained)
+        self.plan = self.features.planner(config.train.micro_batch, config.train.pack_texts)
         losses = models.LossModule(self.features, make_objectives(config))
         uneven = freeze_unreached(losses, clip, config)
         # A vision tower without trained parameters counts as frozen: its statistics stay fixed.
@@ -112,8 +113,7 @@ class Trainer:
         self.rate = self.lr_at(batch.step)
         optim.set_lr(self.optimizer, self.rate)
         seed_step(self.config.seed, batch.step, distributed.rank())
-        # Trimmed on the CPU: finding the longest caption on a GPU would wait for it.
-        batch = self.features.trim(batch)
+        batch = self.plan(batch)  # where the loader has not done so
         with self.strategy.naming_memory(self.config.train):
             with self.stages.stage(TO_DEVICE):
                 batch = batch.to(self.device)

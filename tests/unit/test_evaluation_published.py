@@ -75,7 +75,9 @@ def test_models_are_known_by_their_names() -> None:
     in_tables = {one.model for one in published_numbers.published_numbers()}
     assert set(listed) <= in_tables
     for names in listed.values():
-        assert {name for name in names if ":" in name} <= tags
+        assert {n for n in names if ":" in n and not n.startswith("hf-hub:")} <= tags
+    hub = {"source": "hf-hub:nmndeep/CLIC-ViT-B-32-224-PixelProse", "pretrained": "included"}
+    assert known_as(hub) == "CLIC-RedCaps ViT-B/32"
 
 
 def test_the_papers_own_numbers_agree() -> None:

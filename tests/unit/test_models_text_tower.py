@@ -140,7 +140,7 @@ def test_padding_is_left_out_and_features_and_gradients_stay(saved: Path, pooler
     clip.model.eval().double()
     ids = clip.tokenizer(["a dog bites a man.", "a dog"])
     encoder = models.TextEncoder(clip.model)
-    assert encoder.trim(ids).shape == (2, 8)  # of 12: [CLS], five words, the period, [SEP]
+    assert encoder.rule.trim(ids).shape == (2, 8)  # of 12: [CLS], five words, the period, [SEP]
     found = []
     for encode in (encoder, clip.model.encode_text):
         clip.model.zero_grad()
@@ -159,4 +159,4 @@ def test_padding_is_left_out_and_features_and_gradients_stay(saved: Path, pooler
 
 def test_a_text_of_padding_alone_keeps_one_token(saved: Path) -> None:
     encoder = models.TextEncoder(models.create(str(saved)).model)
-    assert encoder.trim(torch.zeros(3, LENGTH, dtype=torch.long)).shape == (3, 1)
+    assert encoder.rule.trim(torch.zeros(3, LENGTH, dtype=torch.long)).shape == (3, 1)

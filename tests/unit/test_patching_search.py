@@ -274,3 +274,30 @@ def test_the_written_model_has_the_chosen_alpha_and_the_parts_of_the_sweep(
 )
 def test_the_path_of_a_file_is_no_number(word: str, parts: tuple[str, str]) -> None:
     assert split_number(word) == parts
+
+
+def test_a_number_that_does_not_exist_is_told_after_the_first_alpha(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs_of: list[str] = []
+    run = search.evaluation.run
+    monkeypatch.setattr(
+        search.evaluation, "run", lambda *a, **k: [runs_of.append(k["name"]), run(*a, **k)][1]
+    )
+    pair = write_model(tmp_path / "base"), write_model(tmp_path / "tuned", "t")
+    with pytest.raises(ConfigError, match=r"select=shapes\+\+@val/mean/it is no number of it"):
+        clic.sweep(*pair, "0:1:0.5", select=["shapes++@val/mean/it"], cache=False)
+    assert len(runs_of) == 1
+
+
+def test_triplets_without_images_are_reported_by_tot(tmp_path: Path) -> None:
+    rows = [
+        {"positives": ["a dog", "one dog"], "negatives": ["a cat"], "category": category}
+        for category in ("one", "two")
+    ]
+    own = tmp_path / "own.jsonl"
+    own.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    pair = write_model(tmp_path / "base"), write_model(tmp_path / "tuned", "t")
+    found = clic.sweep(*pair, [0, 1], select=["shapes++@val"], report=[str(own)], cache=False)
+    assert found.choice is not None
+    assert found.choice.report[0].paths == (("mean", "tot"),)

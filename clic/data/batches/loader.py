@@ -9,7 +9,7 @@ import gc
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -352,24 +352,38 @@ class BatchBuilder:
 # --- the stream of batches ---
 
 
+Plan = Callable[[Batch], Batch]
+"""What a batch goes through once it is built, such as `clic.models.TextPlanner`."""
+
+
+def as_built(batch: Batch) -> Batch:
+    """Return the batch as it is."""
+    return batch
+
+
 class _Steps(Dataset[Batch | ClicError]):
     """Item t is the batch of step t, so that workers share no state.
 
     The user's mistakes are returned as items: torch would bury them in a worker's traceback.
     """
 
-    def __init__(self, builder: BatchBuilder) -> None:
-        self.builder = builder
+    def __init__(self, builder: BatchBuilder, plan: Plan) -> None:
+        self.builder, self.plan = builder, plan
 
     def __getitem__(self, step: int) -> Batch | ClicError:
         try:
-            return self.builder.build(step)
+            return self.plan(self.builder.build(step))
         except ClicError as error:
             return error
 
 
 def make_loader(
-    builder: BatchBuilder, start: int, stop: int, workers: int | None, pin_memory: bool
+    builder: BatchBuilder,
+    start: int,
+    stop: int,
+    workers: int | None,
+    pin_memory: bool,
+    plan: Plan = as_built,
 ) -> Iterator[Batch]:
     """Yield the batches of steps `start` to `stop` - 1, in order; resuming needs nothing else.
 
@@ -380,6 +394,7 @@ def make_loader(
         workers: Processes; 0 builds batches in this one, None uses up to 4 if there are as many
             cores. The batches do not depend on it.
         pin_memory: Put tensors into page-locked memory, for copies to a GPU.
+        plan: Called with each batch in the process that built it; can be pickled.
 
     Raises:
         DataError: Too much of the data is broken, or a worker was killed.
@@ -388,7 +403,7 @@ def make_loader(
         local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         workers = min(4, max(0, usable_cores() // local_ranks - 1))
     loader = DataLoader(
-        _Steps(builder),
+        _Steps(builder, plan),
         batch_size=None,
         sampler=range(start, stop),
         num_workers=workers,
