@@ -136,8 +136,7 @@ def validate(config: Config) -> None:
     _check_train(config.train)
     if trained.lora and config.model.lora_alpha == 0:
         raise ConfigError(
-            f"model.lora_alpha={config.model.lora_alpha} would train nothing; it must be above 0, "
-            "e.g. 16"
+            f"model.lora_alpha={config.model.lora_alpha} would train nothing; use one above 0"
         )
     if trained.lora and find_spec("peft") is None:
         raise ConfigError(

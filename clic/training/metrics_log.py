@@ -149,6 +149,10 @@ class MetricsLog:
         if self._line is None or "loss" not in record:
             say(self._words(record))
 
+    def pause(self, seconds: float) -> None:
+        """Leave out seconds in which the run evaluated or saved from the share of waiting."""
+        self._since += seconds
+
     def picture(self, step: int, name: str, image: Image.Image) -> None:
         """Show a picture wherever that can be done."""
         for tracker in self.trackers:

@@ -198,7 +198,9 @@ class Trainer:
                     self._check_weights(TrainingError, f"by step {self.done}; lower optim.lr")
                 if saving:
                     save(self.state())
-                clock += time.perf_counter() - paused  # the rate counts training time only
+                spent = time.perf_counter() - paused
+                clock += spent  # the rate counts training time only
+                log.pause(spent)
                 self.stages.end_step()
                 if ended:
                     break

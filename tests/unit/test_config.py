@@ -240,6 +240,7 @@ def test_weights_by_kind_are_given_as_a_mapping_or_one_by_one(
 
 def test_adapters_that_would_train_nothing() -> None:
     config = Config()
+    config.data.source, config.data.samples, config.data.split = "shapes", 64, "train"
     config.model.train, config.model.lora_alpha = "lora:text", 0.0
     with pytest.raises(ConfigError, match=r"model\.lora_alpha=0\.0 would train nothing"):
         validate(config)

@@ -91,6 +91,9 @@ def test_the_share_of_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         now[0] += 1.0
         if batch.step in (4, 9):
             log.log({"step": batch.step + 1, "loss": 1.0, "images_per_second": 4.0})
+        if batch.step == 4:
+            now[0] += 50.0  # an evaluation, which is no training time
+            log.pause(50.0)
         if batch.step == 9:
             break
     log.close()
