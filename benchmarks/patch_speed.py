@@ -6,10 +6,12 @@
 
 Each way runs in a process of its own, in turn with the others, on the same pair of random models:
 `pickles` is torch.load of both, the formula for every tensor and torch.save; `clic` is clic.patch,
-which also checks for NaN, hashes both inputs and leaves equal tensors alone; `mergekit` is the
-linear merge of mergekit (installed elsewhere) of the same weights in Hugging Face's format. Quoted
-are medians of wall time, CPU time and the highest RssAnon above the process's own with torch
-imported, all without the imports. The results are compared with the formula, element by element.
+which also checks for NaN, hashes both inputs and leaves equal tensors alone; `hashes` is what of
+this the hashes take; `mergekit` is the linear merge of `mergekit-pytorch`, installed elsewhere, of
+the same safetensors files (its other command, for Hugging Face models, takes no CLIPModel: version
+0.1.5). Quoted are medians of wall time, CPU time and the highest RssAnon above the process's own
+with torch imported, all without the imports. The results are compared with the formula, element by
+element.
 
 `--sweep` scores five alphas of a pair whose vision tower is equal on a handful of rows, so that
 what remains is beside encoding: in place, against writing and loading a model for each alpha.
@@ -31,7 +33,6 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from torch import Tensor
 
 ALPHA = 0.3
 WEIGHTS = "open_clip_model.safetensors"
@@ -39,7 +40,7 @@ PICKLE = "weights.pt"
 POLL = 0.01  # seconds
 
 
-def make_pair(model: str, folder: Path, mergekit: bool) -> None:
+def make_pair(model: str, folder: Path) -> None:
     """Write two random models in the formats of all ways; the second one's text tower differs."""
     import open_clip
     from safetensors.torch import save_file
@@ -58,8 +59,6 @@ def make_pair(model: str, folder: Path, mergekit: bool) -> None:
         save_file(base, folder / name / WEIGHTS)
         torch.save(base, folder / name / PICKLE)
         (folder / name / "open_clip_config.json").write_text(json.dumps(config))
-        if mergekit:
-            hugging_face(base, config["model_cfg"], folder / f"{name}-hf")
         for key, value in base.items():
             if value.is_floating_point() and not value.isinf().any():
                 base[key] = value + 0.01 * torch.randn(value.shape, generator=generator)
@@ -73,63 +72,6 @@ def equal_vision(folder: Path) -> None:
     mixed = {name: (base if name.startswith("visual.") else tuned)[name].clone() for name in base}
     (folder / "tuned" / WEIGHTS).unlink()  # the tensors that were read are mapped from it
     save_file(mixed, folder / "tuned" / WEIGHTS)
-
-
-def hugging_face(state: dict[str, Tensor], config: dict[str, dict[str, int]], out: Path) -> None:
-    """Write the weights under the names of transformers' CLIPModel."""
-    from safetensors.torch import save_file
-
-    single = {
-        "logit_scale": "logit_scale",
-        "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
-        "positional_embedding": "text_model.embeddings.position_embedding.weight",
-        "visual.class_embedding": "vision_model.embeddings.class_embedding",
-        "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
-        "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
-    }
-    parts = (
-        ("visual.transformer.resblocks.", "vision_model.encoder.layers."),
-        ("transformer.resblocks.", "text_model.encoder.layers."),
-        ("visual.ln_pre", "vision_model.pre_layrnorm"),
-        ("visual.ln_post", "vision_model.post_layernorm"),
-        ("ln_final", "text_model.final_layer_norm"),
-        (".attn.out_proj", ".self_attn.out_proj"),
-        (".ln_1.", ".layer_norm1."),
-        (".ln_2.", ".layer_norm2."),
-        (".mlp.c_fc.", ".mlp.fc1."),
-        (".mlp.c_proj.", ".mlp.fc2."),
-    )
-    found = {}
-    for name, value in state.items():
-        new = single.get(name, name)
-        for old, other in parts:
-            new = new.replace(old, other) if name not in single else new
-        if name in ("text_projection", "visual.proj"):
-            target = "text_projection" if name == "text_projection" else "visual_projection"
-            found[f"{target}.weight"] = value.T.contiguous()
-        elif ".attn.in_proj_" in name:
-            for part, third in zip("qkv", value.chunk(3), strict=True):
-                key = new.replace(".attn.in_proj_", f".self_attn.{part}_proj.")
-                found[key] = third.contiguous()
-        elif not name.endswith("attn_mask"):
-            found[new] = value
-    out.mkdir()
-    save_file(found, out / "model.safetensors", metadata={"format": "pt"})
-    towers = {}
-    for tower in ("text", "vision"):
-        own = config[f"{tower}_cfg"]
-        width = own["width"]
-        heads = own.get("heads", width // 64)
-        towers[f"{tower}_config"] = {
-            "hidden_size": width,
-            "intermediate_size": 4 * width,
-            "num_attention_heads": heads,
-            "num_hidden_layers": own["layers"],
-            **({} if tower == "text" else {"patch_size": own["patch_size"]}),
-        }
-    words = {"model_type": "clip", "architectures": ["CLIPModel"], "torch_dtype": "float32"}
-    content = {**words, "projection_dim": config["embed_dim"], **towers}
-    (out / "config.json").write_text(json.dumps(content))
 
 
 # The ways, each of which runs in a process of its own
@@ -155,20 +97,33 @@ def by_clic(folder: Path, out: Path) -> Callable[[], None]:
     return lambda: [None, patching.patch(folder / "base", folder / "tuned", ALPHA, out)][0]
 
 
+def by_hashes(folder: Path, out: Path) -> Callable[[], None]:
+    """Return reading and hashing both inputs, and nothing else."""
+    from clic.io.files import file_sha256
+
+    return lambda: [None, *(file_sha256(folder / name / WEIGHTS) for name in ("base", "tuned"))][0]
+
+
 def by_mergekit(folder: Path, out: Path) -> Callable[[], None]:
-    """Return mergekit's linear merge."""
-    from mergekit.config import MergeConfiguration
-    from mergekit.merge import MergeOptions, run_merge
+    """Return mergekit's linear merge, as the command `mergekit-pytorch` does it."""
+    from mergekit.graph import Executor
+    from mergekit.options import MergeOptions
+    from mergekit.scripts.merge_raw_pytorch import RawPyTorchMergeConfig, plan_flat_merge
 
     sources = (("base", 1 - ALPHA), ("tuned", ALPHA))
     models = [
-        {"model": str(folder / f"{name}-hf"), "parameters": {"weight": weight}}
+        {"model": str(folder / name / WEIGHTS), "parameters": {"weight": weight}}
         for name, weight in sources
     ]
     settings = {"merge_method": "linear", "dtype": "float32", "models": models}
-    config = MergeConfiguration.model_validate(settings)
-    options = MergeOptions(copy_tokenizer=False, quiet=True)
-    return lambda: run_merge(config, str(out), options)
+    config = RawPyTorchMergeConfig.model_validate(settings)
+    options = MergeOptions(quiet=True)
+
+    def work() -> None:
+        tasks = plan_flat_merge(config, str(out), False, False, options)
+        Executor(tasks, math_device="cpu", storage_device="cpu").execute()
+
+    return work
 
 
 def by_place(folder: Path, out: Path) -> Callable[[], None]:
@@ -208,6 +163,7 @@ def _few_rows() -> None:
 WAYS = {
     "pickles": by_pickles,
     "clic": by_clic,
+    "hashes": by_hashes,
     "mergekit": by_mergekit,
     "in place": by_place,
     "by folders": by_folders,
@@ -279,15 +235,20 @@ def check(folder: Path, ways: list[str], out: Path) -> None:
         for name in ("base", "tuned")
     )
     found = {"clic": load_file(out / "clic" / WEIGHTS)}
+    if "mergekit" in ways:
+        found["mergekit"] = load_file(out / "mergekit" / "model.safetensors")
     if "pickles" in ways:
         found["pickles"] = torch.load(out / "pickles", weights_only=True, mmap=True)
     for way, state in found.items():
-        same = all(
-            torch.equal(state[name], (1 - ALPHA) * base[name] + ALPHA * tuned[name])
-            or torch.equal(state[name], base[name])
+        largest = max(
+            float((state[name] - ((1 - ALPHA) * base[name] + ALPHA * tuned[name])).abs().max())
             for name in base
+            if not torch.equal(state[name], base[name])
         )
-        print(f"{way}: {'equal to the formula in every bit' if same else 'DIFFERS'}")
+        same = (
+            "equal to the formula in every bit" if largest == 0 else f"within {largest:.1e} of it"
+        )
+        print(f"{way}: {same}")
 
 
 def main() -> None:
@@ -302,12 +263,12 @@ def main() -> None:
     if flags.child:
         child(flags.child[0], Path(flags.child[1]), Path(flags.child[2]))
         return
-    ways = ["by folders", "in place"] if flags.sweep else ["pickles", "clic"]
+    ways = ["by folders", "in place"] if flags.sweep else ["pickles", "clic", "hashes"]
     ways += ["mergekit"] if flags.mergekit else []
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as name:
         folder, out = Path(name), Path(name) / "out"
         out.mkdir()
-        make_pair(flags.model, folder, bool(flags.mergekit))
+        make_pair(flags.model, folder)
         if flags.sweep:
             equal_vision(folder)
         bare = with_torch()

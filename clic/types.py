@@ -72,6 +72,20 @@ class HardNegative:
 
 
 @dataclass(frozen=True)
+class RowCaptions:
+    """The P true captions of one row, and a false one of each kind, None where none could be made.
+
+    `retagged` counts captions that were tagged because their stored tags were missing, and
+    `shortened` the true captions that leave images out because the context is too short.
+    """
+
+    positives: tuple[str, ...]
+    negatives: tuple[HardNegative | None, ...]
+    retagged: int = 0
+    shortened: int = 0
+
+
+@dataclass(frozen=True)
 class Sample:
     """One image with its true captions, as read from a source.
 
@@ -105,6 +119,8 @@ class Tally:
         joined: True captions of composites.
         shortened: Joined captions that leave out images because the context is too short.
         foreign: Rows without a false caption whose true caption is not in Latin script.
+        shards: Shards of a stream that were read to their end, or given up.
+        broken_shards: Those that were given up.
     """
 
     samples: int = 0
@@ -116,6 +132,8 @@ class Tally:
     joined: int = 0
     shortened: int = 0
     foreign: int = 0
+    shards: int = 0
+    broken_shards: int = 0
 
     def __add__(self, other: Tally) -> Tally:
         """Return the sums."""
@@ -123,7 +141,10 @@ class Tally:
 
 
 class Fault(NamedTuple):
-    """An unusable sample, by its number in the source; `reason` names its key."""
+    """An unusable sample, by its number in the source; `reason` names its key.
+
+    The number of a shard of a stream, which gives no more samples, is below 0.
+    """
 
     number: int
     reason: str
@@ -216,6 +237,7 @@ class Batch:
         faults: The samples that were replaced.
         negative_kinds: The kind of each of the K negatives, by slot, such as `("cross_swap",
             "layout")`; empty if the slots have no names.
+        examples: The captions of the first rows as texts, to be shown.
         text_plans: How the text tower reads the captions, [B, P + K] row by row, with less work: a
             plan for each chunk of rows that is encoded at once. Empty if they are read as they are.
     """
@@ -232,6 +254,7 @@ class Batch:
     tally: Tally = Tally()
     faults: tuple[Fault, ...] = ()
     negative_kinds: tuple[str, ...] = ()
+    examples: tuple[RowCaptions, ...] = ()
     text_plans: tuple[TextPlan, ...] = ()
 
     @property

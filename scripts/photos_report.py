@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import photos_figure
 import study
 from study_tables import cell, joined, made_by, row, summarise
 
 from clic.evaluation.report.comparison import bootstrap
 from clic.evaluation.report.paired_rows import Observed, Series
+from clic.io.files import write_whole
 from clic.seeding import generator
 
 RESAMPLES = 2000
@@ -91,12 +93,40 @@ def pooled(observed: Sequence[Observed]) -> Observed:
     return Observed(first.units, series, first.means, first.digest)
 
 
+def join(table: dict[str, Any], out: Path, order: Mapping[str, Sequence[str]]) -> None:
+    """Write the results' JSON, in which rows of earlier calls stay, if they are of the same base.
+
+    So the study can be run part by part, and row by row. A row says of which commit it is.
+
+    Args:
+        table: The results of this call.
+        out: Path of OUT.json.
+        order: The labels of each part's rows, in the order in which they are shown.
+    """
+    path = study.with_ending(out, ".json")
+    earlier = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    about = earlier.get("about", {})
+    if all(about.get(name) == table["about"][name] for name in ("base", "words")):
+        for part, kept in earlier["parts"].items():
+            mine = table["parts"].setdefault(part, {**kept, "rows": {}})
+            rows = {**kept["rows"], **mine["rows"]}
+            mine["rows"] = {label: rows[label] for label in order[part] if label in rows}
+        table["about"]["note"] = about.get("note")
+    table["parts"] = {part: table["parts"][part] for part in order if part in table["parts"]}
+    write_whole(path, json.dumps(table, indent=1) + "\n")
+
+
 def write(out: Path) -> int:
-    """Write the tables from the results' JSON, and say where."""
-    table = json.loads(study.with_ending(out, ".json").read_text("utf-8"))
-    tables = study.with_ending(out, "_tables.md")
+    """Write the tables and the figure from the results' JSON, and say where."""
+    path = study.with_ending(out, ".json")
+    table = json.loads(path.read_text("utf-8"))
+    tables = out.with_name(f"{out.name}_tables.md")
     tables.write_text(markdown(table), "utf-8")
-    print(f"\n{tables.read_text('utf-8')}\nwritten: {study.with_ending(out, '.json')}, {tables}")
+    written = [str(path), str(tables)]
+    figure = out.parent / "img" / f"{out.name}.png"
+    if photos_figure.draw(table, figure):
+        written.append(str(figure))
+    print(f"\n{tables.read_text('utf-8')}\nwritten: {', '.join(written)}")
     return 0
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -41,52 +40,73 @@ TOT = "text/sugarcrepe++"
 Words = tuple[str, ...]
 
 
+class Row(NamedTuple):
+    """A model of the study, trained with each seed.
+
+    Attributes:
+        words: Of `clic-train`; None for the base itself.
+        alpha: Of `clic-patch`.
+        shards: How many shards of 1,000 photos it trains on; None for all six.
+    """
+
+    words: Words | None
+    alpha: float = 1.0
+    shards: int | None = None
+
+
 class Part(NamedTuple):
-    """A question, and its rows: label -> words of `clic-train`, None for the base, and alpha."""
+    """A question, and the models that answer it, by the label of their row."""
 
     title: str
-    rows: dict[str, tuple[Words | None, float]]
+    rows: dict[str, Row]
 
 
 PARTS = {
     "recipes": Part(
         "The recipes, each as many steps from the same base",
         {
-            "base": (None, 1.0),
+            "base": Row(None),
             **{
-                f"photos_{name}": ((f"{EXPERIMENT}{name}",), 1.0)
+                f"photos_{name}": Row((f"{EXPERIMENT}{name}",))
                 for name in ("best", "clip", "negclip", "clic", "clove", "layout")
             },
         },
     ),
     "patched": Part(
         "photos_best between its base (alpha 0) and itself (alpha 1)",
-        {f"alpha {alpha}": (BEST, alpha) for alpha in (0.25, 0.5, 0.75)},
+        {f"alpha {alpha}": Row(BEST, alpha) for alpha in (0.25, 0.5, 0.75)},
     ),
     "ablations": Part(
         "photos_best with one thing left out",
         {
-            "paraphrases by rules alone": ((*BEST, "captions.paraphrase=rules"), 1.0),
-            "no term between texts": ((*BEST, "loss=softmax_negatives"), 1.0),
-            "no distillation": ((*BEST, "train.distill_weight=0"), 1.0),
-            "distillation alone, at the same rate": (
-                (f"{EXPERIMENT}clip", "optim.lr=1.0e-3", "train.distill_weight=20"), 1.0,
+            "paraphrases by rules alone": Row((*BEST, "captions.paraphrase=rules")),
+            "no term between texts": Row((*BEST, "loss=softmax_negatives")),
+            "no distillation": Row((*BEST, "train.distill_weight=0")),
+            "distillation alone, at the same rate": Row(
+                (f"{EXPERIMENT}clip", "optim.lr=1.0e-3", "train.distill_weight=20")
             ),
-            "no swapped captions": (
-                (*BEST, "captions.single_negative=replace", "captions.mixture={}"), 1.0,
+            "no swapped captions": Row(
+                (*BEST, "captions.single_negative=replace", "captions.mixture={}")
             ),
-            "no replaced words": (
-                (*BEST, "captions.single_negative=swap", "captions.mixture={}"), 1.0,
+            "no replaced words": Row(
+                (*BEST, "captions.single_negative=swap", "captions.mixture={}")
             ),
-            "the first caption of a photo alone": ((*BEST, "captions.single_caption=first"), 1.0),
-            "the whole text tower": ((*BEST, "model.train=text"), 1.0),
+            "the first caption of a photo alone": Row((*BEST, "captions.single_caption=first")),
+            "the whole text tower": Row((*BEST, "model.train=text")),
         },
     ),
     "steps": Part(
         "photos_best over the number of steps",
         {
-            f"{steps} steps": ((*BEST, f"train.max_steps={steps}"), 1.0)
-            for steps in (30, 60, 240)
+            f"{steps} steps": Row((*BEST, f"train.max_steps={steps}", *epochs))
+            for steps, epochs in ((30, ()), (60, ()), (240, ("train.epochs=2",)))
+        },
+    ),
+    "photos": Part(
+        "photos_best over the number of training photos, at equal steps",
+        {
+            f"{count},000 photos": Row((*BEST, f"train.epochs={epochs}"), shards=count)
+            for count, epochs in ((1, 6), (3, 2))
         },
     ),
 }  # fmt: skip
@@ -143,11 +163,10 @@ def run(options: argparse.Namespace) -> int:
     )  # fmt: skip
     base = find_base(options, setup)
     shards = find_shards(options)
-    common = (f"data.shards={study.quote(shards)}", *options.words)
     jobs = {
         part: {
-            label: make_jobs(words, alpha, options.seeds, base, common)
-            for label, (words, alpha) in PARTS[part].rows.items()
+            label: make_jobs(row, options, base, shards)
+            for label, row in PARTS[part].rows.items()
             if options.rows is None or label in options.rows
         }
         for part in dict.fromkeys(options.parts)
@@ -159,9 +178,10 @@ def run(options: argparse.Namespace) -> int:
         return 1
     observed = {job: observations(job, results[job], setup) for job in set(flat)}
     control = [observed[job] for job in jobs.get("recipes", {}).get(CONTROL, ())]
+    about = study.about(options.seeds, options.threads)
     table = {
         "about": {
-            **study.about(options.seeds, options.threads),
+            **about,
             "words": list(options.words),
             "base": hashlib.sha256((base / runs.OPEN_CLIP_WEIGHTS).read_bytes()).hexdigest(),
         },
@@ -170,6 +190,7 @@ def run(options: argparse.Namespace) -> int:
                 "title": PARTS[part].title,
                 "rows": {
                     label: {
+                        "made": {name: about[name] for name in ("commit", "date")},
                         "models": [model(results[job]) for job in group],
                         "differences": photos_report.differences(
                             control, [observed[job] for job in group]
@@ -182,21 +203,26 @@ def run(options: argparse.Namespace) -> int:
         },
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    study.with_ending(options.out, ".json").write_text(json.dumps(table, indent=1) + "\n", "utf-8")
+    photos_report.join(table, options.out, {name: list(part.rows) for name, part in PARTS.items()})
     return photos_report.write(options.out)
 
 
-def make_jobs(
-    words: Words | None, alpha: float, seeds: list[int], base: Path, common: Words
-) -> list[study.Job]:
+def make_jobs(row: Row, options: argparse.Namespace, base: Path, shards: Path) -> list[study.Job]:
     """Return a row's jobs, one for each seed; the base is one job."""
-    if words is None:
+    if row.words is None:
         return [study.Job("base", None, None, "", str(base))]
-    name = "-".join(word.removeprefix("+experiment=").replace("=", "-") for word in words)
-    settings = hashlib.sha256(repr((words, common, base.name)).encode()).hexdigest()[:6]
+    source = study.quote(shards)
+    if row.shards is not None:
+        first = [study.quote(shards / f"{number:05d}.tar") for number in range(row.shards)]
+        source = f"[{','.join(first)}]"
+    common = (f"data.shards={source}", *options.words)
+    name = "-".join(word.removeprefix("+experiment=").replace("=", "-") for word in row.words)
+    settings = hashlib.sha256(repr((row.words, common, base.name)).encode()).hexdigest()[:6]
     return [
-        study.Job(f"{name}-{settings}-seed{seed}", (*words, *common), seed, "", str(base), alpha)
-        for seed in seeds
+        study.Job(
+            f"{name}-{settings}-seed{seed}", (*row.words, *common), seed, "", str(base), row.alpha
+        )
+        for seed in options.seeds
     ]
 
 

@@ -12,6 +12,7 @@ import ast
 import datetime
 import hashlib
 import json
+import math
 import os
 import platform
 import subprocess
@@ -20,6 +21,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from statistics import mean
 from typing import Any, NamedTuple
 
 import torch
@@ -166,13 +168,18 @@ def run_all(jobs: Sequence[Job], setup: Setup) -> list[Result]:
         by_name.setdefault(job.name, []).append(job)
     count = sum(map(len, by_name.values()))
     found: dict[Job, Result] = {}
+    taken: list[float] = []  # seconds of the jobs that were not reused
 
     def run_group(group: Sequence[Job]) -> None:
         for job in group:
             started = time.monotonic()
             found[job] = run_job(job, setup)
             seconds = time.monotonic() - started
-            print(f"[{len(found)}/{count}] {told(found[job], seconds, setup.shown)}", flush=True)
+            if not found[job].record["reused"]:
+                taken.append(seconds)
+            line = told(found[job], seconds, setup.shown)
+            left = time_left(count - len(found), taken, setup.jobs)
+            print(f"[{len(found)}/{count}] {line}{left}", flush=True)
 
     with ThreadPoolExecutor(setup.jobs) as pool:
         futures = [pool.submit(run_group, group) for group in by_name.values()]
@@ -187,6 +194,19 @@ def run_all(jobs: Sequence[Job], setup: Setup) -> list[Result]:
         except CommandError as error:
             print(f"error: {error}", file=sys.stderr)
     return [found[job] for job in jobs if job in found]
+
+
+def time_left(jobs: int, taken: Sequence[float], at_once: int) -> str:
+    """Return how long the rest takes at most, by the mean of what was run; "" where nothing was.
+
+    Args:
+        jobs: How many are left; some of them may be reused, which takes no time.
+        taken: Seconds of those that were run.
+        at_once: Jobs at a time.
+    """
+    if not jobs or not taken:
+        return ""
+    return f"; at most {math.ceil(jobs / at_once) * mean(taken) / 60:.0f} min left"
 
 
 def run_job(job: Job, setup: Setup) -> Result:

@@ -1,12 +1,14 @@
 """Models of open_clip and Hugging Face: a name in, a `ClipModel`, its features or a folder out.
 
 Read `source` (what a name means), `loading` (building it), `freezing` and `towers` (training it;
-`depths` knows a tower's layers), `encoder` (using it), `text_encoder`, `text_plans` and
-`pooled_towers` (how its towers read), `saving` and `description`; then the formats: `hugging_face`,
-`exporting` (its inverse), `weight_files`, and `trust` for files that could run code; `families` has
-what open_clip does not say of some, and `stretching` makes a context longer.
+`depths` knows a tower's layers, `adapters` puts LoRA into them), `encoder` (using it),
+`text_encoder`, `text_plans` and `pooled_towers` (how towers read), `saving` and `description`; then
+the formats: `hugging_face` (with `siglip`), `exporting` (its inverse, with `siglip_writing`),
+`onnx_writing`, `weight_files`, and `trust` for files that could run code; `families` has what
+open_clip does not say of some, and `stretching` makes a context longer.
 """
 
+from clic.models.adapters import Adapters
 from clic.models.depths import VISION_PREFIX, Tower, towers_of
 from clic.models.freezing import (
     evaluation_mode,
@@ -31,6 +33,7 @@ __all__ = [
     "PACKAGED",
     "TEXT_TOWER",
     "VISION_PREFIX",
+    "Adapters",
     "ClipModel",
     "FeatureExtractor",
     "LossModule",

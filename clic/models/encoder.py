@@ -176,7 +176,7 @@ class Encoder:
 
 
 def load(
-    name: str,
+    name: str | Path,
     device: str = "auto",
     precision: str = "fp32",
     batch_size: int = 128,
@@ -186,7 +186,8 @@ def load(
 
     Args:
         name: `ViT-B-32:openai`, `local-dir:PATH`, `hf-hub:ORG/NAME`, `shapes-base`, or the path of
-            a run, a checkpoint, an open_clip folder or a Hugging Face CLIP folder.
+            a run, a checkpoint, an open_clip folder or a Hugging Face CLIP folder, which may be
+            a `Path`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: See `Encoder`; the weights stay fp32.
         batch_size: See `Encoder`.
@@ -196,7 +197,7 @@ def load(
     Raises:
         ModelError: There is no such model.
     """
-    source = runs.source_of(name)
+    source = runs.source_of(str(name))
     clip = models.create(source, device=choose_device(device), quick_gelu=quick_gelu)
     return Encoder(clip, batch_size, precision)
 

@@ -116,10 +116,19 @@ def _joined(digests: dict[str, bytes]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def identity(clip: ClipModel) -> dict[str, Any]:
-    """Return name, source, architecture, sizes and the hashes of the weights."""
+def identity(clip: ClipModel, known: dict[str, bytes] | None = None) -> dict[str, Any]:
+    """Return name, source, architecture, sizes and the hashes of the weights.
+
+    Args:
+        clip: The model.
+        known: Digests of tensors by name, which are taken as they stand; those of the others are
+            added. It saves a sweep from hashing the towers that do not change.
+    """
     source = clip.source
-    digests = {name: _digest(value) for name, value in clip.model.state_dict().items()}
+    digests = {} if known is None else known
+    for name, value in clip.model.state_dict().items():
+        if name not in digests:
+            digests[name] = _digest(value)
     vision = {k: v for k, v in digests.items() if k.startswith(VISION_PREFIX)}
     text = {k: v for k, v in digests.items() if k not in vision and k not in SCALARS}
     return {

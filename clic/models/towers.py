@@ -62,10 +62,15 @@ class FeatureExtractor(nn.Module):
 
     def of_images(self, images: Tensor) -> Tensor:
         """Return the features [B, D] of normalised images [B, 3, S, S], unit norm."""
+        layout = self._layout
+        if self.trained.vision and images.device.type == "cpu":
+            # In the other layout torch 2.14's backward pass on a CPU writes beyond its memory for
+            # some networks (FastViT, that of MobileCLIP), and the process dies.
+            layout = torch.contiguous_format
         with _grad_if(self.trained.vision):
             if not self.trained.vision:
                 return _unit(self._images(images))
-            return _unit(self.model.encode_image(images.contiguous(memory_format=self._layout)))
+            return _unit(self.model.encode_image(images.contiguous(memory_format=layout)))
 
     def of_texts(self, texts: Tensor, plan: TextPlan | None = None) -> Tensor:
         """Return the features [B, N, D] of token ids [B, N, L], unit norm, read as a plan says."""

@@ -24,11 +24,19 @@ class LiveEncoder(Encoder):
         first: The encoder of the model before the change.
         texts: Features of captions by caption, where the text tower did not change; they are used,
             and added to. None encodes every caption.
+        digests: Those of the tensors that did not change, by name.
+
+    Attributes:
+        digests: Those of all tensors.
     """
 
-    def __init__(self, first: Encoder, texts: dict[str, Tensor] | None) -> None:
+    def __init__(
+        self, first: Encoder, texts: dict[str, Tensor] | None, digests: Mapping[str, bytes]
+    ) -> None:
         super().__init__(first.clip, first.batch_size, first.precision)
-        self.identity = models.identity(first.clip)  # now, before the weights change again
+        self.digests = dict(digests)
+        # Now, before the weights change again.
+        self.identity = models.identity(first.clip, self.digests)
         self._texts = texts
 
     def encode_text(self, captions: Sequence[str]) -> Tensor:
@@ -58,6 +66,7 @@ class LiveModel:
         self._state: dict[str, Tensor] = self._first.clip.model.state_dict()
         towers = {tower_of(name) for name in changing}
         self._texts: dict[str, Tensor] | None = None if "text" in towers else {}
+        self._digests: dict[str, bytes] = {}
         self.replaceable = self._fits(layout)
 
     def _fits(self, layout: Mapping[str, Layout]) -> bool:
@@ -71,10 +80,13 @@ class LiveModel:
 
     def write(self, name: str, start: int, values: Tensor) -> None:
         """Replace the elements of a tensor from `start` on, as `TensorWriter.write` writes them."""
+        self._digests.pop(name, None)
         flat = values.reshape(-1)
         with torch.no_grad():
             self._state[name].view(-1)[start : start + len(flat)].copy_(flat)
 
     def encoder(self) -> Encoder:
         """Return an encoder of the weights as they are now."""
-        return LiveEncoder(self._first, self._texts)
+        encoder = LiveEncoder(self._first, self._texts, self._digests)
+        self._digests = encoder.digests
+        return encoder

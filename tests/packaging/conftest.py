@@ -22,6 +22,9 @@ STUDIES = (
     "layout_report",
     "layout_figure",
     "layout_study",
+    "photos_figure",
+    "photos_report",
+    "photos_study",
 )
 
 

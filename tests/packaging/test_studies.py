@@ -181,3 +181,64 @@ def test_an_interrupted_study_starts_no_further_job(
     monkeypatch.setattr(sys, "argv", ["shapes_table", "--runs", str(tmp_path)])
     assert studies.shapes_table.main() == 130
     assert len(started) <= 1
+
+
+def test_the_time_left_is_that_of_what_was_run(study: ModuleType) -> None:
+    assert study.time_left(3, [], 1) == ""
+    assert study.time_left(0, [60.0], 1) == ""
+    assert study.time_left(3, [60.0, 180.0], 1) == "; at most 6 min left"
+    assert study.time_left(3, [60.0, 180.0], 2) == "; at most 4 min left"
+
+
+def photos(commit: str, rows: dict[str, list[float]], base: str = "b") -> dict[str, Any]:
+    """Results of the photographs' study whose only measures are TOT."""
+    made = {
+        label: {
+            "made": {"commit": commit},
+            "models": [
+                {"measures": {f"text/sugarcrepe++/{c}/tot": v for c in ("swap_att", "mean")}}
+                for v in values
+            ],
+            "differences": {},
+        }
+        for label, values in rows.items()
+    }
+    about = {"commit": commit, "base": base, "words": []}
+    return {"about": about, "parts": {"recipes": {"title": "t", "rows": made}}}
+
+
+def test_rows_of_earlier_calls_stay(studies: SimpleNamespace, tmp_path: Path) -> None:
+    order = {"recipes": ["base", "photos_clip", "photos_best"], "steps": []}
+    report, out = studies.photos_report, tmp_path / "photos"
+    report.join(photos("1", {"photos_best": [1.0], "base": [2.0]}), out, order)
+    report.join(photos("2", {"photos_clip": [3.0], "base": [4.0]}), out, order)
+    rows = json.loads((tmp_path / "photos.json").read_text("utf-8"))["parts"]["recipes"]["rows"]
+    assert {label: row["made"]["commit"] for label, row in rows.items()} == {
+        "base": "2", "photos_clip": "2", "photos_best": "1",
+    }  # fmt: skip
+    assert list(rows) == order["recipes"]
+    report.join(photos("3", {"photos_clip": [3.0]}, base="another"), out, order)
+    rows = json.loads((tmp_path / "photos.json").read_text("utf-8"))["parts"]["recipes"]["rows"]
+    assert list(rows) == ["photos_clip"]  # of another base nothing is kept
+
+
+def test_the_shipped_photo_tables_are_what_their_results_give(studies: SimpleNamespace) -> None:
+    table = json.loads((ROOT / "docs" / "photos.json").read_text("utf-8"))
+    shipped = (ROOT / "docs" / "photos_tables.md").read_text("utf-8")
+    assert studies.photos_report.markdown(table) == shipped
+
+
+def test_a_study_of_fewer_photos_names_its_shards(studies: SimpleNamespace, tmp_path: Path) -> None:
+    options = SimpleNamespace(seeds=[0, 1], words=["train.max_steps=5"])
+    row = studies.photos_study.PARTS["photos"].rows["3,000 photos"]
+    jobs = studies.photos_study.make_jobs(row, options, tmp_path / "base", tmp_path / "s")
+    files = ",".join(f"'{tmp_path}/s/{n:05d}.tar'" for n in range(3))
+    assert f"data.shards=[{files}]" in jobs[0].words
+    assert jobs[0].words[-1] == "train.max_steps=5"
+    assert len({job.name for job in jobs}) == 2
+    everything = studies.photos_study.PARTS["recipes"].rows["photos_best"]
+    (full, _) = studies.photos_study.make_jobs(
+        everything, options, tmp_path / "base", tmp_path / "s"
+    )
+    assert f"data.shards='{tmp_path}/s'" in full.words
+    assert full.name.removesuffix("-seed0") != jobs[0].name.removesuffix("-seed0")

@@ -35,7 +35,7 @@ def script() -> ModuleType:
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, dict[str, float]]:
     """Return percentages of the base by category and measure, on a part of the test split."""
-    base = clic.load(str(shapes.base_folder()), device="cpu")
+    base = clic.load(shapes.base_folder(), device="cpu")
     benchmark = shapes.triplets("test", ROWS)
     image = base.encode_image(benchmark.images[:])
     texts = [
