@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from clic.captions.doubtful_swaps import is_doubtful
 from clic.captions.fluency_events import Context, Event, events
 from clic.captions.lexicon import Lexicon, default_lexicon
 from clic.captions.text import lower, normalized, unlike
@@ -197,6 +198,8 @@ class Fluent(NamedTuple):
     ) -> HardNegative | None:
         """Return the candidate that reads best, or None where none reads well enough.
 
+        Those that may be true nevertheless are left out (`clic.captions.doubtful_swaps`).
+
         Args:
             tokens: The true caption's tokens.
             make: Draws a false caption of it.
@@ -207,6 +210,12 @@ class Fluent(NamedTuple):
         while len(found) < self.candidates and (negative := unlike(texts, make)) is not None:
             found.append(negative)
             texts.add(normalized(negative.text))
+        lexicon = default_lexicon()
+        found = [
+            negative
+            for negative in found
+            if not is_doubtful(tokens, edited_tokens(tokens, negative), negative, lexicon)
+        ]
         scores = self.model.scores(tokens, found) if found else []
         best = max(scores, default=self.least - 1)
         return found[scores.index(best)] if best >= self.least else None
