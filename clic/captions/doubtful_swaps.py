@@ -16,6 +16,7 @@ from clic.types import HardNegative, Token
 
 _ANIMATE = ("people", "animals")
 _CLOTHES = "kinds-clothes"
+_LISTING = frozenset(("and", "or", ","))
 
 
 def is_doubtful(
@@ -25,8 +26,10 @@ def is_doubtful(
 
     - "tan and tan dogs";
     - "one wearing red, the other green": either may be the one;
-    - two pieces of clothing of the caption's only person or animal, as wholes: "a woman in a hat
-      is wearing a shirt";
+    - two adjectives of one list: "brown, white and black";
+    - two pieces of clothing of one wearer, as wholes: "a woman in a hat is wearing a shirt";
+    - two things after one preposition in a row: "on her stomach on a swing";
+    - what two things of one name have: "a man in a blue kayak and a man in an orange kayak";
     - what is ridden and what it is ridden on: "rides a board on a wave".
 
     Args:
@@ -42,10 +45,20 @@ def is_doubtful(
     moved = _moved(tokens, negative)
     if len(moved) != 2:
         return False
+    (_, between), (second, _) = sorted(moved)
+    if all(words[i] in _LISTING or tokens[i].pos == "ADJ" for i in range(between, second)):
+        return True
+    if _of_namesakes(tokens, words, sorted(moved)):
+        return True
     heads = [_whole(tokens, words, part) for part in moved]
     if min(heads) < 0:
         return False
-    return _worn_by_one(tokens, words, heads, lexicon) or _ridden(tokens, words, heads)
+    heads.sort()
+    return (
+        _worn_by_one(tokens, words, heads, lexicon)
+        or _in_a_row(tokens, words, heads)
+        or _ridden(tokens, words, heads)
+    )
 
 
 def _repeats(made: Sequence[Token]) -> bool:
@@ -75,7 +88,7 @@ def _moved(tokens: Sequence[Token], negative: HardNegative) -> list[tuple[int, i
     found = []
     for _, (start, end), old, _ in negative.edits:
         inside = [i for i, token in enumerate(tokens) if start <= token.start < end]
-        if inside and lower(old) in new:
+        if inside and lower(old) in new and lower(old) not in WORDS["articles"]:
             found.append((inside[0], inside[-1] + 1))
     return found
 
@@ -92,10 +105,30 @@ def _whole(tokens: Sequence[Token], words: Sequence[str], part: tuple[int, int])
 def _worn_by_one(
     tokens: Sequence[Token], words: Sequence[str], heads: Sequence[int], lexicon: Lexicon
 ) -> bool:
-    """Return whether both things are clothes, and the caption has only one wearer."""
-    things = [phrase.head for phrase in noun_phrases(tokens)]
-    wearers = sum(lexicon.thing(words[head]).kind in _ANIMATE for head in things)
-    return wearers == 1 and all(lexicon.thing(words[h]).kind == _CLOTHES for h in heads)
+    """Return whether both things are clothes, and no other wearer is named between them."""
+    between = [phrase.head for phrase in noun_phrases(tokens) if heads[0] < phrase.head < heads[1]]
+    other = any(lexicon.thing(words[head]).kind in _ANIMATE for head in between)
+    return not other and all(lexicon.thing(words[head]).kind == _CLOTHES for head in heads)
+
+
+def _in_a_row(tokens: Sequence[Token], words: Sequence[str], heads: Sequence[int]) -> bool:
+    """Return whether the second thing follows the first, after the same preposition."""
+    first, second = (phrase_start(tokens, words, head) - 1 for head in heads)
+    alike = first >= 0 and words[first] == words[second] and tokens[first].pos == "ADP"
+    return alike and second == heads[0] + 1
+
+
+def _of_namesakes(
+    tokens: Sequence[Token], words: Sequence[str], moved: Sequence[tuple[int, int]]
+) -> bool:
+    """Return whether the parts belong to two things of one name, "a man ... and a man ..."."""
+    phrases = noun_phrases(tokens)
+    owners = [[p for p in phrases if p.last <= start - 1][-1:] for start, _ in moved]
+    if not all(owners):
+        return False
+    (first,), (second,) = owners
+    named = words[first.first : first.last] == words[second.first : second.last]
+    return first != second and named and words[second.first - 1] == "and"
 
 
 def _ridden(tokens: Sequence[Token], words: Sequence[str], heads: Sequence[int]) -> bool:
