@@ -6,9 +6,9 @@
 A triplet is a caption, another true one and a false one, which a generator of clic's makes of the
 first (`swap_att`, `swap_obj` or `replace`). The other true one is the photo's caption that shares
 most words with the first (`people`) or a paraphrase of it by rules (`rules`). The same seed makes
-the same file. With `--fluency` and a file of counts of other captions (`clic-data count`), parts are
-swapped only where the false caption reads well, and rows are fewer. These are not SugarCrepe++: no person looked at them, and some false captions are
-odd or still true.
+the same file. With `--fluency` and a file of counts of other captions (`clic-data count`), parts
+are swapped only where the false caption reads well, and rows are fewer. These are not SugarCrepe++:
+no person looked at them, and some false captions are odd or still true.
 """
 
 from __future__ import annotations

@@ -63,8 +63,10 @@ def single_negative(
         kind = _drawn(left, rng) if len(left) > 1 else next(iter(left))
         make = pick(GENERATORS, kind, "captions.mixture")
         draw = partial(make, caption, tokens, rng)
-        ranked = fluent is not None and kind in RANKED
-        negative = fluent.best(tokens, draw, known) if ranked else unlike(known, draw)
+        if fluent is not None and kind in RANKED:
+            negative = fluent.best(tokens, draw, known)
+        else:
+            negative = unlike(known, draw)
         if negative is not None:
             return negative
         del left[kind]
@@ -131,9 +133,7 @@ def hard_negatives(
         for kind in list(streams):
             if len(found) == n:
                 break
-            negative = single_negative(
-                caption, tokens, streams[kind], {kind: 1.0}, known, fluent
-            )
+            negative = single_negative(caption, tokens, streams[kind], {kind: 1.0}, known, fluent)
             if negative is None:
                 del streams[kind]
             else:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
+import sys
+import tarfile
 from collections.abc import Callable
 from functools import partial
 from math import log
@@ -17,7 +21,8 @@ from clic.captions.fluency_events import events
 from clic.captions.lexicon import default_lexicon
 from clic.captions.negatives import distinct_negatives, single_negative
 from clic.captions.swap import swap
-from clic.captions.tagging import make_tagger
+from clic.captions.tagging import annotate, make_tagger
+from clic.cli.data import main
 from clic.cli.train import compose
 from clic.config.checks import validate
 from clic.errors import ConfigError, DataError
@@ -61,15 +66,13 @@ def test_the_score_by_hand() -> None:
     assert model.captions == 2
     tokens = TAG("red ball")
     assert model.scores(tokens, [HardNegative("red ball", "swap", ())]) == [0.0]
-    # Words: p(red) = p(ball) = p(</s>) = (2 + 3/4) / (6 + 3) = 11/36. After "ball", "red" was never
-    # found: p = (0 + 1 * 11/36) / (2 + 1) there. "<s> ball" and "ball red" are no contexts. So the
-    # worst word has log 1/3. Neither gist nor pairs of the text are new, but for those below.
+    # Each word's p alone is p0 = (2 + 3/4) / (6 + 3). After "<s>", and after "<s> <s>", "ball" was
+    # never found in 2 times, and 1 other word was: p = p0 / 3, then p0 / 9.
     other = edited("red ball", "ball", "red")
     made = edited_tokens(tokens, other)
     assert [token.text for token in made] == ["ball", "red"]
     fresh = set(events(made, LEXICON)) - set(events(tokens, LEXICON))
     assert {event.kind for event in fresh} == {"words"}
-    # "ball" after "<s> <s>": level 1 (0 + p0)/3, level 2 (0 + that)/3.
     assert model.scores(tokens, [other])[0] == pytest.approx(2 * log(1 / 3))
 
 
@@ -117,7 +120,8 @@ def test_another_generator_is_drawn_where_no_swap_reads_well() -> None:
          "two men , one wearing red , the other wearing a green shirt are skating ."),
         ("a woman in a white shirt is wearing a cowboy hat",
          "a woman in a cowboy hat is wearing a white shirt"),
-        ("a surfer rides a large wave on a blue board", "a surfer rides a blue board on a large wave"),
+        ("a surfer rides a large wave on a blue board",
+         "a surfer rides a blue board on a large wave"),
         ("a man does tricks on a dirt ramp on a green bike",
          "a man does tricks on a green bike on a dirt ramp"),
         ("a man in an orange kayak and a man in a blue kayak paddle on a lake",
@@ -153,10 +157,10 @@ def test_the_file_is_read_by_python_and_mistakes_are_named(tmp_path: Path) -> No
     with_it = clic.hard_negatives(caption, ["swap"], 1, fluency=path)
     assert [made.kind for made in with_it] == ["swap"]
     assert clic.hard_negatives(caption, ["swap"], 1, fluency=Fluency.load(path)) == with_it
-    with pytest.raises(ConfigError, match="none.npy cannot be used: No such file"):
+    with pytest.raises(ConfigError, match=r"none.npy cannot be used: No such file"):
         clic.hard_negatives(caption, fluency=tmp_path / "none.npy")
     np.save(path, np.zeros((2, 3), np.uint64))
-    with pytest.raises(ConfigError, match="counts are none of captions.*clic-data count"):
+    with pytest.raises(ConfigError, match=r"counts are none of captions.*clic-data count"):
         clic.hard_negatives(caption, fluency=path)
     with pytest.raises(DataError, match="no counts"):
         Fluency(np.zeros(3))
@@ -165,7 +169,28 @@ def test_the_file_is_read_by_python_and_mistakes_are_named(tmp_path: Path) -> No
 def test_settings_that_swap_nothing_are_refused() -> None:
     words = ["+experiment=photos_best", "data.shards=s", "model.name=m", "captions.fluency=f"]
     validate(compose(words))
-    with pytest.raises(ConfigError, match="captions.fluency=f has no effect"):
+    with pytest.raises(ConfigError, match=r"captions.fluency=f has no effect"):
         validate(compose([*words, "captions.mixture={replace: 1, swap: 0, swap_attributes: 0}"]))
-    with pytest.raises(ConfigError, match="fluency_least=-3.0 has no effect"):
+    with pytest.raises(ConfigError, match=r"fluency_least=-3.0 has no effect"):
         validate(compose([*words[:3], "captions.fluency_least=-3"]))
+
+
+def test_the_command_counts_stored_and_other_tags_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for number, caption in enumerate(USUAL):
+            record = {"captions": [caption]}
+            if number % 2:
+                record |= annotate([caption], TAG)
+            for ending, data in (("jpg", b"image"), ("json", json.dumps(record).encode())):
+                member = tarfile.TarInfo(f"{number}.{ending}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    out = tmp_path / "counts.npy"
+    monkeypatch.setattr(sys, "argv", ["clic-data", "count", str(tmp_path), "--out", str(out)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert "counts of 4 captions" in capsys.readouterr().out
+    assert np.array_equal(np.load(out), counted(USUAL))
