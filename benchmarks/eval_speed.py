@@ -37,7 +37,7 @@ from PIL import Image
 from clic import evaluation, models
 from clic.evaluation.encode.feature_cache import FeatureCache
 from clic.models.encoder import Encoder
-from clic.models.fast_inference import pack
+from clic.models.text_plans import pack
 
 CATEGORIES = {
     "replace_att": 788, "replace_obj": 1652, "replace_rel": 1406, "swap_att": 666, "swap_obj": 245,
@@ -148,12 +148,12 @@ def nodes_of(clip: models.ClipModel, rows: Rows) -> tuple[int, int, int]:
         for key in ("caption", "caption2", "negative_caption")
     }
     encoder = Encoder(clip)
-    ends = models.TextEncoder(clip.model).ends
+    ends = models.TextEncoder(clip.model).rule.ends
     ids = {encoder.text_key(text) for text in strings}
     texts = sorted(key[: int(ends(torch.tensor(key))) + 1] for key in ids)
     at_once = Encoder.texts_at_once
-    used = [pack(texts[i : i + at_once]).used for i in range(0, len(texts), at_once)]
-    return len(strings), len(texts), sum(map(sum, used))
+    nodes = [len(pack(texts[i : i + at_once]).tokens) for i in range(0, len(texts), at_once)]
+    return len(strings), len(texts), sum(nodes)
 
 
 def main() -> None:

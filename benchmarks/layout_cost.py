@@ -106,7 +106,7 @@ class Recipe:
         rows = len(batch.images)
         texts = [t for t in (batch.positives, batch.negatives) if t is not None]
         tokens = torch.cat(texts, dim=1)
-        lengths = self.trainer.features.encode_text.ends(tokens) + 1  # type: ignore[operator,union-attr]
+        lengths = self.trainer.features.encode_text.rule.ends(tokens) + 1  # type: ignore[operator,union-attr]
         self.texts.append(tokens.shape[1])
         self.tokens.append(lengths.sum().item() / rows)
         self.places.append(tokens.shape[1] * lengths.max().item())

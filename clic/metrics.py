@@ -6,7 +6,7 @@ torch is imported where it computes, so that the list of benchmarks need not wai
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -60,6 +60,23 @@ def triplet(
     p1 = beats(_cosine(image, positive1), false)
     itt = p1 & beats(_cosine(image, positive2), false)
     return {"itt": itt, "tot": tot, "p1": p1}
+
+
+def group_match(scores: Tensor) -> Tensor:
+    """Return bool [N]: the right matching of a row's images and captions beats every other one.
+
+    GroupMatch (arXiv 2510.07632): of all k! matchings of k images with k captions, the one that
+    pairs equal numbers has the highest sum of cosines. Guessing is right with chance 1 / k!.
+
+    Args:
+        scores: [N, k, k], image i with caption j; they belong together where i = j.
+    """
+    k = scores.shape[1]
+    import torch
+
+    own = list(range(k))
+    sums = torch.stack([scores[:, own, list(order)].sum(1) for order in permutations(own)])
+    return beats(sums[0], sums[1:]).all(0)
 
 
 def winoground(scores: Tensor) -> dict[str, Tensor]:

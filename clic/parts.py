@@ -12,9 +12,13 @@ from dataclasses import dataclass, field
 from clic.errors import ConfigError, did_you_mean
 
 TOWERS = ("text", "vision")
-FORMS = (*TOWERS, "both", *(f"{tower}.last:N" for tower in TOWERS))
-"""What each part of `model.train` may be; several are joined by `+`."""
+FORMS = (
+    *TOWERS, "both", *(f"{tower}.last:N" for tower in TOWERS),
+    *(f"lora:{towers}" for towers in (*TOWERS, "both")), "re:PATTERN",
+)  # fmt: skip
+"""What each part of `model.train` may be; several are joined by `+`, `re:PATTERN` stands last."""
 _PART = re.compile(r"(text|vision)(?:\.last:([0-9]+))?")
+_PATTERN = re.compile(r"(?:^|\+)re:")
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,18 @@ class Trained:
         text: Whether anything outside the vision tower trains.
         last: For a tower of which only the end trains, the number of its last layers; what follows
             these layers (final norm, pooling, projection) trains with them.
+        lora: The towers of which only adapters train.
+        pattern: What the names of further parameters that train match; until the model is known,
+            `vision` and `text` are then true.
+        whole: The towers that train whole.
     """
 
     vision: bool
     text: bool
     last: Mapping[str, int] = field(default_factory=dict)
+    lora: frozenset[str] = frozenset()
+    pattern: str | None = None
+    whole: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 def parse(train: str) -> Trained:
@@ -39,22 +50,51 @@ def parse(train: str) -> Trained:
     Raises:
         ConfigError: A part is unknown, has no layers, or names a tower that another one names.
     """
+    named, pattern = train, None
+    if match := _PATTERN.search(train):
+        named, pattern = train[: match.start()], _checked(train[match.end() :], train)
     found: dict[str, int | None] = {}
-    for part in train.split("+"):
-        for tower, last in _towers(part, train).items():
+    lora: set[str] = set()
+    for part in named.split("+") if named or pattern is None else ():
+        own = part.removeprefix("lora:")
+        for tower, last in _towers(own, part, train).items():
             if tower in found:
                 raise ConfigError(f"model.train={train} names the {tower} tower twice; once is due")
             found[tower] = last
+            if own != part:
+                lora.add(tower)
     layers = {tower: last for tower, last in found.items() if last is not None}
-    return Trained(vision="vision" in found, text="text" in found, last=layers)
+    return Trained(
+        vision="vision" in found or pattern is not None,
+        text="text" in found or pattern is not None,
+        last=layers,
+        lora=frozenset(lora),
+        pattern=pattern,
+        whole=frozenset(found.keys() - layers.keys() - lora),
+    )
 
 
-def _towers(part: str, train: str) -> dict[str, int | None]:
-    """Return the towers that one part names, each with its number of layers, None for all."""
-    if part == "both":
+def _checked(pattern: str, train: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(
+            f"model.train={train}: {pattern!r} is no regular expression ({error})"
+        ) from error
+    if not pattern:
+        raise ConfigError(f"model.train={train}: re: needs a pattern, e.g. re:text.*ln_")
+    return pattern
+
+
+def _towers(own: str, part: str, train: str) -> dict[str, int | None]:
+    """Return the towers that one part names, each with its number of layers, None for all.
+
+    `own` is the part without `lora:`, which takes whole towers.
+    """
+    if own == "both":
         return dict.fromkeys(TOWERS)
-    match = _PART.fullmatch(part)
-    if match is None:
+    match = _PART.fullmatch(own)
+    if match is None or (match[2] is not None and own != part):
         within = "" if part == train else f" (in {part!r})"
         raise ConfigError(
             f"model.train={train!r} is not known{within}{did_you_mean(part, FORMS)} "

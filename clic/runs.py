@@ -3,6 +3,7 @@
 A run is a folder under ``runs/``:
 
 - ``config.yaml``, ``provenance.json``, ``metrics.jsonl``: its settings, origin and metrics;
+- ``report.html``, ``examples/``, ``profile/``, ``tensorboard/``: how it went, to be looked at;
 - ``base/``: the model it started from, kept only where nothing else could make it again;
 - ``checkpoints/step-000020/``: an open_clip folder, the training state and a ``COMPLETE`` marker;
 - ``best/``: the model of the best evaluation, with ``best.json``, where a run chooses one;
@@ -183,3 +184,57 @@ def base_of(run: str | Path) -> str:
             "--base"
         )
     return base
+
+
+def chosen_by(name: str) -> list[str]:
+    """Return the benchmarks that chose a model, as they were named: scoring it on them is no test.
+
+    They chose the best model that a run kept, the end of a run that stopped for want of a better
+    one (`train.patience`), and the alpha of a patched model that a sweep kept. A model that was
+    moved out of its run or sweep is not known.
+
+    Args:
+        name: A model's name or path.
+    """
+    path = Path(name.removeprefix("local-dir:")).expanduser()
+    if not path.is_dir():
+        return []
+    path = path.resolve()
+    if path.name == MODEL and is_run(path.parent):
+        path = path.parent
+    if path.name == BEST and is_run(path.parent):
+        return _metric_bench(_json_object(path / BEST_FILE).get("metric"))
+    if is_run(path):
+        best = _json_object(path / BEST / BEST_FILE)
+        return _metric_bench(best.get("metric")) if _had_patience(path) else []
+    for folder in (path.parent, path.parent.parent):
+        choice = _json_object(folder / SWEEP_FILE).get("choice")
+        alpha = choice.get("alpha") if isinstance(choice, dict) else None
+        if isinstance(choice, dict) and isinstance(alpha, int | float):
+            if path.name != alpha_folder(alpha):
+                return []
+            return list(dict.fromkeys(str(one["bench"]) for one in choice.get("select", [])))
+    return []
+
+
+def _metric_bench(metric: object) -> list[str]:
+    """Return the benchmark of a score such as ``coco-retrieval@val/mean``."""
+    return [metric.partition("/")[0]] if isinstance(metric, str) and metric else []
+
+
+def _had_patience(run: Path) -> bool:
+    """Return whether a run could end for want of a better evaluation."""
+    try:
+        text = (run / CONFIG_FILE).read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return re.search(r"^\s+patience:\s*\d+\s*$", text, re.MULTILINE) is not None
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file, an empty one if it is missing or holds something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -72,6 +72,20 @@ class HardNegative:
 
 
 @dataclass(frozen=True)
+class RowCaptions:
+    """The P true captions of one row, and a false one of each kind, None where none could be made.
+
+    `retagged` counts captions that were tagged because their stored tags were missing, and
+    `shortened` the true captions that leave images out because the context is too short.
+    """
+
+    positives: tuple[str, ...]
+    negatives: tuple[HardNegative | None, ...]
+    retagged: int = 0
+    shortened: int = 0
+
+
+@dataclass(frozen=True)
 class Sample:
     """One image with its true captions, as read from a source.
 
@@ -105,6 +119,8 @@ class Tally:
         joined: True captions of composites.
         shortened: Joined captions that leave out images because the context is too short.
         foreign: Rows without a false caption whose true caption is not in Latin script.
+        shards: Shards of a stream that were read to their end, or given up.
+        broken_shards: Those that were given up.
     """
 
     samples: int = 0
@@ -116,6 +132,8 @@ class Tally:
     joined: int = 0
     shortened: int = 0
     foreign: int = 0
+    shards: int = 0
+    broken_shards: int = 0
 
     def __add__(self, other: Tally) -> Tally:
         """Return the sums."""
@@ -123,10 +141,82 @@ class Tally:
 
 
 class Fault(NamedTuple):
-    """An unusable sample, by its number in the source; `reason` names its key."""
+    """An unusable sample, by its number in the source; `reason` names its key.
+
+    The number of a shard of a stream, which gives no more samples, is below 0.
+    """
 
     number: int
     reason: str
+
+
+@dataclass(frozen=True)
+class TextPlan:
+    """How a text tower reads N texts with less work; made on the CPU, used on the device."""
+
+    def to(self, device: torch.device) -> TextPlan:
+        """Return the plan on `device`, without blocking if it is in pinned memory."""
+        return replace(
+            self, **{k: v.to(device, non_blocking=True) for k, v in _tensors(self).items()}
+        )
+
+    def pin_memory(self) -> TextPlan:
+        """Return the plan in page-locked memory."""
+        return replace(self, **{k: v.pin_memory() for k, v in _tensors(self).items()})
+
+
+@dataclass(frozen=True)
+class TextPacks(TextPlan):
+    """Texts as trees of tokens: texts that begin alike share the nodes of their beginning.
+
+    A pack holds one tree behind the other, each depth first, so that a node is seen from a stretch
+    of places that begins at its own.
+
+    Attributes:
+        tokens: int64 [T], the token ids of all nodes, without padding.
+        positions: int64 [T], the position of each node in its text.
+        grid: int64 [packs, S], the node at each place of a pack; node 0 where there is none.
+        until: int64 [packs, S], the last place of its pack that attends to each place.
+        places: int64 [T], the place of each node, counted over the whole grid.
+        ends: int64 [N], the node at which each text's feature is read.
+        readers: int64 [packs, Q], the texts that are read in a pack; text 0 where there is none.
+        read_at: int64 [packs, Q], the places in the pack at which they are read.
+        reads: int64 [N], where each text is among the readers, counted over all of them.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    grid: Tensor
+    until: Tensor
+    places: Tensor
+    ends: Tensor
+    readers: Tensor
+    read_at: Tensor
+    reads: Tensor
+
+    def mask(self) -> Tensor:
+        """Return whether the first place of a pack attends to the second, bool [packs, S, S]."""
+        place = torch.arange(self.until.shape[1], device=self.until.device)
+        return (place[:, None] >= place) & (place[:, None] <= self.until[:, None])
+
+
+@dataclass(frozen=True)
+class TextGroups(TextPlan):
+    """Texts in groups of similar length, each of which is cut after its longest.
+
+    Attributes:
+        order: int64 [N], the texts from the shortest to the longest.
+        back: int64 [N], where each text is in this order.
+        sizes: Of each group the number of its texts, and their tokens.
+    """
+
+    order: Tensor
+    back: Tensor
+    sizes: tuple[tuple[int, int], ...]
+
+
+def _tensors(record: Any) -> dict[str, Tensor]:
+    return {name: value for name, value in vars(record).items() if isinstance(value, Tensor)}
 
 
 @dataclass
@@ -147,6 +237,9 @@ class Batch:
         faults: The samples that were replaced.
         negative_kinds: The kind of each of the K negatives, by slot, such as `("cross_swap",
             "layout")`; empty if the slots have no names.
+        examples: The captions of the first rows as texts, to be shown.
+        text_plans: How the text tower reads the captions, [B, P + K] row by row, with less work: a
+            plan for each chunk of rows that is encoded at once. Empty if they are read as they are.
     """
 
     images: Tensor
@@ -161,24 +254,53 @@ class Batch:
     tally: Tally = Tally()
     faults: tuple[Fault, ...] = ()
     negative_kinds: tuple[str, ...] = ()
+    examples: tuple[RowCaptions, ...] = ()
+    text_plans: tuple[TextPlan, ...] = ()
+
+    @property
+    def texts(self) -> Tensor:
+        """All captions, true and false, int64 [B, P + K, L]."""
+        if self.negatives is None:
+            return self.positives
+        return torch.cat([self.positives, self.negatives], dim=1)
+
+    @property
+    def text_plan(self) -> TextPlan | None:
+        """The plan of a batch that is encoded at once."""
+        if not self.text_plans:
+            return None
+        (plan,) = self.text_plans
+        return plan
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors by name, without those that are None."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return _tensors(self)
 
     def rows(self, start: int, stop: int) -> Batch:
-        """Return a batch of some of the rows."""
+        """Return a batch of some of the rows, without a plan."""
         cut = {name: value[start:stop] for name, value in self.tensors().items()}
-        return replace(self, keys=self.keys[start:stop], **cut)  # type: ignore[arg-type]
+        return replace(self, keys=self.keys[start:stop], text_plans=(), **cut)  # type: ignore[arg-type]
+
+    def chunks(self, size: int) -> list[Batch]:
+        """Return batches of `size` rows, the last of which may have fewer, each with its plan."""
+        starts = range(0, self.images.shape[0], size)
+        parts = [self.rows(start, start + size) for start in starts]
+        if not self.text_plans:
+            return parts
+        pairs = zip(parts, self.text_plans, strict=True)
+        return [replace(part, text_plans=(plan,)) for part, plan in pairs]
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`, without blocking if it is in pinned memory."""
         moved = {k: v.to(device, non_blocking=True) for k, v in self.tensors().items()}
-        return replace(self, **moved)  # type: ignore[arg-type]
+        plans = tuple(plan.to(device) for plan in self.text_plans)
+        return replace(self, text_plans=plans, **moved)  # type: ignore[arg-type]
 
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory; torch's DataLoader calls this."""
-        return replace(self, **{k: v.pin_memory() for k, v in self.tensors().items()})  # type: ignore[arg-type]
+        pinned = {k: v.pin_memory() for k, v in self.tensors().items()}
+        plans = tuple(plan.pin_memory() for plan in self.text_plans)
+        return replace(self, text_plans=plans, **pinned)  # type: ignore[arg-type]
 
 
 @dataclass

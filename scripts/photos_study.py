@@ -97,11 +97,17 @@ PARTS = {
     ),
     "steps": Part(
         "photos_best over the number of steps",
-        {f"{steps} steps": Row((*BEST, f"train.max_steps={steps}")) for steps in (30, 60, 240)},
+        {
+            f"{steps} steps": Row((*BEST, f"train.max_steps={steps}", *epochs))
+            for steps, epochs in ((30, ()), (60, ()), (240, ("train.epochs=2",)))
+        },
     ),
     "photos": Part(
         "photos_best over the number of training photos, at equal steps",
-        {f"{count},000 photos": Row(BEST, shards=count) for count in (1, 3)},
+        {
+            f"{count},000 photos": Row((*BEST, f"train.epochs={epochs}"), shards=count)
+            for count, epochs in ((1, 6), (3, 2))
+        },
     ),
 }  # fmt: skip
 

@@ -1,10 +1,17 @@
-"""What holds for every test: GPU tests say why they are skipped, and a model that is fast."""
+"""What holds for every test: GPU tests say why they are skipped, a model that is fast, and a web
+server that fails on purpose."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +109,7 @@ def tiny_words(tiny: Path) -> list[str]:
         "train.batch_size=4",
         "train.device=cpu",
         "train.log_every=1",
+        "train.report=false",
     ]
 
 
@@ -112,5 +120,134 @@ def settings(tmp_path: Path, tiny_words: list[str]) -> Callable[..., Any]:
 
     def make(*words: str) -> Any:
         return compose([*tiny_words, f"train.runs_dir={tmp_path / 'runs'}", *words])
+
+    return make
+
+
+@dataclass
+class Site:
+    """What a server serves, and how it misbehaves.
+
+    Attributes:
+        files: Content by path.
+        drops: Bytes after which the next connections break off, one entry for each.
+        stalls: Seconds that the next answers wait in the middle, one entry for each.
+        answers: Status codes (and headers) that the next requests get instead of a file.
+        ranges: Whether it knows of ranges.
+        validators: Headers that name the version of a file; `{hash}` is put in.
+        lengths: Whether it says how long a file is.
+        silent: Paths after whose first half nothing more ever comes.
+        requests: Path and Range header of every request.
+    """
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    drops: list[int] = field(default_factory=list)
+    stalls: list[float] = field(default_factory=list)
+    answers: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    ranges: bool = True
+    validators: dict[str, str] = field(default_factory=lambda: {"ETag": '"{hash}"'})
+    lengths: bool = True
+    silent: set[str] = field(default_factory=set)
+    requests: list[tuple[str, str | None]] = field(default_factory=list)
+    url: str = ""
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves `site`."""
+
+    site: Site
+
+    def do_GET(self) -> None:
+        site = self.site
+        site.requests.append((self.path, self.headers.get("Range")))
+        if site.answers:
+            code, headers = site.answers.pop(0)
+            self._head(code, {"Content-Length": "0", **headers})
+            return
+        data = site.files.get(self.path.partition("?")[0])
+        if data is None:
+            self._head(404, {"Content-Length": "0"})
+            return
+        tag = hashlib.md5(data).hexdigest()[:8]
+        headers = {name: value.format(hash=tag) for name, value in site.validators.items()}
+        asked = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        same = self.headers.get("If-Range") in headers.values()
+        first, code = 0, 200
+        if asked and same and site.ranges:
+            first, code = int(asked[1]), 206
+            if first >= len(data):
+                self._head(416, {"Content-Length": "0"})
+                return
+            headers["Content-Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
+        if site.lengths:
+            headers["Content-Length"] = str(len(data) - first)
+        self._head(code, headers)
+        stop = first + site.drops.pop(0) if site.drops else len(data)
+        middle = (first + stop) // 2
+        self.wfile.write(data[first:middle])
+        if self.path in site.silent:
+            site.ended.wait()
+            return
+        if site.stalls:
+            threading.Event().wait(site.stalls.pop(0))
+        with contextlib.suppress(ConnectionError):  # who asked may have left
+            self.wfile.write(data[middle:stop])
+
+    def _head(self, code: int, headers: dict[str, str]) -> None:
+        self.send_response(code)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.close_connection = True
+
+    def log_message(self, *words: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """Return a server's site; it runs as long as the test."""
+    served = Site()
+    handler = type("SiteHandler", (Handler,), {"site": served})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    served.url = f"http://127.0.0.1:{server.server_address[1]}"
+    yield served
+    served.ended.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="session")
+def tar_of() -> Callable[..., bytes]:
+    """Return what makes a shard's bytes of samples: key, JSON, and width and height of the image.
+
+    Without a size a sample's image is no image.
+    """
+    import io
+    import tarfile
+
+    from PIL import Image
+
+    def image(size: tuple[int, int] | None) -> bytes:
+        if size is None:
+            return b"no image"
+        file = io.BytesIO()
+        Image.new("RGB", size, (90, 120, 150)).save(file, "JPEG")
+        return file.getvalue()
+
+    def make(samples: list[tuple[str, dict[str, Any], tuple[int, int] | None]]) -> bytes:
+        file = io.BytesIO()
+        with tarfile.open(fileobj=file, mode="w") as tar:
+            for key, record, size in samples:
+                for ending, data in (("jpg", image(size)), ("json", json.dumps(record).encode())):
+                    entry = tarfile.TarInfo(f"{key}.{ending}")
+                    entry.size = len(data)
+                    tar.addfile(entry, io.BytesIO(data))
+        return file.getvalue()
 
     return make

@@ -18,15 +18,20 @@ from clic.cli.common import (
     add_scoring_flags,
     check_torchrun,
     is_setting,
-    make_console,
     run_cli,
     settings_of,
     split_commas,
 )
 from clic.cli.describing import print_description
-from clic.config.eval_settings import EvalConfig, ScoringConfig, check, check_unused
+from clic.cli.eval_output import print_list, print_results, wanted_figures, wanted_files
+from clic.config.eval_settings import (
+    FIGURE_KINDS,
+    EvalConfig,
+    ScoringConfig,
+    check,
+    check_unused,
+)
 from clic.errors import ConfigError, DataError
-from clic.io.files import check_folder, check_writable
 
 if TYPE_CHECKING:
     from clic.evaluation import EvaluationPlan
@@ -66,6 +71,8 @@ examples:
   clic-eval --published-table sugarcrepe++  what papers print on a benchmark
   clic-eval --describe runs/shapes-1 --against shapes-base
                                             what a model is, which tower changed
+  clic-eval --probe shapes --model runs/a   does the image tower hold colours,
+                                            relations? linear probes say
   clic-eval --bench my.jsonl                one's own benchmark, see below
   clic-eval bench=shapes batch_size=128     settings (configs/eval.yaml)
 
@@ -97,11 +104,13 @@ def make_parser() -> Parser:
     )
     add = parser.add_argument
     add("--bench", metavar="A,B", action="append", help="benchmarks, groups of them, one's own "
-        "files (.jsonl, .csv), or 'list'")  # fmt: skip
+        "(.jsonl, .csv, .tar, a folder with a card.yaml), or 'list'")  # fmt: skip
     add("--model", metavar="M", action="append", help="model to score; repeat for side by side")
     add("--compare", metavar="M", action="extend", nargs="+",
         help="models, or saved results: differences to the first with a paired "
         "bootstrap 95 %% interval")  # fmt: skip
+    add("--probe", metavar="P", help="linear probes of the image tower: shapes, or a .jsonl of "
+        "images with labels")  # fmt: skip
     add("--describe", metavar="M", help="print what a model is: architecture, activation, "
         "preprocessing, tokenizer, context, hashes")  # fmt: skip
     add("--against", metavar="M", help="with --describe: what differs from this model")
@@ -119,6 +128,9 @@ def make_parser() -> Parser:
     add("--markdown", metavar="FILE", help="tables for a README or an issue")
     add("--latex", metavar="FILE", help="booktabs tables for a paper, the best value bold")
     add("--html", metavar="FILE", help="one page: bars, tables, the worst failures with images")
+    add("--figure", metavar="FILE", action="append", help="dots with intervals, as .png, .svg or "
+        ".pdf; significant differences are marked")  # fmt: skip
+    add("--figure-kind", metavar="KIND", choices=FIGURE_KINDS, help="dots (default) or radar")
     add = parser.add_argument
     add_scoring_flags(parser)
     add("--text-only", action="store_const", const=True,
@@ -147,19 +159,24 @@ def _body(words: Sequence[str]) -> None:
         print("\n".join(published_numbers.field_lines(flags.published_table)))
         return
     del flags.published_table
-    if not overrides and _print_list(split_commas(flags.bench) or [], flags.data):
+    if not overrides and print_list(split_commas(flags.bench) or [], flags.data):
         return  # without Hydra, which takes as long as the list
     from clic.config.overrides import compose
 
     settings = compose("eval", overrides, EvalConfig, settings_of(flags, "bench"))
-    if _print_list(settings.bench, settings.data):
+    if print_list(settings.bench, settings.data):
         return
     if settings.describe is not None or settings.against is not None:
         print_description(settings)
         return
+    check(settings)
+    if settings.probe is not None:
+        from clic.cli.probing import print_probes
+
+        print_probes(settings)
+        return
     from clic import distributed
 
-    check(settings)
     check_torchrun()
     device = distributed.choose_device(settings.device)
     with distributed.process_group(device, WAIT_MINUTES):
@@ -170,30 +187,28 @@ def _run(settings: EvalConfig) -> None:
     from clic import distributed
     from clic.evaluation.report import result_files
 
-    wanted = _wanted(settings)
-    results = gather(settings, keep_rows=bool(wanted["rows"]), with_gallery=bool(wanted["html"]))
+    wanted, figures = wanted_files(settings), wanted_figures(settings)
+    results = gather(
+        settings,
+        keep_rows=bool(wanted["rows"]),
+        with_gallery=bool(wanted["html"]),
+        with_intervals=bool(figures),
+    )
     if not distributed.is_main():
         return
     # The files come first, so that a closed terminal does not lose the numbers.
     written = result_files.write(wanted, results.reports, results.comparison, results.galleries)
-    _print(results, settings.published)
+    if results.intervals is not None:
+        written += result_files.write_figures(
+            figures,
+            results.reports,
+            results.intervals,
+            settings.figure_kind,
+            marked=results.comparison is not None,
+        )
+    print_results(results, settings.published)
     for file in written:
         print(f"wrote {file}")
-
-
-def _wanted(settings: EvalConfig) -> dict[str, list[Path]]:
-    """Return the files to write by kind, after checking that they can be written."""
-    from clic.evaluation.report import result_files
-
-    named = {kind: getattr(settings, kind) for kind in result_files.FILES}
-    check_writable(*named.values())
-    if settings.out is not None:
-        check_folder(settings.out)
-    found = result_files.files(settings.out, named)
-    for file in (path for paths in found.values() for path in paths):
-        if file.is_dir():
-            raise ConfigError(f"{file} is a folder; remove it, or name another place")
-    return found
 
 
 @dataclass
@@ -203,21 +218,26 @@ class Results:
     Attributes:
         reports: One for each model.
         comparison: Differences to the first model, with `--compare`.
+        intervals: The same, whatever the flag, if a figure is drawn.
         galleries: Each model's worst failures, if a page is written.
     """
 
     reports: list[Report] = field(default_factory=list)
     comparison: Comparison | None = None
+    intervals: Comparison | None = None
     galleries: list[Gallery] = field(default_factory=list)
 
 
-def gather(settings: EvalConfig, *, keep_rows: bool, with_gallery: bool) -> Results:
+def gather(
+    settings: EvalConfig, *, keep_rows: bool, with_gallery: bool, with_intervals: bool = False
+) -> Results:
     """Score the models, read saved results, and compare them if `--compare` is given.
 
     Args:
         settings: The command's settings.
         keep_rows: Whether rows are written; otherwise they are dropped after use.
         with_gallery: Whether a page is written.
+        with_intervals: Whether a figure is drawn.
 
     Raises:
         ConfigError: A setting is wrong or has no effect.
@@ -229,20 +249,23 @@ def gather(settings: EvalConfig, *, keep_rows: bool, with_gallery: bool) -> Resu
     from clic.io.terminal import progress_bar
 
     main, comparing = distributed.is_main(), bool(settings.compare)  # only rank 0 has rows
-    needs_rows = main and (comparing or keep_rows or with_gallery)
+    observing = main and (comparing or with_intervals)
+    needs_rows = observing or (main and (keep_rows or with_gallery))
     results, observed = Results(), []
     for report in _reports(settings, needs_rows):
         report.name = _unused_name(report.name, [one.name for one in results.reports])
-        if main and comparing:
+        if observing:
             observed.append(comparison.observe_report(report))
         if main and with_gallery:
             results.galleries.append(html_page.worst_failures(report))
         if not keep_rows:
             report.rows, report.tables = (), {}
         results.reports.append(report)
-    if main and comparing:
+    if observing:
         with progress_bar("intervals", len(results.reports[0].benchmarks)) as advance:
-            results.comparison = comparison.compare(results.reports, observed, advance=advance)
+            results.intervals = comparison.compare(results.reports, observed, advance=advance)
+    if comparing:
+        results.comparison = results.intervals
     return results
 
 
@@ -340,7 +363,7 @@ def score(
     all_ranks: bool = False,
 ) -> Report:
     """Load a model and score it, as the settings say; `name` is its name in tables."""
-    from clic import evaluation
+    from clic import evaluation, runs
     from clic.models import encoder
 
     loaded = encoder.load(
@@ -349,7 +372,7 @@ def score(
         precision=settings.precision,
         batch_size=settings.batch_size,
     )
-    return evaluation.run(
+    scored = evaluation.run(
         loaded,
         plan,
         batch_size=settings.batch_size,
@@ -360,6 +383,9 @@ def score(
         cache=evaluation.FeatureCache.of(settings),
         all_ranks=all_ranks,
     )
+    if chosen := runs.chosen_by(model):
+        scored.provenance["chosen_by"] = chosen
+    return scored
 
 
 def _default_model() -> str:
@@ -374,43 +400,6 @@ def _default_model() -> str:
         return FALLBACK_MODEL
     print(f"{NAME}: model {newest}, the newest finished run", file=sys.stderr)
     return str(newest)
-
-
-def _print(results: Results, with_published: bool) -> None:
-    from clic.evaluation.report import comparison, published_numbers, report, terminal_tables
-
-    console = make_console()
-    for line in report.legend(results.reports):
-        console.print(line, markup=False, highlight=False)
-    for table in terminal_tables.tables(results.reports, results.comparison):
-        console.print(table)
-    if results.comparison is not None:
-        console.print(comparison.interval_note(results.comparison), markup=False, highlight=False)
-    for one in results.reports if with_published else []:
-        for line in published_numbers.beside_lines(one):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-    for line in report.notes(results.reports):
-        console.print(f"note: {line}", markup=False, highlight=False)
-    for line in report.timings(results.reports):
-        console.print(line, style="dim", markup=False, highlight=False)
-
-
-def _print_list(bench: list[str], data: str | None) -> bool:
-    """Print the output of `--bench list` or `list:NAME`; return False if it is neither."""
-    from clic.evaluation import evaluation_plan
-    from clic.evaluation.report import listing
-
-    pages = listing.wanted(bench)
-    if pages is None:
-        return False
-    root = Path(data).expanduser() if data is not None else evaluation_plan.default_data_root()
-    console = make_console()
-    if not pages:
-        console.print(listing.table(root))
-    lines = [line for name in pages for line in listing.page(name, root)] or listing.lines(root)
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return True
 
 
 if __name__ == "__main__":

@@ -47,7 +47,8 @@ examples:
   clic-patch --sweep 0:1:0.05 --select shapes@val --report shapes --keep-best
   clic-patch --soup runs/a runs/b runs/c --method ties --base M --out ties/
   clic-patch --alpha-text 0.6 --alpha-vision 0 --alpha logit_scale=1 --out new/
-  clic-patch --alpha 1 --to hf --out hf/      for transformers' CLIPModel
+  clic-patch --alpha 1 --to hf --out hf/      for transformers (or --to onnx)
+  clic-patch --alpha 1 --card --results r.json --out hub/   with a model card
   clic-patch alpha=0.5 run=runs/shapes-1      settings (configs/patch.yaml)
 
 Without --out, models go to RUN/patched/alpha-0.50/. With --out DIR a single
@@ -92,7 +93,9 @@ def make_parser() -> Parser:
     add("--base", metavar="M", help="model of alpha 0, instead of the run's")
     add("--tuned", metavar="M", help="model of alpha 1; needs --base and --out, and no run")
     add("--out", metavar="DIR", help="folder to write to (default: the run's own)")
-    add("--to", metavar="F", help="hf: write a folder for CLIPModel of transformers")
+    add("--to", metavar="F", help="hf: a folder for transformers; onnx: a file of each tower")
+    add("--card", action="store_const", const=True, help="write a model card (README.md), too")
+    add("--results", metavar="FILE", help="report of clic-eval --json for the card")
     add("--sweep", metavar="S", action="append", help="evaluate alphas: 0:1:0.25, or a list")
     add("--bench", metavar="A,B", action="append", help="benchmarks of the sweep")
     add("--select", metavar="A,B", action="append", help="choose an alpha by these, e.g. "
@@ -211,10 +214,14 @@ def _write_soup(settings: PatchConfig) -> None:
 
 def _write_models(settings: PatchConfig, pair: Pair, wanted: Sequence[AlphaRules]) -> None:
     from clic import models, patching, runs
-    from clic.models import exporting
+    from clic.models import exporting, onnx_writing
+    from clic.patching import model_card
 
-    if settings.to is not None:  # refused before the work
+    if settings.to == "hf":  # refused before the work
         exporting.check_fits(models.resolve(runs.source_of(pair.tuned)))
+    if settings.to == "onnx":
+        onnx_writing.check_installed()
+    reports = model_card.read_results(settings.results)
     if settings.out is None and wanted[0].in_parts:
         raise ConfigError("a model whose parts differ in alpha needs --out DIR")
     for rules in wanted:
@@ -226,8 +233,12 @@ def _write_models(settings: PatchConfig, pair: Pair, wanted: Sequence[AlphaRules
         patching.patch_by_rules(pair.base, pair.tuned, rules, out)
         if rules.in_parts:
             _print_parts(out)
+        card = model_card.text(out, settings.to, reports) if settings.card else None
         if settings.to is not None:
-            exporting.convert(out, [patching.RECORD_FILE])
+            writer = exporting if settings.to == "hf" else onnx_writing
+            writer.convert(out, [patching.RECORD_FILE])
+        if card is not None:
+            model_card.write(out, card)
         print(f"wrote {out}")
 
 

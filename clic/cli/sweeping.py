@@ -11,7 +11,7 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,20 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from clic.cli.common import INTERRUPTED, USER_ERROR, one_line
+from clic.cli.seed_table import seed_table
 from clic.cli.train_help import settings
 from clic.config.checks import validate
 from clic.config.overrides import reason
 from clic.config.train_settings import Config
-from clic.errors import ClicError, ConfigError
+from clic.errors import ClicError, ConfigError, redact
 from clic.io.files import DISK_ERRORS, disk_reason
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 HYDRAS_FOLDER = "multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}"
 """Where Hydra puts what a multirun leaves, unless the user says where."""
+BUG = 1
+"""Exit code of a job that fails by what is no user's mistake."""
 PLAIN = re.compile(r"[\w.+-]+")
 Job = Sequence[str]
 """The words of one combination of values."""
@@ -44,10 +47,11 @@ Job = Sequence[str]
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """A job's exit code, and its mistake; jobs in other processes send it back."""
+    """A job's exit code, its mistake, and its last numbers; jobs elsewhere send it back."""
 
     code: int
     message: str = ""
+    numbers: dict[str, float] = field(default_factory=dict)
 
 
 def in_multirun() -> bool:
@@ -55,24 +59,27 @@ def in_multirun() -> bool:
     return str(HydraConfig.get().mode).endswith("MULTIRUN")
 
 
-def attempt(train: Callable[[], int], skip: bool) -> JobOutcome:
+def attempt(train: Callable[[], tuple[int, dict[str, float]]], skip: bool) -> JobOutcome:
     """Run a multirun's job, print how it failed, if it did, and return its outcome.
 
-    `train` returns the exit code; `skip` does nothing, because an earlier job was interrupted.
+    `train` returns the exit code and the run's last numbers; `skip` does nothing, because an
+    earlier job was interrupted.
     """
     if skip:
         return JobOutcome(INTERRUPTED)
+    code = USER_ERROR
     try:
-        return JobOutcome(train())
+        own, numbers = train()
+        return JobOutcome(own, numbers=numbers)
     except (ClicError, OSError) as error:
         message = one_line(error)
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             message = disk_reason(error)
     except Exception as error:  # noqa: BLE001, nothing of it is hidden, and the other jobs go on
         traceback.print_exc()
-        message = f"{type(error).__name__}: {one_line(error)}"
+        message, code = f"{type(error).__name__}: {one_line(error)}", BUG
     print(f"clic-train: job {HydraConfig.get().job.num} failed: {message}", file=sys.stderr)
-    return JobOutcome(USER_ERROR, message)
+    return JobOutcome(code, message)
 
 
 def install() -> None:
@@ -119,17 +126,28 @@ class Sweeper(HydraSweeper):
         if len(mistakes) < len(names):
             for line in failed:  # now, not when it is that job's turn
                 print(f"clic-train: will not run: {line}", file=sys.stderr)
-        done = 0
+        done, worst = 0, USER_ERROR if mistakes else 0
+        trained: list[Job] = []
+        numbers: list[dict[str, float]] = []
         with tempfile.TemporaryDirectory() as scratch:
             self._choose_folder(scratch)
             for batch in batches:
                 rest = [job for job in batch if names[tuple(job)] not in mistakes]
                 for job, outcome in zip(rest, self._launch(rest, done), strict=True):
+                    trained.append(job)
+                    numbers.append(outcome.numbers)
                     if outcome.code:
+                        worst = worst or outcome.code
                         failed.append(f"{names[tuple(job)]}: {outcome.message}")
                 done += len(rest)
+        if table := seed_table(trained, numbers):
+            print(f"\n{table}", flush=True)
         if failed:
-            raise ConfigError(f"{len(failed)} of {len(jobs)} runs failed: {'; '.join(failed)}")
+            said = f"{len(failed)} of {len(jobs)} runs failed: {'; '.join(failed)}"
+            if worst == USER_ERROR:
+                raise ConfigError(said)
+            print(f"clic-train: error: {redact(said)}", file=sys.stderr)
+            sys.exit(worst)
 
     def _choose_folder(self, scratch: str) -> None:
         """Keep what a launcher writes, such as its jobs' output; the basic one's is empty."""

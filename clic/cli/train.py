@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from clic.cli.common import INTERRUPTED, drop_output, run_cli
+from clic.cli.seed_table import last_numbers
 from clic.cli.train_help import CONFIGS, choices, groups, help_text, settings
 from clic.config.checks import validate
 from clic.config.overrides import check_repeats, for_hydra, hydra_mistakes, is_entry
@@ -16,9 +18,9 @@ from clic.errors import ClicError, ConfigError, did_you_mean
 
 HYDRA_FLAGS = ("-m", "--multirun", "--cfg", "-c", "--config-dir", "-cd", "--resolve", "--info")
 WITH_VALUE = ("--cfg", "-c", "--config-dir", "-cd")
-BENCHES = {"shapes": "shapes++", "shards": "sugarcrepe++"}
+BENCHES = {"shapes": "shapes++", "shards": "sugarcrepe++", "stream": "sugarcrepe++"}
 """Benchmark that is suggested after training on a source of data."""
-RELATIONS = {"shapes": "shapes-relations", "shards": "whatsup"}
+RELATIONS = {"shapes": "shapes-relations", "shards": "whatsup", "stream": "whatsup"}
 """Benchmark that is suggested beside it where captions told a layout."""
 
 
@@ -122,13 +124,17 @@ def _train(words: Sequence[str]) -> int | None:
     def job(composed: Any) -> sweeping.JobOutcome:
         sys.argv = ["clic-train", *words]  # as the run's provenance shall have it
 
+        finished: list[Path] = []
+
         def run() -> int:
             config = OmegaConf.to_object(composed)
             assert isinstance(config, Config)
-            return _run(config)
+            return _run(config, finished.append)
 
         if sweeping.in_multirun():
-            outcome = sweeping.attempt(run, skip=INTERRUPTED in codes)
+            outcome = sweeping.attempt(
+                lambda: (run(), _numbers(finished)), skip=INTERRUPTED in codes
+            )
             codes.append(outcome.code)
             return outcome
         try:
@@ -164,7 +170,18 @@ def compose(words: Sequence[str]) -> Config:
     return config
 
 
-def _run(config: Config) -> int:
+def _numbers(runs: Sequence[Path]) -> dict[str, float]:
+    """Return the last numbers of the run that has finished, if one has."""
+    if not runs:
+        return {}
+    from clic.runs import METRICS_FILE
+    from clic.training.metrics_log import read
+
+    return last_numbers(read(runs[0] / METRICS_FILE))
+
+
+def _run(config: Config, finished: Callable[[Path], None] = lambda run: None) -> int:
+    """Train; return the exit code, and call `finished` with the run's folder."""
     validate(config)  # before torch and open_clip, whose imports take seconds
     if "torch" not in sys.modules and int(os.environ.get("RANK", "0")) == 0:
         try:
@@ -179,6 +196,7 @@ def _run(config: Config) -> int:
         run = train(config, _evaluator(config) if config.train.eval_every else None)
     except KeyboardInterrupt:
         return INTERRUPTED  # the trainer has said where it stopped
+    finished(run)
     if distributed.is_main() and int(os.environ.get("RANK", "0")) == 0:
         source = config.data.source
         bench = BENCHES[source]

@@ -33,8 +33,11 @@ MIXABLE = ("swap", "swap_attributes", "replace")
 RANKED = ("swap", "swap_attributes")
 """Those that `captions.fluency` chooses among."""
 
+TRACKERS = ("tensorboard", "wandb", "trackio")
+"""Groups of settings that are also the names of the packages which they need."""
+
 CHOICES: dict[str, tuple[str, ...]] = {
-    "data.source": ("shards", "shapes"),
+    "data.source": ("shards", "stream", "shapes"),
     "data.decode": ("fast", "exact", "scaled"),
     "data.split": ("train", "validation", "test"),
     "sampling.kinds": ("alternate", *KINDS),
@@ -58,6 +61,8 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "seed": (0, None),
     "data.workers": (0, None),
     "data.samples": (1, None),
+    "data.buffer": (1, None),
+    "data.timeout": (0, None),
     "data.cache_gb": (0, None),
     "data.max_broken": (0, 1),
     "captions.composite_positives": (1, None),
@@ -71,6 +76,8 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "loss.paraphrase_weight": (0, None),
     "loss.paraphrase_scale": (0, None),
     "model.context_length": (22, None),
+    "model.lora_rank": (1, None),
+    "model.lora_alpha": (0, None),
     "optim.lr": (0, None),
     "optim.lr_vision": (0, None),
     "optim.layer_decay": (0, 1),
@@ -88,6 +95,7 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "train.keep_checkpoints": (0, None),
     "train.log_every": (1, None),
     "train.eval_every": (0, None),
+    "train.examples_every": (0, None),
     "train.patience": (1, None),
     "train.distill_weight": (0, None),
     "train.ema": (0, 1),
@@ -130,10 +138,21 @@ def validate(config: Config) -> None:
     _check_losses(config, used)
     _check_optim(config.optim, trained)
     _check_train(config.train)
-    if config.wandb.enabled and find_spec("wandb") is None:
+    if trained.lora and config.model.lora_alpha == 0:
         raise ConfigError(
-            "wandb.enabled=true needs the package wandb; pip install wandb, or leave it out"
+            f"model.lora_alpha={config.model.lora_alpha} would train nothing; it must be above 0, "
+            "e.g. 16"
         )
+    if trained.lora and find_spec("peft") is None:
+        raise ConfigError(
+            f"model.train={config.model.train} needs the package peft; pip install peft (the extra "
+            "lora), or train without lora:"
+        )
+    for name in TRACKERS:
+        if getattr(config, name).enabled and find_spec(name) is None:
+            raise ConfigError(
+                f"{name}.enabled=true needs the package {name}; pip install {name}, or leave it out"
+            )
 
 
 def _unknown(what: str, name: str, choices: Sequence[str]) -> ConfigError:
@@ -151,6 +170,7 @@ def _check_needless(config: Config) -> None:
     data, captions, loss = config.data, config.captions, config.loss
     kinds, usual = config.sampling.kinds, Config()
     shapes, shards, single = data.source == "shapes", data.source == "shards", kinds == "single"
+    stream = data.source == "stream"
     no_layout = captions.layout_share == 0
     clic = loss.composite == "clic" and not single
     fixed = data.mix is None and not config.sampling.replacement
@@ -162,7 +182,15 @@ def _check_needless(config: Config) -> None:
         ("data.cache_dir", shapes, "data=shapes", "add data=shards"),
         ("data.decode", shapes and data.decode == "scaled", "data=shapes", "use fast or exact"),
         ("data.max_broken", shapes, "data=shapes", "leave it out"),
-        ("data.split", shards, "data=shards", "leave it out"),
+        ("data.split", not shapes, f"data={data.source}", "leave it out"),
+        *((name, not parse(config.model.train).lora, f"model.train={config.model.train}",
+           "leave it out, or train lora:text")
+          for name in ("model.lora_rank", "model.lora_alpha")),
+        *((name, stream, "data=stream", "leave it out, or use data=shards")
+          for name in ("data.single_shards", "data.mix", "data.cache_dir", "data.cache_gb",
+                       "sampling.partner_self")),
+        *((name, not stream, f"data={data.source}", "leave it out, or use data=stream")
+          for name in ("data.buffer", "data.timeout", "data.caption_key")),
         ("data.samples", shards and fixed, "data.shards alone, of which an epoch has all",
          "leave it out, or add sampling.replacement=true"),
         ("data.single_shards", kinds != "alternate", f"sampling.kinds={kinds}",
@@ -216,11 +244,13 @@ def _check_sources(config: Config) -> None:
         raise ConfigError("data=shapes needs data.samples and data.split")
     if data.mix is not None:
         _check_mix(data)
-    elif data.source == "shards" and not data.shards:
+    elif data.source != "shapes" and not data.shards:
         raise ConfigError(
             "data.shards is not set; give the folder or pattern of your WebDataset shards, "
             "e.g. data.shards=/data/laion, or use data=shapes"
         )
+    if data.source == "stream":
+        _check_stream(data)
     if hard_images is not None and (data.source != "shards" or data.mix is not None):
         raise ConfigError(
             f"sampling.hard_images={hard_images} belongs to the shards that data.shards names; set "
@@ -230,6 +260,24 @@ def _check_sources(config: Config) -> None:
         raise ConfigError(
             f"train.batch_size={config.train.batch_size} counts the images and their hard images, "
             "one each with sampling.hard_images; make it even"
+        )
+
+
+def _check_stream(data: DataConfig) -> None:
+    if data.samples is None:
+        raise ConfigError(
+            "data.source=stream needs data.samples, the samples of an epoch: nobody has counted "
+            "those of the shards, and every rank must make the same steps"
+        )
+    if not 0 < data.timeout < math.inf:
+        raise ConfigError(f"data.timeout={data.timeout} must be a number above 0, of seconds")
+    keys = data.caption_key
+    named = [keys] if isinstance(keys, str) else keys
+    texts = isinstance(named, list) and all(isinstance(key, str) and key for key in named)
+    if keys is not None and not (texts and named):
+        raise ConfigError(
+            f"data.caption_key={keys} must be a key of the samples' JSON, or a list of keys, as in "
+            "data.caption_key='[top_caption,all_captions]'"
         )
 
 

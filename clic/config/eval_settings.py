@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from clic.errors import ConfigError
+from clic.errors import ConfigError, pick
 
 DEFAULT_CACHE_GB = 10.0
+FIGURE_KINDS = ("dots", "radar")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -63,8 +64,12 @@ class EvalConfig(ScoringConfig):
         markdown: File for tables in Markdown.
         latex: File for booktabs tables.
         html: File for a self-contained page.
+        figure: Files for a figure, which end in .png, .svg or .pdf.
+        figure_kind: `dots`, with intervals, or `radar`.
         text_only: Score the captions alone; images are not needed.
         published: Show what papers print of the model, where it is known, and the differences.
+        probe: `shapes`, or a file of images with labels: linear probes of the image tower, instead
+            of benchmarks.
         describe: A model to describe instead of scoring: its architecture, activation,
             preprocessing, tokenizer, context, parameters and hashes; `json` takes the same.
         against: With `describe`, a model to compare it with: what differs, and in which tower.
@@ -78,8 +83,11 @@ class EvalConfig(ScoringConfig):
     markdown: str | None = None
     latex: str | None = None
     html: str | None = None
+    figure: list[str] = field(default_factory=list)
+    figure_kind: str = "dots"
     text_only: bool = False
     published: bool = False
+    probe: str | None = None
     describe: str | None = None
     against: str | None = None
 
@@ -93,6 +101,13 @@ def check(settings: ScoringConfig) -> None:
     if settings.precision not in PRECISIONS:
         known = ", ".join(PRECISIONS)
         raise ConfigError(f"precision={settings.precision!r} is not known (choices: {known})")
+    if isinstance(settings, EvalConfig):
+        pick(dict.fromkeys(FIGURE_KINDS), settings.figure_kind, "figure_kind")
+        if settings.figure_kind != EvalConfig.figure_kind and not settings.figure:
+            raise ConfigError(
+                f"figure_kind={settings.figure_kind} has no effect without figure=FILE; leave one "
+                "out"
+            )
     for name in ("batch_size", "workers"):
         value = getattr(settings, name)
         if value is not None and value < 1:

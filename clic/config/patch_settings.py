@@ -56,7 +56,10 @@ class PatchConfig(ScoringConfig):
         density: Share of each difference that is kept; null is 0.2 for `ties`, 0.1 for `dare`.
         draw_seed: Seed of what `dare` drops.
         to: Format of the written models: null for open_clip's folder, `hf` for a folder that
-            `CLIPModel` of transformers loads.
+            `CLIPModel` or `SiglipModel` of transformers loads, `onnx` for an ONNX file of each
+            tower.
+        card: Whether a model card (README.md) is written into the folder.
+        results: Report of `clic-eval --json` whose numbers the card shows.
     """
 
     run: str | None = None
@@ -79,6 +82,8 @@ class PatchConfig(ScoringConfig):
     density: float | None = None
     draw_seed: int = 0
     to: str | None = None
+    card: bool = False
+    results: str | None = None
 
 
 SWEEP_ONLY = ("bench", "report", "max_drop", "keep_best")
@@ -90,7 +95,7 @@ SOUP_ONLY = ("method", "weights", "scale", "density", "draw_seed")
 PAIR_ONLY = (
     "run", "tuned", "alpha", "alpha_text", "alpha_vision", "alpha_depth", "extrapolate", "sweep",
 )  # fmt: skip
-FORMATS = ("hf",)
+FORMATS = ("hf", "onnx")
 """Formats of written models beside open_clip's."""
 PARTS = ("alpha_text", "alpha_vision", "alpha_depth")
 
@@ -118,6 +123,10 @@ def check_patch(settings: PatchConfig) -> None:
         raise ConfigError(f"to={settings.to} is not known (choices: {', '.join(FORMATS)})")
     if settings.to and not any(getattr(settings, name) for name in ("alpha", *PARTS)):
         raise ConfigError(f"to={settings.to} has no effect without --alpha; leave it out")
+    if settings.card and not any(getattr(settings, name) for name in ("alpha", *PARTS)):
+        raise ConfigError("--card has no effect without --alpha; leave it out")
+    if settings.results and not settings.card:
+        raise ConfigError("--results has no effect without --card; give both, or neither")
     check(settings)
 
 

@@ -26,7 +26,12 @@ class ModelConfig:
             position embedding; null keeps the model's own.
         train: `text` (everything outside the vision tower), `vision` or `both`; `text.last:4` and
             `vision.last:4` train the last layers of a tower with the norm, pooling and projection
-            after them. Parts are joined by `+`, as in `text+vision.last:2`.
+            after them; `lora:text`, `lora:vision` and `lora:both` train low-rank updates of its
+            layers (extra `lora`), which are merged wherever the model is saved. Parts are joined by
+            `+`, as in `text+vision.last:2`. `re:PATTERN` stands last and trains the parameters
+            whose names, such as `text.transformer.resblocks.0.ln_1.weight`, hold the pattern.
+        lora_rank: Rank of these updates.
+        lora_alpha: Their scale, times the rank.
         train_logit_scale: Whether logit_scale (and logit_bias) are trained with the text.
         grad_checkpointing: Recompute activations in the backward pass to save memory.
     """
@@ -36,6 +41,8 @@ class ModelConfig:
     quick_gelu: bool | None = None
     context_length: int | None = None
     train: str = "text"
+    lora_rank: int = 8
+    lora_alpha: float = 16.0
     train_logit_scale: bool = True
     grad_checkpointing: bool = False
 
@@ -45,13 +52,21 @@ class DataConfig:
     """Where samples come from.
 
     Attributes:
-        source: `shards` (WebDataset tars) or `shapes` (the embedded world, rendered on the fly).
+        source: `shards` (WebDataset tars, indexed), `stream` (the same, read from beginning to end,
+            for data too large or too far to index) or `shapes` (the embedded world, rendered on the
+            fly).
         shards: A folder, a brace pattern (`/data/{00000..00099}.tar`) or a list of them.
         single_shards: Shards for the single-image steps, where they differ from the others.
         mix: Several sources in place of `shards`: a list of `{shards: ..., weight: ...}`, whose
             weights are their proportions of an epoch.
         samples: Samples of an epoch: the number of scenes of the world; with `mix` or
-            `sampling.replacement` how many are drawn, null for as many as there are.
+            `sampling.replacement` how many are drawn, null for as many as there are. A stream,
+            whose samples nobody has counted, needs it.
+        buffer: Samples of a stream's shuffle buffer, in each loader process.
+        timeout: Seconds within which the server of a stream's shard has to send the next 256 KiB;
+            else the shard is given up and counted.
+        caption_key: Key of the samples' JSON that a stream takes captions from, such as
+            `top_caption`, or a list of them; null takes those that indexed shards take.
         split: `train`, `validation` or `test` of the world; `shapes` only.
         cache_dir: Folder for remote shards and large indexes; null takes the environment's
             CLIC_CACHE, else ~/.cache/clic.
@@ -72,6 +87,9 @@ class DataConfig:
     single_shards: Any = None
     mix: Any = None
     samples: int | None = None
+    buffer: int = 1000
+    timeout: float = 60.0
+    caption_key: Any = None
     split: str | None = None
     cache_dir: str | None = None
     cache_gb: float = 100.0
@@ -271,6 +289,9 @@ class TrainConfig:
         micro_batch: Images that are in memory at once; the step computes features twice and has
             the gradient of the whole batch (GradCache). Null takes the whole batch at once, which
             is faster; not with a BatchNorm that trains.
+        pack_texts: Compute what captions have in common once and leave all padding out, where the
+            text tower allows it without a change but of rounding; false only cuts the padding
+            behind a batch's longest caption.
         epochs: Passes over the data.
         max_steps: Shortens the run, and the schedule with it; null for all steps of `epochs`.
         save_every: Steps between checkpoints; 0 saves none but the final model.
@@ -299,6 +320,11 @@ class TrainConfig:
             mean of 1 - cosine is added to the loss. 0 turns it off.
         ema: Decay, from 0 to below 1, of a moving average of the weights, which is then evaluated
             and kept as the result; it remembers about 1 / (1 - ema) steps. 0 turns it off.
+        examples_every: Steps between pictures of a batch's first rows with their captions, in
+            `RUN/examples` and the trackers; 0 draws only the first batch of each kind.
+        profile: Measure ten of the first steps, and print where their time went (also into
+            `RUN/profile`, with a trace for chrome://tracing).
+        report: Write `RUN/report.html` at the end: curves, examples, results and settings.
         max_skipped: Steps in a row that may be skipped because their loss or gradients are not
             finite; with more of them the run ends, and `RUN/skipped_step.json` has the last one's
             samples.
@@ -306,6 +332,7 @@ class TrainConfig:
 
     batch_size: int = 48
     micro_batch: int | None = None
+    pack_texts: bool = True
     epochs: int = 1
     max_steps: int | None = None
     save_every: int = 100
@@ -324,7 +351,34 @@ class TrainConfig:
     clamp_logit_scale: bool = True
     distill_weight: float = 0.0
     ema: float = 0.0
+    examples_every: int = 0
+    profile: bool = False
+    report: bool = True
     max_skipped: int = 20
+
+
+@dataclass
+class TensorboardConfig:
+    """Logging to TensorBoard's event files, off by default.
+
+    Attributes:
+        enabled: Write them to `RUN/tensorboard`; the package is imported only then.
+    """
+
+    enabled: bool = False
+
+
+@dataclass
+class TrackioConfig:
+    """Logging to trackio, on this machine, off by default.
+
+    Attributes:
+        enabled: Log there too; the package is imported only then.
+        project: Project's name.
+    """
+
+    enabled: bool = False
+    project: str = "clic"
 
 
 @dataclass
@@ -364,3 +418,5 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
+    tensorboard: TensorboardConfig = field(default_factory=TensorboardConfig)
+    trackio: TrackioConfig = field(default_factory=TrackioConfig)

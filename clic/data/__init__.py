@@ -2,16 +2,12 @@
 
 In: settings, and images with captions as WebDataset tars. Out: the `Batch` of any step. Read
 `shards` (samples on disk), `sampling` (which samples make a batch), and `batches` (pixels and
-tokens); `packing` makes shards, and `tools` check and annotate them.
+tokens); `streaming` reads shards that are too many or too far to be indexed, `packing` makes
+shards, and `tools` check and annotate them.
 """
 
-from clic.data.batches.loader import (
-    BatchBuilder,
-    make_builder,
-    make_loader,
-    make_sampler,
-    make_sources,
-)
+from clic.data.batches.loader import BatchBuilder, make_loader
+from clic.data.feeding import make_builder, make_sampler, make_sources
 from clic.data.packing import pack
 from clic.data.sampling.sample_sources import SampleSource, ShapesSource
 from clic.data.sampling.sampler import BatchPlan, BatchRow, Sampler

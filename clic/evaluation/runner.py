@@ -110,7 +110,7 @@ def run(
 
     `name` is the model's name in tables, by default that of its identity.
     """
-    workers = _cores() if workers is None else workers
+    workers = decoding_threads() if workers is None else workers
     _check_model(model, batch_size, workers)
     if not distributed.is_main() and not all_ranks:
         raise ConfigError("evaluate runs on rank 0 alone, or with all_ranks=True on every rank")
@@ -191,7 +191,7 @@ def _broadcast(scored: _Scored) -> _Scored:
     return _Scored(benchmarks, sources, seconds=seconds, failure=failure)
 
 
-def _cores() -> int:
+def decoding_threads() -> int:
     """Return the number of decoding threads for which a rank has cores."""
     return max(1, min(MOST_WORKERS, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE") or 1)))
 

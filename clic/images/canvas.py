@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -187,10 +188,19 @@ def normalise(batch: Tensor, mean: Sequence[float], std: Sequence[float]) -> Ten
     Returns:
         float32 [B, 3, S, S], contiguous.
     """
-    pixels = batch.permute(0, 3, 1, 2).contiguous().to(torch.float32)
-    # All are tensors on the device: CUDA divides by a number as a product with its inverse.
-    white, offset, scale = (
-        torch.tensor(v, dtype=torch.float32, device=batch.device).view(1, -1, 1, 1)
-        for v in ((255.0,), mean, std)
+    pixels = batch.permute(0, 3, 1, 2).to(
+        torch.float32, memory_format=torch.contiguous_format, copy=True
     )
+    white, offset, scale = (_channels(tuple(v), batch.device) for v in ((255.0,), mean, std))
     return pixels.div_(white).sub_(offset).div_(scale)
+
+
+@lru_cache(maxsize=32)
+def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return a value for each channel as a tensor [1, C, 1, 1], made once for each device.
+
+    A tensor, because CUDA divides by a number as a product with its inverse; made once, because
+    the copy to the device waits for it.
+    """
+    with torch.inference_mode(False):  # whoever asks first, training may use it
+        return torch.tensor(values, dtype=torch.float32).to(device).view(1, -1, 1, 1)

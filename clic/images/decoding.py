@@ -204,7 +204,9 @@ def _resize_torch(image: np.ndarray, height: int, width: int, interpolation: str
         return image
     if not (image.flags.writeable and image.flags.c_contiguous):  # torch warns, or refuses
         image = image.copy()
-    source = torch.from_numpy(image).permute(2, 0, 1)[None]  # a view: channels last
+    # A view that torch knows as channels last, which makes its resize up to twice as fast;
+    # permute(2, 0, 1)[None] has the same strides but for that of the batch, by which it judges.
+    source = torch.from_numpy(image)[None].permute(0, 3, 1, 2)
     result = F.interpolate(source, (height, width), mode=interpolation, antialias=True)
     return result[0].permute(1, 2, 0).numpy()
 

@@ -41,8 +41,8 @@ BACKOFF = 0.5
 """Seconds before the next attempt, doubled after each without progress up to `LONGEST_WAIT`."""
 LONGEST_WAIT = 30.0
 CHUNK = 1 << 20
-PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
-"""The package through which fsspec reads each kind of object store."""
+PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub"}
+"""The package through which fsspec reads each kind of object store, and the Hub."""
 MISSING = (403, 404, 410)
 """Answers to a request for a file that does not exist; some servers answer it with 403."""
 Progress = Callable[[int, int | None], None]
@@ -151,7 +151,7 @@ class _Download:
 
     def fetch_object(self) -> None:
         """Fetch the file from an object store, always from its beginning."""
-        system, path = _open_store(self.url)
+        system, path = open_store(self.url)
         for left in reversed(range(STORE_ATTEMPTS)):
             self.partial.clear()
             try:
@@ -190,9 +190,9 @@ class _Download:
                 self.partial.clear()
             raise
         with response:
-            new = _origin_of(response, self.url)
+            new = origin_of(response, self.url)
             if response.status == 206 and old is not None:
-                if not _continues(response, old, new, have):
+                if not continues(response, old, new, have):
                     self.partial.clear()
                     raise PassingError("the file has changed meanwhile")
             else:
@@ -237,7 +237,7 @@ def _address_id(url: str) -> str:
     return f"{shown(url)} {hashlib.blake2b(url.encode(), digest_size=8).hexdigest()}"
 
 
-def _origin_of(response: http.client.HTTPResponse, url: str) -> Origin:
+def origin_of(response: http.client.HTTPResponse, url: str) -> Origin:
     """Return which file a response holds, in full or in part."""
     etag, total = response.headers.get("ETag"), response.length
     # A weak ETag (W/"...") promises equivalent content, not equal bytes.
@@ -248,7 +248,7 @@ def _origin_of(response: http.client.HTTPResponse, url: str) -> Origin:
     return Origin(_address_id(url), strong or response.headers.get("Last-Modified"), total)
 
 
-def _continues(response: http.client.HTTPResponse, old: Origin, new: Origin, have: int) -> bool:
+def continues(response: http.client.HTTPResponse, old: Origin, new: Origin, have: int) -> bool:
     """Return whether a partial response follows the bytes that are there."""
     start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     same_file = new.total == old.total and new.validator in (None, old.validator)
@@ -382,7 +382,7 @@ def list_folder(url: str) -> list[str]:
     Raises:
         DataError: It cannot be listed.
     """
-    system, path = _open_store(url)
+    system, path = open_store(url)
     pattern = path if "*" in path else f"{path.rstrip('/')}/*.tar"
     try:
         return sorted(system.unstrip_protocol(name) for name in system.glob(pattern))
@@ -390,7 +390,7 @@ def list_folder(url: str) -> list[str]:
         raise DataError(f"{url} cannot be listed ({error}); check it and your access") from error
 
 
-def _open_store(url: str) -> tuple[Any, str]:
+def open_store(url: str) -> tuple[Any, str]:
     """Return the file system of an object store, and the address's path in it."""
     package = PACKAGES[urlsplit(url).scheme.lower()]
     try:

@@ -46,8 +46,15 @@ class RefusedError(DataError):
         self.status = status
 
 
-def connect(url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+def connect(
+    url: str, headers: dict[str, str], timeout: float | None = None
+) -> http.client.HTTPResponse:
     """Return the server's answer to a GET, its body not yet read.
+
+    Args:
+        url: The address.
+        headers: Headers of the request.
+        timeout: Seconds that the server may be silent at a time; None is `TIMEOUT`.
 
     Raises:
         PassingError: Another attempt may succeed.
@@ -57,7 +64,7 @@ def connect(url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
     headers = {"User-Agent": "clic", "Accept-Encoding": "identity", **headers}
     try:
         request = urllib.request.Request(quote(url, safe=URL_CHARACTERS), headers=headers)
-        return _opener().open(request, timeout=TIMEOUT)
+        return _opener().open(request, timeout=TIMEOUT if timeout is None else timeout)
     except urllib.error.HTTPError as error:
         with error:
             said = f"the server says {error.code} {error.reason}"

@@ -1,14 +1,15 @@
 """Models of open_clip and Hugging Face: a name in, a `ClipModel`, its features or a folder out.
 
 Read `source` (what a name means), `loading` (building it), `freezing` and `towers` (training it;
-`depths` knows a tower's layers), `encoder` and `fast_inference` (using it), `saving` and
-`description`; then the formats: `hugging_face`, `exporting` (its inverse), `weight_files`, and
-`trust` for files that could run code; `families` has what open_clip does not say of some, and
-`stretching` makes a context longer.
+`depths` knows a tower's layers, `adapters` puts LoRA into them), `encoder` (using it),
+`text_encoder`, `text_plans` and `pooled_towers` (how its towers read), `saving` and `description`;
+then the formats: `hugging_face` (with `siglip`), `exporting` (its inverse, with `siglip_writing`),
+`onnx_writing`, `weight_files`, and `trust` for files that could run code; `families` has what
+open_clip does not say of some, and `stretching` makes a context longer.
 """
 
+from clic.models.adapters import Adapters
 from clic.models.depths import VISION_PREFIX, Tower, towers_of
-from clic.models.fast_inference import PooledImages, PooledTexts
 from clic.models.freezing import (
     evaluation_mode,
     freeze,
@@ -17,15 +18,13 @@ from clic.models.freezing import (
     set_trainable,
 )
 from clic.models.loading import ClipModel, Preprocess, build, create, tokenizer_of
+from clic.models.pooled_towers import PooledImages, PooledTexts
 from clic.models.saving import identity, save, weights_sha256, whole_folder, write_files, writing
 from clic.models.source import INCLUDED, PACKAGED, TEXT_TOWER, ModelSource, filled, resolve
 from clic.models.stretching import stretch
-from clic.models.towers import (
-    FeatureExtractor,
-    LossModule,
-    TextEncoder,
-    enable_grad_checkpointing,
-)
+from clic.models.text_encoder import TextEncoder
+from clic.models.text_plans import TextPlanner
+from clic.models.towers import FeatureExtractor, LossModule, enable_grad_checkpointing
 from clic.models.weight_files import check_numbers
 from clic.parts import Trained
 
@@ -34,6 +33,7 @@ __all__ = [
     "PACKAGED",
     "TEXT_TOWER",
     "VISION_PREFIX",
+    "Adapters",
     "ClipModel",
     "FeatureExtractor",
     "LossModule",
@@ -42,6 +42,7 @@ __all__ = [
     "PooledTexts",
     "Preprocess",
     "TextEncoder",
+    "TextPlanner",
     "Tower",
     "Trained",
     "build",

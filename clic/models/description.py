@@ -129,8 +129,14 @@ def _sides(size: int | tuple[int, int] | list[int]) -> str:
 
 
 def _activations(modules: list[nn.Module]) -> set[str]:
-    names = {type(part).__name__ for module in modules for part in module.modules()}
+    names = {_activation(part) for module in modules for part in module.modules()}
     return {name for name in names if any(kind in name for kind in ACTIVATIONS)}
+
+
+def _activation(module: nn.Module) -> str:
+    name = type(module).__name__
+    tanh = getattr(module, "approximate", "none") == "tanh"  # as timm's own class is called
+    return "GELUTanh" if name == "GELU" and tanh else name
 
 
 def _scalars(clip: ClipModel) -> dict[str, float | None]:

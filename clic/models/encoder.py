@@ -26,7 +26,7 @@ ImageLike = Image.Image | str | Path | bytes | np.ndarray
 PRECISIONS = {"auto": None, "fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 DECODE = "exact"
 """Inference decodes images as PIL does, whatever training does."""
-FEATURES = 2
+FEATURES = 3
 """Version of the features; raised when the same tower and input give different ones."""
 
 

@@ -1,8 +1,9 @@
-"""An open_clip model as a Hugging Face folder, which `CLIPModel` of transformers loads.
+"""An open_clip model as a Hugging Face folder, for `CLIPModel` or `SiglipModel` of transformers.
 
 The inverse of `hugging_face`: what is written here is read back there bit for bit, and transformers
-computes the same features up to rounding. transformers is not needed. A model that `CLIPModel`
-cannot hold is refused with the setting that it has no place for.
+computes the same features up to rounding. transformers is not needed for CLIP. A model that neither
+can hold is refused with the setting that it has no place for; `siglip_writing` has what is special
+to SigLIP.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from torch import Tensor
 
 from clic.errors import ModelError
 from clic.models import hugging_face as hf
+from clic.models import hugging_face_files as files
+from clic.models import siglip, siglip_writing
 from clic.models.loading import ClipModel, Preprocess, create
 from clic.models.saving import whole_folder
-from clic.models.source import ModelSource, filled
+from clic.models.source import CONFIG_FILE, ModelSource, filled
 
 START_WORD, END_WORD = "<|startoftext|>", "<|endoftext|>"
 _SIZES = {"layers", "width", "heads", "mlp_width", "norm_kwargs"}
@@ -29,6 +32,8 @@ _HELD = {
     "": {"embed_dim", "quick_gelu", "custom_text", "vision_cfg", "text_cfg"},
 }
 """Entries of an architecture that `CLIPModel` has a place for; every other must be its default."""
+RESIZING = ("shortest", "squash")
+"""Resizing that CLIP's image processor of transformers knows."""
 _TEXT_PREFIX = "text."  # of open_clip's CustomTextCLIP
 
 
@@ -39,30 +44,36 @@ def export(clip: ClipModel, folder: Path, records: Sequence[Path] = ()) -> Path:
     config.json, model.safetensors, and the files of the tokenizer and of the preprocessing.
 
     Args:
-        clip: A model with a plain vision transformer and CLIP's own text tower and tokenizer.
+        clip: A model with a plain vision transformer and CLIP's own text tower and tokenizer, or a
+            SigLIP.
         folder: The folder to write.
         records: Files that are copied into the folder.
 
     Raises:
         ConfigError: The folder cannot be written.
-        ModelError: `CLIPModel` cannot hold the model.
+        ModelError: Neither `CLIPModel` nor `SiglipModel` can hold the model.
     """
     from safetensors.torch import save_file
 
     check_fits(clip.source)
-    preprocessing = _preprocessor(clip.preprocess, clip.source.name)
-    tensors = renamed(clip.model.state_dict())
-    files = {
-        hf.CONFIG_FILE: config(clip.source.architecture),
-        hf.PREPROCESSOR_FILE: preprocessing,
-        **_tokenizer_files(clip),
+    is_siglip = siglip_writing.is_one(clip.source.architecture)
+    state = clip.model.state_dict()
+    tensors = siglip.renamed(state) if is_siglip else renamed(state)
+    written = {
+        files.CONFIG_FILE: (
+            siglip_writing.config(clip) if is_siglip else config(clip.source.architecture)
+        ),
+        files.PREPROCESSOR_FILE: _preprocessor(clip.preprocess, is_siglip),
+        **({} if is_siglip else tokenizer_files(clip)),
     }
     with whole_folder(folder, folder.parent) as new:
-        save_file(tensors, new / hf.WEIGHTS_FILE, metadata={"format": "pt"})
-        for name, content in files.items():
+        if is_siglip:
+            siglip_writing.write_tokenizer(clip, new)
+        save_file(tensors, new / files.WEIGHTS_FILE, metadata={"format": "pt"})
+        for name, content in written.items():
             text = content if isinstance(content, str) else json.dumps(content, indent=2) + "\n"
             (new / name).write_text(text, encoding="utf-8")
-        shutil.copymode(new / hf.CONFIG_FILE, new / hf.WEIGHTS_FILE)
+        shutil.copymode(new / files.CONFIG_FILE, new / files.WEIGHTS_FILE)
         for record in records:
             shutil.copyfile(record, new / record.name)
     return folder
@@ -79,13 +90,18 @@ def convert(folder: Path, records: Sequence[str] = ()) -> Path:
 
 
 def check_fits(source: ModelSource) -> None:
-    """Refuse a model that `CLIPModel` of transformers cannot hold.
+    """Refuse a model that neither `CLIPModel` nor `SiglipModel` of transformers can hold.
 
     Raises:
-        ModelError: An entry of its architecture has no place there.
+        ModelError: An entry of its architecture, or of its preprocessing, has no place there.
     """
     if source.hugging_face_folder is not None:
         return  # it came from one
+    is_siglip = siglip_writing.is_one(source.architecture)
+    _check_resizing(source, is_siglip)
+    if is_siglip:
+        siglip_writing.check_fits(source.name, source.architecture)
+        return
     found, plain = filled(source.architecture), filled({})
     towers = {"vision_cfg": found["vision_cfg"], "text_cfg": found["text_cfg"], "": found}
     for part, entries in towers.items():
@@ -98,6 +114,22 @@ def check_fits(source: ModelSource) -> None:
                     "transformers' CLIPModel has no place, so it cannot be written with --to hf; "
                     "keep the open_clip folder"
                 )
+
+
+def _check_resizing(source: ModelSource, is_siglip: bool) -> None:
+    """Refuse a folder whose images are prepared in a way that transformers does not know."""
+    path = None if source.folder is None else source.folder / CONFIG_FILE
+    if path is None or not path.is_file():
+        return  # no tag of open_clip is prepared in another way
+    mode = files.read_json(path).get("preprocess_cfg", {}).get("resize_mode", "shortest")
+    known = siglip_writing.RESIZING if is_siglip else RESIZING
+    if mode not in known:
+        kind = "SigLIP" if is_siglip else "CLIP"
+        raise ModelError(
+            f"{source.name} prepares images with resize_mode={mode}, which {kind}'s preprocessing "
+            "of transformers does not know, so it cannot be written with --to hf; keep the "
+            "open_clip folder"
+        )
 
 
 def _odd(name: str, value: Any) -> bool:
@@ -203,24 +235,18 @@ def _inner(name: str, own: str, value: Tensor) -> dict[str, Tensor]:
     )
 
 
-def _preprocessor(preprocess: Preprocess, name: str) -> dict[str, Any]:
+def _preprocessor(preprocess: Preprocess, is_siglip: bool) -> dict[str, Any]:
     size, mode = preprocess.size, preprocess.resize_mode
     square = {"height": size, "width": size}
-    if mode not in ("shortest", "squash"):
-        raise ModelError(
-            f"{name} prepares images with resize_mode={mode}, which CLIP's preprocessing of "
-            "transformers does not know, so it cannot be written with --to hf; keep the "
-            "open_clip folder"
-        )
-    numbers = {word: number for number, word in hf.INTERPOLATION.items()}
+    numbers = {word: number for number, word in files.INTERPOLATION.items()}
+    cut = {"do_center_crop": mode == "shortest", "crop_size": square}
     return {
-        "image_processor_type": "CLIPImageProcessor",
+        "image_processor_type": siglip_writing.PROCESSOR if is_siglip else "CLIPImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
         "size": {"shortest_edge": size} if mode == "shortest" else square,
         "resample": numbers[preprocess.interpolation],
-        "do_center_crop": mode == "shortest",
-        "crop_size": square,
+        **({} if is_siglip else cut),
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
@@ -229,13 +255,13 @@ def _preprocessor(preprocess: Preprocess, name: str) -> dict[str, Any]:
     }
 
 
-def _tokenizer_files(clip: ClipModel) -> dict[str, Any]:
+def tokenizer_files(clip: ClipModel) -> dict[str, Any]:
     """Return the files of CLIP's tokenizer, from the vocabulary that open_clip has."""
     from open_clip import SimpleTokenizer
 
     words: Any = clip.tokenizer
     if type(words) is not SimpleTokenizer:  # the architecture says so too, unless it is changed
-        raise ModelError(f"{clip.source.name}: --to hf needs CLIP's own tokenizer")
+        raise ModelError(f"{clip.source.name}: --to needs CLIP's own tokenizer")
     merges = sorted(words.bpe_ranks, key=words.bpe_ranks.__getitem__)
     vocabulary = {word: number for word, number in words.encoder.items() if number < hf.END - 1}
     special = {"bos_token": START_WORD, "eos_token": END_WORD, "unk_token": END_WORD,
@@ -244,7 +270,7 @@ def _tokenizer_files(clip: ClipModel) -> dict[str, Any]:
         "vocab.json": {**vocabulary, START_WORD: hf.END - 1, END_WORD: hf.END},
         "merges.txt": "#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges),
         "special_tokens_map.json": special,
-        hf.TOKENIZER_FILE: {
+        files.TOKENIZER_FILE: {
             "tokenizer_class": "CLIPTokenizer",
             "model_max_length": clip.context_length,
             "do_lower_case": True,

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
+
+import torch
+from torch import Tensor
+
+from clic.errors import ModelError
 
 CLIPS = "ViT-L-14-CLIPS"
 SHIPPED: dict[str, dict[str, Any]] = {
@@ -22,8 +29,14 @@ SHIPPED: dict[str, dict[str, Any]] = {
 """Architectures that open_clip 3 lacks. CLIPS (arXiv 2411.16828) is CLIPA's ViT-L/14 with a context
 of 80 tokens."""
 
+LONG_CLIP = {"ViT-B-16-LongCLIP": "ViT-B-16-quickgelu", "ViT-L-14-LongCLIP": "ViT-L-14-quickgelu"}
+"""Architectures of Long-CLIP's files (arXiv 2403.15378), and those that they stretch."""
+LONG_CONTEXT, KEPT = 248, 20
+"""Long-CLIP's context, and the first positions, which it keeps as they were in CLIP."""
+POSITIONS, STRETCHED = "positional_embedding", "positional_embedding_res"
+
 _KEYS = ("mean", "std", "interpolation", "resize_mode")
-_ALIKE = {CLIPS: "ViT-L-14-CLIPA"}
+_ALIKE = {CLIPS: "ViT-L-14-CLIPA", **LONG_CLIP}
 """Shipped architectures, and those of open_clip whose preprocessing they have."""
 
 
@@ -34,6 +47,35 @@ def register() -> None:
     for name, config in SHIPPED.items():
         # Its add_model_config would read files and replace the whole registry.
         factory._MODEL_CONFIGS.setdefault(name, config)
+    for name, plain in LONG_CLIP.items():
+        longer = deepcopy(factory._MODEL_CONFIGS[plain])
+        longer["text_cfg"]["context_length"] = LONG_CONTEXT
+        factory._MODEL_CONFIGS.setdefault(name, longer)
+
+
+def joined(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a weights file, those of Long-CLIP's under CLIP's names.
+
+    Its files have two embeddings of 248 positions: texts take the first 20 of the one, which stay
+    as CLIP's, and the others of the second.
+    """
+    found = dict(tensors)
+    if STRETCHED in found:
+        found[POSITIONS] = torch.cat([found[POSITIONS][:KEPT], found.pop(STRETCHED)[KEPT:]])
+    return found
+
+
+def check_context(tensors: Mapping[str, Tensor], context: int, file: object) -> None:
+    """Refuse Long-CLIP's weights in an architecture whose context would cut or resample them.
+
+    Raises:
+        ModelError: The context is another.
+    """
+    if STRETCHED in tensors and len(tensors[STRETCHED]) != context:
+        raise ModelError(
+            f"{file} holds Long-CLIP's weights, with a context of {len(tensors[STRETCHED])} and "
+            f"not {context}; name it as {' or '.join(f'{name}:FILE' for name in LONG_CLIP)}"
+        )
 
 
 def preprocessing(name: str) -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from clic.errors import ConfigError
+from clic.models.adapters import LORA
 from clic.models.depths import SCALARS, VISION_PREFIX, tower
 from clic.parts import Trained, parse
 
@@ -16,15 +19,19 @@ from clic.parts import Trained, parse
 def set_trainable(model: nn.Module, train: str, train_logit_scale: bool) -> Trained:
     """Freeze the parts of a model that do not train; return which towers train.
 
-    `train` has the form of `model.train`: `text`, `vision`, `both`, or the last layers of a tower
-    such as `text.last:4`, joined by `+`. Everything outside the vision tower counts as text;
-    `train_logit_scale` decides whether logit_scale and logit_bias train with it.
+    `train` has the form of `model.train`: `text`, `vision`, `both`, the last layers of a tower such
+    as `text.last:4`, its adapters (`lora:text`, once they are in the model), joined by `+`, and at
+    the end `re:PATTERN` for the parameters whose names hold the pattern. Everything outside the
+    vision tower counts as text; `train_logit_scale` decides whether logit_scale and logit_bias
+    train with it.
 
     Raises:
-        ConfigError: `train` is unknown, or a tower has fewer layers than it names.
+        ConfigError: `train` is unknown, a tower has fewer layers than it names, or no parameter
+            matches the pattern.
     """
     trained = parse(train)
-    frozen: set[str] = set()
+    chosen = _matching(model, trained.pattern, train) if trained.pattern is not None else set()
+    late: set[str] = set()  # of towers whose last layers train, those layers
     for name, last in trained.last.items():
         found = tower(model, name, f"model.train={train}")
         if last > found.layers:
@@ -32,16 +39,40 @@ def set_trainable(model: nn.Module, train: str, train_logit_scale: bool) -> Trai
                 f"model.train={train}: the {name} tower has {found.layers} layers; name at most "
                 f"that many, or {name} for all of it"
             )
-        frozen |= {n for n, depth in found.depths.items() if depth <= found.layers - last}
+        late |= {n for n, depth in found.depths.items() if depth > found.layers - last}
     for name, parameter in model.named_parameters():
-        if name.startswith(VISION_PREFIX):
-            trains = trained.vision
-        elif name in SCALARS:
-            trains = trained.text and train_logit_scale
-        else:
-            trains = trained.text
-        parameter.requires_grad_(trains and name not in frozen)
+        own = _tower_of(name)
+        adapts = own in trained.lora and LORA in name
+        trains = own in trained.whole or name in late or name in chosen or adapts
+        parameter.requires_grad_(trains and name not in SCALARS)
+    if trained.pattern is not None:
+        towers = {_tower_of(n) for n, p in model.named_parameters() if p.requires_grad}
+        trained = replace(trained, vision="vision" in towers, text="text" in towers)
+    for name, parameter in model.named_parameters():
+        if name in SCALARS:
+            parameter.requires_grad_(trained.text and train_logit_scale)
     return trained
+
+
+def _tower_of(name: str) -> str:
+    return "vision" if name.startswith(VISION_PREFIX) else "text"
+
+
+def _matching(model: nn.Module, pattern: str, train: str) -> set[str]:
+    """Return the parameters whose names, with that of their tower before them, hold a pattern."""
+    names = {
+        f"{_tower_of(name)}.{name.removeprefix(VISION_PREFIX).removeprefix('text.')}": name
+        for name, _ in model.named_parameters()
+        if name not in SCALARS
+    }
+    found = {name for shown, name in names.items() if re.search(pattern, shown)}
+    if not found:
+        some = list(names)
+        raise ConfigError(
+            f"model.train={train}: no parameter's name holds {pattern!r}; names are such as "
+            f"{', '.join(dict.fromkeys([some[len(some) // 3], some[-1]]))}"
+        )
+    return found
 
 
 def reached(model: nn.Module, loss: Tensor) -> set[str]:
@@ -81,13 +112,13 @@ def set_mode(model: nn.Module, trained: Trained) -> None:
     """Put what trains into training mode, and what is frozen into evaluation mode.
 
     A frozen tower in training mode would still update BatchNorm's statistics and apply dropout. Of
-    a tower of which only the last layers train, so would the frozen layers.
+    a tower of which only a part trains, so would the frozen rest.
     """
     model.train()
     for name, child in model.named_children():
         vision = name == "visual"
         child.train(trained.vision if vision else trained.text)
-        if ("vision" if vision else "text") in trained.last:
+        if ("vision" if vision else "text") not in trained.whole:
             _rest(child)
 
 

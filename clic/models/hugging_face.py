@@ -1,28 +1,21 @@
-"""A Hugging Face CLIP folder (`CLIPModel` of transformers) as an open_clip model.
+"""A Hugging Face folder (`CLIPModel` or `SiglipModel` of transformers) as an open_clip model.
 
-transformers is not needed: its config and weights are read directly. The tensors have other names
-there, queries, keys and values are separate, and projections are transposed. Features agree up to
-rounding.
+transformers is not needed for CLIP: its config and weights are read directly. The tensors have
+other names there, queries, keys and values are separate, and projections are transposed. Features
+agree up to rounding. What is different in a SigLIP stands in `siglip`.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from clic.errors import ModelError, pick
-from clic.models import weight_files
-from clic.runs import HUGGING_FACE_CONFIG as CONFIG_FILE
-from clic.runs import HUGGING_FACE_WEIGHTS
-
-WEIGHTS_FILE, SHARDS_FILE = HUGGING_FACE_WEIGHTS
-PREPROCESSOR_FILE = "preprocessor_config.json"
-TOKENIZER_FILE = "tokenizer_config.json"
+from clic.models import hugging_face_files as files
+from clic.models import siglip
 
 # Defaults of transformers, those of OpenAI's ViT-B/32.
 _COMMON = {
@@ -40,7 +33,6 @@ VOCABULARY = 49408
 END = 49407
 _LEGACY_END = 2  # older configs; stands for the highest token id, the end-of-text token
 _QUICK_GELU = {"quick_gelu": True, "gelu": False}
-INTERPOLATION = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
 _TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
 
 BLOCK = {
@@ -74,12 +66,14 @@ def architecture(folder: Path) -> dict[str, Any]:
     Raises:
         ModelError: It holds another kind of model, or one that open_clip's CLIP cannot represent.
     """
-    path = folder / CONFIG_FILE
-    config = read_json(path)
-    if config.get("model_type") != "clip":
-        raise ModelError(
-            f"{path}: model_type={config.get('model_type')!r} is not a CLIP; use one of 'clip'"
-        )
+    path = folder / files.CONFIG_FILE
+    config = files.read_json(path)
+    kind = config.get("model_type")
+    if kind == siglip.KIND:
+        return siglip.architecture(folder, config)
+    if kind != "clip":
+        hint = siglip.NAFLEX if kind == siglip.NAFLEX_KIND else "use one of 'clip' or 'siglip'"
+        raise ModelError(f"{path}: model_type={kind!r} is not read; {hint}")
     text = {**_TEXT, **config.get("text_config", {}), **(config.get("text_config_dict") or {})}
     own_vision = config.get("vision_config", {}), config.get("vision_config_dict") or {}
     vision = {**_VISION, **own_vision[0], **own_vision[1]}
@@ -120,50 +114,26 @@ def architecture(folder: Path) -> dict[str, Any]:
 
 
 def preprocess(folder: Path, image_size: int) -> dict[str, Any]:
-    """Return open_clip's `preprocess_cfg` of a folder; OpenAI's, if it has no such file.
+    """Return open_clip's `preprocess_cfg` of a folder; that of its kind, if it has no such file.
 
     Raises:
         ModelError: open_clip does not support this preprocessing.
     """
-    path = folder / PREPROCESSOR_FILE
-    if not path.is_file():
-        return {"size": image_size}
-    config = read_json(path)
-    size, crop = config.get("size", image_size), config.get("crop_size", image_size)
-    shortest = size.get("shortest_edge") if isinstance(size, dict) else size
-    sides = {shortest} if shortest else {size.get("height"), size.get("width")}
-    if config.get("do_center_crop", True):
-        sides |= set(crop.values()) if isinstance(crop, dict) else {crop}
-    elif shortest:
-        sides.add(None)  # the longer side would keep its length
-    switched_off = [name for name in ("do_resize", "do_normalize") if not config.get(name, True)]
-    if sides != {image_size} or switched_off:
-        what = ", ".join(switched_off) or f"size={size}, crop_size={crop}"
-        raise ModelError(
-            f"{path}: {what} does not make images of {image_size} x {image_size}; fix the file"
-        )
-    found: dict[str, Any] = {
-        "size": image_size,
-        "interpolation": INTERPOLATION.get(config.get("resample", 3)),
-        "resize_mode": "shortest" if shortest else "squash",
-    }
-    if found["interpolation"] is None:
-        raise ModelError(f"{path}: resample={config['resample']}; only 2 and 3 are supported")
-    for key, name in (("mean", "image_mean"), ("std", "image_std")):
-        if name in config:
-            found[key] = tuple(config[name])
-    return found
+    usual = siglip.PREPROCESS if _is_siglip(folder) else {}
+    return {**usual, **files.preprocess(folder, image_size)}
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
     """Return the weights under open_clip's names, in fp32.
 
     Raises:
-        ModelError: A file is missing or damaged, or a tensor is not one of CLIP's.
+        ModelError: A file is missing or damaged, or a tensor is not one of the model's.
     """
+    if _is_siglip(folder):
+        return siglip.weights(folder)
     found: dict[str, Tensor] = {}
     apart: dict[str, dict[str, Tensor]] = {}
-    for name, value in _tensors(folder).items():
+    for name, value in files.tensors(folder).items():
         if name.endswith(_BUFFERS):
             continue
         target, part = _renamed(name)
@@ -198,23 +168,9 @@ def _renamed(name: str) -> tuple[str, str | None]:
     raise ModelError(f"tensor {name!r} is not one of CLIP's; is this the folder of a CLIPModel?")
 
 
-def _tensors(folder: Path) -> dict[str, Tensor]:
-    names = [WEIGHTS_FILE]
-    if not (folder / WEIGHTS_FILE).is_file():
-        names = sorted(set(read_json(folder / SHARDS_FILE).get("weight_map", {}).values()))
-    found: dict[str, Tensor] = {}
-    for name in names:
-        if PurePath(name).name != name:
-            raise ModelError(f"{folder / SHARDS_FILE}: {name!r} lies outside the folder")
-        found.update(weight_files.read(folder / name))
-    return found
-
-
 def _sizes(part: dict[str, Any]) -> dict[str, Any]:
-    width, hidden = part["hidden_size"], part["intermediate_size"]
-    ratio = hidden / width
-    if int(width * ratio) != hidden:  # open_clip rounds the product down
-        ratio = math.nextafter(ratio, math.inf)
+    width = part["hidden_size"]
+    ratio = files.ratio(width, part["intermediate_size"])
     sizes = {"width": width, "layers": part["num_hidden_layers"], "mlp_ratio": ratio}
     if part["layer_norm_eps"] != _COMMON["layer_norm_eps"]:
         sizes["norm_kwargs"] = {"eps": part["layer_norm_eps"]}
@@ -222,18 +178,11 @@ def _sizes(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_tokenizer(folder: Path) -> None:
-    path = folder / TOKENIZER_FILE
-    name = read_json(path).get("tokenizer_class") if path.is_file() else None
+    path = folder / files.TOKENIZER_FILE
+    name = files.read_json(path).get("tokenizer_class") if path.is_file() else None
     if name not in (None, *_TOKENIZERS):
         raise ModelError(f"{path}: tokenizer_class={name!r}; only CLIP's tokenizer is supported")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file; raises `ModelError` if there is none."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from None
-    if not isinstance(config, dict):
-        raise ModelError(f"{path} should hold a JSON object; get it again")
-    return config
+def _is_siglip(folder: Path) -> bool:
+    return files.read_json(folder / files.CONFIG_FILE).get("model_type") == siglip.KIND

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from clic.errors import ModelError
-from clic.models import families, hugging_face, trust
+from clic.models import families, hugging_face, siglip, trust
 from clic.models import weight_files as weights
 from clic.models.depths import SCALARS
 from clic.models.source import INCLUDED, ModelSource, resolve
-from clic.models.towers import OpenClip
+from clic.models.text_encoder import OpenClip
 from clic.models.undrawn import Undrawn
 
 BIG_VISION = (".npz", ".npy")
@@ -143,6 +143,7 @@ def _build(source: ModelSource, device: torch.device | str) -> ClipModel:
         families.register()
         known = families.preprocessing(source.open_clip_name)
         open_clip.set_model_preprocess_cfg(model, {**model.visual.preprocess_cfg, **known})
+    siglip.set_activation(model, source.architecture)
     if source.weights_file is not None:
         _load(model, source.weights_file)
     return ClipModel(model, tokenizer_of(source), _preprocess_of(model), source)
@@ -156,6 +157,8 @@ def _load(model: OpenClip, file: Path) -> None:
         factory.load_checkpoint(model, str(file))
         return
     state = weights.read(file)
+    families.check_context(state, getattr(model, "context_length", 0), file)
+    state = families.joined(state)
     if any(name.startswith(("text_model.", "vision_model.")) for name in state):
         raise ModelError(
             f"{file} has the tensor names of Hugging Face; give its folder, with config.json next "
@@ -183,9 +186,13 @@ def tokenizer_of(source: ModelSource) -> Tokenizer:
     import open_clip
 
     text = source.architecture["text_cfg"]
-    if source.hugging_face_folder is not None:
-        return open_clip.SimpleTokenizer(context_length=text["context_length"])
     trust = {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
+    if source.hugging_face_folder is not None:
+        length = text["context_length"]
+        if not trust:
+            return open_clip.SimpleTokenizer(context_length=length)
+        words = {**text.get("tokenizer_kwargs", {}), **trust}
+        return open_clip.tokenizer.HFTokenizer(str(source.folder), context_length=length, **words)
     return open_clip.get_tokenizer(source.open_clip_name, **trust)
 
 
@@ -193,7 +200,10 @@ def _from_hugging_face(source: ModelSource, folder: Path, device: torch.device |
     import open_clip
     from open_clip.transform import PreprocessCfg
 
-    model = open_clip.CLIP(**source.architecture)
+    architecture = dict(source.architecture)
+    kind = open_clip.CustomTextCLIP if architecture.pop("custom_text", False) else open_clip.CLIP
+    model = kind(**architecture)
+    siglip.set_activation(model, architecture)
     size = source.architecture["vision_cfg"]["image_size"]
     config = {**vars(PreprocessCfg()), **hugging_face.preprocess(folder, size)}
     open_clip.set_model_preprocess_cfg(model, config)

@@ -11,6 +11,7 @@ from typing import Any
 from clic import runs
 from clic.errors import ModelError, did_you_mean
 from clic.models import families, hugging_face, loading
+from clic.models import hugging_face_files as files
 from clic.models import weight_files as weights
 from clic.models.trust import check_runs_nothing
 from clic.runs import OPEN_CLIP_CONFIG as CONFIG_FILE
@@ -82,7 +83,8 @@ class ModelSource:
     def reference(self) -> str:
         """A name that resolves to this model, and its activation, from any working directory."""
         if self.folder is not None and self.name not in PACKAGED:
-            return str(self.folder)
+            # A folder of the hub's cache may go, and is found again by the repository's name.
+            return self.name if self.name.startswith("hf-hub:") else str(self.folder)
         if self.weights_file is None or self.folder is not None:
             tag = self.pretrained not in (INCLUDED, None) and ":" not in self.name
             return f"{self.name}:{self.pretrained}" if tag else self.name
@@ -171,7 +173,8 @@ def _architecture_of_file(name: str, path: Path) -> str:
         raise ModelError(
             f"{name} is the weights of an open_clip folder; name the folder {path.parent}"
         )
-    fitting = weights.architectures(weights.read(path))
+    families.register()
+    fitting = weights.architectures(families.joined(weights.read(path)))
     built = [{**filled(_config(arch)), "quick_gelu": None} for arch in fitting]
     if fitting and all(one == built[0] for one in built):
         return next((arch for arch in fitting if _has_twin(arch)), fitting[0])
@@ -209,7 +212,7 @@ def _from_folder(name: str, folder: Path, pretrained: str | None) -> ModelSource
 
 
 def _model_cfg(path: Path) -> dict[str, Any]:
-    config = hugging_face.read_json(path)
+    config = files.read_json(path)
     if "model_cfg" not in config:
         raise ModelError(f"{path} has no 'model_cfg'; it is not an open_clip folder's config")
     return config["model_cfg"]
@@ -223,6 +226,9 @@ def _from_hub(name: str, pretrained: str | None) -> ModelSource:
     try:
         path = download_pretrained_from_hf(repository, filename=CONFIG_FILE)
     except Exception as error:  # the hub's client raises many types; all mean "unavailable"
+        folder = files.from_hub(repository)
+        if folder is not None:
+            return _from_folder(name, folder, pretrained)
         raise ModelError(
             f"{name}: its {CONFIG_FILE} could not be downloaded "
             f"({str(error).splitlines()[0]}); check the name and the network"

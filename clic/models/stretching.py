@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from clic.errors import ConfigError
 from clic.models.loading import ClipModel
-from clic.models.towers import OpenClip
+from clic.models.text_encoder import OpenClip
 
 KEPT = 20
 """Positions that stay as they are; nearly all of CLIP's training captions end within them."""

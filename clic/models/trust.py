@@ -8,6 +8,7 @@ through timm names that point elsewhere. For pickled weights see `weight_files`.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,18 @@ def check_runs_nothing(
         _check_tokenizer_files(folder)
 
 
+def check_folder(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a Hugging Face folder that would run code when its tokenizer is read.
+
+    `config` is the content of its config.json.
+
+    Raises:
+        ModelError: It would.
+    """
+    _check_words(config, folder)
+    _check_tokenizer_files(folder)
+
+
 def check_text_tower(name: str) -> None:
     """Refuse a Hugging Face text tower whose repository or folder brings its own code.
 
@@ -66,7 +79,7 @@ def check_text_tower(name: str) -> None:
 
 def _check_words(config: Any, where: object) -> None:
     """Refuse the two keys that ask for code, at any depth."""
-    if isinstance(config, dict):
+    if isinstance(config, Mapping):
         for word in ("trust_remote_code", "auto_map"):
             if config.get(word):
                 raise ModelError(

@@ -23,7 +23,7 @@ from clic.seeding import generator
 
 RESAMPLES = 2000
 SEED = 0
-METRICS = ("itt", "group", "p1")
+METRICS = ("itt", "group", "p1", "tot")
 """The number of a compositional benchmark that counts: the first of these that it has."""
 _SAME = 1e-9  # points, for sums taken in another order
 
@@ -128,8 +128,8 @@ def measure_of(item: Prepared, number: str = "") -> Measure:
     Args:
         item: The benchmark.
         number: `category/metric`, or the name of a number without categories, instead of the usual
-            one: of triplets ITT and of grids the group score, in the mean over the categories; of
-            retrieval recall at 1 both ways, of classification every task.
+            one: of triplets ITT (TOT without images) and of grids the group score, in the mean over
+            the categories; of retrieval recall at 1 both ways, of classification every task.
 
     Raises:
         ConfigError: The benchmark has no such number.
@@ -149,8 +149,13 @@ def measure_of(item: Prepared, number: str = "") -> Measure:
     return Measure(bench, tuple((name, "") for name in names), False)
 
 
-def completed(measure: Measure, form: Mapping[str, Any]) -> Measure:
+def completed(measure: Measure, form: Mapping[str, Any], setting: str = "select") -> Measure:
     """Return a measure whose numbers are in a benchmark's scores, with the metric filled in.
+
+    Args:
+        measure: What is asked for.
+        form: The benchmark's scores.
+        setting: Which setting asks for it, for the error.
 
     Raises:
         ConfigError: The benchmark has no such number.
@@ -165,7 +170,7 @@ def completed(measure: Measure, form: Mapping[str, Any]) -> Measure:
     if lacking:
         known = ", ".join("/".join(filter(None, path)) for path in numbers)
         raise ConfigError(
-            f"select={measure.bench}/{lacking[0]} is no number of it (it has {known})"
+            f"{setting}={measure.bench}/{lacking[0]} is no number of it (it has {known})"
         )
     return Measure(measure.bench, tuple(paths), measure.preserved)
 

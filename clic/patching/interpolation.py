@@ -147,7 +147,7 @@ def check_names(base: Iterable[str], tuned: Iterable[str]) -> None:
 
 
 def check_architecture(base: Weights, tuned: Weights) -> None:
-    """Raise `ModelError` if two models differ in architecture, or in the size of their images."""
+    """Raise `ModelError` if two models differ in architecture, or in how images are prepared."""
     first, second = (side.config.get("model_cfg", {}) for side in (base, tuned))
     differing: list[str] = []
     if first != second:  # open_clip, which is slow to import, knows what is left out and the same
@@ -155,6 +155,11 @@ def check_architecture(base: Weights, tuned: Weights) -> None:
     sizes = [_sides(side.config.get("preprocess_cfg", {}).get("size")) for side in (base, tuned)]
     if None not in sizes:
         differing += _differences(sizes[0], sizes[1], "preprocess_cfg.size")
+    for name in ("mean", "std", "interpolation", "resize_mode"):
+        stated = [side.config.get("preprocess_cfg", {}).get(name) for side in (base, tuned)]
+        if None not in stated:
+            first, second = (list(one) if name in ("mean", "std") else one for one in stated)
+            differing += _differences(first, second, f"preprocess_cfg.{name}")
     if differing:
         raise ModelError(
             f"{base.label} and {tuned.label} differ in architecture: {first_few(differing)}; "

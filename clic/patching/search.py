@@ -169,28 +169,45 @@ def run_sweep(
     if chosen_by:
         check_measures(chosen_by, alphas, settings.max_drop is not None)
     selected = {measure.bench for measure in chosen_by}
-    reports, observed = [], []
+    reports: list[Report] = []
+    observed: list[Mapping[str, comparison.Observed]] = []
     for done in score_models(settings, plan, base, tuned, rules, folder, progress, bool(select)):
+        if not reports:  # a number that does not exist is told now, and not after the last alpha
+            by, on = _complete(plan, chosen_by, report, done.benchmarks)
         if selected:
             observed.append(observe(done, selected))
         done.rows, done.tables = (), {}
         reports.append(done)
     found = Sweep(base, tuned, alphas, reports)
     if not chosen_by:
-        all_measures = map(measure_of, plan.prepared)
-        found.measures = [completed(m, reports[0].benchmarks[m.bench]) for m in all_measures]
+        found.measures = on
     else:
         numbers = [one.benchmarks for one in reports]
-        reported = [name.name for name in catalogue.select(report)] if report else []
-        items = [item for item in plan.prepared if item.benchmark.name in reported]
-        by = [completed(measure, numbers[0][measure.bench]) for measure in chosen_by]
-        on = [completed(m, numbers[0][m.bench]) for m in map(measure_of, items)]
         found.choice = choose(by, numbers, observed, alphas, max_drop, on)
         if settings.keep_best and folder is not None:
             chosen = rules_of(settings).at(found.choice.alpha)
             place = best_folder(folder, found.choice.alpha)
             found.best = patch_by_rules(base, tuned, chosen, place)
     return found
+
+
+def _complete(
+    plan: EvaluationPlan,
+    chosen_by: Sequence[Measure],
+    report: Sequence[str],
+    scores: Mapping[str, Mapping[str, Any]],
+) -> tuple[list[Measure], list[Measure]]:
+    """Return what an alpha is chosen by, and what is reported: everything, if none is chosen.
+
+    Raises:
+        ConfigError: A benchmark has not the number that was asked for.
+    """
+    reported = {one.name for one in catalogue.select(report)} if report else set()
+    items = [i for i in plan.prepared if not chosen_by or i.benchmark.name in reported]
+    return (
+        [completed(measure, scores[measure.bench]) for measure in chosen_by],
+        [completed(m, scores[m.bench], "report") for m in map(measure_of, items)],
+    )
 
 
 def best_folder(folder: Path, alpha: float) -> Path:

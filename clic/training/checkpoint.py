@@ -43,6 +43,8 @@ class TrainingState:
         tally: Counts of the data so far, over all ranks.
         average: The average of the weights by name, empty without `train.ema`.
         best: The best evaluation so far (`BestSoFar.state`), empty in earlier versions.
+        adapters: The adapted parts of the model (`Adapters.state`), empty without any; the weights
+            beside it hold them merged.
     """
 
     step: int
@@ -54,6 +56,7 @@ class TrainingState:
     tally: dict[str, int] = field(default_factory=dict)
     average: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
+    adapters: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save(run: Path, clip: ClipModel, state: TrainingState, keep: int) -> Path:
@@ -184,8 +187,13 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def load(folder: Path, clip: ClipModel) -> TrainingState:
+def load(folder: Path, clip: ClipModel, adapters: models.Adapters | None = None) -> TrainingState:
     """Load a checkpoint's weights into `clip`, a model of the same architecture.
+
+    Args:
+        folder: The checkpoint.
+        clip: The model.
+        adapters: Its adapters, if it has any.
 
     Raises:
         ModelError: The checkpoint is incomplete or unreadable, or has another architecture.
@@ -199,8 +207,12 @@ def load(folder: Path, clip: ClipModel) -> TrainingState:
         )
     with _reading_weights(folder):
         weights = load_file(folder / runs.OPEN_CLIP_WEIGHTS)
-    clip.model.load_state_dict(weights)
-    return _read_state(folder)
+    state = _read_state(folder)
+    if adapters is None:
+        clip.model.load_state_dict(weights)
+    else:
+        adapters.restore(weights, state.adapters)
+    return state
 
 
 def check_same_batches(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from clic.models import ClipModel, FeatureExtractor, Trained
+from clic.types import TextPlan
 
 
 class FrozenBase:
@@ -29,17 +30,20 @@ class FrozenBase:
         self._features = FeatureExtractor(model, Trained(vision=False, text=False))
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, positives: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Return the features of images and of true captions, unit norm, of what trains.
+    def __call__(
+        self, images: Tensor, texts: Tensor, plan: TextPlan | None = None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return the features of images and of captions, unit norm, of what trains.
 
         Args:
             images: [B, 3, S, S], normalised.
-            positives: Token ids, int64 [B, P, L].
+            texts: Token ids, int64 [B, N, L].
+            plan: How they are read.
 
         Returns:
-            [B, D] and [B, P, D], each None where its tower does not train.
+            [B, D] and [B, N, D], each None where its tower does not train.
         """
         return (
             self._features.of_images(images) if self.trained.vision else None,
-            self._features.of_texts(positives) if self.trained.text else None,
+            self._features.of_texts(texts, plan) if self.trained.text else None,
         )

@@ -1,22 +1,22 @@
-"""The metrics of a run: one record per interval, to a file, the console and W&B."""
+"""The metrics of a run: one record per interval, to a file, the console and the trackers."""
 
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from clic import distributed, provenance
-from clic.config.train_settings import WandbConfig
-from clic.errors import ConfigError
+from clic import distributed
 from clic.io.files import write_whole
 from clic.io.terminal import say
+from clic.training.progress import ProgressLine, make_line
+from clic.training.trackers import Tracker
 from clic.types import Batch
 
 SHOWN = {
@@ -90,16 +90,18 @@ def missing_negatives(batch: Batch) -> dict[str, Tensor]:
 
 
 class MetricsLog:
-    """Appends records to `metrics.jsonl` and prints them, on rank 0 only.
+    """Appends records to `metrics.jsonl` and shows them, on rank 0 only.
+
+    On a terminal a line says where the run is, and only scores are printed; elsewhere each record
+    is a line.
 
     Args:
         path: The file.
         start: The step from which the run continues. Records of later steps, written by a process
             that was killed after its last checkpoint, are removed.
         stop: The last step, for the console.
-        wandb: The settings of W&B.
-        run_name: Name of the run on W&B.
-        settings: Resolved settings, shown on W&B.
+        trackers: Where numbers and pictures go, too.
+        epoch: Steps of an epoch, for the console; 0 if that is unknown.
     """
 
     def __init__(
@@ -107,14 +109,16 @@ class MetricsLog:
         path: Path,
         start: int,
         stop: int,
-        wandb: WandbConfig,
-        run_name: str,
-        settings: dict[str, Any],
+        trackers: Sequence[Tracker] = (),
+        epoch: int = 0,
     ) -> None:
-        self.active, self.stop = distributed.is_main(), stop
-        self._wandb: Any = None
+        self.active, self.stop, self.epoch = distributed.is_main(), stop, epoch
+        self.trackers = list(trackers)
+        self.seen: Callable[[Batch], None] = lambda batch: None
+        self._line: ProgressLine | None = None
         self._first = self._logged = start
-        self._printed = time.monotonic()
+        self._printed = self._since = time.monotonic()
+        self._waited = 0.0  # seconds for data since the last record
         if not self.active:
             return
         # Later records go, by replacing the file atomically.
@@ -124,30 +128,57 @@ class MetricsLog:
         lines = [json.dumps(record) + "\n" for record in records if record["step"] <= start]
         write_whole(path, "".join(lines))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115, closed in `close`
-        if wandb.enabled:
-            self._wandb = _start_wandb(wandb, run_name, path.parent, settings)
 
     def log(self, record: dict[str, Any]) -> None:
-        """Write and print one record, which contains its `step`."""
+        """Write and show one record, which contains its `step`."""
         if not self.active:
             return
         self._logged = record["step"]
+        now = time.monotonic()
+        if "images_per_second" in record:
+            spent = max(now - self._since, 1e-9)
+            record = {**record, "data_wait": min(self._waited / spent, 1.0)}
+            self._waited, self._since = 0.0, now
         self._file.write(json.dumps({**record, "time": round(time.time(), 3)}) + "\n")
         self._file.flush()
-        if self._wandb is not None:
-            self._wandb.log(record, step=record["step"])
-        self._printed = time.monotonic()
-        say(self._line(record))
+        for tracker in self.trackers:
+            tracker.log(record["step"], {k: v for k, v in record.items() if k != "step"})
+        self._printed = now
+        if self._line is not None:
+            self._line.record(record)
+        if self._line is None or "loss" not in record:
+            say(self._words(record))
+
+    def picture(self, step: int, name: str, image: Image.Image) -> None:
+        """Show a picture wherever that can be done."""
+        for tracker in self.trackers:
+            tracker.picture(step, name, image)
 
     def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield the batches; print when the first step is done, and progress if steps are slow."""
+        """Yield the batches; print when the first step is done, and progress if steps are slow.
+
+        Each batch of this rank is passed to `seen` first.
+        """
         begun: float | None = None
-        for batch in batches:
-            if begun is None:
-                begun = self._printed = time.monotonic()
+        items = iter(batches)
+        while True:
+            asked = time.monotonic()
+            batch = next(items, None)
+            if batch is None:
+                return
+            if begun is None:  # only now, when the loader's processes have been forked
+                begun = self._printed = self._since = time.monotonic()
                 self._first = batch.step
-            yield batch
+                if self.active:
+                    self._line = make_line(batch.step, self.stop, self.epoch)
+            else:
+                self._waited += time.monotonic() - asked
             if self.active:
+                self.seen(batch)
+            yield batch
+            if self._line is not None:
+                self._line.step(batch.step + 1)
+            elif self.active:
                 self._print_progress(batch.step + 1, time.monotonic() - begun)
 
     def _print_progress(self, finished: int, seconds: float) -> None:
@@ -161,7 +192,7 @@ class MetricsLog:
             return
         self._printed = time.monotonic()
 
-    def _line(self, record: Mapping[str, Any]) -> str:
+    def _words(self, record: Mapping[str, Any]) -> str:
         """Return the main entries of a record, to fit a terminal."""
         head = f"step {record['step']:>{len(str(self.stop))}}/{self.stop}"
         parts = [
@@ -172,11 +203,14 @@ class MetricsLog:
         return "  ".join([head, *(parts or _scores(record))])
 
     def close(self) -> None:
-        """Close the file and end the W&B run."""
+        """Close the file and the trackers."""
+        if self._line is not None:
+            self._line.close()
+            self._line = None
         if self.active:
             self._file.close()
-        if self._wandb is not None:
-            self._wandb.finish()
+        for tracker in self.trackers:
+            tracker.close()
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -214,24 +248,3 @@ def _scores(record: Mapping[str, Any]) -> list[str]:
         shown = means or recalls or dict(list(numbers.items())[:MAIN])
         parts.append(" ".join([bench, *(f"{k} {v:.4g}".strip() for k, v in shown.items())]))
     return parts
-
-
-def _start_wandb(config: WandbConfig, name: str, folder: Path, settings: dict[str, Any]) -> Any:
-    try:
-        import wandb
-    except ImportError as error:
-        message = "wandb.enabled=true needs the package wandb; pip install wandb"
-        raise ConfigError(message) from error
-    words, sys.argv = sys.argv, provenance.command()  # W&B stores the command line: no secrets
-    own = {"project": config.project, "entity": config.entity, "mode": config.mode}
-    try:
-        return wandb.init(
-            **own, name=name, id=name, resume="allow", dir=str(folder), config=settings
-        )
-    except wandb.errors.Error as error:
-        raise ConfigError(
-            f"wandb cannot start ({error}); log in with `wandb login`, or set wandb.mode=offline "
-            f"or wandb.enabled=false: the same command then continues {folder}"
-        ) from error
-    finally:
-        sys.argv = words

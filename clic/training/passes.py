@@ -17,7 +17,7 @@ from clic.losses import Objective
 from clic.models import FeatureExtractor, LossModule
 from clic.training.frozen_base import FrozenBase
 from clic.training.strategy import DataParallel
-from clic.types import Batch, Features, Kind, LossOutput
+from clic.types import Batch, Features, Kind, LossOutput, TextPlan
 
 SCALE, BIAS = "logit_scale", "logit_bias"
 
@@ -35,11 +35,15 @@ class Pass(ABC):
     def __call__(self, batch: Batch, scale: Scale) -> LossOutput:
         """Return the loss of a batch on the device, once its backward pass is done."""
 
-    def _base_features(
-        self, pixels: Tensor, positives: Tensor
-    ) -> tuple[Tensor | None, Tensor | None]:
+    def _base_features(self, pixels: Tensor, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
         """Return the frozen base's features of images and true captions, if they are asked for."""
-        return (None, None) if self.base is None else self.base(pixels, positives)
+        if self.base is None:
+            return None, None
+        plan, slots = batch.text_plan, batch.positives.shape[1]
+        # A plan is one for the false captions, too.
+        read = batch.positives if plan is None else batch.texts
+        base_images, base_texts = self.base(pixels, read, plan)
+        return base_images, None if base_texts is None else base_texts[:, :slots]
 
 
 class WholePass(Pass):
@@ -68,7 +72,7 @@ class WholePass(Pass):
         with self.strategy.autocast():
             output: LossOutput = self.losses(
                 pixels, batch.positives, batch.negatives, batch.negative_mask, batch.kind,
-                batch.negative_kinds, *self._base_features(pixels, batch.positives),
+                batch.negative_kinds, *self._base_features(pixels, batch), batch.text_plan,
             )  # fmt: skip
         _backward(output.total, scale)
         return output
@@ -107,8 +111,7 @@ class CachedPass(Pass):
 
     def __call__(self, batch: Batch, scale: Scale) -> LossOutput:
         """Return the loss of a batch on the device, once its backward pass is done."""
-        starts = range(0, batch.images.shape[0], self.size)
-        chunks = [batch.rows(start, start + self.size) for start in starts]
+        starts, chunks = range(0, batch.images.shape[0], self.size), batch.chunks(self.size)
         leaves, draws = self._encode(batch, chunks)
         output = self.objectives[batch.kind](leaves.features(batch))
         _backward(output.total, scale)
@@ -120,7 +123,7 @@ class CachedPass(Pass):
             with nullcontext() if last else self.strategy.no_sync(self.replay):
                 drawn.restore()
                 with self.strategy.autocast():
-                    product = self.replay(_pixels(chunk), _texts(chunk), gradients)
+                    product = self.replay(_pixels(chunk), chunk.texts, gradients, chunk.text_plan)
                 product.backward()
         return output
 
@@ -135,8 +138,8 @@ class CachedPass(Pass):
             pixels = _pixels(chunk)
             with self.strategy.autocast():
                 found["images"].append(self.features.of_images(pixels))
-                found["texts"].append(self.features.of_texts(_texts(chunk)))
-                base = self._base_features(pixels, chunk.positives)
+                found["texts"].append(self.features.of_texts(chunk.texts, chunk.text_plan))
+                base = self._base_features(pixels, chunk)
             found["base_images"].append(base[0])
             found["base_positives"].append(base[1])
         joined = {name: _joined(parts) for name, parts in found.items()}
@@ -200,12 +203,18 @@ class _Replay(nn.Module):
         super().__init__()
         self.features = features
 
-    def forward(self, pixels: Tensor, texts: Tensor, gradients: dict[str, Tensor]) -> Tensor:
+    def forward(
+        self,
+        pixels: Tensor,
+        texts: Tensor,
+        gradients: dict[str, Tensor],
+        plan: TextPlan | None = None,
+    ) -> Tensor:
         """Return the scalar; `gradients` has the entries of `_Leaves.gradients`."""
         model = self.features.model
         makers: dict[str, Callable[[], Tensor]] = {
             "images": lambda: self.features.of_images(pixels),
-            "texts": lambda: self.features.of_texts(texts),
+            "texts": lambda: self.features.of_texts(texts, plan),
             SCALE: lambda: model.logit_scale.exp(),
             BIAS: lambda: model.logit_bias,
         }
@@ -245,13 +254,6 @@ def check_no_batch_norm(model: nn.Module, size: int) -> None:
 
 def _pixels(batch: Batch) -> Tensor:
     return images.normalise(batch.images, batch.mean, batch.std)
-
-
-def _texts(batch: Batch) -> Tensor:
-    """Return all captions of a batch, true and false, [B, P + K, L]."""
-    if batch.negatives is None:
-        return batch.positives
-    return torch.cat([batch.positives, batch.negatives], dim=1)
 
 
 def _leaf(parameter: Tensor, value: Tensor) -> Tensor:

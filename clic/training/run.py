@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO
@@ -16,15 +15,20 @@ from clic import data, distributed, models, provenance, runs
 from clic.config.checks import validate
 from clic.config.train_settings import Config
 from clic.data import BatchBuilder, Sampler
-from clic.errors import ConfigError, redact
+from clic.errors import ConfigError
 from clic.io.files import write_whole
 from clic.io.terminal import say
 from clic.models import ClipModel
 from clic.seeding import seed_torch
 from clic.training import checkpoint, trained_parts
 from clic.training.best import BestSoFar
+from clic.training.example_sheets import ExampleSheets
+from clic.training.job_logs import keep_job_logs
 from clic.training.metrics_log import MetricsLog
+from clic.training.profiling import StepProfiler
 from clic.training.run_folder import RunFolder, choose, claim, write_config
+from clic.training.run_report import PROFILE, write_report
+from clic.training.trackers import TrackedRun, start_trackers
 from clic.training.trainer import SkippedTooOftenError, Trainer, TrainingError
 
 Evaluate = Callable[[ClipModel], dict[str, float]]
@@ -57,16 +61,20 @@ def train(config: Config, evaluate: Evaluate | None = None) -> Path:
         sampler = data.make_sampler(config, sources, *ranks)
         steps = count_steps(config, sampler)
         if distributed.is_main():
-            say(f"data: {sampler.total():,} samples; loading the model {config.model.name}")
+            say(f"data: {sampler.summary()}; loading the model {config.model.name}")
         clip = _load_model(config, device)
         builder = data.make_builder(config, sources, clip, *ranks, sampler)
         trainer = Trainer(config, clip, steps, sampler.total())
         if distributed.is_main():
             say(trained_parts.table(clip, trainer.factors, config.optim.lr))
-        base = models.weights_sha256(clip.model) if config.train.distill_weight else None
+        with trainer.plain(merge=False):
+            base = models.weights_sha256(clip.model) if config.train.distill_weight else None
         if place.checkpoint is not None:
             _check_base(config, place.checkpoint, base)
             _restore(config, place.checkpoint, trainer)
+            told = builder.resume(trainer.faults.total)
+            if told and distributed.is_main():
+                say(told)
         lock = _open_folder(config, place, trainer, base) if distributed.is_main() else None
         try:
             _fit(config, place.path, trainer, builder, evaluate)
@@ -95,7 +103,7 @@ def _check_base(config: Config, folder: Path, base: str | None) -> None:
 
 
 def _restore(config: Config, folder: Path, trainer: Trainer) -> None:
-    state, ranks = checkpoint.load(folder, trainer.clip), distributed.world_size()
+    state, ranks = checkpoint.load(folder, trainer.clip, trainer.adapters), distributed.world_size()
     batch_size, allowed = config.train.batch_size, config.data.allow_reorder
     changed = checkpoint.check_same_batches(state, batch_size, ranks, trainer.samples, allowed)
     if changed and distributed.is_main():
@@ -140,6 +148,7 @@ def _open_folder(config: Config, place: RunFolder, trainer: Trainer, base: str |
     `base` is the hash of the weights that self-distillation keeps near to, if there is any.
     """
     lock = claim(place, config)
+    keep_job_logs(place.path)
     if place.continued:
         say(f"resuming {place.path} from step {trainer.done}")
     else:
@@ -148,10 +157,11 @@ def _open_folder(config: Config, place: RunFolder, trainer: Trainer, base: str |
         if place.checkpoint is not None:
             say(f"resuming {place.checkpoint} from step {trainer.done}")
     if not place.continued or not (place.path / runs.PROVENANCE_FILE).is_file():
-        with models.writing(place.path):
+        state, started = trainer.state(), trainer.plain(merge=place.checkpoint is not None)
+        with models.writing(place.path), started:
             write_config(place.path, config)  # first, because a folder with it can be resumed
             if place.checkpoint is not None:  # a copy of its own, to be resumed from
-                checkpoint.save(place.path, trainer.clip, trainer.state(), keep=0)
+                checkpoint.save(place.path, trainer.clip, state, keep=0)
             elif config.model.pretrained is None or config.model.context_length is not None:
                 models.save(trainer.clip, place.path / runs.BASE)
             _write_provenance(
@@ -189,14 +199,15 @@ def _base(config: Config, place: RunFolder, clip: ClipModel) -> str:
 def _fit(
     config: Config, run: Path, trainer: Trainer, builder: BatchBuilder, evaluate: Evaluate | None
 ) -> None:
-    start, stop, metrics = trainer.done, trainer.steps, run / runs.METRICS_FILE
-    log = MetricsLog(metrics, start, stop, config.wandb, run.name, redact(asdict(config)))
+    start, stop = trainer.done, trainer.steps
+    log = _open_log(config, run, trainer, builder)
     pin_memory = trainer.device.type == "cuda"
-    loader = data.make_loader(builder, start, stop, config.data.workers, pin_memory)
+    loader = data.make_loader(builder, start, stop, config.data.workers, pin_memory, trainer.plan)
 
     def save(state: checkpoint.TrainingState) -> None:
         if distributed.is_main():
-            checkpoint.save(run, trainer.clip, state, config.train.keep_checkpoints)
+            with trainer.plain():
+                checkpoint.save(run, trainer.clip, state, config.train.keep_checkpoints)
 
     def evaluate_now() -> dict[str, float]:
         assert evaluate is not None
@@ -217,6 +228,7 @@ def _fit(
     except SkippedTooOftenError as error:
         raise TrainingError(f"{error}; {_write_skipped(error, run / runs.SKIPPED_FILE)}") from error
     finally:
+        trainer.stages.close()
         log.close()
     best = trainer.best
     if best.exhausted and distributed.is_main():
@@ -228,7 +240,22 @@ def _fit(
     with trainer.result():
         if distributed.is_main():
             models.save(trainer.clip, run / runs.MODEL)
+    if config.train.report and distributed.is_main():
+        say(f"{write_report(run, config)} shows the run")
     distributed.barrier()
+
+
+def _open_log(config: Config, run: Path, trainer: Trainer, builder: BatchBuilder) -> MetricsLog:
+    """Return the log of a run, and turn on what else is asked for: trackers, pictures, profile."""
+    main, steps = distributed.is_main(), builder.sampler.steps_per_epoch()
+    trackers = start_trackers(TrackedRun(config, run, trainer.done)) if main else []
+    log = MetricsLog(run / runs.METRICS_FILE, trainer.done, trainer.steps, trackers, steps)
+    if main:
+        every, budget = config.train.examples_every, builder.token_budget()
+        log.seen = ExampleSheets(run, every, budget, log.picture)
+    if config.train.profile and main:
+        trainer.stages = StepProfiler(trainer.device, run / PROFILE.parent, say)
+    return log
 
 
 def _write_skipped(error: SkippedTooOftenError, path: Path) -> str:

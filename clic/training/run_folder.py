@@ -35,7 +35,9 @@ FREE_TO_CHANGE = (
     "train.micro_batch", "train.save_every", "train.keep_checkpoints", "train.log_every",
     "train.eval_every", "train.eval_bench", "train.eval_on_test",
     "train.best_metric", "train.patience",
-    "data.workers", "data.cache_dir", "data.cache_gb", "data.allow_reorder", "wandb",
+    "data.workers", "data.timeout", "data.cache_dir", "data.cache_gb", "data.allow_reorder",
+    "train.examples_every", "train.profile", "train.report",
+    "wandb", "tensorboard", "trackio",
 )  # fmt: skip
 """Settings that may change when a run is resumed, because they do not affect the training."""
 

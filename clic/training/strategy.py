@@ -23,6 +23,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that ask a run to stop: Ctrl-C, a cluster, and a terminal that is closed."""
+PREEMPTION = (signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that a launcher may have a handler for, which puts the job back into the queue."""
 CPU_FULL = "DefaultCPUAllocator"
 """What torch says of memory on the CPU, for which it has no exception of its own."""
 
@@ -111,7 +113,8 @@ class DataParallel:
 def stop_requests() -> Iterator[list[int]]:
     """Collect SIGINT, SIGTERM and SIGHUP in a list instead of dying; a second SIGINT kills at once.
 
-    A signal that is ignored stays so, as `nohup` does with SIGHUP.
+    A signal that is ignored stays so, as `nohup` does with SIGHUP. A launcher's own handler of a
+    preemption is called at the end, once the run has saved what it has.
     """
     received: list[int] = []
 
@@ -122,6 +125,7 @@ def stop_requests() -> Iterator[list[int]]:
 
     handlers = {number: signal.getsignal(number) for number in STOPS}
     handlers = {n: given for n, given in handlers.items() if given != signal.SIG_IGN}
+    handlers |= {n: signal.getsignal(n) for n in PREEMPTION if callable(signal.getsignal(n))}
     try:
         for number in handlers:
             signal.signal(number, receive)
@@ -129,3 +133,5 @@ def stop_requests() -> Iterator[list[int]]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        for preemption in set(received) & set(PREEMPTION):
+            signal.raise_signal(preemption)

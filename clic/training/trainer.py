@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -18,7 +18,8 @@ from clic.config.train_settings import Config
 from clic.data.batches.faults import FaultLog
 from clic.errors import ClicError, ConfigError, ModelError
 from clic.models import ClipModel
-from clic.seeding import seed_step
+from clic.parts import parse
+from clic.seeding import seed_step, seed_torch
 from clic.training import optim
 from clic.training.assembly import make_objectives, make_pass, make_rates
 from clic.training.best import BestSoFar
@@ -26,6 +27,7 @@ from clic.training.checkpoint import TrainingState
 from clic.training.frozen_base import FrozenBase
 from clic.training.metrics_log import Averages, MetricsLog, missing_negatives
 from clic.training.moving_average import MovingAverage
+from clic.training.profiling import FORWARD, TO_DEVICE, UPDATE, Stages
 from clic.training.strategy import DataParallel, stop_requests
 from clic.training.trained_parts import freeze_unreached
 from clic.types import Batch, Tally
@@ -64,6 +66,7 @@ class Trainer:
     def __init__(self, config: Config, clip: ClipModel, steps: int, samples: int = 0) -> None:
         self.config, self.clip, self.steps, self.samples = config, clip, steps, samples
         self.device = clip.device
+        self.adapters = self._make_adapters()
         self.trained = models.set_trainable(
             clip.model, config.model.train, config.model.train_logit_scale
         )
@@ -73,6 +76,7 @@ class Trainer:
         rates = make_rates(config, clip.model, steps)
         self.optimizer, self.lr_at, self.factors = rates.optimizer, rates.at, rates.factors
         self.features = models.FeatureExtractor(clip.model, self.trained)
+        self.plan = self.features.planner(config.train.micro_batch, config.train.pack_texts)
         losses = models.LossModule(self.features, make_objectives(config))
         uneven = freeze_unreached(losses, clip, config)
         # A vision tower without trained parameters counts as frozen: its statistics stay fixed.
@@ -94,23 +98,35 @@ class Trainer:
         # Of each step its number and samples, to be named if the device says that it was skipped.
         self._recent: deque[tuple[int, list[tuple[str, ...]]]] = deque(maxlen=RECENT)
         self.rate, self.done = 0.0, 0
+        self.stages = Stages()  # a `StepProfiler` where the run is profiled
+
+    def _make_adapters(self) -> models.Adapters | None:
+        """Put adapters into the model where the settings ask for some."""
+        own, towers = self.config.model, parse(self.config.model.train).lora
+        if not towers:
+            return None
+        seed_torch(self.config.seed)  # alike on every rank
+        return models.Adapters(self.clip.model, towers, own.lora_rank, own.lora_alpha)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Train on one batch; return the loss and its terms, named by the batch's kind."""
         self.rate = self.lr_at(batch.step)
         optim.set_lr(self.optimizer, self.rate)
         seed_step(self.config.seed, batch.step, distributed.rank())
-        # Trimmed on the CPU: finding the longest caption on a GPU would wait for it.
-        batch = self.features.trim(batch)
+        batch = self.plan(batch)  # where the loader has not done so
         with self.strategy.naming_memory(self.config.train):
-            batch = batch.to(self.device)
+            with self.stages.stage(TO_DEVICE):
+                batch = batch.to(self.device)
             self.optimizer.zero_grad(set_to_none=True)
-            output = self.passes(batch, self.scaler.scale)
+            with self.stages.stage(FORWARD):
+                output = self.passes(batch, self.stages.turning(self.scaler.scale))
+        with self.stages.stage(UPDATE):
+            update = self._update(batch.step + 1)
         report = {
             "loss": output.total.detach(),
             **{f"{batch.kind}/{name}": value for name, value in output.terms.items()},
             **missing_negatives(batch),
-            **self._update(batch.step + 1),
+            **update,
         }
         self.done = batch.step + 1
         self._recent.append((self.done, batch.keys))
@@ -156,7 +172,7 @@ class Trainer:
         first, ended = self.done, False
         models.set_mode(self.clip.model, self.trained)
         with stop_requests() as stop:
-            for batch in batches:
+            for batch in self.stages.waiting(batches):
                 self.faults.add(batch)
                 averages.add(self.step(batch))
                 last = self.done == self.steps
@@ -183,6 +199,7 @@ class Trainer:
                 if saving:
                     save(self.state())
                 clock += time.perf_counter() - paused  # the rate counts training time only
+                self.stages.end_step()
                 if ended:
                     break
                 if stopping and not last:
@@ -198,12 +215,20 @@ class Trainer:
         models.set_mode(self.clip.model, self.trained)
         return numbers
 
-    def result(self) -> AbstractContextManager[None]:
-        """Return a context in which the model has the weights that the run is for.
+    @contextmanager
+    def result(self) -> Iterator[None]:
+        """Let the model have the weights that the run is for, in its plain form.
 
         These are the average of the weights if there is one, and otherwise the last ones.
         """
-        return nullcontext() if self.average is None else self.average.in_place()
+        with self.average.in_place() if self.average is not None else nullcontext(), self.plain():
+            yield
+
+    def plain(self, merge: bool = True) -> AbstractContextManager[None]:
+        """Return a context in which the model has no adapters: merged, or as before them."""
+        if self.adapters is None:
+            return nullcontext()
+        return self.adapters.taken_out(self.clip, merge)
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.done % every == 0
@@ -265,6 +290,7 @@ class Trainer:
             tally=asdict(self.faults.total),
             average={} if self.average is None else self.average.state(),
             best=self.best.state(),
+            adapters={} if self.adapters is None else self.adapters.state(),
         )
 
     def restore(self, state: TrainingState) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,17 +12,16 @@ from typing import Any
 import pytest
 import yaml
 
-import clic
 from clic import models, runs
 from clic.cli import train as command
 from clic.cli import train_help
 from clic.config.checks import validate
-from clic.config.overrides import for_hydra
 from clic.config.train_settings import Config
 from clic.errors import ConfigError
-from clic.models.encoder import Encoder
 from clic.training import train
 from clic.training.metrics_log import read
+
+"""Each family's towers, shrunk; of their tokenizers only CLIP's own is at hand everywhere."""
 
 ROOT = Path(str(files("clic.configs")))
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiment").glob("*.yaml"))
@@ -38,7 +35,7 @@ CHOICES = sorted(
 def composed(*words: str) -> Config:
     """Return settings as the command composes them, with shards named where they must be."""
     config = command.compose(list(words))
-    if config.data.source == "shards":
+    if config.data.source != "shapes":
         config.data.shards = "/data/shards"
     return config
 
@@ -63,6 +60,8 @@ def test_an_experiment_trains(settings: Callable[..., Config], experiment: str) 
     extra = ["data.split=train"]
     if "last:" in composed(f"+experiment={experiment}").model.train:
         extra.append("model.train=text.last:1")  # the tiny tower has no more layers
+    if composed(f"+experiment={experiment}").data.caption_key:
+        extra.append("data.caption_key=null")  # the world has no JSON
     config = settings(f"+experiment={experiment}", "train.max_steps=2", *extra)
     run = train(config)
     assert run.name.startswith(f"{experiment}-20")
@@ -96,7 +95,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
                      "pool_type": "last", "tokenizer_kwargs": {"clean": "canonicalize"}},
     },
 }  # fmt: skip
-"""Each family's towers, shrunk; of their tokenizers only CLIP's own is at hand everywhere."""
 
 
 @pytest.mark.parametrize("experiment", FAMILIES)
@@ -281,8 +279,6 @@ def test_a_mistake_is_found_before_torch_is_loaded(tmp_path: Path, words: list[s
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    from clic.errors import ConfigError
-
     monkeypatch.setattr(sys, "argv", ["clic-train", "--debug", "model=vitb23"])
     with pytest.raises(ConfigError):
         command.main()
@@ -296,220 +292,3 @@ def test_help_exits_well(
         command.main()
     assert not ended.value.code
     assert capsys.readouterr().out.startswith("usage: clic-train")
-
-
-# --- braces --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("word", "shards"),
-    [
-        ("s/{00..02}.tar", "s/{00..02}.tar"),
-        ("{a,b}/{00..02}.tar", "{a,b}/{00..02}.tar"),
-        ("'s/{00..02}.tar'", "s/{00..02}.tar"),
-        ("it's/{0..2}.tar", "it's/{0..2}.tar"),
-        ("[a/{0..2}.tar,b/1.tar,'c/{0,1}.tar']", ["a/{0..2}.tar", "b/1.tar", "c/{0,1}.tar"]),
-        ("${name}/1.tar", "shapes/1.tar"),
-        ("${name}/{0..2}.tar", "shapes/{0..2}.tar"),
-        ("{a: 1}", {"a": 1}),
-        ("/data/lr=1/x.tar", "/data/lr=1/x.tar"),
-        ("/data/set (1)/{0..2}.tar", "/data/set (1)/{0..2}.tar"),
-        ("/data/a#1", "/data/a#1"),
-        ("/data/my set", "/data/my set"),
-        ("/data/größe/日本", "/data/größe/日本"),
-        ("~/data", "~/data"),
-        ("s3://b/x.tar?sig=a%2Fb&c=d", "s3://b/x.tar?sig=a%2Fb&c=d"),
-        ("a'b\\'c;d!e\\", "a'b\\'c;d!e\\"),
-        ("[old]/x", "[old]/x"),
-        ("[/a=1/x.tar, /b (2)/y.tar]", ["/a=1/x.tar", "/b (2)/y.tar"]),
-        ("2024", "2024"),
-        ("1e3", "1e3"),
-        ("null", None),
-    ],
-)
-def test_a_pattern_needs_no_quotes_of_hydras(word: str, shards: object) -> None:
-    assert command.compose([f"data.shards={word}"]).data.shards == shards
-
-
-def test_a_path_with_commas_that_exists_is_one(tmp_path: Path) -> None:
-    folder = tmp_path / "cats, dogs"
-    folder.mkdir()
-    for shards in (str(folder), f"{folder}/{{00..02}}.tar"):
-        assert command.compose([f"data.shards={shards}"]).data.shards == shards
-        assert for_hydra(f"data.shards={shards}") == f"data.shards='{shards}'"
-    with pytest.raises(ConfigError, match=r"data\.shards has commas: \[A,B\] is a list"):
-        command.compose(["data.shards=/nowhere/a,/nowhere/b"])
-
-
-@pytest.mark.parametrize(
-    ("word", "benches"),
-    [
-        ("shapes++", ["shapes++"]),
-        ("shapes++,sugarcrepe@val", ["shapes++", "sugarcrepe@val"]),
-        ("[shapes++,a=b]", ["shapes++", "a=b"]),
-        ("my triplets (1).jsonl", ["my triplets (1).jsonl"]),
-    ],
-)
-def test_benchmarks_need_no_brackets(word: str, benches: list[str]) -> None:
-    config = command.compose([f"train.eval_bench={word}", "train.run_name=007"])
-    assert config.train.eval_bench == benches
-    assert config.train.run_name == "007"
-
-
-def test_a_sweep_of_patterns_is_of_each() -> None:
-    word = for_hydra("data.shards=a/{0,1}.tar,b/{0..2}.tar", sweep=True)
-    assert word == "data.shards='a/{0,1}.tar','b/{0..2}.tar'"
-
-
-@pytest.mark.parametrize(
-    ("words", "mixture"),
-    [
-        (["captions=mixed", "captions.mixture.swap=0.1"], {"swap": 0.1, "replace": 0.5}),
-        (["captions.mixture.swap=1", "captions.mixture.replace=3"], {"swap": 1, "replace": 3}),
-        (["captions.mixture={swap: 1, replace: 3}"], {"swap": 1, "replace": 3}),
-    ],
-)
-def test_a_mixture_is_weighed_by_name(words: list[str], mixture: dict[str, float]) -> None:
-    choice = [] if "captions=mixed" in words else ["captions.single_negative=mixture"]
-    config = composed("+experiment=vitb32_clove", *choice, *words)
-    assert config.captions.mixture == mixture
-    validate(config)
-
-
-def test_a_misspelt_generator_of_a_mixture_is_told() -> None:
-    config = composed("+experiment=vitb32_clove", "captions=mixed", "captions.mixture.swp=1")
-    with pytest.raises(ConfigError, match=r"captions\.mixture\.swp is not known.*'swap'"):
-        validate(config)
-
-
-# --- runs ----------------------------------------------------------------------------------------
-
-
-def process(folder: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "clic.cli.train", *words],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=6000,
-    )
-
-
-def test_one_run_leaves_one_folder_and_says_what_comes_next(
-    tmp_path: Path, tiny_words: list[str]
-) -> None:
-    words = [*tiny_words, "train.max_steps=2", "train.run_name=first"]
-    result = process(tmp_path, words)
-    assert (result.returncode, result.stderr) == (0, "")
-    assert [p.name for p in tmp_path.iterdir()] == ["runs"]
-    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["first"]
-    assert result.stdout.splitlines()[-3:] == [
-        "finished runs/first",
-        "  clic-eval --bench shapes++ --model runs/first",
-        "  clic-patch --alpha 0.5 --run runs/first",
-    ]
-
-
-def test_training_goes_on_when_its_reader_leaves(tmp_path: Path, tiny_words: list[str]) -> None:
-    read_end, write_end = os.pipe()
-    os.close(read_end)
-    words = [*tiny_words, "train.max_steps=3", "train.run_name=first"]
-    result = subprocess.run(
-        [sys.executable, "-m", "clic.cli.train", *words],
-        cwd=tmp_path,
-        stdout=write_end,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=6000,
-    )
-    os.close(write_end)
-    assert (result.returncode, result.stderr) == (0, "")
-    assert runs.is_finished(tmp_path / "runs" / "first")
-    assert len((tmp_path / "runs" / "first" / runs.METRICS_FILE).read_text().splitlines()) == 3
-
-
-@pytest.mark.parametrize("module", ["train", "data", "eval", "patch"])
-def test_help_whose_reader_has_left_is_quiet(module: str) -> None:
-    read_end, write_end = os.pipe()
-    os.close(read_end)
-    result = subprocess.run(
-        [sys.executable, "-m", f"clic.cli.{module}", "--help"],
-        stdout=write_end,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=600,
-    )
-    os.close(write_end)
-    assert result.stderr == ""
-
-
-def test_a_multirun_makes_a_run_of_each(tmp_path: Path, tiny_words: list[str]) -> None:
-    result = process(tmp_path, ["-m", *tiny_words, "train.max_steps=2", "seed=0,1"])
-    assert (result.returncode, result.stderr) == (0, "")
-    assert [p.name for p in tmp_path.iterdir()] == ["runs"]
-    found = sorted(p for p in (tmp_path / "runs").iterdir())
-    assert len(found) == 2 and all(runs.is_finished(p) for p in found)
-    records = [runs.read_provenance(path) for path in found]
-    assert sorted(record["seed"] for record in records) == [0, 1]
-    assert not any("hydra" in word for record in records for word in record["command"])
-
-
-def test_a_failed_job_does_not_end_a_multirun(tmp_path: Path, tiny_words: list[str]) -> None:
-    words = [word for word in tiny_words if not word.startswith("train.batch_size")]
-    words += ["train.max_steps=2", "train.batch_size=100,4", "model.train=x,text"]
-    result = process(tmp_path, ["-m", *words])
-    assert result.returncode == 2
-    (run,) = (tmp_path / "runs").iterdir()
-    assert runs.is_finished(run)
-    first, *_, last = result.stderr.splitlines()
-    assert first.startswith("clic-train: will not run: train.batch_size=100 model.train=x: ")
-    assert last.startswith("clic-train: error: 3 of 4 runs failed: ")
-    assert "train.batch_size=100 model.train=text: 64 composite samples are fewer" in last
-    assert "Traceback" not in result.stderr
-
-
-def test_what_scores_the_model_during_training(settings: Callable[..., Config], tiny: Path) -> None:
-    config = settings("train.eval_every=1", "train.eval_bench=[shapes-zero-shot]")
-    numbers = command._evaluator(config)(models.create(str(tiny)))
-    assert {"shapes-zero-shot@val/shape", "shapes-zero-shot@val/pair"} <= numbers.keys()
-    assert all(isinstance(value, (int, float)) for value in numbers.values())
-
-
-def test_a_file_of_ones_own_is_logged_under_its_stem(
-    settings: Callable[..., Config], tiny: Path, tmp_path: Path
-) -> None:
-    row = {"positives": ["a red cube", "a cube that is red"], "negatives": ["a blue cube"]}
-    (tmp_path / "my.jsonl").write_text(json.dumps(row) + "\n")
-    config = settings("train.eval_every=1", f"train.eval_bench=[{tmp_path}/my.jsonl]")
-    numbers = command._evaluator(config)(models.create(str(tiny)))
-    assert set(numbers) == {"my/all/tot", "my/all/n", "my/mean/tot", "my/mean/n"}
-
-
-def test_the_split_is_in_the_name_of_what_is_logged(
-    settings: Callable[..., Config], tiny: Path
-) -> None:
-    words = "train.eval_bench=[shapes-zero-shot,shapes-zero-shot@test]"
-    config = settings("train.eval_every=1", words, "train.eval_on_test=true")
-    model = models.create(str(tiny))
-    numbers = command._evaluator(config)(model)
-    assert {name.split("/")[0] for name in numbers} == {
-        "shapes-zero-shot@val",
-        "shapes-zero-shot@test",
-    }
-    scored = {
-        split: clic.evaluate(Encoder(model), "shapes-zero-shot", split=split).benchmarks
-        for split in ("validation", "test")
-    }
-    assert scored["validation"] != scored["test"]
-    for name, split in (("val", "validation"), ("test", "test")):
-        for task in ("shape", "pair"):
-            expected = scored[split]["shapes-zero-shot"][task]
-            assert numbers[f"shapes-zero-shot@{name}/{task}"] == expected
-
-
-def test_all_settings_can_be_printed(tmp_path: Path) -> None:
-    result = process(tmp_path, ["--cfg", "job", "+experiment=vitb32"])
-    assert result.returncode == 0
-    assert yaml.safe_load(result.stdout)["train"]["batch_size"] == 200
-    assert list(tmp_path.iterdir()) == []

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from clic import distributed, models
-from clic.config.train_settings import Config, WandbConfig
+from clic.config.train_settings import Config
 from clic.errors import ConfigError
 from clic.models import ClipModel
 from clic.training.metrics_log import Averages, MetricsLog
 from clic.training.trained_parts import check_trainable
 from clic.training.trainer import Trainer
 from clic.types import KINDS, Batch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import model_families
 
 B, STEPS = 2, 3
 LENGTH, VOCABULARY = 8, 64
@@ -62,9 +66,14 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 }
 
 
-def tokens(words: Tensor) -> Tensor:
+RANKED = ("vith14_metaclip2", "pe_core_b16", "mobileclip_s1", "convnext_base_w")
+"""Published kinds that two ranks train, small: pooling at an end token of their own, attention
+pooling, BatchNorm in the vision tower, convolutions."""
+
+
+def tokens(words: Tensor, vocabulary: int = VOCABULARY) -> Tensor:
     """Return token ids whose end comes before the last but one."""
-    words[..., -2], words[..., -1] = VOCABULARY - 1, 0
+    words[..., -2], words[..., -1] = vocabulary - 1, 0
     return words
 
 
@@ -120,8 +129,10 @@ def settings(objective: str, train: str, clip: ClipModel) -> Config:
     return config
 
 
-def batches(config: Config, clip: ClipModel) -> Iterator[Batch]:
-    """Yield this rank's random batches."""
+def batches(
+    config: Config, clip: ClipModel, length: int = LENGTH, vocabulary: int = VOCABULARY
+) -> Iterator[Batch]:
+    """Yield this rank's random batches, with texts of `length` tokens."""
     size, schedule = clip.preprocess.size, config.sampling.kinds
     for step in range(STEPS):
         generator = torch.Generator().manual_seed(10 * step + distributed.rank())
@@ -129,7 +140,8 @@ def batches(config: Config, clip: ClipModel) -> Iterator[Batch]:
         names = config.captions.negative_kinds(kind)  # type: ignore[arg-type]
 
         def texts(slots: int, generator: torch.Generator = generator) -> Tensor:
-            return tokens(torch.randint(1, VOCABULARY - 1, (B, slots, LENGTH), generator=generator))
+            words = torch.randint(1, vocabulary - 1, (B, slots, length), generator=generator)
+            return tokens(words, vocabulary)
 
         yield Batch(
             images=torch.randint(0, 256, (B, size, size, 3), generator=generator).byte(),
@@ -145,7 +157,22 @@ def batches(config: Config, clip: ClipModel) -> Iterator[Batch]:
         )
 
 
-def train(clip: ClipModel, objective: str, part: str) -> dict[str, Any]:
+def published(kind: str) -> ClipModel:
+    """Return a small random model of a published kind, the same on every rank."""
+    import open_clip
+    from timm.models import _registry
+
+    _registry._model_entrypoints.update(model_families.small_towers())
+    name = model_families.alias(kind)
+    small = model_families.shrunk(model_families.KINDS[kind])
+    open_clip.factory._MODEL_CONFIGS[name] = small
+    torch.manual_seed(0)
+    return models.create(name, None)
+
+
+def train(
+    clip: ClipModel, objective: str, part: str, length: int = LENGTH, vocabulary: int = VOCABULARY
+) -> dict[str, Any]:
     """Return what became of three steps, or why they were refused."""
     config = settings(objective, part, clip)
     try:
@@ -154,11 +181,13 @@ def train(clip: ClipModel, objective: str, part: str) -> dict[str, Any]:
         return {"refused": str(error)}
     clip = copy.deepcopy(clip)
     trainer = Trainer(config, clip, STEPS)
-    before = {name: value.clone() for name, value in clip.model.named_parameters()}
+    before = {name: value.clone() for name, value in clip.model.state_dict().items()}
     models.set_mode(clip.model, trainer.trained)
-    losses = [float(trainer.step(batch)["loss"]) for batch in batches(config, clip)]
+    given = batches(config, clip, length, vocabulary)
+    losses = [float(trainer.step(batch)["loss"]) for batch in given]
     after = dict(clip.model.named_parameters())
-    moved = [name for name, value in after.items() if not torch.equal(before[name], value)]
+    state = clip.model.state_dict()  # with what BatchNorm counts
+    moved = [name for name, value in state.items() if not torch.equal(before[name], value)]
     return {
         "losses": losses,
         "moved": moved,
@@ -202,7 +231,7 @@ def stop(clip: ClipModel, folder: Path) -> dict[str, Any]:
             yield batch
             draws.append(float(torch.rand(())))
 
-    log = MetricsLog(folder / "metrics.jsonl", 0, STEPS, WandbConfig(), "run", {})
+    log = MetricsLog(folder / "metrics.jsonl", 0, STEPS)
     try:
         trainer.fit(told(), log, lambda state: saved.append(state.step))
         ended = "by itself"
@@ -225,4 +254,10 @@ def main(folder: Path) -> None:
         if family == "clip":
             found["skip"] = {spoilt: skip(clip, spoilt) for spoilt in ("gradients", "loss")}
             found["stop"] = stop(clip, folder)
+    for kind in RANKED:
+        clip = published(kind)
+        for part in ("text", "both"):
+            found[f"{kind}/{part}"] = train(
+                clip, "clic", part, clip.context_length, model_families.WORDS
+            )
     (folder / f"rank-{distributed.rank()}.json").write_text(json.dumps(found))

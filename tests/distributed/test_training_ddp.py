@@ -27,6 +27,7 @@ OBJECTIVES = {
     "clic": ["model.train_logit_scale=true"],
     "distilled": ["model.train=text.last:1", "train.distill_weight=2.0"],
     "softmax_negatives": ["+experiment=shapes_negclip"],
+    "lora": ["model.train=lora:text"],
 }
 
 
@@ -79,6 +80,8 @@ def test_two_ranks_train_what_one_trains(
     settings: Callable[..., Config],
     objective: str,
 ) -> None:
+    if objective == "lora":
+        pytest.importorskip("peft")
     words = [
         *OBJECTIVES[objective],
         *(word for word in tiny_words if not word.startswith("train.batch_size")),

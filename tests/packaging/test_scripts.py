@@ -171,3 +171,31 @@ def test_a_long_installation_says_that_it_works(tmp_path: Path, code: int) -> No
         done = subprocess.run([BASH, "-c", command], stdout=out, env=environment, timeout=600)
     assert done.returncode == code
     assert "still installing (" in (tmp_path / "out").read_text("utf-8")
+
+
+def table(*words: object) -> subprocess.CompletedProcess[str]:
+    script = str(ROOT / "scripts" / "reproduce_table.py")
+    return subprocess.run(
+        [sys.executable, script, *map(str, words)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def test_the_table_of_published_models_on_miniatures(tiny: Path, tmp_path: Path) -> None:
+    """Two are evaluated and compared, one that is missing is left out, none is done again."""
+    out = tmp_path / "out"
+    words = ["--bench", "shapes++", "--out", out, f"base={tiny}", f"mine={tiny}", "no/such-model"]
+    done = table(*words, "--", "--device", "cpu", "--text-only")
+    assert done.returncode == 0, done.stderr
+    assert "left out, see above: no/such-model" in done.stderr
+    assert done.stdout.count("published: no numbers of") == 2
+    assert len(list((out / "table").iterdir())) > 2
+    kept = out / "mine" / "published.txt"
+    before = kept.stat().st_mtime_ns
+    assert table(*words[:-1]).returncode == 0
+    assert kept.stat().st_mtime_ns == before
+    done = table("--out", tmp_path / "other", "no/such")
+    assert done.returncode == 2 and "none of the 1 models could be evaluated" in done.stderr

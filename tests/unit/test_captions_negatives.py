@@ -24,6 +24,8 @@ from clic.seeding import generator
 from clic.types import Edit, HardNegative, Token
 
 TAG = make_tagger("hanta")
+KEPT = ("AUX", "DET", "INTJ", "PART", "PUNCT", "SYM", "X", "SCONJ", "CCONJ")
+"""The tags whose words CLIC never swaps."""
 
 
 def draws(make: Callable[..., HardNegative | None], *arguments: object, n: int = 60) -> set[str]:
@@ -115,6 +117,19 @@ class TestCrossSwap:
         for text in crossed("the dog is red", "a cat was blue"):
             assert text != "None"
             assert {"the", "is", "a", "was"} <= set(text.replace(".", "").split())
+
+    @pytest.mark.parametrize("tag", ["ADJ", "ADP", "ADV", "NUM", "PRON", "PROPN", *KEPT])
+    def test_which_tags_swap(self, tag: str) -> None:
+        def tagged(*words: str) -> tuple[Token, ...]:
+            return tuple(
+                Token(word, 4 * i, 4 * i + 3, pos, word)
+                for i, (word, pos) in enumerate(zip(words, ("NOUN", tag, "VERB"), strict=True))
+            )
+
+        tokens = tagged("cat", "foo", "ran"), tagged("dog", "bar", "sat")
+        texts = draws(cross_swap, ("cat foo ran", "dog bar sat"), tokens)
+        assert any("dog foo ran" in text for text in texts)
+        assert any("cat bar ran" in text for text in texts) == (tag not in KEPT)
 
     def test_case_follows_the_place(self) -> None:
         texts = crossed("Dogs run on Main Street", "A man sees cats")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +60,18 @@ def test_the_optimizer_is_not_copied(
     mine = state()
     checkpoint.save(tmp_path, clip, mine, keep=0)
     assert saved[0]["optimizer"] is mine.optimizer
+
+
+def test_every_file_is_on_the_disk_before_the_folder_has_its_name(
+    clip: ClipModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync, replace_path = checkpoint._sync, os.replace
+    monkeypatch.setattr(checkpoint, "_sync", lambda p: (sync(p), done.append(p.name)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (replace_path(a, b), done.append(Path(b).name)))
+    folder = checkpoint.save(tmp_path, clip, state(), keep=0)
+    assert sorted(done[:-1]) == sorted(file.name for file in folder.iterdir())
+    assert done[-1] == folder.name
 
 
 def test_saving_a_step_again_replaces_it(clip: ClipModel, tmp_path: Path) -> None:

@@ -103,6 +103,37 @@ def test_two_models_and_a_folder(clic_patch: Command, run: Path, tmp_path: Path)
     assert (tmp_path / "two" / "alpha-0.75" / runs.OPEN_CLIP_CONFIG).is_file()
 
 
+@pytest.mark.parametrize(("mode", "written"), [("squash", True), ("longest", False)])
+def test_a_folder_for_transformers_or_nothing(
+    clic_patch: Command, run: Path, tmp_path: Path, mode: str, written: bool
+) -> None:
+    """What transformers cannot do with images is refused before a patch is written."""
+    for name in (runs.BASE, runs.MODEL):
+        path = run / name / runs.OPEN_CLIP_CONFIG
+        config = json.loads(path.read_text())
+        config["preprocess_cfg"]["resize_mode"] = mode
+        path.write_text(json.dumps(config))
+    code, _, err = clic_patch("--alpha", "1", "--to", "hf", "--out", "hf")
+    assert (tmp_path / "hf" / "config.json").is_file() == written
+    assert (tmp_path / "hf").exists() == written
+    assert code == (0 if written else 2)
+    assert ("resize_mode=longest" in err) != written
+
+
+def test_a_card_is_written_with_the_model(
+    clic_patch: Command, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert clic_patch("--alpha", "1", "--out", "hub", "--card", "--to", "hf")[0] == 0
+    assert "library_name: transformers" in (tmp_path / "hub" / "README.md").read_text()
+    code, _, err = clic_patch("--alpha", "1", "--out", "new", "--card", "--results", "no.json")
+    assert code == 2 and "no.json" in err and not (tmp_path / "new").exists()
+    code, _, err = clic_patch("--alpha", "1", "--out", "new", "--results", "no.json")
+    assert code == 2 and "--results has no effect without --card" in err
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, _, err = clic_patch("--alpha", "1", "--out", "new", "--to", "onnx")
+    assert code == 2 and "clic[onnx]" in err and not (tmp_path / "new").exists()
+
+
 def test_a_run_whose_base_is_elsewhere_takes_a_named_one(
     clic_patch: Command, run: Path, tmp_path: Path
 ) -> None:

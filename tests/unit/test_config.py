@@ -236,3 +236,10 @@ def test_weights_by_kind_are_given_as_a_mapping_or_one_by_one(
     settings: Callable[..., Config], word: str
 ) -> None:
     assert settings(f"loss.negative_{word}").loss.negative_weights == {"layout": 2.0}
+
+
+def test_adapters_that_would_train_nothing() -> None:
+    config = Config()
+    config.model.train, config.model.lora_alpha = "lora:text", 0.0
+    with pytest.raises(ConfigError, match=r"model\.lora_alpha=0\.0 would train nothing"):
+        validate(config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import shutil
 import subprocess
 from html import unescape
@@ -245,7 +246,7 @@ class Checker(HTMLParser):
         self.loaded += [str(given[name]) for name in ("src", "href", "srcset") if name in given]
         self.without_alt += tag == "img" and not given.get("alt")
         assert not [name for name in given if name.startswith("on")]
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "br", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -282,6 +283,94 @@ def test_the_page_is_whole_escaped_and_loads_nothing(page: str) -> None:
     # Row 0 is wrong for the first model alone, row 1 for both.
     assert text.count("B is right.") == 1
     assert text.count("B is wrong too.") == 1 and text.count("A is wrong too.") == 1
+
+
+def grids_report(rights: dict[str, list[bool]], name: str = "m") -> Report:
+    """A report of choices between two captions, in categories; image 1.jpg has two rows."""
+    rows = [
+        {"benchmark": "g", "row": n, "category": category, "images": [f"{max(n, 1)}.jpg"],
+         "captions": [f"true {n}", EVIL], "accuracy": right,
+         "scores": [[0.3 if right else 0.1, 0.2]]}
+        for n, (category, right) in enumerate(
+            (category, one) for category, own in rights.items() for one in own
+        )
+    ]  # fmt: skip
+    form = {c: {"accuracy": 0.0, "n": len(own)} for c, own in rights.items()}
+    source = {"sha256": "1", "rows": len(rows), "missing_images": [], "broken_images": [],
+              "rows_of_the_whole": len(rows)}  # fmt: skip
+    return Report(name, {}, {"benchmarks": {"g": source}}, {"g": form}, rows)
+
+
+def page_of(*reports: Report) -> str:
+    galleries = [html_page.worst_failures(report) for report in reports]
+    return "".join(html_page.page(reports, None, galleries))
+
+
+def test_a_gallery_is_filtered_by_category_and_by_who_is_wrong() -> None:
+    # Of A's three failures B gets the second right.
+    a = grids_report({"one": [False, False], "two": [False]}, "A")
+    b = grids_report({"one": [False, True], "two": [False]}, "B")
+    text = page_of(a, b)
+    first = text.split("worst failures: A")[1].split("worst failures: B")[0]
+    kinds = re.findall(r'<article class="card ([^"]*)">', first)
+    assert sorted(kinds) == ["c0 alone", "c0 shared", "c1 shared"]
+    labels = re.findall(r"<label [^>]*>([^<]*)</label>", first)
+    assert labels == ["all", "one", "two", "all", "this model alone", "others too"]
+    identifiers = re.findall(r' id="([^"]*)"', text)
+    assert len(set(identifiers)) == len(identifiers)
+    for target in re.findall(r'for="([^"]*)"', text):
+        assert target in identifiers
+    for rule in (*(f".f{n}:checked ~ .gallery > :not(.c{n})" for n in range(html_page.LIMIT)),
+                 ".only:checked ~ .gallery > :not(.alone)",
+                 ".both:checked ~ .gallery > :not(.shared)"):  # fmt: skip
+        assert rule in text
+    alone = page_of(grids_report({"one": [False, False]}))
+    assert "<label" not in alone and '<article class="card c0">' in alone
+
+
+def test_an_image_shows_its_other_rows() -> None:
+    text = page_of(grids_report({"one": [True, False], "two": [False]}))
+    assert text.count("1 other row of this image") == 1  # row 2 has an image of its own
+    others = text.split("1 other row of this image")[1].split("</ul>")[0]
+    assert " ".join(unescape(others).split()).endswith(
+        '<li><span class="right">right</span> <strong>one</strong> true 0</li>'
+    )
+    many = grids_report({"one": [False] * 2})
+    many.rows = [{**row, "images": ["1.jpg"]} for row in [many.rows[0]] * 9]  # type: ignore[index]
+    shown = page_of(many)
+    assert "8 other rows of this image" in shown and "and 2 more: in the rows file" in shown
+
+
+def test_no_script_comes_from_data() -> None:
+    """The whole head is the same for every report but for its title, and nothing runs."""
+
+    def head(report: Report) -> str:
+        start = page_of(report).split("</head>")[0]
+        return re.sub(r"<title>.*?</title>", "", start, flags=re.DOTALL)
+
+    one, other = grids_report({"one": [False]}), grids_report({EVIL: [False, False]}, EVIL)
+    assert head(one) == head(other) and "script" not in head(one)
+    body = page_of(other).split("</head>")[1]
+    assert "<script" not in body and not re.search(r"<[^>]+\son\w+=", body)
+    assert "default-src 'none'" in unescape(head(one)) and "script-src" not in head(one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [400, 1200])
+def test_a_browser_filters_without_a_script(tmp_path: Path, width: int) -> None:
+    """The page is shorter with the filter on: the other category's cards are gone."""
+    text = page_of(grids_report({"one": [False] * 5, "two": [False]}))
+
+    def ink(name: str, shown: str) -> int:
+        file = tmp_path / f"{name}.png"
+        browse(tmp_path, shown, f"--screenshot={file}", f"--window-size={width},3200")
+        pixels = np.asarray(Image.open(file).convert("L"))
+        return int((pixels < 140).sum())
+
+    filtered = text.replace('-category-any" checked', '-category-any"').replace(
+        '-category-f1"', '-category-f1" checked'
+    )
+    assert filtered != text and ink("some", filtered) < 0.75 * ink("all", text)
 
 
 def test_one_model_has_no_letters() -> None:

@@ -20,12 +20,13 @@ from clic.evaluation.report.report import Report
 OPENAI = {"source": "ViT-B-32", "pretrained": "openai"}
 CATEGORIES = ("replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 ITT = dict(zip(CATEGORIES, (65.7, 87.0, 56.5, 45.0, 45.8), strict=True))  # the paper's
+ROWS = dict(zip(CATEGORIES, (788, 1652, 1406, 666, 245), strict=True))
 
 
 def report(model: dict[str, Any] = OPENAI, subset: str = "", **changed: float) -> Report:
-    """A report with the paper's ITT, but for the categories that are changed; 200 rows each."""
-    numbers: dict[str, Any] = {c: {"itt": changed.get(c, ITT[c]), "n": 200} for c in CATEGORIES}
-    numbers["mean"] = {"itt": sum(numbers[c]["itt"] for c in CATEGORIES) / 5, "n": 1000}
+    """A report with the paper's ITT, but for the categories that are changed."""
+    numbers: dict[str, Any] = {c: {"itt": changed.get(c, ITT[c]), "n": ROWS[c]} for c in CATEGORIES}
+    numbers["mean"] = {"itt": sum(numbers[c]["itt"] for c in CATEGORIES) / 5, "n": 4757}
     source = {
         "groups": {"mean": list(CATEGORIES)},
         **({"covered_subset": subset} if subset else {}),
@@ -74,7 +75,9 @@ def test_models_are_known_by_their_names() -> None:
     in_tables = {one.model for one in published_numbers.published_numbers()}
     assert set(listed) <= in_tables
     for names in listed.values():
-        assert {name for name in names if ":" in name} <= tags
+        assert {n for n in names if ":" in n and not n.startswith("hf-hub:")} <= tags
+    hub = {"source": "hf-hub:nmndeep/CLIC-ViT-B-32-224-PixelProse", "pretrained": "included"}
+    assert known_as(hub) == "CLIC-RedCaps ViT-B/32"
 
 
 def test_the_papers_own_numbers_agree() -> None:
@@ -84,13 +87,13 @@ def test_the_papers_own_numbers_agree() -> None:
 
 
 def test_one_row_agrees_and_two_do_not() -> None:
-    # A row of 200 is half a point, and a tenth of one in the mean of five categories.
-    one = {one.published.path[0]: one for one in beside(report(swap_att=45.54))}
-    assert one["swap_att"].within == pytest.approx(0.55)
-    assert one["swap_att"].agrees and one["mean"].agrees
-    assert one["mean"].within == pytest.approx(0.15)
-    two = {one.published.path[0]: one for one in beside(report(swap_att=46.0))}
-    assert not two["swap_att"].agrees and two["swap_obj"].agrees
+    # A row of 245 is 0.41 points, and a fifth of that in the mean of five categories.
+    one = {one.published.path[0]: one for one in beside(report(swap_obj=45.8 + 0.45))}
+    assert one["swap_obj"].within == pytest.approx(0.05 + 100 / 245)
+    assert one["swap_obj"].agrees and one["mean"].agrees
+    assert one["mean"].within == pytest.approx(0.05 + 20 / 245)
+    two = {one.published.path[0]: one for one in beside(report(swap_obj=45.8 + 0.87))}
+    assert not two["swap_obj"].agrees and two["swap_att"].agrees
     assert not two["mean"].agrees
 
 

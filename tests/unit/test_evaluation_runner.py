@@ -307,7 +307,7 @@ def test_threads_are_as_many_as_the_cores(monkeypatch: pytest.MonkeyPatch) -> No
     for ranks, threads in ((None, 16), ("2", 12), ("40", 1)):
         if ranks is not None:
             monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
-        assert runner._cores() == threads
+        assert runner.decoding_threads() == threads
 
 
 def test_stages_say_what_was_encoded(tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ def test_hand_worked_scores(coco: Path) -> None:
             "replace": {"itt": 50.0, "tot": 50.0, "p1": 200 / 3, "n": 5},
             "swap": {"itt": 50.0, "tot": 25.0, "p1": 50.0, "n": 3},
             "mean": {"itt": 50.0, "tot": 40.0, "p1": 60.0, "n": 8},
+            "all": {"itt": 62.5, "tot": 50.0, "p1": 75.0, "n": 8},
         }
     }
 
@@ -149,7 +150,7 @@ def test_object_form_with_missing_keys(plain: Path) -> None:
     report = evaluation.evaluate(AngleModel(), "SugarCrepe", data_root=plain, keep_rows=True)
     numbers = report.benchmarks["sugarcrepe"]
     expected = {"itt": 200 / 3, "p1": 200 / 3}
-    assert list(numbers) == [*SEVEN, "add", "replace", "swap", "mean"]
+    assert list(numbers) == [*SEVEN, "add", "replace", "swap", "mean", "all"]
     assert numbers["swap_obj"] == {**expected, "n": 3}
     assert numbers["mean"] == pytest.approx({**expected, "n": 21})
     # Rows come in the order of their numbers: 9, 10, 12.

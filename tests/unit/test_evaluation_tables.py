@@ -62,6 +62,28 @@ def golden_names(arrays: np.lib.npyio.NpzFile) -> tuple[str, ...]:
     return order
 
 
+def test_a_row_may_have_fewer_false_captions_than_another() -> None:
+    """What is missing (-1) costs nothing; of two false captions, both have to be beaten."""
+    table = Triplets(
+        images=("a", "b"),
+        texts=("first", "second", "far", "near"),
+        categories=("all",),
+        category=np.zeros(2, dtype=np.int64),
+        image=np.array([0, 1]),
+        positive1=np.array([0, 0]),
+        positive2=np.array([1, 1]),
+        negative=np.array([[2, -1], [2, 3]]),
+    )
+    angles = torch.tensor([0.0, 0.1, 2.0, 0.05])
+    text = torch.stack([angles.cos(), angles.sin()], dim=-1)
+    right = table.right(TableFeatures(text[[0, 0]], text))
+    assert {name: outcome.tolist() for name, outcome in right.items()} == {
+        "itt": [True, False],
+        "tot": [True, False],
+        "p1": [True, True],
+    }
+
+
 def test_retrieval_matches_the_golden_ties() -> None:
     arrays = np.load(GOLDEN / "eval_cases.npz")
     expected = json.loads((GOLDEN / "eval_cases.json").read_text())["retrieval_ties"]

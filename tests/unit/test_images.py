@@ -343,3 +343,11 @@ def test_normalise() -> None:
     assert result.shape == (1, 3, 1, 1) and result.dtype == torch.float32
     assert result.is_contiguous()
     torch.testing.assert_close(result.flatten(), torch.tensor([-1.0, 1.0, 0.5]))
+
+
+@pytest.mark.parametrize(("width", "left"), [(33, 0), (35, 2), (37, 2), (39, 4)])
+def test_half_a_pixel_of_a_crop_is_rounded_to_even_as_open_clip_does(width: int, left: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (32, width, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(images.single(image, 32), image[:, left : left + 32])
+    upright = image.transpose(1, 0, 2)
+    np.testing.assert_array_equal(images.single(upright, 32), upright[left : left + 32])

@@ -65,6 +65,22 @@ def test_an_objective_with_it(images: bool) -> None:
     assert {**output.terms, "distillation": None} == {**alone.terms, "distillation": None}
 
 
+def test_the_gradient_reaches_the_features_of_both_towers() -> None:
+    images, captions = made().image_features, made().positive_features
+    bases = normalize(torch.randn(3, 8).double(), dim=-1), captions.flip(0)
+    plain = replace(made(), logit_scale=torch.zeros(()).double())  # the objective has no gradient
+    features = replace(
+        plain,
+        image_features=images.requires_grad_(),
+        positive_features=captions.requires_grad_(),
+        base_images=bases[0],
+        base_positives=bases[1],
+    )
+    Distilled(ClipObjective(), 0.3)(features).total.backward()
+    torch.testing.assert_close(images.grad, -0.3 * bases[0] / 3)
+    torch.testing.assert_close(captions.grad, -0.3 * bases[1] / 6)
+
+
 def test_features_without_a_base_are_left_alone() -> None:
     alone, output = ClipObjective()(made()), Distilled(ClipObjective(), 2.0)(made())
     assert output.total == alone.total and output.terms == alone.terms

@@ -76,6 +76,17 @@ def starting(model: Any, prefixes: Iterable[str]) -> set[str]:
             "vision.last:2+text.last:1",
             Trained(vision=True, text=True, last={"vision": 2, "text": 1}),
         ),
+        ("lora:text", Trained(vision=False, text=True, lora=frozenset({"text"}))),
+        (
+            "lora:both",
+            Trained(vision=True, text=True, lora=frozenset({"text", "vision"})),
+        ),
+        (
+            "lora:text+vision.last:1",
+            Trained(vision=True, text=True, last={"vision": 1}, lora=frozenset({"text"})),
+        ),
+        ("re:a+b", Trained(vision=True, text=True, pattern="a+b")),
+        ("text.last:1+re:ln", Trained(vision=True, text=True, last={"text": 1}, pattern="ln")),
     ],
 )
 def test_what_a_setting_names(words: str, expected: Trained) -> None:
@@ -95,6 +106,11 @@ def test_what_a_setting_names(words: str, expected: Trained) -> None:
         ("text+text", "names the text tower twice"),
         ("", r"model\.train='' is not known"),
         ("text+", r"\(in ''\)"),
+        ("lora:txt", r"is not known; did you mean 'lora:text'"),
+        ("lora:text.last:2", "is not known"),
+        ("text+lora:text", "names the text tower twice"),
+        ("re:", "re: needs a pattern"),
+        ("re:(", r"'\(' is no regular expression"),
     ],
 )
 def test_what_no_setting_names(words: str, message: str) -> None:
@@ -215,3 +231,38 @@ def test_statistics_of_frozen_stages_do_not_move(build: Callable[..., Any]) -> N
     moved = {name for name, value in model.named_buffers() if "running" in name
              and not torch.equal(before[name], value)}  # fmt: skip
     assert moved == {name for name in before if name.startswith("visual.layer4.")}
+
+
+# --- by a pattern --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["native", "custom"])
+def test_a_pattern_is_matched_with_the_towers_name(build: Callable[..., Any], family: str) -> None:
+    model = build(family)
+    found = set_trainable(model, "re:text.*ln", train_logit_scale=False)
+    own = "text." if family == "custom" else ""
+    assert trained(model) == {
+        f"{own}{layer}.{what}"
+        for layer in [*(f"transformer.resblocks.{n}.ln_{k}" for n in range(3) for k in (1, 2)),
+                      "ln_final"]
+        for what in ("weight", "bias")
+    }  # fmt: skip
+    assert (found.text, found.vision) == (True, False)
+    set_mode(model, found)
+    tower = model.text if family == "custom" else model
+    block = tower.transformer.resblocks[0]
+    assert block.ln_1.training and not block.mlp.training and not model.visual.training
+
+
+def test_a_pattern_beside_other_parts(build: Callable[..., Any]) -> None:
+    model = build("native")
+    found = set_trainable(model, r"text.last:1+re:vision\..*bias$", train_logit_scale=True)
+    ends = starting(model, ENDS["native"][0])
+    biases = {n for n, _ in model.named_parameters() if n.startswith("visual.") and "bias" in n}
+    assert trained(model) == ends | {n for n in biases if n.endswith("bias")} | {"logit_scale"}
+    assert (found.text, found.vision) == (True, True)
+
+
+def test_a_pattern_that_matches_nothing(build: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigError, match=r"no parameter's name holds 'lnn'; names are such as"):
+        set_trainable(build("native"), "re:lnn", train_logit_scale=True)

@@ -223,7 +223,8 @@ def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("apply", "files", "message"),
     [
-        (change("model_type", "siglip"), {}, "model_type='siglip' is not a CLIP"),
+        (change("model_type", "blip"), {}, "model_type='blip' is not read; use one of 'clip' or"),
+        (change("model_type", "siglip2"), {}, "that is a NaFlex model.*use the FixRes one"),
         (change("text_config.hidden_act", "relu"), {}, "hidden_act='relu' is not known"),
         (change("text_config.hidden_act", "gelu"), {}, "the towers differ in hidden_act"),
         (change("text_config.vocab_size", 21128), {}, "vocab_size=21128"),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from clic.patching import patch
 
 transformers = pytest.importorskip("transformers")
 
+PAGE = Path(__file__).parents[2] / "docs/models.md"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "bites", "man", "."]
 LENGTH = 12
 
@@ -70,6 +74,44 @@ def test_a_moved_folder_loads_offline_with_the_same_features(saved: Path, tmp_pa
     assert torch.equal(features(again), expected)
 
 
+def plain_open_clip(recipe: str, folder: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a recipe in a process without clic, from another folder, and save its features."""
+    code = recipe.replace("DIR", str(folder)) + (
+        "import sys, torch\n"
+        "assert 'clic' not in sys.modules\n"
+        "with torch.no_grad():\n"
+        "    found = model.eval().encode_text(tokenizer(['a dog bites a man.', "
+        "'a man bites a dog.']))\n"
+        "torch.save(found, 'features.pt')\n"
+    )
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env=env, capture_output=True, text=True
+    )
+
+
+def test_plain_open_clip_loads_a_moved_folder_by_the_recipe_of_the_page(
+    saved: Path, tmp_path: Path
+) -> None:
+    expected = features(saved)
+    moved, cwd = tmp_path / "elsewhere" / "model", tmp_path / "cwd"
+    shutil.copytree(saved, moved)
+    shutil.rmtree(saved)
+    cwd.mkdir()
+    recipe = PAGE.read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
+    assert "text_tower" in recipe
+    done = plain_open_clip(recipe, moved, cwd)
+    assert done.returncode == 0, done.stderr
+    torch.testing.assert_close(torch.load(cwd / "features.pt"), expected, rtol=0, atol=1e-6)
+
+
+def test_plain_open_clip_cannot_find_the_tower_by_itself(saved: Path, tmp_path: Path) -> None:
+    """When this fails, open_clip has learned to, and the recipe may go."""
+    recipe = "import open_clip\nmodel = open_clip.create_model('local-dir:DIR')\n"
+    done = plain_open_clip(recipe, saved, tmp_path)
+    assert done.returncode != 0 and str(tmp_path / "bert") in done.stderr
+
+
 def test_a_patched_folder_holds_the_text_tower_too(saved: Path, tmp_path: Path) -> None:
     expected = features(saved)
     out = patch(saved, saved, 1.0, tmp_path / "patched")
@@ -98,7 +140,7 @@ def test_padding_is_left_out_and_features_and_gradients_stay(saved: Path, pooler
     clip.model.eval().double()
     ids = clip.tokenizer(["a dog bites a man.", "a dog"])
     encoder = models.TextEncoder(clip.model)
-    assert encoder.trim(ids).shape == (2, 8)  # of 12: [CLS], five words, the period, [SEP]
+    assert encoder.rule.trim(ids).shape == (2, 8)  # of 12: [CLS], five words, the period, [SEP]
     found = []
     for encode in (encoder, clip.model.encode_text):
         clip.model.zero_grad()
@@ -117,4 +159,4 @@ def test_padding_is_left_out_and_features_and_gradients_stay(saved: Path, pooler
 
 def test_a_text_of_padding_alone_keeps_one_token(saved: Path) -> None:
     encoder = models.TextEncoder(models.create(str(saved)).model)
-    assert encoder.trim(torch.zeros(3, LENGTH, dtype=torch.long)).shape == (3, 1)
+    assert encoder.rule.trim(torch.zeros(3, LENGTH, dtype=torch.long)).shape == (3, 1)

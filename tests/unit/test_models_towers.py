@@ -204,7 +204,7 @@ def test_a_batch_is_cut_behind_its_longest_caption(
         kind="composite",
         step=0,
     )
-    cut = extractor.trim(batch)
+    cut = extractor.planner(plans=False)(batch)
     longest = (7 if with_negatives else 5) if causal else 34
     assert cut.positives.shape == (2, 2, longest)
     clip.model.eval()

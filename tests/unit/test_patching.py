@@ -132,6 +132,21 @@ def test_nan_is_refused_with_tensor_and_file(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_rounded_once(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    base, tuned = (torch.randn(1000, generator=generator).to(dtype) for _ in range(2))
+    expected = (base.float() * 0.7 + tuned.float() * 0.3).to(dtype)
+    assert torch.equal(patching.interpolate({"w": base}, {"w": tuned}, 0.3)["w"], expected)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_ends_keep_the_sign_of_zero(alpha: float) -> None:
+    ends = torch.tensor([-0.0, 1.0]), torch.tensor([2.0, -0.0])
+    mixed = patching.interpolate({"w": ends[0]}, {"w": ends[1]}, alpha)["w"]
+    assert torch.equal(mixed.view(torch.int32), ends[int(alpha)].view(torch.int32))
+
+
 def test_half_precision_is_computed_in_full() -> None:
     base = torch.tensor([1.0], dtype=torch.float16)
     tuned = torch.tensor([1.0 + 2**-10], dtype=torch.float16)
@@ -292,6 +307,15 @@ def test_weights_are_read_in_pieces(
     expected = patching.interpolate(state(0), state(1), 0.5)
     save_file(expected, tmp_path / "expected")
     assert (tmp_path / "new").read_bytes() == (tmp_path / "expected").read_bytes()
+
+
+def test_bytes_that_are_read_twice_are_hashed_once(pair: tuple[Path, Path]) -> None:
+    file = pair[0] / runs.OPEN_CLIP_WEIGHTS
+    with tensor_files.open_tensors([file]) as tensors:
+        tensors.chunk("steps", 0, 1)  # the first in the file; the mask follows
+        for start, stop in ((0, 5), (3, 7), (2, 9)):
+            tensors.chunk("attn_mask", start, stop)
+        assert tensors.sha256() == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def test_models_may_be_named(tmp_path: Path) -> None:

@@ -143,3 +143,11 @@ def test_extrapolation_that_overflows_is_refused() -> None:
     assert mixed.tolist() == tuned.tolist()
     with pytest.raises(ModelError, match=r"'w' becomes too large for torch\.float16 at alpha=1\.5"):
         patching.interpolate({"w": base}, {"w": tuned}, 1.5, extrapolate=True)
+
+
+@pytest.mark.parametrize("alpha", [-0.5, 1.5])
+def test_a_mask_stays_as_it_is_beyond_the_ends(alpha: float) -> None:
+    mask = torch.full((3, 3), float("-inf")).triu(1)
+    tuned = mask + torch.eye(3)
+    mixed = patching.interpolate({"m": mask}, {"m": tuned}, alpha, extrapolate=True)["m"]
+    assert torch.equal(mixed, mask + alpha * torch.eye(3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from clic.errors import ConfigError
 from clic.evaluation.report.paired_rows import Observed, Series
 from clic.models import encoder, saving
 from clic.models.encoder import Encoder
-from clic.patching import choice, live_model
+from clic.patching import choice, interpolate, live_model, search
 from clic.patching.choice import Measure, best, choose, completed, points_of
 from clic.patching.search import split_number
 
@@ -163,6 +164,18 @@ def test_hand_worked_points() -> None:
     assert [point.pareto for point in points] == [True, True, True, False]
 
 
+def test_the_benchmark_that_lost_most_decides() -> None:
+    """One preserved benchmark loses two points, which the other's gain does not outweigh."""
+    kept = [Measure(name, (("r@1", ""),), preserved=True) for name in ("k", "l")]
+    forms = [
+        {**numbers(50, 0, 0), "k": {"r@1": 80}, "l": {"r@1": 60}},
+        {**numbers(60, 0, 0), "k": {"r@1": 78}, "l": {"r@1": 64}},
+    ]
+    points = points_of([measures()[0], *kept], forms, [0.0, 1.0], 1.0)
+    assert [point.drop for point in points] == [0, 2]
+    assert [point.allowed for point in points] == [True, False]
+
+
 def test_the_largest_gain_that_is_allowed_and_the_smallest_alpha_of_equal_ones() -> None:
     composed = np.array([[50, 60, 70, 60], [50, 60, 70, 60.0]])
     allowed = np.array([[True, True, False, True], [True, False, False, False]])
@@ -230,6 +243,25 @@ def test_the_chosen_model_is_written(tmp_path: Path) -> None:
     assert written.keys() == load_file(pair[0] / runs.OPEN_CLIP_WEIGHTS).keys()
 
 
+def test_the_written_model_has_the_chosen_alpha_and_the_parts_of_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choosing(*words: Any) -> Any:
+        return replace(choose(*words), alpha=0.5, hindsight=1.0)
+
+    monkeypatch.setattr(search, "choose", choosing)
+    pair = write_model(tmp_path / "base"), write_model(tmp_path / "tuned", ("t", "visual."))
+    words = {"select": ["shapes++@val"], "report": ["shapes++"], "cache": False}
+    found = clic.sweep(
+        *pair, [0, 0.5, 1], keep_best=True, out=tmp_path / "out", alpha_vision=0, **words
+    )
+    assert found.best is not None and found.best.name == runs.alpha_folder(0.5)
+    base, tuned = (load_file(one / runs.OPEN_CLIP_WEIGHTS) for one in pair)
+    written = load_file(found.best / runs.OPEN_CLIP_WEIGHTS)
+    for name, between in interpolate(base, tuned, 0.5).items():
+        assert torch.equal(written[name], base[name] if "visual." in name else between), name
+
+
 @pytest.mark.parametrize(
     ("word", "parts"),
     [
@@ -242,3 +274,30 @@ def test_the_chosen_model_is_written(tmp_path: Path) -> None:
 )
 def test_the_path_of_a_file_is_no_number(word: str, parts: tuple[str, str]) -> None:
     assert split_number(word) == parts
+
+
+def test_a_number_that_does_not_exist_is_told_after_the_first_alpha(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs_of: list[str] = []
+    run = search.evaluation.run
+    monkeypatch.setattr(
+        search.evaluation, "run", lambda *a, **k: [runs_of.append(k["name"]), run(*a, **k)][1]
+    )
+    pair = write_model(tmp_path / "base"), write_model(tmp_path / "tuned", "t")
+    with pytest.raises(ConfigError, match=r"select=shapes\+\+@val/mean/it is no number of it"):
+        clic.sweep(*pair, "0:1:0.5", select=["shapes++@val/mean/it"], cache=False)
+    assert len(runs_of) == 1
+
+
+def test_triplets_without_images_are_reported_by_tot(tmp_path: Path) -> None:
+    rows = [
+        {"positives": ["a dog", "one dog"], "negatives": ["a cat"], "category": category}
+        for category in ("one", "two")
+    ]
+    own = tmp_path / "own.jsonl"
+    own.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    pair = write_model(tmp_path / "base"), write_model(tmp_path / "tuned", "t")
+    found = clic.sweep(*pair, [0, 1], select=["shapes++@val"], report=[str(own)], cache=False)
+    assert found.choice is not None
+    assert found.choice.report[0].paths == (("mean", "tot"),)

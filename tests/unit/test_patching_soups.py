@@ -67,6 +67,15 @@ def test_dare_drops_by_its_generator_and_scales_the_rest_up() -> None:
     assert torch.equal(torch.cat(halves), made)
 
 
+def test_dare_drops_other_places_of_every_model_and_of_every_tensor() -> None:
+    how, base = MergeSettings("dare", density=0.5, seed=3), torch.zeros(200)
+    changed = [base, base + 1, base + 10]
+    one, other = (how.of_tensor(name, 2)(changed) for name in ("a", "b"))
+    assert set(one.unique().tolist()) == {0.0, 2.0, 20.0, 22.0}  # neither, either or both stay
+    assert not torch.equal(one, other)
+    assert torch.equal(one, how.of_tensor("a", 2)(changed))
+
+
 def test_model_stock() -> None:
     """Differences (1, 0) and (1, 1) / sqrt(2): cos = 1 / sqrt(2), t = 2 cos / (1 + cos)."""
     base, cosine = t(1, 1), 2**-0.5

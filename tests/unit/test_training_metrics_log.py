@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
-from clic.config.train_settings import WandbConfig
 from clic.training import metrics_log
-from clic.training.metrics_log import MetricsLog, read
+from clic.training.metrics_log import Averages, MetricsLog, read
 
 
 def open_log(path: Path, start: int = 0, stop: int = 20) -> MetricsLog:
-    return MetricsLog(path, start, stop, WandbConfig(), "run", {})
+    return MetricsLog(path, start, stop)
 
 
 def lines_of(*steps: int) -> bytes:
@@ -113,4 +114,44 @@ def test_steps_with_records_of_their_own_are_not_told_twice(
     log.close()
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
         ["step", f"{step}/20"] for step in (1, 2, 3)
+    ]
+
+
+def test_averages() -> None:
+    averages = Averages()
+    assert averages.means() == {}
+    averages.add({"a": torch.tensor(1.0), "b": torch.tensor(5.0)})
+    averages.add({"a": torch.tensor(2.0)})
+    assert averages.means() == {"a": 1.5, "b": 5.0} == averages.means()
+    averages.clear()
+    assert averages.means() == {}
+
+
+def test_averages_leave_out_what_is_not_finite() -> None:
+    averages = Averages()
+    for value in (1.0, math.nan, math.inf, 2.0, -math.inf):
+        averages.add({"a": torch.tensor(value), "never": torch.tensor(math.nan)})
+    assert averages.means() == {"a": 1.5}
+
+
+def test_records_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({"step": step, "loss": 0.1 * step}) for step in (1, 2, 3, 4)]
+    path.write_text("\n".join(lines) + '\n{"step": 5, "lo')  # a kill in the middle of a line
+    log = MetricsLog(path, 2, 9)
+    assert [r["step"] for r in read(path)] == [1, 2]
+    log.log({"step": 3, "loss": 0.5})
+    log.close()
+    assert [(r["step"], r["loss"]) for r in read(path)] == [(1, 0.1), (2, 0.2), (3, 0.5)]
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_console_line_is_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = MetricsLog(tmp_path / "m.jsonl", 0, 300)
+    log.log({"step": 10, "loss": 1.23456, "lr": 1e-6, "composite/unimodal": 3.0})
+    log.log({"step": 10, "shapes++/mean/itt": 51.0})
+    log.close()
+    assert capsys.readouterr().out.splitlines() == [
+        "step  10/300  loss 1.235  lr 1e-06",
+        "step  10/300  shapes++ itt 51",
     ]

@@ -6,7 +6,7 @@ import inspect
 import sys
 
 from clic.cli.common import DataCommand, Parser, run_cli
-from clic.cli.data import count, fetch, negatives, pack, preview, shard_tools
+from clic.cli.data import caption, count, fetch, negatives, pack, preview, shard_tools
 from clic.errors import did_you_mean
 
 COMMANDS: dict[str, DataCommand] = {
@@ -14,6 +14,7 @@ COMMANDS: dict[str, DataCommand] = {
     "verify": shard_tools.VERIFY,
     "annotate": shard_tools.ANNOTATE,
     "count": count.COUNT,
+    "caption": caption.CAPTION,
     "negatives": negatives.NEGATIVES,
     "preview": preview.PREVIEW,
     "shapes": pack.SHAPES,

@@ -37,7 +37,9 @@ def _pack_arguments(parser: Parser) -> None:
     add = parser.add_argument_group("storing").add_argument
     add("--shard-size", metavar="N", type=int, default=1000, help="samples per shard (1000)")
     add("--shard-mb", metavar="N", type=int, default=256, help="largest size of a shard (256)")
-    add("--resize-short", metavar="N", type=int, help="shorter side of larger images (288)")
+    add("--resize-short", metavar="N", type=int,
+        help="shorter side of larger images (288); 224 for a model of 224 pixels: smaller "
+        "files, and the fastest training")  # fmt: skip
     add("--quality", metavar="N", type=int, help="quality of the JPEGs, 1 to 95 (90)")
     add("--keep-original", action="store_true", help="store the images' own bytes")
     add("--prepare-sentences", action="store_true",

@@ -49,7 +49,7 @@ def preview(flags: argparse.Namespace, words: Sequence[str]) -> None:
     config = _settings(words)
     validate(config)
     sources = data.make_sources(config)
-    notes = _fit_small_data(config, sources)
+    notes = _fit_small_data(config, sources) if sources else []
     source, model = runs.source_of(config.model.name), config.model
     clip = models.create(source, model.pretrained, quick_gelu=model.quick_gelu)
     builder = data.make_builder(config, sources, clip)

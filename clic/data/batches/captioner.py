@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from clic.config.train_settings import OF_PARAPHRASE, CaptionsConfig
 from clic.data.sampling.sample_sources import SampleSource
 from clic.errors import ConfigError, DataError, UnavailableError
 from clic.models.loading import Tokenizer
-from clic.types import KINDS, HardNegative, Kind, Sample, Token
+from clic.types import KINDS, HardNegative, Kind, RowCaptions, Sample, Token
 
 FALLBACK = "hanta"
 """Tagger of captions that lack the stored tags they should have."""
@@ -44,20 +43,6 @@ _PROBES = (
     "a long caption, " * 60,
     "",
 )
-
-
-@dataclass(frozen=True)
-class RowCaptions:
-    """The P true captions of one row, and a false one of each kind, None where none could be made.
-
-    `retagged` counts captions that were tagged because their stored tags were missing, and
-    `shortened` the true captions that leave images out because the context is too short.
-    """
-
-    positives: tuple[str, ...]
-    negatives: tuple[HardNegative | None, ...]
-    retagged: int = 0
-    shortened: int = 0
 
 
 def check_captions(sample: Sample) -> None:

@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 MOST_IN_A_ROW = 100  # broken samples for one place, after which the data count as broken
 JUDGED_FROM = 1000  # samples
+SHARDS_JUDGED_FROM = 100
 SHOWN = 10  # faults that are printed
 WARNED_FRACTION = 0.05  # of captions that are cut, of samples that lack tags
 EARLY_FRACTION = 0.2  # of captions that are cut, of rows without a false caption: warned at once
@@ -120,7 +121,8 @@ class FaultLog:
         """Count a batch of this rank, and print its faults if they are among the run's first."""
         self._since += batch.tally
         for fault in batch.faults[: SHOWN - len(self._shown)]:
-            _warn(f"sample number {fault.number} replaced: {fault.reason}")
+            sample = f"sample number {fault.number} replaced: " if fault.number >= 0 else ""
+            _warn(f"{sample}{fault.reason}")
             self._shown.append(fault)
         if not distributed.is_main():
             return
@@ -160,6 +162,13 @@ class FaultLog:
                 f"data.max_broken={self.max_broken} allows; mend or drop them, or raise it: "
                 f"{_listed(self._shown) or 'see the other ranks'}"
             )
+        judged = total.shards >= SHARDS_JUDGED_FROM
+        if judged and total.broken_shards > self.max_broken * total.shards:
+            raise DataError(
+                f"{total.broken_shards} of {total.shards} shards were given up, more than "
+                f"data.max_broken={self.max_broken} allows; mend or drop them, or raise it: "
+                f"{_listed(self._shown) or 'see the other ranks'}"
+            )
         for what, count, of in (
             (_CUT, total.cut, total.captions),
             (_SHORTENED, total.shortened, total.joined),
@@ -176,7 +185,9 @@ class FaultLog:
     def record(self) -> dict[str, float]:
         """Return the counts since the start of the run, for the metrics."""
         total = self.total
+        shards = {"data/shards": total.shards, "data/broken_shards": total.broken_shards}
         return {
+            **(shards if total.shards else {}),
             "data/samples": total.samples,
             "data/broken": total.broken,
             "data/no_negative": total.no_negative,

@@ -9,7 +9,7 @@ import gc
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,6 @@ from clic.config.train_settings import ComposeConfig, Config
 from clic.data.batches.captioner import (
     Captioner,
     CaptionTokenizer,
-    RowCaptions,
     check_captions,
     uses_tags,
 )
@@ -36,13 +35,16 @@ from clic.data.sampling.sampler import BatchPlan, BatchRow, Sampler
 from clic.data.shards.shard_source import ShardSource
 from clic.data.tools.nearest import read_neighbours
 from clic.errors import ClicError, DataError
+from clic.images import Orientation
 from clic.io.processes import usable_cores
 from clic.models import ClipModel, Preprocess
 from clic.seeding import generator
-from clic.types import KINDS, Batch, Fault, Kind, Sample, Tally
+from clic.types import KINDS, Batch, Fault, Kind, RowCaptions, Sample, Tally
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+EXAMPLES = 4
+"""Rows of a batch whose captions are kept as texts."""
 
 
 # --- what the settings name ---
@@ -151,7 +153,7 @@ def make_builder(
 # --- one batch ---
 
 
-class _Loaded(NamedTuple):
+class LoadedSample(NamedTuple):
     """A sample, its number and its pixels, at the model's size where its row is a single image."""
 
     number: int
@@ -233,12 +235,20 @@ class BatchBuilder:
             keys=[tuple(sample.key for sample in row.samples) for row in rows],
             tally=tally,
             faults=faults,
+            examples=tuple(captions[:EXAMPLES]),
         )
 
     def preview(self, step: int, rows: int) -> list[tuple[np.ndarray, RowCaptions]]:
         """Return the image, uint8 [S, S, 3], and the captions of a step's first rows."""
         pixels, built = self._rows(self.sampler.plan(step), rows)
         return [(image, row.captions) for image, row in zip(pixels, built, strict=True)]
+
+    def resume(self, total: Tally) -> str:
+        """Continue after the samples of `total`; return what the user should know of that.
+
+        The batch of a step depends on nothing that was drawn before, so there is nothing to do.
+        """
+        return ""
 
     def token_budget(self) -> TokenBudget | None:
         """Return how much of a caption the model reads, None where its tokenizer cannot tell."""
@@ -253,44 +263,63 @@ class BatchBuilder:
 
     def _row(self, plan: BatchPlan, row: BatchRow, out: np.ndarray) -> _Row:
         """Build one row and write its image into `out`."""
-        landscape, single = self.sampler.landscape[plan.kind], plan.kind == "single"
-        required = None if single else bool(landscape[row.indices[0]])
-        loaded: list[_Loaded] = []
-        faults: list[Fault] = []
-        for place, index in enumerate(row.indices):
-            taken = {*row.indices, *(part.number for part in loaded)}
-            others = substitutes(landscape, required, taken, self.seed, plan.step, row.slot, place)
-            found, broken = first_usable(partial(self._load, plan.kind, row), index, others)
-            loaded.append(found)
-            faults += broken
+        orientation, loaded, faults = self._draw(plan, row)
         places: list[Place] = []
-        if single:
+        if plan.kind == "single":
             out[:] = loaded[0].pixels
         else:
-            places = self._compose(plan, row, [part.pixels for part in loaded], out)
+            pixels = [part.pixels for part in loaded]
+            places = self._compose(plan, row.slot, orientation, pixels, out)
         samples = [part.sample for part in loaded]
         rng = generator(self.seed, "captions", plan.step, row.slot)
         return _Row(samples, self.captioner.make(plan.kind, samples, rng, places), faults)
 
+    def _draw(
+        self, plan: BatchPlan, row: BatchRow
+    ) -> tuple[Orientation, list[LoadedSample], list[Fault]]:
+        """Return the orientation of a row, its samples with their pixels, and its faults."""
+        landscape, single = self.sampler.landscape[plan.kind], plan.kind == "single"
+        required = None if single else bool(landscape[row.indices[0]])
+        loaded: list[LoadedSample] = []
+        faults: list[Fault] = []
+        for place, index in enumerate(row.indices):
+            taken = {*row.indices, *(part.number for part in loaded)}
+            others = substitutes(landscape, required, taken, self.seed, plan.step, row.slot, place)
+            load = partial(self._load, plan.kind, row.orientation)
+            found, broken = first_usable(load, index, others)
+            loaded.append(found)
+            faults += broken
+        return row.orientation, loaded, faults
+
     def _compose(
-        self, plan: BatchPlan, row: BatchRow, pixels: Sequence[np.ndarray], out: np.ndarray
+        self,
+        plan: BatchPlan,
+        slot: int,
+        orientation: Orientation,
+        pixels: Sequence[np.ndarray],
+        out: np.ndarray,
     ) -> list[Place]:
         """Join the images of a row in random order; return where each of them lies."""
         layout, fit, size = self.compose.layout, self.compose.fit, self.preprocess.size
-        order = generator(self.seed, "order", plan.step, row.slot).permutation(len(pixels))
+        order = generator(self.seed, "order", plan.step, slot).permutation(len(pixels))
         shuffled = [pixels[i] for i in order]
-        images.compose(shuffled, layout, row.orientation, size, fit, self.decode, out)
-        cells = images.cells(layout, row.orientation, size)
+        images.compose(shuffled, layout, orientation, size, fit, self.decode, out)
+        cells = images.cells(layout, orientation, size)
         return [cells[cell][:2] for cell in np.argsort(order)]
 
-    def _load(self, kind: Kind, row: BatchRow, index: int) -> _Loaded:
+    def _load(self, kind: Kind, orientation: Orientation, index: int) -> LoadedSample:
         """Read and decode a sample; raises `DataError` where any part of it is broken."""
-        sample = self.sources[kind].read(index)
+        return self.decoded(kind, orientation, index, self.sources[kind].read(index))
+
+    def decoded(
+        self, kind: Kind, orientation: Orientation, number: int, sample: Sample
+    ) -> LoadedSample:
+        """Return a sample with its pixels; raises `DataError` where any part of it is broken."""
         check_captions(sample)
         model, compose = self.preprocess, self.compose
         least = (model.size, model.size)
         if kind == "composite":
-            least = images.largest_cell(compose.layout, row.orientation, model.size, compose.fit)
+            least = images.largest_cell(compose.layout, orientation, model.size, compose.fit)
         try:
             pixels = images.decode(sample.image, self.decode, least)
             if kind == "single":
@@ -299,7 +328,7 @@ class BatchBuilder:
                 )
         except DataError as error:
             raise DataError(f"sample {sample.key!r}: {error}") from error
-        return _Loaded(index, sample, pixels)
+        return LoadedSample(number, sample, pixels)
 
     def _negatives(
         self, kind: Kind, captions: Sequence[RowCaptions], positives: torch.Tensor
@@ -323,24 +352,38 @@ class BatchBuilder:
 # --- the stream of batches ---
 
 
+Plan = Callable[[Batch], Batch]
+"""What a batch goes through once it is built, such as `clic.models.TextPlanner`."""
+
+
+def as_built(batch: Batch) -> Batch:
+    """Return the batch as it is."""
+    return batch
+
+
 class _Steps(Dataset[Batch | ClicError]):
     """Item t is the batch of step t, so that workers share no state.
 
     The user's mistakes are returned as items: torch would bury them in a worker's traceback.
     """
 
-    def __init__(self, builder: BatchBuilder) -> None:
-        self.builder = builder
+    def __init__(self, builder: BatchBuilder, plan: Plan) -> None:
+        self.builder, self.plan = builder, plan
 
     def __getitem__(self, step: int) -> Batch | ClicError:
         try:
-            return self.builder.build(step)
+            return self.plan(self.builder.build(step))
         except ClicError as error:
             return error
 
 
 def make_loader(
-    builder: BatchBuilder, start: int, stop: int, workers: int | None, pin_memory: bool
+    builder: BatchBuilder,
+    start: int,
+    stop: int,
+    workers: int | None,
+    pin_memory: bool,
+    plan: Plan = as_built,
 ) -> Iterator[Batch]:
     """Yield the batches of steps `start` to `stop` - 1, in order; resuming needs nothing else.
 
@@ -351,6 +394,7 @@ def make_loader(
         workers: Processes; 0 builds batches in this one, None uses up to 4 if there are as many
             cores. The batches do not depend on it.
         pin_memory: Put tensors into page-locked memory, for copies to a GPU.
+        plan: Called with each batch in the process that built it; can be pickled.
 
     Raises:
         DataError: Too much of the data is broken, or a worker was killed.
@@ -359,7 +403,7 @@ def make_loader(
         local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         workers = min(4, max(0, usable_cores() // local_ranks - 1))
     loader = DataLoader(
-        _Steps(builder),
+        _Steps(builder, plan),
         batch_size=None,
         sampler=range(start, stop),
         num_workers=workers,

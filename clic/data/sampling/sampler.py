@@ -135,6 +135,10 @@ class Sampler:
         """Return the number of samples in all sources; with W * B it determines the order."""
         return sum({id(array): len(array) for array in self.landscape.values()}.values())
 
+    def summary(self) -> str:
+        """Return words for what is drawn from."""
+        return f"{self.total():,} samples"
+
     def plan(self, step: int) -> BatchPlan:
         """Return what this rank loads at a step."""
         kind = self.kind(step)

@@ -13,7 +13,7 @@ from clic.errors import DataError
 
 REMOTE = re.compile(r"pipe:|([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _COMPRESSED = re.compile(r"\.(?:tar\.|t)(gz|bz2?|xz|zst)$", re.IGNORECASE)
-SCHEMES = ("http", "https", "s3", "gs")
+SCHEMES = ("http", "https", "s3", "gs", "hf")
 """Schemes of remote shards, which are cached on disk."""
 
 
@@ -35,8 +35,8 @@ def find_shards(shards: Any, setting: str) -> list[Path]:
 def locate_shards(shards: Any, setting: str) -> list[Path | str]:
     """Return the tars that a setting names: paths, and the addresses of remote ones.
 
-    It may name a folder, a file, a brace pattern, an http(s), s3 or gs address (or a pattern of
-    them; for s3 and gs also a folder), or a list of them.
+    It may name a folder, a file, a brace pattern, an http(s), s3, gs or hf address (or a pattern of
+    them; for all but http(s) also a folder), or a list of them.
 
     Raises:
         DataError: Something named is missing, cannot be read or is not a tar.

@@ -81,6 +81,29 @@ def annotate_on_ray(
         ConfigError: Ray is not installed, or no cluster answers at that address.
         DataError: The workers of a task died repeatedly.
     """
+    yield from on_ray(_annotate_remote, (tagger, force), shards, address)
+
+
+def on_ray(
+    work: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    shards: Sequence[Path],
+    address: str,
+    gpus: int = 0,
+) -> Iterator[Any]:
+    """Call `work(*arguments, shard)` for each shard on a Ray cluster; yield the results.
+
+    Args:
+        work: A function of a module, which every machine can import.
+        arguments: What it takes before the shard's absolute path, a string.
+        shards: The tars, by paths that are valid on every machine.
+        address: See `annotate_on_ray`.
+        gpus: GPUs that a task needs.
+
+    Raises:
+        ConfigError: Ray is not installed, or no cluster answers at that address.
+        DataError: The workers of a task died repeatedly.
+    """
     try:
         import ray
     except ImportError as error:
@@ -97,8 +120,8 @@ def annotate_on_ray(
             "ray start --head, or use --ray local"
         ) from error
     try:
-        task = ray.remote(num_cpus=1, max_retries=_RETRIES)(_annotate_remote)
-        pending = [task.remote(tagger, force, str(shard.resolve())) for shard in shards]
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(work)
+        pending = [task.remote(*arguments, str(shard.resolve())) for shard in shards]
         while pending:
             done, pending = ray.wait(pending)
             for result in done:
@@ -133,10 +156,10 @@ def annotate_shard(tagger: str, force: bool, shard: Path, tick: Ticker) -> Annot
     Arguments are as in `annotate_shards`; `tick` is called with the number of bytes processed.
     """
     try:
-        with _claimed(shard) as temporary, open(shard, "rb") as file:
+        with claimed(shard) as temporary, open(shard, "rb") as file:
             changed, counts = _read(file, shard, _make_tagger(tagger), force, tick)
             if changed:
-                _rewrite(file, temporary, changed)
+                rewrite(file, temporary, changed)
                 new_index = write_index(temporary, temporary.with_suffix(".index"))
                 os.chmod(temporary, shard.stat().st_mode)
                 # A kill from here on leaves a tar without an index, never with an outdated one.
@@ -189,7 +212,7 @@ def _has_tags(record: dict[str, Any], captions: Sequence[str], tagger: Tagger) -
     return same and stored_tokens(record, captions) is not None
 
 
-def _rewrite(file: BinaryIO, target: Path, changed: dict[int, tuple[str, bytes]]) -> None:
+def rewrite(file: BinaryIO, target: Path, changed: dict[int, tuple[str, bytes]]) -> None:
     """Copy a tar with some members changed; it is on the disk when this returns."""
     file.seek(0)
     with tarfile.open(fileobj=file, mode="r:") as old, open(target, "r+b") as out:
@@ -208,7 +231,7 @@ def _rewrite(file: BinaryIO, target: Path, changed: dict[int, tuple[str, bytes]]
 
 
 @contextmanager
-def _claimed(shard: Path) -> Iterator[Path]:
+def claimed(shard: Path) -> Iterator[Path]:
     """Yield the shard's temporary file, locked against other processes, and remove it after."""
     temporary = shard.with_name(f".{shard.name}.annotating")
     with open(temporary, "ab") as file:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from clic.captions.composites import TokenBudget
-from clic.data.batches.captioner import RowCaptions
+from clic.types import RowCaptions
 
 LEAST_SIDE, TEXT_WIDTH, MARGIN, LINE = 160, 360, 12, 18
 INK, GREY, RED, PAPER = (20, 20, 20), (110, 110, 110), (200, 20, 20), (255, 255, 255)

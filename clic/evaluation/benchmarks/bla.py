@@ -49,7 +49,7 @@ def load_bla(data_root: Path) -> Grids:
                 for right, wrong in product(true, false):
                     builder.add(task, [image], [right, wrong])
                     items.append(own)
-    return builder.table("choice", groups={"mean": TASKS}, sets={BOTH: items})
+    return builder.table("choice", groups={"mean": TASKS}, overall="all", sets={BOTH: items})
 
 
 def _photo(row: Record) -> str:

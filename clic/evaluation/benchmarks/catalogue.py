@@ -9,11 +9,14 @@ from clic.errors import ConfigError, did_you_mean, pick
 from clic.evaluation.benchmarks import (
     aro,
     bla,
+    caption_choices,
     caption_retrieval,
+    crossmodal3600,
     flickr8k,
     half_truths,
     image_pairs,
     long_captions,
+    minimal_changes,
     negbench,
     own_file,
     sugarcrepe,
@@ -48,11 +51,22 @@ _LISTED = (
     swapped_pairs.COLORSWAP,
     swapped_pairs.MMVP_VLM,
     negbench.NEGBENCH,
+    caption_choices.VSR,
+    caption_choices.VSR_THRESHOLD,
+    caption_choices.CREPE,
+    caption_choices.VL_CHECKLIST,
+    minimal_changes.SPEC,
+    minimal_changes.VISMIN,
+    minimal_changes.EQBEN,
     caption_retrieval.COCO,
     caption_retrieval.COCO2017,
     caption_retrieval.FLICKR30K,
     flickr8k.FLICKR8K,
+    crossmodal3600.XM3600,
     long_captions.URBAN1K,
+    long_captions.DCI,
+    long_captions.DOCCI,
+    long_captions.SHAREGPT4V,
     *zero_shot.CLASSIFICATION,
 )
 BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _LISTED}
@@ -63,6 +77,8 @@ ALIASES = {
     "vgattribution": "aro-attribution",
     "svo": "svo-probes",
     "mmvp": "mmvp-vlm",
+    "share4v": "sharegpt4v",
+    "crossmodal3600": "xm3600",
     "imagenet1k": "imagenet",
     "aircraft": "fgvc-aircraft",
     "stanfordcars": "cars",
@@ -91,12 +107,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "zero-shot": ("imagenet", *_TEN),
     "retrieval": (
         *("coco-retrieval", "coco2017-retrieval"),
-        *("flickr30k-retrieval", "flickr8k-retrieval", "urban1k"),
+        *("flickr30k-retrieval", "flickr8k-retrieval", "xm3600"),
+        *("urban1k", "dci", "docci", "sharegpt4v"),
     ),
+    "long-captions": ("urban1k", "dci", "docci", "sharegpt4v"),
     "compositional": (
         *("sugarcrepe++", "sugarcrepe", "winoground", "aro-relation", "aro-attribution"),
         *("coco-order", "flickr30k-order", "svo-probes", "whatsup", "cola", "valse"),
         *("bivlc", "bla", "half-truths", "colorswap", "mmvp-vlm", "negbench"),
+        *("vsr", "vsr-threshold", "crepe", "vl-checklist", "spec", "vismin", "eqben"),
     ),
     "all": tuple(BENCHMARKS),
 }
@@ -111,7 +130,8 @@ def select(names: Iterable[str]) -> list[Benchmark]:
     """Return the benchmarks of these names and groups, each once, in the given order.
 
     A name that ends in `@val` means the validation split; `@test` changes nothing. A name that ends
-    in `.jsonl` or `.csv` is a file of the user's own, which is named after its stem.
+    in `.jsonl`, `.csv` or `.tar` is a file of the user's own, which is named after its stem or its
+    card; so is a folder that holds a card.
 
     Raises:
         ConfigError: A name or its split is unknown, there is no name, or two have one stem.
@@ -133,7 +153,7 @@ def select(names: Iterable[str]) -> list[Benchmark]:
             raise ConfigError(
                 f"bench={name!r} is not known{did_you_mean(name.lower(), choices)} "
                 f"(choices: {', '.join(choices)}; see clic-eval --bench list; a file of one's own "
-                "ends in .jsonl or .csv)"
+                "ends in .jsonl, .csv or .tar, and a folder holds a card.yaml)"
             )
         for member in known[spelling(name)]:
             found = of_split(BENCHMARKS[member], split if at else "test")

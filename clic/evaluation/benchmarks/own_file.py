@@ -1,4 +1,6 @@
-"""A benchmark in one's own file, `--bench my.jsonl`: triplets, labels, or captions for retrieval.
+"""A benchmark of one's own, `--bench my.jsonl`: triplets, labels, or captions for retrieval.
+
+It is a file, or a folder that holds a card and a file (`own_card`), so that it can be given away.
 
 The keys of the first row tell which of the three it is, and all other rows must agree with it, so
 that a number never stands for fewer rows than the file has.
@@ -15,6 +17,7 @@ import numpy as np
 from clic.errors import ConfigError, DataError, did_you_mean
 from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
 from clic.evaluation.benchmarks.caption_retrieval import RECALL, make_gallery
+from clic.evaluation.benchmarks.own_card import card_of, is_carded, rows_of
 from clic.evaluation.benchmarks.own_rows import (
     ENDINGS,
     own_image,
@@ -25,6 +28,7 @@ from clic.evaluation.benchmarks.own_rows import (
 from clic.evaluation.benchmarks.reading import Record
 from clic.evaluation.benchmarks.sugarcrepe import TRIPLET_RULE
 from clic.evaluation.benchmarks.zero_shot import RULE
+from clic.evaluation.encode.image_sources import TarImage
 from clic.evaluation.files.file_sources import ByHand
 from clic.evaluation.tables.classification import Classification, ClassificationTask
 from clic.evaluation.tables.retrieval import Retrieval
@@ -38,22 +42,26 @@ TEMPLATE = "a photo of a {}."
 
 
 def is_own_file(name: str) -> bool:
-    """Return whether a benchmark's name is that of a file, with or without a split behind it."""
+    """Return whether a name is that of a file, with or without a split, or of a folder."""
+    if is_carded(Path(name).expanduser()):
+        return True
     return name.lower().endswith(ENDINGS) or name.rpartition("@")[0].lower().endswith(ENDINGS)
 
 
 def own_benchmark(name: str, listed: Collection[str]) -> Benchmark:
-    """Return the benchmark in a file, which is reported under the file's stem.
+    """Return the benchmark in a file or folder, reported under its card's name or the file's stem.
 
     Args:
-        name: The file's path.
+        name: The path.
         listed: The names that are taken.
 
     Raises:
         ConfigError: There is no such file, it is given a split, or its stem is taken.
         DataError: Its first row cannot be read, or does not tell the kind of the benchmark.
     """
-    path = Path(name).expanduser()
+    named = Path(name).expanduser()
+    card = card_of(named)
+    path = rows_of(named, card, ENDINGS) if card is not None and named.is_dir() else named
     if not path.is_file():
         file, at, split = name.rpartition("@")
         if at and is_own_file(file):
@@ -62,10 +70,12 @@ def own_benchmark(name: str, listed: Collection[str]) -> Benchmark:
                 f"the split {split} into a file of their own"
             )
         raise ConfigError(f"bench={name}: there is no such file; name one that exists")
-    if path.stem in listed:
+    own_name = path.stem if card is None else card.name
+    if own_name in listed:
+        remedy = f"rename the file, e.g. my-{path.name}" if card is None else "change its card"
         raise ConfigError(
-            f"bench={name} would be reported as {path.stem}, which is the name of a known "
-            f"benchmark; rename the file, e.g. my-{path.name}"
+            f"bench={name} would be reported as {own_name}, which is the name of a known "
+            f"benchmark; {remedy}"
         )
     first = next(read_own_rows(path))
     kind = _kind(first)
@@ -78,12 +88,14 @@ def own_benchmark(name: str, listed: Collection[str]) -> Benchmark:
         )
     shown = _SHOWN[kind] if kind != "triplets" else _triplet_kind(two, texts_alone)
     return Benchmark(
-        name=path.stem,
+        name=own_name,
         title=path.name,
         about=shown.about,
         load=of_files(lambda _: _LOADERS[kind](path)),
-        citation=f"one's own file, {path.resolve()}",
-        licence="as its author says",
+        citation=f"one's own file, {path.resolve()}"
+        if card is None
+        else f"{card.citation}; from {card.source}",
+        licence="as its author says" if card is None else card.licence,
         rule=shown.rule,
         annotations=(
             ByHand(
@@ -93,7 +105,7 @@ def own_benchmark(name: str, listed: Collection[str]) -> Benchmark:
             ),
         ),
         text_metrics=two,
-        own_file=path,
+        own_file=named,
     )
 
 
@@ -253,7 +265,7 @@ def load_own_captions(path: Path) -> Retrieval:
     Raises:
         DataError: A row is broken.
     """
-    gallery: dict[Path, list[str]] = {}
+    gallery: dict[Path | TarImage, list[str]] = {}
     for row in read_own_rows(path):
         gallery.setdefault(own_image(row), []).extend(own_texts(row, "captions"))
     return make_gallery(path, gallery.items())

@@ -1,4 +1,4 @@
-"""Reads the rows of a benchmark in a user's own file: JSON lines, or CSV with a header.
+"""Reads the rows of a benchmark in a user's own file: JSON lines, CSV with a header, or a shard.
 
 A row of JSON lines holds lists, `{"image": "a.jpg", "captions": ["...", "..."]}`. In a CSV file the
 texts of a list stand in columns of the same name, numbered or not: `caption1`, `caption2`. Both
@@ -16,10 +16,12 @@ from pathlib import Path, PurePath
 from typing import Any, TextIO
 
 from clic.errors import DataError
+from clic.evaluation.benchmarks import own_shard
 from clic.evaluation.benchmarks.reading import Record
+from clic.evaluation.encode.image_sources import TarImage
 from clic.io.http_connection import refuse_pointer
 
-ENDINGS = (".jsonl", ".csv")
+ENDINGS = (".jsonl", ".csv", own_shard.ENDING)
 LISTS = ("positives", "negatives", "captions", "prompts")
 """The keys whose values are lists of texts."""
 _COLUMNS = {key: re.compile(rf"{key[:-1]}(s|_?\d+)?") for key in LISTS}
@@ -32,8 +34,15 @@ def read_own_rows(path: Path) -> Iterator[Record]:
     Raises:
         DataError: The file cannot be read, holds no rows, or a row has the wrong form.
     """
-    read = _json_rows if path.suffix.lower() == ".jsonl" else _csv_rows
     found = False
+    if path.suffix.lower() == own_shard.ENDING:
+        for row in own_shard.read_shard(path):
+            found = True
+            yield row
+        if not found:
+            raise DataError(f"{path} holds no samples; write one for each image")
+        return
+    read = _json_rows if path.suffix.lower() == ".jsonl" else _csv_rows
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             for row in read(file, path):
@@ -134,12 +143,16 @@ def _checked(row: Record, text: str, key: str) -> str:
     return text
 
 
-def own_image(row: Record) -> Path:
+def own_image(row: Record) -> Path | TarImage:
     """Return the image that a row names: a file in the folder of the row's file, or below it.
+
+    A shard's row has its image already.
 
     Raises:
         DataError: The row names none, or one that lies outside that folder.
     """
+    if isinstance(row.get("image"), TarImage):
+        return row.value["image"]
     name, folder = own_text(row, "image"), row.path.parent
     inside = os.path.normpath(name)
     if PurePath(inside).is_absolute():

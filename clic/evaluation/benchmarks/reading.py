@@ -223,23 +223,21 @@ class GridBuilder:
         overall: str | None = None,
         sets: Mapping[str, Sequence[int]] | None = None,
     ) -> Grids:
-        """Return the table; rows with fewer captions than others are padded with -1.
+        """Return the table; rows with fewer images or captions than others are padded with -1.
 
         Raises:
             DataError: There are no rows.
         """
         if not self._rows:
             raise DataError(f"{self._source} holds no rows; download it again")
-        width = max(len(captions) for _, _, captions in self._rows)
-        padded = [captions + [-1] * (width - len(captions)) for _, _, captions in self._rows]
         return Grids(
             images=tuple(self._images.items),
             texts=tuple(self._texts.items),
             rule=rule,
             categories=tuple(self._categories),
             category=np.array([number for number, _, _ in self._rows], dtype=np.int64),
-            image=np.array([images for _, images, _ in self._rows], dtype=np.int64),
-            caption=np.array(padded, dtype=np.int64),
+            image=_padded([images for _, images, _ in self._rows]),
+            caption=_padded([captions for _, _, captions in self._rows]),
             groups={name: tuple(of) for name, of in (groups or {}).items()},
             overall=overall,
             sets={k: np.array(v, dtype=np.int64) for k, v in (sets or {}).items()},
@@ -251,3 +249,9 @@ class GridBuilder:
             [number for number, _, _ in self._rows], minlength=len(self._categories)
         )
         return dict(zip(self._categories, found.tolist(), strict=True))
+
+
+def _padded(rows: Sequence[list[int]]) -> np.ndarray:
+    """Return rows of different lengths as int64 [N, longest], filled with -1."""
+    width = max(map(len, rows))
+    return np.array([row + [-1] * (width - len(row)) for row in rows], dtype=np.int64)

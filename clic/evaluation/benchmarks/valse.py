@@ -40,7 +40,7 @@ LEAST_VOTES = 2
 
 
 def load_valse(data_root: Path) -> Grids:
-    """Return VALSE's valid rows with the paper's pairwise accuracy, `mean` over the files."""
+    """Return VALSE's valid rows with the paper's pairwise accuracy; `mean` is over files."""
     names = [f"piece_{piece.replace('-', '_')}" for piece in PIECES]
     builder = GridBuilder(data_root / FOLDER, names)
     for piece, category in zip(PIECES, names, strict=True):
@@ -48,7 +48,7 @@ def load_valse(data_root: Path) -> Grids:
             if _votes(row) >= LEAST_VOTES:
                 captions = [_text(row, name) for name in ("caption", "foil")]
                 builder.add(category, [_image(data_root, row)], captions)
-    return builder.table("choice", groups={"mean": names})
+    return builder.table("choice", groups={"mean": names}, overall="all")
 
 
 def _votes(row: Record) -> int:

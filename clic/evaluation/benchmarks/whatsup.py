@@ -59,6 +59,7 @@ def load_whatsup(data_root: Path) -> Grids:
     return builder.table(
         "choice",
         groups={"controlled": tuple(CONTROLLED), "mean": (*CONTROLLED, *PAIRED)},
+        overall="all",
         sets={"pairs": pair_of, "sets": set_of},
     )
 

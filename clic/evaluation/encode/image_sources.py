@@ -52,13 +52,30 @@ class StoredImage:
     column: str
 
 
-ImageSource = Path | Crop | StoredImage | np.ndarray
-"""An image: a file, a part of a file, a cell of a parquet table, or pixels, uint8 [H, W, 3]."""
+@dataclass(frozen=True)
+class TarImage:
+    """An image in a plain tar.
+
+    Attributes:
+        path: The tar.
+        name: The member's name.
+        offset: Where its bytes begin.
+        size: How many there are.
+    """
+
+    path: Path
+    name: str
+    offset: int
+    size: int
+
+
+ImageSource = Path | Crop | StoredImage | TarImage | np.ndarray
+"""An image: a file, a part of one, a parquet cell, a tar's member, or pixels, uint8 [H, W, 3]."""
 
 
 def image_path(image: ImageSource) -> Path | None:
     """Return the file that an image is read from, None for pixels."""
-    if isinstance(image, Crop | StoredImage):
+    if isinstance(image, Crop | StoredImage | TarImage):
         return image.path
     return image if isinstance(image, Path) else None
 
@@ -69,7 +86,7 @@ def image_part(image: ImageSource) -> str:
         return ",".join(map(str, image.box))
     if isinstance(image, StoredImage):
         return f"{image.column}/{image.group}/{image.row}"
-    return ""
+    return image.name if isinstance(image, TarImage) else ""
 
 
 def image_key(image: ImageSource) -> Hashable:
@@ -99,10 +116,29 @@ def image_pixels(image: ImageSource) -> np.ndarray:
 
     if isinstance(image, StoredImage):
         return images.decode(_stored_bytes(image))
+    if isinstance(image, TarImage):
+        with image.path.open("rb") as file:
+            file.seek(image.offset)
+            return images.decode(file.read(image.size))
     if isinstance(image, Crop):
         whole = Image.fromarray(images.decode(image.path.read_bytes()))
         return np.asarray(whole.crop(image.box))
+    if isinstance(image, Path) and image.suffix == ".npy":
+        return _array_pixels(image)
     return images.decode(image.read_bytes() if isinstance(image, Path) else image)
+
+
+def _array_pixels(path: Path) -> np.ndarray:
+    """Return a frame that is stored as a NumPy array, uint8 [H, W, 3] in BGR (EqBen)."""
+    try:
+        pixels = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path} is no NumPy array ({error}); download it again") from error
+    if not isinstance(pixels, np.ndarray):  # the archive of several arrays (.npz)
+        raise DataError(f"{path} is no NumPy array, but an archive; download it again")
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise DataError(f"{path} is {pixels.dtype} {list(pixels.shape)}, no image; get it again")
+    return np.ascontiguousarray(pixels[:, :, ::-1])
 
 
 def image_file(folder: Path, name: str, source: Path) -> Path:

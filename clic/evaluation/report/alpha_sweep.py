@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from clic.evaluation.report.report import covered_by_any
-from clic.evaluation.report.score_table import COUNTS, mean_names
+from clic.evaluation.report.report import covered_by_any, mean_names
+from clic.evaluation.report.score_table import COUNTS
 from clic.evaluation.report.terminal_tables import new_table
 
 if TYPE_CHECKING:

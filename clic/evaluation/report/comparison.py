@@ -8,7 +8,7 @@ of all models on them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -16,7 +16,8 @@ import numpy as np
 
 from clic.errors import DataError
 from clic.evaluation.report.paired_rows import Observed, Path, leaves, observe
-from clic.evaluation.report.report import Report
+from clic.evaluation.report.report import Report, mean_names
+from clic.evaluation.report.significance import ALPHA, NOTE, corrected, p_values
 from clic.seeding import generator
 
 RESAMPLES = 10_000
@@ -26,6 +27,13 @@ SEED = 0
 BLOCK = 1 << 21
 MUST_AGREE = ("version", "sha256")
 TOLERANCE = 1e-9  # percentage points: sums may be taken in another order
+
+
+class Ends(NamedTuple):
+    """The ends of the interval of a model's own number, in percent."""
+
+    low: float
+    high: float
 
 
 class Interval(NamedTuple):
@@ -45,17 +53,37 @@ class Comparison:
         intervals: By benchmark and number, one for each of the other models.
         resamples: Number of resamples.
         seed: Seed of the resamples.
+        p_values: By benchmark and number, one for each of the other models, corrected by Holm over
+            the categories of a metric.
+        levels: By benchmark and number, the ends of the interval of each model's own number.
     """
 
     names: tuple[str, ...]
     intervals: dict[str, dict[Path, list[Interval]]]
     resamples: int = RESAMPLES
     seed: int = SEED
+    p_values: dict[str, dict[Path, list[float]]] = field(default_factory=dict)
+    levels: dict[str, dict[Path, list[Ends]]] = field(default_factory=dict)
 
     def get(self, bench: str, path: Path, index: int) -> Interval | None:
         """Return the interval of the model with this index, or None."""
         found = self.intervals.get(bench, {}).get(path)
         return found[index - 1] if found and index else None
+
+    def p_value(self, bench: str, path: Path, index: int) -> float | None:
+        """Return the corrected p-value of the model with this index, or None."""
+        found = self.p_values.get(bench, {}).get(path)
+        return found[index - 1] if found and index else None
+
+    def level(self, bench: str, path: Path, index: int) -> Ends | None:
+        """Return the interval of the own number of the model with this index, or None."""
+        found = self.levels.get(bench, {}).get(path)
+        return found[index] if found else None
+
+    def differs(self, bench: str, path: Path, index: int) -> bool:
+        """Return whether the model's difference to the first one is marked as significant."""
+        p = self.p_value(bench, path, index)
+        return p is not None and p < ALPHA
 
     def to_dict(self) -> dict[str, Any]:
         """Return the value of `comparison` in the JSON of several reports."""
@@ -65,6 +93,7 @@ class Comparison:
                 **({"category": name, "metric": metric} if metric else {"measure": name}),
                 "model": self.names[index],
                 **interval._asdict(),
+                "p": self.p_value(bench, (name, metric), index),
             }
             for bench, numbers in self.intervals.items()
             for (name, metric), found in numbers.items()
@@ -74,6 +103,7 @@ class Comparison:
             "first": self.names[0],
             "method": "paired bootstrap, percentile interval",
             "level": LEVEL,
+            "p": "two-sided, of the same resamples, Holm over the categories of a metric",
             "resamples": self.resamples,
             "seed": self.seed,
             "differences": listed,
@@ -85,7 +115,7 @@ def interval_note(comparison: Comparison) -> str:
     return (
         f"Differences to {comparison.names[0]} in percentage points; in brackets the paired "
         f"bootstrap {LEVEL} % interval (percentile method, {comparison.resamples:,} resamples, "
-        f"seed {comparison.seed})."
+        f"seed {comparison.seed}). {NOTE}"
     )
 
 
@@ -113,14 +143,19 @@ def compare(
     if observed is None:
         observed = [observe_report(report) for report in reports]
     names = [name for name in reports[0].benchmarks if all(name in r.benchmarks for r in reports)]
-    intervals = {}
+    made = Comparison(tuple(report.name for report in reports), {}, resamples, seed)
     for name in names:
-        check_pairs(name, reports, [one[name] for one in observed])
-        paths = [p for p in leaves(reports[0].benchmarks[name]) if observed[0][name].has(p)]
-        drawn = generator(seed, f"bootstrap/{name}")
-        intervals[name] = bootstrap([one[name] for one in observed], paths, drawn, resamples)
+        own = [one[name] for one in observed]
+        check_pairs(name, reports, own)
+        paths = [p for p in leaves(reports[0].benchmarks[name]) if all(one.has(p) for one in own)]
+        drawn = resample(own, paths, generator(seed, f"bootstrap/{name}"), resamples)
+        made.intervals[name] = _differences(own, paths, drawn)
+        source = reports[0].provenance.get("benchmarks", {}).get(name, {})
+        uncorrected = p_values(drawn[:, :, 1:] - drawn[:, :, :1])
+        made.p_values[name] = corrected(paths, uncorrected, mean_names(source))
+        made.levels[name] = _levels(paths, drawn)
         advance(1)
-    return Comparison(tuple(report.name for report in reports), intervals, resamples, seed)
+    return made
 
 
 def observe_report(report: Report) -> dict[str, Observed]:
@@ -206,11 +241,14 @@ def bootstrap(
         generator: Source of the draws.
         resamples: Number of resamples R.
     """
-    values = resample(models, paths, generator, resamples)
-    drawn_differences = values[:, :, 1:] - values[:, :, :1]
-    tail = (100 - LEVEL) / 200
-    # NaN: where units span categories, a resample may miss a rare category entirely.
-    low, high = np.nanquantile(drawn_differences, [tail, 1 - tail], axis=0)
+    return _differences(models, paths, resample(models, paths, generator, resamples))
+
+
+def _differences(
+    models: Sequence[Observed], paths: Sequence[Path], values: np.ndarray
+) -> dict[Path, list[Interval]]:
+    """Return each number's differences and intervals from the numbers of all resamples."""
+    low, high = _quantiles(values[:, :, 1:] - values[:, :, :1])
     return {
         path: [
             Interval(model.value(path) - models[0].value(path), float(low[i, m]), float(high[i, m]))
@@ -218,6 +256,25 @@ def bootstrap(
         ]
         for i, path in enumerate(paths)
     }
+
+
+def _levels(paths: Sequence[Path], values: np.ndarray) -> dict[Path, list[Ends]]:
+    """Return the interval of each number and model from the numbers of all resamples."""
+    low, high = _quantiles(values)
+    models = range(values.shape[2])
+    return {
+        path: [Ends(float(low[i, m]), float(high[i, m])) for m in models]
+        for i, path in enumerate(paths)
+    }
+
+
+def _quantiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if not values.shape[2]:  # a single model has no differences
+        return np.empty(values.shape[1:]), np.empty(values.shape[1:])
+    tail = (100 - LEVEL) / 200
+    # NaN: where units span categories, a resample may miss a rare category entirely.
+    low, high = np.nanquantile(values, [tail, 1 - tail], axis=0)
+    return low, high
 
 
 def resample(
@@ -231,7 +288,7 @@ def resample(
     All models are seen on the same draws; see `bootstrap`, whose arguments these are. A number is
     NaN in a resample that misses its category.
     """
-    series = list(models[0].series)
+    series = [path for path in models[0].series if all(path in one.series for one in models)]
     strata = _strata(models, series)
     columns = len(series) * (1 + len(models))
     widest = max(len(stratum.counts) for stratum in strata)

@@ -20,20 +20,21 @@ from clic.evaluation.report.report import (
     facts,
     letter,
     notes,
+    warnings,
 )
 from clic.evaluation.report.score_table import (
     ScoreLine,
     ScoreTable,
     by_metric,
-    difference,
     ends,
     percent,
     score_tables,
 )
+from clic.evaluation.report.significance import MARK
 
 RECORDED = ("commit", "date", "seconds", "device", "dtype", "seed")
 CSV_COLUMNS = (
-    "model", "benchmark", "category", "metric", "value", "n", "difference", "low", "high",
+    "model", "benchmark", "category", "metric", "value", "n", "difference", "low", "high", "p_holm",
     "benchmark_version", "benchmark_sha256", "rows", "rows_of_the_whole", "subset",
     "weights_sha256",
     *RECORDED, "settings",
@@ -61,6 +62,8 @@ def csv_text(reports: Sequence[Report], comparison: Comparison | None = None) ->
         for index, report in enumerate(reports):
             if line.values[index] is not None:
                 row = _csv_row(report, line, index)
+                if comparison is not None:
+                    row["p_holm"] = comparison.p_value(line.bench, line.path, index)
                 writer.writerow({key: _cell(value) for key, value in row.items()})
     return text.getvalue()
 
@@ -117,6 +120,7 @@ def markdown(reports: Sequence[Report], comparison: Comparison | None = None) ->
     lines += ["Percent right; ties are wrong."]
     if comparison is not None:
         lines.append(_plain(interval_note(comparison)))
+    lines += [f"**Warning: {_plain(warning)}.**" for warning in warnings(reports)]
     lines += [f"Note: {_plain(note)}." for note in notes(reports)]
     lines += ["", "## Provenance", ""]
     for report in reports:
@@ -157,7 +161,7 @@ def _model_columns(table: ScoreTable, models: int) -> list[list[str]]:
             cells.append(f"**{percent(value)}**" if is_best else percent(value))
             if index and compared:
                 interval = line.intervals[index]
-                cells.append(f"{difference(interval)} {ends(interval)}".strip())
+                cells.append(f"{_plain(line.difference(index))} {ends(interval)}".strip())
         rows.append(table.with_count(cells, line.count))
     return rows
 
@@ -177,6 +181,7 @@ def latex(reports: Sequence[Report], comparison: Comparison | None = None) -> st
     for report in reports:
         lines += [f"% {label}: {' '.join(value.split())}" for label, value in facts(report).items()]
     lines += [f"% {name}: {fact}" for name, fact in benchmark_facts(reports).items()]
+    lines += [f"% WARNING: {warning}" for warning in warnings(reports)]
     lines += [f"% note: {note}" for note in notes(reports)]
     for table in score_tables(reports, comparison):
         lines += ["", *_latex_table(table, reports, comparison)]
@@ -231,7 +236,8 @@ def _latex_models(
         yield [escape_latex(report.name), *cells]
         if m and comparison is not None:
             found = [line.intervals[m] for line in lines]
-            yield [r"\quad difference", *(f"${difference(i)}$" if i else "" for i in found)]
+            shown = [line.difference(m).replace(MARK, f"^{{{MARK}}}") for line in lines]
+            yield [r"\quad difference", *(f"${text}$" if text else "" for text in shown)]
             yield [rf"\quad {LEVEL}\,\% interval", *(f"${ends(i)}$" if i else "" for i in found)]
 
 

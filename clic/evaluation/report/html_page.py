@@ -1,32 +1,32 @@
 """A report as one self-contained page: bars, numbers, the worst failures, provenance.
 
-The page runs no script and loads nothing. Its template, `page.html`, escapes every caption and
-name, and its content security policy forbids anything else to run or to be loaded.
+The page runs no script and loads nothing: radio buttons and CSS filter its galleries. Its template,
+`page.html`, escapes every caption and name, and its content security policy forbids anything else
+to run or to be loaded.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
 
-from clic.evaluation.report.comparison import LEVEL, Comparison, Interval, interval_note
-from clic.evaluation.report.report import Report, benchmark_facts, facts, letter, notes
+from clic.evaluation.report.comparison import LEVEL, Comparison, interval_note
+from clic.evaluation.report.report import Report, benchmark_facts, facts, letter, notes, warnings
 from clic.evaluation.report.score_table import (
     LABELS,
     ScoreLine,
     ScoreTable,
     by_metric,
-    difference,
     ends,
     percent,
     score_tables,
 )
 from clic.evaluation.tables import kind_of
-from clic.evaluation.tables.failure_cards import Failure
+from clic.evaluation.tables.failure_cards import Failure, OtherRow
 from clic.evaluation.tables.table import Row
 
 Cell = tuple[str, str]
@@ -34,7 +34,8 @@ Cell = tuple[str, str]
 TableRow = tuple[ScoreLine, list[Cell]]
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 COLOURS = 6
-LIMIT = 24  # failures of a benchmark
+LIMIT = 24  # failures of a benchmark; page.css has as many filters
+OTHERS = 6  # other rows of an image, shown with a failure
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +66,44 @@ def worst_failures(report: Report, limit: int = LIMIT) -> Gallery:
     for bench, rows in groupby(report.rows, key=lambda row: row["benchmark"]):
         table = report.tables.get(bench)
         chosen, right = _choose(rows, limit)
-        failures = [kind_of(row).failure(row, number) for number, row in chosen]
+        failures = _with_others(report, bench, chosen)
         if table is not None:
             failures = [table.illustrate(failure) for failure in failures]
         found[bench] = Worst(failures, right)
     return found
+
+
+def _with_others(report: Report, bench: str, chosen: Sequence[tuple[int, Row]]) -> list[Failure]:
+    """Return the cards of rows with the other rows about the same images.
+
+    Retrieval has none: a query's image is a query once.
+    """
+    failures = [kind_of(row).failure(row, number) for number, row in chosen]
+    wanted = {image for _, row in chosen for image in _images(row)}
+    found: dict[str, dict[int, OtherRow]] = {}
+    own = (row for row in report.rows if row["benchmark"] == bench)
+    for position, one_row in enumerate(own if wanted else ()):
+        for image in wanted.intersection(_images(one_row)):
+            found.setdefault(image, {})[position] = _other(one_row)
+    made = []
+    for failure, (number, row) in zip(failures, chosen, strict=True):
+        others = {n: one for image in _images(row) for n, one in found[image].items()}
+        others.pop(number, None)
+        listed = [others[n] for n in sorted(others)]
+        made.append(replace(failure, others=tuple(listed[:OTHERS]), more=len(listed[OTHERS:])))
+    return made
+
+
+def _images(row: Row) -> list[str]:
+    """Return the names of a row's images; none for retrieval."""
+    if "direction" in row:
+        return []
+    return row["images"] if "images" in row else [row["image"]] if "image" in row else []
+
+
+def _other(row: Row) -> OtherRow:
+    texts = kind_of(row).true_texts(row)
+    return OtherRow(row.get("category") or row["task"], margin(row) > 0, " / ".join(texts))
 
 
 def margin(row: Row) -> float:
@@ -131,6 +165,7 @@ def page(
         title=title + (" and others" if len(reports) > 2 else ""),
         date=str(reports[0].provenance.get("date", "")).split("T")[0],
         reports=reports,
+        warnings=warnings(reports),
         notes=notes(reports),
         benchmarks=score_tables(reports, comparison),
         interval_note="" if comparison is None else interval_note(comparison),
@@ -141,6 +176,7 @@ def page(
         tables=lambda scores: _tables(scores, len(reports)),
         failures=lambda scores: _failures(scores, reports, galleries),
         verdict=lambda failure, bench, m: _verdict(failure, bench, m, reports, galleries),
+        filters=lambda cards, bench, m: _filters(cards, bench, m, reports, galleries),
     )
 
 
@@ -177,15 +213,16 @@ def _cells(line: ScoreLine, compared: bool, counted: bool) -> list[Cell]:
     for index, (value, is_best) in enumerate(zip(line.values, line.best, strict=True)):
         cells.append(("best" if is_best else "", percent(value)))
         if index and compared:
-            cells += _interval(line.intervals[index])
+            cells += _interval(line, index)
     return [*cells, ("", line.count)] if counted else cells
 
 
-def _interval(interval: Interval | None) -> list[Cell]:
+def _interval(line: ScoreLine, index: int) -> list[Cell]:
+    interval = line.intervals[index]
     if interval is None:
         return [("", ""), ("", "")]
     kind = "up" if interval.low > 0 else "down" if interval.high < 0 else "quiet"
-    return [(kind, difference(interval)), ("quiet", ends(interval))]
+    return [(kind, line.difference(index)), ("quiet", ends(interval))]
 
 
 def _failures(
@@ -211,16 +248,63 @@ def _verdict(
     galleries: Sequence[Gallery],
 ) -> str:
     """Return how a model failed, and whether the other models are right on the same row."""
+    parts = [failure.verdict]
+    for other, right in _others(failure, bench, index, reports, galleries).items():
+        parts.append(f"{letter(other)} is {'right' if right else 'wrong too'}")
+    text = "; ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _others(
+    failure: Failure,
+    bench: str,
+    index: int,
+    reports: Sequence[Report],
+    galleries: Sequence[Gallery],
+) -> dict[int, bool]:
+    """Return whether each other model that was scored on the same rows is right on this one."""
     sources = [
         report.provenance.get("benchmarks", {}).get(bench, {})
         for report in reports
         if bench in report.benchmarks
     ]
-    parts = [failure.verdict]
-    if len({(source.get("sha256"), source.get("rows")) for source in sources}) == 1:
-        for other, gallery in enumerate(galleries):
-            if other != index and bench in gallery:
-                right = gallery[bench].right[failure.number]
-                parts.append(f"{letter(other)} is {'right' if right else 'wrong too'}")
-    text = "; ".join(parts)
-    return f"{text[:1].upper()}{text[1:]}."
+    if len({(source.get("sha256"), source.get("rows")) for source in sources}) != 1:
+        return {}
+    return {
+        other: bool(gallery[bench].right[failure.number])
+        for other, gallery in enumerate(galleries)
+        if other != index and bench in gallery
+    }
+
+
+@dataclass(frozen=True)
+class Filters:
+    """The buttons above a gallery, and what each of its cards belongs to.
+
+    Attributes:
+        categories: Names of the cards' categories; empty if there is one.
+        who: Whether cards differ in who is wrong.
+        classes: For each card its CSS classes: `cN` by category, and `alone` or `shared`.
+    """
+
+    categories: tuple[str, ...]
+    who: bool
+    classes: tuple[str, ...]
+
+
+def _filters(
+    cards: Sequence[Failure],
+    bench: str,
+    index: int,
+    reports: Sequence[Report],
+    galleries: Sequence[Gallery],
+) -> Filters:
+    """Return what a gallery can be filtered by: category, and whether others are wrong too."""
+    names = tuple(dict.fromkeys(card.category for card in cards))
+    classes, kinds = [], set()
+    for card in cards:
+        others = _others(card, bench, index, reports, galleries)
+        kind = "" if not others else "alone" if all(others.values()) else "shared"
+        kinds.add(kind)
+        classes.append(f"c{names.index(card.category)} {kind}".strip())
+    return Filters(names if len(names) > 1 else (), len(kinds - {""}) > 1, tuple(classes))

@@ -37,6 +37,7 @@ class PublishedNumber:
         table: Where in the paper, or in its authors' files.
         averaging: How it was averaged.
         mark: `read`, or `second-hand` if only notes on the paper were.
+        mean: Of a mean: `categories` or `rows`, what it is the mean over, or `unknown`.
     """
 
     model: str
@@ -47,6 +48,7 @@ class PublishedNumber:
     table: str
     averaging: str
     mark: str
+    mean: str = "categories"
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,16 @@ class BesideNumber:
         here: Percent, unrounded.
         within: By how much the two may differ and still agree: half a digit of the paper's, and one
             row, which a different rounding of equal scores may turn.
+        over_rows: Of a mean over categories: the percentage of their rows as one, and by how much
+            that may differ from the paper's; else None.
+        other_rows: What tells that other rows were scored than those of the paper; else empty.
     """
 
     published: PublishedNumber
     here: float
     within: float
+    over_rows: tuple[float, float] | None = None
+    other_rows: str = ""
 
     @property
     def difference(self) -> float:
@@ -71,8 +78,23 @@ class BesideNumber:
 
     @property
     def agrees(self) -> bool:
-        """Whether the difference is within what rounding and one row explain."""
-        return abs(self.difference) <= self.within
+        """Whether the rows are the paper's and rounding and one row explain the difference."""
+        return not self.other_rows and abs(self.difference) <= self.within
+
+    @property
+    def agrees_over_rows(self) -> bool:
+        """Whether the paper's number is, by its value, the mean over rows and not this one."""
+        if self.agrees or self.other_rows or self.over_rows is None:
+            return False
+        value, within = self.over_rows
+        return abs(value - self.published.value) <= within
+
+    @property
+    def verdict(self) -> str:
+        """`yes`, `no`, `by rows` if the mean over rows agrees, or `rows` if they are others."""
+        if self.other_rows:
+            return "rows"
+        return "yes" if self.agrees else "by rows" if self.agrees_over_rows else "no"
 
 
 @lru_cache(maxsize=1)
@@ -98,6 +120,7 @@ def published_numbers() -> tuple[PublishedNumber, ...]:
             table=table["table"],
             averaging=table["averaging"],
             mark=table["mark"],
+            mean=table.get("mean", "categories"),
         )
         for table in _content()["tables"]
         for model, values in table["models"].items()
@@ -110,10 +133,11 @@ def known_as(identity: Mapping[str, Any]) -> str | None:
     """Return what `published.yaml` calls a model, None if it does not know it.
 
     A model is known by open_clip's name and tag, or by the name of the weights file that its
-    authors share; a file that was renamed is not known.
+    authors share; a file that was renamed is not known. A text encoder, which has no tag, is known
+    by its `source`.
     """
     source, tag = str(identity.get("source", "")), str(identity.get("pretrained", ""))
-    own = {f"{source}:{tag}", PurePath(tag).name}
+    own = {f"{source}:{tag}", PurePath(tag).name} if tag else {source}
     names: Mapping[str, Sequence[str]] = _content()["names"]
     return next((model for model, of in names.items() if own & set(of)), None)
 
@@ -122,7 +146,13 @@ def beside(report: Report) -> list[BesideNumber]:
     """Return every published number of a report's model and benchmarks beside the report's own."""
     model = known_as(report.model)
     return [
-        BesideNumber(one, here, HALF_A_DIGIT + _one_row(report, one))
+        BesideNumber(
+            one,
+            here,
+            HALF_A_DIGIT + _one_row(report, one),
+            _over_rows(report, one),
+            _other_rows(report, one),
+        )
         for one in published_numbers()
         if one.model == model and (here := _number(report, one)) is not None
     ]
@@ -136,14 +166,49 @@ def _number(report: Report, one: PublishedNumber) -> float | None:
 
 def _one_row(report: Report, one: PublishedNumber) -> float:
     """Return by how many points a single row moves a number; of a mean, a row of its smallest."""
+    counts = [count for _, count in _members(report, one)]
+    return 100 / (min(counts) * len(counts))
+
+
+def _members(report: Report, one: PublishedNumber) -> list[tuple[str, int]]:
+    """Return the categories that a number is the mean of, or itself, with their rows."""
     numbers = report.benchmarks[one.benchmark]
     source = report.provenance.get("benchmarks", {}).get(one.benchmark, {})
     members = (source.get("groups") or {}).get(one.path[0]) or [one.path[0]]
-    counts = [
-        entry["n"] if isinstance(entry := numbers[name], Mapping) else _queries(numbers, name)
+    return [
+        (
+            name,
+            entry["n"] if isinstance(entry := numbers[name], Mapping) else _queries(numbers, name),
+        )
         for name in members
     ]
-    return 100 / (min(counts) * len(members))
+
+
+def _over_rows(report: Report, one: PublishedNumber) -> tuple[float, float] | None:
+    """Return the mean over the rows of a mean's categories, and by how much it may differ."""
+    members, numbers = _members(report, one), report.benchmarks[one.benchmark]
+    if len(members) < 2:
+        return None
+    total = sum(count for _, count in members)
+    value = sum(numbers[name][one.path[1]] * count for name, count in members) / total
+    return value, HALF_A_DIGIT + 100 / total
+
+
+def _other_rows(report: Report, one: PublishedNumber) -> str:
+    """Return what tells that the report's rows are not the published ones; empty if nothing does.
+
+    Of each category the authors' own count is compared, where it is known, else the number of rows
+    of the benchmark, where that is established.
+    """
+    source = report.provenance.get("benchmarks", {}).get(one.benchmark, {})
+    known: Mapping[str, int] = _content()["rows"].get(one.benchmark, {}).get("counts", {})
+    for name, count in _members(report, one):
+        if name in known and count != known[name]:
+            return f"{name} has {count:,} rows here and {known[name]:,} in the paper"
+    rows, expected = source.get("rows"), source.get("rows_expected")
+    if not known and None not in (rows, expected) and rows != expected:
+        return f"{one.benchmark} has {rows:,} rows here and {expected:,} in the paper"
+    return ""
 
 
 def _queries(numbers: Mapping[str, Any], name: str) -> int:
@@ -165,19 +230,28 @@ def beside_lines(report: Report) -> Iterator[str]:
     for one in found:
         paper = one.published
         label = " ".join(filter(None, (paper.benchmark, paper.path[1], paper.path[0])))
-        agrees = "yes" if one.agrees else "no"
         number = list(sources).index(_source(paper)) + 1 if _source(paper) in sources else 0
         if not number:
             sources[_source(paper)] = None
             number = len(sources)
         yield (
             f"  {label:<34.34}{one.here:>6.1f}{paper.value:>7.1f}{one.difference:>+7.1f}  "
-            f"{agrees:<4} [{number}]"
+            f"{one.verdict:<7} [{number}]"
         )
     for number, source in enumerate(sources, start=1):
         yield f"  [{number}] {source}"
     if found:
         yield "  agrees: within half a digit of the paper's and one row"
+    for one in found:
+        if one.verdict == "by rows" and one.over_rows is not None:
+            name = " ".join(filter(None, (one.published.path[1], one.published.path[0])))
+            yield (
+                f"  by rows: {one.published.benchmark} {name} over its rows is "
+                f"{one.over_rows[0]:.1f} here, as the paper's {one.published.value:.1f}; its "
+                f"mean over categories is {one.here:.1f}"
+            )
+    for reason in dict.fromkeys(one.other_rows for one in found if one.other_rows):
+        yield f"  rows: {reason}, so the two are not compared"
     for bench, source in report.provenance.get("benchmarks", {}).items():
         if source.get("covered_subset") and any(one.published.benchmark == bench for one in found):
             yield f"  {bench} is {source['covered_subset']} here, so its numbers need not agree"

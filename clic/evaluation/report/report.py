@@ -41,6 +41,26 @@ class Report:
         }
 
 
+def warnings(reports: Sequence[Report]) -> list[str]:
+    """Return a line for each number that was scored on the split that chose its model."""
+    lines: dict[str, None] = {}
+    for report in reports:
+        chose = {_split_of(name) for name in report.provenance.get("chosen_by", [])}
+        for name, source in report.provenance.get("benchmarks", {}).items():
+            plain = name.partition("@")[0]
+            if (plain, source.get("split") or "test") in chose:
+                lines[
+                    f"{name} chose {report.name} (see its run or sweep), so its number here is "
+                    "optimistic and no result: report another split or benchmark"
+                ] = None
+    return list(lines)
+
+
+def _split_of(name: str) -> tuple[str, str]:
+    plain, at, split = name.partition("@")
+    return plain, "validation" if at and split.lower().startswith("val") else "test"
+
+
 def notes(reports: Sequence[Report]) -> list[str]:
     """Return a line for each benchmark that was left out, is incomplete, or needs a word.
 
@@ -137,6 +157,12 @@ def benchmark_facts(reports: Sequence[Report]) -> dict[str, str]:
             )
             found[name] = "; ".join(str(part) for part in parts if part)
     return found
+
+
+def mean_names(source: Mapping[str, Any]) -> list[str]:
+    """Return the names of a benchmark's means over categories and of its mean over all rows."""
+    overall = source.get("overall")
+    return [*(source.get("groups") or {}), *([overall] if overall else [])]
 
 
 def covered_subset(source: Mapping[str, Any]) -> str:

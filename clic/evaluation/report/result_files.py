@@ -87,6 +87,33 @@ def write(
     return paths
 
 
+def write_figures(
+    paths: Sequence[Path],
+    reports: Sequence[Report],
+    intervals: Comparison,
+    kind: str,
+    marked: bool,
+) -> list[Path]:
+    """Draw the figure into files, each completely or not at all; return the files.
+
+    Raises:
+        ConfigError: A file cannot be written.
+    """
+    from clic.evaluation.report import score_figure  # matplotlib loads slowly
+
+    for path in paths:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as target:
+                form = path.suffix.lower()
+                score_figure.draw_figure(target, form, reports, intervals, kind, marked)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write {path} ({error.strerror}); choose another file"
+            ) from error
+    return list(paths)
+
+
 def write_object(path: str | Path, content: Any) -> None:
     """Write one JSON value.
 

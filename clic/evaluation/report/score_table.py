@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from clic.evaluation.report.comparison import Comparison, Interval
+from clic.evaluation.report.comparison import Comparison, Ends, Interval
 from clic.evaluation.report.paired_rows import Path, leaves
-from clic.evaluation.report.report import Report, covered_by_any
+from clic.evaluation.report.report import Report, covered_by_any, mean_names
+from clic.evaluation.report.significance import MARK
 from clic.evaluation.tables import KINDS
 
 COUNTS = {"n_images": "images", "n_captions": "captions"}
@@ -42,6 +43,8 @@ class ScoreLine:
         values: The unrounded percentage of each model, None if it was not scored.
         counts: For each model the number of rows, images or queries behind the percentage.
         intervals: For each model its difference to the first one, if models are compared.
+        marked: For each model whether that difference is significant.
+        levels: For each model the interval of its own number, if one was computed.
     """
 
     bench: str
@@ -52,6 +55,13 @@ class ScoreLine:
     values: tuple[float | None, ...]
     counts: tuple[int | None, ...]
     intervals: tuple[Interval | None, ...]
+    marked: tuple[bool, ...] = ()
+    levels: tuple[Ends | None, ...] = ()
+
+    def difference(self, index: int) -> str:
+        """Return a model's difference to the first one, with the mark if it is significant."""
+        mark = MARK if self.marked and self.marked[index] else ""
+        return difference(self.intervals[index]) + mark
 
     @property
     def label(self) -> str:
@@ -219,6 +229,14 @@ def _score_table(
                 None if comparison is None else comparison.get(bench, path, index)
                 for index in range(len(reports))
             ),
+            marked=tuple(
+                comparison is not None and comparison.differs(bench, path, index)
+                for index in range(len(reports))
+            ),
+            levels=tuple(
+                None if comparison is None else comparison.level(bench, path, index)
+                for index in range(len(reports))
+            ),
         )
         for path in order
     ]
@@ -241,12 +259,6 @@ def _labels(path: Path) -> tuple[str, str]:
     direction, _, k = name.partition("@")
     plain = direction.replace("_", " ")
     return (plain, f"R@{k}") if k else ("", plain)
-
-
-def mean_names(source: Mapping[str, Any]) -> Iterable[str]:
-    """Return the names of a benchmark's means over categories and of its mean over all rows."""
-    overall = source.get("overall")
-    return [*(source.get("groups") or {}), *([overall] if overall else [])]
 
 
 def _count(form: Mapping[str, Any], path: Path) -> int | None:

@@ -10,7 +10,6 @@ from clic.evaluation.report.report import Report, letter
 from clic.evaluation.report.score_table import (
     ScoreLine,
     ScoreTable,
-    difference,
     ends,
     percent,
     score_tables,
@@ -134,7 +133,7 @@ def _compared(scores: ScoreTable, models: int) -> list[Table]:
             found = [percent(line.values[0])]
             for index in others:
                 interval = line.intervals[index]
-                found += [percent(line.values[index]), difference(interval), ends(interval)]
+                found += [percent(line.values[index]), line.difference(index), ends(interval)]
             return found
 
         made.append(_model_columns(scores, heads, cells))

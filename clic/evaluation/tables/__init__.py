@@ -1,8 +1,9 @@
 """What a benchmark asks: a table of rows over unique images and texts, which can be scored.
 
 In: features of the images and texts. Out: numbers, each row's outcome, and the worst failures.
-Read `table` (what all kinds share), then one kind: `triplets`, `grids`, `retrieval` or
-`classification`; last `failure_cards`. A new kind is one file and one entry of KINDS.
+Read `table` (what all kinds share), then one kind: `triplets`, `grids`, `retrieval`,
+`classification` or `judgements`; last `failure_cards`. A new kind is one file and one entry of
+KINDS.
 """
 
 from collections.abc import Mapping
@@ -10,11 +11,18 @@ from typing import Any
 
 from clic.evaluation.tables.classification import Classification
 from clic.evaluation.tables.grids import Grids
+from clic.evaluation.tables.judgements import Judgements
 from clic.evaluation.tables.retrieval import Retrieval
 from clic.evaluation.tables.table import BenchmarkTable
 from clic.evaluation.tables.triplets import Triplets
 
-KINDS: tuple[type[BenchmarkTable], ...] = (Retrieval, Classification, Grids, Triplets)
+KINDS: tuple[type[BenchmarkTable], ...] = (
+    Retrieval,
+    Classification,
+    Grids,
+    Judgements,
+    Triplets,
+)
 
 
 def kind_of(row: Mapping[str, Any]) -> type[BenchmarkTable]:

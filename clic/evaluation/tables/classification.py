@@ -126,6 +126,10 @@ class Classification(BenchmarkTable):
         return {"": 1.0 if row["right"] else scores["target"] - scores["predicted"]}
 
     @staticmethod
+    def true_texts(row: Row) -> list[str]:
+        return [row["target"]]
+
+    @staticmethod
     def failure(row: Row, number: int) -> Failure:
         scores = row["scores"]
         (margin,) = Classification.margins(row).values()

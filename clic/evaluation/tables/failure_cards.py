@@ -46,6 +46,21 @@ class Text:
 
 
 @dataclass(frozen=True)
+class OtherRow:
+    """Another row about an image of a card.
+
+    Attributes:
+        category: Its category or task.
+        right: Whether the model gets it right.
+        text: Its true captions, or its class.
+    """
+
+    category: str
+    right: bool
+    text: str
+
+
+@dataclass(frozen=True)
 class Failure:
     """A row that a model got wrong.
 
@@ -56,6 +71,8 @@ class Failure:
         texts: Its captions.
         outcomes: Whether the row is right, by metric.
         number: The row's number in its benchmark.
+        others: Other rows about its images, as many as are shown.
+        more: How many there are beyond these.
     """
 
     category: str
@@ -64,6 +81,8 @@ class Failure:
     texts: tuple[Text, ...]
     outcomes: dict[str, bool] = field(default_factory=dict)
     number: int = 0
+    others: tuple[OtherRow, ...] = ()
+    more: int = 0
 
     def with_images(self, images: Sequence[ImageSource]) -> Failure:
         """Return the card with its pictures drawn, as many as it has."""

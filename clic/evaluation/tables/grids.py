@@ -27,8 +27,19 @@ def choice(scores: Tensor) -> Outcomes:
 
 
 def cola(scores: Tensor) -> Outcomes:
-    """Return `accuracy`: each caption's own image beats the other one (arXiv 2305.03689)."""
-    return {"accuracy": metrics.winoground(scores)["image"]}
+    """Return `accuracy`: each caption's own image beats the other one (arXiv 2305.03689).
+
+    And apart from it `group_match`, see `clic.metrics.group_match`.
+    """
+    return {
+        "accuracy": metrics.winoground(scores)["image"],
+        "group_match": metrics.group_match(scores),
+    }
+
+
+def winoground(scores: Tensor) -> Outcomes:
+    """Return `text`, `image` and `group` (arXiv 2204.03162), and apart from them `group_match`."""
+    return {**metrics.winoground(scores), "group_match": metrics.group_match(scores)}
 
 
 def bivlc(scores: Tensor) -> Outcomes:
@@ -59,7 +70,7 @@ def half_truth(scores: Tensor) -> Outcomes:
 
 RULES: dict[str, Callable[[Tensor], Outcomes]] = {
     "choice": choice,
-    "winoground": metrics.winoground,
+    "winoground": winoground,
     "cola": cola,
     "bivlc": bivlc,
     "half_truth": half_truth,
@@ -76,7 +87,7 @@ class Grids(CategoryTable):
     number.
 
     Attributes:
-        image: int64 [N, A], index into `images`.
+        image: int64 [N, A], index into `images`; -1 where a row has fewer images than others.
         caption: int64 [N, B], index into `texts`; -1 where a row has fewer options than others.
         rule: Name in `RULES`.
         sets: Further metrics by name: int64 [N], the set that each row belongs to, -1 for none; a
@@ -97,6 +108,8 @@ class Grids(CategoryTable):
         "text": "text: each of the two images is nearer to its own caption; chance 25 %",
         "image": "image: each of the two captions is nearer to its own image; chance 25 %",
         "group": "group: both images and both captions are nearer to their own; chance 17 %",
+        "group_match": "group match: the right one of the two matchings of images and captions "
+        "has the higher sum (arXiv 2510.07632), which asks less than group; chance 50 %",
         "i2t": "I2T: each of the two images is nearer to its own caption; chance 25 %",
         "t2i": "T2I: each of the two captions is nearer to its own image; chance 25 %",
         "i_pos": "i pos: the true image is nearer to its own caption; chance 50 %",
@@ -130,7 +143,7 @@ class Grids(CategoryTable):
         return entry
 
     def cosines(self, features: TableFeatures) -> Tensor:
-        """Return cosines [N, A, B]; -inf where a row has no such caption.
+        """Return cosines [N, A, B]; -inf where a row has no such image or caption.
 
         Each is computed from its own two features alone, so that equal features give equal bits.
         """
@@ -139,10 +152,11 @@ class Grids(CategoryTable):
         parts = []
         for start in range(0, max(self.rows, 1), ROWS):
             caption = self.caption[start : start + ROWS]
-            left = features.of_images(self.image[start : start + ROWS]).unsqueeze(2)
+            image = self.image[start : start + ROWS]
+            left = features.of_images(image.clip(min=0)).unsqueeze(2)
             right = features.of_texts(caption.clip(min=0)).unsqueeze(1)
             scores = [(left[:, a] * right[:, 0]).sum(-1) for a in range(left.shape[1])]
-            absent = torch.from_numpy(caption < 0).unsqueeze(1)
+            absent = torch.from_numpy((caption < 0)[:, None] | (image < 0)[:, :, None])
             parts.append(torch.stack(scores, 1).masked_fill(absent, float("-inf")))
         return torch.cat(parts)
 
@@ -152,15 +166,16 @@ class Grids(CategoryTable):
         right = {name: bits.tolist() for name, bits in RULES[self.rule](scores).items()}
         for n in range(self.rows):
             options = [int(i) for i in self.caption[n] if i >= 0]
+            own = [int(i) for i in self.image[n] if i >= 0]
             sets = {name: int(of[n]) for name, of in self.sets.items() if of[n] >= 0}
             yield {
                 "row": n,
                 "category": self.categories[self.category[n]],
-                "images": [image_name(self.images[i], int(i)) for i in self.image[n]],
+                "images": [image_name(self.images[i], i) for i in own],
                 "captions": [self.texts[i] for i in options],
                 **({"sets": sets} if sets else {}),
                 **{name: values[n] for name, values in right.items()},
-                "scores": scores[n, :, : len(options)].tolist(),
+                "scores": scores[n, : len(own), : len(options)].tolist(),
             }
 
     @staticmethod
@@ -177,6 +192,10 @@ class Grids(CategoryTable):
         if "accuracy" not in row:  # Cola's images need not choose
             won |= {"image 1": s[0, 0] - s[0, 1], "image 2": s[1, 1] - s[1, 0]}
         return {name: float(margin) for name, margin in won.items()}
+
+    @staticmethod
+    def true_texts(row: Row) -> list[str]:
+        return row["captions"] if len(row["images"]) > 1 else row["captions"][:1]
 
     @staticmethod
     def failure(row: Row, number: int) -> Failure:

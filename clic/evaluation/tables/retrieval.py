@@ -123,6 +123,10 @@ class Retrieval(BenchmarkTable):
         return {"": 1.5 - row["rank"]}
 
     @staticmethod
+    def true_texts(row: Row) -> list[str]:
+        return [row["caption"]] if "caption" in row else []
+
+    @staticmethod
     def failure(row: Row, number: int) -> Failure:
         scores = row["scores"]
         rank = f"rank {row['rank']:,}" if row["rank"] < metrics.NEVER else "no rank"

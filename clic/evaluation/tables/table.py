@@ -151,7 +151,7 @@ class BenchmarkTable(ABC):
     def illustrate(self, failure: Failure) -> Failure:
         """Return a failure of one of this table's rows with its images."""
         own = np.atleast_1d(self.row_images[failure.number])
-        return failure.with_images([self.images[i] for i in own])
+        return failure.with_images([self.images[i] for i in own if i >= 0])
 
     @staticmethod
     @abstractmethod
@@ -162,6 +162,11 @@ class BenchmarkTable(ABC):
     @abstractmethod
     def failure(row: Row, number: int) -> Failure:
         """Return the card of a wrong row, without images."""
+
+    @staticmethod
+    @abstractmethod
+    def true_texts(row: Row) -> list[str]:
+        """Return a row's true captions, or its class."""
 
     @staticmethod
     @abstractmethod
@@ -229,7 +234,9 @@ class CategoryTable(BenchmarkTable):
 
     def keeps(self, lost: np.ndarray) -> np.ndarray:
         """Return bool [N]: the rows that use none of the lost images."""
-        return ~lost[self.image].any(axis=tuple(range(1, self.image.ndim)))
+        used = np.zeros(self.image.shape, dtype=bool)
+        used[self.image >= 0] = lost[self.image[self.image >= 0]]
+        return np.asarray(~used.any(axis=tuple(range(1, self.image.ndim))))
 
     def without(self: CategoryRows, lost: np.ndarray) -> CategoryRows:
         keep = self.keeps(lost)

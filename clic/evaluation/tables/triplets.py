@@ -118,6 +118,10 @@ class Triplets(CategoryTable):
         }
 
     @staticmethod
+    def true_texts(row: Row) -> list[str]:
+        return [row["captions"][name] for name in POSITIVES if name in row["captions"]]
+
+    @staticmethod
     def failure(row: Row, number: int) -> Failure:
         scores, captions, margins = row["scores"], row["captions"], Triplets.margins(row)
         lost = [name for name, margin in margins.items() if margin <= 0]

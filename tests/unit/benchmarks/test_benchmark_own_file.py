@@ -253,7 +253,7 @@ def test_two_files_of_one_stem_are_refused(folder: Path) -> None:
         ("none.jsonl", "there is no such file"),
         ("my.jsonl@val", "has no splits"),
         ("shapes++.jsonl", "name of a known benchmark; rename the file"),
-        ("my.json", "a file of one's own ends in .jsonl or .csv"),
+        ("my.json", "a file of one's own ends in .jsonl, .csv or .tar"),
     ],
 )
 def test_names_that_are_refused(folder: Path, name: str, part: str) -> None:

@@ -97,7 +97,8 @@ def colorswap_rows() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-SCORES = {"all": {"text": 100.0, "image": 50.0, "group": 50.0, "n": 2}}
+# cos 10 + cos 25 of the right matching are more than cos 15 + cos 30 of the other.
+SCORES = {"all": {"text": 100.0, "image": 50.0, "group": 50.0, "group_match": 100.0, "n": 2}}
 
 
 def test_colorswap(tmp_path: Path, angle_model: Any, paint: Paint) -> None:
@@ -151,9 +152,9 @@ def test_mmvp_vlm(tmp_path: Path, angle_model: Any, paint: Paint, mark: str) -> 
     write_mmvp(tmp_path, paint, mark + MMVP)
     numbers = numbers_of(angle_model, "mmvp-vlm", tmp_path)
     # 55 prefers image 40 to its own, image 80: that pair is wrong.
-    assert numbers["orientation"] == {"accuracy": 50.0, "n": 2}
-    assert numbers["color"] == {"accuracy": 100.0, "n": 1}
-    assert numbers["mean"] == {"accuracy": 75.0, "n": 3}
+    assert numbers["orientation"] == {"accuracy": 50.0, "group_match": 100.0, "n": 2}
+    assert numbers["color"] == {"accuracy": 100.0, "group_match": 100.0, "n": 1}
+    assert numbers["mean"] == {"accuracy": 75.0, "group_match": 100.0, "n": 3}
     assert numbers["all"]["accuracy"] == pytest.approx(200 / 3)
     texts = evaluation.prepare(["mmvp"], tmp_path).prepared[0].table.texts
     assert texts[:2] == ("a photo of a dog facing right 41", "a photo of a dog, facing left 79")

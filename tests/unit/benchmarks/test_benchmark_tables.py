@@ -106,9 +106,9 @@ def test_winoground(tmp_path: Path, angle_model: Any, paint: Paint) -> None:
             paint(tmp_path / f"winoground/images/ex_{number}_img_{which}.png", red)
     numbers = numbers_of(angle_model, "WinoGround".lower(), tmp_path)
     assert numbers == {
-        "tag_object": {"text": 100.0, "image": 50.0, "group": 50.0, "n": 2},
-        "tag_relation": {"text": 50.0, "image": 0.0, "group": 0.0, "n": 2},
-        "all": {"text": 75.0, "image": 25.0, "group": 25.0, "n": 4},
+        "tag_object": {"text": 100.0, "image": 50.0, "group": 50.0, "group_match": 100.0, "n": 2},
+        "tag_relation": {"text": 50.0, "image": 0.0, "group": 0.0, "group_match": 50.0, "n": 2},
+        "all": {"text": 75.0, "image": 25.0, "group": 25.0, "group_match": 75.0, "n": 4},
     }
 
 
@@ -130,7 +130,13 @@ def test_winoground_as_parquet(tmp_path: Path, angle_model: Any, paint: Paint) -
     file.parent.mkdir(parents=True)
     parquet.write_table(arrow.Table.from_pylist(rows), file)
     numbers = numbers_of(angle_model, "winoground", tmp_path)
-    assert numbers["all"] == {"text": 100.0, "image": 50.0, "group": 50.0, "n": 2}
+    assert numbers["all"] == {
+        "text": 100.0,
+        "image": 50.0,
+        "group": 50.0,
+        "group_match": 100.0,
+        "n": 2,
+    }
 
 
 def test_winoground_row_3_by_hand(tmp_path: Path, angle_model: Any, paint: Paint) -> None:
@@ -162,7 +168,7 @@ def test_cola_takes_the_images_by_the_name_of_their_address(
     paint(tmp_path / "cola/images/2.jpg", 80)
     numbers = numbers_of(angle_model, "cola", tmp_path)
     # The second row's captions both prefer the first image, though both images choose well.
-    assert numbers == {"multi_object": {"accuracy": 50.0, "n": 2}}
+    assert numbers == {"multi_object": {"accuracy": 50.0, "group_match": 100.0, "n": 2}}
 
 
 def test_bivlc_reads_parquet_group_by_group(tmp_path: Path, angle_model: Any, paint: Paint) -> None:

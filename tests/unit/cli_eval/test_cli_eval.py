@@ -85,7 +85,7 @@ def test_the_numbers_are_kept_when_the_reader_of_the_table_has_left(
     def leave(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("clic.cli.eval._print", leave)
+    monkeypatch.setattr("clic.cli.eval.print_results", leave)
     with pytest.raises(ZeroDivisionError):
         main(["--bench", "shapes-retrieval", "--model", "m", "--json", "out.json"])
     assert json.loads((tmp_path / "out.json").read_text())["benchmarks"]

@@ -265,3 +265,15 @@ def test_published_numbers_are_shown_if_asked_for(clic_eval: Command) -> None:
     assert "published" not in clic_eval(*words)[1]
     code, out, _ = clic_eval(*words, "--published")
     assert code == 0 and "published: no numbers of m are known" in out
+
+
+def test_a_figure_is_written_without_out(clic_eval: Command) -> None:
+    code, out, err = clic_eval("--bench", "shapes-retrieval", "--model", "a", "--figure", "f.svg")
+    assert code == 0, err
+    assert "wrote f.svg" in out and "Holm" not in Path("f.svg").read_text()
+    for words, said in (
+        (["--figure", "f.jpg"], "figure=f.jpg ends in .jpg"),
+        (["--figure-kind", "radar"], "figure_kind=radar has no effect without figure=FILE"),
+    ):
+        code, _, err = clic_eval("--bench", "shapes-retrieval", "--model", "a", *words)
+        assert code == 2 and said in err

@@ -148,6 +148,20 @@ def test_a_server_that_ignores_if_range_is_found_out(site: Any, tmp_path: Path) 
     assert (tmp_path / "a").read_bytes() == b"x" * 5000
 
 
+def test_a_server_that_continues_elsewhere_is_found_out(site: Any, tmp_path: Path) -> None:
+    """Its part of the same file would not follow the bytes that are there."""
+    site.files["/a"], site.drops = DATA, [1000]
+
+    def elsewhere(done: int, total: int | None) -> None:
+        if done == 1000 and len(site.requests) == 1:
+            headers = {"Content-Range": f"bytes 900-{len(DATA) - 1}/{len(DATA)}"}
+            site.answers = [(206, headers)]
+
+    download(f"{site.url}/a", tmp_path / "a", progress=elsewhere)
+    assert (tmp_path / "a").read_bytes() == DATA
+    assert [asked for _, asked in site.requests] == [None, "bytes=1000-", None]
+
+
 def test_a_file_that_shrank(site: Any, tmp_path: Path) -> None:
     site.files["/a"], site.drops, site.validators = DATA, [5000], {"ETag": '"same"'}
 

@@ -198,3 +198,18 @@ def test_each_primary_is_followed_by_one_of_its_neighbours() -> None:
     assert offsets == {1, 2}
     ranks = [Sampler(batch_size=4, rank=rank, world_size=2, **settings) for rank in range(2)]
     assert sum((rank.plan(3).rows for rank in ranks), ()) == sampler.plan(3).rows
+
+
+def test_partners_and_hard_images_are_drawn_from_streams_of_their_own() -> None:
+    """A batch stays the same from version to version, because its streams are named."""
+    wide = np.ones(40, dtype=bool)
+    sampler = Sampler({"composite": wide}, "composite", batch_size=4, seed=7)
+    for row in sampler.plan(3).rows:
+        drawn = int(generator(7, "partners", 3, row.slot).choice(39, size=1, replace=False)[0])
+        assert row.indices[1] == drawn + (drawn >= row.indices[0])
+    near = np.random.default_rng(0).integers(40, size=(40, 9))
+    sampler = Sampler({"single": wide}, "single", batch_size=8, seed=7, neighbours=near)
+    rows = sampler.plan(3).rows
+    for primary, hard in zip(rows[::2], rows[1::2], strict=True):
+        drawn = int(generator(7, "hard_images", 3, hard.slot).integers(9))
+        assert hard.indices[0] == near[primary.indices[0], drawn]

@@ -134,7 +134,7 @@ class Table(_TextTable):
                 f"{len(row)} columns where the {'header' if self.header else 'first row'} has "
                 f"{self.width}; quote cells that hold a separator"
             )
-        found = [c for column in self.captions for c in captions_of(_cell(row[column]))]
+        found = [c for column in self.captions for c in captions_of(cell_value(row[column]))]
         return tuple(found), {}
 
 
@@ -200,7 +200,7 @@ def _is_text(cell: str) -> bool:
     return any(map(str.isalpha, cell)) and not _is_image(cell)
 
 
-def _cell(cell: str) -> str | list[Any]:
+def cell_value(cell: str) -> str | list[Any]:
     """Return a cell, or the list in it that pandas and JSON write as ['a', "b"] or [{...}]."""
     if cell.strip()[:2] not in ("['", '["', "[{"):
         return cell

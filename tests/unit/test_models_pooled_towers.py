@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from clic.models import ClipModel, PooledImages, PooledTexts
-from clic.models.fast_inference import PACKS, pack
+from clic.models.pooled_towers import PACKS
 
 CPU = torch.device("cpu")
 TEXT = {"context_length": 34, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 3}
@@ -175,29 +175,3 @@ def test_several_forwards_of_packs(
     tokens = clip.tokenizer([" ".join(row[: 3 + i % 7]) for i, row in enumerate(words)])
     with torch.inference_mode():
         close(PooledTexts(clip.model)(tokens, CPU), clip.model.encode_text(tokens))
-
-
-def test_packs_by_hand() -> None:
-    """abz and acz share a; d does not fit any more and makes a pack of its own."""
-    a, b, c, d, z = 1, 2, 3, 4, 9
-    packs = pack([(d, z), (a, c, z), (a, b, z)], size=5)
-    assert packs.used == [5, 2]
-    assert packs.tokens.tolist() == [[a, b, z, c, z], [d, z, 0, 0, 0]]
-    assert packs.positions.tolist() == [[0, 1, 2, 1, 2], [0, 1, 0, 0, 0]]
-    assert packs.rows.tolist() == [[2, 1], [0, -1]]
-    assert packs.ends.tolist() == [[2, 4], [1, 0]]
-    seen = [[0], [0, 1], [0, 1, 2], [0, 3], [0, 3, 4]]
-    assert [row.nonzero().flatten().tolist() for row in packs.mask[0]] == seen
-    seen = [[0], [0, 1], [2], [3], [4]]
-    assert [row.nonzero().flatten().tolist() for row in packs.mask[1]] == seen
-
-
-def test_equal_texts_are_one_path() -> None:
-    packs = pack([(1, 9), (1, 9)], size=4)
-    assert packs.used == [2] and packs.ends.tolist() == [[1, 1]]
-
-
-@pytest.mark.parametrize("texts", [[], [()], [(1, 2, 3, 4)]])
-def test_what_cannot_be_packed(texts: list[tuple[int, ...]]) -> None:
-    with pytest.raises(ValueError, match="1 to 3 tokens"):
-        pack(texts, size=3)

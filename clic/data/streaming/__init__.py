@@ -1,0 +1,8 @@
+"""Shards that are read from beginning to end: for data too large or too far to be indexed.
+
+In: addresses of tars. Out: the `Batch` of each step, as from indexed shards, but in an order that
+depends on the number of ranks and workers and is continued at a shard's beginning only. Read
+`shard_order` (which shard comes when, and for whom), `sample_stream` (from tars to a shuffled
+stream of samples), `orientation_pool` (partners within the shuffle buffer) and `stream_builder`
+(batches).
+"""

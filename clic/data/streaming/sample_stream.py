@@ -1,0 +1,276 @@
+"""From tars to a shuffled stream of samples, on webdataset's pipeline."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import webdataset
+
+from clic import images
+from clic.captions.tagging import stored_tokens
+from clic.data.packing.readers.base import captions_of as captions_in
+from clic.data.packing.readers.text_tables import cell_value
+from clic.data.shards.tar import IMAGE_TYPES, captions_of, negatives_of, parse_record
+from clic.data.streaming.orientation_pool import OrientationPool
+from clic.data.streaming.shard_order import ShardOrder
+from clic.errors import DataError, UnavailableError
+from clic.io.http_connection import shown
+from clic.io.stream_reader import StreamReader
+from clic.seeding import generator
+from clic.types import Fault, Sample, Tally
+
+GIVEN_UP = 3
+"""Shards in a row without a sample, after which the run ends."""
+BROKEN_IN_A_ROW = 100
+"""Samples in a row that cannot be used, after which the run ends."""
+A_SHARD = -1
+"""Number of a fault that is a shard's, not a sample's."""
+TYPES = {*(ending.removeprefix(".") for ending in IMAGE_TYPES), "json", "txt"}
+"""Endings of the members that are read."""
+
+Raw = dict[str, Any]
+"""A sample as webdataset groups it: its members' bytes by ending, `__key__` and `__url__`."""
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """What a loader process needs to know to open its stream.
+
+    Attributes:
+        order: Which shard comes when.
+        buffer: Samples of the shuffle buffer.
+        timeout: Seconds within which a shard's server has to send something.
+        caption_keys: Keys of a sample's JSON whose captions are taken, in this order; without any,
+            captions are those of indexed shards.
+        negatives: Whether to read the false captions that are stored with the samples.
+        tags: Number of captions whose stored tags are unpacked; None for all.
+        coin: Whether a fair coin decides the orientation of square images, which are otherwise
+            landscape.
+        pooled: Whether partners are drawn from the buffer.
+    """
+
+    order: ShardOrder
+    buffer: int
+    timeout: float
+    caption_keys: tuple[str, ...] = ()
+    negatives: bool = False
+    tags: int | None = 0
+    coin: bool = False
+    pooled: bool = False
+
+
+@dataclass(frozen=True)
+class StreamSample:
+    """A sample with its running number in its stream, and its image's orientation."""
+
+    number: int
+    sample: Sample
+    landscape: bool
+
+
+@dataclass
+class StreamCounts:
+    """What happened in a stream since it was last asked."""
+
+    tally: Tally = field(default_factory=Tally)
+    faults: list[Fault] = field(default_factory=list)
+
+    def take(self) -> tuple[Tally, tuple[Fault, ...]]:
+        """Return the counts and the faults, and begin anew."""
+        taken = self.tally, tuple(self.faults)
+        self.tally, self.faults = Tally(), []
+        return taken
+
+
+class SampleStream:
+    """The samples of one loader process, without end.
+
+    Args:
+        settings: What to read, and how.
+        start: The place in the order of shards to begin at.
+        lane: Rank, ranks, worker and workers.
+
+    Attributes:
+        counts: Broken samples and shards, and the shards that were read.
+        pool: The samples in the shuffle buffer, if partners are drawn from it.
+    """
+
+    def __init__(
+        self, settings: StreamSettings, start: int, lane: tuple[int, int, int, int]
+    ) -> None:
+        self.settings, self.counts = settings, StreamCounts()
+        self.pool: OrientationPool[StreamSample] = OrientationPool()
+        rank, ranks, worker, _ = lane
+        self._rng = generator(settings.order.seed, "stream/buffer", start, rank + ranks * worker)
+        self._numbers, self._in_a_row = 0, 0
+        stages: list[Callable[..., Any]] = [self._read, self._convert]
+        shuffled = webdataset.shuffle(
+            settings.buffer,
+            initial=max(1, settings.buffer // 4),
+            rng=random.Random(int(self._rng.integers(2**63))),
+        )
+        stages += [self._enter, shuffled, self._leave] if settings.pooled else [shuffled]
+        shards = settings.order.lane(start, *lane)
+        self._samples = iter(webdataset.DataPipeline(lambda: shards, *stages))
+
+    def __iter__(self) -> Iterator[StreamSample]:
+        return self._samples
+
+    def __next__(self) -> StreamSample:
+        """Return the next sample.
+
+        Raises:
+            UnavailableError: Several shards in a row gave no sample.
+            DataError: Too many samples in a row are broken.
+        """
+        return next(self._samples)
+
+    # --- the pipeline's stages ---
+
+    def _read(self, shards: Iterable[str]) -> Iterator[Raw]:
+        """Yield the samples of one shard after another, and count those that cannot be read."""
+        without = 0
+        for shard in shards:
+            reason, found = "it holds no sample", False
+            try:
+                for raw in self._samples_of(shard):
+                    yield raw
+                    found = True
+                failed = False
+            except EndlessFaultsError:
+                raise
+            except UnavailableError as error:
+                reason, failed = _words(error), True
+            except Exception as error:  # noqa: BLE001, a broken tar raises anything; it is counted
+                reason, failed = f"{shown_shard(shard)}: {_words(error)}", True
+            if failed:
+                self.counts.faults.append(Fault(A_SHARD, f"shard given up: {reason}"))
+            self.counts.tally += Tally(shards=1, broken_shards=failed)
+            without = 0 if found else without + 1
+            if without == GIVEN_UP:
+                raise UnavailableError(
+                    f"{GIVEN_UP} shards in a row gave no sample, the last of them: {reason}; look "
+                    "at the server, or raise data.timeout; the same command then continues from "
+                    "the last checkpoint"
+                )
+
+    def _samples_of(self, shard: str) -> Iterator[Raw]:
+        stream = open_shard(shard, self.settings.timeout)
+        files = webdataset.tariterators.tar_file_expander(
+            [{"url": shard, "stream": stream}],
+            handler=webdataset.reraise_exception,
+            select_files=lambda name: name.rpartition(".")[2].lower() in TYPES,
+        )
+        try:
+            yield from webdataset.tariterators.group_by_keys(
+                files, suffixes=TYPES, handler=self._twice
+            )
+        finally:
+            stream.close()
+
+    def _twice(self, error: Exception) -> bool:
+        """Count a member of a name that its sample has already, and go on."""
+        self._broken(_words(error))
+        return True
+
+    def _convert(self, raws: Iterable[Raw]) -> Iterator[StreamSample]:
+        """Yield what can be used; what cannot is counted."""
+        for raw in raws:
+            where = f"{shown_shard(raw['__url__'])}: {raw['__key__']}"
+            try:
+                sample = self._sample(raw)
+                width, height = images.dimensions(sample.image)
+            except DataError as error:
+                self._broken(f"{where}: {error}")
+                continue
+            self._in_a_row = 0
+            self._numbers += 1
+            coin = self.settings.coin and width == height
+            landscape = bool(self._rng.random() < 0.5) if coin else width >= height
+            yield StreamSample(self._numbers, sample, landscape)
+
+    def _broken(self, reason: str) -> None:
+        self.counts.tally += Tally(samples=1, broken=1)
+        self.counts.faults.append(Fault(self._numbers, " ".join(reason.split())))
+        self._in_a_row += 1
+        if self._in_a_row == BROKEN_IN_A_ROW:
+            raise EndlessFaultsError(
+                f"{BROKEN_IN_A_ROW} samples in a row cannot be used, the last of them: {reason}"
+            )
+
+    def _sample(self, raw: Raw) -> Sample:
+        """Return a sample; raises `DataError` where it lacks an image or a caption."""
+        settings, key = self.settings, raw["__key__"]
+        image = next((raw[e[1:]] for e in IMAGE_TYPES if e[1:] in raw), None)
+        if image is None:
+            raise DataError("it has no image")
+        record = parse_record(raw["json"]) if raw.get("json") else {}
+        if settings.caption_keys:
+            captions = captions_by_key(record, settings.caption_keys)
+        else:
+            captions = captions_of(record, raw.get("txt", b""))
+        if not captions:
+            raise DataError("it has no caption")
+        tags = None
+        if settings.tags != 0 and "caption_hash" in record:
+            tags = stored_tokens(record, captions, settings.tags) or ()
+        negatives = negatives_of(record) if settings.negatives else ()
+        return Sample(key, image, captions, tags, negatives)
+
+    def _enter(self, samples: Iterable[StreamSample]) -> Iterator[StreamSample]:
+        for sample in samples:
+            self.pool.add(sample)
+            yield sample
+
+    def _leave(self, samples: Iterable[StreamSample]) -> Iterator[StreamSample]:
+        for sample in samples:
+            self.pool.remove(sample)
+            yield sample
+
+
+class EndlessFaultsError(DataError):
+    """Too many samples in a row cannot be used for it to be chance."""
+
+
+def open_shard(shard: str, timeout: float) -> BinaryIO | StreamReader:
+    """Open a shard on disk, or one that a thread fetches ahead."""
+    return StreamReader(shard, timeout) if "://" in shard else open(shard, "rb")
+
+
+def shown_shard(shard: str) -> str:
+    """Return a shard's address without secrets, or its path."""
+    return shown(shard) if "://" in shard else shard
+
+
+def captions_by_key(record: dict[str, Any], keys: Iterable[str]) -> tuple[str, ...]:
+    """Return the captions under some keys of a sample's JSON, each once, in the order of the keys.
+
+    A value is a text, a list of texts or of objects with captions, or a text that holds a list, as
+    tables have them.
+
+    Raises:
+        DataError: None of the keys is there.
+    """
+    names = list(keys)
+    if not any(name in record for name in names):
+        raise DataError(
+            f"its JSON has none of data.caption_key={','.join(names)} "
+            f"(keys: {', '.join(list(record)[:12]) or 'none'})"
+        )
+    values = [record.get(name) for name in names]
+    cells = [cell_value(value) if isinstance(value, str) else value for value in values]
+    found = dict.fromkeys(text.strip() for cell in cells for text in captions_in(cell))
+    try:
+        "".join(found).encode()
+    except UnicodeEncodeError as error:  # JSON may hold half a surrogate pair
+        raise DataError(f"a caption is not valid Unicode: {error}") from error
+    return tuple(found)
+
+
+def _words(error: Exception) -> str:
+    """Return an exception's first words, without the objects that webdataset adds."""
+    said = getattr(error, "strerror", None) or (error.args[0] if error.args else "")
+    return " ".join(str(said).split()) or type(error).__name__

@@ -1,0 +1,225 @@
+"""Write the tables of docs/recipes.md from the configs, or with `--check` compare them.
+
+The tables stand between two marks; the text around them is written by hand. What the papers say is
+kept here, with its place; what clic does is read from the experiments.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clic.cli import train, train_help
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "recipes.md"
+BEGIN, END = "<!-- tables: scripts/recipes_page.py -->", "<!-- end of the tables -->"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A published recipe beside the experiment that carries it out.
+
+    Attributes:
+        title: Its name.
+        source: Where the values were read.
+        experiment: The name of the experiment.
+        rows: What is set, the setting (several joined by spaces), and the paper's value.
+        images: Images of an epoch as published, for the number of steps.
+        ranks: GPUs as published.
+        tokens: Tokens of a text that are computed, and texts of an image: in a batch of single
+            images, and in one of composites (0 where there is none).
+    """
+
+    title: str
+    source: str
+    experiment: str
+    rows: tuple[tuple[str, str, str], ...]
+    images: int
+    ranks: int
+    texts: tuple[int, int]
+
+
+RECIPES = (
+    Recipe(
+        "CLIC",
+        "arXiv 2505.24424 and its code (trigger_train.sh, losses.py)",
+        "vitb32",
+        (
+            ("model", "model.name model.pretrained", "ViT-B/32 of OpenAI; others likewise"),
+            ("what trains", "model.train model.train_logit_scale",
+             "all but the vision tower, logit_scale too"),
+            ("images of a GPU", "train.batch_size", "200, on 4 GPUs"),
+            ("epochs", "train.epochs", "1, of 1M images"),
+            ("batches", "sampling.kinds", "composite, then single, in turn"),
+            ("composite", "compose.fit sampling.square",
+             "2 of one orientation, each squashed to a half; width = height is landscape"),
+            ("true captions", "captions.composite_positives", "p1, p2 and 2 more"),
+            ("false caption", "captions.composite_negative",
+             "a word of each first sentence changes places"),
+            ("lower case", "captions.lowercase", "yes"),
+            ("weights of Eq. 4, 5, 6",
+             "loss.contrastive_weight loss.hard_negative_weight loss.unimodal_weight",
+             "0.5, 0.5, 1"),
+            ("loss of single images", "loss.single", "CLIP's"),
+            ("learning rate", "optim.lr_start optim.lr optim.lr_end",
+             "1e-7 to 1e-6, then to 1e-8"),
+            ("schedule", "optim.schedule optim.warmup_fraction",
+             "linear over the first 20 %, half a cosine"),
+            ("AdamW", "optim.betas optim.eps optim.weight_decay",
+             "betas 0.9, 0.98; eps 1e-8; decay 0.1 of matrices"),
+        ),
+        1_000_000, 4, (1, 5),
+    ),
+    Recipe(
+        "CLoVe",
+        "arXiv 2402.15021",
+        "vitb32_clove",
+        (
+            ("model", "model.name model.pretrained", "ViT-B/32 of OpenAI"),
+            ("what trains", "model.train", "both towers"),
+            ("images of a GPU", "train.batch_size", "256, on 8 GPUs"),
+            ("epochs", "train.epochs", "100, of 10M images drawn anew"),
+            ("caption", "captions.single_caption", "LAION-COCO's top caption"),
+            ("false caption", "captions.single_negative", "one, a word replaced"),
+            ("loss", "loss.single", "CLIP's, false captions among the images' candidates"),
+            ("learning rate", "optim.lr", "1e-6"),
+            ("schedule", "optim.schedule optim.warmup_steps", "2,000 steps up, cosine to 0"),
+            ("AdamW", "optim.betas optim.eps optim.weight_decay",
+             "betas 0.9, 0.98; eps 1e-6; decay 0.1"),
+            ("afterwards", "", "patched with alpha 0.6: `clic-patch --alpha 0.6`"),
+        ),
+        10_000_000, 8, (2, 0),
+    ),
+    Recipe(
+        "NegCLIP",
+        "arXiv 2210.01936 and the threads of its repository",
+        "vitb32_negclip",
+        (
+            ("model", "model.name model.pretrained", "ViT-B/32 of OpenAI"),
+            ("what trains", "model.train", "both towers"),
+            ("images", "train.batch_size", "256, and a near image of each"),
+            ("epochs", "train.epochs", "5, of COCO's Karpathy split"),
+            ("false caption", "captions.single_negative", "one of each caption, parts swapped"),
+            ("loss", "loss.single", "CLIP's, false captions among the images' candidates"),
+            ("learning rate", "optim.lr", "the best of 1e-5, 5e-6, 1e-6 on validation retrieval"),
+            ("schedule", "optim.schedule optim.warmup_steps", "50 steps of warm-up, cosine"),
+            ("AdamW", "optim.betas optim.eps optim.weight_decay",
+             "open_clip's defaults of the time, not stated"),
+        ),
+        113_287, 1, (2, 0),
+    ),
+)  # fmt: skip
+
+LAYERS, TEXT_WIDTH, VISION_WIDTH, PATCHES = 12, 512, 768, 50  # of ViT-B/32
+TEXT_TOKENS = 50
+"""Tokens of a joined caption after trimming; an assumption."""
+PEAK, SHARE = 312e12, 0.4
+"""An A100's bf16 operations a second, and the share that training reaches; an assumption."""
+
+
+def tables() -> str:
+    """Return the generated part of the page."""
+    return "\n".join([*(line for recipe in RECIPES for line in recipe_lines(recipe)),
+                      *estimate_lines(), *experiment_lines()])  # fmt: skip
+
+
+def recipe_lines(recipe: Recipe) -> list[str]:
+    """Return a recipe's heading and table."""
+    config = train.compose([f"+experiment={recipe.experiment}"])
+    lines = [f"### {recipe.title}: `+experiment={recipe.experiment}`", "",
+             f"Published: {recipe.source}.", "",
+             "| | here | published |", "|---|---|---|"]  # fmt: skip
+    for label, settings, published in recipe.rows:
+        here = ", ".join(f"`{name}={shown(value_of(config, name))}`" for name in settings.split())
+        lines.append(f"| {label} | {here or '-'} | {published} |")
+    return [*lines, ""]
+
+
+def value_of(config: Any, setting: str) -> Any:
+    """Return a setting's value by its dotted name."""
+    for part in setting.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def shown(value: Any) -> str:
+    """Return a value as a setting is typed."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, list):
+        return "[" + ",".join(map(shown, value)) + "]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def estimate_lines() -> list[str]:
+    """Return the table of steps, memory and hours."""
+    lines = ["### What they cost: estimates", "",
+             "| | steps | GPU memory | hours of one A100, the GPUs' arithmetic alone |",
+             "|---|--:|--:|--:|"]  # fmt: skip
+    for recipe in RECIPES:
+        config = train.compose([f"+experiment={recipe.experiment}"])
+        batch, epochs = config.train.batch_size, config.train.epochs
+        steps = recipe.images // (recipe.ranks * batch) * epochs
+        trains_vision = config.model.train == "both"
+        memory = estimated_memory(batch, max(recipe.texts), trains_vision) / 1e9
+        operations = steps * recipe.ranks * batch * mean_operations(recipe.texts, trains_vision)
+        hours = operations / (PEAK * SHARE) / 3600
+        hours_shown = f"{hours:.1f}" if hours < 10 else f"{hours:.0f}"
+        lines.append(f"| {recipe.title} | {steps:,} | {memory:.0f} GB | {hours_shown} |")
+    return [*lines, ""]
+
+
+def estimated_memory(batch: int, texts: int, trains_vision: bool) -> float:
+    """Return bytes: weights and AdamW's state in fp32, and what the backward pass keeps in bf16.
+
+    A transformer layer keeps 34 bytes a token and unit of width (arXiv 2205.05198, without the
+    part of attention that fused kernels do not keep).
+    """
+    kept = 34 * LAYERS * TEXT_WIDTH * TEXT_TOKENS * batch * texts
+    if trains_vision:
+        kept += 34 * LAYERS * VISION_WIDTH * PATCHES * batch
+    trained = 151e6 if trains_vision else 63.4e6
+    return kept + 4 * 151e6 + 12 * trained
+
+
+def mean_operations(texts: tuple[int, int], trains_vision: bool) -> float:
+    """Return the operations that an image with its texts costs, meaned over the kinds of batch.
+
+    Two for each weight of a block and token, three times as many where there is a backward pass.
+    """
+    text = 2 * 12 * LAYERS * TEXT_WIDTH**2 * TEXT_TOKENS * 3
+    vision = 2 * 12 * LAYERS * VISION_WIDTH**2 * PATCHES * (3 if trains_vision else 1)
+    kinds = [count for count in texts if count]
+    return vision + text * sum(kinds) / len(kinds)
+
+
+def experiment_lines() -> list[str]:
+    """Return the list of all experiments."""
+    described = sorted(train_help.described("experiment"))
+    return ["### All experiments", "", "| `+experiment=` | what it is |", "|---|---|",
+            *(f"| `{name}` | {about} |" for name, about in described)]  # fmt: skip
+
+
+def page(text: str) -> str:
+    """Return the page with its tables made anew."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{tables()}\n\n{END}{after}"
+
+
+def main() -> int:
+    """Write the page; with `--check` return 1 if it is out of date."""
+    text = PAGE.read_text(encoding="utf-8")
+    made = page(text)
+    if "--check" in sys.argv[1:]:
+        print(f"{PAGE} is {'up to date' if made == text else 'out of date; run this script'}")
+        return int(made != text)
+    PAGE.write_text(made, encoding="utf-8")
+    print(f"wrote {PAGE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

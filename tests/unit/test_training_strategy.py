@@ -1,0 +1,95 @@
+"""Precision: autocast, and the scaler of gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from clic.errors import ConfigError
+from clic.training.strategy import autocast_dtype
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("words", [(), ("optim.grad_clip=0.001",), ("optim.grad_clip=1000",)])
+def test_scaled_gradients_are_clipped_and_applied_as_others_are(
+    setup: Callable[..., Any], words: tuple[str, ...]
+) -> None:
+    found = []
+    for scale in (None, 2.0**20):
+        run = setup(*words)
+        if scale is not None:
+            run.trainer.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        reports = [run.trainer.step(run.builder.build(step)) for step in range(3)]
+        norms = [float(report["grad_norm"]) for report in reports if "grad_norm" in report]
+        found.append((norms, run.weights()))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    for name, value in found[0][1].items():
+        torch.testing.assert_close(found[1][1][name], value, rtol=1e-5, atol=1e-7)
+
+
+def test_the_scaler_is_restored(setup: Callable[..., Any]) -> None:
+    run, again = setup(), setup()
+    for one, scale in ((run, 4.0), (again, 1024.0)):
+        one.trainer.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=2)
+        one.trainer.scaler.scale(torch.ones(()))
+    run.trainer.step(run.builder.build(0))
+    again.trainer.restore(run.trainer.state())
+    assert again.trainer.scaler.get_scale() == 4.0
+    for one in (run, again):
+        one.trainer.step(one.builder.build(1))
+        assert one.trainer.scaler.get_scale() == 8.0  # the second good step of two
+
+
+def test_a_run_without_a_scaler_continues_with_one(setup: Callable[..., Any]) -> None:
+    """From fp32 or bf16 to fp16, as on a GPU without bf16; and back."""
+    run, again = setup(), setup()
+    run.trainer.step(run.builder.build(0))
+    again.trainer.scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
+    again.trainer.restore(run.trainer.state())
+    again.trainer.step(again.builder.build(1))
+    assert again.trainer.scaler.get_scale() == 16.0
+    run.trainer.restore(again.trainer.state())
+    run.trainer.step(run.builder.build(2))
+    assert run.trainer.done == 3
+
+
+def test_bf16_autocast_runs_on_the_cpu(setup: Callable[..., Any]) -> None:
+    exact, rounded = (setup(f"train.precision={p}").fit() for p in ("fp32", "bf16"))
+    assert exact[0]["loss"] != rounded[0]["loss"]
+    assert exact[0]["loss"] == pytest.approx(rounded[0]["loss"], rel=0.05)
+
+
+def test_weights_and_losses_stay_fp32_under_autocast(setup: Callable[..., Any]) -> None:
+    run = setup("train.precision=bf16")
+    report = run.trainer.step(run.builder.build(0))
+    assert report["loss"].dtype == torch.float32
+    assert {p.dtype for p in run.clip.model.parameters()} == {torch.float32}
+
+
+def test_precisions() -> None:
+    assert autocast_dtype("auto", CPU) == torch.float32
+    assert autocast_dtype("bf16", CPU) == torch.bfloat16
+    with pytest.raises(ConfigError, match=r"train\.precision=fp16 needs a GPU"):
+        autocast_dtype("fp16", CPU)
+    with pytest.raises(ConfigError, match=r"train\.precision='bf8' is not known"):
+        autocast_dtype("bf8", CPU)
+
+
+@pytest.mark.parametrize(
+    ("emulates", "native", "expected"),
+    [(True, True, torch.bfloat16), (True, False, torch.float16), (False, False, torch.float16)],
+    ids=["A100", "T4 and V100", "older"],
+)
+def test_automatic_precision_does_not_take_an_emulated_one(
+    monkeypatch: pytest.MonkeyPatch, emulates: bool, native: bool, expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: emulates if including_emulation else native,
+    )
+    assert autocast_dtype("auto", torch.device("cuda", 0)) == expected
