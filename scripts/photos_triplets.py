@@ -6,8 +6,9 @@
 A triplet is a caption, another true one and a false one, which a generator of clic's makes of the
 first (`swap_att`, `swap_obj` or `replace`). The other true one is the photo's caption that shares
 most words with the first (`people`) or a paraphrase of it by rules (`rules`). The same seed makes
-the same file. These are not SugarCrepe++: no person looked at them, and some false captions are
-odd or still true.
+the same file. With `--fluency` and a file of counts of other captions (`clic-data count`), parts
+are swapped only where the false caption reads well, and rows are fewer. These are not SugarCrepe++:
+no person looked at them, and some false captions are odd or still true.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from clic.captions.fluency import Fluency, Fluent
 from clic.captions.negatives import single_negative
 from clic.captions.paraphrases import nearest_caption, paraphrase
 from clic.captions.tagging import make_tagger
@@ -32,7 +34,9 @@ from clic.seeding import generator
 CATEGORIES = {"swap_att": "swap_attributes", "swap_obj": "swap", "replace": "replace"}
 
 
-def triplets(folder: Path, split: str, out: Path, seed: int) -> Iterator[dict[str, Any]]:
+def triplets(
+    folder: Path, split: str, out: Path, seed: int, fluent: Fluent | None = None
+) -> Iterator[dict[str, Any]]:
     """Yield the rows: at most one of each category and kind of paraphrase for a photo."""
     tag = make_tagger("hanta")
     for number, (photo, found) in enumerate(read_split(folder, split)):
@@ -46,7 +50,7 @@ def triplets(folder: Path, split: str, out: Path, seed: int) -> Iterator[dict[st
             seconds = {"people": nearest_caption(caption, others), "rules": rules}
             for category, kind in CATEGORIES.items():
                 drawn = generator(seed, f"triplets/{category}", step)
-                false = single_negative(caption, tokens, drawn, {kind: 1.0}, captions)
+                false = single_negative(caption, tokens, drawn, {kind: 1.0}, captions, fluent)
                 for source, second in seconds.items():
                     name = f"{category}_{source}"
                     if false is None or second is None or name in done:
@@ -68,10 +72,12 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="Flickr8k's folder")
     parser.add_argument("--split", default="val", choices=["train", "val"])
     parser.add_argument("--out", type=Path, required=True, help="JSON lines file to write")
+    parser.add_argument("--fluency", type=Path, help="file of counts of other captions")
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()
     try:
-        rows = list(triplets(flags.data, flags.split, flags.out.absolute(), flags.seed))
+        fluent = Fluent(Fluency.load(flags.fluency, "--fluency")) if flags.fluency else None
+        rows = list(triplets(flags.data, flags.split, flags.out.absolute(), flags.seed, fluent))
     except ClicError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -5,9 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
+from clic.captions.fluency import Fluency, Fluent
 from clic.captions.replace import replace
 from clic.captions.swap import swap, swap_attributes
 from clic.captions.tagging import make_tagger
@@ -24,6 +26,10 @@ GENERATORS: dict[str, Generator] = {
     "replace": replace,
 }
 
+RANKED = ("swap", "swap_attributes")
+"""Generators whose false captions are chosen by how well they read, where that is asked for: what
+`replace` writes stands in lists made by hand."""
+
 FOREIGN = "clic's taggers and word lists know only English"
 
 
@@ -33,6 +39,7 @@ def single_negative(
     rng: np.random.Generator,
     weights: Mapping[str, float],
     true: Iterable[str] = (),
+    fluent: Fluent | None = None,
 ) -> HardNegative | None:
     """Make a false caption of one image with a randomly drawn generator.
 
@@ -44,6 +51,8 @@ def single_negative(
             that is drawn yields nothing, another is drawn from the rest.
         true: Other captions of the image. None of them is returned, whatever its case, spacing
             and final period.
+        fluent: Chooses among several false captions of those in `RANKED`, and takes none that
+            reads badly; None takes the first.
 
     Returns:
         The false caption, or None if no generator yields one.
@@ -53,7 +62,11 @@ def single_negative(
     while left:
         kind = _drawn(left, rng) if len(left) > 1 else next(iter(left))
         make = pick(GENERATORS, kind, "captions.mixture")
-        negative = unlike(known, partial(make, caption, tokens, rng))
+        draw = partial(make, caption, tokens, rng)
+        if fluent is not None and kind in RANKED:
+            negative = fluent.best(tokens, draw, known)
+        else:
+            negative = unlike(known, draw)
         if negative is not None:
             return negative
         del left[kind]
@@ -80,7 +93,11 @@ def stored_negative(
 
 
 def hard_negatives(
-    caption: str, kinds: Sequence[str] = ("swap", "replace"), n: int = 4, seed: int = 0
+    caption: str,
+    kinds: Sequence[str] = ("swap", "replace"),
+    n: int = 4,
+    seed: int = 0,
+    fluency: str | Path | Fluency | None = None,
 ) -> list[HardNegative]:
     """Return false captions close to a true one.
 
@@ -89,6 +106,8 @@ def hard_negatives(
         kinds: Names of `GENERATORS`, taken in turn.
         n: Number of negatives wanted.
         seed: Seed of the draws. Equal arguments give equal results in any process.
+        fluency: A file of counts (`clic-data count`), or what `Fluency.load` made of it: swaps are
+            then chosen by how well they read, and those that read badly are left out.
 
     Returns:
         At most `n` negatives with distinct texts, fewer where the caption yields fewer. The spans
@@ -96,7 +115,8 @@ def hard_negatives(
         if there are none because the caption is not in Latin script.
 
     Raises:
-        ConfigError: A kind is unknown, no kind is given, or `n` is below 1.
+        ConfigError: A kind is unknown, no kind is given, `n` is below 1, or `fluency` is no file
+            of counts.
     """
     if n < 1:
         raise ConfigError(f"n={n} must be at least 1")
@@ -104,6 +124,7 @@ def hard_negatives(
         raise ConfigError(f"kinds={kinds!r} must be a list of names such as ['swap', 'replace']")
     for kind in kinds:
         pick(GENERATORS, kind, "kinds")
+    fluent = _fluent(fluency)
     tokens = make_tagger("hanta")(caption)
     streams = {kind: generator(seed, f"hard_negatives/{kind}") for kind in kinds}
     found: list[HardNegative] = []
@@ -112,7 +133,7 @@ def hard_negatives(
         for kind in list(streams):
             if len(found) == n:
                 break
-            negative = unlike(known, partial(GENERATORS[kind], caption, tokens, streams[kind]))
+            negative = single_negative(caption, tokens, streams[kind], {kind: 1.0}, known, fluent)
             if negative is None:
                 del streams[kind]
             else:
@@ -133,6 +154,13 @@ def distinct_negatives(make: Callable[[], HardNegative | None], n: int) -> list[
         found.append(negative)
         known.add(normalized(negative.text))
     return found
+
+
+def _fluent(fluency: str | Path | Fluency | None) -> Fluent | None:
+    """Return the choice by a model or by its file."""
+    if fluency is None:
+        return None
+    return Fluent(fluency if isinstance(fluency, Fluency) else Fluency.load(fluency))
 
 
 def _drawn(weights: Mapping[str, float], rng: np.random.Generator) -> str:

@@ -30,6 +30,9 @@ from clic.parts import Trained, parse
 MIXABLE = ("swap", "swap_attributes", "replace")
 """The generators of false captions of one image, which `captions.mixture` may weigh."""
 
+RANKED = ("swap", "swap_attributes")
+"""Those that `captions.fluency` chooses among."""
+
 TRACKERS = ("tensorboard", "wandb", "trackio")
 """Groups of settings that are also the names of the packages which they need."""
 
@@ -65,6 +68,7 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "captions.composite_positives": (1, None),
     "captions.layout_share": (0, 1),
     "captions.layout_period": (0, 1),
+    "captions.fluency_candidates": (1, None),
     "loss.contrastive_weight": (0, None),
     "loss.hard_negative_weight": (0, None),
     "loss.unimodal_weight": (0, None),
@@ -205,6 +209,12 @@ def _check_needless(config: Config) -> None:
         ("captions.mixture", captions.single_negative != "mixture",
          f"captions.single_negative={captions.single_negative}",
          "set captions.single_negative=mixture, or take another group than captions=mixed"),
+        ("captions.fluency", not _swaps(captions) or kinds == "composite",
+         "settings that swap no parts of single images' captions", "leave it out"),
+        ("captions.fluency_candidates", captions.fluency is None, "captions.fluency=null",
+         "name a file of counts, or leave it out"),
+        ("captions.fluency_least", captions.fluency is None, "captions.fluency=null",
+         "name a file of counts, or leave it out"),
         ("loss.hard_negative_positives", clic and loss.hard_negative_weight == 0,
          "loss.hard_negative_weight=0", "set it to null"),
         ("train.best_metric", not config.train.eval_bench, "train.eval_bench=[]",
@@ -217,6 +227,13 @@ def _check_needless(config: Config) -> None:
         value = lookup(config, setting)
         if needless and value != lookup(usual, setting):
             raise _no_effect(setting, value, because, remedy)
+
+
+def _swaps(captions: CaptionsConfig) -> bool:
+    """Return whether false captions of single images may be swaps."""
+    if captions.single_negative == "mixture":
+        return any(captions.mixture.get(name, 0) > 0 for name in RANKED)
+    return captions.single_negative in RANKED
 
 
 def _check_sources(config: Config) -> None:

@@ -171,6 +171,12 @@ class CaptionsConfig:
             every second image that has one, its other caption nearest in words; `none`.
         mixture: The weight of each generator of `mixture`, e.g. `{swap: 1, replace: 3}`. If the
             one that is drawn yields nothing, another is drawn.
+        fluency: File of counts that `clic-data count` wrote: of several swaps of a single image's
+            caption the one that reads best by them is taken, and none that reads badly; `mixture`
+            then draws another generator. Null takes the first swap.
+        fluency_candidates: How many swaps are drawn to choose from.
+        fluency_least: Least score of a swap, 0 or below (docs/negatives.md). Towards 0 fewer are
+            odd, and fewer captions have one.
     """
 
     lowercase: bool = True
@@ -186,6 +192,9 @@ class CaptionsConfig:
     single_caption: str = "first"
     paraphrase: str = "none"
     mixture: dict[str, float] = field(default_factory=dict)
+    fluency: str | None = None
+    fluency_candidates: int = 12
+    fluency_least: float = -5.0
 
     def negative_kinds(self, kind: str) -> tuple[str, ...]:
         """Return the name of each of the K false captions of a row, composite or single."""

@@ -6,13 +6,14 @@ import inspect
 import sys
 
 from clic.cli.common import DataCommand, Parser, run_cli
-from clic.cli.data import caption, fetch, negatives, pack, preview, shard_tools
+from clic.cli.data import caption, count, fetch, negatives, pack, preview, shard_tools
 from clic.errors import did_you_mean
 
 COMMANDS: dict[str, DataCommand] = {
     "pack": pack.PACK,
     "verify": shard_tools.VERIFY,
     "annotate": shard_tools.ANNOTATE,
+    "count": count.COUNT,
     "caption": caption.CAPTION,
     "negatives": negatives.NEGATIVES,
     "preview": preview.PREVIEW,

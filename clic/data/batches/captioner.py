@@ -18,6 +18,7 @@ from clic.captions.composites import (
     remaining_phrases,
     sentence_composite,
 )
+from clic.captions.fluency import Fluency, Fluent
 from clic.captions.negatives import single_negative, stored_negative
 from clic.captions.paraphrases import nearest_caption, paraphrase
 from clic.captions.tagging import Tagger, make_tagger
@@ -92,6 +93,7 @@ class Captioner:
         self._tagged_kinds = [kind for kind in KINDS if uses_tags(config, kind)]
         self._phrases = remaining_phrases(config.layout_held_out)
         self._tagger: Tagger | None = None
+        self._fluent: Fluent | None = None
 
     def check(self, kind: Kind, source: SampleSource) -> None:
         """Raise `ConfigError` where the settings need tags or false captions that are missing."""
@@ -101,6 +103,8 @@ class Captioner:
                 "pack them from a file that has some (clic-data pack train_neg_clip.tsv ...), or "
                 "use captions.single_negative=swap"
             )
+        if kind == "single":
+            self._choice()
         if kind not in self._tagged_kinds:
             return
         if self.config.tagger != "stored":
@@ -201,7 +205,19 @@ class Captioner:
         if name == "stored":
             return stored_negative(self._cased(sample.negatives), rng, [caption, *others])
         weights = self.config.mixture if name == "mixture" else {name: 1.0}
-        return single_negative(caption, tokens, rng, weights, others)
+        return single_negative(caption, tokens, rng, weights, others, self._choice())
+
+    def _choice(self) -> Fluent | None:
+        """Return what chooses swaps, opened by the process that uses it, as the tagger."""
+        config = self.config
+        if self._fluent is None and config.fluency is not None:
+            model = Fluency.load(config.fluency, "captions.fluency")
+            self._fluent = Fluent(model, config.fluency_candidates, config.fluency_least)
+        return self._fluent
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the counts out: each worker maps the file, which they share."""
+        return self.__dict__ | {"_fluent": None}
 
     def _cased(self, texts: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(map(lower, texts)) if self.config.lowercase else texts
