@@ -199,7 +199,7 @@ def _pair(settings: PatchConfig) -> Pair:
         raise ConfigError(
             f"run={run} is a model and not a run; give it as --tuned, with --base, --out"
         )
-    return Pair(settings.base or runs.base_of(run), str(tuned), out or run, str(run))
+    return Pair(settings.base or runs.base_of(run), str(tuned), out or run, run.name)
 
 
 def _write_soup(settings: PatchConfig) -> None:

@@ -13,6 +13,8 @@ import pytest
 HERE = Path(__file__).parent
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
 """Largest distance from the whole batch's gradient, relative to its norm."""
+SINGLE = {"float32": 2e-6, "float64": 1e-12}
+"""The same of the worst parameter alone: packs of other captions sum in another order."""
 
 
 @pytest.fixture(scope="module", params=[1, 2])
@@ -39,7 +41,7 @@ def test_chunks_have_the_gradient_of_the_whole_batch(found: Any, dtype: str) -> 
             assert entry["terms"], name
             assert entry["loss"] <= TOLERANCE[dtype], (name, entry)
             assert entry["gradient"] <= TOLERANCE[dtype], (name, entry)
-            assert entry["parameter"] <= TOLERANCE[dtype], (name, entry)
+            assert entry["parameter"] <= SINGLE[dtype], (name, entry)
 
 
 def test_only_the_last_chunk_is_averaged_over_ranks(found: Any) -> None:
