@@ -11,7 +11,8 @@ this the hashes take; `mergekit` is the linear merge of `mergekit-pytorch`, inst
 the same safetensors files (its other command, for Hugging Face models, takes no CLIPModel: version
 0.1.5). Quoted are medians of wall time, CPU time and the highest RssAnon above the process's own
 with torch imported, all without the imports. The results are compared with the formula, element by
-element.
+element. CPU time is that of the process and of the kernel for it; the kernel's part depends on the
+memory that is free for the files, so the process's own stands beside it.
 
 `--sweep` scores five alphas of a pair whose vision tower is equal on a handful of rows, so that
 what remains is beside encoding: in place, against writing and loading a model for each alpha.
@@ -178,8 +179,9 @@ def child(way: str, folder: Path, out: Path) -> None:
     before, clock = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     work()
     wall, after = time.perf_counter() - clock, resource.getrusage(resource.RUSAGE_SELF)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    print(json.dumps({"wall": wall, "cpu": cpu}), flush=True)
+    user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
+    times = {"wall": wall, "cpu": user + system, "user": user}
+    print(json.dumps(times), flush=True)
 
 
 def anonymous(process: int) -> float:
@@ -281,14 +283,15 @@ def main() -> None:
             check(folder, ways, out)
     print(f"{flags.model}, {flags.rounds} rounds; an interpreter with torch has {bare:.0f} MB")
     middle = {
-        way: {key: median(run[key] for run in runs[way]) for key in ("wall", "cpu", "anon")}
+        way: {key: median(run[key] for run in runs[way]) for key in ("wall", "cpu", "user", "anon")}
         for way in ways
     }
     for way, found in middle.items():
         ratios = [f"{middle[ways[0]][key] / max(found[key], 1e-9):.2f}" for key in found]
         print(
             f"{way:>10}: wall {found['wall']:6.2f} s ({ratios[0]}x), CPU {found['cpu']:6.2f} s "
-            f"({ratios[1]}x), anonymous memory {found['anon']:7.1f} MB ({ratios[2]}x)"
+            f"({ratios[1]}x), of it user {found['user']:6.2f} s ({ratios[2]}x), "
+            f"anonymous memory {found['anon']:7.1f} MB ({ratios[3]}x)"
         )
 
 
