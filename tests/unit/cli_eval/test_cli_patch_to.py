@@ -43,7 +43,7 @@ def test_what_it_cannot_hold_is_refused_before_anything_is_written(
     code, out, err = call(capsys, "--alpha", 1, "--to", "hf", *words)
     assert (code, out) == (2, "") and "vision_cfg.layers=[1, 1, 1, 1]" in err
     assert not (tmp_path / "out").exists()
-    code, _, err = call(capsys, "--alpha", 1, "--to", "onnx", *words)
-    assert code == 2 and "to=onnx is not known (choices: hf)" in err
+    code, _, err = call(capsys, "--alpha", 1, "--to", "tflite", *words)
+    assert code == 2 and "to=tflite is not known (choices: hf, onnx)" in err
     code, _, err = call(capsys, "--sweep", "0,1", "--bench", "shapes", "--to", "hf", *words)
     assert code == 2 and "to=hf has no effect without --alpha" in err
