@@ -38,7 +38,7 @@ MODELS = {
     ("recipes", "photos_clic"): Style("CLIC", "#8c6bb1", "D"),
     ("recipes", "photos_layout"): Style("CLIC with layout", "#c994c7", "P"),
     ("recipes", "photos_best"): Style("photos_best", "#c8502a", "^"),
-    ("patched", "alpha 0.5"): Style("photos_best, patched at 0.5", "#08306b", "o"),
+    ("patched", "alpha 0.75"): Style("photos_best, patched at 0.75", "#08306b", "o"),
 }
 CURVES = {
     "swap_att": Style("swap, attributes", "#d9a832", "s"),
