@@ -24,6 +24,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -228,6 +229,13 @@ def measure(way: str, folder: Path, out: Path, python: str, bare: float) -> dict
     return {**json.loads(line), "anon": peak - bare}
 
 
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+
+
 def check(folder: Path, ways: list[str], out: Path) -> None:
     """Compare the results with the formula."""
     from safetensors.torch import load_file
@@ -277,6 +285,7 @@ def main() -> None:
         runs: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
         for _ in range(flags.rounds):
             for way in ways:
+                remove(out / way)  # each writes a new file, and none over its own old one
                 python = flags.mergekit if way == "mergekit" else sys.executable
                 runs[way].append(measure(way, folder, out / way, python, bare))
         if not flags.sweep:

@@ -217,9 +217,7 @@ class TensorWriter:
         first = 8 + len(text)
         self._offsets = {n: first + end for n, end in zip(self.names, ends[:-1], strict=True)}
         self._file = stack.enter_context(path.open("wb"))
-        if hasattr(
-            os, "posix_fallocate"
-        ):  # a full disk is known now, and pieces are written faster
+        if hasattr(os, "posix_fallocate"):  # a full disk is known before the first piece
             os.posix_fallocate(self._file.fileno(), 0, first + ends[-1])
         self._file.write(len(text).to_bytes(8, "little") + text)
         self._at = 8 + len(text)
