@@ -127,15 +127,7 @@ def make_builder(
     world_size: int = 1,
     sampler: Sampler | None = None,
 ) -> BatchBuilder:
-    """Return what builds this rank's batch of any step.
-
-    `sources` and `sampler` come from `make_sources` and `make_sampler` with the same settings;
-    `clip` has the tokenizer and the preprocessing.
-
-    Raises:
-        ConfigError: The samples lack the tags or false captions that the settings need.
-        DataError: There is too little data for one batch.
-    """
+    """Return what builds this rank's batches of numbered samples; see `clic.data.feeding`."""
     sampler = sampler or make_sampler(config, sources, rank, world_size)
     tokens = CaptionTokenizer(clip.tokenizer)
     # Captions of pairs that exceed the context are cut, as in the papers. Composites of more
