@@ -38,6 +38,10 @@ PRECISION = ("--precision", "bf16", "--batch-size", "128")
 CONTROL = "photos_clip"
 TOT = "text/sugarcrepe++"
 Words = tuple[str, ...]
+# Rounds through the photos that so many steps need, where one does not suffice.
+STEPS: Mapping[int, Words] = {
+    30: (), 60: (), 240: ("train.epochs=2",), 480: ("train.epochs=4",), 960: ("train.epochs=8",)
+}  # fmt: skip
 
 
 class Row(NamedTuple):
@@ -99,7 +103,7 @@ PARTS = {
         "photos_best over the number of steps",
         {
             f"{steps} steps": Row((*BEST, f"train.max_steps={steps}", *epochs))
-            for steps, epochs in ((30, ()), (60, ()), (240, ("train.epochs=2",)))
+            for steps, epochs in STEPS.items()
         },
     ),
     "photos": Part(
