@@ -235,7 +235,9 @@ def test_a_published_text_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "sugarcrepe_pp").mkdir()
     for category in CATEGORIES:
         rows = json.loads((Path(str(DATA)) / "sugarcrepe_pp" / f"{category}.json").read_text())
-        (tmp_path / "sugarcrepe_pp" / f"{category}.json").write_text(json.dumps(rows[: few[category]]))
+        (tmp_path / "sugarcrepe_pp" / f"{category}.json").write_text(
+            json.dumps(rows[: few[category]])
+        )
     model = Sentences()
     one = lambda caption: model.encode_text([caption])[0]  # noqa: E731
     numbers = printed(as_the_authors_do(one, tmp_path / "sugarcrepe_pp"))
