@@ -1,7 +1,8 @@
 """Checks that types cannot express: ranges, choices, and settings that do not go together.
 
 A setting that another one leaves without effect is an error, and so is a missing one. Nothing here
-imports torch, so that a mistake is reported at once. `CHOICES` repeats the names of registries that
+imports torch, so that a mistake is reported at once; only where `captions.fluency` is set, the
+generators that it chooses among are asked for. `CHOICES` repeats the names of registries that
 import torch or belong to a higher layer; tests/configs/test_settings_page.py compares them.
 """
 
@@ -29,9 +30,6 @@ from clic.parts import Trained, parse
 
 MIXABLE = ("swap", "swap_attributes", "replace")
 """The generators of false captions of one image, which `captions.mixture` may weigh."""
-
-RANKED = ("swap", "swap_attributes")
-"""Those that `captions.fluency` chooses among."""
 
 TRACKERS = ("tensorboard", "wandb", "trackio")
 """Groups of settings that are also the names of the packages which they need."""
@@ -209,7 +207,8 @@ def _check_needless(config: Config) -> None:
         ("captions.mixture", captions.single_negative != "mixture",
          f"captions.single_negative={captions.single_negative}",
          "set captions.single_negative=mixture, or take another group than captions=mixed"),
-        ("captions.fluency", not _swaps(captions) or kinds == "composite",
+        ("captions.fluency",
+         captions.fluency is not None and (kinds == "composite" or not _swaps(captions)),
          "settings that swap no parts of single images' captions", "leave it out"),
         ("captions.fluency_candidates", captions.fluency is None, "captions.fluency=null",
          "name a file of counts, or leave it out"),
@@ -231,6 +230,8 @@ def _check_needless(config: Config) -> None:
 
 def _swaps(captions: CaptionsConfig) -> bool:
     """Return whether false captions of single images may be swaps."""
+    from clic.captions.negatives import RANKED  # here, because it imports torch
+
     if captions.single_negative == "mixture":
         return any(captions.mixture.get(name, 0) > 0 for name in RANKED)
     return captions.single_negative in RANKED
