@@ -40,11 +40,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.split": ("train", "validation", "test"),
     "sampling.kinds": ("alternate", *KINDS),
     "sampling.square": ("landscape", "either"),
-    "compose.layout": ("pair", "grid4"),
+    "compose.layout": ("pair", "grid4", "alone"),
     "compose.fit": ("squash", "crop"),
     "compose.statistics": ("model", "imagenet"),
     "captions.tagger": ("hanta", "spacy", "stored"),
-    "captions.composite_negative": ("cross_swap", "none"),
+    "captions.composite_negative": ("cross_swap", "swap", "none"),
     "captions.single_caption": ("first", "random"),
     "captions.paraphrase": ("none", "rules", "captions"),
     "captions.single_negative": (*MIXABLE, "mixture", "stored", "none"),
@@ -169,6 +169,7 @@ def _check_needless(config: Config) -> None:
     shapes, shards, single = data.source == "shapes", data.source == "shards", kinds == "single"
     stream = data.source == "stream"
     no_layout = captions.layout_share == 0
+    alone = config.compose.layout == "alone"
     clic = loss.composite == "clic" and not single
     fixed = data.mix is None and not config.sampling.replacement
     # A setting, whether it has no effect, because of what, and the remedy.
@@ -195,6 +196,8 @@ def _check_needless(config: Config) -> None:
         ("sampling.hard_images", not single, f"sampling.kinds={kinds}",
          "use sampling.kinds=single"),
         ("compose.layout", single, f"sampling.kinds={kinds}", "leave it out"),
+        *((name, alone, "compose.layout=alone, which joins no images", "leave it out")
+          for name in ("compose.statistics", "sampling.partner_self", "captions.layout_share")),
         ("captions.layout_share", single, f"sampling.kinds={kinds}", "set it to 0"),
         ("captions.layout_period", no_layout, "captions.layout_share=0", "leave it out"),
         ("captions.layout_negative", no_layout, "captions.layout_share=0", "leave it out"),
@@ -358,12 +361,31 @@ def _check_captions(config: Config, used: Sequence[str]) -> None:
             f"captions.mixture={dict(captions.mixture)} draws from fewer than two generators; "
             f"weigh two of {', '.join(MIXABLE)}, or name one as captions.single_negative"
         )
+    if "composite" in used:
+        _check_alone(config)
     told = captions.layout_share > 0 or config.compose.layout != "pair"
     if not captions.repair_negatives and told:
         raise ConfigError(
             "captions.repair_negatives=false reproduces the published code, which joins two "
             "sentences; leave it out with captions.layout_share above 0 and with "
-            "compose.layout=grid4"
+            "any compose.layout but pair"
+        )
+
+
+def _check_alone(config: Config) -> None:
+    """Check that captions and losses are of one image where a row is one, and else of several."""
+    alone, negative = config.compose.layout == "alone", config.captions.composite_negative
+    if negative == ("cross_swap" if alone else "swap"):
+        other = "swap" if alone else "cross_swap"
+        raise ConfigError(
+            f"captions.composite_negative={negative} does not go with compose.layout="
+            f"{config.compose.layout}: cross_swap exchanges words of two images' captions, swap "
+            f"those of one image's; use captions.composite_negative={other}"
+        )
+    if alone and config.loss.composite == "clic" and config.loss.unimodal_weight > 0:
+        raise ConfigError(
+            f"loss.unimodal_weight={config.loss.unimodal_weight} compares p1 with p2, and with "
+            "compose.layout=alone they are the same text; set it to 0"
         )
 
 
