@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from clic import distributed, images, models
 from clic.losses import ClicObjective, Distilled, Objective
 from clic.models import FeatureExtractor, LossModule
-from clic.training import passes
+from clic.training import compiling, passes
 from clic.training.frozen_base import FrozenBase
 from clic.training.passes import CachedPass, WholePass
 from clic.training.strategy import DataParallel
-from clic.types import Batch
+from clic.types import Batch, TextPacks
 
 sys.path.insert(0, str(Path(__file__).parent))
 from checks import objectives
@@ -75,8 +75,10 @@ def batch(kinds: tuple[str, ...]) -> Batch:
     )
 
 
-def gradients(clip: Any, objective: Objective, train: str, size: int | None, data: Batch) -> Any:
-    """Return the loss, its terms and the gradients of a pass."""
+def gradients(
+    clip: Any, objective: Objective, train: str, size: int | None, data: Batch, traced: bool = False
+) -> Any:
+    """Return the loss, its terms and the gradients of a pass, whose towers may be traced."""
     clip = copy.deepcopy(clip)
     trained = models.set_trainable(clip.model, train, True)
     base = None
@@ -87,6 +89,9 @@ def gradients(clip: Any, objective: Objective, train: str, size: int | None, dat
                 parameter += parameter.requires_grad * 0.1 * parameter.sin()
     models.set_mode(clip.model, trained)
     losses = LossModule(FeatureExtractor(clip.model, trained), {"composite": objective})
+    if traced:
+        compiling.COMPILER = {"backend": "aot_eager"}
+        compiling.compile_towers(losses.features, *([base.features] if base else []))
     one: Any = (
         WholePass(losses, STRATEGY, base)
         if size is None
@@ -140,9 +145,31 @@ def main(folder: Path) -> None:
                         "norm": total,
                     }
                     found[f"{name}/{str(dtype).removeprefix('torch.')}/{train}/{size}"] = entry
+        found[f"packed/{str(dtype).removeprefix('torch.')}"] = packed(clips[False], dtype)
+    passes._pixels = lambda d: images.normalise(d.images, d.mean, d.std)
+    for size in (None, 3):
+        clip, objective = clips[False], Distilled(ClicObjective(), 0.7)
+        whole, traced = (
+            gradients(clip, objective, "both", size, batch(()), way)[1] for way in (False, True)
+        )
+        found[f"traced/{size}"] = norm({n: traced[n] - v for n, v in whole.items()}) / norm(whole)
     if distributed.world_size() > 1:
         found["reductions"] = reductions(clips[False])
     (folder / f"rank-{distributed.rank()}.json").write_text(json.dumps(found))
+
+
+def packed(clip: Any, dtype: torch.dtype) -> float:
+    """Return the largest distance of packed captions' gradient from padded ones', relative."""
+    clip, plain, found = copy.deepcopy(clip), batch(()), []
+    clip.model.to(dtype)
+    _, padded = gradients(clip, ClicObjective(), "both", None, plain)
+    for size in (None, 3):
+        planner = FeatureExtractor(clip.model, models.Trained(True, True)).planner(size)
+        plans = planner(plain)
+        assert all(isinstance(plan, TextPacks) for plan in plans.text_plans) and plans.text_plans
+        _, own = gradients(clip, ClicObjective(), "both", size, plans)
+        found.append(norm({n: own[n] - v for n, v in padded.items()}) / norm(padded))
+    return max(found)
 
 
 def reductions(clip: Any) -> dict[str, int]:
@@ -166,7 +193,6 @@ def reductions(clip: Any) -> dict[str, int]:
 
         module.register_comm_hook(None, hook)
         data = batch(())
-        passes._pixels = lambda d: images.normalise(d.images, d.mean, d.std)
         one(data, lambda loss: loss)
         found["whole" if size is None else "cached"] = sum(sent)
     return found
