@@ -105,6 +105,22 @@ def local_ranks() -> int:
 
 
 @contextmanager
+def matrix_products(tf32: bool) -> Iterator[None]:
+    """Let a GPU's products and convolutions of fp32 use TF32 (10 bits of mantissa), or all bits.
+
+    What was set before holds again after the block.
+    """
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = tf32
+        yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
+
+
+@contextmanager
 def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterator[None]:
     """Join torchrun's process group, if there is one, for the duration of the block.
 
@@ -159,7 +175,8 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
         # Under torchrun's agent, the store outlives rank 0.
         serves = is_main() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         store = dist.distributed_c10d._get_default_store() if reported and serves else None
-        others = [f"clic/left/{number}/{other}" for other in range(1, world_size())]
+        here = set(range(1, world_size())).difference(alive.silent())
+        others = [f"clic/left/{number}/{other}" for other in here]
         _leave_host_group()
         dist.destroy_process_group()  # collectives of the other ranks then fail
         if store is not None:  # it ends with this process, so the others get time to read it
@@ -265,23 +282,38 @@ def collective_device() -> torch.device:
     return torch.device("cpu")
 
 
+# torch 2.14 has other names for them.
+_gather_single: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_scatter_single: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
 class _AllGather(torch.autograd.Function):
     """Concatenate over ranks; the backward pass sums all ranks' gradients of our part."""
 
     @staticmethod
     def forward(ctx: Any, local: Tensor, group: ProcessGroup | None) -> Tensor:
         ctx.group = group
-        local = local.contiguous()  # also for empty_like, which keeps strides
-        parts = [torch.empty_like(local) for _ in range(world_size(group))]
-        dist.all_gather(parts, local, group=group)
-        return torch.cat(parts)
+        rows = local.shape[0] * world_size(group)
+        whole = local.new_empty(rows, *local.shape[1:])
+        _gather_single(whole, local.contiguous(), group=group)
+        return whole
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
-        grad = grad_outputs[0].contiguous().clone()
-        # gloo has no reduce_scatter in the supported versions: all_reduce, then keep our slice.
-        dist.all_reduce(grad, group=ctx.group)
-        return grad.chunk(world_size(ctx.group))[rank(ctx.group)], None
+        grad, group = grad_outputs[0].contiguous(), ctx.group
+        ranks = world_size(group)
+        if _scatters(group):  # each rank receives the sum of its part alone
+            own = grad.new_empty(grad.shape[0] // ranks, *grad.shape[1:])
+            _scatter_single(own, grad, group=group)
+            return own, None
+        grad = grad.clone()
+        dist.all_reduce(grad, group=group)
+        return grad.chunk(ranks)[rank(group)], None
+
+
+def _scatters(group: ProcessGroup | None) -> bool:
+    """Return whether the ranks can add up each other's parts; gloo's cannot in every torch."""
+    return dist.get_backend(group) != "gloo"
 
 
 def all_gather(local: Tensor, group: ProcessGroup | None = None) -> Tensor:

@@ -114,6 +114,10 @@ class Heartbeat:
                 return
             self._ended.wait(PERIOD / 10 if not any(silence.looks.values()) else PERIOD)
 
+    def silent(self) -> list[int]:
+        """Return the ranks of those that this one watches that show no sign of life."""
+        return self._silence.lost(self._limit)
+
     def reason(self) -> str | None:
         """Return which rank is lost after a collective has failed, or None if none is.
 

@@ -73,6 +73,7 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "loss.hard_negative_positives": (1, None),
     "loss.paraphrase_weight": (0, None),
     "loss.paraphrase_scale": (0, None),
+    "loss.logits_at_once": (1, None),
     "model.context_length": (22, None),
     "model.lora_rank": (1, None),
     "model.lora_alpha": (0, None),
@@ -223,6 +224,9 @@ def _check_needless(config: Config) -> None:
          "name benchmarks, or leave it out"),
         ("train.patience", config.train.best_metric is None, "train.best_metric=null",
          "name the score to wait for, or leave it out"),
+        ("train.tf32", config.train.precision in ("bf16", "fp16"),
+         f"train.precision={config.train.precision}, in which the towers multiply",
+         "leave it out"),
         ("train.eval_on_test", not config.train.eval_bench, "train.eval_bench=[]",
          "leave it out"),
     ):  # fmt: skip

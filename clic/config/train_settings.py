@@ -233,6 +233,9 @@ class LossConfig:
             `{cross_swap: 1, layout: 2}`; 1 where not named, and equal weights are the paper's mean.
         paraphrase_weight: Weight of the term between a caption and its paraphrase.
         paraphrase_scale: Factor of the cosines in that term.
+        logits_at_once: Logits of a contrastive term in memory at once, of a rank. One with more,
+            as in global batches of thousands, is computed in chunks of rows, and once more in the
+            backward pass; null never does that.
     """
 
     composite: str = "clic"
@@ -244,6 +247,7 @@ class LossConfig:
     negative_weights: dict[str, float] = field(default_factory=dict)
     paraphrase_weight: float = 1.0
     paraphrase_scale: float = 20.0
+    logits_at_once: int | None = 4194304
 
 
 @dataclass
@@ -315,6 +319,10 @@ class TrainConfig:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: `auto` (on CUDA bf16, or fp16 where the GPU only emulates that; fp32 on the CPU),
             `fp32`, `bf16` or `fp16`.
+        tf32: Let a GPU multiply with TF32 (10 bits of mantissa) where the towers run in fp32, as
+            open_clip does; losses and evaluation keep all bits. Without effect on the CPU.
+        compile: Compile the towers' layers with `torch.compile`, for the same numbers to rounding.
+            The first step of each kind of batch then waits a minute or more for the compiler.
         clamp_logit_scale: Keep the exponentiated logit_scale in [1, 100] where it is trained (but
             in sigmoid models, whose own is above 100); the published code clamps a copy, which
             has no effect (`false` reproduces that).
@@ -351,6 +359,8 @@ class TrainConfig:
     resume: str = "auto"
     device: str = "auto"
     precision: str = "auto"
+    tf32: bool = True
+    compile: bool = False
     clamp_logit_scale: bool = True
     distill_weight: float = 0.0
     ema: float = 0.0

@@ -8,8 +8,9 @@ W * B images, so data-parallel averaging gives the gradient of that loss.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch.distributed import ProcessGroup
 
 from clic import distributed
 from clic.errors import ConfigError
+from clic.losses.row_chunks import by_rows
 from clic.losses.terms import (
     check_weights,
     hard_negative_loss,
@@ -31,16 +33,24 @@ from clic.losses.terms import (
 from clic.types import Features, LossOutput
 
 Terms = dict[str, Tensor]
+LOGITS = 2**22
+"""Logits of a contrastive term that are in memory at once, 17 MB in fp32."""
 
 
 @dataclass(frozen=True)
 class Objective(ABC):
-    """Base of the objectives: at least fp32 (float64 stays), autocast off, terms detached.
+    """Base of the objectives: at least fp32 (float64 stays), terms detached.
 
-    Features are gathered over the process group `group`; None is the default group.
+    Autocast and TF32 are off, whatever the towers use.
+
+    Args:
+        group: Process group that features are gathered over; None is the default group.
+        logits_at_once: Where a contrastive term has more logits on this rank, it is computed in
+            chunks of rows with so many, twice (see `by_rows`); None never does so.
     """
 
     group: ProcessGroup | None = field(default=None, kw_only=True)
+    logits_at_once: int | None = field(default=LOGITS, kw_only=True)
 
     def __call__(self, features: Features) -> LossOutput:
         """Return this rank's loss; the features have the same shapes on every rank.
@@ -48,13 +58,63 @@ class Objective(ABC):
         Raises:
             ConfigError: The objective cannot be computed from these features.
         """
-        with torch.autocast(features.image_features.device.type, enabled=False):
+        off = torch.autocast(features.image_features.device.type, enabled=False)
+        with off, distributed.matrix_products(tf32=False):
             total, terms = self._compute(_at_least_fp32(features))
         return LossOutput(total, {name: term.detach() for name, term in terms.items()})
 
     @abstractmethod
     def _compute(self, features: Features) -> tuple[Tensor, Terms]:
         """Return the scalar to minimise and its terms."""
+
+    def _contrastive(self, features: Features) -> Terms:
+        """Return CLIC Eq. 4 and its two directions, or with a logit_bias the sigmoid loss."""
+        if features.logit_bias is not None:
+            loss = self._over_slots(sigmoid_loss, features, features.logit_bias)
+            return {"contrastive": loss}
+        return self._with_text_to_image(self._over_slots(image_to_text, features), features)
+
+    def _over_slots(self, term: Callable[..., Tensor], features: Features, *others: Any) -> Tensor:
+        """Return a term from this rank's images to all captions, a mean over positive slots.
+
+        Where it has many logits, the slots are gathered one after the other: in the backward pass
+        each one's gradient is then given back before that of the next is made.
+        """
+        rows, slots, _ = features.positive_features.shape
+        logits = rows * distributed.world_size(self.group) * slots
+        many = self.logits_at_once is not None and rows * logits > self.logits_at_once
+        means = []
+        for own in features.positive_features.split(1 if many else slots, dim=1):
+            words = distributed.all_gather(own, self.group), features.logit_scale, *others
+            share = logits * own.shape[1] // slots
+            means.append(self._by_rows(term, share, features.image_features, *words))
+        return torch.stack(means).mean()
+
+    def _with_text_to_image(self, to_text: Tensor, features: Features) -> Terms:
+        """Return the symmetric loss and its two halves, given the image-to-text half."""
+        images, captions = features.image_features, features.positive_features
+        everyone = distributed.all_gather(images, self.group)
+        logits = len(everyone) * captions.shape[1]
+        scale = features.logit_scale
+        to_image = self._by_rows(text_to_image, logits, captions, everyone, scale)
+        return {
+            "contrastive": (to_text + to_image) / 2,
+            "image_to_text": to_text,
+            "text_to_image": to_image,
+        }
+
+    def _gather_negatives(self, features: Features, negatives: Tensor) -> tuple[Tensor, Tensor]:
+        """Return all ranks' hard negatives [W * B, K, D], and which are valid, bool [W * B, K]."""
+        # As bytes, because gloo does not gather booleans in every supported version of torch.
+        mask = distributed.all_gather(_mask(features, negatives).byte(), self.group).bool()
+        return distributed.all_gather(negatives, self.group), mask
+
+    def _by_rows(
+        self, term: Callable[..., Tensor], logits: int, rows: Tensor, *others: Any
+    ) -> Tensor:
+        """Return a term over this rank's rows, each of which has so many logits."""
+        first = distributed.rank(self.group) * rows.shape[0]
+        return by_rows(term, rows, *others, first=first, logits=logits, at_once=self.logits_at_once)
 
 
 @dataclass(frozen=True)
@@ -66,7 +126,7 @@ class ClipObjective(Objective):
     """
 
     def _compute(self, features: Features) -> tuple[Tensor, Terms]:
-        terms = _contrastive(features, self.group)
+        terms = self._contrastive(features)
         return terms["contrastive"], terms
 
 
@@ -130,7 +190,7 @@ class ClicObjective(Objective):
     def _compute(self, features: Features) -> tuple[Tensor, Terms]:
         terms: Terms = {}
         if self.contrastive_weight:
-            terms |= _contrastive(features, self.group)
+            terms |= self._contrastive(features)
         if self.hard_negative_weight and features.negative_features is not None:
             terms |= self._hard_negative(features, features.negative_features)
         if self.unimodal_weight and features.positive_features.shape[1] > 1:
@@ -190,20 +250,16 @@ class SoftmaxNegativesObjective(Objective):
         _check_softmax("softmax_negatives", features)
         negatives = features.negative_features
         if negatives is None:
-            terms = _contrastive(features, self.group)
+            terms = self._contrastive(features)
             return terms["contrastive"], terms
-        first = _first_row(features, self.group)
-        # As bytes, because gloo does not gather booleans in every supported version of torch.
-        mask = distributed.all_gather(_mask(features, negatives).byte(), self.group).bool()
-        to_text = image_to_text_with_negatives(
-            features.image_features,
-            distributed.all_gather(features.positive_features, self.group),
-            distributed.all_gather(negatives, self.group),
-            mask,
-            features.logit_scale,
-            first,
-        )
-        terms = _with_text_to_image(to_text, features, first, self.group)
+        captions = distributed.all_gather(features.positive_features, self.group)
+        false, mask = self._gather_negatives(features, negatives)
+        candidates = captions.shape[0] + mask.numel()
+        to_text = self._by_rows(
+            image_to_text_with_negatives, candidates * captions.shape[1],
+            features.image_features, captions, false, mask, features.logit_scale,
+        )  # fmt: skip
+        terms = self._with_text_to_image(to_text, features)
         return terms["contrastive"], terms
 
 
@@ -241,25 +297,29 @@ class ParaphraseObjective(Objective):
                 "the objective paraphrase compares a caption with its paraphrase, and the batch "
                 "has one true caption an image; set captions.paraphrase=rules"
             )
-        total, terms = SoftmaxNegativesObjective(group=self.group)._compute(features)
+        contrastive = SoftmaxNegativesObjective(
+            group=self.group, logits_at_once=self.logits_at_once
+        )
+        total, terms = contrastive._compute(features)
         terms["paraphrase"] = self._paraphrase(features)
         return total + self.paraphrase_weight * terms["paraphrase"], terms
 
     def _paraphrase(self, features: Features) -> Tensor:
         """Return the mean of the two directions."""
-        negatives, first = features.negative_features, _first_row(features, self.group)
+        negatives, scale = features.negative_features, self.paraphrase_scale
         positives = features.positive_features[:, :2]
         if negatives is None:  # the softmax over the batch's other captions is left
             negatives = positives.new_zeros(positives.shape[0], 0, positives.shape[2])
-        mask = distributed.all_gather(_mask(features, negatives).byte(), self.group).bool()
         everyone = distributed.all_gather(positives, self.group)
-        false = distributed.all_gather(negatives, self.group)
+        false, mask = self._gather_negatives(features, negatives)
+        candidates = everyone.shape[0] + mask.numel()
         halves = [
-            paraphrase_loss(
-                positives[:, slot], everyone[:, 1 - slot], false, mask, self.paraphrase_scale, first
+            self._by_rows(
+                paraphrase_loss, candidates,
+                positives[:, slot], everyone[:, 1 - slot], false, mask, scale,
             )
             for slot in (0, 1)
-        ]
+        ]  # fmt: skip
         return torch.stack(halves).mean()
 
 
@@ -270,36 +330,6 @@ def _check_softmax(objective: str, features: Features) -> None:
             f"the objective {objective} needs a softmax, and this model has a logit_bias (sigmoid "
             "loss); set loss.composite and loss.single to clic or clip"
         )
-
-
-def _contrastive(features: Features, group: ProcessGroup | None) -> Terms:
-    """Return CLIC Eq. 4 and its two directions, or the sigmoid loss if there is a logit_bias."""
-    captions = distributed.all_gather(features.positive_features, group)
-    first = _first_row(features, group)
-    images, scale, bias = features.image_features, features.logit_scale, features.logit_bias
-    if bias is not None:
-        return {"contrastive": sigmoid_loss(images, captions, scale, bias, first)}
-    return _with_text_to_image(
-        image_to_text(images, captions, scale, first), features, first, group
-    )
-
-
-def _with_text_to_image(
-    to_text: Tensor, features: Features, first: int, group: ProcessGroup | None
-) -> Terms:
-    """Return the symmetric loss and its two halves, given the image-to-text half."""
-    images = distributed.all_gather(features.image_features, group)
-    to_image = text_to_image(features.positive_features, images, features.logit_scale, first)
-    return {
-        "contrastive": (to_text + to_image) / 2,
-        "image_to_text": to_text,
-        "text_to_image": to_image,
-    }
-
-
-def _first_row(features: Features, group: ProcessGroup | None) -> int:
-    """Return the index of this rank's first row among the rows of all ranks."""
-    return distributed.rank(group) * features.image_features.shape[0]
 
 
 def _mask(features: Features, negatives: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ NEGATIVES = "false captions"
 SECOND_POSITIVE = "a second true caption"
 SOFTMAX = "a softmax"  # a model with a logit_bias has the sigmoid loss instead
 SIGMOID = "a logit_bias"  # and one without has the softmax
+EVERY = ("logits_at_once",)
+"""The settings of `loss` that every objective takes."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Entry:
         about: What it minimises, in a few words.
         needs: Any of `NEGATIVES`, `SECOND_POSITIVE`, `SOFTMAX` and `SIGMOID`, each with the weight
             setting whose 0 removes the need, or None if nothing does.
-        reads: The settings of `loss` that it takes, under the names of its arguments.
+        reads: The settings of `loss` that it takes besides `EVERY`, under the names of its
+            arguments.
         kinds: The kinds of batch that it can train on.
         contrastive_weight: The weight setting whose 0 removes the comparison of each image with
             the other images of the batch; None if nothing does.
@@ -52,7 +55,7 @@ class Entry:
 
     def of(self, loss: object) -> Objective:
         """Return the objective that the settings of `loss` describe."""
-        return self(**{name: getattr(loss, name) for name in self.reads})
+        return self(**{name: getattr(loss, name) for name in (*self.reads, *EVERY)})
 
     def needs_now(self, what: str, loss: object) -> bool:
         """Return whether the objective needs `what` with the weights in `loss`."""

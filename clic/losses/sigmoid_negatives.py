@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from clic import distributed
 from clic.errors import ConfigError
-from clic.losses.objectives import Objective, Terms, _contrastive, _mask
+from clic.losses.objectives import Objective, Terms
 from clic.types import Features
 
 
 def sigmoid_negatives_loss(
-    images: Tensor, negatives: Tensor, mask: Tensor, logit_scale: Tensor, logit_bias: Tensor
+    images: Tensor,
+    negatives: Tensor,
+    mask: Tensor,
+    logit_scale: Tensor,
+    logit_bias: Tensor,
+    first: int = 0,
 ) -> Tensor:
     """Return the binary loss of telling that no hard negative matches any image.
 
@@ -28,6 +32,7 @@ def sigmoid_negatives_loss(
         mask: bool [W * B, K], True where there is a negative.
         logit_scale: Scalar.
         logit_bias: Scalar.
+        first: Number of the first row among those of all ranks, which makes no difference here.
 
     Returns:
         Scalar: summed over negatives, mean over this rank's B images.
@@ -53,17 +58,13 @@ class SigmoidNegativesObjective(Objective):
                 "and this one has none; set loss.composite and loss.single to softmax_negatives, "
                 "clic or clip"
             )
-        pairs = _contrastive(features, self.group)["contrastive"]
+        pairs = self._contrastive(features)["contrastive"]
         if negatives is None:
             return pairs, {"contrastive": pairs}
-        # As bytes, because gloo does not gather booleans in every supported version of torch.
-        mask = distributed.all_gather(_mask(features, negatives).byte(), self.group).bool()
-        false = sigmoid_negatives_loss(
-            features.image_features,
-            distributed.all_gather(negatives, self.group),
-            mask,
-            features.logit_scale,
-            bias,
+        everyone, mask = self._gather_negatives(features, negatives)
+        images, scale = features.image_features, features.logit_scale
+        false = self._by_rows(
+            sigmoid_negatives_loss, mask.numel(), images, everyone, mask, scale, bias
         )
         total = pairs + false
         return total, {"contrastive": total, "pairs": pairs, "negatives": false}

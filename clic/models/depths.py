@@ -16,6 +16,7 @@ SCALARS = ("logit_scale", "logit_bias")
 _LAYER = re.compile(r"(?:^|\.)(?:resblocks|blocks?|layers?|h)\.(\d+)\.")
 _STAGE = re.compile(r"layer(\d+)\.")  # of open_clip's ResNets, counted from 1
 _WRAPPERS = ("transformer", "encoder", "decoder", "model")
+_MODULE = re.compile(r"(?:^|\.)(?:(?:resblocks|blocks?|layers?|stages|h)\.\d+|layer\d+)$")
 _STEM = re.compile(r"emb|relative_attention|shared$|ln_pre|patchnorm_pre|stem|conv\d|bn\d")
 
 
@@ -60,6 +61,20 @@ def tower(model: nn.Module, name: str, setting: str) -> Tower:
             f"{setting} needs a {name} tower whose layers are numbered, and this model has none; "
             "leave it out, or train the whole tower"
         )
+    return found
+
+
+def layer_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the outermost numbered layers of a model by name; a tower without any as a whole."""
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        inside = any(name.startswith(f"{outer}.") for outer in found)
+        if _MODULE.search(name) and not inside:
+            found[name] = module
+    for tower in ("visual", "text"):
+        whole = getattr(model, tower, None)
+        if isinstance(whole, nn.Module) and not any(n.startswith(f"{tower}.") for n in found):
+            found[tower] = whole
     return found
 
 

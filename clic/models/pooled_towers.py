@@ -13,6 +13,7 @@ flow through all of it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -49,12 +50,13 @@ class PooledImages:
 
     Attributes:
         recognised: Whether this file's forward is used rather than the model's own.
+        block: What computes a block of it, `_block` or the same compiled.
     """
 
     def __init__(self, model: OpenClip) -> None:
         from open_clip.transformer import VisionTransformer
 
-        self.model, self._layout = model, images_layout(model)
+        self.model, self._layout, self.block = model, images_layout(model), _block
         tower = model.visual
         self.recognised = (
             type(tower) is VisionTransformer
@@ -71,7 +73,8 @@ class PooledImages:
         tower = self.model.visual
         states = tower._embeds(pixels)
         class_token = states.new_zeros((len(states), 1), dtype=torch.int64)
-        pooled = _transform(tower.transformer, states, _Rows(None, class_token)).squeeze(1)
+        layout = _Rows(None, class_token)
+        pooled = _transform(tower.transformer, states, layout, self.block).squeeze(1)
         return _project(tower.ln_post(pooled), tower.proj)
 
 
@@ -82,13 +85,14 @@ class PooledTexts:
         whole: The encoder that is used where this file's forward is not.
         recognised: Whether this file's forward is used rather than the model's own.
         packed: Whether texts are packed; otherwise they are padded.
+        block: What computes a block of it, `_block` or the same compiled.
     """
 
     def __init__(self, model: OpenClip) -> None:
         from open_clip.model import CLIP
         from open_clip.transformer import TextTransformer
 
-        self.whole = TextEncoder(model)
+        self.whole, self.block = TextEncoder(model), _block
         self.tower: OpenClip = getattr(model, "text", model)
         known = type(model) is CLIP or type(self.tower) is TextTransformer
         self.recognised = (
@@ -123,7 +127,8 @@ class PooledTexts:
         """
         if isinstance(plan, TextPacks):
             states = self._embed(plan.tokens, plan.positions)
-            return self._read(_transform(self.tower.transformer, states, _Trees(plan, states)))
+            layout = _Trees(plan, states)
+            return self._read(_transform(self.tower.transformer, states, layout, self.block))
         assert isinstance(plan, TextGroups)
         counts = [count for count, _ in plan.sizes]
         groups = zip(tokens[plan.order].split(counts), plan.sizes, strict=True)
@@ -137,7 +142,8 @@ class PooledTexts:
         if self.whole.rule.pool in ("argmax", "eos"):
             at = self.whole.rule.ends(tokens)[:, None]
         layout = _Rows(self.tower.attn_mask, at)
-        return self._read(_transform(self.tower.transformer, states, layout).squeeze(1))
+        pooled = _transform(self.tower.transformer, states, layout, self.block).squeeze(1)
+        return self._read(pooled)
 
     def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         dtype = self.tower.transformer.get_cast_dtype()
@@ -263,14 +269,16 @@ def _is_plain(transformer: Any) -> bool:
     )
 
 
-def _transform(transformer: Any, states: Tensor, layout: _Rows | _Trees) -> Tensor:
+def _transform(
+    transformer: Any, states: Tensor, layout: _Rows | _Trees, block: Callable[..., Tensor]
+) -> Tensor:
     """Return the states that are read, after the last block."""
-    run: Any = _block
+    run: Any = block
     if transformer.grad_checkpointing and torch.is_grad_enabled():
-        run = partial(checkpoint, _block, use_reentrant=False)
+        run = partial(checkpoint, block, use_reentrant=False)
     *blocks, last = transformer.resblocks
-    for block in blocks:
-        states = run(block, states, layout, False)
+    for one in blocks:
+        states = run(one, states, layout, False)
     return run(last, states, layout, True)
 
 

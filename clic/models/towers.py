@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clic.errors import ConfigError
+from clic.models.depths import VISION_PREFIX, layer_modules
 from clic.models.pooled_towers import PooledImages, PooledTexts, images_layout
 from clic.models.text_encoder import OpenClip
 from clic.models.text_plans import TextPlanner
@@ -59,6 +60,18 @@ class FeatureExtractor(nn.Module):
     def planner(self, rows: int | None = None, plans: bool = True) -> TextPlanner:
         """Return what plans how captions are read, `rows` rows of a batch at once (None: all)."""
         return TextPlanner(self.encode_text.rule, self._texts.packed, rows, plans)
+
+    def compile_layers(self, **compiler: Any) -> None:
+        """Compile the towers' layers in place, each kind of layer once, at its first call.
+
+        Names of parameters stay as they are. Captions have other shapes at every step, and images
+        the same ones. `compiler` has the further arguments of `torch.compile`.
+        """
+        self._texts.block = torch.compile(self._texts.block, dynamic=True, **compiler)
+        self._images.block = torch.compile(self._images.block, **compiler)
+        for name, layer in layer_modules(self.model).items():
+            image = f"{name}.".startswith(VISION_PREFIX)
+            layer.compile(dynamic=None if image else True, **compiler)
 
     def of_images(self, images: Tensor) -> Tensor:
         """Return the features [B, D] of normalised images [B, 3, S, S], unit norm."""

@@ -21,13 +21,16 @@ class FrozenBase:
     Args:
         clip: The base model, on its device, with what does not train already frozen.
         trained: Which of its towers train; the features of the others cannot move.
+
+    Attributes:
+        features: What makes its features.
     """
 
     def __init__(self, clip: ClipModel, trained: Trained) -> None:
         frozen = {id(p): p for p in clip.model.parameters() if not p.requires_grad}
         model = copy.deepcopy(clip.model, frozen).requires_grad_(False).eval()
         self.trained = trained
-        self._features = FeatureExtractor(model, Trained(vision=False, text=False))
+        self.features = FeatureExtractor(model, Trained(vision=False, text=False))
 
     @torch.no_grad()
     def __call__(
@@ -44,6 +47,6 @@ class FrozenBase:
             [B, D] and [B, N, D], each None where its tower does not train.
         """
         return (
-            self._features.of_images(images) if self.trained.vision else None,
-            self._features.of_texts(texts, plan) if self.trained.text else None,
+            self.features.of_images(images) if self.trained.vision else None,
+            self.features.of_texts(texts, plan) if self.trained.text else None,
         )

@@ -161,6 +161,25 @@ class SkippedSteps:
         return most, last
 
 
+class RunningStatistics:
+    """BatchNorm's statistics, which the forward pass of a step that is skipped has spoilt."""
+
+    def __init__(self, model: nn.Module) -> None:
+        norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        self._own = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
+        self._before: list[Tensor] = []
+
+    def remember(self) -> None:
+        """Keep them as they are before a step."""
+        self._before = [buffer.clone() for buffer in self._own]
+
+    @torch.no_grad()
+    def put_back(self, skipped: Tensor) -> None:
+        """Let them be as before the step if it was skipped (1.0, else 0.0), on the device."""
+        for buffer, before in zip(self._own, self._before, strict=True):
+            buffer.copy_(torch.where(skipped > 0, before, buffer))
+
+
 def clic_schedule(
     step: int, *, lr: float, steps: int, warmup_steps: int, lr_start: float, lr_end: float
 ) -> float:

@@ -22,6 +22,7 @@ from clic.models import ClipModel
 from clic.seeding import seed_torch
 from clic.training import checkpoint, trained_parts
 from clic.training.best import BestSoFar
+from clic.training.compiling import check_compiler
 from clic.training.example_sheets import ExampleSheets
 from clic.training.job_logs import keep_job_logs
 from clic.training.metrics_log import MetricsLog
@@ -53,6 +54,8 @@ def train(config: Config, evaluate: Evaluate | None = None) -> Path:
     patience = EVALUATION_MINUTES if config.train.eval_every else COLLECTIVE_MINUTES
     with distributed.process_group(device, patience):
         trained_parts.check_trainable(config, distributed.world_size())
+        if config.train.compile:
+            check_compiler(device)
         place = distributed.broadcast_object(choose(config) if distributed.is_main() else None)
         assert place is not None
         # Before a model is downloaded, so that mistakes in the data or the run's length come first.
@@ -164,13 +167,12 @@ def _open_folder(config: Config, place: RunFolder, trainer: Trainer, base: str |
                 checkpoint.save(place.path, trainer.clip, state, keep=0)
             elif config.model.pretrained is None or config.model.context_length is not None:
                 models.save(trainer.clip, place.path / runs.BASE)
-            _write_provenance(
-                config, place, trainer.clip, base
-            )  # last: marks the folder as complete
+            _write_provenance(config, place, trainer, base)  # last: marks the folder as complete
     return lock
 
 
-def _write_provenance(config: Config, place: RunFolder, clip: ClipModel, base: str | None) -> None:
+def _write_provenance(config: Config, place: RunFolder, trainer: Trainer, base: str | None) -> None:
+    clip, strategy = trainer.clip, trainer.strategy
     record = {
         "base": _base(config, place, clip),
         "experiment": config.name,
@@ -179,6 +181,8 @@ def _write_provenance(config: Config, place: RunFolder, clip: ClipModel, base: s
         "command": provenance.command(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "device": str(clip.device),
+        "precision": f"{strategy.dtype}".removeprefix("torch."),
+        "tf32": strategy.tf32,
         "world_size": distributed.world_size(),
         "started_from": models.identity(clip),
     }

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from clic import distributed
 from clic.config.train_settings import TrainConfig
 from clic.errors import ClicError, ConfigError, pick
+from clic.training import compiling
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -52,10 +53,17 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 class DataParallel:
-    """Every rank holds the whole model and trains on its own part of the batch."""
+    """Every rank holds the whole model and trains on its own part of the batch.
 
-    def __init__(self, device: torch.device, precision: str) -> None:
+    Attributes:
+        dtype: That of the forward pass.
+        tf32: Whether products of fp32 use TF32: on a GPU and in fp32 alone. In half precision only
+            the losses multiply in fp32, and they keep all of its bits.
+    """
+
+    def __init__(self, device: torch.device, precision: str, tf32: bool = True) -> None:
         self.device, self.dtype = device, autocast_dtype(precision, device)
+        self.tf32 = tf32 and device.type == "cuda" and self.dtype is torch.float32
 
     def scaler(self) -> torch.amp.GradScaler:
         """Return the gradient scaler, which does nothing without fp16."""
@@ -65,6 +73,12 @@ class DataParallel:
         """Return the context of the forward pass."""
         mixed = self.dtype is not torch.float32
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed)
+
+    def products(self) -> AbstractContextManager[None]:
+        """Return the context of forward and backward pass, which sets TF32 on a GPU."""
+        return (
+            distributed.matrix_products(self.tf32) if self.device.type == "cuda" else nullcontext()
+        )
 
     def wrap(self, module: nn.Module, find_unused: bool) -> nn.Module:
         """Return a module on its device with its gradients averaged over ranks.
@@ -84,15 +98,19 @@ class DataParallel:
         return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
     @contextmanager
-    def naming_memory(self, train: TrainConfig) -> Iterator[None]:
-        """Turn running out of memory into an error that names the setting that needs less of it.
+    def naming_settings(self, train: TrainConfig) -> Iterator[None]:
+        """Turn what fails in a step into an error that names the setting to change.
 
         Raises:
             OutOfMemoryError: The device had no memory left.
+            ConfigError: The model could not be compiled.
         """
         try:
             yield
         except RuntimeError as error:
+            failed = compiling.failure(error) if train.compile else None
+            if failed is not None:
+                raise failed from error
             if not isinstance(error, torch.OutOfMemoryError) and CPU_FULL not in str(error):
                 raise
             at_once = train.micro_batch or train.batch_size

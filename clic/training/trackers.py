@@ -65,9 +65,8 @@ class TensorBoard(Tracker):
         _package("tensorboard", "tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
-        # Steps after the checkpoint, of a process that was killed, are hidden.
-        purge = run.start + 1 if run.start else None
-        self._writer: Any = SummaryWriter(str(run.folder / "tensorboard"), purge_step=purge)
+        # Steps after the checkpoint, of a process that was killed, are hidden, even without any.
+        self._writer: Any = SummaryWriter(str(run.folder / "tensorboard"), purge_step=run.start + 1)
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         for name, value in numbers.items():

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import set_stance
 
 from clic import distributed, models
 from clic.config.train_settings import Config
@@ -24,6 +25,7 @@ from clic.training import optim
 from clic.training.assembly import make_objectives, make_pass, make_rates
 from clic.training.best import BestSoFar
 from clic.training.checkpoint import TrainingState
+from clic.training.compiling import compile_towers
 from clic.training.frozen_base import FrozenBase
 from clic.training.metrics_log import Averages, MetricsLog, missing_negatives
 from clic.training.moving_average import MovingAverage
@@ -71,7 +73,7 @@ class Trainer:
             clip.model, config.model.train, config.model.train_logit_scale
         )
         self._check_weights(ModelError, "as loaded; use other weights")
-        self.strategy = DataParallel(self.device, config.train.precision)
+        self.strategy = DataParallel(self.device, config.train.precision, config.train.tf32)
         self.scaler = self.strategy.scaler()
         rates = make_rates(config, clip.model, steps)
         self.optimizer, self.lr_at, self.factors = rates.optimizer, rates.at, rates.factors
@@ -85,6 +87,8 @@ class Trainer:
         base = FrozenBase(clip, self.trained) if config.train.distill_weight else None
         if config.model.grad_checkpointing:  # only now, as it hides recomputed parts of the graph
             models.enable_grad_checkpointing(clip.model)
+        if config.train.compile:
+            compile_towers(self.features, *([base.features] if base is not None else []))
         self.passes = make_pass(config, losses, self.strategy, base, uneven)
         decay = config.train.ema
         self.average = MovingAverage(clip.model, decay) if decay else None
@@ -95,6 +99,7 @@ class Trainer:
         self.clamps = config.train.clamp_logit_scale and trains_scale
         self.faults = FaultLog(config.data.max_broken, self.device)
         self.skipped = optim.SkippedSteps(self.device)
+        self.statistics = optim.RunningStatistics(clip.model)
         # Of each step its number and samples, to be named if the device says that it was skipped.
         self._recent: deque[tuple[int, list[tuple[str, ...]]]] = deque(maxlen=RECENT)
         self.rate, self.done = 0.0, 0
@@ -114,7 +119,8 @@ class Trainer:
         optim.set_lr(self.optimizer, self.rate)
         seed_step(self.config.seed, batch.step, distributed.rank())
         batch = self.plan(batch)  # where the loader has not done so
-        with self.strategy.naming_memory(self.config.train):
+        self.statistics.remember()
+        with self.strategy.naming_settings(self.config.train), self.strategy.products():
             with self.stages.stage(TO_DEVICE):
                 batch = batch.to(self.device)
             self.optimizer.zero_grad(set_to_none=True)
@@ -139,6 +145,7 @@ class Trainer:
         norm, skipped = optim.step_if_finite(self.optimizer, self.clip.model.parameters(), clip)
         self.scaler.update()
         self.skipped.add(skipped, number)
+        self.statistics.put_back(skipped)
         if self.clamps:
             with torch.no_grad():
                 self.clip.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
@@ -221,9 +228,12 @@ class Trainer:
     def result(self) -> Iterator[None]:
         """Let the model have the weights that the run is for, in its plain form.
 
-        These are the average of the weights if there is one, and otherwise the last ones.
+        These are the average of the weights if there is one, and otherwise the last ones. Its
+        towers are used as they are, without what `train.compile` has made of them.
         """
-        with self.average.in_place() if self.average is not None else nullcontext(), self.plain():
+        average = self.average.in_place() if self.average is not None else nullcontext()
+        eager = set_stance("force_eager") if self.config.train.compile else nullcontext()
+        with average, self.plain(), eager:
             yield
 
     def plain(self, merge: bool = True) -> AbstractContextManager[None]:

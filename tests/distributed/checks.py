@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -88,6 +89,22 @@ def gather_twice_through_one_leaf() -> None:
     assert torch.equal(leaf.grad, torch.full((2, 2), WORLD + WORLD * 8.0 * distributed.rank()))
 
 
+def scatter() -> None:
+    """The ways back through a gather agree: with a sum of one's part alone, and of everything."""
+    found, asked = [], distributed._scatters
+    assert not asked(None)  # of gloo, which has it in some versions of torch only
+    for scatters in (False, True):
+        distributed._scatters = lambda group, own=scatters: own
+        leaf = torch.arange(12.0).reshape(4, 3).T.requires_grad_()
+        weight = (distributed.rank() + 1) * torch.arange(36.0).reshape(9, 4)
+        distributed.all_gather(leaf).mul(weight).sum().backward()
+        found.append(leaf.grad)
+    distributed._scatters = asked
+    first = 12 * distributed.rank()
+    expected = (1 + 2 + 3) * torch.arange(first, first + 12.0).reshape(3, 4)
+    assert torch.equal(found[0], expected) and torch.equal(found[1], expected)
+
+
 def reduce() -> None:
     local = torch.tensor([distributed.rank() + 1, 1], dtype=torch.int64)
     assert distributed.all_reduce_sum(local).tolist() == [6, 3]
@@ -124,13 +141,17 @@ def subgroup(folder: Path) -> None:
 
 
 def train(folder: Path) -> None:
-    """Save what DistributedDataParallel makes of each objective's gradients."""
+    """Save what DistributedDataParallel makes of each objective's gradients, in one and in chunks.
+
+    B rows have at least 48 logits, so that 30 of them make several chunks.
+    """
     rank = distributed.rank()
     for shift in (0, 1):  # 1: the same rows, but each rank has its neighbour's
         rows, mask = data(shift)
         part = slice(rank * B, (rank + 1) * B)
-        for name, objective in objectives().items():
-            model = DistributedDataParallel(Towers(name))
+        chunked = {f"{n}-rows": replace(o, logits_at_once=30) for n, o in objectives().items()}
+        for name, objective in {**objectives(), **chunked}.items():
+            model = DistributedDataParallel(Towers(name.removesuffix("-rows")))
             out = objective(model([r[part] for r in rows], mask[part]))
             out.total.backward()
             found = {
@@ -144,6 +165,8 @@ def train(folder: Path) -> None:
 def main(folder: Path) -> None:
     gather()
     gather_twice_through_one_leaf()
+    if torch.__version__ >= "2.10":
+        scatter()
     reduce()
     broadcast()
     subgroup(folder)

@@ -17,11 +17,11 @@ from clic import distributed, images, models
 from clic.losses import OBJECTIVES, ClicObjective, Distilled, Objective
 from clic.losses.registry import SIGMOID
 from clic.models import FeatureExtractor, LossModule
-from clic.training import passes
+from clic.training import compiling, passes
 from clic.training.frozen_base import FrozenBase
 from clic.training.passes import CachedPass, WholePass
 from clic.training.strategy import DataParallel
-from clic.types import Batch
+from clic.types import Batch, TextPacks
 
 sys.path.insert(0, str(Path(__file__).parent))
 from checks import objectives
@@ -76,8 +76,15 @@ def batch(kinds: tuple[str, ...]) -> Batch:
     )
 
 
+<<<<<<< HEAD
 def gradients(clip: Any, objective: Objective, train: str, size: int | None, data: Batch) -> Any:
     """Return the loss, its terms and the gradients of a pass; captions of two towers are packed."""
+=======
+def gradients(
+    clip: Any, objective: Objective, train: str, size: int | None, data: Batch, traced: bool = False
+) -> Any:
+    """Return the loss, its terms and the gradients of a pass, whose towers may be traced."""
+>>>>>>> t14
     clip = copy.deepcopy(clip)
     trained = models.set_trainable(clip.model, train, True)
     base = None
@@ -88,8 +95,14 @@ def gradients(clip: Any, objective: Objective, train: str, size: int | None, dat
                 parameter += parameter.requires_grad * 0.1 * parameter.sin()
     models.set_mode(clip.model, trained)
     losses = LossModule(FeatureExtractor(clip.model, trained), {"composite": objective})
+<<<<<<< HEAD
     data = losses.features.planner(size, plans=train == "both")(data)
     assert bool(data.text_plans) == (train == "both")
+=======
+    if traced:
+        compiling.COMPILER = {"backend": "aot_eager"}
+        compiling.compile_towers(losses.features, *([base.features] if base else []))
+>>>>>>> t14
     one: Any = (
         WholePass(losses, STRATEGY, base)
         if size is None
@@ -155,9 +168,31 @@ def main(folder: Path) -> None:
                         "norm": total,
                     }
                     found[f"{name}/{str(dtype).removeprefix('torch.')}/{train}/{size}"] = entry
+        found[f"packed/{str(dtype).removeprefix('torch.')}"] = packed(clips[False], dtype)
+    passes._pixels = lambda d: images.normalise(d.images, d.mean, d.std)
+    for size in (None, 3):
+        clip, objective = clips[False], Distilled(ClicObjective(), 0.7)
+        whole, traced = (
+            gradients(clip, objective, "both", size, batch(()), way)[1] for way in (False, True)
+        )
+        found[f"traced/{size}"] = norm({n: traced[n] - v for n, v in whole.items()}) / norm(whole)
     if distributed.world_size() > 1:
         found["reductions"] = reductions(clips[False])
     (folder / f"rank-{distributed.rank()}.json").write_text(json.dumps(found))
+
+
+def packed(clip: Any, dtype: torch.dtype) -> float:
+    """Return the largest distance of packed captions' gradient from padded ones', relative."""
+    clip, plain, found = copy.deepcopy(clip), batch(()), []
+    clip.model.to(dtype)
+    _, padded = gradients(clip, ClicObjective(), "both", None, plain)
+    for size in (None, 3):
+        planner = FeatureExtractor(clip.model, models.Trained(True, True)).planner(size)
+        plans = planner(plain)
+        assert all(isinstance(plan, TextPacks) for plan in plans.text_plans) and plans.text_plans
+        _, own = gradients(clip, ClicObjective(), "both", size, plans)
+        found.append(norm({n: own[n] - v for n, v in padded.items()}) / norm(padded))
+    return max(found)
 
 
 def reductions(clip: Any) -> dict[str, int]:
@@ -181,7 +216,6 @@ def reductions(clip: Any) -> dict[str, int]:
 
         module.register_comm_hook(None, hook)
         data = batch(())
-        passes._pixels = lambda d: images.normalise(d.images, d.mean, d.std)
         one(data, lambda loss: loss)
         found["whole" if size is None else "cached"] = sum(sent)
     return found

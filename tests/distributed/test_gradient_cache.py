@@ -53,6 +53,16 @@ def test_chunks_have_the_gradient_of_the_whole_batch(found: Any, dtype: str) -> 
                 assert entry["from exact"] <= ROUNDING * entry["whole from exact"], (name, entry)
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_packed_captions_have_the_gradient_of_padded_ones(found: Any, dtype: str) -> None:
+    assert all(one[f"packed/{dtype}"] <= TOLERANCE[dtype] for one in found)
+
+
+def test_compiled_towers_have_it_too(found: Any) -> None:
+    for one in found:
+        assert max(one["traced/None"], one["traced/3"]) <= TOLERANCE["float32"]
+
+
 def test_only_the_last_chunk_is_averaged_over_ranks(found: Any) -> None:
     if len(found) > 1:
         sent = found[0]["reductions"]

@@ -46,14 +46,16 @@ def mean(values: list[Tensor]) -> Tensor:
     return torch.stack(values).mean(0)
 
 
+@pytest.mark.parametrize("rows", ["", "-rows"], ids=["at once", "in chunks of rows"])
 @pytest.mark.parametrize("shift", [0, 1])
 @pytest.mark.parametrize("name", sorted(checks["objectives"]()))
 def test_data_parallel_training_is_that_of_the_whole_batch(
-    name: str, shift: int, folder: Path
+    name: str, shift: int, rows: str, folder: Path
 ) -> None:
     total, terms, grads = alone(name, WORLD * B)
     ranks: list[dict[str, Any]] = [
-        torch.load(folder / f"{name}-{shift}-{rank}.pt", weights_only=True) for rank in range(WORLD)
+        torch.load(folder / f"{name}{rows}-{shift}-{rank}.pt", weights_only=True)
+        for rank in range(WORLD)
     ]
     torch.testing.assert_close(mean([r["total"] for r in ranks]), total, rtol=1e-12, atol=0)
     for rank in ranks:

@@ -37,7 +37,7 @@ class MarginObjective(Objective):
         from clic.losses.margin import margin_loss
 
         assert features.negative_features is not None
-        terms = _contrastive(features, self.group)
+        terms = self._contrastive(features)
         terms["margin"] = margin_loss(
             features.image_features,
             features.positive_features,

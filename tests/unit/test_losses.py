@@ -18,7 +18,7 @@ from clic.losses import (
     SoftmaxNegativesObjective,
     sigmoid_loss,
 )
-from clic.losses.registry import KINDS, SIGMOID, SOFTMAX
+from clic.losses.registry import EVERY, KINDS, SIGMOID, SOFTMAX
 from clic.types import Features
 
 # Two images and their captions on the axes of a plane: cosines are 1 and 0.
@@ -103,7 +103,7 @@ def test_clip_looks_at_no_hard_negative() -> None:
 def test_term_of_weight_zero_is_absent_and_not_computed(
     weights: tuple[float, float, float], absent: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    functions = {"contrastive": "_contrastive", "hard_negative": "hard_negative_loss"}
+    functions = {"contrastive": "Objective._contrastive", "hard_negative": "hard_negative_loss"}
     functions["unimodal"] = "unimodal_loss"
     for term in absent & functions.keys():
         monkeypatch.delattr(f"clic.losses.objectives.{functions[term]}")
@@ -377,7 +377,7 @@ def test_same_on_cuda(name: str) -> None:
 def test_an_objective_reads_the_settings_that_its_class_takes(name: str) -> None:
     entry, settings = OBJECTIVES[name], LossConfig()
     taken = [f.name for f in dataclasses.fields(entry()) if f.name != "group"]
-    assert sorted(entry.reads) == sorted(taken)
+    assert sorted([*entry.reads, *EVERY]) == sorted(taken)
     made = entry.of(settings)
     assert all(getattr(made, setting) == getattr(settings, setting) for setting in taken)
     assert {weight for weight in entry.needs.values() if weight} <= set(entry.reads)

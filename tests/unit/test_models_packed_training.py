@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -218,10 +216,9 @@ def train(
     build_tiny: Callable[..., ClipModel], tmp_path: Path, settings: Callable[..., Config]
 ) -> Callable[..., tuple[list[float], dict[str, Tensor]]]:
     """Return what trains four steps and gives their losses and the weights."""
-    clip = build_tiny(tmp_path, vision_cfg=VISION)
 
-    def run(*words: str) -> tuple[list[float], dict[str, Tensor]]:
-        own = replace(clip, model=copy.deepcopy(clip.model))
+    def run(*words: str, vision_cfg: Any = VISION) -> tuple[list[float], dict[str, Tensor]]:
+        own = build_tiny(tmp_path, vision_cfg=vision_cfg)
         config = settings("train.batch_size=8", "optim.lr=0.01", "optim.eps=1e-2", *words)
         trainer = Trainer(config, own, 4)
         models.set_mode(own.model, trainer.trained)
@@ -251,3 +248,49 @@ def test_steps_train_the_same_weights(train: Any, words: tuple[str, ...], tolera
     assert packed[0] == pytest.approx(padded[0], rel=tolerance)
     for name, value in padded[1].items():
         torch.testing.assert_close(packed[1][name], value, rtol=tolerance, atol=tolerance, msg=name)
+
+
+# --- dropout -------------------------------------------------------------------------------------
+
+
+def test_dropout_of_images_is_that_of_the_padded_step(train: Any) -> None:
+    """Captions draw nothing, packed or padded."""
+    both = ("model.train=both",)
+    vision = {**VISION, "patch_dropout": 0.5}
+    packed, padded, whole = (
+        train(*both, *words, vision_cfg=own)
+        for words, own in (((), vision), (("train.pack_texts=false",), vision), ((), VISION))
+    )
+    assert packed[0] == pytest.approx(padded[0], rel=1e-5)
+    assert packed[0] != pytest.approx(whole[0], rel=1e-3)  # it drops something
+    for name, value in padded[1].items():
+        torch.testing.assert_close(packed[1][name], value, rtol=1e-5, atol=1e-5, msg=name)
+
+
+def test_dropout_of_captions_has_the_same_mean_and_repeats_itself(
+    make: Callable[..., ClipModel],
+) -> None:
+    """Masks are drawn for other positions, so one step's features are not those of padded ones."""
+    clip = make(FAMILIES["OpenAI"][0], torch.float32)
+    model, draws = clip.model, 600
+    model.ln_final = nn.Sequential(model.ln_final, nn.Dropout(0.3))
+    extract = FeatureExtractor(model, models.Trained(True, True))
+    batch = extract.planner()(make_batch(clip))
+    tokens = batch.texts.flatten(0, 1)
+    ways = {
+        "packed": lambda: extract._texts.planned(tokens, batch.text_plan),
+        "padded": lambda: extract.encode_text(tokens),
+    }
+    means, errors, firsts = [], [], []
+    with torch.no_grad():
+        for way in ways.values():
+            torch.manual_seed(0)
+            found = torch.stack([way() for _ in range(draws)])
+            torch.manual_seed(0)
+            assert torch.equal(way(), found[0])
+            firsts.append(found[0])
+            means.append(found.mean(0))
+            errors.append(found.var(0) / draws)
+    assert not torch.allclose(*firsts, atol=1e-2)
+    away = (means[0] - means[1]) / (errors[0] + errors[1]).sqrt()
+    assert float(away.abs().max()) < 5  # of 432 numbers, in standard errors

@@ -36,12 +36,12 @@ def test_only_what_trains_is_copied(settings: Callable[..., Config], train: str)
     trainer, _ = start(settings(f"model.train={train}", WEIGHT))
     assert trainer.passes.base is not None
     own = dict(trainer.clip.model.named_parameters())
-    theirs = dict(trainer.passes.base._features.model.named_parameters())
+    theirs = dict(trainer.passes.base.features.model.named_parameters())
     assert own.keys() == theirs.keys()
     for name, parameter in own.items():
         assert (theirs[name] is parameter) != parameter.requires_grad, name
         assert not theirs[name].requires_grad or theirs[name] is parameter
-    assert not any(module.training for module in trainer.passes.base._features.model.modules())
+    assert not any(module.training for module in trainer.passes.base.features.model.modules())
 
 
 @pytest.mark.parametrize("train", ["text", "vision", "both"])
@@ -72,9 +72,7 @@ def test_a_frozen_tower_runs_once(
     calls = []
     trainer.clip.model.visual.register_forward_hook(lambda *_: calls.append("own"))
     assert trainer.passes.base is not None
-    trainer.passes.base._features.model.visual.register_forward_hook(
-        lambda *_: calls.append("base")
-    )
+    trainer.passes.base.features.model.visual.register_forward_hook(lambda *_: calls.append("base"))
     trainer.step(build(0))
     assert calls == ["own"]
 

@@ -167,7 +167,7 @@ def test_out_of_memory_names_the_setting(
     train: TrainConfig, remedy: str, error: RuntimeError
 ) -> None:
     strategy = DataParallel(CPU, "fp32")
-    with pytest.raises(OutOfMemoryError) as raised, strategy.naming_memory(train):
+    with pytest.raises(OutOfMemoryError) as raised, strategy.naming_settings(train):
         raise error
     assert remedy in str(raised.value) and "train.batch_size=200" in str(raised.value)
 
@@ -175,7 +175,7 @@ def test_out_of_memory_names_the_setting(
 def test_other_errors_stay_what_they_are() -> None:
     with (
         pytest.raises(RuntimeError, match="shapes"),
-        DataParallel(CPU, "fp32").naming_memory(TrainConfig()),
+        DataParallel(CPU, "fp32").naming_settings(TrainConfig()),
     ):
         raise RuntimeError("shapes")
 

@@ -53,6 +53,29 @@ def test_a_step_with_a_gradient_that_is_not_finite_is_skipped_and_counted(
     assert len(kept) == 2 and all(map(is_finite, [*kept, run.weights()]))
 
 
+def test_a_skipped_step_leaves_the_statistics_of_batch_norm_as_they_were(
+    setup: Callable[..., Any],
+) -> None:
+    """Its forward pass has made NaNs of them, which no later step would mend."""
+    run = setup("model.train=both")
+    models.set_mode(run.clip.model, run.trainer.trained)
+    buffers = dict(run.clip.model.visual.named_buffers())
+    assert any(name.endswith("running_var") for name in buffers)
+    before: dict[str, torch.Tensor] = {}
+    for batch in run.batches():
+        if batch.step == 1:
+            before = {name: value.clone() for name, value in buffers.items()}
+            batch = dataclasses.replace(batch, std=(math.nan,) * 3)
+        skipped = run.trainer.step(batch)["skipped_steps"]
+        assert skipped == (batch.step == 1)
+        same = [torch.equal(buffers[name], value) for name, value in before.items()]
+        if batch.step == 1:
+            assert all(same)
+        elif before:
+            assert not any(same)  # later steps move them
+    assert is_finite(run.weights())
+
+
 def test_a_skipped_step_leaves_weights_and_moments_as_they_were(
     setup: Callable[..., Any],
 ) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from clic.distributed import matrix_products
 from clic.errors import ConfigError
-from clic.training.strategy import autocast_dtype
+from clic.losses import ClipObjective
+from clic.training.strategy import DataParallel, autocast_dtype
 
 CPU = torch.device("cpu")
 
@@ -93,3 +95,52 @@ def test_automatic_precision_does_not_take_an_emulated_one(
         lambda including_emulation=True: emulates if including_emulation else native,
     )
     assert autocast_dtype("auto", torch.device("cuda", 0)) == expected
+
+
+# --- TF32 ----------------------------------------------------------------------------------------
+
+
+def products() -> tuple[str, bool]:
+    return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "asked", "used"),
+    [
+        ("cuda", "fp32", True, True),
+        ("cuda", "fp32", False, False),
+        ("cuda", "bf16", True, False),
+        ("cpu", "fp32", True, False),
+    ],
+)
+def test_tf32_is_for_towers_in_fp32_on_a_gpu(
+    device: str, precision: str, asked: bool, used: bool
+) -> None:
+    before = products()
+    strategy = DataParallel(torch.device(device), precision, asked)
+    assert strategy.tf32 == used
+    with pytest.raises(KeyError), strategy.products():
+        if device == "cuda":
+            assert products() == (("high", True) if used else ("highest", False))
+        else:
+            assert products() == before  # on the CPU nothing is set
+        raise KeyError
+    assert products() == before
+
+
+def test_towers_use_tf32_and_losses_and_evaluation_do_not(
+    setup: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, before = setup(), products()
+    strategy, seen = run.trainer.strategy, []
+    monkeypatch.setattr(strategy, "products", lambda: matrix_products(tf32=True))
+    run.clip.model.ln_final.register_forward_hook(lambda *_: seen.append(products()))
+    parameter = run.clip.model.ln_final.weight
+    parameter.register_hook(lambda gradient: seen.append(products()))
+    compute = ClipObjective._compute
+    monkeypatch.setattr(
+        ClipObjective, "_compute", lambda *words: seen.append(products()) or compute(*words)
+    )
+    run.trainer.step(run.builder.build(1))  # of single images
+    assert seen == [("high", True), ("highest", False), ("high", True)]
+    assert products() == before

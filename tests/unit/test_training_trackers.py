@@ -100,6 +100,11 @@ def test_what_tensorboard_reads(tmp_path: Path) -> None:
     assert scalars == [(1, 0.5), (2, 1.0), (3, 9.0)]
     (image,) = found.Images("examples/single")
     assert (image.step, image.width, image.height) == (2, 7, 5)
+    (tracker,) = start_trackers(tracked(tmp_path, "tensorboard"))  # without a checkpoint, anew
+    tracker.log(1, {"loss": 7.0})
+    tracker.close()
+    found = EventAccumulator(str(tmp_path / "the-run" / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in found.Scalars("loss")] == [(1, 7.0)]
 
 
 def test_those_that_started_are_closed_where_one_cannot(

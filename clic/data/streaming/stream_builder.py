@@ -41,7 +41,7 @@ class StreamSampler(Sampler):
         kinds: `alternate` (composite first), `composite` or `single`.
         batch_size: Rows B on each rank.
         samples: Samples N of an epoch.
-        shards: Number of shards, for messages.
+        shards: The shards' paths and addresses.
         rank: This rank.
         world_size: Number of ranks W.
 
@@ -50,11 +50,17 @@ class StreamSampler(Sampler):
     """
 
     def __init__(
-        self, kinds: str, batch_size: int, samples: int, shards: int, rank: int, world_size: int
+        self,
+        kinds: str,
+        batch_size: int,
+        samples: int,
+        shards: tuple[str, ...],
+        rank: int,
+        world_size: int,
     ) -> None:
         self.schedule: tuple[Kind, ...] = KINDS if kinds == "alternate" else (kinds,)  # type: ignore[assignment]
         self.rank, self.world_size = rank, world_size
-        self._batch_size, self._samples, self._shards = batch_size, samples, shards
+        self._batch_size, self._samples, self.shards = batch_size, samples, shards
         if not self.steps_per_epoch():
             raise DataError(
                 f"data.samples={samples} are fewer than one batch of {batch_size * world_size} "
@@ -71,7 +77,7 @@ class StreamSampler(Sampler):
 
     def summary(self) -> str:
         """Return words for what is drawn from."""
-        return f"a stream of {self._shards:,} shards, epochs of {self._samples:,} samples"
+        return f"a stream of {len(self.shards):,} shards, epochs of {self._samples:,} samples"
 
     def plan(self, step: int) -> BatchPlan:
         """Return the kind of a step and the slots of this rank's rows."""
@@ -142,7 +148,7 @@ class StreamBuilder(BatchBuilder):
             partners = self._partners(first.landscape, rng)
             while len(loaded) <= count:
                 _, partner = self._first_usable(plan.kind, partners, faults)
-                if all(partner.number != other.number for other in loaded):
+                if not any(_same_picture(partner, other) for other in loaded):
                     loaded.append(partner)
         return orientation, loaded, faults
 
@@ -177,13 +183,19 @@ class StreamBuilder(BatchBuilder):
                     which = "landscape" if landscape else "portrait"
                     raise DataError(
                         f"the buffer of data.buffer={self.stream.buffer} samples has too few "
-                        f"{which} images to join one with, nor have the next {read}; raise it, "
+                        f"different {which} images to join, nor have the next {read}; raise it, "
                         "drop the images of that orientation, or use sampling.kinds=single"
                     )
                 self._waiting.append(next(self._samples()))
                 read, drawn = read + 1, 0
             drawn += 1
             yield pool.draw(landscape, 1, rng)[0]
+
+
+def _same_picture(one: LoadedSample, other: LoadedSample) -> bool:
+    """Return whether two samples are one: a buffer larger than the data holds one of each pass."""
+    same = one.sample.key == other.sample.key and one.sample.image == other.sample.image
+    return one.number == other.number or same
 
 
 def make_stream_sampler(config: Config, rank: int, world_size: int) -> StreamSampler:
@@ -193,24 +205,20 @@ def make_stream_sampler(config: Config, rank: int, world_size: int) -> StreamSam
         DataError: An epoch is smaller than one batch, or the shards cannot be listed.
     """
     assert config.data.samples is not None  # `validate` has checked that
-    shards = len(stream_shards(config))
+    shards = stream_shards(config)
     kinds, size = config.sampling.kinds, config.train.batch_size
     return StreamSampler(kinds, size, config.data.samples, shards, rank, world_size)
 
 
 def make_stream_builder(config: Config, clip: ClipModel, sampler: StreamSampler) -> StreamBuilder:
-    """Return what builds this rank's batches.
-
-    Raises:
-        DataError: The shards cannot be listed.
-    """
+    """Return what builds this rank's batches, from the shards that its sampler has listed."""
     data, captions = config.data, config.captions
     keys = [data.caption_key] if isinstance(data.caption_key, str) else data.caption_key or []
     tags: int | None = None if captions.single_caption == "random" else 1
     if captions.tagger != "stored" or not any(uses_tags(captions, kind) for kind in KINDS):
         tags = 0
     settings = StreamSettings(
-        order=ShardOrder(stream_shards(config), config.seed, config.sampling.replacement),
+        order=ShardOrder(sampler.shards, config.seed, config.sampling.replacement),
         buffer=data.buffer,
         timeout=data.timeout,
         caption_keys=tuple(keys),

@@ -13,6 +13,7 @@ import torch
 from clic import data, models, runs
 from clic.config.checks import validate
 from clic.config.train_settings import Config
+from clic.data.streaming import stream_builder
 from clic.data.streaming.stream_builder import StreamBuilder, StreamSampler
 from clic.errors import ConfigError, DataError
 from clic.training import train
@@ -100,6 +101,41 @@ def test_four_images_on_a_canvas(builder: Callable[..., StreamBuilder]) -> None:
         assert len(set(row)) == 4 and len({orientation(key) for key in row}) == 1
 
 
+def test_no_image_is_joined_with_itself(
+    builder: Callable[..., StreamBuilder], tmp_path: Path, tar_of: Callable[..., bytes]
+) -> None:
+    """Though the buffer holds the three images of each orientation from many passes."""
+    folder = tmp_path / "few"
+    folder.mkdir()
+    few = [(f"{n}", {"top_caption": f"a dog {n}"}, HIGH if n % 2 else WIDE) for n in range(6)]
+    (folder / "0.tar").write_bytes(tar_of(few))
+    made = builder(f"data.shards={folder}", "data.buffer=100", "captions.tagger=hanta")
+    pairs = [row for step in range(0, 40, 2) for row in made.build(step).keys]
+    assert len(pairs) == 80 and all(a != b for a, b in pairs)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "0.tar").write_bytes(tar_of(few[:2]))
+    made = builder(f"data.shards={alone}", "data.buffer=5", "captions.tagger=hanta")
+    with pytest.raises(DataError, match=r"too few different \w+ images to join"):
+        made.build(0)
+
+
+def test_the_store_is_listed_once(
+    shards: Path, settings: Callable[..., Config], tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[Any] = []
+    locate = stream_builder.locate_shards
+    monkeypatch.setattr(
+        stream_builder, "locate_shards", lambda *words: listed.append(words) or locate(*words)
+    )
+    config = settings(*words(shards, "captions.tagger=hanta"))
+    sources, clip = data.make_sources(config), models.create(f"local-dir:{tiny}", "included")
+    sampler = data.make_sampler(config, sources, 0, 1)
+    made = data.make_builder(config, sources, clip, 0, 1, sampler)
+    assert len(listed) == 1 and "4 shards" in sampler.summary()
+    assert len(made.stream.order.shards) == 4
+
+
 def test_what_is_broken_is_counted(builder: Callable[..., StreamBuilder]) -> None:
     made = builder("sampling.kinds=single", "captions.tagger=hanta", "data.buffer=1")
     total, faults = Tally(), []
@@ -122,7 +158,7 @@ def test_too_few_of_an_orientation(
     made = builder(
         f"data.shards={folder}", "data.buffer=2", "train.batch_size=8", "captions.tagger=hanta"
     )
-    with pytest.raises(DataError, match=r"data\.buffer=2 samples has too few portrait images"):
+    with pytest.raises(DataError, match=r"data\.buffer=2 samples has too few different portrait"):
         for step in range(0, 20, 2):
             made.build(step)
 
@@ -157,12 +193,12 @@ def test_settings_that_cannot_work(
 
 
 def test_an_epoch_is_what_the_settings_say() -> None:
-    ranks = [StreamSampler("single", 4, 30, 9, rank, 2) for rank in (0, 1)]
+    ranks = [StreamSampler("single", 4, 30, ("a.tar",) * 9, rank, 2) for rank in (0, 1)]
     assert [one.steps_per_epoch() for one in ranks] == [3, 3]
     assert ranks[0].total() == 30 and "9 shards, epochs of 30 samples" in ranks[0].summary()
     assert [row.slot for row in ranks[1].plan(7).rows] == [4, 5, 6, 7]
     with pytest.raises(DataError, match=r"data\.samples=7 are fewer than one batch of 8"):
-        StreamSampler("single", 4, 7, 9, 0, 2)
+        StreamSampler("single", 4, 7, ("a.tar",) * 9, 0, 2)
 
 
 # --- a run ---

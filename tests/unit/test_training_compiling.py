@@ -1,0 +1,198 @@
+"""Compiled towers train as the others do, in every combination; what is missing is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from clic import models
+from clic.config.train_settings import Config
+from clic.data import make_builder, make_sources
+from clic.errors import ConfigError
+from clic.models import ClipModel
+from clic.models.depths import layer_modules
+from clic.training import Trainer, compiling
+
+VISION = {"layers": 2, "width": 16, "head_width": 8, "image_size": 32, "patch_size": 16}
+TEXT = {"context_length": 34, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}
+LAST = {"no_causal_mask": True, "pool_type": "last"}
+SIGLIP = {"text_cfg": {**TEXT, **LAST}, "custom_text": True, "init_logit_bias": -10.0}
+TIMM = {
+    "vision_cfg": {
+        "timm_model_name": "test_vit", "timm_pool": "token", "timm_proj": "linear",
+        "image_size": 160,
+    }
+}  # fmt: skip
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace the forward and the backward pass, and leave out the compiler of their graphs."""
+    monkeypatch.setattr(compiling, "COMPILER", {"backend": "aot_eager"})
+
+
+@pytest.fixture
+def train(
+    build_tiny: Callable[..., ClipModel], tmp_path: Path, settings: Callable[..., Config]
+) -> Callable[..., tuple[list[float], dict[str, Tensor], Trainer]]:
+    """Return what trains four steps and gives their losses, the weights and the trainer."""
+
+    def run(*words: str, changes: Any = None, steps: int = 4) -> Any:
+        architecture = {"vision_cfg": VISION, "text_cfg": TEXT, **(changes or {})}
+        clip = build_tiny(tmp_path / "cfg", **architecture)
+        with torch.no_grad():
+            for parameter in clip.model.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        config = settings("train.batch_size=8", "optim.lr=0.01", "optim.eps=1e-2", *words)
+        trainer = Trainer(config, clip, steps)
+        models.set_mode(clip.model, trainer.trained)
+        build = make_builder(config, make_sources(config), clip).build
+        losses = [float(trainer.step(build(step))["loss"]) for step in range(steps)]
+        with trainer.result():
+            weights = {n: v.clone() for n, v in trainer.clip.model.state_dict().items()}
+        return losses, weights, trainer
+
+    return run
+
+
+def compare(
+    train: Any, words: tuple[str, ...], changes: Any = None, tolerance: float = 1e-5
+) -> Any:
+    plain = train(*words, changes=changes)
+    compiled = train(*words, "train.compile=true", changes=changes)
+    assert compiled[0] == pytest.approx(plain[0], rel=tolerance)
+    assert compiled[1].keys() == plain[1].keys()  # no name tells that it was compiled
+    for name, value in plain[1].items():
+        torch.testing.assert_close(
+            compiled[1][name], value, rtol=10 * tolerance, atol=tolerance, msg=name
+        )
+    return compiled[2]
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        ((), None),
+        (("train.pack_texts=false", "model.train=both"), None),
+        (("train.micro_batch=3", "train.distill_weight=1.0", "model.train=both"), None),
+        (("model.train=text.last:1", "model.grad_checkpointing=true", "train.ema=0.5"), None),
+        (("model.train=both", "loss.single=clip"), SIGLIP),
+        (("model.train=both",), TIMM),
+        (("model.train=lora:both", "model.lora_rank=2"), None),
+    ],
+    ids=["packed", "padded", "chunks, distillation", "recomputed, average", "SigLIP", "timm",
+         "LoRA"],
+)  # fmt: skip
+def test_traced_steps_train_the_same_weights(
+    train: Any, words: tuple[str, ...], changes: Any
+) -> None:
+    if "lora" in str(words):
+        pytest.importorskip("peft")
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+    compare(train, words, changes)
+    assert counters["frames"]["ok"] > 0  # something was compiled
+
+
+@pytest.mark.slow
+def test_compiled_steps_train_the_same_weights(
+    train: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    try:
+        compiling.check_compiler(CPU)
+    except ConfigError as error:
+        pytest.skip(str(error))
+    compare(train, ("model.train=both",))
+
+
+def test_the_layers_of_every_tower(build_tiny: Callable[..., ClipModel], tmp_path: Path) -> None:
+    def names(**changes: Any) -> list[str]:
+        return sorted(layer_modules(build_tiny(tmp_path / "cfg", **changes).model))
+
+    texts = ["transformer.resblocks.0", "transformer.resblocks.1"]
+    blocks = ["visual.transformer.resblocks.0", "visual.transformer.resblocks.1"]
+    assert names(text_cfg=TEXT, vision_cfg=VISION) == [*texts, *blocks]
+    own = names(text_cfg=TEXT)
+    assert own == [*texts, *(f"visual.layer{n}" for n in (1, 2, 3, 4))]
+    siglip = names(**SIGLIP, vision_cfg=VISION)
+    assert siglip == [*(f"text.{name}" for name in texts), *blocks]
+    timm = names(**TIMM, text_cfg=TEXT)
+    assert timm[:2] == texts and timm[2] == "visual.trunk.blocks.0"
+    model = torch.nn.Module()
+    model.visual = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    assert list(layer_modules(model)) == ["visual"]  # without numbered layers, as a whole
+
+
+def test_a_missing_compiler_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Callable[..., Config]
+) -> None:
+    from clic import training
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(
+        ConfigError,
+        match=r"^train\.compile=true needs a compiler on the cpu, and .*"
+        r" is not found; install one, .*, or leave train\.compile out$",
+    ):
+        training.train(settings("train.compile=true"))
+    assert not list(tmp_path.glob("runs/*"))
+    monkeypatch.setenv("CXX", "no-compiler -O2")
+    with pytest.raises(ConfigError, match="and no-compiler is not found"):
+        compiling.check_compiler(CPU)
+    monkeypatch.setattr(compiling, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="needs the package triton on a GPU; pip install triton"):
+        compiling.check_compiler(torch.device("cuda"))
+
+
+def test_missing_headers_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(compiling.sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(ConfigError, match=f"there is no {tmp_path}/Python.h; install them"):
+        compiling.check_compiler(CPU)
+    (tmp_path / "Python.h").touch()
+    compiling.check_compiler(CPU)
+
+
+def test_a_compiler_that_fails_is_named(
+    train: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(graph: Any, inputs: Any) -> Any:
+        raise ValueError("no such instruction")
+
+    monkeypatch.setattr(compiling, "COMPILER", {"backend": fails})
+    with pytest.raises(ConfigError, match=r"^train\.compile=true: .*no such instruction.*leave it"):
+        train("train.compile=true")
+    assert "the first step of each kind of batch waits" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("traced")
+def test_results_are_not_of_compiled_towers(train: Any) -> None:
+    """Scores and the final model's numbers do not depend on the setting."""
+    from torch._dynamo.utils import counters
+
+    trainer = train("train.compile=true", changes=SIGLIP, steps=1)[2]
+    counters.clear()
+    texts = trainer.clip.tokenizer(["a dog", "two"])
+    with trainer.result(), torch.no_grad():
+        trainer.clip.model.encode_text(texts)
+    assert not counters["frames"]
+    with torch.no_grad():
+        trainer.clip.model.encode_text(texts)
+    assert counters["frames"]["ok"] > 0
