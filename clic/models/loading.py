@@ -26,6 +26,9 @@ from clic.models.source import INCLUDED, ModelSource, resolve
 from clic.models.text_encoder import OpenClip
 from clic.models.undrawn import Undrawn
 
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model",
+                "sentencepiece.bpe.model", "tokenizer.model")  # fmt: skip
+"""Files of which a Hugging Face tokenizer's folder holds one at least."""
 BIG_VISION = (".npz", ".npy")
 """Endings of big_vision's weights files."""
 Tokenizer = Callable[[list[str]], Tensor]
@@ -120,6 +123,7 @@ def _build(source: ModelSource, device: torch.device | str) -> ClipModel:
 
     if source.hugging_face_folder is not None:
         return _from_hugging_face(source, source.hugging_face_folder, device)
+    tokenizer = tokenizer_of(source)  # first: it may not be at hand, and building takes long
     overrides: dict[str, Any] = {}
     if source.text_tower is not None:
         trust.check_text_tower(source.text_tower)
@@ -146,7 +150,7 @@ def _build(source: ModelSource, device: torch.device | str) -> ClipModel:
     siglip.set_activation(model, source.architecture)
     if source.weights_file is not None:
         _load(model, source.weights_file)
-    return ClipModel(model, tokenizer_of(source), _preprocess_of(model), source)
+    return ClipModel(model, tokenizer, _preprocess_of(model), source)
 
 
 def _load(model: OpenClip, file: Path) -> None:
@@ -182,7 +186,44 @@ def _load(model: OpenClip, file: Path) -> None:
 
 
 def tokenizer_of(source: ModelSource) -> Tokenizer:
-    """Return the tokenizer of a model without building the model."""
+    """Return the tokenizer of a model without building the model.
+
+    Raises:
+        ModelError: Its files are not at hand, or some of them are missing.
+    """
+    named = source.architecture["text_cfg"].get("hf_tokenizer_name")
+    if named and source.folder is not None:
+        check_vocabulary(source.folder, named)
+    try:
+        tokenizer = _tokenizer(source)
+    except OSError as error:
+        raise ModelError(
+            f"the tokenizer of model {source.name!r}, {named}, is not on this disk, and the hub "
+            f"does not give it; run hf download {named} where it does and copy its cache "
+            "(HF_HOME), or give a folder that clic wrote, which holds the tokenizer"
+        ) from error
+    if named and getattr(tokenizer.tokenizer, "pad_token", "") is None:  # type: ignore[attr-defined]
+        raise ModelError(
+            f"the tokenizer of model {source.name!r}, {named}, has no padding token; copy its "
+            "tokenizer_config.json beside its vocabulary"
+        )
+    return tokenizer
+
+
+def check_vocabulary(folder: Path, named: str) -> None:
+    """Refuse a model's folder without its tokenizer, for which transformers makes an empty one.
+
+    Raises:
+        ModelError: None of the files that hold a vocabulary is there.
+    """
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        raise ModelError(
+            f"{folder} lacks its tokenizer, {named}: none of {', '.join(VOCABULARIES)} is there; "
+            "copy the tokenizer's files into it"
+        )
+
+
+def _tokenizer(source: ModelSource) -> Tokenizer:
     import open_clip
 
     text = source.architecture["text_cfg"]

@@ -22,6 +22,7 @@ RECORD_FILE = "patch.json"
 FILES_BESIDE = (
     "added_tokens.json",
     "merges.txt",
+    "sentencepiece.bpe.model",
     "special_tokens_map.json",
     "spiece.model",
     f"{models.TEXT_TOWER}/config.json",

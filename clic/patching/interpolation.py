@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from clic import models
 from clic.errors import ConfigError, ModelError
 from clic.models import check_numbers, filled
+from clic.models.description import PROBES
+from clic.models.loading import check_vocabulary
 from clic.patching.tensor_files import Layout
 
 if TYPE_CHECKING:
@@ -155,7 +158,10 @@ def check_names(base: Iterable[str], tuned: Iterable[str]) -> None:
 
 
 def check_architecture(base: Weights, tuned: Weights) -> None:
-    """Raise `ModelError` if two models differ in architecture, or in how images are prepared."""
+    """Raise `ModelError` if two models differ in architecture, or in how images or texts are read.
+
+    What is written has the tokenizer of `tuned`, whose files must be there.
+    """
     first, second = (side.config.get("model_cfg", {}) for side in (base, tuned))
     differing: list[str] = []
     if first != second:  # open_clip, which is slow to import, knows what is left out and the same
@@ -172,6 +178,30 @@ def check_architecture(base: Weights, tuned: Weights) -> None:
         raise ModelError(
             f"{base.label} and {tuned.label} differ in architecture: {first_few(differing)}; "
             "only a model and what was tuned from it can be patched"
+        )
+    named = tuned.config.get("model_cfg", {}).get("text_cfg", {}).get("hf_tokenizer_name")
+    if named:
+        check_vocabulary(tuned.folder, named)
+        _check_tokenizers(base, tuned)
+
+
+def _check_tokenizers(base: Weights, tuned: Weights) -> None:
+    """Raise `ModelError` if two models give texts other token ids."""
+    files = [{p.name: p.read_bytes() for p in side.files_beside} for side in (base, tuned)]
+    if files[0] == files[1]:
+        return  # transformers need not be installed
+    sources = [models.resolve(str(side.folder)) for side in (base, tuned)]
+    try:
+        first, second = (models.tokenizer_of(source)(list(PROBES)) for source in sources)
+    except ImportError as error:
+        raise ModelError(
+            f"the tokenizer files of {base.label} and {tuned.label} differ, and the package "
+            f"{error.name} is needed to compare what they do; pip install {error.name}"
+        ) from error
+    if not torch.equal(first, second):
+        raise ModelError(
+            f"the tokenizers of {base.label} and {tuned.label} give the same texts other token "
+            "ids; only a model and what was tuned from it, with its tokenizer, can be patched"
         )
 
 

@@ -112,6 +112,80 @@ def test_plain_open_clip_cannot_find_the_tower_by_itself(saved: Path, tmp_path: 
     assert done.returncode != 0 and str(tmp_path / "bert") in done.stderr
 
 
+def test_plain_open_clip_finds_the_tower_from_within_the_folder(
+    saved: Path, tmp_path: Path
+) -> None:
+    """The second recipe of the page: a relative name, seen from the working directory."""
+    expected = features(saved)
+    page = PAGE.read_text(encoding="utf-8")
+    edit = page.partition("```bash\ncd DIR\n")[2].partition("```")[0]
+    subprocess.run(["bash", "-ec", edit], cwd=saved, check=True)
+    recipe = (
+        "import open_clip\nmodel = open_clip.create_model('local-dir:.')\n"
+        "tokenizer = open_clip.get_tokenizer('local-dir:.')\n"
+    )
+    done = plain_open_clip(recipe, saved, saved)
+    assert done.returncode == 0, done.stderr
+    found = torch.load(saved / "features.pt")
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert torch.equal(features(saved), expected)  # clic reads it as before, from anywhere
+    done = plain_open_clip(recipe.replace("local-dir:.", "local-dir:DIR"), saved, tmp_path)
+    assert done.returncode != 0
+
+
+# --- a tokenizer that is not at hand -------------------------------------------------------------
+
+
+def test_a_tokenizer_of_the_hub_that_is_not_at_hand_is_named_before_the_model_is_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("open_clip.create_model", lambda *_, **__: pytest.fail("it was built"))
+
+    def missing(*_: object, **__: object) -> None:
+        raise OSError("We couldn't connect")
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", missing)
+    with pytest.raises(ModelError, match=r"timm/ViT-B-16-SigLIP.*hf download timm/ViT-B-16-SigLIP"):
+        models.create("ViT-B-16-SigLIP", None)
+
+
+@pytest.mark.parametrize(
+    ("gone", "says"),
+    [
+        (("tokenizer.json",), "lacks its tokenizer.*none of tokenizer.json"),
+        (("tokenizer_config.json",), "no padding token; copy its tokenizer_config.json"),
+    ],
+)
+def test_a_folder_without_its_tokenizer_is_refused(
+    saved: Path, tmp_path: Path, gone: tuple[str, ...], says: str
+) -> None:
+    """transformers makes a tokenizer without a vocabulary of what is left, and says nothing."""
+    whole = shutil.copytree(saved, tmp_path / "whole")
+    for name in gone:
+        (saved / name).unlink()
+    with pytest.raises(ModelError, match=says):
+        models.create(str(saved))
+    with pytest.raises(ModelError, match=says):
+        patch(whole, saved, 0.5, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_patch_of_another_tokenizer_is_refused(saved: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(saved, tmp_path / "other")
+    file = other / "tokenizer.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content))  # the same, in other bytes
+    patch(saved, other, 0.5, tmp_path / "out")
+    content["normalizer"]["lowercase"] = not content["normalizer"]["lowercase"]
+    words = content["model"]["vocab"]
+    words["a"], words["dog"] = words["dog"], words["a"]
+    file.write_text(json.dumps(content))
+    with pytest.raises(ModelError, match="give the same texts other token ids"):
+        patch(saved, other, 0.5, tmp_path / "never")
+    assert not (tmp_path / "never").exists()
+
+
 def test_a_patched_folder_holds_the_text_tower_too(saved: Path, tmp_path: Path) -> None:
     expected = features(saved)
     out = patch(saved, saved, 1.0, tmp_path / "patched")
