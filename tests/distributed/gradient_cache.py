@@ -76,15 +76,13 @@ def batch(kinds: tuple[str, ...]) -> Batch:
     )
 
 
-<<<<<<< HEAD
-def gradients(clip: Any, objective: Objective, train: str, size: int | None, data: Batch) -> Any:
-    """Return the loss, its terms and the gradients of a pass; captions of two towers are packed."""
-=======
 def gradients(
     clip: Any, objective: Objective, train: str, size: int | None, data: Batch, traced: bool = False
 ) -> Any:
-    """Return the loss, its terms and the gradients of a pass, whose towers may be traced."""
->>>>>>> t14
+    """Return the loss, its terms and the gradients of a pass, whose towers may be traced.
+
+    Captions are packed where both towers train.
+    """
     clip = copy.deepcopy(clip)
     trained = models.set_trainable(clip.model, train, True)
     base = None
@@ -95,14 +93,11 @@ def gradients(
                 parameter += parameter.requires_grad * 0.1 * parameter.sin()
     models.set_mode(clip.model, trained)
     losses = LossModule(FeatureExtractor(clip.model, trained), {"composite": objective})
-<<<<<<< HEAD
     data = losses.features.planner(size, plans=train == "both")(data)
     assert bool(data.text_plans) == (train == "both")
-=======
     if traced:
         compiling.COMPILER = {"backend": "aot_eager"}
         compiling.compile_towers(losses.features, *([base.features] if base else []))
->>>>>>> t14
     one: Any = (
         WholePass(losses, STRATEGY, base)
         if size is None
