@@ -30,7 +30,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from clic import models
 from clic.losses import ClicObjective
@@ -52,6 +52,17 @@ MODEL = "ViT-B-32-quickgelu"
 POSITIVES = 4
 WEIGHTS = (0.5, 0.5, 1.0)
 MB = 1e6
+CPU_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
+        lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)
+    ),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda above, query, key, value, *_, **__: sdpa_backward_flop_count(
+            above, query, key, value
+        )
+    ),
+}
+"""How its products are counted, which torch does for that of GPUs alone."""
 
 
 def captions(batch_size: int) -> list[list[str]]:
@@ -222,7 +233,7 @@ def stages(clip: ClipModel, pixels: Tensor, tokens: Tensor, rounds: int) -> dict
 
 def products(step: Callable[[], float]) -> float:
     """Return the multiplications of a step's matrix products, convolutions and attention."""
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
         step()
     return counter.get_total_flops() / 2
 

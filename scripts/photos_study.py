@@ -38,6 +38,11 @@ PRECISION = ("--precision", "bf16", "--batch-size", "128")
 CONTROL = "photos_clip"
 TOT = "text/sugarcrepe++"
 Words = tuple[str, ...]
+# Rounds through the photos that so many steps need, where one does not suffice.
+STEPS: Mapping[int, Words] = {
+    30: (), 60: (), 240: ("train.epochs=2",), 480: ("train.epochs=4",), 960: ("train.epochs=8",)
+}  # fmt: skip
+LONG = ("train.max_steps=480", *STEPS[480])
 
 
 class Row(NamedTuple):
@@ -55,7 +60,10 @@ class Row(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A question, and the models that answer it, by the label of their row."""
+    """A question, and the models that answer it, by the label of their row.
+
+    They are compared with the part's own `photos_clip`, else with that of the recipes.
+    """
 
     title: str
     rows: dict[str, Row]
@@ -70,11 +78,20 @@ PARTS = {
                 f"photos_{name}": Row((f"{EXPERIMENT}{name}",))
                 for name in ("best", "clip", "negclip", "clic", "clove", "layout")
             },
+            "photos_clove, patched at 0.6": Row((f"{EXPERIMENT}clove",), 0.6),
         },
     ),
     "patched": Part(
         "photos_best between its base (alpha 0) and itself (alpha 1)",
         {f"alpha {alpha}": Row(BEST, alpha) for alpha in (0.25, 0.5, 0.75)},
+    ),
+    "long": Part(
+        "480 steps: photos_best and its control, as many steps",
+        {
+            "photos_clip": Row((f"{EXPERIMENT}clip", *LONG)),
+            "photos_best": Row((*BEST, *LONG)),
+            **{f"photos_best, alpha {a}": Row((*BEST, *LONG), a) for a in (0.5, 0.75)},
+        },
     ),
     "ablations": Part(
         "photos_best with one thing left out",
@@ -99,7 +116,7 @@ PARTS = {
         "photos_best over the number of steps",
         {
             f"{steps} steps": Row((*BEST, f"train.max_steps={steps}", *epochs))
-            for steps, epochs in ((30, ()), (60, ()), (240, ("train.epochs=2",)))
+            for steps, epochs in STEPS.items()
         },
     ),
     "photos": Part(
@@ -177,7 +194,10 @@ def run(options: argparse.Namespace) -> int:
     if len(results) < len(set(flat)):
         return 1
     observed = {job: observations(job, results[job], setup) for job in set(flat)}
-    control = [observed[job] for job in jobs.get("recipes", {}).get(CONTROL, ())]
+    controls = {
+        part: [observed[job] for job in {**jobs.get("recipes", {}), **rows}.get(CONTROL, ())]
+        for part, rows in jobs.items()
+    }
     about = study.about(options.seeds, options.threads)
     table = {
         "about": {
@@ -193,7 +213,7 @@ def run(options: argparse.Namespace) -> int:
                         "made": {name: about[name] for name in ("commit", "date")},
                         "models": [model(results[job]) for job in group],
                         "differences": photos_report.differences(
-                            control, [observed[job] for job in group]
+                            controls[part], [observed[job] for job in group]
                         ),
                     }
                     for label, group in rows.items()

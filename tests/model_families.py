@@ -64,7 +64,12 @@ WORDS = 49408
 def shrunk(name: str) -> dict[str, Any]:
     """Return open_clip's configuration of an architecture, with small towers."""
     families.register()
-    config = deepcopy(open_clip.factory._MODEL_CONFIGS[name])
+    return small(open_clip.factory._MODEL_CONFIGS[name])
+
+
+def small(architecture: dict[str, Any]) -> dict[str, Any]:
+    """Return an architecture with small towers of the same kind."""
+    config = deepcopy(architecture)
     vision, text = config["vision_cfg"], config["text_cfg"]
     tower = vision.get("timm_model_name")
     config["embed_dim"] = 32

@@ -14,8 +14,10 @@ universal POS; and its lemma, which is empty where it equals the lower-case word
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
 from typing import Any, Protocol
 
@@ -181,13 +183,16 @@ def stored_tokens(
         most: Number of captions, from the first on, whose tokens are unpacked; None unpacks all.
 
     Returns:
-        The tokens, or None if none are stored or they belong to other captions.
+        The tokens, or None if none are stored or they belong to other captions. Where another
+        version of an installed tagger made them, a warning names both, once in a process.
 
     Raises:
         DataError: The hash matches, but the tokens do not fit the captions.
     """
     if "caption_hash" not in stored or stored["caption_hash"] != caption_hash(captions):
         return None
+    if isinstance(made_by := stored.get("tagger"), Mapping):
+        _check_version(str(made_by.get("name")), str(made_by.get("version")))
     try:
         pairs = list(zip(captions, stored["tokens"], strict=True))[:most]
         return tuple([_unpacked(caption, *entry) for caption, entry in pairs])
@@ -196,6 +201,29 @@ def stored_tokens(
             f"the stored tokens are broken ({error}); write them again with clic-data annotate "
             "--force"
         ) from error
+
+
+@lru_cache
+def _check_version(name: str, stored: str) -> None:
+    """Warn where the stored tags of a tagger are not what its installed version would give."""
+    installed = _installed_version(name)
+    if installed is not None and installed != stored:
+        warnings.warn(
+            f"the stored tags were made by {name} {stored}, and here is {name} {installed}, whose "
+            "tags may differ; run clic-data annotate on the shards, or set "
+            f"captions.tagger={name}",
+            stacklevel=3,
+        )
+
+
+def _installed_version(name: str) -> str | None:
+    """Return a tagger's version without loading its model, None where it is not installed."""
+    if name == "hanta":
+        return _hanta().version
+    try:
+        return f"{MODEL} {version(MODEL)}" if name == "spacy" else None
+    except PackageNotFoundError:
+        return None
 
 
 def _packed(tokens: Sequence[Token]) -> list[Any]:

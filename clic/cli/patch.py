@@ -222,6 +222,11 @@ def _write_models(settings: PatchConfig, pair: Pair, wanted: Sequence[AlphaRules
     if settings.to == "onnx":
         onnx_writing.check_installed()
     reports = model_card.read_results(settings.results)
+    if reports and len(wanted) > 1:
+        raise ConfigError(
+            f"--results {settings.results} is of one model's weights, and {len(wanted)} models are "
+            "to be written; give one alpha"
+        )
     if settings.out is None and wanted[0].in_parts:
         raise ConfigError("a model whose parts differ in alpha needs --out DIR")
     for rules in wanted:
@@ -230,14 +235,19 @@ def _write_models(settings: PatchConfig, pair: Pair, wanted: Sequence[AlphaRules
             out = pair.folder / runs.PATCHED / name
         else:
             out = pair.folder / name if len(wanted) > 1 else pair.folder
-        patching.patch_by_rules(pair.base, pair.tuned, rules, out)
+        cards: list[str] = []
+
+        def make_card(new: Path, out: Path = out, cards: list[str] = cards) -> None:
+            if settings.card:
+                cards.append(model_card.text(new, settings.to, reports, out))
+
+        patching.patch_by_rules(pair.base, pair.tuned, rules, out, make_card)
         if rules.in_parts:
             _print_parts(out)
-        card = model_card.text(out, settings.to, reports) if settings.card else None
         if settings.to is not None:
             writer = exporting if settings.to == "hf" else onnx_writing
             writer.convert(out, [patching.RECORD_FILE])
-        if card is not None:
+        for card in cards:
             model_card.write(out, card)
         print(f"wrote {out}")
 

@@ -1,7 +1,8 @@
 """Checks that types cannot express: ranges, choices, and settings that do not go together.
 
 A setting that another one leaves without effect is an error, and so is a missing one. Nothing here
-imports torch, so that a mistake is reported at once. `CHOICES` repeats the names of registries that
+imports torch, so that a mistake is reported at once; only where `captions.fluency` is set, the
+generators that it chooses among are asked for. `CHOICES` repeats the names of registries that
 import torch or belong to a higher layer; tests/configs/test_settings_page.py compares them.
 """
 
@@ -30,9 +31,6 @@ from clic.parts import Trained, parse
 MIXABLE = ("swap", "swap_attributes", "replace")
 """The generators of false captions of one image, which `captions.mixture` may weigh."""
 
-RANKED = ("swap", "swap_attributes")
-"""Those that `captions.fluency` chooses among."""
-
 TRACKERS = ("tensorboard", "wandb", "trackio")
 """Groups of settings that are also the names of the packages which they need."""
 
@@ -42,11 +40,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.split": ("train", "validation", "test"),
     "sampling.kinds": ("alternate", *KINDS),
     "sampling.square": ("landscape", "either"),
-    "compose.layout": ("pair", "grid4"),
+    "compose.layout": ("pair", "grid4", "alone"),
     "compose.fit": ("squash", "crop"),
     "compose.statistics": ("model", "imagenet"),
     "captions.tagger": ("hanta", "spacy", "stored"),
-    "captions.composite_negative": ("cross_swap", "none"),
+    "captions.composite_negative": ("cross_swap", "swap", "none"),
     "captions.single_caption": ("first", "random"),
     "captions.paraphrase": ("none", "rules", "captions"),
     "captions.single_negative": (*MIXABLE, "mixture", "stored", "none"),
@@ -171,6 +169,7 @@ def _check_needless(config: Config) -> None:
     shapes, shards, single = data.source == "shapes", data.source == "shards", kinds == "single"
     stream = data.source == "stream"
     no_layout = captions.layout_share == 0
+    alone = config.compose.layout == "alone"
     clic = loss.composite == "clic" and not single
     fixed = data.mix is None and not config.sampling.replacement
     # A setting, whether it has no effect, because of what, and the remedy.
@@ -197,6 +196,8 @@ def _check_needless(config: Config) -> None:
         ("sampling.hard_images", not single, f"sampling.kinds={kinds}",
          "use sampling.kinds=single"),
         ("compose.layout", single, f"sampling.kinds={kinds}", "leave it out"),
+        *((name, alone, "compose.layout=alone, which joins no images", "leave it out")
+          for name in ("compose.statistics", "sampling.partner_self", "captions.layout_share")),
         ("captions.layout_share", single, f"sampling.kinds={kinds}", "set it to 0"),
         ("captions.layout_period", no_layout, "captions.layout_share=0", "leave it out"),
         ("captions.layout_negative", no_layout, "captions.layout_share=0", "leave it out"),
@@ -209,7 +210,8 @@ def _check_needless(config: Config) -> None:
         ("captions.mixture", captions.single_negative != "mixture",
          f"captions.single_negative={captions.single_negative}",
          "set captions.single_negative=mixture, or take another group than captions=mixed"),
-        ("captions.fluency", not _swaps(captions) or kinds == "composite",
+        ("captions.fluency",
+         captions.fluency is not None and (kinds == "composite" or not _swaps(captions)),
          "settings that swap no parts of single images' captions", "leave it out"),
         ("captions.fluency_candidates", captions.fluency is None, "captions.fluency=null",
          "name a file of counts, or leave it out"),
@@ -231,6 +233,8 @@ def _check_needless(config: Config) -> None:
 
 def _swaps(captions: CaptionsConfig) -> bool:
     """Return whether false captions of single images may be swaps."""
+    from clic.captions.negatives import RANKED  # here, because it imports torch
+
     if captions.single_negative == "mixture":
         return any(captions.mixture.get(name, 0) > 0 for name in RANKED)
     return captions.single_negative in RANKED
@@ -357,12 +361,31 @@ def _check_captions(config: Config, used: Sequence[str]) -> None:
             f"captions.mixture={dict(captions.mixture)} draws from fewer than two generators; "
             f"weigh two of {', '.join(MIXABLE)}, or name one as captions.single_negative"
         )
+    if "composite" in used:
+        _check_alone(config)
     told = captions.layout_share > 0 or config.compose.layout != "pair"
     if not captions.repair_negatives and told:
         raise ConfigError(
             "captions.repair_negatives=false reproduces the published code, which joins two "
             "sentences; leave it out with captions.layout_share above 0 and with "
-            "compose.layout=grid4"
+            "any compose.layout but pair"
+        )
+
+
+def _check_alone(config: Config) -> None:
+    """Check that captions and losses are of one image where a row is one, and else of several."""
+    alone, negative = config.compose.layout == "alone", config.captions.composite_negative
+    if negative == ("cross_swap" if alone else "swap"):
+        other = "swap" if alone else "cross_swap"
+        raise ConfigError(
+            f"captions.composite_negative={negative} does not go with compose.layout="
+            f"{config.compose.layout}: cross_swap exchanges words of two images' captions, swap "
+            f"those of one image's; use captions.composite_negative={other}"
+        )
+    if alone and config.loss.composite == "clic" and config.loss.unimodal_weight > 0:
+        raise ConfigError(
+            f"loss.unimodal_weight={config.loss.unimodal_weight} compares p1 with p2, and with "
+            "compose.layout=alone they are the same text; set it to 0"
         )
 
 

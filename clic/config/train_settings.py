@@ -126,8 +126,10 @@ class ComposeConfig:
     """How images are put on one canvas.
 
     Attributes:
-        layout: `pair`, two images side by side or stacked, or `grid4`, four in two rows. Captions
-            of `grid4` leave out the longest sentences where the context has no room for all.
+        layout: `pair`, two images side by side or stacked; `grid4`, four in two rows, whose
+            captions leave out the longest sentences where the context has no room for all; or
+            `alone`, no composite but one image with the captions of one: p1 and p2 are its first
+            sentence, further positives one other each (CLIC's Single-Image Baseline).
         fit: `squash` (the published rule, aspect not kept) or `crop` (the middle half of each; of
             `grid4`, whose cells are square, the whole).
         statistics: Pixel statistics of composites: `model`, or `imagenet` as the published code.
@@ -150,7 +152,8 @@ class CaptionsConfig:
         lowercase: Lower-case every caption first.
         tagger: `hanta` or `spacy` tags inline; `stored` reads the tags stored with each sample.
         composite_positives: P of a composite: p1, p2 and further joined sentences.
-        composite_negative: `cross_swap` (CLIC) or `none`.
+        composite_negative: `cross_swap` (CLIC), `swap` (within the sentence of an image alone) or
+            `none`.
         layout_share: Fraction of composites, 0 to 1, whose p1 and p2 state where the images lie,
             "t1 left of t2", instead of joining their sentences.
         layout_negative: Give those a false caption in which a relation is wrong, in addition to

@@ -37,8 +37,17 @@ def _grid4(orientation: Orientation, size: int) -> list[Cell]:
     return [(top, left, height, width) for top, height in sides for left, width in sides]
 
 
+def _alone(orientation: Orientation, size: int) -> list[Cell]:
+    """Return the whole canvas, for one image in place of a composite."""
+    return [(0, 0, size, size)]
+
+
 # A layout gives the cell of each image on a square canvas, for images of one orientation.
-LAYOUTS: dict[str, Callable[[Orientation, int], list[Cell]]] = {"pair": _pair, "grid4": _grid4}
+LAYOUTS: dict[str, Callable[[Orientation, int], list[Cell]]] = {
+    "pair": _pair,
+    "grid4": _grid4,
+    "alone": _alone,
+}
 
 
 def cells(layout: str, orientation: Orientation, size: int) -> list[Cell]:

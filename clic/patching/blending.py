@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clic.patching.interpolation import blend, blended, check_names, equal, mixed
-from clic.patching.tensor_files import Layout, TensorFiles, new_tensors, spans
+from clic.patching.tensor_files import CHUNK, Layout, TensorFiles, new_tensors, spans
 
 
 def write_blend(
@@ -60,9 +60,10 @@ def write_tensor(
         return
     if alpha != 1.0 and _copy_equal(name, base, tuned, writer):
         return
+    room = torch.empty(2, CHUNK)  # new pages for every piece would cost as much as the sums
     for start, stop in spans(layout.numel):
         pieces = base.chunk(name, start, stop), tuned.chunk(name, start, stop)
-        writer.write(name, start, mixed(name, *pieces, alpha, origins))
+        writer.write(name, start, mixed(name, *pieces, alpha, origins, room))
 
 
 def _copy_equal(name: str, base: TensorFiles, tuned: TensorFiles, writer: TensorSink) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
@@ -153,8 +153,18 @@ def patch(
     return patch_by_rules(base, tuned, parts, out)
 
 
-def patch_by_rules(base: str | Path, tuned: str | Path, rules: AlphaRules, out: str | Path) -> Path:
-    """Write a model as `patch` does, from rules that are made already."""
+def patch_by_rules(
+    base: str | Path,
+    tuned: str | Path,
+    rules: AlphaRules,
+    out: str | Path,
+    inspect: Callable[[Path], None] | None = None,
+) -> Path:
+    """Write a model as `patch` does, from rules that are made already.
+
+    `inspect` is called with the complete folder before it stands at `out`; if it raises an error,
+    nothing is written there, and an earlier patched model stays.
+    """
     rules.check()
     out = Path(out).expanduser()
     check_replaceable(out)
@@ -176,6 +186,8 @@ def patch_by_rules(base: str | Path, tuned: str | Path, rules: AlphaRules, out: 
                 **provenance.code(),
             }
             (new / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            if inspect is not None:
+                inspect(new)
     return out
 
 

@@ -93,17 +93,25 @@ def equal(base: Tensor, tuned: Tensor) -> bool:
 
 
 def mixed(
-    name: str, base: Tensor, tuned: Tensor, alpha: float, origins: tuple[object, object] = ORIGINS
+    name: str,
+    base: Tensor,
+    tuned: Tensor,
+    alpha: float,
+    origins: tuple[object, object] = ORIGINS,
+    room: Tensor | None = None,
 ) -> Tensor:
     """Return (1 - alpha) * base + alpha * tuned of floating tensors, or of pieces of them.
 
-    `origins` is what errors call the two models.
+    `origins` is what errors call the two models. `room`, [2, at least a piece's elements], is
+    memory for the sum and a summand of its type, so that flat pieces in turn need no new pages; the
+    result then lies there until the next call.
     """
     dtype = torch.promote_types(base.dtype, tuned.dtype)
     exact = torch.promote_types(dtype, torch.float32)
     first, second = base.to(exact), tuned.to(exact)
-    mix = first * (1.0 - alpha)
-    mix += second * alpha
+    spare = room[:, : first.numel()] if room is not None and room.dtype == exact else (None, None)
+    mix = torch.mul(first, 1.0 - alpha, out=spare[0])
+    mix += torch.mul(second, alpha, out=spare[1])
     between = 0.0 < alpha < 1.0
     # What is NaN or infinite in either makes the sum so: one look at it spares four.
     if between and math.isfinite(float(mix.sum())):

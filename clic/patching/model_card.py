@@ -42,28 +42,32 @@ def read_results(name: str | None) -> list[Report]:
     return [] if name is None else result_files.load(name, with_rows=False)
 
 
-def text(model: Path, to: str | None, reports: Sequence[Report] = ()) -> str:
+def text(
+    model: Path, to: str | None, reports: Sequence[Report] = (), out: Path | None = None
+) -> str:
     """Return the card of a patched model.
 
     Args:
         model: Its open_clip folder, with the record of the patch.
         to: Format that it will be written in: None (open_clip's), `hf` or `onnx`.
         reports: Reports of the same weights.
+        out: Where the folder will stand, if not where it is.
 
     Raises:
         DataError: A report is of other weights.
     """
     record = json.loads((model / RECORD_FILE).read_text(encoding="utf-8"))
-    clip = models.create(str(model))
+    clip, out = models.create(str(model)), out or model
     identity = models.identity(clip)
     for report in reports:
         if report.model.get("weights_sha256") != identity["weights_sha256"]:
             raise DataError(
-                f"results: the report of {report.name} is of other weights than {model}; evaluate "
-                f"that folder (clic-eval --model {model} --json FILE) and give its report"
+                f"results: the report of {report.name} is of other weights than {out} would have; "
+                f"write it without --card, evaluate it (clic-eval --model {out} --json FILE) and "
+                "give that report"
             )
     settings = _settings(record["tuned"])
-    lines = [*_front(to, record), *_about(model.name, record, identity), *_use(to, clip)]
+    lines = [*_front(to, record), *_about(out.name, record, identity), *_use(to, clip)]
     lines += [*_recipe(record, settings), *_results(reports), *_end(record, settings)]
     return "\n".join(lines) + "\n"
 

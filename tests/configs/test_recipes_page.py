@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clic.cli import train
+from clic.cli import train, train_help
 
 ROOT = Path(__file__).resolve().parents[2]
 recipes = runpy.run_path(str(ROOT / "scripts" / "recipes_page.py"))
@@ -51,11 +51,29 @@ def test_the_page_is_up_to_date() -> None:
                 "captions.single_negative": "swap", "model.train": "both",
             },
         ),
+        (
+            "vitb32_single_image",
+            {
+                "compose.layout": "alone", "captions.composite_positives": 4,
+                "captions.composite_negative": "swap", "sampling.kinds": "alternate",
+                "loss.composite": "clic", "loss.single": "clip", "model.train": "text",
+            },
+        ),
     ],
 )  # fmt: skip
 def test_the_configs_have_the_papers_values(experiment: str, values: dict[str, object]) -> None:
     config = train.compose([f"+experiment={experiment}"])
     assert {name: recipes["value_of"](config, name) for name in values} == values
+
+
+def test_every_ablation_is_in_the_table_and_sets_something_apart() -> None:
+    found = [name for name, about in train_help.described("experiment") if "of vitb32" in about]
+    named = [name for name, _, _ in recipes["ABLATIONS"]]
+    assert len(found) > 8 and set(found) - {"vitb32_clip"} <= set(named)
+    rows = {
+        row.split("`")[1]: row for row in recipes["ablation_lines"]() if row.startswith("| `vit")
+    }
+    assert list(rows) == named and all("=" in row for row in rows.values())
 
 
 def test_estimates_by_hand() -> None:

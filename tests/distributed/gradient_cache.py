@@ -14,7 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from clic import distributed, images, models
-from clic.losses import ClicObjective, Distilled, Objective
+from clic.losses import OBJECTIVES, ClicObjective, Distilled, Objective
+from clic.losses.registry import SIGMOID
 from clic.models import FeatureExtractor, LossModule
 from clic.training import passes
 from clic.training.frozen_base import FrozenBase
@@ -76,7 +77,7 @@ def batch(kinds: tuple[str, ...]) -> Batch:
 
 
 def gradients(clip: Any, objective: Objective, train: str, size: int | None, data: Batch) -> Any:
-    """Return the loss, its terms and the gradients of a pass."""
+    """Return the loss, its terms and the gradients of a pass; captions of two towers are packed."""
     clip = copy.deepcopy(clip)
     trained = models.set_trainable(clip.model, train, True)
     base = None
@@ -87,6 +88,8 @@ def gradients(clip: Any, objective: Objective, train: str, size: int | None, dat
                 parameter += parameter.requires_grad * 0.1 * parameter.sin()
     models.set_mode(clip.model, trained)
     losses = LossModule(FeatureExtractor(clip.model, trained), {"composite": objective})
+    data = losses.features.planner(size, plans=train == "both")(data)
+    assert bool(data.text_plans) == (train == "both")
     one: Any = (
         WholePass(losses, STRATEGY, base)
         if size is None
@@ -100,7 +103,8 @@ def gradients(clip: Any, objective: Objective, train: str, size: int | None, dat
 def compared() -> Iterator[tuple[str, Objective, bool, tuple[str, ...]]]:
     """Yield every objective: its name, itself, whether it has a bias, and kinds of negatives."""
     for name, objective in objectives().items():
-        yield name, objective, "sigmoid" in name, ("swap", "layout") if name == "kinds" else ()
+        bias = name == "sigmoid" or (name in OBJECTIVES and SIGMOID in OBJECTIVES[name].needs)
+        yield name, objective, bias, ("swap", "layout") if name == "kinds" else ()
     yield "distilled", Distilled(ClicObjective(), 0.7), False, ()
 
 
@@ -108,10 +112,23 @@ def norm(values: dict[str, Tensor]) -> float:
     return float(torch.cat([value.flatten() for value in values.values()]).norm())
 
 
+def worst(own: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """Return the largest distance of a parameter's gradient, relative to its norm.
+
+    A parameter of no gradient but for rounding is held to the others' size.
+    """
+    floor = 1e-2 * norm(expected)
+    return max(
+        float((own[n] - value).norm()) / max(float(value.norm()), floor)
+        for n, value in expected.items()
+    )
+
+
 def main(folder: Path) -> None:
     clips = {bias: build(folder, bias) for bias in (False, True)}
     found: dict[str, Any] = {}
-    for dtype in (torch.float32, torch.float64):
+    exact: dict[str, dict[str, Tensor]] = {}
+    for dtype in (torch.float64, torch.float32):
         # The whole loss takes the model's dtype, from the pixels on.
         passes._pixels = lambda data, dtype=dtype: images.normalise(
             data.images, data.mean, data.std
@@ -122,19 +139,17 @@ def main(folder: Path) -> None:
             for train in ("both", "text.last:1"):
                 data = batch(kinds)
                 whole, expected = gradients(clip, objective, train, None, data)
+                best = exact.setdefault(f"{name}/{train}", expected)
                 for size in CHUNKS:
                     output, own = gradients(clip, objective, train, size, data)
                     assert own.keys() == expected.keys()
                     total = norm(expected)
-                    away = {n: own[n] - value for n, value in expected.items()}
-                    # A parameter of no gradient but for rounding is held to the others' size.
-                    floor = 1e-2 * total
                     entry = {
-                        "gradient": norm(away) / total,
-                        "parameter": max(
-                            float(away[n].norm()) / max(float(value.norm()), floor)
-                            for n, value in expected.items()
-                        ),
+                        "gradient": norm({n: own[n] - value for n, value in expected.items()})
+                        / total,
+                        "parameter": worst(own, expected),
+                        "from exact": worst(own, best),
+                        "whole from exact": worst(expected, best),
                         "loss": abs(float((output.total / whole.total).detach()) - 1),
                         "terms": sorted(output.terms) == sorted(whole.terms),
                         "norm": total,

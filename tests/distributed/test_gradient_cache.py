@@ -10,11 +10,16 @@ from typing import Any
 
 import pytest
 
+from clic.losses import OBJECTIVES
+
 HERE = Path(__file__).parent
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
 """Largest distance from the whole batch's gradient, relative to its norm."""
 SINGLE = {"float32": 2e-6, "float64": 1e-12}
-"""The same of the worst parameter alone: packs of other captions sum in another order."""
+"""The same of the worst parameter alone, e.g. a LayerNorm's bias, whose gradient is a sum over all
+tokens that nearly cancels. What fp32 makes of a whole batch is further than that from float64."""
+ROUNDING = 1.5
+"""How much further than the whole batch's gradient that of chunks may be from float64."""
 
 
 @pytest.fixture(scope="module", params=[1, 2])
@@ -33,7 +38,9 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_chunks_have_the_gradient_of_the_whole_batch(found: Any, dtype: str) -> None:
     names = [name for name in found[0] if f"/{dtype}/" in name]
-    assert len(names) >= 6 * 2 * 3  # objectives, what trains, chunks
+    compared = [name.split("/")[0] for name in names]
+    assert {*OBJECTIVES, "sigmoid", "kinds", "distilled"} == set(compared)
+    assert all(compared.count(name) == 2 * 3 for name in compared)  # what trains, chunks
     for one in found:
         for name in names:
             entry = one[name]
@@ -42,6 +49,8 @@ def test_chunks_have_the_gradient_of_the_whole_batch(found: Any, dtype: str) -> 
             assert entry["loss"] <= TOLERANCE[dtype], (name, entry)
             assert entry["gradient"] <= TOLERANCE[dtype], (name, entry)
             assert entry["parameter"] <= SINGLE[dtype], (name, entry)
+            if dtype == "float32":
+                assert entry["from exact"] <= ROUNDING * entry["whole from exact"], (name, entry)
 
 
 def test_only_the_last_chunk_is_averaged_over_ranks(found: Any) -> None:

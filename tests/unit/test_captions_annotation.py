@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import warnings
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clic import shapes
+from clic.captions import tagging
 from clic.captions.tagging import annotate, make_tagger, record, stored_tokens
 from clic.captions.text import lower
 from clic.errors import DataError
@@ -27,6 +30,49 @@ def test_what_is_stored_comes_back() -> None:
     assert stored["tagger"] == {"name": "hanta", "version": TAG.version}
     assert stored["tokens"][0] == [[0, 3, 1, 4, 1, 3, 0, 1], "MNV.", ["", "dog", "", ""]]
     assert stored_tokens(stored, CAPTIONS) == tuple(TAG(c) for c in CAPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("tagger", "told"),
+    [
+        ({"name": "hanta", "version": TAG.version}, None),
+        ({"name": "hanta", "version": "1.1+1"}, f"hanta 1.1+1, and here is hanta {TAG.version}"),
+        ({"name": "given", "version": "1"}, None),
+        ({"name": "spacy", "version": "en_core_web_sm 0.0.1"}, None),
+        ("hanta", None),
+    ],
+)  # fmt: skip
+def test_tags_of_another_version_are_told_once(
+    tagger: object, told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_no_model(name: str) -> str:
+        if name == tagging.MODEL:
+            raise PackageNotFoundError(name)
+        raise AssertionError(name)
+
+    monkeypatch.setattr(tagging, "version", of_no_model)
+    tagging._check_version.cache_clear()
+    stored = {**through_json(CAPTIONS), "tagger": tagger}
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            assert stored_tokens(stored, CAPTIONS) == tuple(TAG(c) for c in CAPTIONS)
+    messages = [str(one.message) for one in seen]
+    assert len(messages) == (told is not None)
+    if told is not None:
+        assert told in messages[0] and "run clic-data annotate" in messages[0]
+
+
+def test_an_installed_pipeline_is_compared_without_loading_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tagging, "version", lambda name: "3.8.0")
+    tagging._check_version.cache_clear()
+    tagging._check_version("spacy", f"{tagging.MODEL} 3.8.0")
+    with pytest.warns(
+        UserWarning, match=r"en_core_web_sm 3\.7\.1, and here is spacy en_core_web_sm"
+    ):
+        tagging._check_version("spacy", f"{tagging.MODEL} 3.7.1")
 
 
 def test_tokens_follow_the_case_of_the_captions() -> None:

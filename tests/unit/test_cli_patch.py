@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from clic import runs, shapes
+from clic import models, runs, shapes
 from clic.cli.patch import main
 from clic.config.patch_settings import parse_sweep
 from clic.errors import ConfigError
@@ -118,6 +118,26 @@ def test_a_folder_for_transformers_or_nothing(
     assert (tmp_path / "hf").exists() == written
     assert code == (0 if written else 2)
     assert ("resize_mode=longest" in err) != written
+
+
+def test_a_report_of_other_weights_is_refused_before_a_patch_is_written(
+    clic_patch: Command, run: Path, tmp_path: Path
+) -> None:
+    assert clic_patch("--alpha", "0.5", "--out", "hub")[0] == 0
+    sha256 = models.identity(models.create(str(tmp_path / "hub")))["weights_sha256"]
+    form = {"model": {"name": "mine", "weights_sha256": sha256},
+            "provenance": {"name": "mine", "benchmarks": {}}, "benchmarks": {}}  # fmt: skip
+    (tmp_path / "mine.json").write_text(json.dumps(form))
+    card = ("--card", "--results", "mine.json")
+    for out in ("hub", "new"):  # an earlier patched model, and a folder that is not there
+        code, _, err = clic_patch("--alpha", "0.75", "--out", out, *card)
+        assert code == 2 and f"of other weights than {out} would have" in err
+    assert not (tmp_path / "new").exists() and not (tmp_path / "hub" / "README.md").exists()
+    assert models.identity(models.create(str(tmp_path / "hub")))["weights_sha256"] == sha256
+    code, _, err = clic_patch("--alpha", "0.5,0.75", "--out", "new", *card)
+    assert code == 2 and "give one alpha" in err and not (tmp_path / "new").exists()
+    assert clic_patch("--alpha", "0.5", "--out", "hub", *card)[0] == 0
+    assert "\n# hub\n" in (tmp_path / "hub" / "README.md").read_text()
 
 
 def test_a_card_is_written_with_the_model(

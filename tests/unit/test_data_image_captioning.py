@@ -7,11 +7,13 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from clic.data.shards.index import index_path
 from clic.data.tools import image_captioning
+from clic.data.tools.annotating import on_ray
 from clic.data.tools.image_captioning import Captioning
 from clic.errors import ConfigError
 
@@ -97,7 +99,9 @@ def test_missing_transformers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         image_captioning.ImageCaptioner(Captioning())
 
 
-def test_a_model_of_transformers_captions(clic_data: Command, shard: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def blip(tmp_path: Path) -> Path:
+    """The folder of a tiny random BLIP."""
     transformers = pytest.importorskip("transformers")
     import torch
 
@@ -117,13 +121,89 @@ def test_a_model_of_transformers_captions(clic_data: Command, shard: Path, tmp_p
     size = {"height": 32, "width": 32}
     images = transformers.BlipImageProcessor(size=size)
     transformers.BlipProcessor(images, tokenizer).save_pretrained(folder)
-    words_given = ("caption", shard, "--model", folder, "--device", "cpu", "--max-tokens", "5")
-    code, out, err = clic_data(*words_given)
+    return folder
+
+
+def test_a_model_of_transformers_captions(
+    clic_data: Command, shard: Path, blip: Path, tmp_path: Path
+) -> None:
+    words = ("caption", shard, "--model", blip, "--device", "cpu", "--max-tokens", "5")
+    code, out, err = clic_data(*words)
     assert code == 0 and "3 images captioned" in out, err
+    known = (tmp_path / "vocab.txt").read_text().split()
     captions = [record["captions"] for record in records(shard).values()]
-    assert all(set(text.split()) <= set(words) for (text,) in captions)  # type: ignore[union-attr]
+    assert all(set(text.split()) <= set(known) for (text,) in captions)  # type: ignore[union-attr]
     first = shard.read_bytes()
-    assert clic_data(*words_given, "--force")[0] == 0
+    assert clic_data(*words, "--force")[0] == 0
     assert shard.read_bytes() == first
     code, _, err = clic_data("caption", shard, "--model", tmp_path / "nowhere")
     assert code == 2 and "no captioning model of transformers" in err
+
+
+# --- on Ray --------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_workers_of_ray_write_what_one_process_writes(
+    clic_data: Command, shard: Path, blip: Path
+) -> None:
+    pytest.importorskip("ray", reason="the extra clic[ray] is not installed")
+    shards = [shard.with_name(f"0000{number}.tar") for number in range(1, 5)]
+    for other in shards:
+        other.write_bytes(shard.read_bytes())
+    words = ("--model", blip, "--max-tokens", "5")
+    assert clic_data("caption", shard, *words, "--device", "cpu")[0] == 0
+    code, out, err = clic_data("caption", *shards, *words, "--device", "cpu", "--ray", "local")
+    assert code == 0 and "4 tars: 12 images captioned, 0 were already" in out, err
+    assert all(other.read_bytes() == shard.read_bytes() for other in shards)
+    assert all(index_path(other).is_file() for other in shards)
+
+
+class FakeRay:
+    """Ray as `on_ray` uses it, on this process, with a number of GPUs."""
+
+    def __init__(self, gpus: int) -> None:
+        self.gpus, self.options = gpus, dict[str, int]()
+        crashed = type("WorkerCrashedError", (Exception,), {})
+        failed = type("RayTaskError", (Exception,), {})
+        self.exceptions = SimpleNamespace(WorkerCrashedError=crashed, RayTaskError=failed)
+
+    def init(self, **how: object) -> None: ...
+
+    def shutdown(self) -> None: ...
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 2.0, "GPU": float(self.gpus)} if self.gpus else {"CPU": 2.0}
+
+    def remote(self, **options: int) -> Callable[[Callable[..., object]], object]:
+        self.options = options
+        return lambda work: SimpleNamespace(remote=work)
+
+    def wait(self, pending: list[object]) -> tuple[list[object], list[object]]:
+        return pending[:1], pending[1:]
+
+    def get(self, result: object) -> object:
+        return result
+
+
+@pytest.mark.parametrize(
+    ("device", "there", "asked"),
+    [("cpu", 4, 0), ("auto", 4, 1), ("auto", 0, 0), ("cuda", 4, 1), ("cuda", 0, 1)],
+)
+def test_a_task_asks_for_a_gpu_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, device: str, there: int, asked: int
+) -> None:
+    """A task that asks for what no machine has would wait for ever; a GPU keeps its model."""
+    fake = FakeRay(there)
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    work = list(on_ray(lambda shard: shard, (), [Path("/x.tar")], "auto", device))
+    assert work == ["/x.tar"]
+    assert (fake.options["num_gpus"], fake.options["max_calls"]) == (asked, 0)
+
+
+def test_ray_on_a_machine_without_a_gpu_refuses_to_wait_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", FakeRay(0))
+    with pytest.raises(ConfigError, match="no GPU on this machine; use --device cpu"):
+        list(on_ray(lambda shard: shard, (), [Path("/x.tar")], "local", "cuda"))

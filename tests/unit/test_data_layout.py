@@ -293,7 +293,7 @@ def test_a_run_reports_each_kind(settings: Callable[..., Config], layout: str) -
         ),
         (
             ["captions.repair_negatives=false", "compose.layout=grid4"],
-            ["captions.repair_negatives=false", "compose.layout=grid4"],
+            ["captions.repair_negatives=false", "any compose.layout but pair"],
         ),
         (
             ["loss.composite=clip", "captions.composite_negative=none", "captions.layout_share=1"],

@@ -21,6 +21,8 @@ OPENAI = {"source": "ViT-B-32", "pretrained": "openai"}
 CATEGORIES = ("replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 ITT = dict(zip(CATEGORIES, (65.7, 87.0, 56.5, 45.0, 45.8), strict=True))  # the paper's
 ROWS = dict(zip(CATEGORIES, (788, 1652, 1406, 666, 245), strict=True))
+SUGARCREPE_ROWS = {"add_obj": 2062, "add_att": 692, "replace_obj": 1652, "replace_att": 788,
+                   "replace_rel": 1406, "swap_obj": 245, "swap_att": 666}  # fmt: skip
 
 
 def report(model: dict[str, Any] = OPENAI, subset: str = "", **changed: float) -> Report:
@@ -47,7 +49,7 @@ def test_every_number_has_its_source() -> None:
 
 
 def test_printed_means_are_those_of_the_printed_categories() -> None:
-    """A misread cell would show here: 7 models on 3 tables of 5 or 7 categories."""
+    """A misread cell would show here: 7 models on 3 tables of 5 or 7 categories, and CLoVe's 5."""
     checked = 0
     numbers = published_numbers.published_numbers()
     for mean in numbers:
@@ -62,7 +64,34 @@ def test_printed_means_are_those_of_the_printed_categories() -> None:
             assert word in mean.averaging
             assert sum(own) / len(own) == pytest.approx(mean.value, abs=0.101), mean
             checked += 1
-    assert checked == 21
+    assert checked == 26
+
+
+def test_means_of_one_file_are_those_of_the_categories_of_another() -> None:
+    """The authors' two files and a later paper of theirs hold the same models' means and parts."""
+    rows = SUGARCREPE_ROWS
+    numbers = published_numbers.published_numbers()
+    own: dict[tuple[str, str], dict[str, float]] = {}
+    for one in numbers:
+        if one.table.startswith("individual_results.csv"):
+            own.setdefault((one.benchmark, one.model), {})[one.path[0]] = one.value
+    checked = 0
+    for one in numbers:
+        parts = own.get((one.benchmark, one.model), {})
+        if one.path[0] != "mean" or one.source not in ("arXiv 2406.09388", "arXiv 2410.05210"):
+            continue
+        if one.benchmark in ("svo-probes", "whatsup") and parts:
+            assert sum(parts.values()) / len(parts) == pytest.approx(one.value, abs=0.11), one
+        elif one.benchmark == "sugarcrepe" and parts:
+            kinds = []
+            for kind in ("add", "replace", "swap"):
+                of = {name: count for name, count in rows.items() if name.startswith(kind)}
+                kinds.append(sum(parts[n] * c for n, c in of.items()) / sum(of.values()))
+            assert sum(kinds) / 3 == pytest.approx(one.value, abs=0.11), one
+        else:
+            continue
+        checked += 1
+    assert checked == 26
 
 
 def test_models_are_known_by_their_names() -> None:
@@ -95,6 +124,37 @@ def test_one_row_agrees_and_two_do_not() -> None:
     two = {one.published.path[0]: one for one in beside(report(swap_obj=45.8 + 0.87))}
     assert not two["swap_obj"].agrees and two["swap_att"].agrees
     assert not two["mean"].agrees
+
+
+@pytest.mark.parametrize(
+    ("weights", "compared", "agreeing", "most_rows_apart"),
+    [
+        ("openai", 21, 9, 6.9),
+        ("negclip.pth", 21, 5, 33.7),
+        ("clove_without_patching.pt", 7, 5, 4.5),
+    ],
+)
+def test_the_rule_on_what_papers_print_of_the_same_weights(
+    weights: str, compared: int, agreeing: int, most_rows_apart: float
+) -> None:
+    """What one paper prints of SugarCrepe stands for a report, and is set beside the others'."""
+    identity = {"source": "ViT-B-32", "pretrained": weights}
+    papers: dict[str, dict[str, float]] = {}
+    for one in published_numbers.published_numbers():
+        if one.model == known_as(identity) and one.benchmark == "sugarcrepe":
+            papers.setdefault(one.source, {})[one.path[0]] = one.value
+    verdicts, apart = [], [0.0]
+    for source, own in papers.items():
+        numbers = {c: {"itt": own[c], "n": n} for c, n in SUGARCREPE_ROWS.items() if c in own}
+        for one in beside(Report("m", identity, {"benchmarks": {}}, {"sugarcrepe": numbers})):
+            if one.published.source != source:
+                verdicts.append(one.verdict)
+                rows = SUGARCREPE_ROWS[one.published.path[0]]
+                apart.append(abs(one.difference) / 100 * rows)
+    # Each two papers meet twice, once from either side.
+    assert (len(verdicts), verdicts.count("yes")) == (2 * compared, 2 * agreeing)
+    assert set(verdicts) == {"yes", "no"}
+    assert max(apart) == pytest.approx(most_rows_apart, abs=0.1)
 
 
 def test_lines_tell_the_difference_and_the_source() -> None:
@@ -145,7 +205,7 @@ def test_the_field_is_printed_best_first() -> None:
     means = [float(line.split()[-1]) for line in lines[3:10]]
     assert means == sorted(means, reverse=True)
     heads = [line for line in field_lines("retrieval") if not line.startswith(" ")]
-    assert heads == ["coco-retrieval", "", "flickr30k-retrieval"]
+    assert list(dict.fromkeys(heads)) == ["coco-retrieval", "", "flickr30k-retrieval"]
     with pytest.raises(ConfigError, match="no published numbers on it are kept; some are on sugar"):
         field_lines("bla")
 

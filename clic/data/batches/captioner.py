@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from clic.captions.fluency import Fluency, Fluent
 from clic.captions.negatives import single_negative, stored_negative
 from clic.captions.paraphrases import nearest_caption, paraphrase
 from clic.captions.tagging import Tagger, make_tagger
-from clic.captions.text import has_words, lower
+from clic.captions.text import end_sentence, has_words, lower
 from clic.config.train_settings import OF_PARAPHRASE, CaptionsConfig
 from clic.data.sampling.sample_sources import SampleSource
 from clic.errors import ConfigError, DataError, UnavailableError
@@ -145,6 +146,11 @@ class Captioner:
         for name in self.negative_kinds[kind]:
             if name == "layout":
                 negatives.append(layout_negative(composite, rng))
+            elif name == "swap":  # of an image alone
+                own = captions[0]
+                made = self._single(name, samples[0], own[0], own[1:], tokens[0], rng)
+                # It ends as p1 does: how a caption ends must not tell whether it is true.
+                negatives.append(made and replace(made, text=end_sentence(made.text)))
             elif config.repair_negatives:
                 negatives.append(word_swap(composite, tokens, rng, true))
             else:

@@ -146,7 +146,7 @@ def make_builder(
 
 
 class LoadedSample(NamedTuple):
-    """A sample, its number and its pixels, at the model's size where its row is a single image."""
+    """A sample, its number and its pixels, at the model's size where its row is one image."""
 
     number: int
     sample: Sample
@@ -192,7 +192,7 @@ class BatchBuilder:
             DataError: A hundred samples in a row are broken.
         """
         plan = self.sampler.plan(step)
-        composite = plan.kind == "composite"
+        composite = self.joins(plan.kind)
         pixels, rows = self._rows(plan, len(plan.rows))
         captions = [row.captions for row in rows]
         positives, cut = self._tokens([row.positives for row in captions])
@@ -235,6 +235,10 @@ class BatchBuilder:
         pixels, built = self._rows(self.sampler.plan(step), rows)
         return [(image, row.captions) for image, row in zip(pixels, built, strict=True)]
 
+    def joins(self, kind: Kind) -> bool:
+        """Return whether a row of a kind is several images on one canvas."""
+        return kind == "composite" and images.images_of(self.compose.layout) > 1
+
     def resume(self, total: Tally) -> str:
         """Continue after the samples of `total`; return what the user should know of that.
 
@@ -257,11 +261,11 @@ class BatchBuilder:
         """Build one row and write its image into `out`."""
         orientation, loaded, faults = self._draw(plan, row)
         places: list[Place] = []
-        if plan.kind == "single":
-            out[:] = loaded[0].pixels
-        else:
+        if self.joins(plan.kind):
             pixels = [part.pixels for part in loaded]
             places = self._compose(plan, row.slot, orientation, pixels, out)
+        else:
+            out[:] = loaded[0].pixels
         samples = [part.sample for part in loaded]
         rng = generator(self.seed, "captions", plan.step, row.slot)
         return _Row(samples, self.captioner.make(plan.kind, samples, rng, places), faults)
@@ -270,8 +274,8 @@ class BatchBuilder:
         self, plan: BatchPlan, row: BatchRow
     ) -> tuple[Orientation, list[LoadedSample], list[Fault]]:
         """Return the orientation of a row, its samples with their pixels, and its faults."""
-        landscape, single = self.sampler.landscape[plan.kind], plan.kind == "single"
-        required = None if single else bool(landscape[row.indices[0]])
+        landscape = self.sampler.landscape[plan.kind]
+        required = bool(landscape[row.indices[0]]) if self.joins(plan.kind) else None
         loaded: list[LoadedSample] = []
         faults: list[Fault] = []
         for place, index in enumerate(row.indices):
@@ -309,12 +313,12 @@ class BatchBuilder:
         """Return a sample with its pixels; raises `DataError` where any part of it is broken."""
         check_captions(sample)
         model, compose = self.preprocess, self.compose
-        least = (model.size, model.size)
-        if kind == "composite":
+        least, joins = (model.size, model.size), self.joins(kind)
+        if joins:
             least = images.largest_cell(compose.layout, orientation, model.size, compose.fit)
         try:
             pixels = images.decode(sample.image, self.decode, least)
-            if kind == "single":
+            if not joins:
                 pixels = images.single(
                     pixels, model.size, model.resize_mode, model.interpolation, self.decode
                 )

@@ -104,6 +104,7 @@ class Sampler:
     ) -> None:
         self.schedule: tuple[Kind, ...] = KINDS if kinds == "alternate" else (kinds,)  # type: ignore[assignment]
         self.seed, self.neighbours = seed, neighbours
+        self._partners: Partners | None = None
         self.landscape = {kind: landscape[kind] for kind in self.schedule}
         self._rows_each = 1 if neighbours is None else 2
         self._each = batch_size // self._rows_each  # primary images of a step on this rank
@@ -120,7 +121,7 @@ class Sampler:
                     "(train.batch_size times the number of ranks); use more data or a smaller batch"
                 )
             self._orders[kind] = Resampled(own, seed) if replacement else Shuffled(own, count, seed)
-            if kind == "composite":
+            if kind == "composite" and images > 1:
                 self._partners = Partners(own_landscape, own, images, partner_self)
 
     def kind(self, step: int) -> Kind:
@@ -150,7 +151,7 @@ class Sampler:
         for number, primary in enumerate(primaries.tolist(), self._first):
             slot = number * self._rows_each
             partners: tuple[int, ...] = ()
-            if kind == "composite":
+            if kind == "composite" and self._partners is not None:
                 rng = generator(self.seed, "partners", step, slot)
                 partners = self._partners.draw(primary, bool(landscape[primary]), rng)
             rows.append(BatchRow((primary, *partners), _orientation(landscape[primary]), slot))

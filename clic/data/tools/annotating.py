@@ -8,7 +8,7 @@ import os
 import socket
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -22,6 +22,7 @@ from clic.data.shards.tar import IMAGE_TYPES, NOTHING, captions_of, parse_record
 from clic.errors import ClicError, ConfigError, DataError
 from clic.io.locks import Lock, take_lock
 from clic.io.processes import Ticker, run_tasks
+from clic.io.terminal import say
 
 _RETRIES = 5  # of a task on Ray whose worker died
 _PATIENCE = 10.0  # seconds in which a cluster must answer
@@ -89,7 +90,7 @@ def on_ray(
     arguments: tuple[Any, ...],
     shards: Sequence[Path],
     address: str,
-    gpus: int = 0,
+    device: str = "cpu",
 ) -> Iterator[Any]:
     """Call `work(*arguments, shard)` for each shard on a Ray cluster; yield the results.
 
@@ -98,10 +99,12 @@ def on_ray(
         arguments: What it takes before the shard's absolute path, a string.
         shards: The tars, by paths that are valid on every machine.
         address: See `annotate_on_ray`.
-        gpus: GPUs that a task needs.
+        device: `cpu`, `auto` (a GPU for each task where the cluster has any) or another, which
+            takes a GPU and waits until the cluster has one.
 
     Raises:
-        ConfigError: Ray is not installed, or no cluster answers at that address.
+        ConfigError: Ray is not installed, no cluster answers at that address, or one that was
+            started here has no GPU for a `device` that needs one.
         DataError: The workers of a task died repeatedly.
     """
     try:
@@ -117,10 +120,13 @@ def on_ray(
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"--ray {address}: no Ray cluster answers there ({error}); start one with "
-            "ray start --head, or use --ray local"
+            "ray start --head, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN if it asks for a token, "
+            "or use --ray local"
         ) from error
     try:
-        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(work)
+        gpus = int(device != "cpu" and _gives_gpus(ray.cluster_resources(), address, device))
+        # max_calls=0 keeps a worker with a GPU, and its model, for the next shard.
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_calls=0, max_retries=_RETRIES)(work)
         pending = [task.remote(*arguments, str(shard.resolve())) for shard in shards]
         while pending:
             done, pending = ray.wait(pending)
@@ -137,6 +143,17 @@ def on_ray(
         raise
     finally:
         ray.shutdown()
+
+
+def _gives_gpus(resources: Mapping[str, float], address: str, device: str) -> bool:
+    """Return whether tasks are to ask for a GPU; without one, Ray would let them wait for ever."""
+    if resources.get("GPU", 0) >= 1:
+        return True
+    if device == "auto":
+        say(f"--ray {address}: no machine has a GPU, so CPUs work (--device cuda waits for GPUs)")
+    elif address == "local":
+        raise ConfigError(f"--device {device}: Ray finds no GPU on this machine; use --device cpu")
+    return device != "auto"
 
 
 def _check_answers(address: str) -> None:

@@ -125,12 +125,11 @@ def caption_shards(
 
 
 def caption_on_ray(shards: Sequence[Path], how: Captioning, address: str) -> Iterator[Captioned]:
-    """Caption the images of shards on a Ray cluster, a GPU for each task unless device is `cpu`.
+    """Caption the images of shards on a Ray cluster, a GPU for each task where it has any.
 
-    See `clic.data.tools.annotating.annotate_on_ray` for the address and the errors.
+    See `clic.data.tools.annotating.on_ray` for the address, the device and the errors.
     """
-    gpus = 0 if how.device == "cpu" else 1
-    yield from on_ray(_caption_remote, (how,), shards, address, gpus)
+    yield from on_ray(_caption_remote, (how,), shards, address, how.device)
 
 
 def _caption_remote(how: Captioning, shard: str) -> Captioned:

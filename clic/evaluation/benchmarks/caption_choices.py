@@ -1,8 +1,8 @@
-"""An image and its caption among false ones: VSR, CREPE and VL-CheckList.
+"""An image and its caption among false ones: VSR, CREPE, VL-CheckList and ConMe.
 
 VSR (arXiv 2205.00363) asks whether a spatial relation is there, CREPE (arXiv 2212.07796) sets a
-long caption against hard negatives of growing complexity, and VL-CheckList (arXiv 2207.00221)
-changes one object, attribute or relation.
+long caption against hard negatives of growing complexity, VL-CheckList (arXiv 2207.00221) changes
+one object, attribute or relation, and ConMe (arXiv 2406.08164) has two answers to a question.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from clic.errors import DataError
 from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
+from clic.evaluation.benchmarks.caption_retrieval import COCO_2017
 from clic.evaluation.benchmarks.reading import GridBuilder, Record, read_csv, read_lines, read_rows
 from clic.evaluation.encode.image_sources import Crop, image_file
 from clic.evaluation.files.file_sources import ByHand, File
@@ -194,6 +195,29 @@ def _checklist_rows(file: Path) -> Iterator[tuple[Record, str, list[str]]]:
         yield row, pair[0], texts
 
 
+CONME_IMAGES = "coco/val2017"
+CONME_PARTS = {f"replace_{part}": f"conme/replace-{part}.csv" for part in ("att", "obj", "rel")}
+CONME_COLUMNS = ("image", "base_question", "correct_option", "incorrect_option")
+
+
+def load_conme(data_root: Path) -> Grids:
+    """Return ConMe: a question with its right answer against the same question with a wrong one.
+
+    The question stands before both answers, since an answer ("the left one") may say nothing
+    without it. Of the path that the file gives, the image's name is taken: it is COCO's.
+
+    Raises:
+        DataError: A file is missing or broken.
+    """
+    builder = GridBuilder(data_root / "conme", tuple(CONME_PARTS))
+    for part, file in CONME_PARTS.items():
+        for row in read_csv(data_root / file, CONME_COLUMNS, blank=False):
+            image = row.image(data_root / CONME_IMAGES, PurePosixPath(row.text("image")).name)
+            question, *answers = (row.text(name).strip() for name in CONME_COLUMNS[1:])
+            builder.add(part, [image], [f"{question} {answer}" for answer in answers])
+    return builder.table("choice", groups={"mean": tuple(CONME_PARTS)}, overall="all")
+
+
 _VSR_FILES = ByHand(
     VSR_IMAGES,
     why="VSR's images are of COCO's train2017 and val2017",
@@ -294,4 +318,21 @@ VL_CHECKLIST = Benchmark(
     ),
     differs="files are averaged alike; papers average the seven or eight kinds, or their groups, "
     "and leave out images that they lack",
+)
+
+CONME = Benchmark(
+    name="conme",
+    title="ConMe",
+    about="a question with its right and a wrong answer",
+    load=of_files(load_conme),
+    citation="Huang et al. 2024, arXiv 2406.08164",
+    licence="Apache 2.0; photos of COCO",
+    rule="the question with its right answer beats it with the wrong one",
+    annotations=tuple(
+        File(f"https://huggingface.co/conme/ConMe/resolve/main/{Path(file).name}", file)
+        for file in CONME_PARTS.values()
+    ),
+    images=(COCO_2017,),
+    differs="the paper asks models that write answers, by the likelihood of each; here a cosine "
+    "decides between the two texts",
 )

@@ -128,30 +128,21 @@ _PRE_CAPTION = (
     "punctuation and cuts them after 30 words"
 )
 
-COCO_2017 = Archive(
-    f"{_COCO_HOST}/zips/val2017.zip",
-    name="coco/val2017.zip",
-    into="coco",
-    gives="coco/val2017",
-    checksum="sha256:4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
+
+def _coco_images(name: str, checksum: str, size: int | None = None) -> Archive:
+    """Return the archive of one of COCO's folders of images."""
+    zipped = f"coco/{name}.zip"
+    url = f"{_COCO_HOST}/zips/{name}.zip"
+    return Archive(url, zipped, "coco", f"coco/{name}", checksum=checksum, size=size)
+
+
+COCO_2017 = _coco_images(
+    "val2017",
+    "sha256:4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
     size=815_585_330,
 )
-
-COCO_2014 = Archive(
-    f"{_COCO_HOST}/zips/val2014.zip",
-    name="coco/val2014.zip",
-    into="coco",
-    gives="coco/val2014",
-    checksum="md5:a3d79f5ed8d289b7a7554ce06a5782b3",
-)
-
-COCO_2014_TRAIN = Archive(
-    f"{_COCO_HOST}/zips/train2014.zip",
-    name="coco/train2014.zip",
-    into="coco",
-    gives="coco/train2014",
-    checksum="md5:0da8c0bd3d6becc4dcb32757491aca88",
-)
+COCO_2014 = _coco_images("val2014", "md5:a3d79f5ed8d289b7a7554ce06a5782b3")
+COCO_2014_TRAIN = _coco_images("train2014", "md5:0da8c0bd3d6becc4dcb32757491aca88")
 
 
 def karpathy(path: str) -> Archive:

@@ -55,6 +55,7 @@ _LISTED = (
     caption_choices.VSR_THRESHOLD,
     caption_choices.CREPE,
     caption_choices.VL_CHECKLIST,
+    caption_choices.CONME,
     minimal_changes.SPEC,
     minimal_changes.VISMIN,
     minimal_changes.EQBEN,
@@ -115,7 +116,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("sugarcrepe++", "sugarcrepe", "winoground", "aro-relation", "aro-attribution"),
         *("coco-order", "flickr30k-order", "svo-probes", "whatsup", "cola", "valse"),
         *("bivlc", "bla", "half-truths", "colorswap", "mmvp-vlm", "negbench"),
-        *("vsr", "vsr-threshold", "crepe", "vl-checklist", "spec", "vismin", "eqben"),
+        *("vsr", "vsr-threshold", "crepe", "vl-checklist", "conme"),
+        *("spec", "vismin", "eqben"),
     ),
     "all": tuple(BENCHMARKS),
 }

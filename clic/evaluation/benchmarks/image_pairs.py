@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from clic.errors import DataError
 from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
 from clic.evaluation.benchmarks.reading import (
     GridBuilder,
@@ -53,9 +52,8 @@ def load_winoground(data_root: Path) -> Grids:
             ]
             rows.append((images, [row.text(key) for key in TEXT_COLUMNS]))
     else:
-        files = find_parts(data_root, WINOGROUND_PARQUET)
-        if not files:
-            raise DataError(f"neither {source} nor {data_root / WINOGROUND_PARQUET} exists")
+        missing = f"neither {source} nor {data_root / WINOGROUND_PARQUET} exists"
+        files = find_parts(data_root, WINOGROUND_PARQUET, missing)
         source = data_root / WINOGROUND_PARQUET
         for row, images in read_parquet(files, TEXT_COLUMNS, IMAGE_COLUMNS):
             rows.append((images, [row.text(key) for key in TEXT_COLUMNS]))
@@ -105,9 +103,8 @@ BIVLC_COLUMNS = (*BIVLC_CAPTIONS, "type", "subtype")
 def load_bivlc(data_root: Path) -> Grids:
     """Return BiVLC by type and subtype; `all` is over all rows, as the paper reports it."""
     folder = data_root / BIVLC_FOLDER
-    files = find_parts(folder, BIVLC_FILES)
-    if not files:
-        raise DataError(f"{folder} has no {BIVLC_FILES}; get it with clic-data fetch bivlc")
+    missing = f"{folder} has no {BIVLC_FILES}; get it with clic-data fetch bivlc"
+    files = find_parts(folder, BIVLC_FILES, missing)
     rows = [
         (f"{row.text('type')}_{row.text('subtype')}", images, [row.text(c) for c in BIVLC_CAPTIONS])
         for row, images in read_parquet(files, BIVLC_COLUMNS, ("image", "negative_image"))

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from clic.errors import DataError
 from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
 from clic.evaluation.benchmarks.reading import (
     GridBuilder,
@@ -83,9 +82,8 @@ def load_vismin(data_root: Path) -> Grids:
         DataError: The files are missing or broken.
     """
     folder = data_root / VISMIN_FOLDER
-    files = find_parts(folder, VISMIN_FILES)
-    if not files:
-        raise DataError(f"{folder} has no {VISMIN_FILES}; get it with clic-data fetch vismin")
+    missing = f"{folder} has no {VISMIN_FILES}; get it with clic-data fetch vismin"
+    files = find_parts(folder, VISMIN_FILES, missing)
     builder = GridBuilder(folder)
     for row, images in read_parquet(files, VISMIN_COLUMNS, ("image_0", "image_1")):
         captions = [row.text(key) for key in VISMIN_CAPTIONS]

@@ -152,13 +152,20 @@ def read_csv(path: Path, columns: Sequence[str], *, blank: bool = True) -> Itera
         raise DataError(f"{path} cannot be read as CSV ({error}); get the file again") from error
 
 
-def find_parts(folder: Path, pattern: str) -> list[Path]:
+def find_parts(folder: Path, pattern: str, missing: str) -> list[Path]:
     """Return a table's parquet files in order; ``-00000-of-00002`` in a name says how many exist.
+
+    Args:
+        folder: Where they lie.
+        pattern: The shell pattern of their names.
+        missing: The error where there are none.
 
     Raises:
         DataError: Files are missing, or belong to another version.
     """
     files = sorted(folder.glob(pattern))
+    if not files:
+        raise DataError(missing)
     for file in files:
         part = re.search(r"-\d+-of-(\d+)", file.name)
         if part and int(part[1]) != len(files):

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from clic.errors import DataError
 from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
 from clic.evaluation.benchmarks.reading import (
     GridBuilder,
@@ -48,9 +47,8 @@ def load_colorswap(data_root: Path) -> Grids:
             images = [row.image(source.parent, row.text(key)) for key in IMAGES]
             builder.add("all", images, [row.text(key) for key in CAPTIONS])
         return builder.table("winoground")
-    files = find_parts(data_root, COLORSWAP_PARQUET)
-    if not files:
-        raise DataError(f"neither {source} nor {data_root / COLORSWAP_PARQUET} exists; get one")
+    missing = f"neither {source} nor {data_root / COLORSWAP_PARQUET} exists; get one"
+    files = find_parts(data_root, COLORSWAP_PARQUET, missing)
     for row, stored in read_parquet(files, CAPTIONS, IMAGES):
         builder.add("all", stored, [row.text(key) for key in CAPTIONS])
     return builder.table("winoground")

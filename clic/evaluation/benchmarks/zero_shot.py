@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -227,12 +228,12 @@ def _classification(
     about: str,
     citation: str,
     licence: str,
-    source: Source,
     rows: int,
+    source: Source | None = None,
     load: Callable[[Path], BenchmarkTable] | None = None,
     differs: str = _CLIC_SAMPLE,
 ) -> Benchmark:
-    """Return a benchmark of images in classes, by default one that torchvision reads."""
+    """Return a benchmark of images in classes, by default one that torchvision gets and reads."""
     per_class = name in PER_CLASS
     return Benchmark(
         name=name,
@@ -242,7 +243,7 @@ def _classification(
         citation=citation,
         licence=licence,
         rule=f"{RULE}; the mean over classes too" if per_class else RULE,
-        annotations=(source,),
+        annotations=(source or _tv(name),),
         rows=rows,
         differs=f"{differs}; CLIP's paper reports the mean over classes" if per_class else differs,
     )
@@ -251,47 +252,24 @@ def _classification(
 CLASSIFICATION = (
     _classification(
         "imagenet", "ImageNet", "1,000 classes, 80 prompts", "Russakovsky et al. 2015, 1409.0575",
-        "research only, after a sign-up", _IMAGENET_FILES, 50_000,
-        load=load_imagenet, differs="",
+        "research only, after a sign-up", 50_000, _IMAGENET_FILES, load=load_imagenet, differs="",
     ),
-    _classification(
-        "food101", "Food-101", "101 dishes", "Bossard et al. 2014",
-        "research only", _tv("food101"), 25_250,
-    ),
-    _classification(
-        "cifar10", "CIFAR-10", "10 classes", "Krizhevsky 2009",
-        "none given", _tv("cifar10"), 10_000,
-    ),
-    _classification(
-        "cifar100", "CIFAR-100", "100 classes", "Krizhevsky 2009",
-        "none given", _tv("cifar100"), 10_000,
-    ),
-    _classification(
-        "cars", "Stanford Cars", "196 makes, models and years", "Krause et al. 2013",
-        "research only", _CARS_FILES, 8041,
-    ),
-    _classification(
-        "fgvc-aircraft", "FGVC-Aircraft", "100 variants", "Maji et al. 2013, arXiv 1306.5151",
-        "research only", _tv("fgvc-aircraft"), 3333,
-    ),
-    _classification(
-        "dtd", "Describable Textures", "47 textures", "Cimpoi et al. 2014, arXiv 1311.3618",
-        "research only", _tv("dtd"), 1880,
-    ),
-    _classification(
-        "pets", "Oxford-IIIT Pets", "37 breeds", "Parkhi et al. 2012",
-        "CC BY-SA 4.0", _tv("pets"), 3669,
-    ),
-    _classification(
-        "caltech101", "Caltech-101", "102 classes with the background, all images",
-        "Li et al. 2004", "CC BY 4.0", _tv("caltech101"), 9144,
-    ),
-    _classification(
-        "flowers", "Oxford Flowers-102", "102 flowers", "Nilsback and Zisserman 2008",
-        "none given", _tv("flowers"), 6149,
-    ),
-    _classification(
-        "country211", "Country211", "211 countries", "Radford et al. 2021, arXiv 2103.00020",
-        "images under Creative Commons licences", _tv("country211"), 21_100,
-    ),
+    *starmap(_classification, (
+        ("food101", "Food-101", "101 dishes", "Bossard et al. 2014", "research only", 25_250),
+        ("cifar10", "CIFAR-10", "10 classes", "Krizhevsky 2009", "none given", 10_000),
+        ("cifar100", "CIFAR-100", "100 classes", "Krizhevsky 2009", "none given", 10_000),
+        ("cars", "Stanford Cars", "196 makes, models and years", "Krause et al. 2013",
+         "research only", 8041, _CARS_FILES),
+        ("fgvc-aircraft", "FGVC-Aircraft", "100 variants", "Maji et al. 2013, arXiv 1306.5151",
+         "research only", 3333),
+        ("dtd", "Describable Textures", "47 textures", "Cimpoi et al. 2014, arXiv 1311.3618",
+         "research only", 1880),
+        ("pets", "Oxford-IIIT Pets", "37 breeds", "Parkhi et al. 2012", "CC BY-SA 4.0", 3669),
+        ("caltech101", "Caltech-101", "102 classes with the background, all images",
+         "Li et al. 2004", "CC BY 4.0", 9144),
+        ("flowers", "Oxford Flowers-102", "102 flowers", "Nilsback and Zisserman 2008",
+         "none given", 6149),
+        ("country211", "Country211", "211 countries", "Radford et al. 2021, arXiv 2103.00020",
+         "images under Creative Commons licences", 21_100),
+    )),
 )  # fmt: skip

@@ -296,7 +296,23 @@ def field_lines(name: str) -> list[str]:
     return lines[1:]
 
 
+_BRIEF = (
+    ("image_to_text", "I2T"),
+    ("text_to_image", "T2I"),
+    ("replace_", "repl_"),
+    ("piece_", ""),
+    ("counting_", "count_"),
+    ("coreference_", "coref_"),
+    ("replacement", "repl"),
+    ("adversarial", "advers"),
+    ("quant", "q"),
+    ("negative_", "neg_"),
+    ("controlled_", "ctrl_"),
+)
+
+
 def _short(column: str) -> str:
     """Return a column's head: `I2T@1` for `image_to_text@1`, `repl_att` for `replace_att`."""
-    short = column.replace("image_to_text", "I2T").replace("text_to_image", "T2I")
-    return short.replace("replace_", "repl_")
+    for long, brief in _BRIEF:
+        column = column.replace(long, brief)
+    return column

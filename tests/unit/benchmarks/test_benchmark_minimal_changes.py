@@ -1,4 +1,4 @@
-"""VSR, CREPE, VL-CheckList, SPEC, VisMin, EqBen and long captions, in miniature and by hand.
+"""VSR, CREPE, VL-CheckList, ConMe, SPEC, VisMin, EqBen and long captions, in miniature and by hand.
 
 The layouts are those of public loaders; the files themselves were not at hand. An image's angle is
 its red, a caption's its last word: the nearer, the more alike.
@@ -187,6 +187,46 @@ def test_vl_checklist(tmp_path: Path, angle_model: Any, paint: Paint) -> None:
     write_json(data / "Relation/other.json", [["3.jpg", texts["bad"]]])
     with pytest.raises(DataError, match="names none of the image folders hake, swig, vaw, vg"):
         caption_choices.load_vl_checklist(tmp_path)
+
+
+CONME = {  # the image's angle is 40; of each row the right and the wrong answer
+    "att": [("on the left 42", "on the right 50"), ("blue 45", "red 40")],
+    "obj": [("a cup 41", "a can 90")],
+    "rel": [("above it 45", "below it 45")],
+}
+
+
+def write_conme(root: Path, paint: Paint) -> None:
+    (root / "conme").mkdir()
+    for part, answers in CONME.items():
+        with (root / f"conme/replace-{part}.csv").open("w", newline="") as file:
+            columns = ("image", "question", "answer", *caption_choices.CONME_COLUMNS[1:])
+            table = csv.writer(file)
+            table.writerow([*columns, "question_format"])
+            for right, wrong in answers:
+                asked = f"Where is it? Is it A. {wrong}, or B. {right}?"
+                cells = ["images/000000000040.jpg", asked, "B", "Where is it?", right, wrong]
+                table.writerow([*cells, "selective"])
+    paint(root / "coco/val2017/000000000040.jpg", 40)
+
+
+def test_conme(tmp_path: Path, angle_model: Any, paint: Paint) -> None:
+    write_conme(tmp_path, paint)
+    report = evaluation.evaluate(angle_model, ["conme"], tmp_path, keep_rows=True)
+    assert report.benchmarks["conme"] == {
+        "replace_att": {"accuracy": 50.0, "n": 2},
+        "replace_obj": {"accuracy": 100.0, "n": 1},
+        "replace_rel": {"accuracy": 0.0, "n": 1},  # a tie
+        "mean": {"accuracy": 50.0, "n": 4},
+        "all": {"accuracy": 50.0, "n": 4},
+    }
+    assert report.rows[0]["captions"] == [
+        "Where is it? on the left 42", "Where is it? on the right 50"
+    ]  # fmt: skip
+    file = tmp_path / "conme/replace-obj.csv"
+    file.write_text(file.read_text().replace("a can 90", " "))
+    with pytest.raises(DataError, match="line 2 has no incorrect_option; get the file again"):
+        caption_choices.load_conme(tmp_path)
 
 
 # Several images

@@ -62,6 +62,16 @@ def builder(
     return make
 
 
+def test_an_image_alone_has_no_partner(builder: Callable[..., StreamBuilder]) -> None:
+    made = builder(
+        "compose.layout=alone", "captions.composite_negative=swap", "loss.unimodal_weight=0",
+        "captions.tagger=hanta",
+    )  # fmt: skip
+    composite, single = made.build(0), made.build(1)
+    assert composite.kind == "composite" and composite.negative_kinds == ("swap",)
+    assert [len(row) for row in composite.keys + single.keys] == [1] * (2 * len(single.keys))
+
+
 def orientation(key: str) -> str:
     return "portrait" if int(key) % 3 == 0 else "landscape"
 
