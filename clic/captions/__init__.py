@@ -4,7 +4,6 @@ In: an image's sentences and, for false captions, their tokens. Out: the positiv
 and `HardNegative`s. Read `text` (spelling, joining, editing), `tagging` and `hanta`, then
 `composites` and `composite_negatives` (CLIC), `negatives` with `swap` (NegCLIP) and `replace`
 (CLoVe). They rely on `phrases`, `equivalence` and `lexicon`; `sentences` prepares dense captions.
-`scene_graph`, with `phrase_reader` and `attachment`, parses a caption for `clic-data negatives`.
 """
 
 from clic.captions.composite_negatives import cross_swap, layout_negative, word_swap

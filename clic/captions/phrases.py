@@ -13,7 +13,7 @@ from clic.captions.lexicon import WORDS
 from clic.types import Token
 
 # One letter per token, so that a regular expression finds phrases. A small letter means that
-# `letters_of` must look at the word, too.
+# `_letters` must look at the word, too.
 _LETTERS = {
     "DET": "D", "ADJ": "A", "NOUN": "N", "PROPN": "N", "NUM": "M", "ADV": "R", "CCONJ": "C",
     "PUNCT": "p", "PART": "p", "PRON": "p",
@@ -26,7 +26,7 @@ _WORD_LETTERS = {
 }
 _MODIFIERS = r"(?:R?[AM](?:(?:K|C|KC)?R?[AM])*)?"
 _NOUN_PHRASE = re.compile(rf"(?:D*{_MODIFIERS}N+S)*D*{_MODIFIERS}N+")
-PARTICIPLE = ("ing", "ed", "en")
+_PARTICIPLE = ("ing", "ed", "en")
 _INSIDE = frozenset("AN")  # what may follow an adjective
 
 
@@ -40,15 +40,10 @@ class NounPhrase(NamedTuple):
 
 def noun_phrases(tokens: Sequence[Token]) -> list[NounPhrase]:
     """Return the noun phrases: possessors, determiner, modifiers, nouns."""
-    return phrases_of(letters_of(tokens))
+    return [NounPhrase(*m.span(), m.end() - 1) for m in _NOUN_PHRASE.finditer(_letters(tokens))]
 
 
-def phrases_of(letters: str) -> list[NounPhrase]:
-    """Return the noun phrases, given the result of `letters_of`."""
-    return [NounPhrase(*m.span(), m.end() - 1) for m in _NOUN_PHRASE.finditer(letters)]
-
-
-def letters_of(tokens: Sequence[Token]) -> str:
+def _letters(tokens: Sequence[Token]) -> str:
     """Return a letter for each token: D(eterminer), A(djective), N(oun), nu(M)ber, adve(R)b,
     C(onjunction), K (comma), S (possessive mark), or o for any other.
 
@@ -68,7 +63,7 @@ def letters_of(tokens: Sequence[Token]) -> str:
             if letter == "A" and _is_name(tokens[i].text.lower(), tokens[i + 1].text.lower()):
                 letters[i] = "N"
             elif tokens[i].pos == "VERB" and _opens(tokens, letters, i):
-                letters[i] = "A" if tokens[i].text.lower().endswith(PARTICIPLE) else "N"
+                letters[i] = "A" if tokens[i].text.lower().endswith(_PARTICIPLE) else "N"
                 if i and letters[i - 1] == "N":
                     letters[i - 1] = "A"
     return "".join(letters)
@@ -95,7 +90,7 @@ def _opens(tokens: Sequence[Token], letters: Sequence[str], i: int) -> bool:
     form = tokens[i].text.lower()
     if i == 0 or letters[i - 1] in "CN":
         base = form == tokens[i].lemma  # "two nuns feed pigeons"
-        return form.endswith(PARTICIPLE) and not (base or form.endswith("ing"))
+        return form.endswith(_PARTICIPLE) and not (base or form.endswith("ing"))
     return letters[i - 1] in "DAM" or tokens[i - 1].pos == "ADP"
 
 

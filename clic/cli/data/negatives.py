@@ -33,7 +33,7 @@ def _arguments(parser: Parser) -> None:
 
 
 def negatives(flags: argparse.Namespace, words: Sequence[str]) -> None:
-    """Show how captions are parsed, and false captions of each kind made from them.
+    """Show how captions are tagged, and false captions of each kind made from them.
 
     With two captions or more, cross_swap joins each with the next one, and the
     last with the first.
@@ -139,29 +139,12 @@ def _negatives(
         yield from distinct_negatives(partial(draws[kind], rng), flags.n)
 
 
-def _parse(tokens: Sequence[Token]) -> dict[str, list[list[str]]]:
-    """Return the words of the scene graph's things, modifiers and relations."""
-    from clic.captions.scene_graph import scene_graph
-
-    graph = scene_graph(tokens)
-    text = [token.text for token in tokens]
-    return {
-        "things": [text[phrase.first : phrase.last] for phrase in graph.phrases],
-        "modifiers": [[text[modifier], text[head]] for modifier, head in graph.modifiers],
-        "relations": [
-            [text[subject], " ".join(text[i] for i in words), text[obj]]
-            for subject, words, obj in graph.relations
-        ],
-    }
-
-
 def _record(caption: str, tokens: Sequence[Token], found: Sequence[HardNegative]) -> dict[str, Any]:
-    parsed, made = _parse(tokens), []
+    made = []
     for negative in found:
         edits = [edit._asdict() for edit in negative.edits]
         made.append({"kind": negative.kind, "text": negative.text, "edits": edits})
-    graph = {"modifiers": parsed["modifiers"], "relations": parsed["relations"]}
-    return {"caption": caption, "tokens": list(map(list, tokens)), **graph, "negatives": made}
+    return {"caption": caption, "tokens": list(map(list, tokens)), "negatives": made}
 
 
 def _table(
@@ -174,10 +157,8 @@ def _table(
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False)
     table.add_column("caption", style="dim", no_wrap=True)
     table.add_column(Text(caption), overflow="fold")
-    table.add_row("tags", Text("  ".join(f"{t.text}/{t.pos}" for t in tokens) or "none"))
-    for name, groups in _parse(tokens).items():
-        words = ", ".join(map(" ".join, groups))
-        table.add_row(name, Text(words or "none"), end_section=name == "relations")
+    tags = "  ".join(f"{t.text}/{t.pos}" for t in tokens)
+    table.add_row("tags", Text(tags or "none"), end_section=True)
     for kind in kinds:
         shown = [_marked(caption, made) for made in found if made.kind == kind] or [Text("none")]
         for number, text in enumerate(shown, 1):
