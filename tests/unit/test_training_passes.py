@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import re
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clic import models
+from clic import images, models
+from clic.cli.train import compose
 from clic.config.train_settings import Config, TrainConfig
 from clic.data import make_builder, make_sources
 from clic.errors import ConfigError
 from clic.models import ClipModel
-from clic.training import Trainer
+from clic.training import Trainer, passes
 from clic.training.passes import CachedPass, WholePass
 from clic.training.strategy import DataParallel, OutOfMemoryError
 from clic.types import Batch
@@ -75,6 +79,36 @@ def test_steps_in_chunks_train_the_same_weights(start: Callable[..., Any], words
     trainer, _ = start(*words)
     moved = [(found[0][1][n] - value).abs().max() for n, value in weights(trainer).items()]
     assert max(moved) > 1e-3
+
+
+@pytest.mark.slow
+def test_the_shapes_run_in_chunks_ends_with_the_same_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In float64, so that what is left is rounding and nothing else.
+
+    AdamW makes whole steps of the rounding where a gradient is zero, as that of the keys' bias is;
+    in fp32, with gradients that are equal to 1e-6, these are seen in the weights.
+    """
+    monkeypatch.setattr(
+        passes, "_pixels", lambda b: images.normalise(b.images, b.mean, b.std).double()
+    )
+    found: list[Tensor] = []
+    for words in ([], ["train.micro_batch=12"]):
+        config = compose(["train.device=cpu", "train.max_steps=36", *words])
+        clip = models.create(config.model.name)
+        trainer = Trainer(config, clip, 36)
+        clip.model.double()
+        build = make_builder(config, make_sources(config), clip).build
+        models.set_mode(clip.model, trainer.trained)
+        found = found or [nn.utils.parameters_to_vector(clip.model.parameters()).clone()]
+        for step in range(36):
+            trainer.step(build(step))
+        assert isinstance(trainer.passes, CachedPass if words else WholePass)
+        found.append(nn.utils.parameters_to_vector(clip.model.parameters()).detach())
+    base, whole, chunks = found
+    assert (whole - base).norm() > 1
+    assert (chunks - whole).norm() <= 1e-9 * (whole - base).norm()
 
 
 def test_reports_have_the_same_entries(start: Callable[..., Any]) -> None:
@@ -191,6 +225,44 @@ def test_a_step_without_memory_says_so(
     monkeypatch.setattr(trainer.passes.losses, "forward", full)
     with pytest.raises(OutOfMemoryError, match=r"train\.micro_batch=4"):
         trainer.step(build(0))
+
+
+@contextmanager
+def little_memory(more: int) -> Iterator[None]:
+    """Refuse the process more than some further bytes, as a full device does."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    held = next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmData"))
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (held + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def test_the_values_that_are_named_end_in_a_step_that_fits(
+    build_tiny: Callable[..., ClipModel], tmp_path: Path, settings: Callable[..., Config]
+) -> None:
+    """32 rows of 1,024 patches keep about 400 MB for the backward pass."""
+    vision = {**VISION, "width": 64, "image_size": 128, "patch_size": 4}
+    clip = build_tiny(tmp_path, vision_cfg=vision)
+    words, tried = ["train.batch_size=32", "model.train=both"], []
+    for _ in range(5):
+        config = settings(*words)
+        trainer = Trainer(config, clip, 6)
+        models.set_mode(clip.model, trainer.trained)
+        batch = make_builder(config, make_sources(config), clip).build(0)
+        try:
+            with little_memory(150_000_000):
+                report = trainer.step(batch)
+        except OutOfMemoryError as error:
+            found = re.search(r"set (train\.micro_batch=(\d+)),", str(error))
+            assert found is not None, error
+            words[2:], tried = [found[1]], [*tried, int(found[2])]
+        else:
+            break
+    assert tried[:1] == [16] and float(report["loss"]) > 0, tried
+    assert report["skipped_steps"] == 0
 
 
 def test_rows_of_a_batch(start: Callable[..., Any]) -> None:
