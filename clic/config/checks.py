@@ -75,6 +75,7 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "loss.paraphrase_scale": (0, None),
     "loss.logits_at_once": (1, None),
     "model.context_length": (22, None),
+    "model.image_size": (1, None),
     "model.lora_rank": (1, None),
     "model.lora_alpha": (0, None),
     "optim.lr": (0, None),

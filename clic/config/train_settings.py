@@ -24,6 +24,9 @@ class ModelConfig:
             what the source states.
         context_length: Tokens of a longer context, such as 248, made by Long-CLIP's stretch of the
             position embedding; null keeps the model's own.
+        image_size: Side in pixels of other images than the model's own, a multiple of its patches;
+            the positions of a vision transformer of open_clip are interpolated as open_clip does.
+            Null keeps the model's own.
         train: `text` (everything outside the vision tower), `vision` or `both`; `text.last:4` and
             `vision.last:4` train the last layers of a tower with the norm, pooling and projection
             after them; `lora:text`, `lora:vision` and `lora:both` train low-rank updates of its
@@ -40,11 +43,17 @@ class ModelConfig:
     pretrained: str | None = "included"
     quick_gelu: bool | None = None
     context_length: int | None = None
+    image_size: int | None = None
     train: str = "text"
     lora_rank: int = 8
     lora_alpha: float = 16.0
     train_logit_scale: bool = True
     grad_checkpointing: bool = False
+
+    def starts_from_its_own(self) -> bool:
+        """Return whether a run starts from weights that nothing but the run itself can keep."""
+        changed = self.context_length is not None or self.image_size is not None
+        return self.pretrained is None or changed
 
 
 @dataclass

@@ -150,7 +150,7 @@ def _build(source: ModelSource, device: torch.device | str) -> ClipModel:
     siglip.set_activation(model, source.architecture)
     if source.weights_file is not None:
         _load(model, source.weights_file)
-    return ClipModel(model, tokenizer, _preprocess_of(model), source)
+    return ClipModel(model, tokenizer, preprocess_of(model), source)
 
 
 def _load(model: OpenClip, file: Path) -> None:
@@ -251,7 +251,7 @@ def _from_hugging_face(source: ModelSource, folder: Path, device: torch.device |
     if source.pretrained is not None:
         model.load_state_dict(hugging_face.weights(folder))
     model.to(device)
-    return ClipModel(model, tokenizer_of(source), _preprocess_of(model), source)
+    return ClipModel(model, tokenizer_of(source), preprocess_of(model), source)
 
 
 def _not_built(source: ModelSource, error: Exception) -> ModelError:
@@ -298,12 +298,20 @@ def quiet() -> Iterator[None]:
         hub.setLevel(level)
 
 
-def _preprocess_of(model: OpenClip) -> Preprocess:
+def preprocess_of(model: OpenClip) -> Preprocess:
+    """Return what a model says of its images.
+
+    Raises:
+        ModelError: Images like that are not supported.
+    """
     config = model.visual.preprocess_cfg
     size = config["size"]
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) > 1:
-        raise ModelError(f"the vision tower's input of {size} pixels is not square; use another")
+        raise ModelError(
+            f"the vision tower's input of {size} pixels is not square, and clic's "
+            "canvases are; use a square size of the model"
+        )
     if config.get("resize_mode") == "longest" and config.get("fill_color", 0):
         raise ModelError(
             f"the model's preprocess_cfg asks for fill_color={config['fill_color']} around images; "

@@ -1,4 +1,4 @@
-"""A longer context for a text tower: Long-CLIP's stretch of the position embedding."""
+"""More positions for a tower: Long-CLIP's stretch of a context, open_clip's for other images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clic.errors import ConfigError
-from clic.models.loading import ClipModel
+from clic.models.loading import ClipModel, preprocess_of
 from clic.models.text_encoder import OpenClip
 
 KEPT = 20
@@ -89,3 +89,47 @@ def stretch(clip: ClipModel, length: int) -> ClipModel:
     architecture["text_cfg"]["context_length"] = length
     source = replace(clip.source, architecture=architecture)
     return replace(clip, tokenizer=tokenizer, source=source)
+
+
+def resize_images(clip: ClipModel, size: int) -> ClipModel:
+    """Return a model for images of another size; its module is changed in place.
+
+    The position embedding of the patches is interpolated as open_clip does where it loads weights
+    for another size (bicubic, antialiased). Preprocessing and architecture follow.
+
+    Args:
+        clip: A model whose vision tower is open_clip's own vision transformer.
+        size: Side S of the square input in pixels.
+
+    Raises:
+        ConfigError: The vision tower is of another kind, or `size` does not fit its patches.
+    """
+    import open_clip
+    from open_clip.model import resize_pos_embed
+
+    visual: Any = clip.model.visual
+    setting, name = f"model.image_size={size}", clip.source.name
+    positions = getattr(visual, "positional_embedding", None)
+    learned = clip.source.architecture["vision_cfg"].get("pos_embed_type", "learnable")
+    if not isinstance(positions, nn.Parameter) or learned != "learnable":
+        raise ConfigError(
+            f"{setting}: the vision tower of {name} is not a vision transformer of open_clip with "
+            "learned positions, and is built for one size; take the same model of another size"
+        )
+    side, present = visual.patch_size[0], clip.preprocess.size
+    if size == present:
+        raise ConfigError(f"{setting} has no effect: that is the size of {name}; leave it out")
+    if size % side:
+        near = max(side, round(size / side) * side)
+        raise ConfigError(f"{setting} is no multiple of the patches of {side} pixels; use {near}")
+    visual.image_size, visual.grid_size = (size, size), (size // side, size // side)
+    state = {"visual.positional_embedding": positions.detach().float()}
+    resize_pos_embed(state, clip.model)
+    resized = state["visual.positional_embedding"].to(positions.dtype)
+    visual.positional_embedding = nn.Parameter(resized, positions.requires_grad)
+    config = {**visual.preprocess_cfg, "size": (size, size)}
+    open_clip.set_model_preprocess_cfg(clip.model, config)
+    architecture = copy.deepcopy(clip.source.architecture)
+    architecture["vision_cfg"]["image_size"] = size
+    source = replace(clip.source, architecture=architecture)
+    return replace(clip, preprocess=preprocess_of(clip.model), source=source)

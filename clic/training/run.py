@@ -141,8 +141,11 @@ def _load_model(config: Config, device: torch.device) -> ClipModel:
             )
         seed_torch(config.seed)
     clip = models.create(name, pretrained, device, config.model.quick_gelu)
-    length = config.model.context_length
-    return clip if length is None else models.stretch(clip, length)
+    if config.model.context_length is not None:
+        clip = models.stretch(clip, config.model.context_length)
+    if config.model.image_size is not None:
+        clip = models.resize_images(clip, config.model.image_size)
+    return clip
 
 
 def _open_folder(config: Config, place: RunFolder, trainer: Trainer, base: str | None) -> IO[str]:
@@ -165,7 +168,7 @@ def _open_folder(config: Config, place: RunFolder, trainer: Trainer, base: str |
             write_config(place.path, config)  # first, because a folder with it can be resumed
             if place.checkpoint is not None:  # a copy of its own, to be resumed from
                 checkpoint.save(place.path, trainer.clip, state, keep=0)
-            elif config.model.pretrained is None or config.model.context_length is not None:
+            elif config.model.starts_from_its_own():
                 models.save(trainer.clip, place.path / runs.BASE)
             _write_provenance(config, place, trainer, base)  # last: marks the folder as complete
     return lock
@@ -195,7 +198,7 @@ def _base(config: Config, place: RunFolder, clip: ClipModel) -> str:
     """Return the model that the run starts from, in a form that `clic.load` accepts."""
     if place.checkpoint is not None and not place.continued:
         return runs.base_of(place.checkpoint.parent.parent)
-    if config.model.pretrained is None or config.model.context_length is not None:
+    if config.model.starts_from_its_own():
         return str((place.path / runs.BASE).resolve())
     return clip.source.reference
 

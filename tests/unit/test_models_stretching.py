@@ -12,8 +12,9 @@ import torch
 
 from clic import models, runs
 from clic.config.train_settings import Config
-from clic.errors import ConfigError
+from clic.errors import ConfigError, ModelError
 from clic.models import ClipModel
+from clic.models.loading import preprocess_of
 from clic.models.stretching import stretched
 from clic.training import train
 
@@ -108,4 +109,72 @@ def test_a_run_trains_with_it_and_keeps_its_longer_base(settings: Callable[..., 
     run = train(settings("model.context_length=50", "train.max_steps=1", "train.run_name=long"))
     for folder in (run / runs.MODEL, run / runs.BASE):
         assert models.create(str(folder)).context_length == 50
+    assert runs.base_of(run) == str(run / runs.BASE)
+
+
+# --- other images --------------------------------------------------------------------------------
+
+VIT = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 32}
+
+
+@pytest.fixture
+def vit(build_tiny: Callable[..., ClipModel], tmp_path: Path) -> Path:
+    return models.save(build_tiny(tmp_path / "vit", vision_cfg=VIT), tmp_path / "small")
+
+
+@pytest.mark.parametrize("size", [48, 16])
+@pytest.mark.parametrize("changes", [{}, {"custom_text": True}], ids=["clip", "custom text"])
+def test_a_model_of_other_images_is_as_open_clip_makes_it_and_is_saved_and_loaded(
+    build_tiny: Callable[..., ClipModel], tmp_path: Path, changes: dict[str, Any], size: int
+) -> None:
+    clip = build_tiny(tmp_path / "cfg", vision_cfg=VIT, **changes)
+    first = models.save(clip, tmp_path / "first")
+    theirs = open_clip.create_model(f"local-dir:{first}", force_image_size=size).eval()
+    clip = models.resize_images(clip, size)
+    assert clip.preprocess.size == size
+    pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    folder = models.save(clip, tmp_path / "resized")
+    again, plain = models.create(str(folder)), open_clip.create_model(f"local-dir:{folder}")
+    assert again.preprocess == clip.preprocess
+    assert plain.visual.preprocess_cfg["size"] in (size, (size, size), [size, size])
+    with torch.no_grad():
+        expected = theirs.encode_image(pixels)
+        for model in (clip.model.eval(), again.model.eval(), plain.eval()):
+            assert torch.equal(model.encode_image(pixels), expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "says"),
+    [(32, "has no effect: that is the size"), (50, "is no multiple of the patches of 8 .*use 48")],
+)
+def test_a_size_that_does_not_fit_is_refused(vit: Path, size: int, says: str) -> None:
+    with pytest.raises(ConfigError, match=f"model.image_size={size}.*{says}"):
+        models.resize_images(models.create(str(vit)), size)
+
+
+def test_a_tower_that_is_built_for_one_size_is_refused(
+    build_tiny: Callable[..., ClipModel], tiny: Path, tmp_path: Path
+) -> None:
+    vision = {"timm_model_name": "test_vit", "timm_pool": "map", "timm_proj": "none",
+              "image_size": 160}  # fmt: skip
+    clip = build_tiny(tmp_path / "cfg", embed_dim=64, custom_text=True, vision_cfg=vision)
+    for one in (clip, models.create(str(tiny))):  # of timm, and a ResNet
+        with pytest.raises(ConfigError, match="built for one size"):
+            models.resize_images(one, 320)
+
+
+def test_images_that_are_not_square_are_refused_by_name(tiny: Path, tmp_path: Path) -> None:
+    clip = models.create(str(tiny))
+    clip.model.visual.preprocess_cfg["size"] = (32, 48)
+    with pytest.raises(ModelError, match=r"\(32, 48\) pixels is not square"):
+        preprocess_of(clip.model)
+
+
+def test_a_run_trains_on_larger_images_and_keeps_its_base(
+    settings: Callable[..., Config], vit: Path
+) -> None:
+    larger = (f"model.name={vit}", "model.image_size=48")
+    run = train(settings(*larger, "train.max_steps=2", "train.run_name=large"))
+    for folder in (run / runs.MODEL, run / runs.BASE):
+        assert models.create(str(folder)).preprocess.size == 48
     assert runs.base_of(run) == str(run / runs.BASE)

@@ -118,8 +118,10 @@ def test_transformers_is_told_to_run_no_code_of_others(
     fake.__dict__.update(AutoConfig=Auto, AutoTokenizer=Auto)
     monkeypatch.setitem(sys.modules, "transformers", fake)
     part = {"hf_tokenizer_name": "any"} if brings == "tokenizer" else {"hf_model_name": "any/any"}
+    where = folder(tiny, tmp_path, {"text_cfg": part})
+    (where / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match="brings its own code, which is not run here") as error:
-        create(str(folder(tiny, tmp_path, {"text_cfg": part})))
+        create(str(where))
     assert not ran and "\n" not in str(error.value)
 
 
