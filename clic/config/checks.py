@@ -24,7 +24,7 @@ from clic.config.train_settings import (
     TrainConfig,
 )
 from clic.errors import ConfigError, did_you_mean
-from clic.losses.registry import KINDS, NEGATIVES, OBJECTIVES, SECOND_POSITIVE
+from clic.losses.registry import EVERY, KINDS, NEGATIVES, OBJECTIVES, SECOND_POSITIVE
 from clic.losses.registry import choices as objectives
 from clic.parts import Trained, parse
 
@@ -396,7 +396,10 @@ def _check_alone(config: Config) -> None:
 
 def _check_losses(config: Config, used: Sequence[str]) -> None:
     loss, without = config.loss, LossConfig()
-    read = {name for kind in used for name in OBJECTIVES[getattr(loss, kind)].reads}
+    used_now = [OBJECTIVES[getattr(loss, kind)] for kind in used]
+    read = {name for objective in used_now for name in objective.reads}
+    if any(objective.is_contrastive(loss) for objective in used_now):
+        read.update(EVERY)
     for name in (f.name for f in fields(LossConfig) if f.name not in (*KINDS, *read)):
         value, usual = getattr(loss, name), getattr(without, name)
         if value != usual:

@@ -51,17 +51,31 @@ def test_the_scaler_is_kept(gpu: Callable[..., Config]) -> None:
 
 def test_automatic_precision_is_bf16_where_the_gpu_has_it(gpu: Callable[..., Config]) -> None:
     clip = models.create(gpu().model.name, device="cuda")
-    expected = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    assert Trainer(gpu(), clip, 2).dtype == expected
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    assert Trainer(gpu(), clip, 2).strategy.dtype == (torch.bfloat16 if native else torch.float16)
 
 
 def test_the_first_loss_is_that_of_the_cpu(
     gpu: Callable[..., Config], settings: Callable[..., Config]
 ) -> None:
     losses = []
-    for config in (gpu("train.precision=fp32"), settings("train.max_steps=6")):
+    for config in (gpu("train.precision=fp32", "train.tf32=false"), settings("train.max_steps=6")):
         losses.append(read(train(config) / runs.METRICS_FILE)[0]["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_compiled_towers_train_as_the_others(gpu: Callable[..., Config]) -> None:
+    found = []
+    for compiled in ("false", "true"):
+        words = (f"train.compile={compiled}", f"train.run_name=compiled-{compiled}")
+        found.append([r["loss"] for r in read(train(gpu(*words)) / runs.METRICS_FILE)])
+    assert found[1] == pytest.approx(found[0], rel=0.02)
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_a_run_in_fp32_says_whether_it_used_tf32(gpu: Callable[..., Config], tf32: bool) -> None:
+    run = train(gpu("train.precision=fp32", f"train.tf32={str(tf32).lower()}"))
+    assert runs.read_provenance(run)["tf32"] is tf32
 
 
 @pytest.mark.parametrize("workers", [0, 2])

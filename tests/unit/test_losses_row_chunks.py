@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from clic.config.train_settings import LossConfig
+from clic.config.checks import validate
+from clic.config.train_settings import Config, LossConfig
+from clic.errors import ConfigError
 from clic.losses import OBJECTIVES, ClipObjective, Objective, objectives, terms
 from clic.types import Features
 
@@ -104,3 +106,15 @@ def test_the_setting_reaches_every_objective() -> None:
         assert entry().logits_at_once == LossConfig().logits_at_once == objectives.LOGITS, name
         assert entry.of(LossConfig(logits_at_once=7)).logits_at_once == 7
         assert replace(entry(), logits_at_once=None).logits_at_once is None
+
+
+def test_the_setting_is_refused_where_nothing_is_contrastive(
+    settings: Callable[..., Config],
+) -> None:
+    for value in ("null", "1000"):
+        validate(settings(f"loss.logits_at_once={value}"))
+    alone = ("sampling.kinds=composite", "loss.contrastive_weight=0", "loss.logits_at_once=1000")
+    with pytest.raises(ConfigError, match=r"^loss\.logits_at_once=1000 has no effect with"):
+        validate(settings(*alone))
+    with pytest.raises(ConfigError, match=r"^loss\.logits_at_once=0 is too small"):
+        validate(settings("loss.logits_at_once=0"))

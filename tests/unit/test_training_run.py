@@ -74,6 +74,7 @@ def test_what_a_run_leaves(
     record = runs.read_provenance(path)
     assert record["base"] == str(tiny) == runs.base_of(path)
     assert record["experiment"] == "shapes" and record["seed"] == 0
+    assert record["precision"] == "float32" and record["tf32"] is False
     assert record["started_from"]["weights_sha256"] == models.weights_sha256(
         models.create(str(tiny)).model
     )

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from clic.config.checks import validate
+from clic.config.train_settings import Config
 from clic.distributed import matrix_products
 from clic.errors import ConfigError
 from clic.losses import ClipObjective
@@ -144,3 +146,12 @@ def test_towers_use_tf32_and_losses_and_evaluation_do_not(
     run.trainer.step(run.builder.build(1))  # of single images
     assert seen == [("high", True), ("highest", False), ("high", True)]
     assert products() == before
+
+
+def test_tf32_cannot_be_changed_where_nothing_multiplies_in_fp32(
+    settings: Callable[..., Config],
+) -> None:
+    validate(settings("train.tf32=false", "train.precision=fp32"))
+    message = r"^train\.tf32=false has no effect with train\.precision=bf16, in which the towers"
+    with pytest.raises(ConfigError, match=message):
+        validate(settings("train.tf32=false", "train.precision=bf16"))
