@@ -7,7 +7,7 @@ kept here, with its place; what clic does is read from the experiments.
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +133,37 @@ ABLATIONS = (
 )  # fmt: skip
 """CLIC's ablations: the experiment, the flags of the published code, and what is said of them."""
 
-LAYERS, TEXT_WIDTH, VISION_WIDTH, PATCHES = 12, 512, 768, 50  # of ViT-B/32
+
+@dataclass(frozen=True)
+class Size:
+    """Sizes of a model's towers, as open_clip builds them.
+
+    Attributes:
+        text: Layers, width, tokens of a text that are computed, parameters in millions.
+        vision: Layers, width, patches with the class token, parameters in millions.
+    """
+
+    text: tuple[int, int, int, float]
+    vision: tuple[int, int, int, float]
+
+
 TEXT_TOKENS = 50
 """Tokens of a joined caption after trimming; an assumption."""
+_TEXT_L, _VISION_L = (12, 768, TEXT_TOKENS, 123.7), (24, 1024, 257, 304.0)
+SIZES = {
+    "ViT-B-32": Size((12, 512, TEXT_TOKENS, 63.4), (12, 768, 50, 87.8)),
+    "ViT-B-16": Size((12, 512, TEXT_TOKENS, 63.4), (12, 768, 197, 86.2)),
+    "ViT-L-14": Size(_TEXT_L, _VISION_L),
+    "EVA02-L-14": Size(_TEXT_L, _VISION_L),
+    # Without a causal mask, or with padding that is read, the whole context is computed.
+    "ViT-L-14-CLIPA": Size((12, 768, 32, 110.2), _VISION_L),
+    "hf-hub:UCSC-VLAA/ViT-L-14-CLIPS-224-Recap-DataComp-1B": Size((12, 768, 80, 110.3), _VISION_L),
+    "ViT-B-16-SigLIP2": Size((12, 768, 64, 282.3), (12, 768, 196, 92.9)),
+}
+"""By the model's name."""
+OTHERS = ("vitb32_single_image", "vitb16", "vitl14", "clipa_l14", "clips_l14", "eva02_l14",
+          "siglip2_b16")  # fmt: skip
+"""Experiments with CLIC's data and number of GPUs, whose cost is estimated too."""
 PEAK, SHARE = 312e12, 0.4
 """An A100's bf16 operations a second, and the share that training reaches; an assumption."""
 
@@ -196,41 +224,45 @@ def estimate_lines() -> list[str]:
     lines = ["### What they cost: estimates", "",
              "| | steps | GPU memory | hours of one A100, the GPUs' arithmetic alone |",
              "|---|--:|--:|--:|"]  # fmt: skip
-    for recipe in RECIPES:
+    others = [replace(RECIPES[0], title=f"CLIC's, `{name}`", experiment=name) for name in OTHERS]
+    for recipe in (*RECIPES, *others):
         config = train.compose([f"+experiment={recipe.experiment}"])
-        batch, epochs = config.train.batch_size, config.train.epochs
+        batch, epochs, size = config.train.batch_size, config.train.epochs, SIZES[config.model.name]
         steps = recipe.images // (recipe.ranks * batch) * epochs
         trains_vision = config.model.train == "both"
-        memory = estimated_memory(batch, max(recipe.texts), trains_vision) / 1e9
-        operations = steps * recipe.ranks * batch * mean_operations(recipe.texts, trains_vision)
-        hours = operations / (PEAK * SHARE) / 3600
+        memory = estimated_memory(size, batch, max(recipe.texts), trains_vision) / 1e9
+        each = mean_operations(size, recipe.texts, trains_vision)
+        hours = steps * recipe.ranks * batch * each / (PEAK * SHARE) / 3600
         hours_shown = f"{hours:.1f}" if hours < 10 else f"{hours:.0f}"
         lines.append(f"| {recipe.title} | {steps:,} | {memory:.0f} GB | {hours_shown} |")
     return [*lines, ""]
 
 
-def estimated_memory(batch: int, texts: int, trains_vision: bool) -> float:
+def estimated_memory(size: Size, batch: int, texts: int, trains_vision: bool) -> float:
     """Return bytes: weights and AdamW's state in fp32, and what the backward pass keeps in bf16.
 
     A transformer layer keeps 34 bytes a token and unit of width (arXiv 2205.05198, without the
     part of attention that fused kernels do not keep).
     """
-    kept = 34 * LAYERS * TEXT_WIDTH * TEXT_TOKENS * batch * texts
+    layers, width, tokens, trained = size.text
+    kept = 34 * layers * width * tokens * batch * texts
     if trains_vision:
-        kept += 34 * LAYERS * VISION_WIDTH * PATCHES * batch
-    trained = 151e6 if trains_vision else 63.4e6
-    return kept + 4 * 151e6 + 12 * trained
+        layers, width, tokens, _ = size.vision
+        kept += 34 * layers * width * tokens * batch
+        trained += size.vision[3]
+    return kept + 4e6 * (size.text[3] + size.vision[3]) + 12e6 * trained
 
 
-def mean_operations(texts: tuple[int, int], trains_vision: bool) -> float:
+def mean_operations(size: Size, texts: tuple[int, int], trains_vision: bool) -> float:
     """Return the operations that an image with its texts costs, meaned over the kinds of batch.
 
     Two for each weight of a block and token, three times as many where there is a backward pass.
     """
-    text = 2 * 12 * LAYERS * TEXT_WIDTH**2 * TEXT_TOKENS * 3
-    vision = 2 * 12 * LAYERS * VISION_WIDTH**2 * PATCHES * (3 if trains_vision else 1)
+    text, vision = (
+        2 * 12 * layers * width**2 * tokens for layers, width, tokens, _ in (size.text, size.vision)
+    )
     kinds = [count for count in texts if count]
-    return vision + text * sum(kinds) / len(kinds)
+    return vision * (3 if trains_vision else 1) + 3 * text * sum(kinds) / len(kinds)
 
 
 def experiment_lines() -> list[str]:

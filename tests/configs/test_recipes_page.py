@@ -5,9 +5,11 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+import open_clip
 import pytest
 
 from clic.cli import train, train_help
+from clic.models import families
 
 ROOT = Path(__file__).resolve().parents[2]
 recipes = runpy.run_path(str(ROOT / "scripts" / "recipes_page.py"))
@@ -78,10 +80,27 @@ def test_every_ablation_is_in_the_table_and_sets_something_apart() -> None:
 
 def test_estimates_by_hand() -> None:
     """CLIC: 1,250 steps; weights 0.6 GB, AdamW 0.76 GB, the backward pass 10.4 GB."""
-    assert recipes["estimated_memory"](200, 5, False) == pytest.approx(
-        34 * 12 * 512 * 50 * 1000 + 0.604e9 + 12 * 63.4e6
+    size = recipes["SIZES"]["ViT-B-32"]
+    assert recipes["estimated_memory"](size, 200, 5, False) == pytest.approx(
+        34 * 12 * 512 * 50 * 1000 + 4 * 151.2e6 + 12 * 63.4e6
     )
     text, vision = 24 * 12 * 512**2 * 50 * 3, 24 * 12 * 768**2 * 50
-    assert recipes["mean_operations"]((1, 5), False) == vision + 3 * text
+    assert recipes["mean_operations"](size, (1, 5), False) == vision + 3 * text
     (line,) = [row for row in recipes["estimate_lines"]() if row.startswith("| CLIC ")]
     assert "| 1,250 | 12 GB |" in line
+
+
+def test_the_sizes_of_the_estimates_are_those_of_open_clip() -> None:
+    families.register()
+    for name, size in recipes["SIZES"].items():
+        name = "ViT-L-14-CLIPS" if name.startswith("hf-hub:") else name
+        found = open_clip.get_model_config(name)
+        text, vision = found["text_cfg"], found["vision_cfg"]
+        assert size.text[:2] == (text["layers"], text["width"])
+        if "timm_model_name" not in vision:
+            side = vision["image_size"] // vision["patch_size"]
+            assert size.vision[:3] == (vision["layers"], vision["width"], side**2 + 1)
+        blocks = [12 * layers * width**2 / 1e6 for layers, width, *_ in (size.text, size.vision)]
+        words = text["vocab_size"] * text["width"] / 1e6
+        assert size.text[3] == pytest.approx(blocks[0] + words, rel=0.02)
+        assert size.vision[3] == pytest.approx(blocks[1], rel=0.1)

@@ -66,11 +66,6 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 }
 
 
-RANKED = ("vith14_metaclip2", "pe_core_b16", "mobileclip_s1", "convnext_base_w")
-"""Published kinds that two ranks train, small: pooling at an end token of their own, attention
-pooling, BatchNorm in the vision tower, convolutions."""
-
-
 def tokens(words: Tensor, vocabulary: int = VOCABULARY) -> Tensor:
     """Return token ids whose end comes before the last but one."""
     words[..., -2], words[..., -1] = vocabulary - 1, 0
@@ -254,9 +249,9 @@ def main(folder: Path) -> None:
         if family == "clip":
             found["skip"] = {spoilt: skip(clip, spoilt) for spoilt in ("gradients", "loss")}
             found["stop"] = stop(clip, folder)
-    for kind in RANKED:
+    for kind in model_families.KINDS:
         clip = published(kind)
-        for part in ("text", "both"):
+        for part in ("text", "vision", "both"):
             found[f"{kind}/{part}"] = train(
                 clip, "clic", part, clip.context_length, model_families.WORDS
             )

@@ -68,16 +68,18 @@ def test_three_steps_or_a_refusal(
         assert any(name.startswith(NEVER_CALLED[family]) for name in first["frozen"])
 
 
-@pytest.mark.parametrize("part", ["text", "both"])
-@pytest.mark.parametrize("kind", families["RANKED"])
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("kind", families["model_families"].KINDS)
 def test_a_published_kind_trains_alike_on_two_ranks(
     ranks: list[dict[str, Any]], kind: str, part: str
 ) -> None:
     first, second = (rank[f"{kind}/{part}"] for rank in ranks)
     assert all(map(math.isfinite, [*first["losses"], *second["losses"]]))
     assert first["sum"] == second["sum"] and first["moved"] == second["moved"]
-    vision = any(name.startswith("visual.") for name in first["moved"])
-    assert vision == (part == "both")
+    assert not set(first["moved"]) & set(first["frozen"])  # frozen bit for bit
+    vision = [name for name in first["moved"] if name.startswith("visual.")]
+    assert bool(vision) == (part != "text")
+    assert (len(first["moved"]) > len(vision)) == (part != "vision")
 
 
 def test_the_family_of_hugging_face_runs_where_it_is_installed(
