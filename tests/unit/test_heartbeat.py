@@ -143,3 +143,17 @@ def test_the_message_says_what_to_do() -> None:
     text = describe("rank 3 (node7, process 12) is lost")
     assert text.startswith("rank 3 (node7, process 12) is lost: no sign of life")
     assert "the same command continues it" in text
+
+
+def test_rank_0_does_not_wait_for_a_silent_rank_to_read_its_store() -> None:
+    """Ranks that show signs or have left are waited for, after a collective has failed."""
+    store = Store()
+    watch, _, _, other = (Watched(store, rank, 4) for rank in range(4))
+    watch.failing = True
+    store.set("clic/alive/1/2", LEFT)
+    for look in range(heartbeat.BEATS_AFTER_ERROR + 1):
+        assert watch.silent() == []
+        store.set("clic/alive/1/3", str(look))
+        watch._look(look)
+    assert watch.silent() == [1]
+    assert other.silent() == []
