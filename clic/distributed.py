@@ -130,7 +130,8 @@ def matrix_products(tf32: bool) -> Iterator[None]:
 
 @contextmanager
 def _fp32_precision(precision: str) -> Iterator[None]:
-    owners: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn.conv]
+    backends: Any = torch.backends
+    owners = (backends.cuda.matmul, backends.cudnn.conv)
     before = [owner.fp32_precision for owner in owners]
     try:
         for owner in owners:

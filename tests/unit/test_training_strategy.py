@@ -153,7 +153,8 @@ def test_towers_use_tf32_and_losses_and_evaluation_do_not(
 )
 def test_flags_of_the_newer_kind_are_put_back() -> None:
     """torch refuses to read its older flags where a program has set the newer ones."""
-    owners: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn.conv]
+    backends: Any = torch.backends
+    owners = (backends.cuda.matmul, backends.cudnn.conv)
     before = products()
     try:
         for owner, value in zip(owners, ("tf32", "ieee"), strict=True):
