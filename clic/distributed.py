@@ -110,7 +110,15 @@ def matrix_products(tf32: bool) -> Iterator[None]:
 
     What was set before holds again after the block.
     """
-    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        products, convolutions = (
+            torch.get_float32_matmul_precision(),
+            torch.backends.cudnn.allow_tf32,
+        )
+    except RuntimeError:  # a program that has set torch's newer flags must go on with those
+        with _fp32_precision("tf32" if tf32 else "ieee"):
+            yield
+        return
     try:
         torch.set_float32_matmul_precision("high" if tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = tf32
@@ -118,6 +126,20 @@ def matrix_products(tf32: bool) -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(products)
         torch.backends.cudnn.allow_tf32 = convolutions
+
+
+@contextmanager
+def _fp32_precision(precision: str) -> Iterator[None]:
+    backends: Any = torch.backends
+    owners = (backends.cuda.matmul, backends.cudnn.conv)
+    before = [owner.fp32_precision for owner in owners]
+    try:
+        for owner in owners:
+            owner.fp32_precision = precision
+        yield
+    finally:
+        for owner, value in zip(owners, before, strict=True):
+            owner.fp32_precision = value
 
 
 @contextmanager

@@ -213,8 +213,8 @@ def _check_needless(config: Config) -> None:
          f"captions.single_negative={captions.single_negative}",
          "set captions.single_negative=mixture, or take another group than captions=mixed"),
         ("captions.fluency",
-         captions.fluency is not None and (kinds == "composite" or not _swaps(captions)),
-         "settings that swap no parts of single images' captions", "leave it out"),
+         captions.fluency is not None and not _swaps(config),
+         "settings that swap no parts of a single image's caption", "leave it out"),
         ("captions.fluency_candidates", captions.fluency is None, "captions.fluency=null",
          "name a file of counts, or leave it out"),
         ("captions.fluency_least", captions.fluency is None, "captions.fluency=null",
@@ -236,13 +236,17 @@ def _check_needless(config: Config) -> None:
             raise _no_effect(setting, value, because, remedy)
 
 
-def _swaps(captions: CaptionsConfig) -> bool:
-    """Return whether false captions of single images may be swaps."""
+def _swaps(config: Config) -> bool:
+    """Return whether false captions may be swaps within a caption of one image."""
     from clic.captions.negatives import RANKED  # here, because it imports torch
 
-    if captions.single_negative == "mixture":
-        return any(captions.mixture.get(name, 0) > 0 for name in RANKED)
-    return captions.single_negative in RANKED
+    captions, kinds = config.captions, config.sampling.kinds
+    made = set() if kinds == "single" else {captions.composite_negative}
+    if kinds != "composite":
+        mixed = captions.single_negative == "mixture"
+        weights = captions.mixture if mixed else {captions.single_negative: 1}
+        made.update(name for name, weight in weights.items() if weight > 0)
+    return not made.isdisjoint(RANKED)
 
 
 def _check_sources(config: Config) -> None:

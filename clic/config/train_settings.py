@@ -329,8 +329,7 @@ class TrainConfig:
         precision: `auto` (on CUDA bf16, or fp16 where the GPU only emulates that; fp32 on the CPU),
             `fp32`, `bf16` or `fp16`.
         tf32: Let a GPU multiply with TF32 (10 bits of mantissa) where the towers run in fp32, as
-            open_clip does; losses (not their gradients) and evaluation keep all bits. Without
-            effect on the CPU.
+            open_clip does; the values of losses and evaluation keep all bits. No effect on the CPU.
         compile: Compile the towers' layers with `torch.compile`, for the same numbers to rounding.
             The first step of each kind of batch then waits a minute or more for the compiler.
         clamp_logit_scale: Keep the exponentiated logit_scale in [1, 100] where it is trained (but

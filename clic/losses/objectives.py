@@ -41,7 +41,7 @@ LOGITS = 2**22
 class Objective(ABC):
     """Base of the objectives: at least fp32 (float64 stays), terms detached.
 
-    Autocast and TF32 are off, whatever the towers use.
+    Autocast and, in the forward pass, TF32 are off, whatever the towers use.
 
     Args:
         group: Process group that features are gathered over; None is the default group.

@@ -37,7 +37,7 @@ def by_rows(
     Returns:
         Scalar, the term over all B rows.
     """
-    size = len(rows) if at_once is None else max(1, at_once // logits)
+    size = len(rows) if at_once is None else max(1, at_once // max(1, logits))
     if len(rows) <= size:
         return term(rows, *others, first=first)
 

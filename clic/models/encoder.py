@@ -18,7 +18,7 @@ from torch import Tensor
 
 from clic import images as image_ops
 from clic import models, runs
-from clic.distributed import choose_device
+from clic.distributed import choose_device, matrix_products
 from clic.errors import DataError, pick
 from clic.models import ClipModel
 
@@ -26,7 +26,7 @@ ImageLike = Image.Image | str | Path | bytes | np.ndarray
 PRECISIONS = {"auto": None, "fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 DECODE = "exact"
 """Inference decodes images as PIL does, whatever training does."""
-FEATURES = 3
+FEATURES = 4
 """Version of the features; raised when the same tower and input give different ones."""
 
 
@@ -170,6 +170,7 @@ class Encoder:
         with (
             models.evaluation_mode(self.clip.model),
             torch.inference_mode(),
+            matrix_products(tf32=False),  # which torch allows convolutions by default
             torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None),
         ):
             yield

@@ -211,6 +211,10 @@ def test_settings_that_swap_nothing_are_refused() -> None:
         validate(compose([*words, "captions.mixture={replace: 1, swap: 0, swap_attributes: 0}"]))
     with pytest.raises(ConfigError, match=r"fluency_least=-3.0 has no effect"):
         validate(compose([*words[:3], "captions.fluency_least=-3"]))
+    alone = ["+experiment=vitb32_single_image", *words[1:]]
+    validate(compose(alone))
+    with pytest.raises(ConfigError, match=r"captions.fluency=f has no effect"):
+        validate(compose([*alone, "captions.composite_negative=none"]))
 
 
 def test_the_command_counts_stored_and_other_tags_alike(

@@ -66,6 +66,15 @@ def test_single_shards_of_an_experiment(clic_data: Clic, shards: Path, tiny: Pat
     assert out.startswith("preview.png: 2 single rows of step 0 (shapes_clip)")
 
 
+def test_images_that_are_not_joined_need_no_partner(
+    clic_data: Clic, shards: Path, tiny: Path
+) -> None:
+    words = ("+experiment=vitb32_single_image", f"model.name={tiny}")
+    code, out, _ = clic_data("preview", "mine", *words, "model.pretrained=included")
+    assert code == 0 and out.startswith("preview.png: 4 composite rows of step 0, 4 single rows")
+    assert "layout=alone" in out and "partner_self" not in out
+
+
 def test_few_samples_of_the_world(clic_data: Clic, tiny_words: list[str]) -> None:
     words = [w for w in tiny_words if not w.startswith("data.samples")]
     code, out, _ = clic_data("preview", *words, "data.samples=3")

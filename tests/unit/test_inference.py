@@ -75,6 +75,25 @@ def test_similarity_is_the_cosine(encoder: Encoder) -> None:
     assert torch.equal(scores, expected)
 
 
+def test_features_have_all_bits_of_fp32(encoder: Encoder) -> None:
+    """By default torch lets convolutions use TF32 on a GPU."""
+    seen = []
+
+    def look(*_: Any) -> None:
+        seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        encoder.clip.model.visual.register_forward_hook(look)
+        encoder.clip.model.ln_final.register_forward_hook(look)
+        encoder.similarity([pixels()], ["a dog"])
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+    assert seen == [("highest", False)] * 2
+
+
 def test_nothing_gives_no_rows(encoder: Encoder) -> None:
     assert encoder.encode_image([]).shape == encoder.encode_text([]).shape == (0, 16)
 

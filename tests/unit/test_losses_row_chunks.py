@@ -101,6 +101,14 @@ def test_small_batches_are_computed_at_once(
     assert calls == [(B, 3 * B, "highest")]
 
 
+def test_false_captions_may_be_none() -> None:
+    """As an array without columns, they add nothing to the sigmoid loss."""
+    own = leaves(torch.float64)
+    features = Features(own[0], own[1], own[3], own[2][:, :0], logit_bias=own[4])
+    output = OBJECTIVES["sigmoid_negatives"]()(features)
+    assert output.terms["negatives"] == 0 and output.total == output.terms["pairs"]
+
+
 def test_the_setting_reaches_every_objective() -> None:
     for name, entry in OBJECTIVES.items():
         assert entry().logits_at_once == LossConfig().logits_at_once == objectives.LOGITS, name

@@ -148,6 +148,29 @@ def test_towers_use_tf32_and_losses_and_evaluation_do_not(
     assert products() == before
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="torch before 2.9"
+)
+def test_flags_of_the_newer_kind_are_put_back() -> None:
+    """torch refuses to read its older flags where a program has set the newer ones."""
+    backends: Any = torch.backends
+    owners = (backends.cuda.matmul, backends.cudnn.conv)
+    before = products()
+    try:
+        for owner, value in zip(owners, ("tf32", "ieee"), strict=True):
+            owner.fp32_precision = value
+        with pytest.raises(RuntimeError, match="mix of the legacy and new APIs"):
+            products()
+        for tf32, expected in ((False, "ieee"), (True, "tf32")):
+            with matrix_products(tf32):
+                assert [owner.fp32_precision for owner in owners] == [expected] * 2
+            assert [owner.fp32_precision for owner in owners] == ["tf32", "ieee"]
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+    assert products() == before
+
+
 def test_tf32_cannot_be_changed_where_nothing_multiplies_in_fp32(
     settings: Callable[..., Config],
 ) -> None:

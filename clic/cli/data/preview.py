@@ -115,8 +115,9 @@ def _fit_small_data(config: Config, sources: dict[Kind, SampleSource]) -> list[s
         notes.append(f"train.batch_size={count}, the whole data, instead of {size}")
         config.train.batch_size = count
     landscape = sources["composite"].landscape(config.sampling.square, config.seed)
-    alone = 1 in (int(landscape.sum()), int((~landscape).sum()))
-    if alone and config.sampling.kinds != "single" and not config.sampling.partner_self:
+    lonely = 1 in (int(landscape.sum()), int((~landscape).sum()))
+    joins = config.sampling.kinds != "single" and config.compose.layout != "alone"
+    if lonely and joins and not config.sampling.partner_self:
         notes.append("sampling.partner_self=true, since an orientation has only one image")
         config.sampling.partner_self = True
     return notes

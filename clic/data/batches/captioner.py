@@ -104,8 +104,7 @@ class Captioner:
                 "pack them from a file that has some (clic-data pack train_neg_clip.tsv ...), or "
                 "use captions.single_negative=swap"
             )
-        if kind == "single":
-            self._choice()
+        self._choice()
         if kind not in self._tagged_kinds:
             return
         if self.config.tagger != "stored":
