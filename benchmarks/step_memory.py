@@ -290,9 +290,10 @@ def tabulate(options: argparse.Namespace) -> None:
             taken: dict[int, float] = {}
             for micro in (m for m in options.micro if m < rows):
                 # Once the smallest card is enough, less is of no use.
-                if micro in SHOWN or min(taken.values()) + OWN > min(CARDS):
+                if micro in SHOWN or not taken or min(taken.values()) + OWN > min(CARDS):
                     taken[micro] = counted(Case(name, train, rows, micro, *given)) / GB
-            cells = [name, train, str(rows), f"{more:.2f}", *(f"{taken[m]:.1f}" for m in SHOWN)]
+            shown = (f"{taken[m]:.1f}" if m in taken else "-" for m in SHOWN)
+            cells = [name, train, str(rows), f"{more:.2f}", *shown]
             print("|", " | ".join(cells + [chosen(taken, c) for c in CARDS]), "|", flush=True)
 
 

@@ -137,8 +137,8 @@ class ComposeConfig:
     Attributes:
         layout: `pair`, two images side by side or stacked; `grid4`, four in two rows, whose
             captions leave out the longest sentences where the context has no room for all; or
-            `alone`, no composite but one image with the captions of one: p1 and p2 are its first
-            sentence, further positives one other each (CLIC's Single-Image Baseline).
+            `alone`, one image in place of a composite: p1 and p2 are its first sentence, and each
+            further positive is another of its sentences (CLIC's Single-Image Baseline).
         fit: `squash` (the published rule, aspect not kept) or `crop` (the middle half of each; of
             `grid4`, whose cells are square, the whole).
         statistics: Pixel statistics of composites: `model`, or `imagenet` as the published code.

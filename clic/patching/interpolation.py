@@ -190,7 +190,7 @@ def _check_tokenizers(base: Weights, tuned: Weights) -> None:
     files = [{p.name: p.read_bytes() for p in side.files_beside} for side in (base, tuned)]
     if files[0] == files[1]:
         return  # transformers need not be installed
-    sources = [models.resolve(str(side.folder)) for side in (base, tuned)]
+    sources = [models.resolve(str(side.folder), None) for side in (base, tuned)]
     try:
         first, second = (models.tokenizer_of(source)(list(PROBES)) for source in sources)
     except ImportError as error:

@@ -203,7 +203,8 @@ def load(folder: Path, clip: ClipModel, adapters: models.Adapters | None = None)
     if stored != clip.source.architecture:
         raise ModelError(
             f"{folder} holds another architecture than that of model.name={clip.source.name!r}; "
-            "start a new run with train.resume=never"
+            "give the model.name, model.context_length and model.image_size of its run, or start a "
+            "new one with train.resume=never"
         )
     with _reading_weights(folder):
         weights = load_file(folder / runs.OPEN_CLIP_WEIGHTS)

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from clic import models
+from clic import models, runs
 from clic.errors import ModelError
-from clic.patching import patch
+from clic.patching import folders, patch
 
 transformers = pytest.importorskip("transformers")
 
@@ -176,7 +177,14 @@ def test_a_patch_of_another_tokenizer_is_refused(saved: Path, tmp_path: Path) ->
     file = other / "tokenizer.json"
     content = json.loads(file.read_text())
     file.write_text(json.dumps(content))  # the same, in other bytes
-    patch(saved, other, 0.5, tmp_path / "out")
+    out = patch(saved, other, 0.5, tmp_path / "out")
+    weights = other / runs.OPEN_CLIP_WEIGHTS
+    names = load_file(weights).keys()
+    weights.rename(other / "part.safetensors")  # of several, as far as the index knows
+    index = {"weight_map": dict.fromkeys(names, "part.safetensors")}
+    (other / folders.WEIGHTS_INDEX).write_text(json.dumps(index))
+    parts = patch(saved, other, 0.5, tmp_path / "parts") / runs.OPEN_CLIP_WEIGHTS
+    assert parts.read_bytes() == (out / runs.OPEN_CLIP_WEIGHTS).read_bytes()
     content["normalizer"]["lowercase"] = not content["normalizer"]["lowercase"]
     words = content["model"]["vocab"]
     words["a"], words["dog"] = words["dog"], words["a"]

@@ -201,7 +201,10 @@ def test_own_settings_of_the_optimiser_hold(
         (["train.batch_size=2"], r"train\.batch_size 4 and cannot be resumed with 2"),
         (["train.max_steps=3"], r"has done 3 steps and this run has 3"),
         (["train.max_steps=2"], r"has done 3 steps and this run has 2"),
-        (["model.name=shapes-base"], "another architecture than that of model.name='shapes-base'"),
+        (
+            ["model.name=shapes-base"],
+            r"another architecture than that of model.name='shapes-base'; give the model\.name,",
+        ),
     ],
 )
 def test_a_checkpoint_that_does_not_fit(
