@@ -103,11 +103,12 @@ PARTS = {
                 (f"{EXPERIMENT}clip", "optim.lr=1.0e-3", "train.distill_weight=20")
             ),
             "no swapped captions": Row(
-                (*BEST, "captions.single_negative=replace", "captions.mixture={}")
+                (
+                    *BEST, "captions.single_negative=replace", "~captions.mixture.replace",
+                    "~captions.mixture.swap", "~captions.mixture.swap_attributes",
+                )
             ),
-            "no replaced words": Row(
-                (*BEST, "captions.single_negative=swap", "captions.mixture={}")
-            ),
+            "no replaced words": Row((*BEST, "~captions.mixture.replace")),
             "the first caption of a photo alone": Row((*BEST, "captions.single_caption=first")),
             "the whole text tower": Row((*BEST, "model.train=text")),
         },
@@ -236,7 +237,8 @@ def make_jobs(row: Row, options: argparse.Namespace, base: Path, shards: Path) -
         first = [study.quote(shards / f"{number:05d}.tar") for number in range(row.shards)]
         source = f"[{','.join(first)}]"
     common = (f"data.shards={source}", *options.words)
-    name = "-".join(word.removeprefix("+experiment=").replace("=", "-") for word in row.words)
+    words = (word.removeprefix("+experiment=").replace("=", "-") for word in row.words)
+    name = "-".join(words).replace("~", "without-")
     settings = hashlib.sha256(repr((row.words, common, base.name)).encode()).hexdigest()[:6]
     return [
         study.Job(

@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from clic.cli import train
+from clic.config.checks import validate
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -226,6 +229,12 @@ def test_the_shipped_photo_tables_are_what_their_results_give(studies: SimpleNam
     table = json.loads((ROOT / "docs" / "photos.json").read_text("utf-8"))
     shipped = (ROOT / "docs" / "photos_tables.md").read_text("utf-8")
     assert studies.photos_report.markdown(table) == shipped
+
+
+def test_every_model_of_the_photo_study_has_settings_that_hold(studies: SimpleNamespace) -> None:
+    rows = [row for part in studies.photos_study.PARTS.values() for row in part.rows.values()]
+    for words in dict.fromkeys(row.words for row in rows if row.words is not None):
+        validate(train.compose([*words, "data.shards=shards"]))
 
 
 def test_a_study_of_fewer_photos_names_its_shards(studies: SimpleNamespace, tmp_path: Path) -> None:
