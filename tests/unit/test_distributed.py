@@ -94,6 +94,9 @@ class NoHeartbeat:
 
     stop = wait_for_others = start
 
+    def silent(self) -> list[int]:
+        return []
+
 
 def fake_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what a process group needs of other ranks."""
