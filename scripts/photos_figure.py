@@ -130,7 +130,9 @@ def over(axis: Axes, table: Mapping[str, Any], name: str) -> None:
             )  # fmt: skip
         base = values(table, "recipes", "base", path)
         axis.axhline(mean(base), color=style.colour, linewidth=0.8, linestyle=":")
+    axis.set_xscale("log")
     axis.set_xticks(sorted(rows), [f"{place:,}" for place in sorted(rows)], fontsize=8)
+    axis.minorticks_off()
     axis.set_xlabel(f"{label} (dotted: the base)", fontsize=9)
     tidy(axis)
 
