@@ -6,6 +6,7 @@ sharded weights, would offer the same methods, and the trainer would stay as it 
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -139,6 +140,8 @@ def stop_requests() -> Iterator[list[int]]:
     def receive(number: int, frame: FrameType | None) -> None:
         if received and number == signal.SIGINT:
             signal.default_int_handler(number, frame)
+        if number == signal.SIGINT and distributed.is_main():  # a long step gives no other sign
+            os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
         received.append(number)
 
     handlers = {number: signal.getsignal(number) for number in STOPS}

@@ -346,6 +346,7 @@ def with_negatives(none: int, foreign: int, kinds: tuple[str, ...] = ("swap",)) 
             "100% of the captions of composites leave out",
         ),
         (with_negatives(12, 0), "60% of the single rows have no false caption by swap (captions."),
+        (replace(with_negatives(12, 0), kind="composite"), "by swap (see what clic-data"),
         (with_negatives(12, 0, ("replace",)), "captions.single_negative=mixture"),
         (
             with_negatives(12, 0, ("cross_swap", "layout")),

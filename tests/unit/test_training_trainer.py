@@ -324,7 +324,7 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_run_after_its_step(
-    setup: Callable[..., Any], number: signal.Signals
+    setup: Callable[..., Any], number: signal.Signals, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = setup()
     handler = signal.getsignal(number)
@@ -339,6 +339,8 @@ def test_a_signal_ends_the_run_after_its_step(
         run.fit(interrupted())
     assert run.trainer.done == 3 and run.saved == [3]
     assert signal.getsignal(number) == handler
+    told = "stopping after this step; Ctrl-C again" in capfd.readouterr().err
+    assert told == (number == signal.SIGINT)
 
 
 def test_a_signal_in_the_last_step_changes_nothing(setup: Callable[..., Any]) -> None:

@@ -132,7 +132,9 @@ class FaultLog:
         self._warn_early(_SHORTENED, tally.shortened, tally.joined)
         if batch.negative_mask is not None:
             rows, kinds = len(batch.negative_mask), ", ".join(dict.fromkeys(batch.negative_kinds))
-            remedy = _NEGATIVES.get(kinds, "see what clic-data negatives makes of some captions")
+            # Those of composites, where they are swaps at all, have no other generator.
+            known = _NEGATIVES if batch.kind == "single" else {}
+            remedy = known.get(kinds, "see what clic-data negatives makes of some captions")
             if 2 * tally.foreign > tally.no_negative:
                 remedy = f"most captions are not in Latin script, and {FOREIGN}"
             what = f"{batch.kind} rows have no false caption"
