@@ -1,6 +1,6 @@
 """Losses: `clic.types.Features` in, `clic.types.LossOutput` out.
 
-Read `terms`, then `objectives`, which sums them; `registry` says what each objective needs, and
+Read `terms`, then `objectives`, which sums them (`row_chunks` some rows at a time); `registry` says what each objective needs, and
 `distillation` adds a term to any of them.
 """
 

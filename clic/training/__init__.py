@@ -1,8 +1,8 @@
 """Training: settings in, a run's folder with its checkpoints, metrics and final model out.
 
 Read `run` (one run from start to end), `trainer` (the step and the loop), `passes` (forward and
-backward), `strategy` (device, precision, ranks) and `optim`, which `assembly` makes from the
-settings; then `run_folder` (new or resumed), `checkpoint`, `metrics_log`, `trained_parts` (what the
+backward), `strategy` (device, precision, ranks; `compiling` is its part) and `optim`, which
+`assembly` makes from the settings; then `run_folder` (new or resumed), `checkpoint`, `metrics_log`, `trained_parts` (what the
 losses of a run reach), `frozen_base`, `moving_average` and `best`.
 """
 
