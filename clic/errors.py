@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -80,6 +80,18 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Return `"; did you mean 'x' or 'y'?"`, or an empty string if nothing is close."""
     near = difflib.get_close_matches(name, list(choices), n=2, cutoff=0.7)
     return f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+
+
+def unknown_choice(what: str, name: str, choices: Sequence[str]) -> ConfigError:
+    """Return the error that `what` names none of the choices, with what may have been meant."""
+    hint = did_you_mean(name, choices)
+    return ConfigError(f"{what} is not known{hint} (choices: {', '.join(choices)})")
+
+
+def no_effect(setting: str, value: object, because: str, remedy: str) -> ConfigError:
+    """Return the error that a setting has no effect with another one, and the remedy."""
+    shown = str(value).lower() if isinstance(value, bool) else value
+    return ConfigError(f"{setting}={shown} has no effect with {because}; {remedy}")
 
 
 def pick(table: Mapping[str, T], name: str, setting: str) -> T:

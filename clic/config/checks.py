@@ -1,35 +1,25 @@
 """Checks that types cannot express: ranges, choices, and settings that do not go together.
 
 A setting that another one leaves without effect is an error, and so is a missing one. Nothing here
-imports torch, so that a mistake is reported at once; only where `captions.fluency` is set, the
-generators that it chooses among are asked for. `CHOICES` repeats the names of registries that
-import torch or belong to a higher layer; tests/configs/test_settings_page.py compares them.
+imports torch, so that a mistake is reported at once; only where `captions.fluency` is set,
+`method_checks` asks for the generators that it chooses among. `CHOICES` repeats the names of
+registries that import torch or belong to a higher layer; tests/configs/test_settings_page.py
+compares them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from importlib.util import find_spec
 from operator import attrgetter
 from typing import Any
 
-from clic.config.train_settings import (
-    CaptionsConfig,
-    Config,
-    DataConfig,
-    LossConfig,
-    OptimConfig,
-    TrainConfig,
-)
-from clic.errors import ConfigError, did_you_mean
-from clic.losses.registry import EVERY, KINDS, NEGATIVES, OBJECTIVES, SECOND_POSITIVE
+from clic.config.method_checks import MIXABLE, check_method, swaps_within_captions
+from clic.config.train_settings import Config, DataConfig, OptimConfig, TrainConfig
+from clic.errors import ConfigError, no_effect, unknown_choice
+from clic.losses.registry import KINDS
 from clic.losses.registry import choices as objectives
 from clic.parts import Trained, parse
-
-MIXABLE = ("swap", "swap_attributes", "replace")
-"""The generators of false captions of one image, which `captions.mixture` may weigh."""
 
 TRACKERS = ("tensorboard", "wandb", "trackio")
 """Groups of settings that are also the names of the packages which they need."""
@@ -119,7 +109,7 @@ def validate(config: Config) -> None:
     for setting, choices in CHOICES.items():
         value = lookup(config, setting)
         if value is not None and value not in choices:
-            raise _unknown(f"{setting}={value!r}", str(value), choices)
+            raise unknown_choice(f"{setting}={value!r}", str(value), choices)
     for setting, (least, most) in RANGES.items():
         value = lookup(config, setting)
         if value is not None and not value >= least:  # also true of NaN
@@ -129,13 +119,7 @@ def validate(config: Config) -> None:
     trained = parse(config.model.train)
     _check_needless(config)
     _check_sources(config)
-    used = [kind for kind in KINDS if config.sampling.kinds in ("alternate", kind)]
-    for kind in used:
-        _check_negatives(kind, config.captions, config.loss)
-    for kind in used:
-        _check_second_positive(kind, config)
-    _check_captions(config, used)
-    _check_losses(config, used)
+    check_method(config)
     _check_optim(config.optim, trained)
     _check_train(config.train)
     if trained.lora and config.model.lora_alpha == 0:
@@ -152,16 +136,6 @@ def validate(config: Config) -> None:
             raise ConfigError(
                 f"{name}.enabled=true needs the package {name}; pip install {name}, or leave it out"
             )
-
-
-def _unknown(what: str, name: str, choices: Sequence[str]) -> ConfigError:
-    hint = did_you_mean(name, choices)
-    return ConfigError(f"{what} is not known{hint} (choices: {', '.join(choices)})")
-
-
-def _no_effect(setting: str, value: object, because: str, remedy: str) -> ConfigError:
-    shown = str(value).lower() if isinstance(value, bool) else value
-    return ConfigError(f"{setting}={shown} has no effect with {because}; {remedy}")
 
 
 def _check_needless(config: Config) -> None:
@@ -213,7 +187,7 @@ def _check_needless(config: Config) -> None:
          f"captions.single_negative={captions.single_negative}",
          "set captions.single_negative=mixture, or take another group than captions=mixed"),
         ("captions.fluency",
-         captions.fluency is not None and not _swaps(config),
+         captions.fluency is not None and not swaps_within_captions(config),
          "settings that swap no parts of a single image's caption", "leave it out"),
         ("captions.fluency_candidates", captions.fluency is None, "captions.fluency=null",
          "name a file of counts, or leave it out"),
@@ -233,20 +207,7 @@ def _check_needless(config: Config) -> None:
     ):  # fmt: skip
         value = lookup(config, setting)
         if needless and value != lookup(usual, setting):
-            raise _no_effect(setting, value, because, remedy)
-
-
-def _swaps(config: Config) -> bool:
-    """Return whether false captions may be swaps within a caption of one image."""
-    from clic.captions.negatives import RANKED  # here, because it imports torch
-
-    captions, kinds = config.captions, config.sampling.kinds
-    made = set() if kinds == "single" else {captions.composite_negative}
-    if kinds != "composite":
-        mixed = captions.single_negative == "mixture"
-        weights = captions.mixture if mixed else {captions.single_negative: 1}
-        made.update(name for name, weight in weights.items() if weight > 0)
-    return not made.isdisjoint(RANKED)
+            raise no_effect(setting, value, because, remedy)
 
 
 def _check_sources(config: Config) -> None:
@@ -307,144 +268,17 @@ def _check_mix(data: DataConfig) -> None:
             raise ConfigError(f"{name}={entry} names no shards; write {form}")
         for key in entry:
             if key not in ("shards", "weight"):
-                raise _unknown(f"{name}.{key}", str(key), ("shards", "weight"))
+                raise unknown_choice(f"{name}.{key}", str(key), ("shards", "weight"))
         weight = entry.get("weight", 1)
         is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
         if not is_number or not 0 < weight < math.inf:
             raise ConfigError(f"{name}.weight={weight} must be a number above 0")
 
 
-def _check_negatives(kind: str, captions: CaptionsConfig, loss: LossConfig) -> None:
-    """Check that an objective gets false captions where it needs them, and only there."""
-    names, objective = captions.negative_kinds(kind), getattr(loss, kind)
-    entry = OBJECTIVES[objective]
-    needs, weight = entry.needs_now(NEGATIVES, loss), entry.needs.get(NEGATIVES)
-    if needs and not names:
-        layout = kind == "composite" and captions.layout_share > 0
-        raise ConfigError(
-            f"loss.{kind}={objective} needs false captions and captions.{kind}_negative=none makes "
-            f"none; choose a generator{', captions.layout_negative=true,' if layout else ','} or "
-            + (f"set loss.{weight}=0" if weight else f"another loss.{kind}")
-        )
-    if names and not needs:
-        layout = names[0] == "layout"
-        setting = "captions.layout_negative" if layout else f"captions.{kind}_negative"
-        because = f"loss.{kind}={objective} that uses no false captions"
-        remedy = f"set {setting}={'false' if layout else 'none'}"
-        raise _no_effect(setting, "true" if layout else names[0], because, remedy)
-
-
-def _check_second_positive(kind: str, config: Config) -> None:
-    loss, objective = config.loss, getattr(config.loss, kind)
-    slots = config.captions.positives(kind)
-    if slots > 1 or not OBJECTIVES[objective].needs_now(SECOND_POSITIVE, loss):
-        return
-    weight = OBJECTIVES[objective].needs[SECOND_POSITIVE]
-    setting = f"loss.{weight}={getattr(loss, weight)}" if weight else f"loss.{kind}={objective}"
-    reason = f"compares p1 with p2, and captions.composite_positives={slots}; use 2 or more"
-    if kind == "single":
-        reason = (
-            "needs a second true caption, and single images have one; set "
-            "captions.paraphrase=rules, or choose another loss.single"
-        )
-    raise ConfigError(f"{setting} {reason}{', or weight 0' if weight else ''}")
-
-
-def _check_captions(config: Config, used: Sequence[str]) -> None:
-    captions = config.captions
-    stored = "single" in used and captions.single_negative == "stored"
-    if stored and config.data.source == "shapes":
-        raise ConfigError(
-            "captions.single_negative=stored, and the world (data=shapes) stores no false "
-            "captions; name shards that have some (data=shards), or use "
-            "captions.single_negative=swap"
-        )
-    for kind, weight in captions.mixture.items():
-        if kind not in MIXABLE:
-            raise _unknown(f"captions.mixture.{kind}", kind, MIXABLE)
-        if not 0 <= weight < math.inf:
-            raise ConfigError(f"captions.mixture.{kind}={weight} must be a number, 0 or above")
-    mixed = sum(weight > 0 for weight in captions.mixture.values())
-    if captions.single_negative == "mixture" and mixed < 2:
-        raise ConfigError(
-            f"captions.mixture={dict(captions.mixture)} draws from fewer than two generators; "
-            f"weigh two of {', '.join(MIXABLE)}, or name one as captions.single_negative"
-        )
-    if "composite" in used:
-        _check_alone(config)
-    told = captions.layout_share > 0 or config.compose.layout != "pair"
-    if not captions.repair_negatives and told:
-        raise ConfigError(
-            "captions.repair_negatives=false reproduces the published code, which joins two "
-            "sentences; leave it out with captions.layout_share above 0 and with "
-            "any compose.layout but pair"
-        )
-
-
-def _check_alone(config: Config) -> None:
-    """Check that captions and losses are of one image where a row is one, and else of several."""
-    alone, negative = config.compose.layout == "alone", config.captions.composite_negative
-    if negative == ("cross_swap" if alone else "swap"):
-        other = "swap" if alone else "cross_swap"
-        raise ConfigError(
-            f"captions.composite_negative={negative} does not go with compose.layout="
-            f"{config.compose.layout}: cross_swap exchanges words of two images' captions, swap "
-            f"those of one image's; use captions.composite_negative={other}"
-        )
-    if alone and config.loss.composite == "clic" and config.loss.unimodal_weight > 0:
-        raise ConfigError(
-            f"loss.unimodal_weight={config.loss.unimodal_weight} compares p1 with p2, and with "
-            "compose.layout=alone they are the same text; set it to 0"
-        )
-
-
-def _check_losses(config: Config, used: Sequence[str]) -> None:
-    loss, without = config.loss, LossConfig()
-    used_now = [OBJECTIVES[getattr(loss, kind)] for kind in used]
-    read = {name for objective in used_now for name in objective.reads}
-    if any(objective.is_contrastive(loss) for objective in used_now):
-        read.update(EVERY)
-    for name in (f.name for f in fields(LossConfig) if f.name not in (*KINDS, *read)):
-        value, usual = getattr(loss, name), getattr(without, name)
-        if value != usual:
-            chosen = [f"loss.{kind}={getattr(loss, kind)}" for kind in used]
-            because = " and ".join([f"sampling.kinds={config.sampling.kinds}", *chosen])
-            remedy = "leave it out" if isinstance(usual, dict) else f"leave it at {usual}"
-            raise _no_effect(
-                f"loss.{name}", value, because, "set it to null" if usual is None else remedy
-            )
-    _check_negative_weights(loss.negative_weights, config.captions.negative_kinds("composite"))
-    if "composite" not in used or loss.composite != "clic":
-        return
-    if loss.contrastive_weight == loss.hard_negative_weight == loss.unimodal_weight == 0:
-        raise ConfigError("loss.*_weight are all 0: there is nothing to train on")
-    count, slots = loss.hard_negative_positives, config.captions.composite_positives
-    if count is not None and count > slots:
-        raise ConfigError(
-            f"loss.hard_negative_positives={count} is more than "
-            f"captions.composite_positives={slots}"
-        )
-
-
-def _check_negative_weights(weights: Mapping[str, float], names: Sequence[str]) -> None:
-    for kind, weight in weights.items():
-        if kind not in names:
-            raise ConfigError(
-                f"loss.negative_weights.{kind} weighs false captions that are not made"
-                f"{did_you_mean(kind, names)} (made: {', '.join(names) or 'none'}); leave it out"
-            )
-        if not 0 < weight < math.inf:
-            raise ConfigError(f"loss.negative_weights.{kind}={weight} must be a number above 0")
-    if weights and len(names) < 2:
-        because = f"one kind of false captions, {names[0]}"
-        remedy = "leave it out, or set loss.hard_negative_weight"
-        raise _no_effect("loss.negative_weights", dict(weights), because, remedy)
-
-
 def _check_optim(optim: OptimConfig, trained: Trained) -> None:
     if optim.lr_vision is not None and not (trained.vision and trained.text):
         part = "vision" if trained.vision else "text"
-        raise _no_effect("optim.lr_vision", optim.lr_vision, f"model.train={part}", "set optim.lr")
+        raise no_effect("optim.lr_vision", optim.lr_vision, f"model.train={part}", "set optim.lr")
     if optim.lr_vision is not None and not optim.lr:
         raise ConfigError(
             f"optim.lr_vision={optim.lr_vision} is a ratio of optim.lr=0, which gives nothing a "
@@ -475,7 +309,7 @@ def _check_train(train: TrainConfig) -> None:
         )
     if train.micro_batch is not None and train.micro_batch >= train.batch_size:
         because = f"train.batch_size={train.batch_size}, which is no larger"
-        raise _no_effect("train.micro_batch", train.micro_batch, because, "set it to null")
+        raise no_effect("train.micro_batch", train.micro_batch, because, "set it to null")
     name = train.run_name
     plain = name is None or (name and name == name.strip() and "/" not in name)
     if not plain or name in (".", ".."):

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any
 
-from clic.config.checks import CHOICES, MIXABLE, RANGES
+from clic.config.checks import CHOICES, RANGES
 from clic.config.eval_settings import PRECISIONS, EvalConfig
+from clic.config.method_checks import MIXABLE
 from clic.config.patch_settings import METHODS, PatchConfig
 from clic.config.train_settings import Config
 from clic.parts import FORMS

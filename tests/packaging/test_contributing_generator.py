@@ -69,7 +69,7 @@ def tree(copied_tree: Path, recipe: Callable[[str], str]) -> Path:
         "from clic.captions.recolour import recolour\nfrom clic.captions.replace import replace\n",
     )
     append(
-        "clic/config/checks.py",
+        "clic/config/method_checks.py",
         'MIXABLE = ("swap", "swap_attributes", "replace")',
         'MIXABLE = ("swap", "swap_attributes", "replace", "recolour")',
     )

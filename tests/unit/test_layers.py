@@ -35,6 +35,7 @@ LAYERS = {
     "runs": 2,
     # The checks of the settings read the registries of what they check.
     "config.checks": 2,
+    "config.method_checks": 2,
     "config.overrides": 2,
     "config.reference": 2,
     # L3: models in and out.
@@ -52,7 +53,7 @@ LAYERS = {
 # L1 and the models take plain arguments; settings are unpacked above them.
 WITHOUT_SETTINGS = {"captions", "images", "io", "losses", "metrics", "shapes", "models"}
 # What the others of its layer may use.
-SHARED = {"io", "provenance", "runs", "config.checks"}
+SHARED = {"io", "provenance", "runs", "config.checks", "config.method_checks"}
 
 
 class Import(NamedTuple):
