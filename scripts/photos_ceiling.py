@@ -1,0 +1,177 @@
+"""Ask what the photographs' text tower could learn from paraphrases of SugarCrepe++'s own kind.
+
+    python scripts/photos_ceiling.py --model models/photos-base --data data
+
+A diagnosis, and no result to report beside others: the tower is trained on rows of the benchmark
+itself. Its images are split in two halves; each half's rows are scored by a tower that was trained
+on rows of the other. Training is that of `photos_best` without photographs: the same layers, rate
+and batch, a caption against its paraphrase with the false caption as a candidate, and distillation
+towards the base. If swaps rise far above those of `photos_best`, its paraphrases limit it; if they
+do not, the tower does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from clic import metrics, models
+from clic.errors import ClicError
+from clic.evaluation.benchmarks.sugarcrepe import PLUS_CATEGORIES, load_sugarcrepe_pp
+from clic.evaluation.tables.triplets import Triplets
+from clic.losses.distillation import distillation_loss
+from clic.losses.terms import paraphrase_loss
+from clic.models import ClipModel, FeatureExtractor
+from clic.seeding import generator, seed_torch
+from clic.training.optim import adamw, set_lr, warmup_cosine
+
+# Those of +experiment=photos_best.
+TRAINED, LR, WARM_UP, BATCH = "text.last:3", 1e-3, 0.1, 48
+PARAPHRASES, SCALE, DISTILLATION = 2.0, 20.0, 20.0
+DECAY = 0.1
+
+
+def main(words: list[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--model", required=True, help="the folder of photos-base")
+    parser.add_argument("--data", required=True, type=Path, help="the folder of sugarcrepe_pp")
+    parser.add_argument("--steps", type=int, default=480)
+    parser.add_argument("--rows", type=int, nargs="+", default=[300, 1000, 0], help="0: all rows")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    flags = parser.parse_args(words)
+    try:
+        table = load_sugarcrepe_pp(flags.data)
+        base = models.create(flags.model)
+    except ClicError as error:
+        sys.exit(f"photos_ceiling: {error}")
+    tokens, rows = base.tokenizer(list(table.texts)), np.arange(len(table.image))
+    old = _encoded(base, tokens, torch.arange(len(tokens)))
+    print(f"| rows trained on | {' | '.join(PLUS_CATEGORIES)} | mean |")
+    print(f"|---|{'--:|' * (len(PLUS_CATEGORIES) + 1)}")
+    print(_line("none (base)", [_by_category(table, _correct(old, table, rows))]), flush=True)
+    for most in flags.rows:
+        found = [
+            cross_validated(base, table, tokens, old, most, flags.steps, seed)
+            for seed in flags.seeds
+        ]
+        print(_line(str(most or "all of a half"), found), flush=True)
+
+
+def cross_validated(
+    base: ClipModel,
+    table: Triplets,
+    tokens: Tensor,
+    old: Tensor,
+    rows: int,
+    steps: int,
+    seed: int,
+) -> list[float]:
+    """Return TOT of each category, percent, each half scored by a tower trained on the other."""
+    rng = generator(seed, "ceiling/halves", 0)
+    half = rng.permutation(len(table.images)) % 2  # of each image, so that none is in both
+    correct = np.zeros(len(table.image), dtype=bool)
+    for fold in (0, 1):
+        train = np.flatnonzero(half[table.image] != fold)
+        chosen = rng.permutation(train)[: rows or len(train)]
+        tuned = trained(base, table, tokens, old, chosen, steps, seed)
+        test = np.flatnonzero(half[table.image] == fold)
+        correct[test] = _correct(_encoded(tuned, tokens, _texts(table, test)), table, test)
+    return _by_category(table, correct)
+
+
+def trained(
+    base: ClipModel,
+    table: Triplets,
+    tokens: Tensor,
+    old: Tensor,
+    rows: np.ndarray,
+    steps: int,
+    seed: int,
+) -> ClipModel:
+    """Return a copy of the model whose text tower was trained on some rows.
+
+    `old` is the base's features of all texts [T, D], near which the features are kept.
+    """
+    assert table.positive2 is not None
+    clip = copy.deepcopy(base)
+    features = FeatureExtractor(clip.model, models.set_trainable(clip.model, TRAINED, False))
+    models.set_mode(clip.model, features.trained)
+    optimizer = adamw(clip.model, lr=LR, weight_decay=DECAY)
+    seed_torch(seed)
+    rng = generator(seed, "ceiling/batches", 0)
+    columns = np.stack([table.positive1, table.positive2, table.negative], axis=1)
+    for step in range(steps):
+        warm_up = round(WARM_UP * steps)
+        set_lr(optimizer, warmup_cosine(step, lr=LR, steps=steps, warmup_steps=warm_up))
+        batch = columns[rng.choice(rows, BATCH, replace=False)]
+        with torch.autocast("cpu", torch.bfloat16):
+            own = features.of_texts(tokens[batch]).float()
+        kept = distillation_loss(own[:, :2], old[batch[:, :2]])
+        loss = PARAPHRASES * _paraphrases(own) + DISTILLATION * kept
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    clip.model.eval()
+    return clip
+
+
+def _paraphrases(features: Tensor) -> Tensor:
+    """Return the term between texts, each true caption once in the place of the first."""
+    first, second, negative = features.unbind(1)
+    mask = torch.ones(len(first), 1, dtype=torch.bool)
+    rest = negative.unsqueeze(1), mask, SCALE, 0
+    return (paraphrase_loss(first, second, *rest) + paraphrase_loss(second, first, *rest)) / 2
+
+
+def _texts(table: Triplets, rows: np.ndarray) -> Tensor:
+    """Return the numbers of the texts of some rows."""
+    columns = (table.positive1, table.positive2, table.negative)
+    return torch.from_numpy(np.unique([column[rows] for column in columns if column is not None]))
+
+
+@torch.no_grad()
+def _encoded(clip: ClipModel, tokens: Tensor, texts: Tensor) -> Tensor:
+    """Return the features [T, D] of some texts, unit norm, and zeros for the others."""
+    encode = models.TextEncoder(clip.model)  # reads no padding
+    texts = texts[(tokens[texts] != 0).sum(1).argsort()]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.cat([encode(tokens[part]) for part in texts.split(256)]).float()
+    features = torch.zeros(len(tokens), found.shape[1])
+    features[texts] = normalize(found, dim=-1)
+    return features
+
+
+def _correct(features: Tensor, table: Triplets, rows: np.ndarray) -> np.ndarray:
+    """Return which of some rows are right by TOT."""
+    assert table.positive2 is not None
+    first, second, negative = (
+        features[torch.from_numpy(column[rows])]
+        for column in (table.positive1, table.positive2, table.negative)
+    )
+    return metrics.triplet(None, first, second, negative)["tot"].numpy()
+
+
+def _by_category(table: Triplets, correct: np.ndarray) -> list[float]:
+    of = [100 * correct[table.category == c].mean() for c in range(len(PLUS_CATEGORIES))]
+    return [*of, float(np.mean(of))]
+
+
+def _line(name: str, found: list[list[float]]) -> str:
+    """Return a row of the table: means over seeds, and deviations where there are several."""
+    means, cells = np.mean(found, axis=0), []
+    for column, mean in enumerate(means):
+        spread = np.std([one[column] for one in found], ddof=1) if len(found) > 1 else None
+        cells.append(f"{mean:.1f}" + (f" ± {spread:.1f}" if spread is not None else ""))
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
