@@ -26,6 +26,7 @@ Phrases = dict[Relation, tuple[str, ...]]
 
 _FINAL_MARKS = " \t\r\n.!?…;:,。！？"
 _PUNCTUATION = string.punctuation + "“”‘’«»…—–"
+_NO_WORDS = frozenset(ARTICLES) | {""}
 
 
 class Sentence(NamedTuple):
@@ -142,9 +143,9 @@ class Composite:
         return tuple(sentences[0] for sentences in self.sentences)
 
     @cached_property
-    def _words(self) -> list[list[frozenset[str]]]:
-        """The words of each image's sentences."""
-        return [list(map(bag_of_words, sentences)) for sentences in self.sentences]
+    def _texts(self) -> list[list[str]]:
+        """Each image's sentences as they are compared."""
+        return [list(map(_compared, sentences)) for sentences in self.sentences]
 
     def positives(self) -> tuple[str, str]:
         """Return p1 and p2."""
@@ -185,13 +186,17 @@ class Composite:
             captions: t_1 to t_k, possibly with changed words.
         """
         matches = []
-        for caption, (own, *_) in zip(captions, self._words, strict=True):
+        for caption, (own, *_) in zip(captions, self._texts, strict=True):
             words = bag_of_words(caption)
+            unchanged = _has_all(own, words) and words == _bag(own)
             matches.append(
                 [
                     image
-                    for image, truth in enumerate(self._words)
-                    if any(words <= true or (words == own and true <= words) for true in truth)
+                    for image, texts in enumerate(self._texts)
+                    if any(
+                        _has_all(text, words) or (unchanged and _bag(text) <= words)
+                        for text in texts
+                    )
                 ]
             )
         return all(self._part_may_be_true(part, matches) for part in parts)
@@ -341,8 +346,20 @@ def may_hold(first: Place, which: Relation, second: Place) -> bool:
 
 def bag_of_words(caption: str) -> frozenset[str]:
     """Return the words of a caption in lower case, without punctuation and articles."""
-    words = (word.strip(_PUNCTUATION) for word in fold(caption).text.lower().split())
-    return frozenset(word for word in words if word and word not in ARTICLES)
+    return _bag(_compared(caption))
+
+
+def _compared(caption: str) -> str:
+    return fold(caption).text.lower()
+
+
+def _bag(text: str) -> frozenset[str]:
+    return frozenset([word.strip(_PUNCTUATION) for word in text.split()]) - _NO_WORDS
+
+
+def _has_all(text: str, words: frozenset[str]) -> bool:
+    """Return whether a text has all of the words, most often told by the first that it lacks."""
+    return all(map(text.__contains__, words)) and words <= _bag(text)
 
 
 def shortest_first(texts: Sequence[str], budget: TokenBudget | None) -> list[int]:

@@ -144,6 +144,7 @@ def best_tags(words: Sequence[str]) -> list[int]:
         bound = sorted(row.values(), reverse=True)[_BEAM] - 1 if len(row) > _BEAM else _FLOOR
         new: dict[State, float] = {}
         back: dict[State, State] = {}
+        best = new.get
         for state, score in row.items():
             if score < bound:
                 continue
@@ -151,11 +152,10 @@ def best_tags(words: Sequence[str]) -> list[int]:
             middle = state[1]
             for tag, own in candidates:
                 total = score + following[tag] + own
-                if total > _FLOOR:
-                    reached = (middle, tag)
-                    if reached not in new or total > new[reached]:
-                        new[reached] = total
-                        back[reached] = state
+                reached = (middle, tag)
+                if total > best(reached, _FLOOR):
+                    new[reached] = total
+                    back[reached] = state
         steps.append(back)
         row = new
     return _trace(row, steps)

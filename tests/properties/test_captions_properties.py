@@ -24,7 +24,7 @@ from clic.captions import (
     single_negative,
     swap,
 )
-from clic.captions.composites import sentence_composite
+from clic.captions.composites import bag_of_words, sentence_composite
 from clic.captions.phrases import noun_phrases
 from clic.captions.text import apply_edits
 from clic.seeding import generator
@@ -253,3 +253,23 @@ def test_yield_on_real_captions() -> None:
     for make, least in ((swap, 0.9), (replace, 0.98)):
         made = [make(c, TAG(c), generator(0, "test", slot=i)) for i, c in enumerate(captions)]
         assert sum(m is not None for m in made) >= least * len(captions)
+
+
+FEW = st.lists(st.sampled_from(["a", "red", "Red,", "dog", "dogs", "DOG.", "&quot;red&quot;", "."]))
+SENTENCES = st.lists(FEW.map(" ".join), min_size=1, max_size=3)
+
+
+@given(st.lists(st.tuples(SENTENCES, FEW.map(" ".join)), min_size=2, max_size=3))
+@example([(["a dog"], "the dog"), (["red"], "a Red dog")])
+@example([(["a red dog", "dog"], "a red dog"), (["dog"], "red")])
+def test_what_may_be_true_is_judged_by_whole_words(images: list[tuple[list[str], str]]) -> None:
+    composite = sentence_composite([sentences for sentences, _ in images])
+    bags = [list(map(bag_of_words, sentences)) for sentences, _ in images]
+    expected = True
+    for (own, *_), (_, caption) in zip(bags, images, strict=True):
+        words = bag_of_words(caption)
+        expected &= any(
+            words <= true or (words == own and true <= words) for truths in bags for true in truths
+        )
+    captions = [caption for _, caption in images]
+    assert composite.may_be_true(composite.parts, captions) == expected

@@ -345,6 +345,16 @@ def test_normalise() -> None:
     torch.testing.assert_close(result.flatten(), torch.tensor([-1.0, 1.0, 0.5]))
 
 
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_normalise_gives_any_number_of_images_the_bits_of_the_formula(count: int) -> None:
+    batch = torch.randint(0, 256, (count, 6, 6, 3), dtype=torch.uint8)
+    mean, std = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
+    columns = [torch.tensor(values).view(3, 1, 1) for values in (mean, std)]
+    expected = (batch.permute(0, 3, 1, 2).float() / 255 - columns[0]) / columns[1]
+    result = images.normalise(batch, mean, std)
+    assert torch.equal(result, expected) and result.is_contiguous()
+
+
 @pytest.mark.parametrize(("width", "left"), [(33, 0), (35, 2), (37, 2), (39, 4)])
 def test_half_a_pixel_of_a_crop_is_rounded_to_even_as_open_clip_does(width: int, left: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (32, width, 3), dtype=np.uint8)

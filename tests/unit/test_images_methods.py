@@ -12,6 +12,7 @@ from PIL import Image
 
 from clic import images
 from clic.errors import ConfigError, DataError
+from clic.images import decoding
 
 METHODS = ["exact", "fast", "scaled"]
 
@@ -123,6 +124,71 @@ def test_what_only_pil_accepts_is_decoded_by_it() -> None:
     scan = data.index(b"\xff\xda")
     odd = data[:scan] + b"\x00\x00\x00" + data[scan:]
     assert np.array_equal(images.decode(odd, "fast"), images.decode(odd, "exact"))
+
+
+def jpegs() -> dict[str, bytes]:
+    """Return JPEGs with all that may stand in a header."""
+    rgb = Image.fromarray(photo(40, 56))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = b'<x xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    every = {
+        "plain": encoded(rgb),
+        "progressive": encoded(rgb, progressive=True, optimize=True),
+        "restarts": encoded(rgb, restart_marker_rows=1),
+        "grey": encoded(rgb.convert("L")),
+        "comment and profile": encoded(rgb, comment=b"a\xff\xe1b", icc_profile=b"p" * 70_000),
+        "adobe": encoded(rgb, keep_rgb=True),
+        "exif": encoded(rgb, exif=exif),
+        "xmp": encoded(rgb, xmp=turned),
+        "cmyk": encoded(rgb.convert("CMYK")),
+        "two images": encoded(rgb, "MPO", save_all=True, append_images=[rgb.rotate(90)]),
+    }
+    frame = every["plain"].index(b"\xff\xc0")
+    return every | {
+        "12 bits": every["plain"][: frame + 4] + b"\x0c" + every["plain"][frame + 5 :],
+        "empty": every["plain"][: frame + 5] + b"\0\0" + every["plain"][frame + 7 :],
+        "huge": every["plain"][: frame + 5] + b"\xff" * 4 + every["plain"][frame + 9 :],
+    }
+
+
+PLAIN = ("plain", "progressive", "restarts", "grey", "comment and profile", "adobe")
+
+
+def outcome(data: bytes, method: str) -> Any:
+    """Return the pixels of an image as a list, or what is said of a broken one."""
+    try:
+        return images.decode(data, method, (10, 10)).tolist()
+    except DataError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("method", ["fast", "scaled"])
+@pytest.mark.parametrize("name", jpegs())
+def test_a_jpeg_that_passes_pil_by_is_what_it_is_by_way_of_pil(
+    name: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = jpegs()[name]
+    found, opened = outcome(data, method), []
+    open_image = decoding.open_image
+    monkeypatch.setattr(decoding, "open_image", lambda data: opened.append(1) or open_image(data))
+    assert outcome(data, method) == found
+    assert bool(opened) == (name not in PLAIN)
+    monkeypatch.setattr(decoding, "_is_plain_jpeg", lambda data: False)
+    assert outcome(data, method) == found
+
+
+def test_headers_with_any_byte_changed_or_cut_off_decode_as_by_way_of_pil() -> None:
+    rng, data = np.random.default_rng(0), jpegs()["plain"]
+    scan = data.index(b"\xff\xda") + 14
+    changed = [data[:at] + bytes([data[at] ^ 1 << int(rng.integers(8))]) + data[at + 1 :]
+               for at in range(scan)]  # fmt: skip
+    changed += [data[:at] for at in range(0, scan, 5)]
+    found = [outcome(one, "fast") for one in changed]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding, "_is_plain_jpeg", lambda data: False)
+        for one, before in zip(changed, found, strict=True):
+            assert outcome(one, "fast") == before
 
 
 def test_unknown_methods_are_named() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import pickle
 import subprocess
 import sys
 
@@ -39,6 +41,15 @@ def test_stream_is_pinned() -> None:
         398,
     ]
     assert generator(1, "x", 2, 3).integers(1000, size=6).tolist() == [325, 883, 920, 624, 89, 235]
+
+
+def test_the_key_is_given_to_philox_as_it_is() -> None:
+    key = np.frombuffer(hashlib.blake2b(b"1/x", digest_size=16).digest(), dtype=np.uint64)
+    plain = np.random.Philox(key=key, counter=[0, 0, 3, 2]).state
+    assert str(generator(1, "x", 2, 3).bit_generator.state) == str(plain)
+    generator(1, "x", 2, 3).random(100)  # neither a draw nor a copy changes the next one
+    copy = pickle.loads(pickle.dumps(generator(1, "x", 2, 3)))
+    assert copy.random() == generator(1, "x", 2, 3).random()
 
 
 def test_every_argument_matters() -> None:

@@ -118,8 +118,9 @@ def _summary(outcome: PackOutcome, out: Path, prepared: bool) -> Iterator[str]:
     elif outcome.several > SEVERAL * outcome.captions and not prepared:
         several = f"{outcome.several:,} of {outcome.captions:,} captions"
         yield f"  {several} hold several sentences{remedy}"
-    if left_out := outcome.items - outcome.samples:
-        yield f"  {left_out:,} of {outcome.items:,} were left out: {out / REJECTED}"
+    items = outcome.items + outcome.empty
+    if left_out := items - outcome.samples:
+        yield f"  {left_out:,} of {items:,} were left out: {out / REJECTED}"
         for reason, count in outcome.reasons.most_common(5):
             yield f"  {count:>7,} x {reason[:66]}"
 

@@ -308,15 +308,17 @@ class CaptionTokenizer:
         return ids, self._count_cut(texts, ids)
 
     def _joined(self, texts: Sequence[str]) -> tuple[Tensor, int]:
-        own, rows, cut = self.tokenizer, [], 0
+        own, cut = self.tokenizer, 0
         length, start, end = own.context_length, own.sot_token_id, own.eot_token_id
-        for text in texts:
+        # Filled row by row, because torch.tensor looks at each number of a nested list.
+        rows = np.zeros((len(texts), length), dtype=np.int64)
+        for row, text in zip(rows, texts, strict=True):
             ids = [start, *self._ids(text), end]
             if len(ids) > length:
                 ids[length - 1 :] = [end]
                 cut += 1
-            rows.append(ids + [0] * (length - len(ids)))
-        return torch.tensor(rows, dtype=torch.long).view(len(rows), length), cut
+            row[: len(ids)] = ids
+        return torch.from_numpy(rows), cut
 
     def _ids(self, text: str) -> list[int]:
         if not text.isascii() or not text.isprintable() or "&" in text:

@@ -84,11 +84,14 @@ class Groups:
         self._starts.append(start)
         self._neighbours = self._neighbours or "neighbours" in item.extra
 
-    def join(self, path: Path) -> None:
+    def join(self, path: Path) -> list[Item]:
         """Rewrite the file of items with one line per image, in the order of first occurrence.
 
         An image's captions follow each other without duplicates. Neighbours, which the source
         names by its own keys, get the keys of the joined images.
+
+        Returns:
+            The items that add nothing to their image, because they have no caption.
         """
         digests = np.frombuffer(self._digests, np.uint64).reshape(-1, 2)
         order = np.lexsort(digests.T)  # stable: an image's items stay in the order of the source
@@ -96,8 +99,9 @@ class Groups:
         groups = sorted(
             part.tolist() for part in np.split(order, np.flatnonzero(differs) + 1) if part.size
         )
+        empty: list[Item] = []
         if len(groups) == len(self) and not self._neighbours:
-            return
+            return empty
         with replacing(path) as new, open(path, "rb") as file, open(new, "wb") as out:
             keys = {
                 self._read(file, number).key or key_of(number): key_of(position)
@@ -105,9 +109,14 @@ class Groups:
                 for number in group
             }
             for group in groups:
-                out.write(dump(_joined([self._read(file, number) for number in group], keys)))
+                items = [self._read(file, number) for number in group]
+                # Where none of them adds anything, the first one stands for the image.
+                nothing = not any(map(_adds, items))
+                empty += [item for item in items[nothing:] if not _adds(item)]
+                out.write(dump(_joined(items, keys)))
             out.flush()
             os.fsync(out.fileno())
+        return empty
 
     def _read(self, file: BinaryIO, number: int) -> Item:
         file.seek(self._starts[number])
@@ -124,6 +133,11 @@ def _image_digest(item: Item, number: int) -> tuple[int, int]:
         return number, 0  # equals a digest with a probability of 2 ** -64
     digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+
+
+def _adds(item: Item) -> bool:
+    """Return whether an item has a caption, or entries that are joined."""
+    return any(map(str.strip, item.captions)) or any(item.extra.get(name) for name in JOINED)
 
 
 def _joined(items: list[Item], keys: dict[str, str]) -> Item:

@@ -21,7 +21,7 @@ from clic.captions.sentences import prepare
 from clic.data.packing.image_bytes import release
 from clic.data.packing.items import Groups, Item, RejectedError, dump, key_of, load
 from clic.data.packing.readers import FormatReader
-from clic.data.packing.shard_writer import Options, ShardWriter, members_of, size_of
+from clic.data.packing.shard_writer import NO_CAPTION, Options, ShardWriter, members_of, size_of
 from clic.data.shards.index import index_path, write_index
 from clic.errors import ConfigError, DataError
 from clic.io.files import write_whole
@@ -62,6 +62,7 @@ class PackOutcome:
     items: int = 0  # in the source
     reasons: Counter[str] = field(default_factory=Counter)  # number of rejections by reason
     grouped: int = 0  # rows of the source that were joined to an earlier row of the same image
+    empty: int = 0  # rows without a caption beside other rows of the same image; in `reasons` too
     captions: int = 0  # in all samples
     cut: int = 0  # captions that certainly exceed CLIP's context
     several: int = 0  # captions of several sentences
@@ -78,6 +79,7 @@ class PackPlan:
     items: int  # number of items in the source
     offsets: Sequence[int]  # byte at which each part starts in the file of items
     grouped: int = 0  # rows of the source that were joined to an earlier row of the same image
+    empty: Sequence[dict[str, str]] = ()  # the lines of `REJECTED` for those without a caption
 
     @property
     def work(self) -> Path:
@@ -242,7 +244,7 @@ def make_plan(
         plan = json.loads(path.read_text(encoding="utf-8"))
         check_same(out, plan["identity"], wanted)
     else:
-        rows = _list_items(reader, listed, progress)
+        rows, empty = _list_items(reader, listed, progress)
         if not rows:
             raise DataError(f"{reader.source} holds nothing to pack ({reader.NAME})")
         offsets, items, at = [], 0, 0
@@ -252,12 +254,21 @@ def make_plan(
                     offsets.append(at)
                 at += len(line)
         plan = {"identity": wanted, "items": items, "offsets": offsets, "grouped": rows - items}
+        plan["empty"] = [_rejection(item, NO_CAPTION) for item in empty]
         write_whole(path, json.dumps(plan), sync=True)
-    return PackPlan(out, options, plan["items"], plan["offsets"], plan.get("grouped", 0))
+    grouped, empty_rows = plan.get("grouped", 0), plan.get("empty", ())
+    return PackPlan(out, options, plan["items"], plan["offsets"], grouped, empty_rows)
 
 
-def _list_items(reader: FormatReader, path: Path, progress: Callable[[int], None]) -> int:
-    """Write the source's items to a file, one line per image; return the number of its rows."""
+def _list_items(
+    reader: FormatReader, path: Path, progress: Callable[[int], None]
+) -> tuple[int, list[Item]]:
+    """Write the source's items to a file, one line per image.
+
+    Returns:
+        The number of the source's rows, and those that have no caption beside other rows of the
+        same image.
+    """
     groups, at = Groups(), 0
     with open(path, "wb") as file:
         for item in reader.items():
@@ -267,8 +278,13 @@ def _list_items(reader: FormatReader, path: Path, progress: Callable[[int], None
                 progress(LISTED)
         file.flush()
         os.fsync(file.fileno())
-    groups.join(path)
-    return len(groups)
+    return len(groups), groups.join(path)
+
+
+def _rejection(item: Item, reason: str) -> dict[str, str]:
+    """Return the line of `REJECTED` for an item."""
+    where = {"row": item.row} if item.row else {}
+    return {"source": item.source, **where, "reason": reason}
 
 
 def pack_part(plan: PackPlan, part: int, tick: Ticker) -> None:
@@ -298,8 +314,7 @@ def pack_part(plan: PackPlan, part: int, tick: Ticker) -> None:
             try:
                 captions, members = members_of(key_of(number), item, plan.options)
             except RejectedError as error:
-                where = {"row": item.row} if item.row else {}
-                result["rejected"].append({"source": item.source, **where, "reason": str(error)})
+                result["rejected"].append(_rejection(item, str(error)))
                 continue
             if writer is not None and writer.bytes + size_of(members) > limit:
                 finish(writer)
@@ -332,7 +347,7 @@ def _finish(plan: PackPlan, wanted: dict[str, Any], continued: int) -> PackOutco
     """Merge the results of the parts, in their order, and remove the work folder."""
     parts = range(len(plan.offsets))
     results = [json.loads(plan.part_file(part).read_text(encoding="utf-8")) for part in parts]
-    rejected = [line for result in results for line in result["rejected"]]
+    rejected = [*plan.empty, *(line for result in results for line in result["rejected"])]
     reasons = Counter(_kind(line["reason"]) for line in rejected)
     # Bytes of a name that are not UTF-8 stay escaped.
     lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in rejected)
@@ -355,6 +370,7 @@ def _finish(plan: PackPlan, wanted: dict[str, Any], continued: int) -> PackOutco
         "items": plan.items,
         "reasons": dict(reasons.most_common()),
         "grouped": plan.grouped,
+        "empty": len(plan.empty),
         **{name: sum(r.get("counts", {}).get(name, 0) for r in results) for name in COUNTS},
     }
     write_whole(plan.out / RECORD, json.dumps(record, indent=1), sync=True)

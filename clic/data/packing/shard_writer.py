@@ -32,6 +32,8 @@ from clic.errors import DataError
 from clic.io.files import replacing
 from clic.types import Sample
 
+NO_CAPTION = "no caption"
+"""Why a row without a caption is rejected."""
 _HEADERS = 4 * 512  # approximate overhead of a member in bytes
 _make_tagger = lru_cache(maxsize=1)(tagging.make_tagger)
 
@@ -74,7 +76,7 @@ def _captions(item: Item, options: Options) -> list[str]:
             )
     captions = [clean for caption in found if (clean := " ".join(caption.split()))]
     if not captions:
-        raise RejectedError("no caption")
+        raise RejectedError(NO_CAPTION)
     return captions
 
 

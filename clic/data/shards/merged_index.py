@@ -80,19 +80,20 @@ class MergedIndex:
     def locate(self, index: int) -> SampleLocation:
         """Return where sample `index` lies."""
         columns = self._columns
-        shard = int(np.searchsorted(self.starts, index, side="right")) - 1
-        row = index - int(self.starts[shard])
-        start = int(columns["key_ends"][index - 1]) if row else 0
-        base, end = int(columns["key_starts"][shard]), int(columns["key_ends"][index])
-        key = columns["keys"][base + start : base + end].tobytes()
-        places = zip(columns["blocks"][index], columns["lengths"][index], strict=True)
+        shard = int(self.starts.searchsorted(index, side="right")) - 1
+        row = index - self.starts.item(shard)
+        base, ends = columns["key_starts"].item(shard), columns["key_ends"]
+        start = ends.item(index - 1) if row else 0
+        key = columns["keys"][base + start : base + ends.item(index)].tobytes()
+        blocks, lengths = columns["blocks"][index].tolist(), columns["lengths"][index].tolist()
+        places = zip(blocks, lengths, strict=True)
         return SampleLocation(
             shard,
             row,
             key.decode("utf-8", errors="surrogateescape"),
-            tuple(Span(int(block) * BLOCK, int(length)) for block, length in places),
-            int(columns["crcs"][index]),
-            not columns["sizes"][index].any(),
+            tuple([Span(block * BLOCK, length) for block, length in places]),
+            columns["crcs"].item(index),
+            not any(self.sizes[index].tolist()),
         )
 
 

@@ -23,7 +23,7 @@ from clic.data.shards.merged_index import (
     with_progress,
 )
 from clic.data.shards.shard_cache import GB, ShardCache, cache_folder
-from clic.data.shards.tar import captions_of, negatives_of, parse_record, read_span
+from clic.data.shards.tar import captions_of, negatives_of, parse_record, read_spans
 from clic.errors import DataError
 from clic.types import Sample
 
@@ -138,8 +138,15 @@ class ShardSource(SampleSource):
     def _bytes(self, place: SampleLocation, shard: Path) -> list[bytes]:
         where = self._locations[place.shard]
         try:
-            with self._cache.open(where) if isinstance(where, str) else open(where, "rb") as file:
-                return [read_span(file, span, shard) for span in place.spans]
+            if isinstance(where, str):
+                with self._cache.open(where) as file:
+                    return read_spans(file.fileno(), place.spans, shard)
+            # A file object would take twice as long.
+            descriptor = os.open(where, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return read_spans(descriptor, place.spans, shard)
+            finally:
+                os.close(descriptor)
         except FileNotFoundError as error:
             raise DataError(f"{shard} is no longer there; put it back") from error
         except OSError as error:

@@ -13,7 +13,7 @@ import codecs
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
@@ -199,10 +199,29 @@ def read_span(file: BinaryIO, span: Span, shard: Path) -> bytes:
         file.seek(span.offset)
         data = file.read(span.length)
     if len(data) != span.length:
-        raise DataError(
-            f"{shard} ends before byte {sum(span)}: it was cut short; fetch or pack it again"
-        )
+        raise _cut_short(shard, sum(span))
     return data
+
+
+def read_spans(file: int, spans: Sequence[Span], shard: Path) -> list[bytes]:
+    """Return bytes of a tar that is open under a descriptor, as `read_span` does of each span."""
+    end = os.fstat(file).st_size
+    found = []
+    for offset, length in spans:
+        data = os.pread(file, length, offset) if length and offset + length <= end else b""
+        while 0 < len(data) < length:  # the kernel may give less at once
+            more = os.pread(file, length - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        if len(data) != length:
+            raise _cut_short(shard, offset + length)
+        found.append(data)
+    return found
+
+
+def _cut_short(shard: Path, end: int) -> DataError:
+    return DataError(f"{shard} ends before byte {end}: it was cut short; fetch or pack it again")
 
 
 MAX_TEXT = 1_000_000

@@ -103,7 +103,7 @@ def test_a_cell_of_several_lines_stays_one(put: Put, packed: Pack) -> None:
     assert packed(table, out=table.parent / "o").captions() == [["A dog"]]
 
 
-# --- captions that are none, and captions of one image -------------------------------------------
+# --- captions that are none, and lines that are none ----------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["nan", "NaN", " NULL ", "None", "<NA>", "N/A"])
@@ -116,72 +116,12 @@ def test_what_stands_for_no_caption_is_none(put: Put, packed: Pack, text: str) -
     assert folder.captions() == [["A"]] and list(reasons(folder)) == ["a.jpg"]
 
 
-def grouped(packed: Pack, source: Path, **settings: Any) -> None:
-    result = packed(source, **settings)
-    assert result.sources() == ["a.jpg", "b.jpg"]
-    assert result.captions() == [["A1", "A2", "A3"], ["B1"]]
-    assert (result.outcome.items, result.outcome.grouped) == (2, 3)
-
-
-ROWS = [("a.jpg", "A1"), ("b.jpg", "B1"), ("./a.jpg", "A2"), ("a.jpg", "A1"), ("a.jpg", "A3")]
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("t.csv", "image,caption\n" + "".join(f"{i},{c}\n" for i, c in ROWS)),
-        ("t.tsv", "image\tcaption\n" + "".join(f"{i}\t{c}\n" for i, c in ROWS)),
-        ("t.jsonl", "".join(json.dumps({"image": i, "caption": c}) + "\n" for i, c in ROWS)),
-        ("t.json", json.dumps([{"image": i, "caption": [c]} for i, c in ROWS])),
-        ("headless.csv", "".join(f"{i},{c}\n" for i, c in ROWS)),
-        ("Flickr8k.token.txt", "".join(f"{i}#{n}\t{c}\n" for n, (i, c) in enumerate(ROWS))),
-        (
-            "results.csv",
-            "image_name| comment_number| comment\n"
-            + "".join(f"{i}| {n}| {c}\n" for n, (i, c) in enumerate(ROWS)),
-        ),
-    ],
-)
-def test_rows_of_one_image_are_one_sample(put: Put, packed: Pack, name: str, text: str) -> None:
-    images(put, "ab")
-    grouped(packed, put(name, text))
-
-
 def test_json_lines_with_faults(put: Put, packed: Pack) -> None:
     images(put, "a")
     lines = ['{"image": "a.jpg", "caption": "A dog"}', "{", "[1]", '{"image": 3}', ""]
     result = packed(put("t.jsonl", "\ufeff" + "\n".join(lines)))
     assert result.captions() == [["A dog"]]
     assert [line["row"] for line in result.rejected] == ["t.jsonl:2", "t.jsonl:3", "t.jsonl:4"]
-
-
-def test_rows_of_one_image_in_a_parquet_file_are_one_sample(put: Put, packed: Pack) -> None:
-    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    images(put, "ab")
-    names, captions = zip(*ROWS, strict=True)
-    path = put("t.parquet", b"")
-    parquet.write_table(arrow.table({"image_path": names, "caption": captions}), path)
-    grouped(packed, path)
-
-
-def test_rows_of_one_image_keep_false_captions_and_neighbours(put: Put, packed: Pack) -> None:
-    """Neighbours name rows, and become the keys of the images of these rows."""
-    images(put, "ab")
-    rows = ["A1\ta.jpg\t['x']\t[1, 3]", "A2\ta.jpg\t['y', 'x']\t[2]", "C\tgone.jpg\t[]\t[0]"]
-    rows += ["B\tb.jpg\t['z']\t[0, 1]"]
-    table = put("n.tsv", "title\tfilepath\tneg_caption\tneg_image\n" + "\n".join(rows))
-    records = packed(table).records
-    assert [r["key"] for r in records] == ["000000000", "000000002"]
-    assert [r["negatives"] for r in records] == [["x", "y"], ["z"]]
-    assert records[0]["neighbours"] == ["000000000", "000000002", "000000001"]
-    assert records[1]["neighbours"] == ["000000000"]
-
-
-def test_a_broken_row_does_not_take_others_of_its_image_along(put: Put, packed: Pack) -> None:
-    images(put, "a")
-    result = packed(put("t.csv", b"image,caption\na.jpg,A dog\na.jpg,A caf\xe9\na.jpg,A cat\n"))
-    assert result.captions() == [["A dog", "A cat"]]
-    assert len(result.rejected) == 1
 
 
 # --- columns -------------------------------------------------------------------------------------

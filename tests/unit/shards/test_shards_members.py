@@ -17,6 +17,7 @@ from PIL import Image
 
 from clic.data import ShardSource, write_index
 from clic.data.shards.index import index_path
+from clic.data.shards.tar import Span, read_spans
 from clic.data.tools.verifying import Findings, check_shard
 from clic.errors import DataError
 from clic.io.processes import Ticker
@@ -271,3 +272,17 @@ def test_data_and_cache_that_are_read_only_name_the_cache(
     assert not index_path(shard).exists()
     monkeypatch.undo()
     assert len(ShardSource(str(data))) == 1
+
+
+def test_spans_are_read_to_their_end_whatever_the_kernel_gives_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, pread = tmp_path / "a.tar", os.pread
+    path.write_bytes(bytes(range(256)) * 10)
+    monkeypatch.setattr(os, "pread", lambda file, length, at: pread(file, min(length, 100), at))
+    with open(path, "rb") as file:
+        found = read_spans(file.fileno(), [Span(3, 900), Span(7, 0), Span(2559, 1)], path)
+        assert found == [path.read_bytes()[3:903], b"", b"\xff"]
+        for span in (Span(2000, 561), Span(9999, 1), Span(0, 1 << 50)):
+            with pytest.raises(DataError, match=r"a\.tar ends before byte \d+: it was cut short"):
+                read_spans(file.fileno(), [span], path)
