@@ -6,13 +6,14 @@
 
 Each way runs in a process of its own, in turn with the others, on the same pair of random models:
 `pickles` is torch.load of both, the formula for every tensor and torch.save; `clic` is clic.patch,
-which also checks for NaN, hashes both inputs and leaves equal tensors alone; `hashes` is what of
-this the hashes take; `mergekit` is the linear merge of `mergekit-pytorch`, installed elsewhere, of
-the same safetensors files (its other command, for Hugging Face models, takes no CLIPModel: version
-0.1.5). Quoted are medians of wall time, CPU time and the highest RssAnon above the process's own
-with torch imported, all without the imports. The results are compared with the formula, element by
-element. CPU time is that of the process and of the kernel for it; the kernel's part depends on the
-memory that is free for the files, so the process's own stands beside it.
+which also checks for NaN, hashes both inputs and leaves equal tensors alone; `unhashed` is the same
+without the hashes, and `hashes` reads and hashes both inputs alone; `mergekit` is the linear merge
+of `mergekit-pytorch`, installed elsewhere, of the same safetensors files (its other command, for
+Hugging Face models, takes no CLIPModel: version 0.1.5). Quoted are medians of wall time, CPU time
+and the highest RssAnon above the process's own with torch imported, all without the imports. The
+results are compared with the formula, element by element. CPU time is that of the process and of
+the kernel for it; the kernel's part depends on the memory that is free for the files, so the
+process's own stands beside it.
 
 `--sweep` scores five alphas of a pair whose vision tower is equal on a handful of rows, so that
 what remains is beside encoding: in place, against writing and loading a model for each alpha.
@@ -99,6 +100,20 @@ def by_clic(folder: Path, out: Path) -> Callable[[], None]:
     return lambda: [None, patching.patch(folder / "base", folder / "tuned", ALPHA, out)][0]
 
 
+def by_blending(folder: Path, out: Path) -> Callable[[], None]:
+    """Return what is left of clic.patch without the hashes: the file of weights alone."""
+    from clic.patching.blending import write_blend
+    from clic.patching.tensor_files import open_tensors
+
+    def work() -> None:
+        paths = ([folder / name / WEIGHTS] for name in ("base", "tuned"))
+        with open_tensors(next(paths)) as base, open_tensors(next(paths)) as tuned:
+            base.hashing = tuned.hashing = False
+            write_blend(base, tuned, dict.fromkeys(base.layout, ALPHA), out)
+
+    return work
+
+
 def by_hashes(folder: Path, out: Path) -> Callable[[], None]:
     """Return reading and hashing both inputs, and nothing else."""
     from clic.io.files import file_sha256
@@ -165,6 +180,7 @@ def _few_rows() -> None:
 WAYS = {
     "pickles": by_pickles,
     "clic": by_clic,
+    "unhashed": by_blending,
     "hashes": by_hashes,
     "mergekit": by_mergekit,
     "in place": by_place,
@@ -273,7 +289,7 @@ def main() -> None:
     if flags.child:
         child(flags.child[0], Path(flags.child[1]), Path(flags.child[2]))
         return
-    ways = ["by folders", "in place"] if flags.sweep else ["pickles", "clic", "hashes"]
+    ways = ["by folders", "in place"] if flags.sweep else ["pickles", "clic", "unhashed", "hashes"]
     ways += ["mergekit"] if flags.mergekit else []
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as name:
         folder, out = Path(name), Path(name) / "out"
