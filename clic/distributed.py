@@ -181,7 +181,6 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
         # that left at once would take its signs, and rank 0 its watch, with it.
         lost = alive.reason() if reported and _is_broken_collective(error) else None
         if lost is not None and rank() > 1:  # rank 0 speaks, or without it rank 1
-            _say_left(number)
             raise SystemExit(1) from error
         code = _first_failure(error, number) if reported else None
         if code is not None:
@@ -194,6 +193,8 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
             with suppress(RuntimeError):  # torchrun's store may end before its ranks
                 alive.wait_for_others()
         alive.stop()
+        if reported:  # only now, as rank 0 and its store may go as soon as it has read this
+            _say_left(number)
         # Under torchrun's agent, the store outlives rank 0.
         serves = is_main() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         store = dist.distributed_c10d._get_default_store() if reported and serves else None
@@ -267,14 +268,16 @@ def _first_failure(error: BaseException, number: int) -> int | None:
         found = store.compare_set(failed_key(number), "", f"{code} {rank()}")
     except RuntimeError:  # rank 0, which serves the store, has been killed
         return None
-    _say_left(number)
     first, owner = map(int, found.split())
     # Ranks stop together on an interrupt, so each of them reports its own.
     return None if owner == rank() or code == 130 else first
 
 
 def _say_left(number: int) -> None:
-    """Let rank 0, which stays until the others have read what it stored, know that this one has."""
+    """Tell rank 0, which stays until no other rank needs its store, that this one has left it.
+
+    Nothing may use the store after this: torch would report the closed connection on stderr.
+    """
     with suppress(RuntimeError):
         dist.distributed_c10d._get_default_store().set(f"clic/left/{number}/{rank()}", "")
 

@@ -29,7 +29,7 @@ from clic.cli.common import INTERRUPTED, USER_ERROR, one_line
 from clic.cli.seed_table import seed_table
 from clic.cli.train_help import settings
 from clic.config.checks import validate
-from clic.config.overrides import reason
+from clic.config.overrides import given, reason
 from clic.config.train_settings import Config
 from clic.errors import ClicError, ConfigError, redact
 from clic.io.files import DISK_ERRORS, disk_reason
@@ -190,7 +190,7 @@ class Sweeper(HydraSweeper):
             try:
                 config = self._compose(job, number)
                 folders[config.train.runs_dir, config.train.run_name] += 1
-                validate(config)
+                validate(config, given(job))
             except ClicError as error:
                 mistakes[name] = one_line(error)
             except (HydraException, OmegaConfBaseException) as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ from clic.cli.common import INTERRUPTED, drop_output, run_cli
 from clic.cli.seed_table import last_numbers
 from clic.cli.train_help import CONFIGS, choices, groups, help_text, settings
 from clic.config.checks import validate
-from clic.config.overrides import check_repeats, for_hydra, hydra_mistakes, is_entry
+from clic.config.overrides import check_repeats, for_hydra, given, hydra_mistakes, is_entry
 from clic.config.train_settings import Config
 from clic.errors import ClicError, ConfigError, did_you_mean
 
 HYDRA_FLAGS = ("-m", "--multirun", "--cfg", "-c", "--config-dir", "-cd", "--resolve", "--info")
 WITH_VALUE = ("--cfg", "-c", "--config-dir", "-cd")
+LISTED = 80
+"""Characters of choices that a message may list; of more it names the nearest."""
+NEAREST = 3
 BENCHES = {"shapes": "shapes++", "shards": "sugarcrepe++", "stream": "sugarcrepe++"}
 """Benchmark that is suggested after training on a source of data."""
 RELATIONS = {"shapes": "shapes-relations", "shards": "whatsup", "stream": "whatsup"}
@@ -88,16 +92,24 @@ def _check_override(word: str) -> None:
     if name in groups():
         for choice in value.split(","):
             if choice not in known:
-                raise ConfigError(
-                    f"{name}={choice!r} is not known{did_you_mean(choice, known)} "
-                    f"(choices: {', '.join(known)})"
-                )
+                raise ConfigError(f"{name}={choice!r} is not known{_instead(choice, known)}")
         return
     is_group = any(setting.startswith(f"{name}.") for setting in known)
     if name not in known and not is_entry(name) and not is_group:
         last = [k for k in known if k.split(".")[-1] == name.split(".")[-1]]
         hint = did_you_mean(name, known) if not last else f"; did you mean {' or '.join(last)}?"
         raise ConfigError(f"setting {name!r} is not known{hint} (see clic-train --help)")
+
+
+def _instead(name: str, choices: Sequence[str]) -> str:
+    """Return the choices that may have been meant: all of them, or of many the nearest ones."""
+    every, hint = ", ".join(choices), did_you_mean(name, choices)
+    if len(every) <= LISTED:
+        return f"{hint} (choices: {every})"
+    near = difflib.get_close_matches(name, choices, n=NEAREST, cutoff=0.3)
+    if near and not hint:
+        hint = f"; the nearest are {', '.join(near)}"
+    return f"{hint} (all {len(choices)} choices: clic-train --help)"
 
 
 def _register_schema() -> None:
@@ -129,7 +141,7 @@ def _train(words: Sequence[str]) -> int | None:
         def run() -> int:
             config = OmegaConf.to_object(composed)
             assert isinstance(config, Config)
-            return _run(config, finished.append)
+            return _run(config, finished.append, given(words))
 
         if sweeping.in_multirun():
             outcome = sweeping.attempt(
@@ -180,9 +192,13 @@ def _numbers(runs: Sequence[Path]) -> dict[str, float]:
     return last_numbers(read(runs[0] / METRICS_FILE))
 
 
-def _run(config: Config, finished: Callable[[Path], None] = lambda run: None) -> int:
-    """Train; return the exit code, and call `finished` with the run's folder."""
-    validate(config)  # before torch and open_clip, whose imports take seconds
+def _run(
+    config: Config,
+    finished: Callable[[Path], None] = lambda run: None,
+    given: Collection[str] = (),
+) -> int:
+    """Train; return the exit code, and call `finished` with the run. See `validate` for `given`."""
+    validate(config, given)  # before torch and open_clip, whose imports take seconds
     if "torch" not in sys.modules and int(os.environ.get("RANK", "0")) == 0:
         try:
             print("loading torch and open_clip", flush=True)

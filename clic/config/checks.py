@@ -10,6 +10,7 @@ compares them.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from importlib.util import find_spec
 from operator import attrgetter
 from typing import Any
@@ -99,8 +100,16 @@ def lookup(config: Config, setting: str) -> Any:
     return attrgetter(setting)(config)
 
 
-def validate(config: Config) -> None:
+WRITTEN = ("compose.fit", "sampling.square")
+"""Settings that configs/train.yaml sets for every run, so that no value tells who has set them."""
+
+
+def validate(config: Config, given: Collection[str] = ()) -> None:
     """Check the settings before anything is read or written.
+
+    Args:
+        config: The settings.
+        given: Names of those that the user has written.
 
     Raises:
         ConfigError: A value is out of its range or choices, a setting would have no effect, or a
@@ -117,7 +126,7 @@ def validate(config: Config) -> None:
         if value is not None and most is not None and value > most:
             raise ConfigError(f"{setting}={value} is too large; it must be from {least} to {most}")
     trained = parse(config.model.train)
-    _check_needless(config)
+    _check_needless(config, given)
     _check_sources(config)
     check_method(config)
     _check_optim(config.optim, trained)
@@ -138,8 +147,11 @@ def validate(config: Config) -> None:
             )
 
 
-def _check_needless(config: Config) -> None:
-    """Refuse settings that are changed from their default, while another leaves them no effect."""
+def _check_needless(config: Config, given: Collection[str]) -> None:
+    """Refuse settings that are changed from their default, while another leaves them no effect.
+
+    Of `WRITTEN`, those that are `given` are refused.
+    """
     data, captions, loss = config.data, config.captions, config.loss
     kinds, usual = config.sampling.kinds, Config()
     shapes, shards, single = data.source == "shapes", data.source == "shards", kinds == "single"
@@ -171,9 +183,20 @@ def _check_needless(config: Config) -> None:
          "use data.shards alone"),
         ("sampling.hard_images", not single, f"sampling.kinds={kinds}",
          "use sampling.kinds=single"),
-        ("compose.layout", single, f"sampling.kinds={kinds}", "leave it out"),
-        *((name, alone, "compose.layout=alone, which joins no images", "leave it out")
-          for name in ("compose.statistics", "sampling.partner_self", "captions.layout_share")),
+        ("compose.layout", single, "sampling.kinds=single", "leave it out"),
+        # The orientation of an image decides which others it is joined with, and nothing else.
+        *((name, single or alone,
+           "sampling.kinds=single" if single else "compose.layout=alone, which joins no images",
+           "leave it out")
+          for name in ("compose.fit", "compose.statistics", "sampling.square",
+                       "sampling.partner_self")),
+        ("captions.layout_share", alone, "compose.layout=alone, which joins no images",
+         "leave it out"),
+        # Groups of captions say of both kinds of batch what they are, so only what none of them
+        # says is certain to be of no use here.
+        ("captions.composite_negative", single and captions.composite_negative == "swap",
+         "sampling.kinds=single", "leave it out, or set captions.single_negative=swap"),
+        ("captions.repair_negatives", single, "sampling.kinds=single", "leave it out"),
         ("captions.layout_share", single, f"sampling.kinds={kinds}", "set it to 0"),
         ("captions.layout_period", no_layout, "captions.layout_share=0", "leave it out"),
         ("captions.layout_negative", no_layout, "captions.layout_share=0", "leave it out"),
@@ -206,7 +229,8 @@ def _check_needless(config: Config) -> None:
          "leave it out"),
     ):  # fmt: skip
         value = lookup(config, setting)
-        if needless and value != lookup(usual, setting):
+        changed = setting in given if setting in WRITTEN else value != lookup(usual, setting)
+        if needless and changed:
             raise no_effect(setting, value, because, remedy)
 
 

@@ -110,13 +110,19 @@ UNREADABLE, COMMAS = object(), object()
 OUTER_COMMA = re.compile(r",(?![^{}]*\})")
 
 
+def given(words: Sequence[str]) -> set[str]:
+    """Return the names of the settings that some words set."""
+    own = [word for word in words if "=" in word and not word.startswith(("-", "~"))]
+    return {word.partition("=")[0].lstrip("+") for word in own}
+
+
 def check_repeats(words: Sequence[str]) -> None:
     """Raise `ConfigError` for a setting that is given twice, of which Hydra would take the last."""
-    given: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
     for word in words:
         if "=" in word and not word.startswith(("-", "~")):
-            given.setdefault(word.partition("=")[0].lstrip("+"), []).append(word)
-    for key, same in given.items():
+            found.setdefault(word.partition("=")[0].lstrip("+"), []).append(word)
+    for key, same in found.items():
         if len(same) > 1:
             remedy = "keep one"
             if key in PATTERNS:

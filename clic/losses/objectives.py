@@ -351,6 +351,8 @@ def _at_least_fp32(features: Features) -> Features:
     for value in floats.values():
         dtype = torch.promote_types(dtype, value.dtype)
     cast = replace(features, **{n: v.to(dtype) for n, v in floats.items()})  # type: ignore[arg-type]
+    if cast.negative_features is not None and not cast.negative_features.shape[1]:
+        return replace(cast, negative_features=None, negative_mask=None)  # no slot, no negatives
     if cast.negative_features is None or cast.negative_mask is None:
         return cast
     missing = ~cast.negative_mask.bool()

@@ -109,19 +109,25 @@ def resize_images(clip: ClipModel, size: int) -> ClipModel:
 
     visual: Any = clip.model.visual
     setting, name = f"model.image_size={size}", clip.source.name
-    positions = getattr(visual, "positional_embedding", None)
+    positions, present = getattr(visual, "positional_embedding", None), clip.preprocess.size
     learned = clip.source.architecture["vision_cfg"].get("pos_embed_type", "learnable")
     if not isinstance(positions, nn.Parameter) or learned != "learnable":
         raise ConfigError(
             f"{setting}: the vision tower of {name} is not a vision transformer of open_clip with "
-            "learned positions, and is built for one size; take the same model of another size"
+            f"learned positions, and is built for one size, {present}; leave it out, or take a "
+            "model of another size, or one with such a tower, which takes any multiple of its "
+            "patches (e.g. model=vitb32 model.image_size=256)"
         )
-    side, present = visual.patch_size[0], clip.preprocess.size
+    side = visual.patch_size[0]
     if size == present:
         raise ConfigError(f"{setting} has no effect: that is the size of {name}; leave it out")
     if size % side:
-        near = max(side, round(size / side) * side)
-        raise ConfigError(f"{setting} is no multiple of the patches of {side} pixels; use {near}")
+        below = size // side * side
+        near = " or ".join(str(n) for n in (below, below + side) if n not in (0, present))
+        own = f", or leave it out for {present}" if present in (below, below + side) else ""
+        raise ConfigError(
+            f"{setting} is no multiple of the patches of {side} pixels; use {near}{own}"
+        )
     visual.image_size, visual.grid_size = (size, size), (size // side, size // side)
     state = {"visual.positional_embedding": positions.detach().float()}
     resize_pos_embed(state, clip.model)

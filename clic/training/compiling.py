@@ -25,6 +25,10 @@ MOST_KINDS = 64
 OFF = "or leave train.compile out"
 
 
+class CompilationError(ConfigError):
+    """The compiler failed, or was ended."""
+
+
 def check_compiler(device: torch.device) -> None:
     """Refuse `train.compile` where the device's compiler is missing.
 
@@ -68,13 +72,13 @@ def compile_towers(*extractors: FeatureExtractor) -> None:
         say("train.compile=true: the first step of each kind of batch waits a minute or more")
 
 
-def failure(error: RuntimeError) -> ConfigError | None:
+def failure(error: RuntimeError) -> CompilationError | None:
     """Return what to tell of an error that came from compiling, or None for another one."""
     from torch._dynamo.exc import TorchDynamoException
 
     if not isinstance(error, TorchDynamoException):
         return None
     reason = " ".join(str(error).strip().splitlines()[:2])  # the backend, and what it says
-    return ConfigError(
+    return CompilationError(
         f"train.compile=true: torch could not compile this model ({reason}); leave it out"
     )

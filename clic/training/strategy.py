@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
@@ -104,7 +105,7 @@ class DataParallel:
 
         Raises:
             OutOfMemoryError: The device had no memory left.
-            ConfigError: The model could not be compiled.
+            CompilationError: The model could not be compiled.
         """
         try:
             yield
@@ -126,6 +127,17 @@ class DataParallel:
                 f"(train.batch_size={train.batch_size}, train.micro_batch={train.micro_batch}); "
                 f"{remedy}; the same command then continues from the last checkpoint"
             ) from error
+
+
+def is_asked_to_stop(received: list[int]) -> bool:
+    """Return whether `stop_requests` has collected a signal, or does so within a second.
+
+    A signal to all processes of a job may end a compiler before it reaches the training process.
+    """
+    end = time.monotonic() + 1.0
+    while not received and time.monotonic() < end:
+        time.sleep(0.05)
+    return bool(received)
 
 
 @contextmanager

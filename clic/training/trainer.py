@@ -25,12 +25,12 @@ from clic.training import optim
 from clic.training.assembly import make_objectives, make_pass, make_rates
 from clic.training.best import BestSoFar
 from clic.training.checkpoint import TrainingState
-from clic.training.compiling import compile_towers
+from clic.training.compiling import CompilationError, compile_towers
 from clic.training.frozen_base import FrozenBase
 from clic.training.metrics_log import Averages, MetricsLog, missing_negatives
 from clic.training.moving_average import MovingAverage
 from clic.training.profiling import FORWARD, TO_DEVICE, UPDATE, Stages
-from clic.training.strategy import DataParallel, stop_requests
+from clic.training.strategy import DataParallel, is_asked_to_stop, stop_requests
 from clic.training.trained_parts import freeze_unreached
 from clic.types import Batch, Tally
 
@@ -176,12 +176,18 @@ class Trainer:
             KeyboardInterrupt: A signal asked the process to stop; a checkpoint was written.
         """
         train, averages, clock = self.config.train, Averages(), time.perf_counter()
-        first, ended = self.done, False
+        first, began, ended = self.done, self.done, False
         models.set_mode(self.clip.model, self.trained)
         with stop_requests() as stop:
             for batch in self.stages.waiting(batches):
                 self.faults.add(batch)
-                averages.add(self.step(batch))
+                try:
+                    averages.add(self.step(batch))
+                except CompilationError:
+                    if not is_asked_to_stop(stop):
+                        raise
+                    self._stop_before_step(began, save)
+                    raise KeyboardInterrupt from None
                 last = self.done == self.steps
                 stopping = distributed.any_rank(bool(stop))
                 saving = not last and (stopping or self._due(train.save_every))
@@ -213,6 +219,20 @@ class Trainer:
                     break
                 if stopping and not last:
                     raise KeyboardInterrupt
+
+    def _stop_before_step(self, began: int, save: Callable[[TrainingState], None]) -> None:
+        """Leave out a step whose compiler was ended by the signal that asks the run to stop.
+
+        A single rank saves what it has done since step `began`. Several ranks leave it at their
+        last checkpoint: they would have to agree on it, and some of them wait within the step.
+        """
+        self.statistics.put_back(torch.ones((), device=self.device))
+        self.faults.take_back()
+        if distributed.world_size() == 1 and self.done > began:
+            self._check_skipped()
+            self.faults.gather()
+            self._check_weights(TrainingError, f"by step {self.done}; lower optim.lr")
+            save(self.state())
 
     def _evaluate(
         self, evaluate: Callable[[], dict[str, float]], keep: Callable[[BestSoFar], None]

@@ -184,6 +184,8 @@ def run_main(
     ("words", "parts"),
     [
         (["+experiment=shape"], ["experiment='shape'", "did you mean 'shapes'", "choices:"]),
+        (["+experiment=negclip"], ["the nearest are", "vitb32_negclip", "clic-train --help"]),
+        (["loss=foo"], ["loss='foo' is not known (choices: clic, clip, paraphrase, "]),
         (["+experiment=vitb23"], ["did you mean 'vitb32'"]),
         (["experiment=shapes"], ["+experiment=shapes", "plus"]),
         (["shapes"], ["'shapes' is not SETTING=VALUE", "+experiment=NAME"]),
@@ -265,6 +267,16 @@ def test_a_mistake_is_one_line_and_exit_2(
     for part in parts:
         assert part in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "word", ["+experiment=foo", "+experiment=negclip", "model=vitb23", "captions=foo", "loss=foo"]
+)
+def test_choices_that_are_not_known_take_two_lines_of_a_terminal_at_most(
+    word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All 41 experiments would take ten, with the one that was meant somewhere in them."""
+    assert len(run_main([word], monkeypatch, capsys)[2].rstrip()) <= 2 * 80
 
 
 @pytest.mark.parametrize(

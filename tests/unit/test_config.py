@@ -7,10 +7,15 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import pytest
+import torch
 
+from clic import models
 from clic.config.checks import CHOICES, RANGES, lookup, validate
+from clic.config.overrides import given
 from clic.config.train_settings import Config
+from clic.data import make_builder, make_sources
 from clic.errors import ConfigError
+from clic.types import Batch
 
 
 def put(config: Config, setting: str, value: Any) -> None:
@@ -208,6 +213,67 @@ def test_negatives_are_not_asked_of_kinds_that_do_not_occur() -> None:
     config.sampling.kinds = "single"
     config.captions.composite_negative = "none"
     validate(config)
+
+
+ALONE = [
+    "compose.layout=alone", "captions.composite_negative=swap", "loss.unimodal_weight=0",
+]  # fmt: skip
+SINGLE = ["sampling.kinds=single"]
+
+
+@pytest.mark.parametrize(
+    ("words", "because"),
+    [(SINGLE, "sampling.kinds=single"), (ALONE, "compose.layout=alone, which joins no images")],
+    ids=["single images", "images alone"],
+)
+@pytest.mark.parametrize(
+    "word",
+    ["compose.fit=crop", "compose.fit=squash", "sampling.square=either",
+     "sampling.square=landscape", "compose.statistics=imagenet", "sampling.partner_self=true"],
+)  # fmt: skip
+def test_what_joins_images_is_refused_where_none_are_joined(
+    settings: Callable[..., Config], words: list[str], because: str, word: str
+) -> None:
+    """The batches are those without it, bit for bit."""
+    written = [*words, word]
+    with pytest.raises(ConfigError, match=f"{word} has no effect with {because}; leave it out"):
+        validate(settings(*written), given(written))
+    validate(settings(*words), given(words))  # what the files of settings say is no mistake
+    assert _same(batch_of(settings, words), batch_of(settings, written))
+    validate(settings(word), given([word]))  # of pairs it is the rule
+
+
+def batch_of(settings: Callable[..., Config], words: list[str]) -> list[Batch]:
+    """Return the batches of two steps."""
+    config = settings(*words)
+    clip = models.create(config.model.name)
+    builder = make_builder(config, make_sources(config), clip)
+    return [builder.build(step) for step in range(2)]
+
+
+def _same(one: list[Batch], other: list[Batch]) -> bool:
+    return all(
+        torch.equal(value, right.tensors()[name])
+        and (left.mean, left.std) == (right.mean, right.std)
+        for left, right in zip(one, other, strict=True)
+        for name, value in left.tensors().items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "remedy"),
+    [
+        ("captions.repair_negatives=false", "leave it out"),
+        ("captions.composite_negative=swap", "captions.single_negative=swap"),
+        ("compose.layout=grid4", "leave it out"),
+    ],
+)
+def test_captions_of_composites_are_refused_for_single_images(
+    settings: Callable[..., Config], word: str, remedy: str
+) -> None:
+    written = [*SINGLE, word]
+    with pytest.raises(ConfigError, match=f"{word} has no effect with {SINGLE[0]}; .*{remedy}"):
+        validate(settings(*written), given(written))
 
 
 def documented(schema: type) -> set[str]:

@@ -64,6 +64,23 @@ def test_sigmoid_negatives_without_negatives_are_the_sigmoid_loss() -> None:
     assert torch.equal(SigmoidNegativesObjective()(without).total, ClipObjective()(without).total)
 
 
+@pytest.mark.parametrize(
+    ("name", "bias"),
+    [("clip", False), ("clip", True), ("clic", False), ("clic", True),
+     *((name, sigmoid(name)) for name in OBJECTIVES if name not in ("clip", "clic"))],
+)  # fmt: skip
+def test_no_slot_of_negatives_is_no_negatives(name: str, bias: bool) -> None:
+    """As of a tokenizer that was given no false captions: [B, 0, L] becomes [B, 0, D]."""
+    without = features(negatives=0, bias=bias)
+    empty = dataclasses.replace(
+        without,
+        negative_features=without.image_features.new_zeros(5, 0, 16),
+        negative_mask=torch.zeros(5, 0, dtype=torch.bool),
+    )
+    expected, found = OBJECTIVES[name]()(without), OBJECTIVES[name]()(empty)
+    assert torch.equal(found.total, expected.total) and found.terms.keys() == expected.terms.keys()
+
+
 def test_clic_is_the_weighted_sum_of_its_terms() -> None:
     out = ClicObjective(0.3, 0.7, 0.2)(features())
     assert list(out.terms) == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,11 +146,28 @@ def test_a_model_of_other_images_is_as_open_clip_makes_it_and_is_saved_and_loade
 
 @pytest.mark.parametrize(
     ("size", "says"),
-    [(32, "has no effect: that is the size"), (50, "is no multiple of the patches of 8 .*use 48")],
+    [
+        (32, "has no effect: that is the size"),
+        (50, "is no multiple of the patches of 8 .*use 48 or 56$"),
+        (35, "use 40, or leave it out for 32$"),
+        (30, "use 24, or leave it out for 32$"),
+        (5, "use 8$"),
+    ],
 )
 def test_a_size_that_does_not_fit_is_refused(vit: Path, size: int, says: str) -> None:
     with pytest.raises(ConfigError, match=f"model.image_size={size}.*{says}"):
         models.resize_images(models.create(str(vit)), size)
+
+
+@pytest.mark.parametrize("size", [50, 35, 30, 5])
+def test_the_sizes_that_are_named_work(vit: Path, size: int) -> None:
+    with pytest.raises(ConfigError) as error:
+        models.resize_images(models.create(str(vit)), size)
+    named = re.findall(r"\d+", str(error.value).partition("; use ")[2].partition(",")[0])
+    assert named
+    for other in map(int, named):
+        clip = models.resize_images(models.create(str(vit)), other)
+        assert clip.model.encode_image(torch.zeros(1, 3, other, other)).isfinite().all()
 
 
 def test_a_tower_that_is_built_for_one_size_is_refused(
@@ -159,7 +177,10 @@ def test_a_tower_that_is_built_for_one_size_is_refused(
               "image_size": 160}  # fmt: skip
     clip = build_tiny(tmp_path / "cfg", embed_dim=64, custom_text=True, vision_cfg=vision)
     for one in (clip, models.create(str(tiny))):  # of timm, and a ResNet
-        with pytest.raises(ConfigError, match="built for one size"):
+        with pytest.raises(
+            ConfigError,
+            match=rf"built for one size, {one.preprocess.size}; leave it out, or .*image_size=256",
+        ):
             models.resize_images(one, 320)
 
 

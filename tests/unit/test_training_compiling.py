@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
-from clic import models
+from clic import models, runs
+from clic.cli.common import INTERRUPTED
 from clic.config.train_settings import Config
 from clic.data import make_builder, make_sources
 from clic.errors import ConfigError
 from clic.models import ClipModel
 from clic.models.depths import layer_modules
 from clic.training import Trainer, compiling
+from clic.training import train as train_run
+from clic.training.metrics_log import read
+from clic.types import Batch
 
 VISION = {"layers": 2, "width": 16, "head_width": 8, "image_size": 32, "patch_size": 16}
 TEXT = {"context_length": 34, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}
@@ -180,6 +190,103 @@ def test_a_compiler_that_fails_is_named(
     with pytest.raises(ConfigError, match=r"^train\.compile=true: .*no such instruction.*leave it"):
         train("train.compile=true")
     assert "the first step of each kind of batch waits" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("done", [0, 2])
+def test_a_signal_that_ends_the_compiler_stops_the_run(
+    settings: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    done: int,
+) -> None:
+    """As SIGTERM does when it is sent to all processes of a job while g++ is at work."""
+
+    def ended(graph: Any, inputs: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise subprocess.CalledProcessError(-signal.SIGTERM, "g++")
+
+    def run(name: str, *words: str) -> tuple[Path, list[float]]:
+        own = [
+            "train.max_steps=4",
+            "train.save_every=0",
+            f"train.run_name={name}",
+            "optim.eps=1e-2",
+        ]
+        folder = train_run(settings(*own, "model.train=both", "sampling.kinds=composite", *words))
+        return folder, [record["loss"] for record in read(folder / runs.METRICS_FILE)]
+
+    step = Trainer.step
+
+    def until(trainer: Trainer, batch: Batch) -> dict[str, Tensor]:
+        if batch.step == done:
+            torch.compiler.reset()  # so that the step compiles
+            monkeypatch.setattr(compiling, "COMPILER", {"backend": ended})
+            compiling.compile_towers(trainer.features)
+        return step(trainer, batch)
+
+    plain, losses = run("plain")
+    monkeypatch.setattr(compiling, "COMPILER", {"backend": "aot_eager"})
+    monkeypatch.setattr(Trainer, "step", until)
+    with pytest.raises(KeyboardInterrupt):
+        run("one", "train.compile=true")
+    shown = capsys.readouterr()
+    assert f"stopped after step {done}; the same command continues" in shown.out
+    assert "could not compile" not in shown.out + shown.err
+    monkeypatch.setattr(Trainer, "step", step)
+    torch.compiler.reset()
+    monkeypatch.setattr(compiling, "COMPILER", {"backend": "aot_eager"})
+    folder, again = run("one", "train.compile=true")
+    assert f"from step {done}\n" in capsys.readouterr().out
+    assert again == pytest.approx(losses, rel=1e-5)
+    names = (runs.MODEL, runs.OPEN_CLIP_WEIGHTS)
+    expected, found = (load_file(one.joinpath(*names)) for one in (plain, folder))
+    for name, value in expected.items():  # the statistics of BatchNorm among them
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+COMPILER_THAT_WAITS = """#!/bin/sh
+# Probes of the machine are left to the real one.
+for word in "$@"; do
+    case "$word" in
+        *.cpp|*.h|*.hpp) grep -qs chk_kernel "$word" || { touch "$WAITS"; exec sleep 600; } ;;
+    esac
+done
+exec g++ "$@"
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_whole_job_while_gcc_is_at_work(
+    tmp_path: Path, tiny_words: list[str]
+) -> None:
+    try:
+        compiling.check_compiler(CPU)
+    except ConfigError as error:
+        pytest.skip(str(error))
+    waits, compiler = tmp_path / "waits", tmp_path / "waiting-g++"
+    compiler.write_text(COMPILER_THAT_WAITS)
+    compiler.chmod(0o755)
+    own = {
+        "CXX": str(compiler),
+        "WAITS": str(waits),
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "i"),
+    }
+    words = [*tiny_words, "captions.tagger=hanta", "train.compile=true", "train.max_steps=3"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "clic.cli.train", *words, "train.run_name=one"],
+        cwd=tmp_path, env={**os.environ, **own}, start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        while not waits.exists() and process.poll() is None:
+            time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGTERM)
+        output = process.communicate(timeout=300)[0]
+    finally:
+        process.kill()
+    assert process.returncode == INTERRUPTED, output
+    assert "stopped after step 0; the same command continues runs/one" in output
+    assert "could not compile" not in output and "Traceback" not in output, output
 
 
 @pytest.mark.usefixtures("traced")

@@ -42,12 +42,13 @@ def preview(flags: argparse.Namespace, words: Sequence[str]) -> None:
 
     from clic import data, models, runs
     from clic.config.checks import validate
+    from clic.config.overrides import given
     from clic.data.tools.contact_sheet import Section, draw_sheet
 
     check_least(1, rows=flags.rows)
     check_least(0, step=flags.step or 0)
     config = _settings(words)
-    validate(config)
+    validate(config, given(words))
     sources = data.make_sources(config)
     notes = _fit_small_data(config, sources) if sources else []
     source, model = runs.source_of(config.model.name), config.model

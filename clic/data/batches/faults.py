@@ -112,13 +112,14 @@ class FaultLog:
 
     def __init__(self, max_broken: float, device: torch.device) -> None:
         self.max_broken, self.device, self.total = max_broken, device, Tally()
-        self._since = Tally()
+        self._since = self._before = Tally()
         self._shown: list[Fault] = []
         self._warned: set[str] = set()
         self._seen: dict[str, tuple[int, int]] = {}
 
     def add(self, batch: Batch) -> None:
         """Count a batch of this rank, and print its faults if they are among the run's first."""
+        self._before = self._since
         self._since += batch.tally
         for fault in batch.faults[: SHOWN - len(self._shown)]:
             sample = f"sample number {fault.number} replaced: " if fault.number >= 0 else ""
@@ -139,6 +140,10 @@ class FaultLog:
                 remedy = f"most captions are not in Latin script, and {FOREIGN}"
             what = f"{batch.kind} rows have no false caption"
             self._warn_early(what, tally.no_negative, rows, f" by {kinds} ({remedy})")
+
+    def take_back(self) -> None:
+        """Count the last batch no more, because its step will be done anew."""
+        self._since = self._before
 
     def _warn_early(self, what: str, count: int, of: int, more: str = "") -> None:
         """Warn once of a fraction that is large by three standard deviations of a count."""

@@ -217,6 +217,7 @@ def make_stream_builder(config: Config, clip: ClipModel, sampler: StreamSampler)
     tags: int | None = None if captions.single_caption == "random" else 1
     if captions.tagger != "stored" or not any(uses_tags(captions, kind) for kind in KINDS):
         tags = 0
+    joined = images.images_of(config.compose.layout)
     settings = StreamSettings(
         order=ShardOrder(sampler.shards, config.seed, config.sampling.replacement),
         buffer=data.buffer,
@@ -225,10 +226,11 @@ def make_stream_builder(config: Config, clip: ClipModel, sampler: StreamSampler)
         negatives=captions.single_negative == "stored",
         tags=tags,
         coin=config.sampling.square == "either",
-        pooled=config.sampling.kinds != "single",
+        # Nobody draws partners for images that stay alone, so the pool would hold them for nothing.
+        pooled=config.sampling.kinds != "single" and joined > 1,
     )
     tokens = CaptionTokenizer(clip.tokenizer)
-    budget = tokens.budget() if images.images_of(config.compose.layout) > 2 else None
+    budget = tokens.budget() if joined > 2 else None
     captioner = Captioner(captions, budget)
     return StreamBuilder(
         {}, sampler, captioner, tokens, clip.preprocess, config.compose, config.seed,

@@ -71,6 +71,12 @@ def test_an_image_alone_has_no_partner(builder: Callable[..., StreamBuilder]) ->
     composite, single = made.build(0), made.build(1)
     assert composite.kind == "composite" and composite.negative_kinds == ("swap",)
     assert [len(row) for row in composite.keys + single.keys] == [1] * (2 * len(single.keys))
+    # So nobody holds the buffer's samples a second time.
+    pool = made._samples().pool
+    assert pool.count(landscape=True) == pool.count(landscape=False) == 0
+    joined = builder("captions.tagger=hanta")
+    joined.build(0)
+    assert joined._samples().pool.count(landscape=True) > 0
 
 
 def orientation(key: str) -> str:
