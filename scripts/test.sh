@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sets up the environment (see scripts/environment.sh) and runs the tests; arguments go to pytest:
+# Sets up the environment (see scripts/environment.sh) and runs the tests: all of them in two
+# processes, or what the arguments say, which go to pytest:
 #   bash scripts/test.sh
 #   bash scripts/test.sh tests/unit -k loss
 #   bash scripts/test.sh -m "not slow"
@@ -14,4 +15,8 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 use_environment dev
 cd -- "$CHECKOUT"
+if (($# == 0)) && "$PYTHON" -c "import xdist" 2>/dev/null; then
+    # A file's tests share what they build, and stay together.
+    set -- --numprocesses 2 --dist loadfile
+fi
 exec "$PYTHON" -m pytest "$@"
