@@ -15,9 +15,19 @@ from clic.losses import OBJECTIVES
 HERE = Path(__file__).parent
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
 """Largest distance from the whole batch's gradient, relative to its norm."""
-SINGLE = {"float32": 2e-6, "float64": 1e-12}
-"""The same of the worst parameter alone, e.g. a LayerNorm's bias, whose gradient is a sum over all
-tokens that nearly cancels. What fp32 makes of a whole batch is further than that from float64."""
+SINGLE = {"float32": 1e-6, "float64": 1e-12}
+"""The same of every single parameter, relative to what was added up to its gradient: the norm of
+the sum over rows of the absolute values of each row's gradient, in float64.
+
+The rounding of a sum is proportional to that, whatever its order. Chunks add the rows of a gradient
+in another order than a whole batch does, and packed captions even the tokens of a row; no order of
+one would be that of the other. Relative to the gradient itself, that of a LayerNorm's weight or
+bias may be off by 1.2e-6, because its rows nearly cancel: up to three times as much was added.
+Measured, chunks are within 4.8e-7 of the whole batch. Either is within 9e-7 of float64, and with a
+sigmoid loss within 1.4e-6.
+"""
+FROM_EXACT = 2e-6
+"""Largest distance of a single parameter's gradient in fp32 from that in float64, likewise."""
 ROUNDING = 1.5
 """How much further than the whole batch's gradient that of chunks may be from float64."""
 
@@ -51,6 +61,8 @@ def test_chunks_have_the_gradient_of_the_whole_batch(found: Any, dtype: str) -> 
             assert entry["parameter"] <= SINGLE[dtype], (name, entry)
             if dtype == "float32":
                 assert entry["from exact"] <= ROUNDING * entry["whole from exact"], (name, entry)
+                assert entry["from exact"] <= FROM_EXACT, (name, entry)
+                assert entry["cancels"] > 1.2, (name, entry)  # or the sums would say nothing new
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

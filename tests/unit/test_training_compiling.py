@@ -121,14 +121,40 @@ def test_traced_steps_train_the_same_weights(
 
 @pytest.mark.slow
 def test_compiled_steps_train_the_same_weights(
-    train: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    build_tiny: Callable[..., ClipModel], tmp_path: Path, tiny_words: list[str]
 ) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    """By the real compiler, as a user runs it: in a process that has imported nothing else."""
     try:
         compiling.check_compiler(CPU)
     except ConfigError as error:
         pytest.skip(str(error))
-    compare(train, ("model.train=both",))
+    clip = build_tiny(tmp_path / "cfg", vision_cfg=VISION, text_cfg=TEXT)
+    with torch.no_grad():
+        for parameter in clip.model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    words = [
+        *tiny_words[1:], f"model.name={models.save(clip, tmp_path / 'model')}", "model.train=both",
+        "train.batch_size=8", "train.max_steps=4", "optim.lr=0.01", "optim.eps=1e-2",
+    ]  # fmt: skip
+    words.remove("train.batch_size=4")
+    found = []
+    for compiled in ("false", "true"):
+        own = [f"train.compile={compiled}", f"train.run_name={compiled}"]
+        process = subprocess.run(
+            [sys.executable, "-m", "clic.cli.train", *words, *own],
+            cwd=tmp_path, capture_output=True, text=True,
+            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")},
+        )  # fmt: skip
+        assert process.returncode == 0, process.stderr
+        run = tmp_path / "runs" / compiled
+        losses = [record["loss"] for record in read(run / runs.METRICS_FILE)]
+        found.append((losses, load_file(run / runs.MODEL / runs.OPEN_CLIP_WEIGHTS)))
+    assert len(list(tmp_path.glob("inductor/**/*.so"))) > 0  # it was the real one
+    (losses, weights), (compiled_losses, compiled_weights) = found
+    assert len(losses) == 4 and compiled_losses == pytest.approx(losses, rel=1e-5)
+    assert compiled_weights.keys() == weights.keys()
+    for name, value in weights.items():
+        torch.testing.assert_close(compiled_weights[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_the_layers_of_every_tower(build_tiny: Callable[..., ClipModel], tmp_path: Path) -> None:
