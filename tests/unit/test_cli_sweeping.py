@@ -35,7 +35,7 @@ def multirun(
     def run(*words: str, end: Callable[[Config], int] = lambda config: 0) -> Any:
         trained: list[Config] = []
         monkeypatch.setattr(
-            train, "_run", lambda config, finished: trained.append(config) or end(config)
+            train, "_run", lambda config, finished, given: trained.append(config) or end(config)
         )
         monkeypatch.setattr(sys, "argv", ["clic-train", "-m", *words])
         with pytest.raises(SystemExit) as ended:
