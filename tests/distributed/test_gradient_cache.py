@@ -23,11 +23,9 @@ The rounding of a sum is proportional to that, whatever its order. Chunks add th
 in another order than a whole batch does, and packed captions even the tokens of a row; no order of
 one would be that of the other. Relative to the gradient itself, that of a LayerNorm's weight or
 bias may be off by 1.2e-6, because its rows nearly cancel: up to three times as much was added.
-Measured, chunks are within 4.8e-7 of the whole batch. Either is within 9e-7 of float64, and with a
-sigmoid loss within 1.4e-6.
+Measured, chunks are within 4.8e-7 of the whole batch. Either is up to 3.2e-6 from float64, by how
+the machine multiplies, so that only the two are compared.
 """
-FROM_EXACT = 2e-6
-"""Largest distance of a single parameter's gradient in fp32 from that in float64, likewise."""
 ROUNDING = 1.5
 """How much further than the whole batch's gradient that of chunks may be from float64."""
 
@@ -61,7 +59,6 @@ def test_chunks_have_the_gradient_of_the_whole_batch(found: Any, dtype: str) -> 
             assert entry["parameter"] <= SINGLE[dtype], (name, entry)
             if dtype == "float32":
                 assert entry["from exact"] <= ROUNDING * entry["whole from exact"], (name, entry)
-                assert entry["from exact"] <= FROM_EXACT, (name, entry)
                 assert entry["cancels"] > 1.2, (name, entry)  # or the sums would say nothing new
 
 
