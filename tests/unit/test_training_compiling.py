@@ -304,8 +304,10 @@ def test_a_signal_to_the_whole_job_while_gcc_is_at_work(
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
-        while not waits.exists() and process.poll() is None:
+        end = time.monotonic() + 300
+        while not waits.exists() and process.poll() is None and time.monotonic() < end:
             time.sleep(0.2)
+        assert waits.exists(), process.poll()  # or the compiler was never called
         os.killpg(process.pid, signal.SIGTERM)
         output = process.communicate(timeout=300)[0]
     finally:
