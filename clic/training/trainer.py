@@ -181,13 +181,7 @@ class Trainer:
         with stop_requests() as stop:
             for batch in self.stages.waiting(batches):
                 self.faults.add(batch)
-                try:
-                    averages.add(self.step(batch))
-                except CompilationError:
-                    if not is_asked_to_stop(stop):
-                        raise
-                    self._stop_before_step(began, save)
-                    raise KeyboardInterrupt from None
+                averages.add(self._step_or_stop(batch, stop, began, save))
                 last = self.done == self.steps
                 stopping = distributed.any_rank(bool(stop))
                 saving = not last and (stopping or self._due(train.save_every))
@@ -220,12 +214,28 @@ class Trainer:
                 if stopping and not last:
                     raise KeyboardInterrupt
 
-    def _stop_before_step(self, began: int, save: Callable[[TrainingState], None]) -> None:
-        """Leave out a step whose compiler was ended by the signal that asks the run to stop.
+    def _step_or_stop(
+        self,
+        batch: Batch,
+        stop: list[int],
+        began: int,
+        save: Callable[[TrainingState], None],
+    ) -> dict[str, Tensor]:
+        """Return what a step reports, and leave the step out if a signal ends its compiler.
 
-        A single rank saves what it has done since step `began`. Several ranks leave it at their
-        last checkpoint: they would have to agree on it, and some of them wait within the step.
+        Of a run asked to stop while it compiles, a single rank saves what it has done since step
+        `began`. Several ranks leave it at their last checkpoint: they would have to agree on it,
+        and some of them wait within the step.
+
+        Raises:
+            KeyboardInterrupt: The step was left out.
+            CompilationError: The compiler failed by itself.
         """
+        try:
+            return self.step(batch)
+        except CompilationError:
+            if not is_asked_to_stop(stop):
+                raise
         self.statistics.put_back(torch.ones((), device=self.device))
         self.faults.take_back()
         if distributed.world_size() == 1 and self.done > began:
@@ -233,6 +243,7 @@ class Trainer:
             self.faults.gather()
             self._check_weights(TrainingError, f"by step {self.done}; lower optim.lr")
             save(self.state())
+        raise KeyboardInterrupt
 
     def _evaluate(
         self, evaluate: Callable[[], dict[str, float]], keep: Callable[[BestSoFar], None]

