@@ -8,6 +8,10 @@ on rows of the other. Training is that of `photos_best` without photographs: the
 and batch, a caption against its paraphrase with the false caption as a candidate, and distillation
 towards the base. If swaps rise far above those of `photos_best`, its paraphrases limit it; if they
 do not, the tower does.
+
+Which of the tower, the steps, the distillation and the number of swaps it is, the options ask:
+`--model` takes another tower, `--steps`, `--distillation 0`, and `--swaps 0.5`, with which half of
+each batch are swaps in place of the fifth that the benchmark has.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from __future__ import annotations
 import argparse
 import copy
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +38,27 @@ from clic.seeding import generator, seed_torch
 from clic.training.optim import adamw, set_lr, warmup_cosine
 
 # Those of +experiment=photos_best.
-TRAINED, LR, WARM_UP, BATCH = "text.last:3", 1e-3, 0.1, 48
-PARAPHRASES, SCALE, DISTILLATION = 2.0, 20.0, 20.0
+LR, WARM_UP, BATCH = 1e-3, 0.1, 48
+PARAPHRASES, SCALE = 2.0, 20.0
 DECAY = 0.1
+SWAPS = [number for number, name in enumerate(PLUS_CATEGORIES) if name.startswith("swap")]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the options of the command line choose.
+
+    Attributes:
+        layers: `model.train`: which layers of the text tower train.
+        steps: Number of steps.
+        distillation: Weight of the distillation towards the base.
+        swaps: Share of swaps in a batch; None takes rows as they come.
+    """
+
+    layers: str = "text.last:3"
+    steps: int = 120
+    distillation: float = 20.0
+    swaps: float | None = None
 
 
 def main(words: list[str] | None = None) -> None:
@@ -43,10 +66,14 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", required=True, help="the folder of photos-base")
     parser.add_argument("--data", required=True, type=Path, help="the folder of sugarcrepe_pp")
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--train", default=Training.layers, help="as model.train")
+    parser.add_argument("--steps", type=int, default=Training.steps)
+    parser.add_argument("--distillation", type=float, default=Training.distillation)
+    parser.add_argument("--swaps", type=float, help="share of swaps in a batch")
     parser.add_argument("--rows", type=int, nargs="+", default=[300, 0], help="0: all rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     flags = parser.parse_args(words)
+    settings = Training(flags.train, flags.steps, flags.distillation, flags.swaps)
     try:
         table = load_sugarcrepe_pp(flags.data)
         base = models.create(flags.model)
@@ -60,8 +87,7 @@ def main(words: list[str] | None = None) -> None:
     print(_line("none (base)", [_by_category(table, _correct(old, table, rows))]), flush=True)
     for most in flags.rows:
         found = [
-            cross_validated(base, table, tokens, old, most, flags.steps, seed)
-            for seed in flags.seeds
+            cross_validated(base, table, tokens, old, most, settings, seed) for seed in flags.seeds
         ]
         print(_line(str(most or "all of a half"), found), flush=True)
 
@@ -72,7 +98,7 @@ def cross_validated(
     tokens: Tensor,
     old: Tensor,
     rows: int,
-    steps: int,
+    settings: Training,
     seed: int,
 ) -> list[float]:
     """Return TOT of each category, percent, each half scored by a tower trained on the other."""
@@ -82,7 +108,7 @@ def cross_validated(
     for fold in (0, 1):
         train = np.flatnonzero(half[table.image] != fold)
         chosen = rng.permutation(train)[: rows or len(train)]
-        tuned = trained(base, table, tokens, old, chosen, steps, seed)
+        tuned = trained(base, table, tokens, old, chosen, settings, seed)
         test = np.flatnonzero(half[table.image] == fold)
         correct[test] = _correct(_encoded(tuned, tokens, _texts(table, test)), table, test)
     return _by_category(table, correct)
@@ -94,7 +120,7 @@ def trained(
     tokens: Tensor,
     old: Tensor,
     rows: np.ndarray,
-    steps: int,
+    settings: Training,
     seed: int,
 ) -> ClipModel:
     """Return a copy of the model whose text tower was trained on some rows.
@@ -103,24 +129,39 @@ def trained(
     """
     assert table.positive2 is not None
     clip = copy.deepcopy(base)
-    features = FeatureExtractor(clip.model, models.set_trainable(clip.model, TRAINED, False))
+    features = FeatureExtractor(
+        clip.model, models.set_trainable(clip.model, settings.layers, False)
+    )
     models.set_mode(clip.model, features.trained)
     optimizer = adamw(clip.model, lr=LR, weight_decay=DECAY)
     seed_torch(seed)
     rng = generator(seed, "ceiling/batches", 0)
     columns = np.stack([table.positive1, table.positive2, table.negative], axis=1)
-    for step in range(steps):
-        warm_up = round(WARM_UP * steps)
-        set_lr(optimizer, warmup_cosine(step, lr=LR, steps=steps, warmup_steps=warm_up))
-        batch = columns[rng.choice(rows, BATCH, replace=False)]
+    warm_up = round(WARM_UP * settings.steps)
+    for step in range(settings.steps):
+        rate = warmup_cosine(step, lr=LR, steps=settings.steps, warmup_steps=warm_up)
+        set_lr(optimizer, rate)
+        batch = columns[_drawn(table, rows, settings.swaps, rng)]
         own = features.of_texts(tokens[batch])
         kept = distillation_loss(own[:, :2], old[batch[:, :2]])
-        loss = PARAPHRASES * _paraphrases(own) + DISTILLATION * kept
+        loss = PARAPHRASES * _paraphrases(own) + settings.distillation * kept
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     clip.model.eval()
     return clip
+
+
+def _drawn(
+    table: Triplets, rows: np.ndarray, swaps: float | None, rng: np.random.Generator
+) -> np.ndarray:
+    """Return the rows of a batch, each once."""
+    if swaps is None:
+        return rng.choice(rows, BATCH, replace=False)
+    is_swap = np.isin(table.category[rows], SWAPS)
+    count = round(swaps * BATCH)
+    kinds = (rows[is_swap], count), (rows[~is_swap], BATCH - count)
+    return np.concatenate([rng.choice(own, number, replace=False) for own, number in kinds])
 
 
 def _paraphrases(features: Tensor) -> Tensor:
@@ -141,7 +182,7 @@ def _texts(table: Triplets, rows: np.ndarray) -> Tensor:
 def _encoded(clip: ClipModel, tokens: Tensor, texts: Tensor) -> Tensor:
     """Return the features [T, D] of some texts, unit norm, and zeros for the others."""
     encode = models.TextEncoder(clip.model)  # reads no padding
-    texts = texts[(tokens[texts] != 0).sum(1).argsort()]
+    texts = texts[encode.rule.lengths(tokens[texts]).argsort()]
     found = torch.cat([encode(tokens[part]) for part in texts.split(256)])
     features = torch.zeros(len(tokens), found.shape[1])
     features[texts] = normalize(found, dim=-1)

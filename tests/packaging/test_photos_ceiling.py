@@ -23,7 +23,6 @@ def ceiling(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.delitem(sys.modules, "photos_ceiling", raising=False)
     import photos_ceiling
 
-    monkeypatch.setattr(photos_ceiling, "TRAINED", "text")
     monkeypatch.setattr(photos_ceiling, "BATCH", 4)
     return photos_ceiling
 
@@ -47,7 +46,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_the_table(ceiling: ModuleType, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = f"--model shapes-base --data {data} --steps 2 --rows 0 4 --seeds 0 1"
+    words = f"--model shapes-base --data {data} --train text --steps 2 --rows 0 4 --seeds 0 1"
     ceiling.main(words.split())
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == [
@@ -77,7 +76,18 @@ def test_no_row_is_scored_by_a_tower_that_saw_its_image(
     monkeypatch.setattr(ceiling, "_correct", judged)
     tokens = base.tokenizer(list(table.texts))
     old = ceiling._encoded(base, tokens, ceiling._texts(table, np.arange(len(table.image))))
-    ceiling.cross_validated(base, table, tokens, old, 0, 1, 0)
+    ceiling.cross_validated(base, table, tokens, old, 0, ceiling.Training("text", 1), 0)
     assert len(seen) == len(scored) == 2
     assert all(not one & other for one, other in zip(seen, scored, strict=True))
     assert set.union(*scored) == set(range(IMAGES))
+
+
+@pytest.mark.parametrize(("share", "swaps"), [(0.5, 2), (0.25, 1), (1.0, 4)])
+def test_the_share_of_swaps(ceiling: ModuleType, data: Path, share: float, swaps: int) -> None:
+    table = load_sugarcrepe_pp(data)
+    rows = np.arange(len(table.image))
+    for seed in range(5):
+        drawn = ceiling._drawn(table, rows, share, np.random.default_rng(seed))
+        names = [PLUS_CATEGORIES[table.category[row]] for row in drawn]
+        assert sum(name.startswith("swap") for name in names) == swaps
+        assert len(set(drawn)) == len(drawn) == 4
