@@ -61,6 +61,16 @@ def register() -> None:
         factory._MODEL_CONFIGS.setdefault(name, longer)
 
 
+def draw_rest(model: Any) -> None:
+    """Draw the one parameter that open_clip 3 creates and never draws, the projection of CoCa.
+
+    What lies in its memory may be NaN. It is drawn as CLIP's own, N(0, 1 / width).
+    """
+    projection = getattr(getattr(model, "text_decoder", None), "text_projection", None)
+    if projection is not None:
+        torch.nn.init.normal_(projection, std=len(projection) ** -0.5)
+
+
 def joined(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of a weights file, those of Long-CLIP's under CLIP's names.
 

@@ -144,6 +144,8 @@ def _build(source: ModelSource, device: torch.device | str) -> ClipModel:
         device=device,
         **overrides,
     )
+    if source.pretrained is None:
+        families.draw_rest(model)
     if is_architecture and own:
         known = families.preprocessing(source.open_clip_name)
         open_clip.set_model_preprocess_cfg(model, {**model.visual.preprocess_cfg, **known})
