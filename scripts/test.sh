@@ -3,6 +3,7 @@
 #   bash scripts/test.sh
 #   bash scripts/test.sh tests/unit -k loss
 #   bash scripts/test.sh -m "not slow"
+# Without arguments all tests run, in as many processes as there are cores, at most four.
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
@@ -14,4 +15,8 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 use_environment dev
 cd -- "$CHECKOUT"
+if (($# == 0)); then
+    cores=$("$PYTHON" -c 'from clic.io.processes import usable_cores; print(min(4, usable_cores()))')
+    set -- -n "$cores" --dist loadfile  # what a file shares is made once
+fi
 exec "$PYTHON" -m pytest "$@"
