@@ -242,3 +242,40 @@ def test_padding_is_left_out_and_features_and_gradients_stay(saved: Path, pooler
 def test_a_text_of_padding_alone_keeps_one_token(saved: Path) -> None:
     encoder = models.TextEncoder(models.create(str(saved)).model)
     assert encoder.rule.trim(torch.zeros(3, LENGTH, dtype=torch.long)).shape == (3, 1)
+
+
+def test_mpnet_reads_as_in_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """open_clip does not know this kind of tower; its layers are counted as BERT's."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "[UNK]", *WORDS[5:]]
+    tower, folder = tmp_path / "mpnet", tmp_path / "model"
+    config = transformers.MPNetConfig(
+        vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=3,
+        num_attention_heads=2, max_position_embeddings=LENGTH + 2,
+    )  # fmt: skip
+    config.save_pretrained(tower)
+    folder.mkdir()
+    (tower / "vocab.txt").write_text("\n".join(words))
+    transformers.MPNetTokenizerFast(vocab=str(tower / "vocab.txt")).save_pretrained(folder)
+    text = {"hf_model_name": str(tower), "hf_tokenizer_name": str(tower), "hf_proj_type": None,
+            "hf_pooler_type": "mean_pooler", "context_length": LENGTH}  # fmt: skip
+    vision = {"image_size": 16, "patch_size": 8, "width": 16, "layers": 1, "head_width": 8}
+    architecture = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": architecture, "preprocess_cfg": {"size": 16}})
+    )
+    clip = models.create(str(folder), None)
+    clip.model.eval()
+    tokens = clip.tokenizer(["a dog bites a man.", "a man."])
+    inner = clip.model.text.transformer
+    assert type(inner).__name__ == "MPNetModel"
+    mask = tokens != config.pad_token_id
+    assert mask.sum(1).tolist() == [8, 5]
+    with torch.no_grad():
+        states = inner(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
+        expected = (states * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
+        read = models.TextEncoder(clip.model)(tokens)
+    torch.testing.assert_close(read, expected, rtol=0, atol=1e-6)
+    models.set_trainable(clip.model, "text.last:1", False)
+    trained = {name for name, p in clip.model.named_parameters() if p.requires_grad}
+    assert trained == {n for n, _ in clip.model.named_parameters() if "encoder.layer.2." in n}
