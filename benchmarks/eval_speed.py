@@ -37,7 +37,7 @@ from PIL import Image
 from clic import evaluation, models
 from clic.evaluation.encode.feature_cache import FeatureCache
 from clic.models.encoder import Encoder
-from clic.models.text_plans import pack
+from clic.models.text_encoder import pack
 
 CATEGORIES = {
     "replace_att": 788, "replace_obj": 1652, "replace_rel": 1406, "swap_att": 666, "swap_obj": 245,

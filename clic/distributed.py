@@ -193,18 +193,23 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
             with suppress(RuntimeError):  # torchrun's store may end before its ranks
                 alive.wait_for_others()
         alive.stop()
-        if reported:  # only now, as rank 0 and its store may go as soon as it has read this
-            _say_left(number)
-        # Under torchrun's agent, the store outlives rank 0.
-        serves = is_main() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-        store = dist.distributed_c10d._get_default_store() if reported and serves else None
-        here = set(range(1, world_size())).difference(alive.silent())
-        others = [f"clic/left/{number}/{other}" for other in here]
-        _leave_host_group()
-        dist.destroy_process_group()  # collectives of the other ranks then fail
-        if store is not None:  # it ends with this process, so the others get time to read it
-            with suppress(RuntimeError):
-                store.wait(others, PATIENCE)
+        _leave(alive, number, reported)
+
+
+def _leave(alive: Heartbeat, number: int, reported: bool) -> None:
+    """Leave the process group; if a failure is reported, so that the other ranks can read it."""
+    if reported:  # only now, as rank 0 and its store may go as soon as it has read this
+        _say_left(number)
+    # Under torchrun's agent, the store outlives rank 0.
+    serves = is_main() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    store = dist.distributed_c10d._get_default_store() if reported and serves else None
+    here = set(range(1, world_size())).difference(alive.silent())
+    others = [f"clic/left/{number}/{other}" for other in here]
+    _leave_host_group()
+    dist.destroy_process_group()  # collectives of the other ranks then fail
+    if store is not None:  # it ends with this process, so the others get time to read it
+        with suppress(RuntimeError):
+            store.wait(others, PATIENCE)
 
 
 def _make_host_group(timeout: timedelta) -> None:

@@ -129,12 +129,7 @@ def run(
         "date": started.isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - clock, 3),
         "stages": {**encoded.stages, "scoring": {"seconds": round(scored.seconds, 3)}},
-        "cache": None if cache is None else str(cache.folder),
-        "ranks": distributed.world_size() if all_ranks else 1,
-        "device": str(getattr(model, "device", "unknown")),
-        "dtype": str(getattr(model, "precision", getattr(model, "dtype", "unknown"))),
-        "seed": plan.settings.get("seed"),
-        "settings": redact({**plan.settings, "batch_size": batch_size, "workers": workers}),
+        **_circumstances(model, plan, options),
         "benchmarks": scored.sources,
         "left_out": _left_out(plan),
     }
@@ -147,6 +142,19 @@ def run(
         scored.rows,
         scored.tables,
     )
+
+
+def _circumstances(model: Any, plan: EvaluationPlan, options: EncodingOptions) -> dict[str, Any]:
+    """Return on what and with which settings a model was scored."""
+    sizes = {"batch_size": options.batch_size, "workers": options.workers}
+    return {
+        "cache": None if options.cache is None else str(options.cache.folder),
+        "ranks": distributed.world_size() if options.all_ranks else 1,
+        "device": str(getattr(model, "device", "unknown")),
+        "dtype": str(getattr(model, "precision", getattr(model, "dtype", "unknown"))),
+        "seed": plan.settings.get("seed"),
+        "settings": redact({**plan.settings, **sizes}),
+    }
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Losses: `clic.types.Features` in, `clic.types.LossOutput` out.
 
-Read `terms`, then `objectives`, which sums them (`row_chunks` takes some rows at a time);
-`registry` says what each objective needs, and `distillation` adds a term to any of them.
+Read `terms`, then `objectives`, which sums them; `registry` says what each
+objective needs, and `distillation` adds a term to any of them.
 """
 
 from __future__ import annotations

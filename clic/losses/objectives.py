@@ -18,8 +18,8 @@ from torch.distributed import ProcessGroup
 
 from clic import distributed
 from clic.errors import ConfigError
-from clic.losses.row_chunks import by_rows
 from clic.losses.terms import (
+    by_rows,
     check_weights,
     hard_negative_loss,
     image_to_text,

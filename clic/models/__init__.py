@@ -2,7 +2,7 @@
 
 Read `source` (what a name means), `loading` (building it), `freezing` and `towers` (training it;
 `depths` knows a tower's layers, `adapters` puts LoRA into them), `encoder` (using it),
-`text_encoder`, `text_plans` and `pooled_towers` (how its towers read), `saving` and `description`;
+`text_encoder` and `pooled_towers` (how its towers read), `saving` and `description`;
 then the formats: `hugging_face` (with `siglip`), `exporting` (its inverse, with `siglip_writing`),
 `onnx_writing`, `weight_files`, and `trust` for files that could run code; `families` has what
 open_clip does not say of some, and `stretching` makes a context longer and images larger.
@@ -22,8 +22,7 @@ from clic.models.pooled_towers import PooledImages, PooledTexts
 from clic.models.saving import identity, save, weights_sha256, whole_folder, write_files, writing
 from clic.models.source import INCLUDED, PACKAGED, TEXT_TOWER, ModelSource, filled, resolve
 from clic.models.stretching import resize_images, stretch
-from clic.models.text_encoder import TextEncoder
-from clic.models.text_plans import TextPlanner
+from clic.models.text_encoder import TextEncoder, TextPlanner
 from clic.models.towers import FeatureExtractor, LossModule, enable_grad_checkpointing
 from clic.models.weight_files import check_numbers
 from clic.parts import Trained

@@ -1,4 +1,8 @@
-"""A CLIP-like model built by open_clip, with its tokenizer and preprocessing."""
+"""A CLIP-like model built by open_clip, with its tokenizer and preprocessing.
+
+It is built without drawing the random weights that loading would throw away, which would take most
+of the time in which a model is loaded: of ViT-B/32's 2.3 s it is 1.5 s.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import os
 import socket
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +21,8 @@ from urllib.request import getproxies
 
 import torch
 from torch import Tensor
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
 from clic.errors import ModelError
 from clic.models import families, hugging_face, siglip, trust
@@ -24,7 +30,6 @@ from clic.models import weight_files as weights
 from clic.models.depths import SCALARS
 from clic.models.source import INCLUDED, ModelSource, resolve
 from clic.models.text_encoder import OpenClip
-from clic.models.undrawn import Undrawn
 
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model",
                 "sentencepiece.bpe.model", "tokenizer.model")  # fmt: skip
@@ -116,6 +121,37 @@ def _drawing(source: ModelSource) -> AbstractContextManager[Any]:
     file = source.weights_file
     kept = source.pretrained is None or (file is not None and file.suffix in BIG_VISION)
     return nullcontext() if kept else Undrawn()
+
+
+# Tensors' own methods are seen only where they are not called by one of the functions of `init`.
+_DRAWS: tuple[Callable[..., Tensor], ...] = (
+    *(Tensor.normal_, Tensor.uniform_),
+    *(init.normal_, init.uniform_, init.trunc_normal_),
+    *(init.kaiming_normal_, init.kaiming_uniform_, init.xavier_normal_, init.xavier_uniform_),
+)
+"""The random initialisations of torch, open_clip, timm and transformers."""
+
+
+class Undrawn(TorchFunctionMode):
+    """Fills tensors with NaN where they would be filled with random numbers.
+
+    A weight that loading then leaves out is found by the check for NaN, and is never random. Only
+    floating tensors are drawn by the calls in question.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        given = kwargs or {}
+        if func in _DRAWS:
+            tensor = args[0] if args else given["tensor"]
+            tensor.detach().fill_(float("nan"))
+            return tensor
+        return func(*args, **given)
 
 
 def _build(source: ModelSource, device: torch.device | str) -> ClipModel:

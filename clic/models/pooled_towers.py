@@ -4,7 +4,7 @@ CLIP reads a feature at one token: the class token of an image, the end-of-text 
 So the last block computes the query, projection and MLP of that token only. Besides, a token
 behind a causal mask depends only on the tokens before it, so captions that begin alike share the
 states of their common beginning: together they form a tree, whose nodes are computed once
-(`text_plans`). All but attention works on the nodes as they are, without any padding; attention
+(`text_encoder`). All but attention works on the nodes as they are, without any padding; attention
 puts them into packs, in which each node attends to its ancestors and itself.
 
 A tower that is not open_clip's plain transformer falls back to the model's own forward. Gradients
@@ -22,8 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from clic.models.text_encoder import OpenClip, TextEncoder
-from clic.models.text_plans import pack_groups
+from clic.models.text_encoder import OpenClip, TextEncoder, pack_groups
 from clic.types import TextGroups, TextPacks, TextPlan
 
 TEXT_POOLS = ("argmax", "eos", "last", "first")

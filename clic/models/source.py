@@ -240,7 +240,6 @@ def _from_hub(name: str, pretrained: str | None) -> ModelSource:
 
 def _from_architecture(name: str, pretrained: str | None, quick_gelu: bool | None) -> ModelSource:
     import open_clip
-    from open_clip.pretrained import get_pretrained_cfg
 
     families.register()
     architecture_name, _, tag = name.partition(":")
@@ -258,8 +257,8 @@ def _from_architecture(name: str, pretrained: str | None, quick_gelu: bool | Non
             f"model{hint}; use e.g. ViT-B-32:openai, local-dir:PATH, hf-hub:ORG/NAME, a run's "
             "folder or shapes-base"
         )
-    tags = open_clip.list_pretrained_tags_by_model(architecture_name)
     if pretrained == INCLUDED:
+        tags = open_clip.list_pretrained_tags_by_model(architecture_name)
         raise ModelError(
             f"model {name!r} is an architecture without weights; name a tag, "
             f"e.g. {architecture_name}:{tags[0] if tags else 'FILE'} (known: {_some(tags)}) "
@@ -271,17 +270,36 @@ def _from_architecture(name: str, pretrained: str | None, quick_gelu: bool | Non
         if quick is not None and quick != bool(architecture.get("quick_gelu", False)):
             architecture["quick_gelu"] = quick
         return ModelSource(name, architecture_name, pretrained, architecture)
-    tag_config = get_pretrained_cfg(architecture_name, pretrained)
+    known = _of_tag(name, architecture_name, pretrained, quick_gelu)
+    if known.get("quick_gelu", False):  # the activation that these weights were trained with
+        architecture["quick_gelu"] = True
+    return ModelSource(name, architecture_name, pretrained, architecture)
+
+
+def _of_tag(
+    name: str, architecture_name: str, pretrained: str, quick_gelu: bool | None
+) -> dict[str, Any]:
+    """Return what open_clip knows of the weights that a tag names.
+
+    Raises:
+        ModelError: There is no such tag, or `quick_gelu` is given, which the tag decides.
+    """
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg
+
+    known: dict[str, Any] = get_pretrained_cfg(architecture_name, pretrained)
     if Path(pretrained).expanduser().is_dir():
         raise ModelError(
             f"model.pretrained={pretrained!r} is a folder, not a weights file; give the folder as "
             f"the model ({pretrained} in place of {name})"
         )
-    if not tag_config:
+    if not known:
+        tags = open_clip.list_pretrained_tags_by_model(architecture_name)
         # clic-eval has no setting model.pretrained.
-        given = f"model {name!r}: {tag!r}" if tag else f"model.pretrained={pretrained!r}"
+        in_the_name = name.partition(":")[2] != ""
+        given = f"model {name!r}: " if in_the_name else "model.pretrained="
         raise ModelError(
-            f"{given} is neither a tag of {architecture_name} nor a file"
+            f"{given}{pretrained!r} is neither a tag of {architecture_name} nor a file"
             f"{did_you_mean(pretrained, tags)} (tags: {_some(tags)})"
         )
     if quick_gelu is not None:
@@ -289,9 +307,7 @@ def _from_architecture(name: str, pretrained: str | None, quick_gelu: bool | Non
             f"model.quick_gelu={str(quick_gelu).lower()} has no effect on the tag {pretrained!r}, "
             "whose activation open_clip knows; leave it out"
         )
-    if tag_config.get("quick_gelu", False):  # the activation that these weights were trained with
-        architecture["quick_gelu"] = True
-    return ModelSource(name, architecture_name, pretrained, architecture)
+    return known
 
 
 def _config(architecture_name: str) -> dict[str, Any]:

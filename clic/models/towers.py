@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from clic.errors import ConfigError
 from clic.models.depths import VISION_PREFIX, layer_modules
 from clic.models.pooled_towers import PooledImages, PooledTexts, images_layout
-from clic.models.text_encoder import OpenClip
-from clic.models.text_plans import TextPlanner
+from clic.models.text_encoder import OpenClip, TextPlanner
 from clic.parts import Trained
 from clic.types import Features, Kind, LossOutput, TextPlan
 

@@ -1,4 +1,8 @@
-"""The metrics of a run: one record per interval, to a file, the console and the trackers."""
+"""What a run records of itself while it trains: numbers, and pictures of what it trains on.
+
+A `MetricsLog` takes one record of numbers per interval to a file, the console and the trackers; it
+shows every batch to `ExampleSheets`, which draws some of them with all their captions.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from clic import distributed
-from clic.io.files import write_whole
+from clic.captions.composites import TokenBudget
+from clic.data.tools.contact_sheet import Section, draw_sheet
+from clic.io.files import replacing, write_whole
 from clic.io.terminal import say
 from clic.training.progress import ProgressLine, make_line
 from clic.training.trackers import Tracker
@@ -38,6 +44,8 @@ MAIN = 4
 """Scores that the console shows of a benchmark without a mean."""
 COUNTS = ("n", "/n")
 """Endings of the names of row counts."""
+EXAMPLES = "examples"
+"""The folder of a run that holds the pictures."""
 
 
 class Averages:
@@ -215,6 +223,46 @@ class MetricsLog:
             self._file.close()
         for tracker in self.trackers:
             tracker.close()
+
+
+class ExampleSheets:
+    """Draws the first batch of each kind, and one of each kind every so many steps.
+
+    Args:
+        folder: The run's folder; pictures go into its `examples/`.
+        every: Steps between pictures; 0 draws only the first ones.
+        budget: How much of a caption the model reads, None if that is unknown.
+        show: Called with step, name and picture.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        every: int,
+        budget: TokenBudget | None,
+        show: Callable[[int, str, Image.Image], None],
+    ) -> None:
+        self.folder, self.every, self.budget, self.show = folder / EXAMPLES, every, budget, show
+        self._drawn: dict[str, int] = {}
+        for path in sorted(self.folder.glob("step-*.png")):
+            step, kind = path.stem.removeprefix("step-").split("-", 1)
+            if step.isdecimal():
+                self._drawn[kind] = int(step) - 1
+
+    def __call__(self, batch: Batch) -> None:
+        """Draw a batch if it is due."""
+        last = self._drawn.get(batch.kind)
+        due = last is None or (self.every and batch.step // self.every > last // self.every)
+        if not due or not batch.examples:
+            return
+        self._drawn[batch.kind] = batch.step
+        rows = [(image, c) for image, c in zip(batch.images.numpy(), batch.examples, strict=False)]
+        title = f"step {batch.step + 1}, {batch.kind}"
+        picture = draw_sheet([Section(title, rows)], budget=self.budget)
+        self.folder.mkdir(exist_ok=True)
+        with replacing(self.folder / f"step-{batch.step + 1:06d}-{batch.kind}.png") as file:
+            picture.save(file, "PNG")
+        self.show(batch.step + 1, f"examples/{batch.kind}", picture)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

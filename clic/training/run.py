@@ -23,11 +23,9 @@ from clic.seeding import seed_torch
 from clic.training import checkpoint, trained_parts
 from clic.training.best import BestSoFar
 from clic.training.compiling import check_compiler
-from clic.training.example_sheets import ExampleSheets
-from clic.training.job_logs import keep_job_logs
-from clic.training.metrics_log import MetricsLog
+from clic.training.metrics_log import ExampleSheets, MetricsLog
 from clic.training.profiling import StepProfiler
-from clic.training.run_folder import RunFolder, choose, claim, write_config
+from clic.training.run_folder import RunFolder, choose, claim, keep_job_logs, write_config
 from clic.training.run_report import PROFILE, write_report
 from clic.training.trackers import TrackedRun, start_trackers
 from clic.training.trainer import SkippedTooOftenError, Trainer, TrainingError

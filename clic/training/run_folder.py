@@ -1,11 +1,16 @@
-"""The folder of a run: whether it is new or resumed, and who may write to it."""
+"""The folder of a run: whether it is new or resumed, who may write to it, and what it keeps.
+
+It keeps the settings, and the output of the job that a cluster runs for it.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +30,7 @@ from clic.io.terminal import say
 from clic.training import checkpoint
 
 LOCK_FILE = ".lock"
+JOB_LOGS = "logs"
 PATIENCE = 10.0
 """Seconds to wait for a killed process to exit before its run counts as being trained."""
 POLL = 0.1
@@ -292,3 +298,28 @@ def write_config(run: Path, config: Config) -> None:
         if not (run / runs.CONFIG_FILE).is_file():
             shutil.rmtree(run)  # it could not be resumed, and would occupy its name
         raise
+
+
+def keep_job_logs(run: Path) -> None:
+    """Link what submitit writes for this process into `RUN/logs`, if it has started the process.
+
+    A hard link is the same file under a second name: it grows with the output, and stays when the
+    folder of the multirun is removed. On another disk a symbolic link takes its place.
+    """
+    submitit = sys.modules.get("submitit")
+    if submitit is None:
+        return
+    with suppress(RuntimeError):  # imported, but this process is no job of its
+        paths = submitit.JobEnvironment().paths
+        (run / JOB_LOGS).mkdir(exist_ok=True)
+        for path in (paths.stdout, paths.stderr):
+            _link(Path(path), run / JOB_LOGS / Path(path).name)
+
+
+def _link(source: Path, target: Path) -> None:
+    if target.exists() or not source.exists():
+        return
+    try:
+        os.link(source, target)
+    except OSError:
+        target.symlink_to(source.resolve())

@@ -18,8 +18,7 @@ from clic.config.train_settings import Config
 from clic.errors import redact
 from clic.evaluation.report.html_page import POLICY
 from clic.io.files import write_whole
-from clic.training.example_sheets import FOLDER
-from clic.training.metrics_log import read
+from clic.training.metrics_log import EXAMPLES, read
 from clic.training.run_folder import flat
 
 REPORT_FILE = "report.html"
@@ -188,7 +187,7 @@ def draw(panel: Panel, records: Sequence[Record]) -> str:
 def examples(run: Path) -> Iterator[ReportPicture]:
     """Yield the first picture of each kind of batch, and its last one."""
     kinds: dict[str, list[Path]] = {}
-    for path in sorted((run / FOLDER).glob("step-*.png")):
+    for path in sorted((run / EXAMPLES).glob("step-*.png")):
         kinds.setdefault(path.stem.split("-")[-1], []).append(path)
     for paths in kinds.values():
         for path in dict.fromkeys([paths[0], paths[-1]]):

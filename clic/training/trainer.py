@@ -28,7 +28,6 @@ from clic.training.checkpoint import TrainingState
 from clic.training.compiling import CompilationError, compile_towers
 from clic.training.frozen_base import FrozenBase
 from clic.training.metrics_log import Averages, MetricsLog, missing_negatives
-from clic.training.moving_average import MovingAverage
 from clic.training.profiling import FORWARD, TO_DEVICE, UPDATE, Stages
 from clic.training.strategy import DataParallel, is_asked_to_stop, stop_requests
 from clic.training.trained_parts import freeze_unreached
@@ -91,7 +90,7 @@ class Trainer:
             compile_towers(self.features, *([base.features] if base is not None else []))
         self.passes = make_pass(config, losses, self.strategy, base, uneven)
         decay = config.train.ema
-        self.average = MovingAverage(clip.model, decay) if decay else None
+        self.average = optim.MovingAverage(clip.model, decay) if decay else None
         self.best = BestSoFar(config.train.best_metric, config.train.patience)
         # A frozen scale stays as it is, and sigmoid models (logit_bias) may start above 100.
         softmax = getattr(clip.model, "logit_bias", None) is None

@@ -36,6 +36,7 @@ LAYERS = {
     # The checks of the settings read the registries of what they check.
     "config.checks": 2,
     "config.method_checks": 2,
+    "config.needless": 2,
     "config.overrides": 2,
     "config.reference": 2,
     # L3: models in and out.
@@ -53,7 +54,7 @@ LAYERS = {
 # L1 and the models take plain arguments; settings are unpacked above them.
 WITHOUT_SETTINGS = {"captions", "images", "io", "losses", "metrics", "shapes", "models"}
 # What the others of its layer may use.
-SHARED = {"io", "provenance", "runs", "config.checks", "config.method_checks"}
+SHARED = {"io", "provenance", "runs", "config.checks", "config.method_checks", "config.needless"}
 
 
 class Import(NamedTuple):

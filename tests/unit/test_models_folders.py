@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from clic import models
 from clic.errors import ModelError
 from clic.models import ClipModel, create, identity, loading, resolve, save
-from clic.models.undrawn import Undrawn
+from clic.models.loading import Undrawn
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 

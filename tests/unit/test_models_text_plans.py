@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from clic.models import TextPlanner
-from clic.models.text_encoder import ReadingRule
-from clic.models.text_plans import group, pack, pack_groups
+from clic.models.text_encoder import ReadingRule, group, pack, pack_groups
 from clic.types import Batch, TextGroups, TextPacks
 
 A, B, C, D, END = 1, 2, 3, 4, 9

@@ -16,7 +16,7 @@ from clic import models, runs
 from clic.config.train_settings import Config
 from clic.data import make_builder, make_sources
 from clic.training import Trainer, train
-from clic.training.moving_average import MovingAverage
+from clic.training.optim import MovingAverage
 
 WEIGHTS = Path(runs.MODEL) / runs.OPEN_CLIP_WEIGHTS
 WENT, SKIPPED = torch.tensor(0.0), torch.tensor(1.0)

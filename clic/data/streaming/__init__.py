@@ -2,7 +2,6 @@
 
 In: addresses of tars. Out: the `Batch` of each step, as from indexed shards, but in an order that
 depends on the number of ranks and workers and is continued at a shard's beginning only. Read
-`shard_order` (which shard comes when, and for whom), `sample_stream` (from tars to a shuffled
-stream of samples), `orientation_pool` (partners within the shuffle buffer) and `stream_builder`
-(batches).
+`sample_stream` (from tars to a shuffled stream of samples, in which order and for whom) and
+`stream_builder` (batches, with partners from the shuffle buffer).
 """

@@ -1,12 +1,19 @@
-"""From tars to a shuffled stream of samples, on webdataset's pipeline."""
+"""From tars to a shuffled stream of samples, on webdataset's pipeline.
+
+A `ShardOrder` says which shard comes when, and which loader process reads it. A `SampleStream`
+reads them, and an `OrientationPool` knows the samples in its shuffle buffer, among which partners
+are found.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, BinaryIO
 
+import numpy as np
 import webdataset
 
 from clic import images
@@ -14,8 +21,6 @@ from clic.captions.tagging import stored_tokens
 from clic.data.packing.readers.base import captions_of as captions_in
 from clic.data.packing.readers.text_tables import cell_value
 from clic.data.shards.tar import IMAGE_TYPES, captions_of, negatives_of, parse_record
-from clic.data.streaming.orientation_pool import OrientationPool
-from clic.data.streaming.shard_order import ShardOrder
 from clic.errors import DataError, UnavailableError
 from clic.io.http_connection import shown
 from clic.io.stream_reader import StreamReader
@@ -33,6 +38,47 @@ TYPES = {*(ending.removeprefix(".") for ending in IMAGE_TYPES), "json", "txt"}
 
 Raw = dict[str, Any]
 """A sample as webdataset groups it: its members' bytes by ending, `__key__` and `__url__`."""
+
+
+@dataclass(frozen=True)
+class ShardOrder:
+    """An endless order of shards, which the loader processes of all ranks take by turns.
+
+    It runs through one permutation of the shards after another; or with `replacement` each place
+    draws one of them. A place in it is one integer, from which it can be continued by any number of
+    ranks and workers.
+
+    Attributes:
+        shards: Their addresses.
+        seed: The run's seed.
+        replacement: Draw with replacement.
+    """
+
+    shards: tuple[str, ...]
+    seed: int
+    replacement: bool = False
+
+    def at(self, start: int) -> Iterator[str]:
+        """Yield the shards from a place on."""
+        epoch, first = divmod(start, len(self.shards))
+        while True:
+            places = self._epoch(epoch)
+            yield from (self.shards[place] for place in places[first:])
+            epoch, first = epoch + 1, 0
+
+    def _epoch(self, epoch: int) -> Sequence[int]:
+        count, rng = len(self.shards), generator(self.seed, "stream/shards", epoch)
+        if self.replacement:
+            return rng.integers(count, size=count).tolist()
+        return rng.permutation(count).tolist()
+
+    def lane(self, start: int, rank: int, ranks: int, worker: int, workers: int) -> Iterator[str]:
+        """Yield every `ranks * workers`-th shard from a place on: those of a worker of a rank.
+
+        As webdataset's splitters do, ranks take turns first and workers of a rank then; the order
+        being endless, none of them gets more shards than another in the long run.
+        """
+        return islice(self.at(start), rank + ranks * worker, None, ranks * workers)
 
 
 @dataclass(frozen=True)
@@ -85,6 +131,40 @@ class StreamCounts:
         return taken
 
 
+class OrientationPool:
+    """The samples of a shuffle buffer by orientation, from which partners are drawn.
+
+    Adding, removing and drawing take constant time.
+    """
+
+    def __init__(self) -> None:
+        self._members: dict[bool, list[StreamSample]] = {True: [], False: []}
+        self._places: dict[int, int] = {}
+
+    def count(self, landscape: bool) -> int:
+        """Return the number of samples of an orientation."""
+        return len(self._members[landscape])
+
+    def add(self, sample: StreamSample) -> None:
+        """Add a sample."""
+        members = self._members[sample.landscape]
+        self._places[sample.number] = len(members)
+        members.append(sample)
+
+    def remove(self, sample: StreamSample) -> None:
+        """Remove a sample; the last of its orientation takes its place."""
+        members = self._members[sample.landscape]
+        place, last = self._places.pop(sample.number), members.pop()
+        if last.number != sample.number:
+            members[place] = last
+            self._places[last.number] = place
+
+    def draw(self, landscape: bool, count: int, rng: np.random.Generator) -> list[StreamSample]:
+        """Return `count` different samples of an orientation, which stay in the pool."""
+        members = self._members[landscape]
+        return [members[place] for place in rng.choice(len(members), count, replace=False).tolist()]
+
+
 class SampleStream:
     """The samples of one loader process, without end.
 
@@ -102,7 +182,7 @@ class SampleStream:
         self, settings: StreamSettings, start: int, lane: tuple[int, int, int, int]
     ) -> None:
         self.settings, self.counts = settings, StreamCounts()
-        self.pool: OrientationPool[StreamSample] = OrientationPool()
+        self.pool: OrientationPool = OrientationPool()
         rank, ranks, worker, _ = lane
         self._rng = generator(settings.order.seed, "stream/buffer", start, rank + ranks * worker)
         self._numbers, self._in_a_row = 0, 0

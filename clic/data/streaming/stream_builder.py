@@ -16,8 +16,12 @@ from clic.data.batches.faults import MOST_IN_A_ROW
 from clic.data.batches.loader import BatchBuilder, LoadedSample
 from clic.data.sampling.sampler import BatchPlan, BatchRow, Sampler
 from clic.data.shards.locating import locate_shards
-from clic.data.streaming.sample_stream import SampleStream, StreamSample, StreamSettings
-from clic.data.streaming.shard_order import ShardOrder
+from clic.data.streaming.sample_stream import (
+    SampleStream,
+    ShardOrder,
+    StreamSample,
+    StreamSettings,
+)
 from clic.errors import DataError
 from clic.images import Orientation
 from clic.io.stream_reader import within

@@ -17,7 +17,7 @@ import numpy as np
 from clic.errors import ConfigError, DataError, did_you_mean
 from clic.evaluation.benchmarks.benchmark import Benchmark, of_files
 from clic.evaluation.benchmarks.caption_retrieval import RECALL, make_gallery
-from clic.evaluation.benchmarks.own_card import card_of, is_carded, rows_of
+from clic.evaluation.benchmarks.own_card import BenchmarkCard, card_of, is_carded, rows_of
 from clic.evaluation.benchmarks.own_rows import (
     ENDINGS,
     own_image,
@@ -61,15 +61,7 @@ def own_benchmark(name: str, listed: Collection[str]) -> Benchmark:
     """
     named = Path(name).expanduser()
     card = card_of(named)
-    path = rows_of(named, card, ENDINGS) if card is not None and named.is_dir() else named
-    if not path.is_file():
-        file, at, split = name.rpartition("@")
-        if at and is_own_file(file):
-            raise ConfigError(
-                f"bench={name}: one's own file has no splits; name {file}, or write the rows of "
-                f"the split {split} into a file of their own"
-            )
-        raise ConfigError(f"bench={name}: there is no such file; name one that exists")
+    path = _file_of_rows(name, card)
     own_name = path.stem if card is None else card.name
     if own_name in listed:
         remedy = f"rename the file, e.g. my-{path.name}" if card is None else "change its card"
@@ -107,6 +99,25 @@ def own_benchmark(name: str, listed: Collection[str]) -> Benchmark:
         text_metrics=two,
         own_file=named,
     )
+
+
+def _file_of_rows(name: str, card: BenchmarkCard | None) -> Path:
+    """Return the file that holds the rows of a benchmark.
+
+    Raises:
+        ConfigError: There is no such file, or it is given a split.
+    """
+    named = Path(name).expanduser()
+    path = rows_of(named, card, ENDINGS) if card is not None and named.is_dir() else named
+    if path.is_file():
+        return path
+    file, at, split = name.rpartition("@")
+    if at and is_own_file(file):
+        raise ConfigError(
+            f"bench={name}: one's own file has no splits; name {file}, or write the rows of "
+            f"the split {split} into a file of their own"
+        )
+    raise ConfigError(f"bench={name}: there is no such file; name one that exists")
 
 
 class _Shown(NamedTuple):

@@ -12,6 +12,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
@@ -56,7 +57,7 @@ def unpack(
     total, most = 0, max(ALLOWED, GROWTH * archive.stat().st_size)
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=into) as temporary:
         place = Path(temporary)
-        try:
+        with _known_errors(archive, into):
             for member in _members(archive):
                 total += member.size
                 if total > most:
@@ -75,26 +76,33 @@ def unpack(
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with member.open() as source, target.open("xb") as sink:
                     shutil.copyfileobj(source, sink, 1 << 20)
-        except (
-            zipfile.BadZipFile,
-            tarfile.TarError,
-            zlib.error,
-            lzma.LZMAError,
-            EOFError,
-            OSError,
-            ValueError,
-        ) as error:
-            if isinstance(error, OSError) and error.errno not in (None, errno.EEXIST, errno.EINVAL):
-                raise  # an error of the disk, not of the archive
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise DataError(
-                f"{archive} is no whole archive ({reason}); remove it and fetch it again"
-            ) from error
-        except RuntimeError as error:  # encrypted, or a compression that zipfile does not support
-            raise DataError(
-                f"{archive} cannot be unpacked here ({error}); unpack it by hand into {into}"
-            ) from error
         return _move(place, into)
+
+
+@contextmanager
+def _known_errors(archive: Path, into: Path) -> Iterator[None]:
+    """Raise `DataError` in place of what a broken or encrypted archive raises when it is read."""
+    try:
+        yield
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        OSError,
+        ValueError,
+    ) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EEXIST, errno.EINVAL):
+            raise  # an error of the disk, not of the archive
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(
+            f"{archive} is no whole archive ({reason}); remove it and fetch it again"
+        ) from error
+    except RuntimeError as error:  # encrypted, or a compression that zipfile does not support
+        raise DataError(
+            f"{archive} cannot be unpacked here ({error}); unpack it by hand into {into}"
+        ) from error
 
 
 def check_room(needed: int, place: Path) -> None:

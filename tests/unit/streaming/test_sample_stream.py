@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clic.data.streaming.orientation_pool import OrientationPool
 from clic.data.streaming.sample_stream import (
+    OrientationPool,
     SampleStream,
+    ShardOrder,
     StreamSample,
     StreamSettings,
     captions_by_key,
 )
-from clic.data.streaming.shard_order import ShardOrder
 from clic.errors import DataError, UnavailableError
 from clic.types import Sample, Tally
 
@@ -187,7 +187,7 @@ def sample(number: int, landscape: bool) -> StreamSample:
 
 
 def test_the_pool_draws_from_what_is_in_it() -> None:
-    pool: OrientationPool[StreamSample] = OrientationPool()
+    pool = OrientationPool()
     rng, there = np.random.default_rng(0), dict[int, StreamSample]()
     for number in range(300):
         one = sample(number, bool(rng.integers(2)))
