@@ -197,7 +197,7 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
 
 
 def _leave(alive: Heartbeat, number: int, reported: bool) -> None:
-    """Leave the process group; if a failure is reported, so that the other ranks can read it."""
+    """Leave the process group; a rank that has failed first gives the others time to read why."""
     if reported:  # only now, as rank 0 and its store may go as soon as it has read this
         _say_left(number)
     # Under torchrun's agent, the store outlives rank 0.

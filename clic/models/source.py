@@ -282,7 +282,8 @@ def _of_tag(
     """Return what open_clip knows of the weights that a tag names.
 
     Raises:
-        ModelError: There is no such tag, or `quick_gelu` is given, which the tag decides.
+        ModelError: There is no such tag, it is a folder, or `quick_gelu` is given, which the tag
+            decides.
     """
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg

@@ -91,3 +91,18 @@ def test_the_share_of_swaps(ceiling: ModuleType, data: Path, share: float, swaps
         names = [PLUS_CATEGORIES[table.category[row]] for row in drawn]
         assert sum(name.startswith("swap") for name in names) == swaps
         assert len(set(drawn)) == len(drawn) == 4
+
+
+def test_a_share_that_cannot_be_drawn(
+    ceiling: ModuleType, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = f"--model shapes-base --data {data} --train text --steps 1 --seeds 0".split()
+    for more, message in (
+        (["--swaps", "1.5"], "--swaps 1.5 is no share; use 0 to 1"),
+        (["--swaps", "1", "--rows", "2"], "use more --rows"),
+        (["--train", "text.last:99"], "text.last:99"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            ceiling.main([*words, *more])
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err

