@@ -82,7 +82,7 @@ def tower_folder(tower: TextTower) -> Iterator[Path]:
             _extract(whole, (CONFIG, WEIGHTS, *tower.tokenizer), folder)
         except (zipfile.BadZipFile, KeyError, OSError) as error:
             if getattr(error, "errno", errno.EINVAL) != errno.EINVAL:
-                raise  # the disk's, as when it is full; zipfile seeks where a cut archive has nothing
+                raise  # of the disk, as when it is full; in a cut archive zipfile seeks nowhere
             raise _damaged(tower, str(error)) from error
         found = file_sha256(folder / WEIGHTS)
         if tower.sha256 not in (None, found):
