@@ -68,7 +68,8 @@ def differences(
     found: dict[str, list[float]] = {}
     if len(models) == 1:  # the base, which has no seed: its outcomes stand beside each seed's
         models = list(models) * len(control)
-    control = control[: len(models)]
+    seeds = min(len(control), len(models))  # those that both have
+    control, models = control[:seeds], models[:seeds]
     for bench, name, metric in COMPARED if control else ():
         path = (name, metric)
         pair = [pooled([one[bench] for one in group]) for group in (control, models)]

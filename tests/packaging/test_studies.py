@@ -10,10 +10,12 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from clic.cli import train
 from clic.config.checks import validate
+from clic.evaluation.report.paired_rows import Observed, Series
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,6 +53,26 @@ def test_a_cell_gives_the_largest_deviation(studies: SimpleNamespace) -> None:
     assert triplet(measures, "shapes++/c") == "90.0 / 80.0 / 95.0 (≤ ±3.0)"
     single = {path: {**measure, "std": None} for path, measure in measures.items()}
     assert triplet(single, "shapes++/c") == "90.0 / 80.0 / 95.0"
+
+
+def outcomes(right: list[bool]) -> dict[str, Observed]:
+    """Return one seed's outcomes of TOT on as many rows of one category."""
+    series = {("swap_obj", "tot"): Series(np.arange(len(right)), np.array(right))}
+    none = Observed(1, {}, {}, "same")
+    rest = ("sugarcrepe++", "bla", "flickr8k-retrieval", "coco2017-retrieval")
+    own = {"text/sugarcrepe++": Observed(len(right), series, {}, "same")}
+    return {**own, **dict.fromkeys(rest, none)}
+
+
+def test_a_difference_is_of_the_seeds_that_both_have(studies: SimpleNamespace) -> None:
+    control = [outcomes([False, True] * 10)]
+    models = [outcomes([True] * 20), outcomes([False] * 20), outcomes([False] * 20)]
+    found = studies.photos_report.differences
+    (name,) = found(control, models[:1])
+    assert name == "text/sugarcrepe++/swap_obj/tot"
+    difference, least, most = found(control, models)[name]
+    assert difference == 50.0 and 0 < least < 50 < most < 100
+    assert found(control, models) == found(control, models[:1])
 
 
 def test_the_shipped_table_is_what_its_results_give(studies: SimpleNamespace) -> None:
