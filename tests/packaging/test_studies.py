@@ -259,6 +259,18 @@ def test_every_model_of_the_photo_study_has_settings_that_hold(studies: SimpleNa
         validate(train.compose([*words, "data.shards=shards"]))
 
 
+def test_the_base_row_of_another_base_is_another_job(
+    studies: SimpleNamespace, tmp_path: Path
+) -> None:
+    options = SimpleNamespace(seeds=[0], words=[])
+    row = studies.photos_study.PARTS["recipes"].rows["base"]
+    jobs = [
+        studies.photos_study.make_jobs(row, options, tmp_path / name, tmp_path / "s")
+        for name in ("photos-base-minilm-1", "photos-base-mpnet-2")
+    ]
+    assert jobs[0][0].name != jobs[1][0].name
+
+
 def test_a_study_of_fewer_photos_names_its_shards(studies: SimpleNamespace, tmp_path: Path) -> None:
     options = SimpleNamespace(seeds=[0, 1], words=["train.max_steps=5"])
     row = studies.photos_study.PARTS["photos"].rows["3,000 photos"]
