@@ -256,7 +256,8 @@ class ExampleSheets:
         if not due or not batch.examples:
             return
         self._drawn[batch.kind] = batch.step
-        rows = [(image, c) for image, c in zip(batch.images.numpy(), batch.examples, strict=False)]
+        shown = batch.images[: len(batch.examples)].numpy()
+        rows = list(zip(shown, batch.examples, strict=True))
         title = f"step {batch.step + 1}, {batch.kind}"
         picture = draw_sheet([Section(title, rows)], budget=self.budget)
         self.folder.mkdir(exist_ok=True)
