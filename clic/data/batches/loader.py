@@ -1,4 +1,4 @@
-"""From the settings to the stream of batches, from any step on and with any number of workers.
+"""From a plan of each step to the stream of batches, from any step on, with any number of workers.
 
 Each image that a batch needs, and no other, is read and decoded once.
 """
@@ -12,8 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,124 +21,26 @@ from torch.utils.data import DataLoader, Dataset
 from clic import images
 from clic.captions.composites import Place, TokenBudget
 from clic.captions.text import is_foreign
-from clic.config.train_settings import ComposeConfig, Config
+from clic.config.train_settings import ComposeConfig
 from clic.data.batches.captioner import (
     Captioner,
     CaptionTokenizer,
     check_captions,
-    uses_tags,
 )
 from clic.data.batches.faults import first_usable, substitutes
-from clic.data.sampling.sample_sources import MixedSource, SampleSource, ShapesSource
+from clic.data.sampling.sample_sources import SampleSource
 from clic.data.sampling.sampler import BatchPlan, BatchRow, Sampler
-from clic.data.shards.shard_source import ShardSource
-from clic.data.tools.nearest import read_neighbours
 from clic.errors import ClicError, DataError
 from clic.images import Orientation
 from clic.io.processes import usable_cores
-from clic.models import ClipModel, Preprocess
+from clic.models import Preprocess
 from clic.seeding import generator
-from clic.types import KINDS, Batch, Fault, Kind, RowCaptions, Sample, Tally
+from clic.types import Batch, Fault, Kind, RowCaptions, Sample, Tally
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 EXAMPLES = 4
 """Rows of a batch whose captions are kept as texts."""
-
-
-# --- what the settings name ---
-
-
-def make_sources(config: Config) -> dict[Kind, SampleSource]:
-    """Return the source of each kind of step.
-
-    The world gives single-object scenes to composites and two-object scenes to single steps;
-    shards serve both kinds, unless `data.single_shards` names others for the single steps.
-
-    Raises:
-        DataError: Shards are missing or broken.
-    """
-    data, captions = config.data, config.captions
-    if data.source == "shapes":
-        assert data.split is not None and data.samples is not None  # `validate` has checked that
-        return {
-            kind: ShapesSource(data.split, objects, data.samples, config.seed)
-            for kind, objects in zip(KINDS, (1, 2), strict=True)
-        }
-    negatives = captions.single_negative == "stored"
-    # Mostly, false captions are made from a sample's first caption: no other one's tags are needed.
-    tags: int | None = None if captions.single_caption == "random" else 1
-    if captions.tagger != "stored" or not any(uses_tags(captions, kind) for kind in KINDS):
-        tags = 0
-
-    def shards(setting: str, value: Any) -> ShardSource:
-        return ShardSource(value, setting, data.cache_dir, data.cache_gb, negatives, tags)
-
-    main: SampleSource
-    if data.mix:
-        named = [(f"data.mix[{n}].shards", entry["shards"]) for n, entry in enumerate(data.mix)]
-        weights = [float(entry.get("weight", 1.0)) for entry in data.mix]
-        main = MixedSource([shards(*one) for one in named], weights)
-    else:
-        main = shards("data.shards", data.shards)
-    if data.single_shards:
-        return {"composite": main, "single": shards("data.single_shards", data.single_shards)}
-    return dict.fromkeys(KINDS, main)
-
-
-def make_sampler(
-    config: Config, sources: Mapping[Kind, SampleSource], rank: int, world_size: int
-) -> Sampler:
-    """Return what plans this rank's batch of any step.
-
-    Raises:
-        DataError: There is too little data for one batch, or the neighbours are of other shards.
-    """
-    sampling = config.sampling
-    landscape: dict[int, np.ndarray] = {}  # kinds that share a source share its array
-    for source in sources.values():
-        if id(source) not in landscape:
-            landscape[id(source)] = source.landscape(sampling.square, config.seed)
-    neighbours = None
-    if sampling.hard_images is not None:
-        neighbours = read_neighbours(Path(sampling.hard_images).expanduser(), sources["single"])
-    return Sampler(
-        {kind: landscape[id(source)] for kind, source in sources.items()},
-        sampling.kinds,
-        config.train.batch_size,
-        config.seed,
-        rank,
-        world_size,
-        images.images_of(config.compose.layout),
-        partner_self=sampling.partner_self,
-        parts={kind: source.parts() for kind, source in sources.items()},
-        samples=config.data.samples,
-        replacement=sampling.replacement,
-        neighbours=neighbours,
-    )
-
-
-def make_builder(
-    config: Config,
-    sources: Mapping[Kind, SampleSource],
-    clip: ClipModel,
-    rank: int = 0,
-    world_size: int = 1,
-    sampler: Sampler | None = None,
-) -> BatchBuilder:
-    """Return what builds this rank's batches of numbered samples; see `clic.data.feeding`."""
-    sampler = sampler or make_sampler(config, sources, rank, world_size)
-    tokens = CaptionTokenizer(clip.tokenizer)
-    # Captions of pairs that exceed the context are cut, as in the papers. Composites of more
-    # images, which the papers do not have, leave images out of a caption instead.
-    budget = tokens.budget() if images.images_of(config.compose.layout) > 2 else None
-    captioner = Captioner(config.captions, budget)
-    for kind in sampler.schedule:
-        captioner.check(kind, sources[kind])
-    decode, seed = config.data.decode, config.seed
-    return BatchBuilder(
-        sources, sampler, captioner, tokens, clip.preprocess, config.compose, seed, decode
-    )
 
 
 # --- one batch ---

@@ -15,8 +15,7 @@ from clic import shapes
 from clic.cli import data as command
 from clic.config.checks import validate
 from clic.config.train_settings import Config
-from clic.data import ShardSource, make_sources, pack
-from clic.data.batches.loader import make_sampler
+from clic.data import ShardSource, make_sampler, make_sources, pack
 from clic.data.shards.index import index_path
 from clic.data.tools.nearest import (
     FeatureFile,
