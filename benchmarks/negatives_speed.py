@@ -33,8 +33,9 @@ import numpy as np
 
 from clic.captions import cross_swap, make_tagger, replace, swap
 from clic.captions.phrases import noun_phrases
-from clic.captions.tagging import MODEL, annotate, stored_tokens
+from clic.captions.tagging import MODEL
 from clic.cli.common import make_console
+from clic.data.shards.records import annotate, stored_tokens
 from clic.errors import DataError
 from clic.seeding import generator
 from clic.types import Token

@@ -1,28 +1,18 @@
-"""Part-of-speech taggers by name, and the tags that a sample's JSON stores.
+"""Part-of-speech taggers by name.
 
 A tagger returns words with offsets, POS and lemma: HanTa by default, or the spaCy pipeline of the
-published generators (extra `clic[spacy]`). A sample stores the tags of its captions as
-
-    "tokens": [[[0, 1, 1, 3, 1, 4], "DJN", ["", "", "dog"]], ...]   one entry a caption
-    "tagger": {"name": "hanta", "version": "1.2.1+2"}
-    "caption_hash": "9d1f..."
-
-An entry lists, for each token, the gap before it and its length in characters; one letter for its
-universal POS; and its lemma, which is empty where it equals the lower-case word.
+published generators (extra `clic[spacy]`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from itertools import accumulate
 from typing import Any, Protocol
 
 from clic.captions.text import fold, lower
-from clic.errors import ConfigError, DataError, pick
+from clic.errors import ConfigError, pick
 from clic.types import Token
 
 
@@ -122,101 +112,7 @@ def _load(model: str) -> Any:
     return spacy.load(model, exclude=_UNUSED)
 
 
-KEYS = ("tokens", "tagger", "caption_hash")
-"""The keys that `annotate` adds to a sample's JSON."""
-_FORMAT = "clic tokens 1"  # part of the hash, so that tokens in another format do not match
-_LETTERS = {
-    "ADJ": "J", "ADP": "I", "ADV": "R", "AUX": "B", "CCONJ": "C", "DET": "D", "INTJ": "U",
-    "NOUN": "N", "NUM": "M", "PART": "T", "PRON": "P", "PROPN": "O", "PUNCT": ".", "SCONJ": "S",
-    "SYM": "$", "VERB": "V", "X": "x",
-}  # fmt: skip
-_TAGS = {letter: pos for pos, letter in _LETTERS.items()}
-
-Captions = tuple[tuple[Token, ...], ...]
-
-
-def annotate(captions: Sequence[str], tagger: Tagger) -> dict[str, Any]:
-    """Tag captions and return the entries for the JSON of their sample.
-
-    Args:
-        captions: All of the sample's captions, in the order in which they are stored.
-        tagger: Tags them; its name and version are kept.
-
-    Returns:
-        The keys `tokens`, `tagger` and `caption_hash`.
-    """
-    return record(captions, [tagger(caption) for caption in captions], tagger.name, tagger.version)
-
-
-def record(
-    captions: Sequence[str], tokens: Sequence[Sequence[Token]], name: str, version: str
-) -> dict[str, Any]:
-    """Return what `annotate` returns, from given tokens.
-
-    Args:
-        captions: All of the sample's captions, in the order in which they are stored.
-        tokens: The tokens of each caption.
-        name: Name of the tagger that made them.
-        version: Its version.
-    """
-    return {
-        "tokens": [_packed(sentence) for sentence in tokens],
-        "tagger": {"name": name, "version": version},
-        "caption_hash": caption_hash(captions),
-    }
-
-
-def caption_hash(captions: Sequence[str]) -> str:
-    """Return 16 hexadecimal digits that identify the captions, whatever their case."""
-    text = "\0".join([_FORMAT, *map(lower, captions)])
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-
-
-def stored_tokens(
-    stored: Mapping[str, Any], captions: Sequence[str], most: int | None = None
-) -> Captions | None:
-    """Return the tokens of each caption, as they were stored.
-
-    Args:
-        stored: A sample's JSON.
-        captions: Its captions, in their own case or in lower case, which the tokens then have, too.
-        most: Number of captions, from the first on, whose tokens are unpacked; None unpacks all.
-
-    Returns:
-        The tokens, or None if none are stored or they belong to other captions. Where another
-        version of an installed tagger made them, a warning names both, once in a process.
-
-    Raises:
-        DataError: The hash matches, but the tokens do not fit the captions.
-    """
-    if "caption_hash" not in stored or stored["caption_hash"] != caption_hash(captions):
-        return None
-    if isinstance(made_by := stored.get("tagger"), Mapping):
-        _check_version(str(made_by.get("name")), str(made_by.get("version")))
-    try:
-        pairs = list(zip(captions, stored["tokens"], strict=True))[:most]
-        return tuple([_unpacked(caption, *entry) for caption, entry in pairs])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"the stored tokens are broken ({error}); write them again with clic-data annotate "
-            "--force"
-        ) from error
-
-
-@lru_cache
-def _check_version(name: str, stored: str) -> None:
-    """Warn where the stored tags of a tagger are not what its installed version would give."""
-    installed = _installed_version(name)
-    if installed is not None and installed != stored:
-        warnings.warn(
-            f"the stored tags were made by {name} {stored}, and here is {name} {installed}, whose "
-            "tags may differ; run clic-data annotate on the shards, or set "
-            f"captions.tagger={name}",
-            stacklevel=3,
-        )
-
-
-def _installed_version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
     """Return a tagger's version without loading its model, None where it is not installed."""
     if name == "hanta":
         return _hanta().version
@@ -224,26 +120,3 @@ def _installed_version(name: str) -> str | None:
         return f"{MODEL} {version(MODEL)}" if name == "spacy" else None
     except PackageNotFoundError:
         return None
-
-
-def _packed(tokens: Sequence[Token]) -> list[Any]:
-    bounds = [bound for token in tokens for bound in (token.start, token.end)]
-    return [
-        [b - a for a, b in zip([0, *bounds], bounds, strict=False)],
-        "".join([_LETTERS[token.pos] for token in tokens]),
-        ["" if token.lemma == token.text.lower() else token.lemma for token in tokens],
-    ]
-
-
-def _unpacked(
-    caption: str, gaps: Sequence[int], letters: str, lemmas: Sequence[str]
-) -> tuple[Token, ...]:
-    bounds = list(accumulate(gaps))
-    starts, ends = bounds[::2], bounds[1::2]
-    if gaps and (min(gaps) < 0 or not all(gaps[1::2]) or bounds[-1] > len(caption)):
-        raise ValueError("a token lies outside its caption, or is empty")
-    "".join(lemmas)  # a TypeError where one is no text
-    texts = [caption[start:end] for start, end in zip(starts, ends, strict=True)]
-    lemmas = [lemma or text.lower() for lemma, text in zip(lemmas, texts, strict=True)]
-    tags = [_TAGS[letter] for letter in letters]
-    return tuple(map(Token._make, zip(texts, starts, ends, tags, lemmas, strict=True)))

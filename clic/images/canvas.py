@@ -29,7 +29,7 @@ def _pair(orientation: Orientation, size: int) -> list[Cell]:
         "landscape": [(0, 0, half, size), (half, 0, size - half, size)],
         "portrait": [(0, 0, size, half), (0, half, size, size - half)],
     }
-    return pick(halves, orientation, "orientation")
+    return halves.get(orientation) or pick(halves, orientation, "orientation")
 
 
 def _grid4(orientation: Orientation, size: int) -> list[Cell]:
@@ -54,7 +54,8 @@ LAYOUTS: dict[str, Callable[[Orientation, int], list[Cell]]] = {
 
 def cells(layout: str, orientation: Orientation, size: int) -> list[Cell]:
     """Return the cells of a layout; raises `ConfigError` where it is unknown."""
-    return pick(LAYOUTS, layout, "compose.layout")(orientation, size)
+    found = LAYOUTS.get(layout) or pick(LAYOUTS, layout, "compose.layout")
+    return found(orientation, size)
 
 
 def images_of(layout: str) -> int:
@@ -116,7 +117,7 @@ def compose(
         ConfigError: `layout`, `orientation`, `fit` or `method` is unknown.
     """
     found = cells(layout, orientation, size)
-    place, resize = pick(FITS, fit, "compose.fit"), resizer(method)
+    place, resize = FITS.get(fit) or pick(FITS, fit, "compose.fit"), resizer(method)
     canvas = np.empty((size, size, 3), dtype=np.uint8) if out is None else out
     for image, (top, left, height, width) in zip(images, found, strict=True):
         canvas[top : top + height, left : left + width] = place(image, height, width, resize)

@@ -59,7 +59,7 @@ def decode(
         DataError: The bytes are no image, are broken, or hold more than 178 megapixels.
         ConfigError: `method` is unknown.
     """
-    pick(METHODS, method, "data.decode")
+    resizer(method)  # refuses a name that is not known
     if isinstance(data, np.ndarray):
         if data.dtype != np.uint8 or data.ndim != 3 or data.shape[2] != 3 or not data.size:
             raise DataError(
@@ -219,8 +219,13 @@ Resize = Callable[[np.ndarray, int, int, str], np.ndarray]
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
+def _filter(name: str) -> Image.Resampling:
+    found = INTERPOLATIONS.get(name)
+    return pick(INTERPOLATIONS, name, "preprocess.interpolation") if found is None else found
+
+
 def _resize_pil(image: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
-    filter_ = pick(INTERPOLATIONS, interpolation, "preprocess.interpolation")
+    filter_ = _filter(interpolation)
     if image.shape[:2] == (height, width):
         return image
     return np.asarray(Image.fromarray(image).resize((width, height), filter_))
@@ -232,7 +237,7 @@ def _resize_torch(image: np.ndarray, height: int, width: int, interpolation: str
     For a 640 x 480 photograph the result differs from PIL's by at most 1/255; where an image is
     enlarged or hardly shrunk, one value in a million differs by 2/255.
     """
-    pick(INTERPOLATIONS, interpolation, "preprocess.interpolation")
+    _filter(interpolation)  # refuses a name that is not known
     if image.shape[:2] == (height, width):
         return image
     if not (image.flags.writeable and image.flags.c_contiguous):  # torch warns, or refuses
@@ -252,4 +257,4 @@ METHODS: dict[str, Resize] = {"exact": _resize_pil, "fast": _resize_torch, "scal
 
 def resizer(method: str) -> Resize:
     """Return what resizes uint8 [H, W, 3] to a height and width; raises `ConfigError`."""
-    return pick(METHODS, method, "data.decode")
+    return METHODS.get(method) or pick(METHODS, method, "data.decode")

@@ -25,30 +25,7 @@ BACKWARD, UPDATE, OTHER = "backward", "update", "log, save and the rest"
 STAGES = (WAITING, TO_DEVICE, FORWARD, BACKWARD, UPDATE, OTHER)
 
 
-class Stages:
-    """What a run that is not profiled does at the beginning and end of its stages: nothing."""
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Count a block's time as that of a stage."""
-        yield
-
-    def waiting(self, items: Iterable[T]) -> Iterable[T]:
-        """Yield the items; the time until they are there is that of a stage."""
-        return items
-
-    def turning(self, scale: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """Return what scales a loss, and with it ends the forward pass."""
-        return scale
-
-    def end_step(self) -> None:
-        """Count a step."""
-
-    def close(self) -> None:
-        """End the measurement, wherever it is."""
-
-
-class StepProfiler(Stages):
+class StepProfiler:
     """Measures some steps of a run, once the first ones are done.
 
     On a GPU it waits at the end of each stage until the GPU is done, so that the stage's time is

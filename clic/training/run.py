@@ -225,7 +225,10 @@ def _fit(
 
     asked = evaluate_now if config.train.eval_every else None
     try:
-        trainer.fit(log.watch(loader), log, save, asked, keep)
+        batches, profiler = log.watch(loader), trainer.profiler
+        if profiler is not None:
+            batches = profiler.waiting(batches)
+        trainer.fit(batches, log, save, asked, keep)
     except KeyboardInterrupt:
         if distributed.is_main():
             say(f"stopped after step {trainer.done}; the same command continues {run}")
@@ -233,7 +236,8 @@ def _fit(
     except SkippedTooOftenError as error:
         raise TrainingError(f"{error}; {_write_skipped(error, run / runs.SKIPPED_FILE)}") from error
     finally:
-        trainer.stages.close()
+        if trainer.profiler is not None:
+            trainer.profiler.close()
         log.close()
     best = trainer.best
     if best.exhausted and distributed.is_main():
@@ -259,7 +263,7 @@ def _open_log(config: Config, run: Path, trainer: Trainer, builder: BatchBuilder
         every, budget = config.train.examples_every, builder.token_budget()
         log.seen = ExampleSheets(run, every, budget, log.picture)
     if config.train.profile and main:
-        trainer.stages = StepProfiler(trainer.device, run / PROFILE.parent, say)
+        trainer.profiler = StepProfiler(trainer.device, run / PROFILE.parent, say)
     return log
 
 

@@ -28,7 +28,7 @@ from clic.training.checkpoint import TrainingState
 from clic.training.compiling import CompilationError, compile_towers
 from clic.training.frozen_base import FrozenBase
 from clic.training.metrics_log import Averages, MetricsLog, missing_negatives
-from clic.training.profiling import FORWARD, TO_DEVICE, UPDATE, Stages
+from clic.training.profiling import FORWARD, TO_DEVICE, UPDATE, StepProfiler
 from clic.training.strategy import DataParallel, is_asked_to_stop, stop_requests
 from clic.training.trained_parts import freeze_unreached
 from clic.types import Batch, Tally
@@ -102,7 +102,7 @@ class Trainer:
         # Of each step its number and samples, to be named if the device says that it was skipped.
         self._recent: deque[tuple[int, list[tuple[str, ...]]]] = deque(maxlen=RECENT)
         self.rate, self.done = 0.0, 0
-        self.stages = Stages()  # a `StepProfiler` where the run is profiled
+        self.profiler: StepProfiler | None = None  # where the run is profiled
 
     def _make_adapters(self) -> models.Adapters | None:
         """Put adapters into the model where the settings ask for some."""
@@ -120,12 +120,14 @@ class Trainer:
         batch = self.plan(batch)  # where the loader has not done so
         self.statistics.remember()
         with self.strategy.naming_settings(self.config.train), self.strategy.products():
-            with self.stages.stage(TO_DEVICE):
+            with self._stage(TO_DEVICE):
                 batch = batch.to(self.device)
             self.optimizer.zero_grad(set_to_none=True)
-            with self.stages.stage(FORWARD):
-                output = self.passes(batch, self.stages.turning(self.scaler.scale))
-        with self.stages.stage(UPDATE):
+            with self._stage(FORWARD):
+                scale = self.scaler.scale
+                turning = scale if self.profiler is None else self.profiler.turning(scale)
+                output = self.passes(batch, turning)
+        with self._stage(UPDATE):
             update = self._update(batch.step + 1)
         report = {
             "loss": output.total.detach(),
@@ -136,6 +138,10 @@ class Trainer:
         self.done = batch.step + 1
         self._recent.append((self.done, batch.keys))
         return report
+
+    def _stage(self, name: str) -> AbstractContextManager[None]:
+        """Return a context whose time is that of a stage, where the run is profiled."""
+        return nullcontext() if self.profiler is None else self.profiler.stage(name)
 
     def _update(self, number: int) -> dict[str, Tensor]:
         """Update the weights, unless a gradient is not finite; return what the log reports."""
@@ -178,7 +184,7 @@ class Trainer:
         first, began, ended = self.done, self.done, False
         models.set_mode(self.clip.model, self.trained)
         with stop_requests() as stop:
-            for batch in self.stages.waiting(batches):
+            for batch in batches:
                 self.faults.add(batch)
                 averages.add(self._step_or_stop(batch, stop, began, save))
                 last = self.done == self.steps
@@ -207,7 +213,8 @@ class Trainer:
                 spent = time.perf_counter() - paused
                 clock += spent  # the rate counts training time only
                 log.pause(spent)
-                self.stages.end_step()
+                if self.profiler is not None:
+                    self.profiler.end_step()
                 if ended:
                     break
                 if stopping and not last:

@@ -211,7 +211,7 @@ def test_join_is_stable(sentences: list[str]) -> None:
 SCRIPT = """
 import json, sys
 from clic.captions import cross_swap, hard_negatives, make_tagger, single_negative
-from clic.captions.tagging import annotate
+from clic.data.shards.records import annotate
 from clic.captions.phrases import noun_phrases
 from clic.seeding import generator
 tag = make_tagger("hanta")

@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from clic import images, models
-from clic.captions.tagging import annotate, make_tagger
+from clic.captions.tagging import make_tagger
 from clic.config.train_settings import Config
 from clic.data import ShardSource, make_builder
+from clic.data.shards.records import annotate
 from clic.errors import ClicError, DataError
 
 SECONDS = 60

@@ -14,7 +14,7 @@ from PIL import Image
 
 from clic.data import ShardSource, write_index
 from clic.data.shards.index import index_path
-from clic.data.shards.tar import captions_of, parse_record
+from clic.data.shards.records import captions_of, parse_record
 from clic.errors import DataError
 
 

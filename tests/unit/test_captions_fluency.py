@@ -21,10 +21,11 @@ from clic.captions.fluency_events import events
 from clic.captions.lexicon import default_lexicon
 from clic.captions.negatives import distinct_negatives, single_negative
 from clic.captions.swap import swap
-from clic.captions.tagging import annotate, make_tagger
+from clic.captions.tagging import make_tagger
 from clic.cli.data import main
 from clic.cli.train import compose
 from clic.config.checks import validate
+from clic.data.shards.records import annotate
 from clic.errors import ConfigError, DataError
 from clic.seeding import generator
 from clic.types import HardNegative

@@ -18,9 +18,10 @@ import pytest
 from PIL import Image
 
 from clic import data
-from clic.captions.tagging import make_tagger, stored_tokens
+from clic.captions.tagging import make_tagger
 from clic.cli.data import main
 from clic.data.shards.index import index_path, load_index
+from clic.data.shards.records import stored_tokens
 from clic.data.tools.annotating import Annotated, annotate_on_ray, annotate_shards
 
 TAG = make_tagger("hanta")

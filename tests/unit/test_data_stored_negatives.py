@@ -17,7 +17,7 @@ from clic.captions import stored_negative
 from clic.config.checks import validate
 from clic.config.train_settings import CaptionsConfig, Config
 from clic.data.batches.captioner import Captioner, check_captions
-from clic.data.shards.tar import negatives_of
+from clic.data.shards.records import negatives_of
 from clic.errors import ConfigError, DataError
 from clic.seeding import generator
 from clic.training import Trainer, train

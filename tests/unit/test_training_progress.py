@@ -21,7 +21,7 @@ from rich.console import Console
 from clic.config.train_settings import Config
 from clic.training import train
 from clic.training.metrics_log import MetricsLog
-from clic.training.profiling import MEASURED, SKIPPED, STAGES, Stages, StepProfiler
+from clic.training.profiling import MEASURED, SKIPPED, STAGES, StepProfiler
 from clic.training.progress import ProgressLine, clock
 
 RECORD = {
@@ -141,15 +141,6 @@ def test_without_a_terminal_there_are_plain_lines(
 
 
 # --- where the time goes -------------------------------------------------------------------------
-
-
-def test_stages_that_are_not_measured_change_nothing() -> None:
-    stages, items = Stages(), iter([1, 2])
-    with stages.stage("x"):
-        assert stages.waiting(items) is items
-    assert stages.turning(abs) is abs
-    stages.end_step()
-    stages.close()
 
 
 def test_the_table_adds_up(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def _captions(flags: argparse.Namespace) -> list[str]:
 
 def _read(path: Path) -> str:
     """Return the text of a file or of stdin."""
-    from clic.data.shards.tar import decode_text
+    from clic.data.shards.records import decode_text
 
     try:
         if str(path) != "-":

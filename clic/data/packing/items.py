@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from clic.data.shards.tar import detect_encoding
+from clic.data.shards.records import detect_encoding
 from clic.errors import DataError
 from clic.io.files import replacing
 

@@ -22,12 +22,13 @@ import webdataset
 from PIL import Image
 
 from clic import images
-from clic.captions import tagging
 from clic.captions.sentences import MAX_WORDS, MIN_SENTENCES, MIN_WORDS, prepare
+from clic.captions.tagging import make_tagger
 from clic.data.packing.image_bytes import ENDINGS, encode, fetch, kind_of
 from clic.data.packing.items import Item, RejectedError
+from clic.data.shards import records
 from clic.data.shards.index import write_index
-from clic.data.shards.tar import MAX_TEXT
+from clic.data.shards.records import MAX_TEXT
 from clic.errors import DataError
 from clic.io.files import replacing
 from clic.types import Sample
@@ -35,7 +36,7 @@ from clic.types import Sample
 NO_CAPTION = "no caption"
 """Why a row without a caption is rejected."""
 _HEADERS = 4 * 512  # approximate overhead of a member in bytes
-_make_tagger = lru_cache(maxsize=1)(tagging.make_tagger)
+_make_tagger = lru_cache(maxsize=1)(make_tagger)
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ def members_of(key: str, item: Item, options: Options) -> tuple[list[str], dict[
     source = item.source.encode("utf-8", "backslashreplace").decode()
     extra = {"source": source, **item.extra}
     if options.tags is not None:
-        extra |= tagging.annotate(captions, _make_tagger(options.tags))
-    elif extra.get("caption_hash") != tagging.caption_hash(captions):
-        for name in tagging.KEYS:  # an earlier packing stored tags of other captions
+        extra |= records.annotate(captions, _make_tagger(options.tags))
+    elif extra.get("caption_hash") != records.caption_hash(captions):
+        for name in records.KEYS:  # an earlier packing stored tags of other captions
             extra.pop(name, None)
     return captions, _encode_members(key, image, captions, extra)
 
@@ -165,7 +166,7 @@ def _sample_members(sample: Sample) -> dict[str, Any]:
     try:
         size = images.dimensions(sample.image)
         if sample.tags is not None:
-            extra = tagging.record(sample.captions, sample.tags, "given", "1")
+            extra = records.record(sample.captions, sample.tags, "given", "1")
         if sample.negatives:
             extra["negatives"] = list(sample.negatives)
         image = (*_encoded(sample.image), *size)

@@ -39,17 +39,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from clic import images
-from clic.data.shards.tar import (
-    IMAGE_TYPES,
-    NOTHING,
-    Span,
-    captions_of,
-    check_length,
-    dots,
-    parse_record,
-    read_span,
-    walk,
-)
+from clic.data.shards.records import captions_of, check_length, parse_record
+from clic.data.shards.tar import IMAGE_TYPES, NOTHING, Span, dots, read_span, walk
 from clic.errors import DataError
 from clic.io.files import replacing
 

@@ -6,12 +6,12 @@ import hashlib
 import os
 import sys
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from clic.captions.tagging import stored_tokens
 from clic.data.sampling.sample_sources import SampleSource
 from clic.data.shards.index import index_path, load_index
 from clic.data.shards.locating import locate_shards
@@ -22,8 +22,9 @@ from clic.data.shards.merged_index import (
     merge,
     with_progress,
 )
+from clic.data.shards.records import captions_of, negatives_of, parse_record, stored_tokens
 from clic.data.shards.shard_cache import GB, ShardCache, cache_folder
-from clic.data.shards.tar import captions_of, negatives_of, parse_record, read_spans
+from clic.data.shards.tar import Span, cut_short
 from clic.errors import DataError
 from clic.types import Sample
 
@@ -140,17 +141,34 @@ class ShardSource(SampleSource):
         try:
             if isinstance(where, str):
                 with self._cache.open(where) as file:
-                    return read_spans(file.fileno(), place.spans, shard)
+                    return _read_spans(file.fileno(), place.spans, shard)
             # A file object would take twice as long.
             descriptor = os.open(where, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                return read_spans(descriptor, place.spans, shard)
+                return _read_spans(descriptor, place.spans, shard)
             finally:
                 os.close(descriptor)
         except FileNotFoundError as error:
             raise DataError(f"{shard} is no longer there; put it back") from error
         except OSError as error:
             raise DataError(f"{shard} cannot be read ({error.strerror}); fix that") from error
+
+
+def _read_spans(file: int, spans: Sequence[Span], shard: Path) -> list[bytes]:
+    """Return the bytes of each span of a tar that is open under a descriptor."""
+    end = os.fstat(file).st_size
+    found = []
+    for offset, length in spans:
+        data = os.pread(file, length, offset) if length and offset + length <= end else b""
+        while 0 < len(data) < length:  # the kernel may give less at once
+            more = os.pread(file, length - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        if len(data) != length:
+            raise cut_short(shard, offset + length)
+        found.append(data)
+    return found
 
 
 def _size(shard: Path) -> int:

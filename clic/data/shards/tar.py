@@ -1,4 +1,4 @@
-"""The samples of a tar, found without unpacking it, and the captions in their texts.
+"""The samples of a tar, found without unpacking it.
 
 The members of a sample share a key, wherever they lie in the tar. As in webdataset, a key ends at
 the first dot of a file's name, so that `000.seg.png` belongs to `000.jpg`. Only if no image has
@@ -9,13 +9,11 @@ name: `IMG.2024.001.jpg` and `IMG.2024.001.txt`. Files that macOS and pax add (`
 
 from __future__ import annotations
 
-import codecs
-import json
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from clic.errors import DataError
 
@@ -199,140 +197,9 @@ def read_span(file: BinaryIO, span: Span, shard: Path) -> bytes:
         file.seek(span.offset)
         data = file.read(span.length)
     if len(data) != span.length:
-        raise _cut_short(shard, sum(span))
+        raise cut_short(shard, sum(span))
     return data
 
 
-def read_spans(file: int, spans: Sequence[Span], shard: Path) -> list[bytes]:
-    """Return bytes of a tar that is open under a descriptor, as `read_span` does of each span."""
-    end = os.fstat(file).st_size
-    found = []
-    for offset, length in spans:
-        data = os.pread(file, length, offset) if length and offset + length <= end else b""
-        while 0 < len(data) < length:  # the kernel may give less at once
-            more = os.pread(file, length - len(data), offset + len(data))
-            if not more:
-                break
-            data += more
-        if len(data) != length:
-            raise _cut_short(shard, offset + length)
-        found.append(data)
-    return found
-
-
-def _cut_short(shard: Path, end: int) -> DataError:
+def cut_short(shard: Path, end: int) -> DataError:
     return DataError(f"{shard} ends before byte {end}: it was cut short; fetch or pack it again")
-
-
-MAX_TEXT = 1_000_000
-"""Largest JSON or text of a sample, in bytes."""
-
-_MARKS = {
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16's, which it begins with
-    codecs.BOM_UTF32_BE: "utf-32-be",
-    codecs.BOM_UTF16_LE: "utf-16-le",
-    codecs.BOM_UTF16_BE: "utf-16-be",
-}
-
-
-def parse_record(data: bytes) -> dict[str, Any]:
-    """Return a sample's JSON; raises `DataError` if it is not an object, or above `MAX_TEXT`."""
-    check_length("JSON", len(data))
-    try:
-        record = json.loads(data)  # in UTF-8, -16 or -32, with or without a byte order mark
-    except UnicodeDecodeError as error:
-        raise DataError(f"its JSON is not valid UTF-8 ({error}); save it as UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"its JSON is not valid: {error}") from error
-    if not isinstance(record, dict):
-        raise DataError(f"its JSON should be an object, not {type(record).__name__}")
-    return record
-
-
-def detect_encoding(start: bytes, given: str | None = None) -> tuple[str, int]:
-    """Return the encoding of a text by its first bytes, and the length of its byte order mark.
-
-    Without a mark it is the user's choice, `given`; else UTF-16 is detected by the zeros between
-    its letters, and anything else is UTF-8.
-    """
-    for mark, encoding in _MARKS.items():
-        if start.startswith(mark):
-            return encoding, len(mark)
-    if given is not None:
-        return given, 0
-    high, low = start[:512:2], start[1:512:2]
-    for encoding, zeros, others in (("utf-16-le", low, high), ("utf-16-be", high, low)):
-        if zeros.count(0) * 2 > len(zeros) and not others.count(0):
-            return encoding, 0
-    return "utf-8", 0
-
-
-def decode_text(data: bytes, what: str = "its text") -> str:
-    """Decode a text in UTF-8, or in the encoding of its byte order mark; messages call it `what`.
-
-    Raises:
-        DataError: It is neither. No other encoding is guessed: the model would learn a wrong guess.
-    """
-    likely, mark = detect_encoding(data)
-    encoding = likely if mark else "utf-8"
-    unmarked = "" if likely == encoding else f"{likely[:6]}{likely[7:]}"  # as iconv writes it
-    remedy = "save it as UTF-8, e.g. by iconv -f {} -t utf-8"
-    try:
-        text = data[mark:].decode(encoding)
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{what} is not {encoding[:6].upper()} ({error.reason} at byte {mark + error.start}); "
-            f"{remedy.format(unmarked or 'cp1252')}"
-        ) from error
-    if "\0" in text:
-        raise DataError(
-            f"{what} holds zero bytes, as UTF-16 without a byte order mark does; "
-            f"{remedy.format(unmarked or 'utf-16le')}"
-        )
-    return text
-
-
-def check_length(what: str, length: int) -> None:
-    """Raise `DataError` if a sample's JSON or text is above `MAX_TEXT`."""
-    if length > MAX_TEXT:
-        raise DataError(f"its {what} of {length} bytes is above the limit of {MAX_TEXT}")
-
-
-def negatives_of(record: dict[str, Any]) -> tuple[str, ...]:
-    """Return a sample's false captions: the JSON's `negatives`, a list of texts if there are any.
-
-    Raises:
-        DataError: They are something else.
-    """
-    found = record.get("negatives")
-    if found is None:
-        return ()
-    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
-        raise DataError("its `negatives` should be a list of texts; pack it again")
-    return tuple(text.strip() for text in found if text.strip())
-
-
-def captions_of(record: dict[str, Any], text: bytes, *, checked: bool = False) -> tuple[str, ...]:
-    """Return a sample's captions: the `captions` or `caption` of its JSON, else its `.txt`.
-
-    `checked` means that they are known to be valid Unicode.
-
-    Raises:
-        DataError: A caption is not valid Unicode, or the text is refused by `decode_text` or above
-            `MAX_TEXT`.
-    """
-    found = record.get("captions") or record.get("caption")
-    sentences = found if isinstance(found, list) else [found]
-    captions = tuple(s.strip() for s in sentences if isinstance(s, str) and s.strip())
-    if not captions and text:
-        check_length("text", len(text))
-        caption = decode_text(text).strip()
-        captions = (caption,) if caption else ()
-    if checked:
-        return captions
-    try:
-        "".join(captions).encode()
-    except UnicodeEncodeError as error:  # JSON may hold half a surrogate pair
-        raise DataError(f"a caption is not valid Unicode: {error}") from error
-    return captions

@@ -17,10 +17,10 @@ import numpy as np
 import webdataset
 
 from clic import images
-from clic.captions.tagging import stored_tokens
 from clic.data.packing.readers.base import captions_of as captions_in
 from clic.data.packing.readers.text_tables import cell_value
-from clic.data.shards.tar import IMAGE_TYPES, captions_of, negatives_of, parse_record
+from clic.data.shards.records import captions_of, negatives_of, parse_record, stored_tokens
+from clic.data.shards.tar import IMAGE_TYPES
 from clic.errors import DataError, UnavailableError
 from clic.io.http_connection import shown
 from clic.io.stream_reader import StreamReader

@@ -15,10 +15,11 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from clic.captions.tagging import Tagger, annotate, make_tagger, stored_tokens
+from clic.captions.tagging import Tagger, make_tagger
 from clic.captions.text import is_foreign
 from clic.data.shards.index import index_path, is_indexed, write_index
-from clic.data.shards.tar import IMAGE_TYPES, NOTHING, captions_of, parse_record, read_span, walk
+from clic.data.shards.records import annotate, captions_of, parse_record, stored_tokens
+from clic.data.shards.tar import IMAGE_TYPES, NOTHING, read_span, walk
 from clic.errors import ClicError, ConfigError, DataError
 from clic.io.locks import Lock, take_lock
 from clic.io.processes import Ticker, run_tasks

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clic.captions.fluency import CaptionCounts
-from clic.captions.tagging import make_tagger, stored_tokens
-from clic.data.shards.tar import NOTHING, captions_of, parse_record, read_span, walk
+from clic.captions.tagging import make_tagger
+from clic.data.shards.records import captions_of, parse_record, stored_tokens
+from clic.data.shards.tar import NOTHING, read_span, walk
 from clic.errors import DataError
 
 TAGGER = "hanta"  # of captions without stored tags

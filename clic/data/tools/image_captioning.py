@@ -12,7 +12,8 @@ from typing import Any, BinaryIO
 
 from clic import images
 from clic.data.shards.index import index_path, is_indexed, write_index
-from clic.data.shards.tar import IMAGE_TYPES, NOTHING, captions_of, parse_record, read_span, walk
+from clic.data.shards.records import captions_of, parse_record
+from clic.data.shards.tar import IMAGE_TYPES, NOTHING, read_span, walk
 from clic.data.tools.annotating import claimed, on_ray, rewrite
 from clic.distributed import choose_device
 from clic.errors import ConfigError, DataError, ModelError

@@ -17,10 +17,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from clic import images, models
-from clic.captions.tagging import stored_tokens
 from clic.data.batches.captioner import CaptionTokenizer
 from clic.data.shards import tar
 from clic.data.shards.index import ShardIndex, index_path, load_index
+from clic.data.shards.records import captions_of, parse_record, stored_tokens
 from clic.errors import DataError, ModelError
 from clic.io.processes import Ticker
 
@@ -176,8 +176,8 @@ def _check(
         return False
     spans = (image, members.get(".json", tar.NOTHING), members.get(".txt", tar.NOTHING))
     data, meta, text = contents = [tar.read_span(file, span, shard) for span in spans]
-    record = tar.parse_record(meta) if meta else {}
-    captions = tar.captions_of(record, text)
+    record = parse_record(meta) if meta else {}
+    captions = captions_of(record, text)
     if not captions:
         found.left_out += 1
         return False

@@ -17,7 +17,8 @@ from PIL import Image
 
 from clic.data import ShardSource, write_index
 from clic.data.shards.index import index_path
-from clic.data.shards.tar import Span, read_spans
+from clic.data.shards.shard_source import _read_spans
+from clic.data.shards.tar import Span
 from clic.data.tools.verifying import Findings, check_shard
 from clic.errors import DataError
 from clic.io.processes import Ticker
@@ -281,8 +282,8 @@ def test_spans_are_read_to_their_end_whatever_the_kernel_gives_at_once(
     path.write_bytes(bytes(range(256)) * 10)
     monkeypatch.setattr(os, "pread", lambda file, length, at: pread(file, min(length, 100), at))
     with open(path, "rb") as file:
-        found = read_spans(file.fileno(), [Span(3, 900), Span(7, 0), Span(2559, 1)], path)
+        found = _read_spans(file.fileno(), [Span(3, 900), Span(7, 0), Span(2559, 1)], path)
         assert found == [path.read_bytes()[3:903], b"", b"\xff"]
         for span in (Span(2000, 561), Span(9999, 1), Span(0, 1 << 50)):
             with pytest.raises(DataError, match=r"a\.tar ends before byte \d+: it was cut short"):
-                read_spans(file.fileno(), [span], path)
+                _read_spans(file.fileno(), [span], path)

@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 
 from clic.data.packing.items import RejectedError, decode_errors, reading
 from clic.data.packing.readers.base import IMAGE_ENDINGS, known_columns
-from clic.data.shards.tar import detect_encoding
+from clic.data.shards.records import detect_encoding
 from clic.errors import ConfigError, DataError
 
 SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "pipe"}

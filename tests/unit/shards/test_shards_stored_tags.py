@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from clic import shapes
 from clic.captions import tagging
-from clic.captions.tagging import annotate, make_tagger, record, stored_tokens
+from clic.captions.tagging import make_tagger
 from clic.captions.text import lower
+from clic.data.shards import records
+from clic.data.shards.records import annotate, record, stored_tokens
 from clic.errors import DataError
 
 TAG = make_tagger("hanta")
@@ -51,7 +53,7 @@ def test_tags_of_another_version_are_told_once(
         raise AssertionError(name)
 
     monkeypatch.setattr(tagging, "version", of_no_model)
-    tagging._check_version.cache_clear()
+    records._check_version.cache_clear()
     stored = {**through_json(CAPTIONS), "tagger": tagger}
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
@@ -67,12 +69,12 @@ def test_an_installed_pipeline_is_compared_without_loading_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tagging, "version", lambda name: "3.8.0")
-    tagging._check_version.cache_clear()
-    tagging._check_version("spacy", f"{tagging.MODEL} 3.8.0")
+    records._check_version.cache_clear()
+    records._check_version("spacy", f"{tagging.MODEL} 3.8.0")
     with pytest.warns(
         UserWarning, match=r"en_core_web_sm 3\.7\.1, and here is spacy en_core_web_sm"
     ):
-        tagging._check_version("spacy", f"{tagging.MODEL} 3.7.1")
+        records._check_version("spacy", f"{tagging.MODEL} 3.7.1")
 
 
 def test_tokens_follow_the_case_of_the_captions() -> None:
