@@ -1,4 +1,4 @@
-"""Runs independent tasks on several processes, counts what is done, and can be stopped."""
+"""What this machine's CPU has, and independent tasks on several processes, counted and stopped."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.forkserver import ensure_running
 from multiprocessing.synchronize import Event
+from pathlib import Path
 from typing import Any, TypeVar
 
 from clic.errors import DataError
@@ -48,6 +49,21 @@ def usable_cores() -> int:
     """Return how many CPU cores this process may use: on Linux, those a scheduler gave it."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def lacks_bf16(flags: str | None = None) -> bool:
+    """Return whether the CPU is known to have no arithmetic in bf16, which torch then emulates.
+
+    Args:
+        flags: What the CPU has, in Linux's words for x86; by default those of this machine. Without
+            `avx2` among them, nothing is known.
+    """
+    if flags is None:
+        try:
+            flags = Path("/proc/cpuinfo").read_text("utf-8", "replace")
+        except OSError:
+            return False
+    return "avx2" in flags and not any(name in flags for name in ("avx512_bf16", "amx_bf16"))
 
 
 def run_tasks(

@@ -68,6 +68,12 @@ def train(config: Config, evaluate: Evaluate | None = None) -> Path:
         trainer = Trainer(config, clip, steps, sampler.total())
         if distributed.is_main():
             say(trained_parts.table(clip, trainer.factors, config.optim.lr))
+            if trainer.strategy.emulates_bf16():
+                say(
+                    f"WARNING: train.precision={config.train.precision}: this CPU has no bf16 of "
+                    "its own (AVX-512 BF16 or AMX), so steps may take several times as long as "
+                    "with train.precision=fp32"
+                )
         with trainer.plain(merge=False):
             base = models.weights_sha256(clip.model) if config.train.distill_weight else None
         if place.checkpoint is not None:

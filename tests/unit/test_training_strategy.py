@@ -12,7 +12,9 @@ from clic.config.checks import validate
 from clic.config.train_settings import Config
 from clic.distributed import matrix_products
 from clic.errors import ConfigError
+from clic.io.processes import lacks_bf16
 from clic.losses import ClipObjective
+from clic.training import strategy, train
 from clic.training.strategy import DataParallel, autocast_dtype
 
 CPU = torch.device("cpu")
@@ -97,6 +99,31 @@ def test_automatic_precision_does_not_take_an_emulated_one(
         lambda including_emulation=True: emulates if including_emulation else native,
     )
     assert autocast_dtype("auto", torch.device("cuda", 0)) == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "lacks"),
+    [
+        ("sse4_2 avx avx2 fma", True),
+        ("avx2 avx512f avx512_bf16 avx512_vnni", False),
+        ("avx2 avx512f amx_bf16 amx_tile", False),
+        ("fp asimd bf16", False),  # an Arm, of which nothing is said
+    ],
+)
+def test_emulated_bf16_is_told_by_what_the_cpu_has(flags: str, lacks: bool) -> None:
+    assert lacks_bf16(flags) is lacks
+
+
+@pytest.mark.parametrize("lacks", [True, False])
+def test_a_run_in_emulated_bf16_is_warned(
+    settings: Callable[..., Config],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    lacks: bool,
+) -> None:
+    monkeypatch.setattr(strategy, "lacks_bf16", lambda: lacks)
+    train(settings("train.max_steps=1", "train.precision=bf16"))
+    assert ("no bf16 of its own" in capsys.readouterr().out) is lacks
 
 
 # --- TF32 ----------------------------------------------------------------------------------------
