@@ -100,9 +100,24 @@ def pick(table: Mapping[str, T], name: str, setting: str) -> T:
     Raises:
         ConfigError: `name` is not a key of `table`.
     """
-    try:
+    if name in table:
         return table[name]
-    except KeyError:
-        choices = ", ".join(sorted(table))
-        hint = did_you_mean(name, table)
-        raise ConfigError(f"{setting}={name!r} is not known{hint} (choices: {choices})") from None
+    choices = ", ".join(sorted(table))
+    hint = did_you_mean(name, table)
+    raise ConfigError(f"{setting}={name!r} is not known{hint} (choices: {choices})")
+
+
+class Choices(dict[str, T]):
+    """A table of what a setting may name; asking for another name raises `ConfigError`, as `pick`.
+
+    Args:
+        setting: Name of the setting, for the message.
+        table: What the names stand for.
+    """
+
+    def __init__(self, setting: str, table: Mapping[str, T]) -> None:
+        super().__init__(table)
+        self.setting = setting
+
+    def __missing__(self, name: str) -> T:
+        return pick(self, name, self.setting)

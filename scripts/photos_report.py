@@ -95,7 +95,8 @@ def pooled(observed: Sequence[Observed]) -> Observed:
 
 
 def join(table: dict[str, Any], out: Path, order: Mapping[str, Sequence[str]]) -> None:
-    """Write the results' JSON, in which rows of earlier calls stay, if they are of the same base.
+    """Write the results' JSON, in which rows of earlier calls stay, if they are of the same base
+    and precision.
 
     So the study can be run part by part, and row by row. A row says of which commit it is.
 
@@ -107,7 +108,7 @@ def join(table: dict[str, Any], out: Path, order: Mapping[str, Sequence[str]]) -
     path = study.with_ending(out, ".json")
     earlier = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     about = earlier.get("about", {})
-    if all(about.get(name) == table["about"][name] for name in ("base", "words")):
+    if all(about.get(name) == table["about"][name] for name in ("base", "words", "precision")):
         for part, kept in earlier["parts"].items():
             mine = table["parts"].setdefault(part, {**kept, "rows": {}})
             rows = {**kept["rows"], **mine["rows"]}

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import photos_report
 import study
+import torch
 from pretrained_texts import TOWERS
 
 from clic import runs
@@ -24,7 +25,7 @@ from clic.errors import ClicError
 from clic.evaluation.report import result_files
 from clic.evaluation.report.comparison import observe_report
 from clic.evaluation.report.paired_rows import Observed
-from clic.io.processes import lacks_bf16
+from clic.io.processes import cpu_has_bf16
 
 EXPERIMENT = "+experiment=photos_"
 BUILDER = study.CHECKOUT / "scripts" / "build_photo_base.py"
@@ -36,10 +37,6 @@ EVALUATIONS = (
     ("text/", ("--bench", "sugarcrepe++", "--text-only")),
     ("", ("--bench", "sugarcrepe++,bla,flickr8k-retrieval,coco2017-retrieval", "--allow-missing")),
 )
-# bf16 takes half the time of fp32 where the machine has it, and several times as long where not; on
-# the base no figure of SugarCrepe++ moves by more than 0.1.
-PRECISION = "fp32" if lacks_bf16() else "bf16"
-EVALUATED = ("--precision", PRECISION, "--batch-size", "128")
 CONTROL = "photos_clip"
 TOT = "text/sugarcrepe++"
 Words = tuple[str, ...]
@@ -160,6 +157,11 @@ def parse() -> argparse.Namespace:
     add("--rows", nargs="+", metavar="ROW", help="only these rows of the parts (default: all)")
     add("--text", choices=list(TOWERS), default="minilm",
         help="text tower of the base (default minilm)")  # fmt: skip
+    # bf16 takes half the time of fp32 where the machine has it; on the base no figure of
+    # SugarCrepe++ moves by more than 0.1.
+    native = torch.cuda.is_available() or cpu_has_bf16()
+    add("--precision", choices=("fp32", "bf16"), default="bf16" if native else "fp32",
+        help="of training and evaluation (default: bf16 where the machine has it)")  # fmt: skip
     study.add_options(parser)
     add("--words", nargs="+", default=[], metavar="SETTING=VALUE",
         help="added to every training, e.g. train.max_steps=5 for a quick look")  # fmt: skip
@@ -181,7 +183,7 @@ def run(options: argparse.Namespace) -> int:
     sources = study.Sources(
         study.hash_source((*study.EVALUATION_ONLY, "configs/experiment")), study.hash_source()
     )
-    flags = ("--data", str(options.data), *EVALUATED)
+    flags = ("--data", str(options.data), "--precision", options.precision, "--batch-size", "128")
     evaluations = tuple(study.Evaluation(p, (*f, *flags)) for p, f in EVALUATIONS)
     setup = study.Setup(
         options.runs, options.threads, options.jobs, evaluations, sources,
@@ -213,6 +215,7 @@ def run(options: argparse.Namespace) -> int:
             **about,
             "words": list(options.words),
             "text": options.text,
+            "precision": options.precision,
             "base": hashlib.sha256((base / runs.OPEN_CLIP_WEIGHTS).read_bytes()).hexdigest(),
         },
         "parts": {
@@ -245,7 +248,7 @@ def make_jobs(row: Row, options: argparse.Namespace, base: Path, shards: Path) -
     if row.shards is not None:
         first = [study.quote(shards / f"{number:05d}.tar") for number in range(row.shards)]
         source = f"[{','.join(first)}]"
-    common = (f"data.shards={source}", f"train.precision={PRECISION}", *options.words)
+    common = (f"data.shards={source}", f"train.precision={options.precision}", *options.words)
     words = (word.removeprefix("+experiment=").replace("=", "-") for word in row.words)
     name = "-".join(words).replace("~", "without-")
     settings = hashlib.sha256(repr((row.words, common, base.name)).encode()).hexdigest()[:6]

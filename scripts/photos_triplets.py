@@ -3,6 +3,8 @@
     python scripts/photos_triplets.py --data FLICKR8K --out dev-triplets.jsonl
     clic-eval --model RUN --bench dev-triplets.jsonl
 
+The file goes beside FLICKR8K's folder or above it, as `clic-eval` reads images from below the file.
+
 A triplet is a caption, another true one and a false one, which a generator of clic's makes of the
 first (`swap_att`, `swap_obj` or `replace`). The other true one is the photo's caption that shares
 most words with the first (`people`) or a paraphrase of it by rules (`rules`). The same seed makes

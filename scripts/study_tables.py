@@ -51,8 +51,9 @@ def row(cells: Iterable[str]) -> str:
 def made_by(about: Mapping[str, Any]) -> str:
     """Return a line that says what made the numbers."""
     commit, _, changes = (about["commit"] or "unknown").partition("+")
+    precision = f"{about['precision']}, " if "precision" in about else ""
     return (
-        f"{about['device']}, {about['threads']} thread(s) a run, "
+        f"{about['device']}, {about['threads']} thread(s) a run, {precision}"
         f"torch {about['versions']['torch']}, {about['date']}, "
         f"commit {commit[:12]}{' with changes' if changes else ''}."
     )

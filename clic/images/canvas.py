@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clic.errors import DataError, pick
-from clic.images.decoding import MAX_PIXELS, Resize, resizer
+from clic.errors import Choices, DataError
+from clic.images.decoding import MAX_PIXELS, METHODS, Resize
 
 Orientation = Literal["landscape", "portrait"]
 Cell = tuple[int, int, int, int]  # top, left, height, width
@@ -22,14 +22,18 @@ _CACHED_IMAGES = 2
 # --- several images on one canvas ---
 
 
+_HALVES: Choices[Callable[[int, int], list[Cell]]] = Choices(
+    "orientation",
+    {
+        "landscape": lambda size, half: [(0, 0, half, size), (half, 0, size - half, size)],
+        "portrait": lambda size, half: [(0, 0, size, half), (0, half, size, size - half)],
+    },
+)
+
+
 def _pair(orientation: Orientation, size: int) -> list[Cell]:
     """Return the upper and lower half (landscape), or the left and right half (portrait)."""
-    half = size // 2
-    halves: dict[str, list[Cell]] = {
-        "landscape": [(0, 0, half, size), (half, 0, size - half, size)],
-        "portrait": [(0, 0, size, half), (0, half, size, size - half)],
-    }
-    return halves.get(orientation) or pick(halves, orientation, "orientation")
+    return _HALVES[orientation](size, size // 2)
 
 
 def _grid4(orientation: Orientation, size: int) -> list[Cell]:
@@ -45,17 +49,14 @@ def _alone(orientation: Orientation, size: int) -> list[Cell]:
 
 
 # A layout gives the cell of each image on a square canvas, for images of one orientation.
-LAYOUTS: dict[str, Callable[[Orientation, int], list[Cell]]] = {
-    "pair": _pair,
-    "grid4": _grid4,
-    "alone": _alone,
-}
+LAYOUTS: Choices[Callable[[Orientation, int], list[Cell]]] = Choices(
+    "compose.layout", {"pair": _pair, "grid4": _grid4, "alone": _alone}
+)
 
 
 def cells(layout: str, orientation: Orientation, size: int) -> list[Cell]:
     """Return the cells of a layout; raises `ConfigError` where it is unknown."""
-    found = LAYOUTS.get(layout) or pick(LAYOUTS, layout, "compose.layout")
-    return found(orientation, size)
+    return LAYOUTS[layout](orientation, size)
 
 
 def images_of(layout: str) -> int:
@@ -74,10 +75,9 @@ def _crop_middle(image: np.ndarray, height: int, width: int, resize: Resize) -> 
     return square[top : top + height, left : left + width]
 
 
-FITS: dict[str, Callable[[np.ndarray, int, int, Resize], np.ndarray]] = {
-    "squash": _fill_cell,
-    "crop": _crop_middle,
-}
+FITS: Choices[Callable[[np.ndarray, int, int, Resize], np.ndarray]] = Choices(
+    "compose.fit", {"squash": _fill_cell, "crop": _crop_middle}
+)
 
 
 def largest_cell(
@@ -117,7 +117,7 @@ def compose(
         ConfigError: `layout`, `orientation`, `fit` or `method` is unknown.
     """
     found = cells(layout, orientation, size)
-    place, resize = FITS.get(fit) or pick(FITS, fit, "compose.fit"), resizer(method)
+    place, resize = FITS[fit], METHODS[method]
     canvas = np.empty((size, size, 3), dtype=np.uint8) if out is None else out
     for image, (top, left, height, width) in zip(images, found, strict=True):
         canvas[top : top + height, left : left + width] = place(image, height, width, resize)
@@ -155,11 +155,10 @@ def _longest(image: np.ndarray, size: int, interpolation: str, resize: Resize) -
     return canvas
 
 
-RESIZE_MODES: dict[str, Callable[[np.ndarray, int, str, Resize], np.ndarray]] = {
-    "shortest": _shortest,
-    "squash": _squash,
-    "longest": _longest,
-}
+RESIZE_MODES: Choices[Callable[[np.ndarray, int, str, Resize], np.ndarray]] = Choices(
+    "preprocess.resize_mode",
+    {"shortest": _shortest, "squash": _squash, "longest": _longest},
+)
 
 
 def single(
@@ -186,8 +185,7 @@ def single(
         ConfigError: `resize_mode`, `interpolation` or `method` is unknown.
         DataError: The image is so narrow that resizing it would fill the memory.
     """
-    mode = pick(RESIZE_MODES, resize_mode, "preprocess.resize_mode")
-    return mode(image, size, interpolation, resizer(method))
+    return RESIZE_MODES[resize_mode](image, size, interpolation, METHODS[method])
 
 
 def normalise(batch: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

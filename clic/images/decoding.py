@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, TiffImagePlugin
 
-from clic.errors import DataError, pick
+from clic.errors import Choices, DataError
 
 MAX_PIXELS = 178_956_970  # PIL's own limit for a decompression bomb
 
@@ -59,7 +59,7 @@ def decode(
         DataError: The bytes are no image, are broken, or hold more than 178 megapixels.
         ConfigError: `method` is unknown.
     """
-    resizer(method)  # refuses a name that is not known
+    METHODS[method]  # refuses another name
     if isinstance(data, np.ndarray):
         if data.dtype != np.uint8 or data.ndim != 3 or data.shape[2] != 3 or not data.size:
             raise DataError(
@@ -216,16 +216,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 Resize = Callable[[np.ndarray, int, int, str], np.ndarray]
 
-INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-
-
-def _filter(name: str) -> Image.Resampling:
-    found = INTERPOLATIONS.get(name)
-    return pick(INTERPOLATIONS, name, "preprocess.interpolation") if found is None else found
+INTERPOLATIONS: Choices[Image.Resampling] = Choices(
+    "preprocess.interpolation",
+    {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR},
+)
 
 
 def _resize_pil(image: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
-    filter_ = _filter(interpolation)
+    filter_ = INTERPOLATIONS[interpolation]
     if image.shape[:2] == (height, width):
         return image
     return np.asarray(Image.fromarray(image).resize((width, height), filter_))
@@ -237,7 +235,7 @@ def _resize_torch(image: np.ndarray, height: int, width: int, interpolation: str
     For a 640 x 480 photograph the result differs from PIL's by at most 1/255; where an image is
     enlarged or hardly shrunk, one value in a million differs by 2/255.
     """
-    _filter(interpolation)  # refuses a name that is not known
+    mode = INTERPOLATIONS[interpolation].name.lower()
     if image.shape[:2] == (height, width):
         return image
     if not (image.flags.writeable and image.flags.c_contiguous):  # torch warns, or refuses
@@ -246,15 +244,12 @@ def _resize_torch(image: np.ndarray, height: int, width: int, interpolation: str
     # judges by the stride of the batch, too, which image[None] would leave at 0. The views are
     # numpy's, at a tenth of the cost of torch's.
     source = torch.from_numpy(image.reshape(1, *image.shape).transpose(0, 3, 1, 2))
-    result = F.interpolate(source, (height, width), mode=interpolation, antialias=True)
+    result = F.interpolate(source, (height, width), mode=mode, antialias=True)
     return result.numpy()[0].transpose(1, 2, 0)
 
 
 # `exact` uses PIL throughout, `fast` libjpeg-turbo and torch; `scaled` also lets the JPEG decoder
 # shrink the image, to no less than what is needed.
-METHODS: dict[str, Resize] = {"exact": _resize_pil, "fast": _resize_torch, "scaled": _resize_torch}
-
-
-def resizer(method: str) -> Resize:
-    """Return what resizes uint8 [H, W, 3] to a height and width; raises `ConfigError`."""
-    return METHODS.get(method) or pick(METHODS, method, "data.decode")
+METHODS: Choices[Resize] = Choices(
+    "data.decode", {"exact": _resize_pil, "fast": _resize_torch, "scaled": _resize_torch}
+)

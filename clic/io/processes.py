@@ -1,4 +1,4 @@
-"""What this machine's CPU has, and independent tasks on several processes, counted and stopped."""
+"""What the CPU offers; and tasks that run on its cores, tell their progress and can be stopped."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from clic.errors import DataError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+EMULATED = "this CPU only emulates bf16 (no AVX-512 BF16, no AMX), several times slower than fp32"
 POLL = 0.2  # seconds between two readings of the count
 
 
@@ -51,19 +52,22 @@ def usable_cores() -> int:
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
-def lacks_bf16(flags: str | None = None) -> bool:
-    """Return whether the CPU is known to have no arithmetic in bf16, which torch then emulates.
+def cpu_has_bf16(flags: str | None = None) -> bool | None:
+    """Return whether the CPU computes in bf16 by itself; None where that is not known.
+
+    Where it does not, torch emulates bf16, several times slower than fp32.
 
     Args:
-        flags: What the CPU has, in Linux's words for x86; by default those of this machine. Without
-            `avx2` among them, nothing is known.
+        flags: What an x86 CPU has, in Linux's words; by default those of this machine.
     """
     if flags is None:
         try:
             flags = Path("/proc/cpuinfo").read_text("utf-8", "replace")
         except OSError:
-            return False
-    return "avx2" in flags and not any(name in flags for name in ("avx512_bf16", "amx_bf16"))
+            return None
+    if "avx512_bf16" in flags or "amx_bf16" in flags:
+        return True
+    return False if "avx2" in flags else None
 
 
 def run_tasks(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -20,6 +21,7 @@ from clic import images as image_ops
 from clic import models, runs
 from clic.distributed import choose_device, matrix_products
 from clic.errors import DataError, pick
+from clic.io.processes import EMULATED, cpu_has_bf16
 from clic.models import ClipModel
 
 ImageLike = Image.Image | str | Path | bytes | np.ndarray
@@ -50,6 +52,8 @@ class Encoder:
         pick(PRECISIONS, precision, "precision")
         if precision == "auto":
             precision = "fp16" if clip.device.type == "cuda" else "fp32"
+        if precision == "bf16" and clip.device.type == "cpu" and cpu_has_bf16() is False:
+            warnings.warn(f"precision=bf16: {EMULATED}; use precision=fp32", stacklevel=2)
         self.clip, self.batch_size, self.precision = clip, batch_size, precision
         self._pooled_images = models.PooledImages(clip.model)
         self._pooled_texts = models.PooledTexts(clip.model)

@@ -17,6 +17,7 @@ from clic.config.train_settings import Config
 from clic.data import BatchBuilder, Sampler
 from clic.errors import ConfigError
 from clic.io.files import write_whole
+from clic.io.processes import EMULATED
 from clic.io.terminal import say
 from clic.models import ClipModel
 from clic.seeding import seed_torch
@@ -69,11 +70,7 @@ def train(config: Config, evaluate: Evaluate | None = None) -> Path:
         if distributed.is_main():
             say(trained_parts.table(clip, trainer.factors, config.optim.lr))
             if trainer.strategy.emulates_bf16():
-                say(
-                    f"WARNING: train.precision={config.train.precision}: this CPU has no bf16 of "
-                    "its own (AVX-512 BF16 or AMX), so steps may take several times as long as "
-                    "with train.precision=fp32"
-                )
+                say(f"WARNING: train.precision=bf16: {EMULATED}; use train.precision=fp32")
         with trainer.plain(merge=False):
             base = models.weights_sha256(clip.model) if config.train.distill_weight else None
         if place.checkpoint is not None:
@@ -231,10 +228,7 @@ def _fit(
 
     asked = evaluate_now if config.train.eval_every else None
     try:
-        batches, profiler = log.watch(loader), trainer.profiler
-        if profiler is not None:
-            batches = profiler.waiting(batches)
-        trainer.fit(batches, log, save, asked, keep)
+        trainer.fit(log.watch(loader), log, save, asked, keep)
     except KeyboardInterrupt:
         if distributed.is_main():
             say(f"stopped after step {trainer.done}; the same command continues {run}")

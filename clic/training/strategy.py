@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from clic import distributed
 from clic.config.train_settings import TrainConfig
 from clic.errors import ClicError, ConfigError, pick
-from clic.io.processes import lacks_bf16
+from clic.io.processes import cpu_has_bf16
 from clic.training import compiling
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -69,8 +69,9 @@ class DataParallel:
         self.tf32 = tf32 and device.type == "cuda" and self.dtype is torch.float32
 
     def emulates_bf16(self) -> bool:
-        """Return whether steps are slower for being in bf16, which this CPU is known to lack."""
-        return self.device.type == "cpu" and self.dtype is torch.bfloat16 and lacks_bf16()
+        """Return whether the forward pass is in bf16 on a CPU that only emulates it."""
+        slow = self.device.type == "cpu" and self.dtype is torch.bfloat16
+        return slow and cpu_has_bf16() is False
 
     def scaler(self) -> torch.amp.GradScaler:
         """Return the gradient scaler, which does nothing without fp16."""

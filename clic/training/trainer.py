@@ -184,7 +184,7 @@ class Trainer:
         first, began, ended = self.done, self.done, False
         models.set_mode(self.clip.model, self.trained)
         with stop_requests() as stop:
-            for batch in batches:
+            for batch in batches if self.profiler is None else self.profiler.waiting(batches):
                 self.faults.add(batch)
                 averages.add(self._step_or_stop(batch, stop, began, save))
                 last = self.done == self.steps

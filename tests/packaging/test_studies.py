@@ -215,7 +215,9 @@ def test_the_time_left_is_that_of_what_was_run(study: ModuleType) -> None:
     assert study.time_left(3, [60.0, 180.0], 2) == "; at most 4 min left"
 
 
-def photos(commit: str, rows: dict[str, list[float]], base: str = "b") -> dict[str, Any]:
+def photos(
+    commit: str, rows: dict[str, list[float]], base: str = "b", precision: str = "bf16"
+) -> dict[str, Any]:
     """Results of the photographs' study whose only measures are TOT."""
     made = {
         label: {
@@ -228,7 +230,7 @@ def photos(commit: str, rows: dict[str, list[float]], base: str = "b") -> dict[s
         }
         for label, values in rows.items()
     }
-    about = {"commit": commit, "base": base, "words": []}
+    about = {"commit": commit, "base": base, "words": [], "precision": precision}
     return {"about": about, "parts": {"recipes": {"title": "t", "rows": made}}}
 
 
@@ -245,6 +247,9 @@ def test_rows_of_earlier_calls_stay(studies: SimpleNamespace, tmp_path: Path) ->
     report.join(photos("3", {"photos_clip": [3.0]}, base="another"), out, order)
     rows = json.loads((tmp_path / "photos.json").read_text("utf-8"))["parts"]["recipes"]["rows"]
     assert list(rows) == ["photos_clip"]  # of another base nothing is kept
+    report.join(photos("4", {"base": [3.0]}, base="another", precision="fp32"), out, order)
+    rows = json.loads((tmp_path / "photos.json").read_text("utf-8"))["parts"]["recipes"]["rows"]
+    assert list(rows) == ["base"]  # nor of another precision
 
 
 def test_the_shipped_photo_tables_are_what_their_results_give(studies: SimpleNamespace) -> None:
@@ -262,7 +267,7 @@ def test_every_model_of_the_photo_study_has_settings_that_hold(studies: SimpleNa
 def test_the_base_row_of_another_base_is_another_job(
     studies: SimpleNamespace, tmp_path: Path
 ) -> None:
-    options = SimpleNamespace(seeds=[0], words=[])
+    options = SimpleNamespace(seeds=[0], words=[], precision="fp32")
     row = studies.photos_study.PARTS["recipes"].rows["base"]
     jobs = [
         studies.photos_study.make_jobs(row, options, tmp_path / name, tmp_path / "s")
@@ -272,12 +277,12 @@ def test_the_base_row_of_another_base_is_another_job(
 
 
 def test_a_study_of_fewer_photos_names_its_shards(studies: SimpleNamespace, tmp_path: Path) -> None:
-    options = SimpleNamespace(seeds=[0, 1], words=["train.max_steps=5"])
+    options = SimpleNamespace(seeds=[0, 1], words=["train.max_steps=5"], precision="fp32")
     row = studies.photos_study.PARTS["photos"].rows["3,000 photos"]
     jobs = studies.photos_study.make_jobs(row, options, tmp_path / "base", tmp_path / "s")
     files = ",".join(f"'{tmp_path}/s/{n:05d}.tar'" for n in range(3))
     assert f"data.shards=[{files}]" in jobs[0].words
-    assert jobs[0].words[-1] == "train.max_steps=5"
+    assert jobs[0].words[-2:] == ("train.precision=fp32", "train.max_steps=5")
     assert len({job.name for job in jobs}) == 2
     everything = studies.photos_study.PARTS["recipes"].rows["photos_best"]
     (full, _) = studies.photos_study.make_jobs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from clic.config.checks import validate
 from clic.config.train_settings import Config
 from clic.distributed import matrix_products
 from clic.errors import ConfigError
-from clic.io.processes import lacks_bf16
+from clic.io.processes import cpu_has_bf16
 from clic.losses import ClipObjective
 from clic.training import strategy, train
 from clic.training.strategy import DataParallel, autocast_dtype
@@ -102,28 +103,41 @@ def test_automatic_precision_does_not_take_an_emulated_one(
 
 
 @pytest.mark.parametrize(
-    ("flags", "lacks"),
+    ("flags", "has"),
     [
-        ("sse4_2 avx avx2 fma", True),
-        ("avx2 avx512f avx512_bf16 avx512_vnni", False),
-        ("avx2 avx512f amx_bf16 amx_tile", False),
-        ("fp asimd bf16", False),  # an Arm, of which nothing is said
+        ("sse4_2 avx avx2 fma", False),
+        ("avx2 avx512f avx512_bf16 avx512_vnni", True),
+        ("avx2 avx512f amx_bf16 amx_tile", True),
+        ("fp asimd bf16", None),  # an Arm, of which nothing is said
     ],
 )
-def test_emulated_bf16_is_told_by_what_the_cpu_has(flags: str, lacks: bool) -> None:
-    assert lacks_bf16(flags) is lacks
+def test_whether_the_cpu_has_bf16(flags: str, has: bool | None) -> None:
+    assert cpu_has_bf16(flags) is has
 
 
-@pytest.mark.parametrize("lacks", [True, False])
+def test_a_machine_that_does_not_tell_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert cpu_has_bf16() is None
+
+
+@pytest.mark.parametrize(
+    ("precision", "has", "warned"),
+    [("bf16", False, True), ("bf16", None, False), ("bf16", True, False), ("fp32", False, False)],
+)
 def test_a_run_in_emulated_bf16_is_warned(
     settings: Callable[..., Config],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    lacks: bool,
+    precision: str,
+    has: bool | None,
+    warned: bool,
 ) -> None:
-    monkeypatch.setattr(strategy, "lacks_bf16", lambda: lacks)
-    train(settings("train.max_steps=1", "train.precision=bf16"))
-    assert ("no bf16 of its own" in capsys.readouterr().out) is lacks
+    monkeypatch.setattr(strategy, "cpu_has_bf16", lambda: has)
+    train(settings("train.max_steps=1", f"train.precision={precision}"))
+    assert ("only emulates bf16" in capsys.readouterr().out) is warned
 
 
 # --- TF32 ----------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def members_of(key: str, item: Item, options: Options) -> tuple[list[str], dict[
     if options.tags is not None:
         extra |= records.annotate(captions, _make_tagger(options.tags))
     elif extra.get("caption_hash") != records.caption_hash(captions):
-        for name in records.KEYS:  # an earlier packing stored tags of other captions
+        for name in records.TAG_KEYS:  # an earlier packing stored tags of other captions
             extra.pop(name, None)
     return captions, _encode_members(key, image, captions, extra)
 
@@ -166,7 +166,7 @@ def _sample_members(sample: Sample) -> dict[str, Any]:
     try:
         size = images.dimensions(sample.image)
         if sample.tags is not None:
-            extra = records.record(sample.captions, sample.tags, "given", "1")
+            extra = records.tag_record(sample.captions, sample.tags, "given", "1")
         if sample.negatives:
             extra["negatives"] = list(sample.negatives)
         image = (*_encoded(sample.image), *size)

@@ -140,7 +140,7 @@ def captions_of(record: dict[str, Any], text: bytes, *, checked: bool = False) -
     return captions
 
 
-KEYS = ("tokens", "tagger", "caption_hash")
+TAG_KEYS = ("tokens", "tagger", "caption_hash")
 """The keys that `annotate` adds to a sample's JSON."""
 _FORMAT = "clic tokens 1"  # part of the hash, so that tokens in another format do not match
 _LETTERS = {
@@ -150,7 +150,7 @@ _LETTERS = {
 }  # fmt: skip
 _TAGS = {letter: pos for pos, letter in _LETTERS.items()}
 
-Captions = tuple[tuple[Token, ...], ...]
+Tags = tuple[tuple[Token, ...], ...]
 
 
 def annotate(captions: Sequence[str], tagger: Tagger) -> dict[str, Any]:
@@ -163,10 +163,11 @@ def annotate(captions: Sequence[str], tagger: Tagger) -> dict[str, Any]:
     Returns:
         The keys `tokens`, `tagger` and `caption_hash`.
     """
-    return record(captions, [tagger(caption) for caption in captions], tagger.name, tagger.version)
+    tokens = [tagger(caption) for caption in captions]
+    return tag_record(captions, tokens, tagger.name, tagger.version)
 
 
-def record(
+def tag_record(
     captions: Sequence[str], tokens: Sequence[Sequence[Token]], name: str, version: str
 ) -> dict[str, Any]:
     """Return what `annotate` returns, from given tokens.
@@ -192,7 +193,7 @@ def caption_hash(captions: Sequence[str]) -> str:
 
 def stored_tokens(
     stored: Mapping[str, Any], captions: Sequence[str], most: int | None = None
-) -> Captions | None:
+) -> Tags | None:
     """Return the tokens of each caption, as they were stored.
 
     Args:

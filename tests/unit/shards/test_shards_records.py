@@ -15,7 +15,7 @@ from PIL import Image
 from clic import images
 from clic.data import ShardSource, pack
 from clic.data.shards.index import index_path
-from clic.data.shards.records import record
+from clic.data.shards.records import tag_record
 from clic.errors import DataError
 from clic.types import Sample, Token
 
@@ -193,7 +193,7 @@ def test_tokens_of_other_tools_are_left_alone(
 
 def test_stored_tokens(tmp_path: Path, tar: WriteTar, members_with: Members) -> None:
     tokens = ((Token("x", 0, 1, "NOUN", "x"),),)
-    stored = record(["x"], tokens, "mine", "1")
+    stored = tag_record(["x"], tokens, "mine", "1")
     for caption, tags in (("x", tokens), ("y", ())):  # those of another caption are none
         meta = json.dumps({"caption": caption, **stored}).encode()
         shard = tar(tmp_path / f"{caption}.tar", members_with(**{"a.json": meta}))

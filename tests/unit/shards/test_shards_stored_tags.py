@@ -15,7 +15,7 @@ from clic.captions import tagging
 from clic.captions.tagging import make_tagger
 from clic.captions.text import lower
 from clic.data.shards import records
-from clic.data.shards.records import annotate, record, stored_tokens
+from clic.data.shards.records import annotate, stored_tokens, tag_record
 from clic.errors import DataError
 
 TAG = make_tagger("hanta")
@@ -119,7 +119,7 @@ def test_broken_tokens_of_no_captions_are_told() -> None:
 def test_tags_that_are_known_already() -> None:
     sample = shapes.sample("train", 3, objects=2)
     assert sample.tags is not None
-    stored = json.loads(json.dumps(record(sample.captions, sample.tags, "shapes", "1")))
+    stored = json.loads(json.dumps(tag_record(sample.captions, sample.tags, "shapes", "1")))
     assert stored_tokens(stored, sample.captions) == sample.tags
 
 

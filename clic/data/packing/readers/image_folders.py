@@ -13,7 +13,7 @@ from clic.data.packing.items import Item, RejectedError, decode_text, parse_json
 from clic.data.packing.readers.base import IMAGE_ENDINGS, FormatReader, captions_of, walk
 from clic.data.shards import tar as index_tar
 from clic.data.shards.locating import find_shards
-from clic.data.shards.records import KEYS, MAX_TEXT
+from clic.data.shards.records import MAX_TEXT, TAG_KEYS
 from clic.data.shards.tar import TEXT_TYPES, Members, Span
 from clic.errors import DataError
 
@@ -161,8 +161,8 @@ def _kept(record: dict[str, Any]) -> dict[str, Any]:
         found = record.get(name)
         if isinstance(found, list) and all(isinstance(text, str) for text in found):
             kept[name] = found
-    if all(name in record for name in KEYS):
-        kept |= {name: record[name] for name in KEYS}
+    if all(name in record for name in TAG_KEYS):
+        kept |= {name: record[name] for name in TAG_KEYS}
     return kept
 
 
