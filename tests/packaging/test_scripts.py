@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -82,18 +83,47 @@ def test_help_is_printed_before_anything_is_made(script: str, word: str, tmp_pat
     assert all(len(line) <= 100 and not line.startswith("#") for line in lines)
 
 
-@pytest.mark.parametrize(
-    "script",
-    ["build_lexicon", "build_shapes_base", "layout_study", "noisy_recognition", "shapes_table"],
+SCRIPTS = (
+    "build_lexicon",
+    "build_shapes_base",
+    "layout_study",
+    "noisy_recognition",
+    "shapes_table",
 )
-def test_every_python_script_has_help_and_names_a_wrong_flag(script: str, tmp_path: Path) -> None:
-    words = [sys.executable, str(ROOT / "scripts" / f"{script}.py")]
-    shown = subprocess.run([*words, "--help"], cwd=tmp_path, capture_output=True, text=True)
-    assert (shown.returncode, shown.stderr) == (0, "")
-    assert "usage: " in shown.stdout
-    wrong = subprocess.run([*words, "--fastt"], cwd=tmp_path, capture_output=True, text=True)
-    assert wrong.returncode == 2
-    assert "Traceback" not in wrong.stderr
+# Each script as `python script.py WORD` runs it, in one process, as torch takes seconds to import.
+CALLS = """
+import contextlib, io, json, runpy, sys
+from pathlib import Path
+
+found = []
+for path in sys.argv[1:]:
+    sys.path.insert(0, str(Path(path).parent))
+    for word in ("--help", "--fastt"):
+        sys.argv, code = [path, word], None
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                runpy.run_path(path, run_name="__main__")
+            except SystemExit as ended:
+                code = ended.code
+        found.append([path, word, code, out.getvalue(), err.getvalue()])
+print(json.dumps(found))
+"""
+
+
+def test_every_python_script_has_help_and_names_a_wrong_flag(tmp_path: Path) -> None:
+    paths = [str(ROOT / "scripts" / f"{script}.py") for script in SCRIPTS]
+    words = [sys.executable, "-c", CALLS, *paths]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert len(found) == 2 * len(SCRIPTS)
+    for path, word, code, out, err in found:
+        if word == "--help":
+            assert (code, err) == (0, ""), path
+            assert "usage: " in out, path
+        else:
+            assert code == 2 and "error: " in err and "Traceback" not in err, path
     assert list(tmp_path.iterdir()) == []
 
 
