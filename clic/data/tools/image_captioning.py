@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from clic import images
 from clic.data.shards.index import index_path, is_indexed, write_index
-from clic.data.shards.records import captions_of, parse_record
+from clic.data.shards.records import TAG_KEYS, captions_of, parse_record
 from clic.data.shards.tar import IMAGE_TYPES, NOTHING, read_span, walk
 from clic.data.tools.annotating import claimed, on_ray, rewrite
 from clic.distributed import choose_device
@@ -21,7 +21,7 @@ from clic.io.processes import Ticker
 
 BLIP = "Salesforce/blip-image-captioning-base"
 OWN_CAPTIONS, CAPTIONED_BY = "own_captions", "captioned_by"
-STALE = ("caption", "tokens", "tagger", "caption_hash", "negatives")
+STALE = ("caption", *TAG_KEYS, "negatives")
 """Entries of a sample's JSON about its earlier captions, which the new one makes untrue."""
 
 
