@@ -1,4 +1,4 @@
-"""What each rank of an evaluation does; `ranks.py` runs it, `test_evaluation_ranks.py` checks."""
+"""What each rank of an evaluation does; `test_evaluation_ranks.py` runs and checks it."""
 
 from __future__ import annotations
 

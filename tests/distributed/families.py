@@ -1,4 +1,4 @@
-"""What each of two ranks does with every family of models; `ranks.py` runs it."""
+"""What each of two ranks does with every family of models; `forked.run_script` runs it."""
 
 from __future__ import annotations
 

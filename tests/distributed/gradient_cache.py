@@ -1,4 +1,4 @@
-"""What each rank does to compare whole batches with cached chunks; `ranks.py` runs it."""
+"""What each rank does to compare whole batches with cached chunks; `forked.run_script` runs it."""
 
 from __future__ import annotations
 

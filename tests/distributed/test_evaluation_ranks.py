@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import forked
 
 HERE = Path(__file__).parent
 SCRIPT = HERE / "evaluation_ranks.py"
@@ -19,12 +20,7 @@ SCRIPT = HERE / "evaluation_ranks.py"
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
-    subprocess.run(
-        [sys.executable, str(HERE / "ranks.py"), str(SCRIPT), "2", str(folder)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        check=True,
-        timeout=600,
-    )
+    forked.run_script(SCRIPT, 2, folder)
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)]
 
 

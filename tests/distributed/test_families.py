@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import forked
 
 HERE = Path(__file__).parent
 SCRIPT = HERE / "families.py"
@@ -26,11 +27,7 @@ NEVER_CALLED = {"coca": "text_decoder.", "custom-text": "text.pooler."}
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each rank found; a run that hangs or breaks in one of them fails all tests."""
     folder = tmp_path_factory.mktemp("ranks")
-    subprocess.run(
-        [sys.executable, str(HERE / "ranks.py"), str(SCRIPT), "2", str(folder)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
-        check=True,
-    )
+    forked.run_script(SCRIPT, 2, folder)
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)]
 
 

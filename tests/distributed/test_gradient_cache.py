@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,9 @@ from typing import Any
 import pytest
 
 from clic.losses import OBJECTIVES
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import forked
 
 HERE = Path(__file__).parent
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
@@ -34,11 +36,7 @@ ROUNDING = 1.5
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return what every rank has found, by rank."""
     folder = tmp_path_factory.mktemp("cache")
-    words = [HERE / "ranks.py", HERE / "gradient_cache.py", request.param, folder]
-    process = subprocess.run(
-        [sys.executable, *map(str, words)], capture_output=True, text=True, timeout=900
-    )
-    assert process.returncode == 0, process.stderr
+    forked.run_script(HERE / "gradient_cache.py", request.param, folder)
     ranks = range(request.param)
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in ranks]
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import forked
 
 HERE = Path(__file__).parent
 checks = runpy.run_path(str(HERE / "checks.py"))
@@ -22,12 +23,7 @@ WORLD, B = checks["WORLD"], checks["B"]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the ranks saved, after they have passed their own checks of `clic.distributed`."""
     path = tmp_path_factory.mktemp("ranks")
-    subprocess.run(
-        [sys.executable, str(HERE / "ranks.py"), str(HERE / "checks.py"), str(WORLD), str(path)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        check=True,
-        timeout=600,
-    )
+    forked.run_script(HERE / "checks.py", WORLD, path)
     return path
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -17,41 +14,17 @@ import pytest
 from clic import runs
 from clic.training.metrics_log import read
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import forked
+
 WATCHDOG = 240
 """Seconds after which a process counts as hanging; nothing else is measured by them."""
 WIDE, HIGH = (40, 30), (30, 40)
 STEPS = 24
 
 
-def start(folder: Path, words: list[str], ranks: int = 2) -> list[subprocess.Popen[str]]:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    common = {
-        **os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks),
-    }  # fmt: skip
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "clic.cli.train", *words],
-            cwd=folder,
-            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-
-
-def finish(processes: list[subprocess.Popen[str]]) -> tuple[list[int], str]:
-    """Return exit codes and all output; a process that hangs fails the test."""
-    try:
-        outputs = [process.communicate(timeout=WATCHDOG)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [process.returncode for process in processes], "\n".join(outputs)
+def start(folder: Path, words: list[str]) -> list[forked.Forked]:
+    return forked.start_ranks(forked.command, ("clic.cli.train", words), folder, ranks=2)
 
 
 @pytest.fixture
@@ -81,7 +54,7 @@ def far(site: Any, tar_of: Callable[..., bytes], tiny_words: list[str]) -> list[
 
 @pytest.mark.slow
 def test_equal_steps_whatever_the_server_does(tmp_path: Path, far: list[str], site: Any) -> None:
-    codes, output = finish(start(tmp_path, far))
+    codes, output = forked.finish(start(tmp_path, far))
     assert codes == [0, 0], output
     assert "data: a stream of 8 shards, epochs of 192 samples" in output
     records = read(tmp_path / "runs" / "far" / runs.METRICS_FILE)
@@ -105,9 +78,9 @@ def test_a_killed_run_goes_on(tmp_path: Path, far: list[str]) -> None:
         time.sleep(0.05)
     for process in processes:
         process.kill()
-    finish(processes)
+    forked.finish(processes)
     assert not runs.is_finished(run)
-    codes, output = finish(start(tmp_path, far))
+    codes, output = forked.finish(start(tmp_path, far))
     assert codes == [0, 0], output
     assert re.search(r"the stream goes on at shard \d+ of its pass \d+, which is not exact", output)
     records = read(run / runs.METRICS_FILE)
@@ -120,7 +93,7 @@ def test_a_killed_run_goes_on(tmp_path: Path, far: list[str]) -> None:
 def test_a_dead_server_ends_in_a_message(tmp_path: Path, far: list[str], site: Any) -> None:
     site.silent = {f"/{shard}.tar" for shard in range(8)}
     site.drops = []
-    codes, output = finish(
+    codes, output = forked.finish(
         start(tmp_path, [*(w for w in far if "buffer" not in w), "data.buffer=400"])
     )
     assert codes == [2, 2], output

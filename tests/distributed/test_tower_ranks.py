@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import forked
 import tower_kinds
 from tower_kinds import KINDS, distance, own_gradient
 
@@ -23,11 +22,7 @@ TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder with what each rank found."""
     folder = tmp_path_factory.mktemp("ranks")
-    subprocess.run(
-        [sys.executable, str(HERE / "ranks.py"), str(HERE / "tower_ranks.py"), "2", str(folder)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
-        check=True,
-    )
+    forked.run_script(HERE / "tower_ranks.py", 2, folder)
     return folder
 
 

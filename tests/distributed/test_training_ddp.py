@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,9 +19,10 @@ from clic.errors import ConfigError
 from clic.training import train
 from clic.training.metrics_log import read
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import forked
+
 WEIGHTS = Path(runs.MODEL) / runs.OPEN_CLIP_WEIGHTS
-HANG = 600
-"""Seconds after which a process counts as hanging; nothing else is measured by them."""
 OBJECTIVES = {
     "clic": ["model.train_logit_scale=true"],
     "distilled": ["model.train=text.last:1", "train.distill_weight=2.0"],
@@ -33,52 +31,10 @@ OBJECTIVES = {
 }
 
 
-def free_port() -> int:
-    """Return a port at which nobody listens.
-
-    It is not one of those that the system chooses itself, as it does for each connection of gloo:
-    on a busy machine seconds pass until rank 0 listens, and another process might take it.
-    """
-    while True:
-        port = 20_000 + secrets.randbelow(12_000)
-        with socket.socket() as sock, suppress(OSError):
-            sock.bind(("127.0.0.1", port))
-            return port
-
-
-def launch(folder: Path, words: list[str], ranks: int) -> tuple[list[int], str]:
+def launch(folder: Path, words: list[str], ranks: int) -> tuple[list[int | None], str]:
     """Run `clic-train` on gloo ranks, as torchrun does; return exit codes and all output."""
-    return run(folder, [sys.executable, "-m", "clic.cli.train", *words], ranks)
-
-
-def run(folder: Path, command: list[str], ranks: int) -> tuple[list[int], str]:
-    """Run a command on gloo ranks; return exit codes and all output, rank by rank."""
-    processes = start(folder, command, ranks)
-    outputs = [process.communicate(timeout=HANG)[0] for process in processes]
-    return [process.returncode for process in processes], "\n".join(outputs)
-
-
-def start(folder: Path, command: list[str], ranks: int) -> list[subprocess.Popen[str]]:
-    """Start a command on gloo ranks."""
-    common = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "WORLD_SIZE": str(ranks),
-        "LOCAL_WORLD_SIZE": str(ranks),
-    }
-    return [
-        subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
+    given = ("clic.cli.train", words)
+    return forked.finish(forked.start_ranks(forked.command, given, folder, ranks))
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -160,8 +116,10 @@ run_cli("clic-train", body)
 """
 
 
-@pytest.mark.parametrize(("kind", "code"), [("mistake", 2), ("bug", 1), ("both", 2)])
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("rank", "kind", "code"),
+    [(0, "mistake", 2), (1, "mistake", 2), (0, "bug", 1), (1, "bug", 1), (0, "both", 2)],
+)
 def test_the_rank_that_fails_speaks_alone(tmp_path: Path, rank: int, kind: str, code: int) -> None:
     """The others' broken connections are no news, nor is the same mistake once more."""
     check_one_speaks(tmp_path, [str(rank), kind, "0"], code)
@@ -173,7 +131,20 @@ def test_ranks_that_take_long_to_leave_say_nothing(tmp_path: Path) -> None:
 
 
 def check_one_speaks(folder: Path, words: list[str], code: int) -> None:
-    codes, output = run(folder, [sys.executable, "-c", FAILURE, *words], ranks=3)
+    """In processes that end as Python does, which forked ones do not."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", FAILURE, *words],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for env in forked.torchrun(3)
+    ]
+    output = "\n".join(process.communicate(timeout=forked.HANG)[0] for process in processes)
+    codes = [process.returncode for process in processes]
     assert codes == [code] * 3, output
     assert output.count("the one line") == 1, output
     if "bug" in words:
@@ -217,14 +188,14 @@ def test_a_lost_rank_ends_the_others_with_one_line(
     tmp_path: Path, rank: int, number: signal.Signals
 ) -> None:
     """The collective itself would wait for half an hour."""
-    command = [sys.executable, "-c", LOST, str(rank), str(int(number))]
-    processes = start(tmp_path, command, ranks=3)
+    given = (LOST, [str(rank), str(int(number))])
+    processes = forked.start_ranks(forked.code, given, tmp_path, ranks=3)
     others = [process for other, process in enumerate(processes) if other != rank]
     try:
-        outputs = [process.communicate(timeout=HANG)[0] for process in others]
+        outputs = [process.communicate()[0] for process in others]
     finally:
-        processes[rank].kill()
-        processes[rank].communicate()
+        for process in processes:
+            process.kill()
     assert all(process.returncode in (1, 2) for process in others), outputs
     lines = [line for line in "".join(outputs).splitlines() if "error: " in line]
     assert len(lines) == 1, outputs
@@ -237,6 +208,6 @@ def test_a_lost_rank_ends_the_others_with_one_line(
 def test_ranks_that_work_for_long_are_not_lost(tmp_path: Path) -> None:
     """They show signs of life, though one waits for the other for many periods."""
     words = ("os.kill(os.getpid(), int(sys.argv[2]))", "import time; time.sleep(15)")
-    command = [sys.executable, "-c", LOST.replace(*words), "1", "0"]
-    codes, output = run(tmp_path, command, ranks=2)
+    given = (LOST.replace(*words), ["1", "0"])
+    codes, output = forked.finish(forked.start_ranks(forked.code, given, tmp_path, ranks=2))
     assert codes == [0, 0] and not output.strip(), output

@@ -1,4 +1,4 @@
-"""What each of two ranks does to compare its gradients with one rank's; `ranks.py` runs it."""
+"""What each of two ranks does to compare its gradients with one rank's, by `forked.run_script`."""
 
 from __future__ import annotations
 

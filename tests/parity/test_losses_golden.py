@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import forked
+
 SCRIPT = Path(__file__).with_name("golden_losses.py")
-RANKS = Path(__file__).parents[1] / "distributed" / "ranks.py"
 golden = runpy.run_path(str(SCRIPT))
 TOLERANCE = 1e-9
 
@@ -29,12 +29,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Any:
             known[1] = [{c["key"]: golden["evaluate"](c) for c in cases(1)}]
         elif world not in known:
             folder = tmp_path_factory.mktemp(f"ranks{world}")
-            subprocess.run(
-                [sys.executable, str(RANKS), str(SCRIPT), str(world), str(folder)],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-                check=True,
-                timeout=600,
-            )
+            forked.run_script(SCRIPT, world, folder)
             paths = [folder / f"rank{rank}.pt" for rank in range(world)]
             known[world] = [torch.load(path, weights_only=True) for path in paths]
         return known[world]

@@ -6,14 +6,9 @@ its own to continue. The processes are real, forked from a server that has impor
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
-import socket
 import sys
 import time
-from collections.abc import Iterator
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +17,14 @@ import pytest
 from clic import runs
 from clic.training.metrics_log import read
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
+import forked
+import logged_train
+
 pytestmark = pytest.mark.slow
 
 STEPS, KILLS = 40, 10
-HANG = 1200
-"""Seconds after which a process counts as hanging; nothing else is measured by them."""
-PRELOAD = ["clic.cli.train", "clic.training", "hydra", "open_clip"]
-FOLDER = str(Path(__file__).parent)
 WEIGHTS = Path("runs", "mine", runs.MODEL, runs.OPEN_CLIP_WEIGHTS)
 WORDS = (
     f"train.max_steps={STEPS}", "train.epochs=12", "train.save_every=2", "train.log_every=2",
@@ -37,35 +33,24 @@ WORDS = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def server() -> Iterator[None]:
-    sys.path.insert(0, FOLDER)
-    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
-    yield
-    sys.path.remove(FOLDER)
-
-
 class Run:
     """One run's folder, in which one or two ranks are started and killed."""
 
     def __init__(self, folder: Path, words: list[str], ranks: int) -> None:
         self.folder, self.words, self.ranks = folder, words, ranks
 
-    def start(self) -> list[BaseProcess]:
-        import logged_train
-
-        port = 0
-        if self.ranks > 1:
-            with socket.socket() as sock:
-                sock.bind(("127.0.0.1", 0))
-                port = sock.getsockname()[1]
-        context = multiprocessing.get_context("forkserver")
-        processes: list[BaseProcess] = []
-        for rank in range(self.ranks):
-            given = (self.folder, self.words, f"batches-{rank}", None, rank, port)
-            processes.append(context.Process(target=logged_train.run, args=given))
-            processes[-1].start()
-        return processes
+    def start(self) -> list[forked.Forked]:
+        envs = forked.torchrun(self.ranks) if self.ranks > 1 else [{}]
+        return [
+            forked.Forked(
+                logged_train.run,
+                (self.words, self.folder / f"batches-{rank}", None),
+                self.folder,
+                env,
+                self.folder / f"{rank}.out",
+            )
+            for rank, env in enumerate(envs)
+        ]
 
     @property
     def begun(self) -> list[int]:
@@ -80,28 +65,20 @@ class Run:
 
     def kill(self, step: int, delay: float) -> None:
         """Kill all processes some seconds after one of them has begun `step` or a later one."""
-        earlier, deadline = len(self.begun), time.monotonic() + HANG
+        earlier, deadline = len(self.begun), time.monotonic() + forked.HANG
         processes = self.start()
         while not any(begun >= step for begun in self.begun[earlier:]):
-            assert time.monotonic() < deadline and all(p.is_alive() for p in processes), self.output
+            assert time.monotonic() < deadline, self.output
+            assert all(p.returncode is None for p in processes), self.output
             time.sleep(0.005)
         time.sleep(delay)
         for process in processes:
-            assert process.pid is not None
-            os.killpg(process.pid, signal.SIGKILL)
-        for process in processes:
-            process.join(HANG)
-            assert process.exitcode == -signal.SIGKILL, self.output
+            process.signal_all(signal.SIGKILL)
+        assert forked.finish(processes)[0] == [-signal.SIGKILL] * self.ranks, self.output
         assert not runs.is_finished(self.folder / "runs" / "mine")
 
     def finish(self) -> None:
-        processes = self.start()
-        for process in processes:
-            process.join(HANG)
-        codes = [process.exitcode for process in processes]
-        for process in processes:
-            process.kill()
-        assert codes == [0] * self.ranks, self.output
+        assert forked.finish(self.start())[0] == [0] * self.ranks, self.output
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,9 +11,10 @@ import pytest
 from clic import runs
 from clic.training.metrics_log import read
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import forked
+
 STEPS = 12
-HANG = 1800
-"""Seconds after which a process counts as hanging; nothing else is measured by them."""
 WEIGHTS = Path(runs.MODEL) / runs.OPEN_CLIP_WEIGHTS
 
 
@@ -27,39 +26,29 @@ class Command:
         lines = [*words, f"train.max_steps={STEPS}", "train.save_every=3", "train.log_every=2"]
         self.words = lines
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *words: str) -> forked.Forked:
         given = dict(word.split("=", 1) for word in [*self.words, *words])  # the last one holds
-        return subprocess.Popen(
-            [sys.executable, "-m", "clic.cli.train", *map("=".join, given.items())],
-            cwd=self.folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        command = ("clic.cli.train", list(map("=".join, given.items())))
+        return forked.Forked(forked.command, command, self.folder)
 
     def run(self, *words: str) -> str:
         process = self.start(*words)
-        output, errors = process.communicate(timeout=HANG)
-        assert process.returncode == 0, errors
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
         return output
 
-    def signalled(self, number: signal.Signals, step: int, *words: str) -> tuple[int, str]:
+    def signalled(self, number: signal.Signals, step: int, *words: str) -> tuple[int | None, str]:
         """Send a signal once a step was logged; return exit code and output.
 
         Every process of the run gets it, loader workers too, as from a terminal's Ctrl-C.
         """
         process = self.start(*words)
-        assert process.stdout is not None
-        seen = []
-        for line in process.stdout:
-            seen.append(line)
+        for line in process.lines():
             if line.split()[:2] == ["step", f"{step}/{STEPS}"]:
-                os.killpg(process.pid, number)
+                process.signal_all(number)
                 break
-        rest, _ = process.communicate(timeout=HANG)
-        return process.returncode, "".join(seen) + rest
+        output, _ = process.communicate()
+        return process.returncode, output
 
 
 @pytest.fixture
@@ -123,11 +112,9 @@ def test_a_killed_run_with_loader_workers_is_continued_at_once(
 ) -> None:
     """The main process alone is killed, as `kill -9 PID` does."""
     process = command.start("data.workers=2")
-    assert process.stdout is not None
-    for line in process.stdout:
+    for line in process.lines():
         if line.startswith("step "):
             process.kill()
             break
-    process.wait()
     assert "resuming" in command.run("data.workers=2")
     assert_whole(only_run(command.folder), unbroken)

@@ -7,15 +7,11 @@ are broken, so substitutes and their count go through the kill as well.
 from __future__ import annotations
 
 import io
-import multiprocessing
-import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +25,13 @@ from clic.data import make_builder, make_loader, make_sources, pack
 from clic.training.metrics_log import read
 from clic.types import Sample
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
+import forked
+import logged_train
+
 STEPS, HOLD, SAMPLES = 14, 8, 60
-HANG = 1800
-"""Seconds after which a process counts as hanging; nothing else is measured by them."""
 BROKEN = (2, 19, 41)
-PRELOAD = ["clic.cli.train", "clic.training", "hydra", "open_clip"]
-FOLDER = str(Path(__file__).parent)
 
 
 @contextmanager
@@ -85,22 +82,19 @@ class Run:
     def __init__(self, folder: Path, words: list[str], workers: int, ranks: int) -> None:
         self.folder, self.ranks = folder, ranks
         self.words = [*words, f"data.workers={workers}"]
-        self.context = multiprocessing.get_context("forkserver")
 
-    def start(self, hold: int | None) -> list[BaseProcess]:
-        import logged_train
-
-        port = 0
-        if self.ranks > 1:
-            with socket.socket() as sock:
-                sock.bind(("127.0.0.1", 0))
-                port = sock.getsockname()[1]
-        processes = []
-        for rank in range(self.ranks):
-            given = (self.folder, self.words, f"batches-{rank}", hold, rank, port)
-            processes.append(self.context.Process(target=logged_train.run, args=given))
-            processes[-1].start()
-        return processes
+    def start(self, hold: int | None) -> list[forked.Forked]:
+        envs = forked.torchrun(self.ranks) if self.ranks > 1 else [{}]
+        return [
+            forked.Forked(
+                logged_train.run,
+                (self.words, self.folder / f"batches-{rank}", hold),
+                self.folder,
+                env,
+                self.folder / f"{rank}.out",
+            )
+            for rank, env in enumerate(envs)
+        ]
 
     def hashes(self, rank: int) -> list[tuple[int, str]]:
         log = self.folder / f"batches-{rank}"
@@ -109,26 +103,18 @@ class Run:
 
     def kill(self) -> None:
         """Kill the processes, and their workers, in the middle of a step."""
-        processes, deadline = self.start(HOLD), time.monotonic() + HANG
+        processes, deadline = self.start(HOLD), time.monotonic() + forked.HANG
         while any((HOLD not in dict(self.hashes(rank))) for rank in range(self.ranks)):
-            assert time.monotonic() < deadline and all(p.is_alive() for p in processes), self.output
+            assert time.monotonic() < deadline, self.output
+            assert all(p.returncode is None for p in processes), self.output
             time.sleep(0.01)
         for process in processes:
-            assert process.pid is not None
-            os.killpg(process.pid, signal.SIGKILL)
-        for process in processes:
-            process.join(HANG)
-            assert process.exitcode == -signal.SIGKILL
+            process.signal_all(signal.SIGKILL)
+        assert forked.finish(processes)[0] == [-signal.SIGKILL] * self.ranks
         assert not runs.is_finished(self.folder / "runs" / "mine")
 
     def finish(self) -> None:
-        processes = self.start(None)
-        for process in processes:
-            process.join(HANG)
-        codes = [process.exitcode for process in processes]
-        for process in processes:
-            process.kill()
-        assert codes == [0] * self.ranks, self.output
+        assert forked.finish(self.start(None))[0] == [0] * self.ranks, self.output
 
     @property
     def output(self) -> str:
@@ -141,15 +127,9 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def start(
-    tmp_path_factory: pytest.TempPathFactory, words: list[str]
-) -> Iterator[Callable[[int, int], Run]]:
-    """Return what makes a run of some workers and ranks."""
-    sys.path.insert(0, FOLDER)
-    # Each imports torch but starts no thread, so that the server may fork.
-    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
-    yield lambda workers, ranks: Run(tmp_path_factory.mktemp("run"), words, workers, ranks)
-    sys.path.remove(FOLDER)
+def start(tmp_path_factory: pytest.TempPathFactory, words: list[str]) -> Callable[[int, int], Run]:
+    """Return a function that makes a run of some workers and ranks."""
+    return lambda workers, ranks: Run(tmp_path_factory.mktemp("run"), words, workers, ranks)
 
 
 @pytest.fixture(scope="module")
@@ -198,21 +178,19 @@ def test_two_ranks_killed_and_resumed(start: Callable[[int, int], Run], unbroken
 def test_a_hundred_random_steps(
     settings: Callable[..., Config], words: list[str], tiny: Path
 ) -> None:
-    from logged_train import digest
-
     clip = models.create(str(tiny))
     config = settings(*(w for w in words if not w.startswith(("model", "train.run_name"))))
 
     def builder() -> Any:
         return make_builder(config, make_sources(config), clip)
 
-    with watchdog(HANG):
+    with watchdog(forked.HANG):
         unbroken = builder()
-        whole = [digest(unbroken.build(step)) for step in range(150)]
+        whole = [logged_train.digest(unbroken.build(step)) for step in range(150)]
         assert len(set(whole)) == 150
         used = builder()
         for step in np.random.default_rng(0).integers(0, 150, size=100).tolist():
-            assert digest(used.build(step)) == whole[step]
+            assert logged_train.digest(used.build(step)) == whole[step]
         for workers, first in ((0, 139), (2, 57), (3, 101)):
             batches = make_loader(builder(), first, first + 7, workers, pin_memory=False)
-            assert [digest(batch) for batch in batches] == whole[first : first + 7]
+            assert [logged_train.digest(batch) for batch in batches] == whole[first : first + 7]
