@@ -1,6 +1,6 @@
 """clic teaches a CLIP-like model to understand composition without losing what it knew.
 
-The Python face of the four commands:
+The four commands as a Python API:
 
     model = clic.load("runs/shapes-...")
     model.similarity(["photo.jpg"], ["a dog chases a cat", "a cat chases a dog"])
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from clic.models.encoder import load
     from clic.patching import patch, soup, sweep
 
-# Imported when first asked for, so that `clic-train --help` does not wait for torch.
+# Imported on first use, so that `clic-train --help` does not wait for torch.
 _HOMES = {
     "evaluate": "clic.evaluation",
     "hard_negatives": "clic.captions",

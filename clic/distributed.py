@@ -24,11 +24,11 @@ PATIENCE = timedelta(seconds=20)
 """Time for the other ranks to read rank 0's store after a failure."""
 _groups = count(1)
 _host_group: ProcessGroup | None = None
-"""The group of the processes on the CPU; None is the default group."""
+"""Process group for collectives on the CPU; None is the default group."""
 
 
 class LostRankError(ClicError):
-    """Another rank has gone without a word."""
+    """Another rank has disappeared without reporting an error."""
 
 
 def is_initialised() -> bool:
@@ -60,8 +60,8 @@ def barrier() -> None:
 def choose_device(name: str = "auto") -> torch.device:
     """Return this rank's device.
 
-    `auto` is CUDA if there is a GPU, otherwise the CPU; the others are `cpu`, `cuda` (under
-    torchrun, the GPU of the local rank) and `cuda:N`.
+    `auto` is CUDA if there is a GPU, otherwise the CPU; the other choices are `cpu`, `cuda`
+    (under torchrun, the GPU of the local rank) and `cuda:N`.
 
     Raises:
         ConfigError: `name` is not a device, or names a GPU that does not exist.
@@ -90,7 +90,7 @@ def _gpu(name: str, asked: int | None) -> int:
         )
     index = local if asked is None else asked
     if asked is None and visible == 1:
-        index = 0  # a cluster shows each task its own GPU; `process_group` checks that
+        index = 0  # a cluster shows each task only its own GPU; `process_group` checks this
     if index >= visible:
         raise ConfigError(
             f"device={name!r} needs GPU number {index}, and torch sees {visible} GPU(s); "
@@ -106,16 +106,16 @@ def local_ranks() -> int:
 
 @contextmanager
 def matrix_products(tf32: bool) -> Iterator[None]:
-    """Let a GPU's products and convolutions of fp32 use TF32 (10 bits of mantissa), or all bits.
+    """Let a GPU compute fp32 products and convolutions in TF32 (10-bit mantissa) or in full.
 
-    What was set before holds again after the block.
+    The previous setting is restored after the block.
     """
     try:
         products, convolutions = (
             torch.get_float32_matmul_precision(),
             torch.backends.cudnn.allow_tf32,
         )
-    except RuntimeError:  # a program that has set torch's newer flags must go on with those
+    except RuntimeError:  # torch refuses once a program has set its newer flags; keep to those
         with _fp32_precision("tf32" if tf32 else "ieee"):
             yield
         return
@@ -146,8 +146,8 @@ def _fp32_precision(precision: str) -> Iterator[None]:
 def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterator[None]:
     """Join torchrun's process group, if there is one, for the duration of the block.
 
-    CUDA uses NCCL, the CPU gloo. A rank that is killed or hangs as a process ends the others within
-    a minute (see `Heartbeat`). A collective also fails if a rank does not reach it in
+    CUDA uses NCCL, the CPU gloo. If a rank is killed or its process hangs, the others end within a
+    minute (see `Heartbeat`). A collective also fails if a rank does not reach it within
     `timeout_minutes`.
 
     Raises:
@@ -177,10 +177,10 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
         ended = True
     except BaseException as error:
         reported = is_initialised()
-        # A broken collective is somebody else's failure, whose reason is looked for first: a rank
-        # that left at once would take its signs, and rank 0 its watch, with it.
+        # A broken collective means that another rank failed, so find out which before leaving: a
+        # rank that left at once would stop its signs of life, and rank 0 would stop watching.
         lost = alive.reason() if reported and _is_broken_collective(error) else None
-        if lost is not None and rank() > 1:  # rank 0 speaks, or without it rank 1
+        if lost is not None and rank() > 1:  # rank 0 reports it, or rank 1 if rank 0 is lost
             raise SystemExit(1) from error
         code = _first_failure(error, number) if reported else None
         if code is not None:
@@ -197,8 +197,8 @@ def process_group(device: torch.device, timeout_minutes: float = 10.0) -> Iterat
 
 
 def _leave(alive: Heartbeat, number: int, reported: bool) -> None:
-    """Leave the process group; a rank that has failed first gives the others time to read why."""
-    if reported:  # only now, as rank 0 and its store may go as soon as it has read this
+    """Leave the process group; after a failure, first give the other ranks time to read why."""
+    if reported:  # only now: once rank 0 has read this, it may end, and its store with it
         _say_left(number)
     # Under torchrun's agent, the store outlives rank 0.
     serves = is_main() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
@@ -207,13 +207,13 @@ def _leave(alive: Heartbeat, number: int, reported: bool) -> None:
     others = [f"clic/left/{number}/{other}" for other in here]
     _leave_host_group()
     dist.destroy_process_group()  # collectives of the other ranks then fail
-    if store is not None:  # it ends with this process, so the others get time to read it
+    if store is not None:  # it ends with this process, so give the others time to read it
         with suppress(RuntimeError):
             store.wait(others, PATIENCE)
 
 
 def _make_host_group(timeout: timedelta) -> None:
-    """Let the ranks' processes agree without their GPUs: by gloo, which may be what they have."""
+    """Make a gloo group, for collectives without the GPUs, unless the default group is one."""
     global _host_group
     made: Any = (
         None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo", timeout=timeout)
@@ -229,7 +229,7 @@ def _leave_host_group() -> None:
 def any_rank(condition: bool) -> bool:
     """Return on every rank whether the condition holds on any; all ranks must call this.
 
-    Only the processes wait for each other, not their GPUs, which go on with what they were given.
+    Only the processes wait for each other; their GPUs keep working on what is queued.
     """
     if world_size() == 1:
         return condition
@@ -262,9 +262,9 @@ def _check_own_gpu(device: torch.device) -> None:
 def _first_failure(error: BaseException, number: int) -> int | None:
     """Return the exit code of the rank that failed first, or None if that is this rank.
 
-    Once a rank has left, the others fail too, with errors such as a closed connection that say
-    nothing. So the first rank to fail puts its exit code into the shared store before its
-    connections close, and the later ones find it there.
+    Once a rank has left, the others fail too, with uninformative errors such as a closed
+    connection. So the first rank to fail puts its exit code into the shared store before its
+    connections close, and the others find it there.
     """
     code = 2 if isinstance(error, ClicError | OSError) else 1
     code = 130 if isinstance(error, KeyboardInterrupt) else code
@@ -274,12 +274,12 @@ def _first_failure(error: BaseException, number: int) -> int | None:
     except RuntimeError:  # rank 0, which serves the store, has been killed
         return None
     first, owner = map(int, found.split())
-    # Ranks stop together on an interrupt, so each of them reports its own.
+    # An interrupt stops all ranks together, so each reports its own exit code.
     return None if owner == rank() or code == 130 else first
 
 
 def _say_left(number: int) -> None:
-    """Tell rank 0, which stays until no other rank needs its store, that this one has left it.
+    """Tell rank 0, which waits until no other rank needs its store, that this one is done.
 
     Nothing may use the store after this: torch would report the closed connection on stderr.
     """
@@ -306,13 +306,13 @@ def gather_objects(value: T) -> list[T]:
 
 
 def collective_device() -> torch.device:
-    """Return the device on which collectives work: NCCL takes only tensors on a GPU."""
+    """Return the device that collectives need: NCCL supports only tensors on a GPU."""
     if is_initialised() and dist.get_backend() == "nccl":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
 
 
-# torch 2.14 has other names for them.
+# torch 2.14 renamed them.
 _gather_single: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 _scatter_single: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
@@ -332,7 +332,7 @@ class _AllGather(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         grad, group = grad_outputs[0].contiguous(), ctx.group
         ranks = world_size(group)
-        if _scatters(group):  # each rank receives the sum of its part alone
+        if _scatters(group):  # each rank receives only the sum of its own part
             own = grad.new_empty(grad.shape[0] // ranks, *grad.shape[1:])
             _scatter_single(own, grad, group=group)
             return own, None
@@ -342,12 +342,12 @@ class _AllGather(torch.autograd.Function):
 
 
 def _scatters(group: ProcessGroup | None) -> bool:
-    """Return whether the ranks can add up each other's parts; gloo's cannot in every torch."""
+    """Return whether the backend can reduce-scatter, which gloo cannot in every torch."""
     return dist.get_backend(group) != "gloo"
 
 
 def all_gather(local: Tensor, group: ProcessGroup | None = None) -> Tensor:
-    """Concatenate a tensor [B, ...] of every rank to [W * B, ...] in order of rank, with gradient.
+    """Concatenate every rank's tensor [B, ...] to [W * B, ...] in order of rank, with gradient.
 
     The backward pass returns the sum over ranks of their gradients with respect to our part, so
     that data-parallel averaging gives the gradient of the mean of the ranks' losses.

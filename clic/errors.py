@@ -33,7 +33,7 @@ _TOKEN = re.compile(
 def redact(value: Any) -> Any:
     """Return a string, or a list or mapping of strings, with possible secrets replaced.
 
-    Secrets are the user, password and query of an address, the value of a setting whose name says
+    Secrets are the user, password and query of an address, the value of a setting named like a
     token, key or password, and anything that looks like a well-known kind of token.
     """
     if isinstance(value, str):
@@ -83,13 +83,13 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
 
 
 def unknown_choice(what: str, name: str, choices: Sequence[str]) -> ConfigError:
-    """Return the error that `what` names none of the choices, with what may have been meant."""
+    """Return the error for `what`, which is none of the choices, with the nearest of them."""
     hint = did_you_mean(name, choices)
     return ConfigError(f"{what} is not known{hint} (choices: {', '.join(choices)})")
 
 
 def no_effect(setting: str, value: object, because: str, remedy: str) -> ConfigError:
-    """Return the error that a setting has no effect with another one, and the remedy."""
+    """Return the error for a setting that has no effect with another one, with the remedy."""
     shown = str(value).lower() if isinstance(value, bool) else value
     return ConfigError(f"{setting}={shown} has no effect with {because}; {remedy}")
 
@@ -108,11 +108,11 @@ def pick(table: Mapping[str, T], name: str, setting: str) -> T:
 
 
 class Choices(dict[str, T]):
-    """A table of what a setting may name; asking for another name raises `ConfigError`, as `pick`.
+    """A table of a setting's choices; looking up any other name raises `ConfigError`, like `pick`.
 
     Args:
         setting: Name of the setting, for the message.
-        table: What the names stand for.
+        table: The value of each choice.
     """
 
     def __init__(self, setting: str, table: Mapping[str, T]) -> None:

@@ -1,8 +1,8 @@
-"""Signs of life between the ranks of a run, so that a rank that is lost ends all of them soon.
+"""Signs of life between the ranks of a run, so that losing one soon ends all of them.
 
-A collective waits for a rank that hangs until its timeout, which must be long because a rank may
-have to evaluate or write for minutes. But a process that works still has threads: each rank's
-writes a number into the store that the ranks share, and looks at the others'.
+A collective waits for a hanging rank until its timeout, which must be long because a rank may
+evaluate or write for minutes. But even a busy process can run a thread: each rank has one that
+writes a number into the ranks' shared store and checks the others' numbers.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import Any
 PERIOD = 2.0
 """Seconds between two signs of life."""
 BEATS = 20
-"""Looks in a row without a new sign after which a rank counts as lost: 40 s."""
+"""Checks in a row without a new sign after which a rank counts as lost: 40 s."""
 BEATS_AFTER_ERROR = 4
-"""The same once a collective has failed, when a dead rank is the likely reason."""
+"""The same after a collective has failed, when a dead rank is the likely reason."""
 STORE = "rank 0, at whose store all ranks meet,"
 LEFT = "left"
-"""Sign of a rank that ended in an orderly way, or reported an error of its own."""
+"""Sign of a rank that ended normally or reported its own error."""
 
 
 class Silence:
-    """Counts for each of several ranks how often its sign of life was found unchanged.
+    """Counts, for each of several ranks, the checks in a row that found its sign of life unchanged.
 
-    Looks are counted, not seconds: in a process that was stopped and goes on, time has passed for
-    the others as well.
+    Checks are counted, not seconds: if this process was suspended, a clock would count the pause
+    against the other ranks.
     """
 
     def __init__(self, ranks: Sequence[int]) -> None:
@@ -37,21 +37,21 @@ class Silence:
         self.looks = dict.fromkeys(ranks, 0)
 
     def look(self, signs: dict[int, bytes]) -> None:
-        """Take in the current sign of each rank."""
+        """Record the current sign of each rank."""
         for rank, sign in signs.items():
             changed = sign != self._seen[rank] or sign == LEFT.encode()
             self.looks[rank] = 0 if changed else self.looks[rank] + 1
             self._seen[rank] = sign
 
     def lost(self, looks: int) -> list[int]:
-        """Return the ranks whose sign has not changed in so many looks."""
+        """Return the ranks whose sign has not changed in this many checks."""
         return [rank for rank, count in self.looks.items() if count >= looks]
 
 
 class Heartbeat:
-    """Threads that show that this rank lives, and end the process when another one does not.
+    """Threads that show that this rank is alive, and end the process when another one is lost.
 
-    Rank 0 watches all ranks, and the others watch rank 0, which tells them what it finds.
+    Rank 0 watches all ranks; the others watch rank 0, which tells them what it finds.
 
     Args:
         store: The ranks' shared store.
@@ -61,7 +61,7 @@ class Heartbeat:
     """
 
     def __init__(self, store: Any, group: int, rank: int, world: int) -> None:
-        # A connection of its own, because a waiting main thread occupies the other one.
+        # A separate connection, because a waiting main thread occupies the other one.
         self._store = store.clone() if hasattr(store, "clone") else store
         self._prefix, self.rank, self.world = f"clic/alive/{group}", rank, world
         self._failed = failed_key(group)
@@ -80,27 +80,27 @@ class Heartbeat:
         ]
 
     def start(self) -> None:
-        """Begin; every rank must have been made before, so that its first sign is there."""
+        """Start the threads, once every rank has made its `Heartbeat` and so its first sign."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """End the threads, and let the others know that this rank has not been lost."""
+        """Stop the threads, and tell the others that this rank is not lost."""
         self._ended.set()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(PERIOD * 2)
-        if self._threads[0].is_alive():  # the store does not answer, and would not now
+        if self._threads[0].is_alive():  # the store does not answer, so do not write to it
             return
         try:
             self._store.set(f"{self._prefix}/{self.rank}", LEFT)
-        except RuntimeError:  # the store has gone, with rank 0
+        except RuntimeError:  # the store is gone, with rank 0
             return
 
     def wait_for_others(self) -> None:
-        """On rank 0, wait until every other rank has left, or shows no sign of life any more.
+        """On rank 0, wait until every other rank has left or shows no more signs of life.
 
-        The store ends with rank 0, which would then look lost to a rank that is still at work.
+        The store ends with rank 0, which would then look lost to a rank that is still working.
         """
         if self.rank:
             return
@@ -115,26 +115,26 @@ class Heartbeat:
             self._ended.wait(PERIOD / 10 if not any(silence.looks.values()) else PERIOD)
 
     def silent(self) -> list[int]:
-        """Return the ranks of those that this one watches that show no sign of life."""
+        """Return the watched ranks that show no sign of life."""
         return self._silence.lost(self._limit)
 
     def reason(self) -> str | None:
         """Return which rank is lost after a collective has failed, or None if none is.
 
-        A dead rank is mostly found within a few looks. On a busy machine rank 0 may take longer to
-        find it and tell the others, so None is only returned once a rank has reported an error of
-        its own, or after as long as a rank may be silent.
+        A dead rank is usually found within a few checks. On a busy machine rank 0 may take longer
+        to find it and tell the others, so None is returned only once a rank has reported its own
+        error, or after the time for which a rank may be silent.
         """
         self.failing = True
         self._told.wait(PERIOD * (BEATS + 3))
         return self._found
 
     def _ask(self) -> None:
-        """Look at the others through the store, until one of them is lost."""
+        """Check the others through the store until one of them is lost."""
         while self._found is None and not self._ended.wait(PERIOD):
             try:
                 found = self._look(self._looks)
-            except RuntimeError:  # the store has gone
+            except RuntimeError:  # the store is gone
                 found = STORE
             if found is not None and not self._ended.is_set():
                 self._found = f"{found} is lost"
@@ -143,7 +143,7 @@ class Heartbeat:
     def _judge(self) -> None:
         """End the process, or tell the main thread, once a rank is lost.
 
-        Where rank 0 is frozen, the store that it serves does not answer at all.
+        If rank 0 is frozen, the store that it serves does not answer at all.
         """
         seen, unanswered = -1, 0
         while not self._ended.wait(PERIOD):
@@ -163,7 +163,7 @@ class Heartbeat:
         return BEATS_AFTER_ERROR if self.failing else BEATS
 
     def _look(self, count: int) -> str | None:
-        """Show a sign and look at the others'; return words for a rank that is lost."""
+        """Write this rank's sign and check the others'; return the description of a lost rank."""
         self._store.set(f"{self._prefix}/{self.rank}", str(count))
         told = f"{self._prefix}/lost"
         if self.rank and self._store.check([told]):
@@ -180,9 +180,9 @@ class Heartbeat:
         return str(place)
 
     def _end(self) -> None:
-        """End this process, whose main thread waits for the lost rank where nothing can reach it.
+        """End this process, whose main thread waits for the lost rank and cannot be interrupted.
 
-        Rank 0 speaks, or where it is lost rank 1, and stays until the others have heard it.
+        Rank 0, or rank 1 if it is lost, prints the error; rank 0 stays until the others know.
         """
         if self.rank == 0 or (self.rank == 1 and "rank 0" in str(self._found)):
             print(f"\nerror: {describe(str(self._found))}", file=sys.stderr, flush=True)

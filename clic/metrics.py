@@ -1,6 +1,6 @@
-"""From scores to right and wrong answers, and to recall. A tie is always wrong: see `beats`.
+"""Turns scores into right and wrong answers, and into recall. Ties are always wrong: see `beats`.
 
-torch is imported where it computes, so that the list of benchmarks need not wait for it.
+torch is imported inside the functions, so that listing the benchmarks need not wait for it.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ def triplet(
 
 
 def group_match(scores: Tensor) -> Tensor:
-    """Return bool [N]: the right matching of a row's images and captions beats every other one.
+    """Return bool [N]: whether the right matching of a row's images and captions beats all others.
 
     GroupMatch (arXiv 2510.07632): of all k! matchings of k images with k captions, the one that
-    pairs equal numbers has the highest sum of cosines. Guessing is right with chance 1 / k!.
+    pairs equal numbers has the highest sum of cosines. Guessing is right with probability 1 / k!.
 
     Args:
-        scores: [N, k, k], image i with caption j; they belong together where i = j.
+        scores: [N, k, k], image i with caption j; they match if i = j.
     """
     k = scores.shape[1]
     import torch
@@ -116,7 +116,7 @@ def classification(scores: Tensor, target: Tensor) -> Tensor:
 def recall(
     scores: Tensor, owner: Tensor | Sequence[int], ks: Sequence[int] = (1, 5, 10)
 ) -> dict[str, float]:
-    """Return recall at k, both ways, where a query is right if any match is among its top k.
+    """Return recall at k in both directions; a query is right if any match is among its top k.
 
     A match is among the top k if fewer than k non-matching candidates score as high as the best
     match or higher. An image that owns no caption is wrong, as is a query with a NaN match.
@@ -167,7 +167,7 @@ def ranks(
         that owns no caption, and for a query with a NaN match.
 
     Raises:
-        ValueError: There is nothing to rank, or an owner is no image.
+        ValueError: There is nothing to rank, or an owner is not an image.
     """
     import torch
 
@@ -196,7 +196,7 @@ def ranks(
 
 
 def _spans(images: int, captions: int) -> list[tuple[int, int]]:
-    """Return (start, stop) of blocks of nearly equal height that hold about `BLOCK` scores.
+    """Return (start, stop) of blocks of nearly equal height, each of about `BLOCK` scores.
 
     Nearly equal, because a matrix product of one row may round differently from one of many.
     """

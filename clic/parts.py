@@ -16,7 +16,7 @@ FORMS = (
     *TOWERS, "both", *(f"{tower}.last:N" for tower in TOWERS),
     *(f"lora:{towers}" for towers in (*TOWERS, "both")), "re:PATTERN",
 )  # fmt: skip
-"""What each part of `model.train` may be; several are joined by `+`, `re:PATTERN` stands last."""
+"""The forms of a part of `model.train`; parts are joined by `+`, with `re:PATTERN` last."""
 _PART = re.compile(r"(text|vision)(?:\.last:([0-9]+))?")
 _PATTERN = re.compile(r"(?:^|\+)re:")
 
@@ -28,12 +28,12 @@ class Trained:
     Attributes:
         vision: Whether anything of the vision tower trains.
         text: Whether anything outside the vision tower trains.
-        last: For a tower of which only the end trains, the number of its last layers; what follows
-            these layers (final norm, pooling, projection) trains with them.
-        lora: The towers of which only adapters train.
-        pattern: What the names of further parameters that train match; until the model is known,
-            `vision` and `text` are then true.
-        whole: The towers that train whole.
+        last: The number of last layers that train, for each tower that trains only its end; the
+            modules after these layers (final norm, pooling, projection) train with them.
+        lora: The towers that train only adapters.
+        pattern: Regular expression for the names of further parameters that train; with one,
+            `vision` and `text` are true until the model is known.
+        whole: The towers that train as a whole.
     """
 
     vision: bool
@@ -45,7 +45,7 @@ class Trained:
 
 
 def parse(train: str) -> Trained:
-    """Return what `model.train` names, e.g. ``"text.last:4+vision"``.
+    """Parse `model.train`, e.g. ``"text.last:4+vision"``.
 
     Raises:
         ConfigError: A part is unknown, has no layers, or names a tower that another one names.
@@ -89,7 +89,7 @@ def _checked(pattern: str, train: str) -> str:
 def _towers(own: str, part: str, train: str) -> dict[str, int | None]:
     """Return the towers that one part names, each with its number of layers, None for all.
 
-    `own` is the part without `lora:`, which takes whole towers.
+    `own` is the part without `lora:`, which applies only to whole towers.
     """
     if own == "both":
         return dict.fromkeys(TOWERS)

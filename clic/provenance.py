@@ -25,10 +25,10 @@ def _git(*words: str) -> str | None:
 
 
 def commit() -> str | None:
-    """Return the commit of the running code, with `+changes` added where files differ from it.
+    """Return the commit of the running code, with `+changes` appended if files differ from it.
 
-    It is None if the package does not lie in a git checkout of its own: an environment may lie
-    inside somebody else's checkout, whose commit says nothing about clic.
+    It is None if the package is not in its own git checkout: an environment may be inside another
+    project's checkout, whose commit says nothing about clic.
     """
     top = _git("rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() / "clic" != PACKAGE:
@@ -39,7 +39,7 @@ def commit() -> str | None:
 
 
 def versions() -> dict[str, str | None]:
-    """Return the versions of Python and of the packages that numbers depend on."""
+    """Return the versions of Python and of the packages that results depend on."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

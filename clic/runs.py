@@ -3,14 +3,14 @@
 A run is a folder under ``runs/``:
 
 - ``config.yaml``, ``provenance.json``, ``metrics.jsonl``: its settings, origin and metrics;
-- ``report.html``, ``examples/``, ``profile/``, ``tensorboard/``: how it went, to be looked at;
-- ``base/``: the model it started from, kept only where nothing else could make it again;
+- ``report.html``, ``examples/``, ``profile/``, ``tensorboard/``: how it went, for people to read;
+- ``base/``: the model it started from, kept only if it could not be made again otherwise;
 - ``checkpoints/step-000020/``: an open_clip folder, the training state and a ``COMPLETE`` marker;
-- ``best/``: the model of the best evaluation, with ``best.json``, where a run chooses one;
+- ``best/``: the model of the best evaluation, with ``best.json``, if the run chooses one;
 - ``model/``: the final open_clip folder, written last, so that its weights mean "finished";
 - ``patched/alpha-0.50/``: open_clip folders between base and model;
-- ``sweep.json``, ``sweep.csv``, ``sweep.png``, ``trade-off.png``: numbers of a sweep over alpha,
-  and their pictures, which are there as SVG, too.
+- ``sweep.json``, ``sweep.csv``, ``sweep.png``, ``trade-off.png``: results of a sweep over
+  alpha and their plots (also as SVG).
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ def alpha_folder(alpha: float) -> str:
 
 
 def is_open_clip_folder(path: Path) -> bool:
-    """Return whether `path` holds a model in open_clip's folder format."""
+    """Return whether `path` contains a model in open_clip's folder format."""
     return (path / OPEN_CLIP_CONFIG).is_file() and (path / OPEN_CLIP_WEIGHTS).is_file()
 
 
 def is_hugging_face_folder(path: Path) -> bool:
-    """Return whether `path` holds a model in Hugging Face's folder format, CLIP or other."""
+    """Return whether `path` contains a model in Hugging Face's folder format, CLIP or other."""
     weights = any((path / name).is_file() for name in HUGGING_FACE_WEIGHTS)
     return (path / HUGGING_FACE_CONFIG).is_file() and weights
 
@@ -92,7 +92,7 @@ def newest_finished(root: str | Path = RUNS) -> Path | None:
 def complete_checkpoints(run: str | Path) -> list[Path]:
     """Return the complete checkpoints of a run, from the lowest step to the highest.
 
-    Folders with other names, such as a copy that somebody keeps, do not count.
+    Folders with other names, such as a copy that a user keeps, do not count.
     """
     steps = {
         folder: int(match.group(1))  # by name, step-1000000 would come before step-999999
@@ -103,10 +103,10 @@ def complete_checkpoints(run: str | Path) -> list[Path]:
 
 
 def resolve(path: str | Path) -> Path:
-    """Return the model's folder that a path means.
+    """Return the model folder that a path refers to.
 
-    The path is that of a finished run, a complete checkpoint, or any folder in the format of
-    open_clip or Hugging Face.
+    The path may be a finished run, a complete checkpoint, or any folder in the format of open_clip
+    or Hugging Face.
 
     Raises:
         ModelError: There is no model at `path`.
@@ -135,10 +135,10 @@ def source_of(name: str) -> str:
     """Return the name of a model with the paths of runs and folders resolved.
 
     The path of an open_clip folder, a run or a checkpoint, with or without `local-dir:`, becomes
-    `local-dir:` and the absolute path of its folder; any other name that `clic.load` takes stays.
+    `local-dir:` and the absolute path of its folder; any other name is returned unchanged.
 
     Raises:
-        ModelError: The path holds no model.
+        ModelError: The path contains no model.
     """
     path = Path(name.removeprefix("local-dir:")).expanduser()
     if not name.startswith("local-dir:") and not path.is_dir():
@@ -147,7 +147,7 @@ def source_of(name: str) -> str:
 
 
 def read_provenance(run: str | Path) -> dict[str, Any]:
-    """Return a run's provenance; raises `DataError` if the file is missing or no JSON object."""
+    """Return a run's provenance; raises `DataError` if the file is missing or not a JSON object."""
     path = Path(run) / PROVENANCE_FILE
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -161,12 +161,12 @@ def read_provenance(run: str | Path) -> dict[str, Any]:
 
 
 def base_of(run: str | Path) -> str:
-    """Return the model a run started from, in a form that ``clic.load`` takes.
+    """Return the model a run started from, in a form that ``clic.load`` accepts.
 
     ``base/`` inside the run wins; otherwise it is the entry ``base`` of its provenance.
 
     Raises:
-        DataError: The run does not say what it started from, or that is not on this machine.
+        DataError: The run does not record its base model, or that is not on this machine.
     """
     run = Path(run)
     if is_open_clip_folder(run / BASE):
@@ -189,9 +189,9 @@ def base_of(run: str | Path) -> str:
 def chosen_by(name: str) -> list[str]:
     """Return the benchmarks that chose a model, as they were named: scoring it on them is no test.
 
-    They chose the best model that a run kept, the end of a run that stopped for want of a better
-    one (`train.patience`), and the alpha of a patched model that a sweep kept. A model that was
-    moved out of its run or sweep is not known.
+    They choose the best model that a run keeps, when a run stops early (`train.patience`),
+    and the alpha of a patched model that a sweep keeps. A model that was moved
+    out of its run or sweep is not recognised.
 
     Args:
         name: A model's name or path.
@@ -223,7 +223,7 @@ def _metric_bench(metric: object) -> list[str]:
 
 
 def _had_patience(run: Path) -> bool:
-    """Return whether a run could end for want of a better evaluation."""
+    """Return whether a run could stop early, for lack of a better evaluation."""
     try:
         text = (run / CONFIG_FILE).read_text(encoding="utf-8")
     except OSError:
@@ -232,7 +232,7 @@ def _had_patience(run: Path) -> bool:
 
 
 def _json_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file, an empty one if it is missing or holds something else."""
+    """Return the JSON object in a file, or an empty one if there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

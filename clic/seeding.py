@@ -30,15 +30,15 @@ def generator(seed: int, purpose: str, step: int = 0, slot: int = 0) -> np.rando
     # Philox's state is a 128-bit key and a 256-bit counter. Step and slot fill the counter's
     # upper words, so streams cannot overlap before 2**128 draws.
     counter = np.array((0, 0, slot, step), dtype=np.uint64)
-    key: Any = _key(seed, purpose)  # numpy's types know its own SeedSequence alone
+    key: Any = _key(seed, purpose)  # numpy's type hints allow only its own SeedSequence
     return np.random.Generator(np.random.Philox(key, counter=counter))
 
 
 class _Key(ISeedSequence):
-    """Gives Philox its key as it is.
+    """Gives Philox its key unchanged.
 
-    The argument `key` does the same in four times the time: Philox then also asks the operating
-    system for a seed, which it does not use.
+    The argument `key` does the same but takes four times as long, because Philox then also asks the
+    operating system for a seed that it does not use.
     """
 
     def __init__(self, digest: bytes) -> None:

@@ -50,7 +50,7 @@ class Token(NamedTuple):
 
 
 class Edit(NamedTuple):
-    """A replacement: `old` stood at `span` (start and end character) of caption `caption`.
+    """A replacement: `old` was at `span` (start and end character) of caption `caption`.
 
     Caption 0 is the only caption, or the first positive of a composite. When words are swapped
     between images, `caption` is the number of the image.
@@ -73,7 +73,7 @@ class HardNegative:
 
 @dataclass(frozen=True)
 class RowCaptions:
-    """The P true captions of one row, and a false one of each kind, None where none could be made.
+    """The P true captions of one row, and a false one of each kind, or None if none could be made.
 
     `retagged` counts captions that were tagged because their stored tags were missing, and
     `shortened` the true captions that leave images out because the context is too short.
@@ -119,8 +119,8 @@ class Tally:
         joined: True captions of composites.
         shortened: Joined captions that leave out images because the context is too short.
         foreign: Rows without a false caption whose true caption is not in Latin script.
-        shards: Shards of a stream that were read to their end, or given up.
-        broken_shards: Those that were given up.
+        shards: Shards of a stream that were read to the end or abandoned.
+        broken_shards: Shards that were abandoned.
     """
 
     samples: int = 0
@@ -143,7 +143,7 @@ class Tally:
 class Fault(NamedTuple):
     """An unusable sample, by its number in the source; `reason` names its key.
 
-    The number of a shard of a stream, which gives no more samples, is below 0.
+    A negative number stands for a shard of a stream, which yields no more samples.
     """
 
     number: int
@@ -152,7 +152,7 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True)
 class TextPlan:
-    """How a text tower reads N texts with less work; made on the CPU, used on the device."""
+    """How a text tower encodes N texts with less work; made on the CPU, used on the device."""
 
     def to(self, device: torch.device) -> TextPlan:
         """Return the plan on `device`, without blocking if it is in pinned memory."""
@@ -169,19 +169,19 @@ class TextPlan:
 class TextPacks(TextPlan):
     """Texts as trees of tokens: texts that begin alike share the nodes of their beginning.
 
-    A pack holds one tree behind the other, each depth first, so that a node is seen from a stretch
-    of places that begins at its own.
+    A pack contains one tree after another, each in depth-first order, so that the places that
+    attend to a node are a contiguous range starting at its own.
 
     Attributes:
         tokens: int64 [T], the token ids of all nodes, without padding.
         positions: int64 [T], the position of each node in its text.
         grid: int64 [packs, S], the node at each place of a pack; node 0 where there is none.
         until: int64 [packs, S], the last place of its pack that attends to each place.
-        places: int64 [T], the place of each node, counted over the whole grid.
+        places: int64 [T], the index of each node in the flattened grid.
         ends: int64 [N], the node at which each text's feature is read.
         readers: int64 [packs, Q], the texts that are read in a pack; text 0 where there is none.
         read_at: int64 [packs, Q], the places in the pack at which they are read.
-        reads: int64 [N], where each text is among the readers, counted over all of them.
+        reads: int64 [N], the index of each text in the flattened readers.
     """
 
     tokens: Tensor
@@ -202,12 +202,12 @@ class TextPacks(TextPlan):
 
 @dataclass(frozen=True)
 class TextGroups(TextPlan):
-    """Texts in groups of similar length, each of which is cut after its longest.
+    """Texts in groups of similar length, each truncated to its longest text.
 
     Attributes:
         order: int64 [N], the texts from the shortest to the longest.
-        back: int64 [N], where each text is in this order.
-        sizes: Of each group the number of its texts, and their tokens.
+        back: int64 [N], the index of each text in this order.
+        sizes: The number of texts of each group, and their length in tokens.
     """
 
     order: Tensor
@@ -221,7 +221,7 @@ def _tensors(record: Any) -> dict[str, Tensor]:
 
 @dataclass
 class Batch:
-    """What a rank trains on in one step.
+    """The data that a rank trains on in one step.
 
     Attributes:
         images: uint8 [B, S, S, 3], RGB, before `clic.images.normalise`.
@@ -230,16 +230,16 @@ class Batch:
         positives: int64 [B, P, L] token ids of the true captions.
         negatives: int64 [B, K, L] token ids of the false captions, None if K = 0.
         negative_mask: bool [B, K], True where there is a negative, None if K = 0.
-        kind: Whether its images are composites or single images.
+        kind: Whether the images are composites or single images.
         step: Global step, from 0.
         keys: The keys of each row's samples.
-        tally: Counts gathered while it was built.
+        tally: Counts gathered while the batch was built.
         faults: The samples that were replaced.
         negative_kinds: The kind of each of the K negatives, by slot, such as `("cross_swap",
             "layout")`; empty if the slots have no names.
-        examples: The captions of the first rows as texts, to be shown.
-        text_plans: How the text tower reads the captions, [B, P + K] row by row, with less work: a
-            plan for each chunk of rows that is encoded at once. Empty if they are read as they are.
+        examples: The captions of the first rows as text, for display.
+        text_plans: How the text tower encodes the captions, [B, P + K] row by row, with less work:
+            a plan for each chunk of rows that is encoded at once. Empty to encode them as they are.
     """
 
     images: Tensor
@@ -316,8 +316,8 @@ class Features:
         logit_bias: Scalar of sigmoid models (SigLIP), otherwise None.
         negative_kinds: The kind of each of the K negatives, by slot, the same on every rank; empty
             if the slots have no names.
-        base_images: [B, D], what the frozen base model gives for the images, unit norm and without
-            gradient; None where that is not asked for, or the vision tower does not train.
+        base_images: [B, D], the frozen base model's features of the images, unit norm and without
+            gradient; None if they are not needed or the vision tower does not train.
         base_positives: [B, P, D], the same for the true captions.
     """
 

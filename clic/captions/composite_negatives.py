@@ -31,7 +31,7 @@ Words = list[str]
 
 
 class _Caption(NamedTuple):
-    """A caption, with what drawing and checking need computed once."""
+    """A caption, with the values that drawing and checking share, computed once."""
 
     text: str
     tokens: Sequence[Token]
@@ -50,21 +50,21 @@ def cross_swap(
 
     The two words have the same universal POS, outside `EXCLUDED_TAGS`; a word that occurs in
     both captions under that POS never swaps. Without such a pair, any two words may swap that
-    only one of the captions has. Every occurrence is replaced as a whole word, and the captions
-    are joined in random order. Each POS is equally likely, then each pair of words.
+    each occur in only one of the captions. Every occurrence is replaced as a whole word, and the
+    captions are joined in random order. Each POS is equally likely, then each pair of words.
 
     Args:
         captions: t1 and t2.
         tokens: Their tokens.
         rng: Draws the words and the order.
-        repair: Adapt "a" and "an" to the new words, and draw again where the result is true (the
+        repair: Adapt "a" and "an" to the new words, and draw again if the result is true (the
             captions are merely exchanged). The published code does neither.
-        combine: Joins the changed captions, in their own order or the opposite one; None where
+        combine: Joins the changed captions, in their own order or the opposite one; None if
             the result may be true. By default they are joined as sentences.
 
     Returns:
-        The false joined caption, with each edit's span in its own original caption; None where
-        no two words give one.
+        The false joined caption, with each edit's span in its own original caption; None if no
+        two words give one.
     """
     one, two = _analyse(captions[0], tokens[0]), _analyse(captions[1], tokens[1])
     left, right = _own_words(one, two), _own_words(two, one)
@@ -95,7 +95,7 @@ def _drawn_pairs(
 ) -> Iterator[tuple[str, str]]:
     """Yield pairs of a left and a right word: each group is equally likely, then each pair.
 
-    After the first pair, which nearly always yields a false caption, every pair follows once.
+    After the first pair, which nearly always yields a false caption, every pair is yielded once.
     """
     remaining = [(group, set[int]()) for group in groups if group[0] and group[1]]
     first = True
@@ -143,7 +143,7 @@ def _own_words(caption: _Caption, other: _Caption) -> dict[str, Words]:
 def _any_words(caption: _Caption, other: _Caption) -> Words:
     """Return the words that only `caption` has, whatever their tag.
 
-    Words of excluded tags are returned only where there are no others.
+    Words of excluded tags are returned only if there are no others.
     """
     words = [word for tag, word in caption.tagged if tag not in EXCLUDED_TAGS]
     if not words:
@@ -204,16 +204,16 @@ def word_swap(
 
     For two images whose sentences are joined this is CLIC's hard negative (`cross_swap`); a stated
     layout stays as it is. A swap that merely exchanges two captions ("a red circle" and "a blue
-    circle") is not used: `layout_negative` makes those where they are false.
+    circle") is not used: `layout_negative` makes those if they are false.
 
     Args:
-        composite: Of at least two images.
-        tokens: Of each image's first sentence.
+        composite: One of at least two images.
+        tokens: The tokens of each image's first sentence.
         rng: Draws the images, the words and the wording.
         true: The composite's true joined captions. None of them is returned, whatever its case.
 
     Returns:
-        The false caption, with each edit's span in its own image's caption; None where no two
+        The false caption, with each edit's span in its own image's caption; None if no two
         words give one that is certainly false.
     """
     return unlike(set(map(normalized, true)), partial(_word_swap, composite, tokens, rng))
@@ -242,7 +242,7 @@ def _word_swap(
 def _false_caption(
     composite: Composite, pair: Sequence[int], texts: Sequence[str], ordered: bool
 ) -> str | None:
-    """Return p1 or p2 with changed captions of two images, None where that may be true."""
+    """Return p1 or p2 with changed captions of two images, or None if that may be true."""
     captions = list(composite.captions)
     for image, text in zip(pair, texts, strict=True):
         captions[image] = text
@@ -254,12 +254,12 @@ def layout_negative(composite: Composite, rng: np.random.Generator) -> HardNegat
     """State one relation of a composite wrongly: with the inverse phrase, or the images exchanged.
 
     Args:
-        composite: Of at least two images.
+        composite: One of at least two images.
         rng: Draws the statement and how it is made false.
 
     Returns:
-        The false caption, with its edits of p1 (caption 0); None where no relation is stated or
-        the opposite may be true (of "a dog" and "a brown dog").
+        The false caption, with its edits of p1 (caption 0); None if no relation is stated or the
+        opposite may be true (as for "a dog" and "a brown dog").
     """
     parts, captions = composite.parts, composite.captions
     statements = [number for number, part in enumerate(parts) if isinstance(part, Statement)]

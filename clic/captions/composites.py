@@ -107,7 +107,7 @@ class TokenBudget(NamedTuple):
     context: int
 
     def fits(self, *texts: str) -> bool:
-        """Return whether the model reads each of some texts to its end."""
+        """Return whether the model reads every text to its end."""
         return all(self.count_tokens(text) <= self.context for text in texts)
 
 
@@ -118,7 +118,7 @@ class Composite:
     Attributes:
         sentences: The true sentences of each image; t_i is the first one of image i.
         places: Where each image lies.
-        parts: What p1 joins. p2 joins the same `reworded`.
+        parts: The parts that p1 joins; p2 joins them `reworded`.
         period: Whether the composite's captions, true and false, end with a period.
 
     Raises:
@@ -144,7 +144,7 @@ class Composite:
 
     @cached_property
     def _texts(self) -> list[list[str]]:
-        """Each image's sentences as they are compared."""
+        """Each image's sentences in the form used for comparison."""
         return [list(map(_compared, sentences)) for sentences in self.sentences]
 
     def positives(self) -> tuple[str, str]:
@@ -179,7 +179,7 @@ class Composite:
         A caption is true of an image if one of the image's sentences contains all of its words.
         The unchanged caption of another image may be true if a sentence of this image has fewer
         words: the dog of "a dog" may be brown. A caption with changed words counts as false there,
-        as in CLIC. Where two things within one image lie is unknown, too.
+        as in CLIC. The places of things within one image are unknown, too.
 
         Args:
             parts: The parts of a caption.
@@ -217,7 +217,7 @@ def sentence_composite(
     """Return a composite whose caption joins those of its images: "t1. t2.".
 
     Args:
-        sentences: Of each image, at least one.
+        sentences: The sentences of each image, at least one.
         places: Where each image lies; not needed unless the caption states the layout.
     """
     parts = tuple(map(Sentence, range(len(sentences))))
@@ -234,7 +234,7 @@ def layout_composite(
     """Return a composite whose caption states its layout: "t1 left of t2.".
 
     Args:
-        sentences: Of each image, at least one.
+        sentences: The sentences of each image, at least one.
         places: Where each image lies.
         phrases: The phrases of each relation.
         rng: Draws the statements and their wording.
@@ -251,13 +251,13 @@ def layout_statements(
 
     Two images that share a row or a column give one statement. A grid gives a statement for each
     of its rows, or for each of its columns. The inverse of a statement has the inverse phrase
-    ("over" and "under"), or another phrase of the inverse relation where that one is held out.
+    ("over" and "under"), or another phrase of the inverse relation if that one is held out.
 
     Args:
-        places: Of each image.
+        places: Where each image lies.
         phrases: The phrases of each relation.
-        rng: Draws the phrases and, for a grid, rows or columns and every order. The first image of
-            a pair comes first.
+        rng: Draws the phrases and, for a grid, rows or columns and every order. With two
+            images, the first comes first.
     """
     if len(places) < 2:
         raise ValueError(f"places={list(places)}: two images or more have a layout to state")
@@ -288,7 +288,7 @@ def remaining_phrases(held_out: Sequence[str]) -> Phrases:
     """Return the phrases of each relation except those held out.
 
     Raises:
-        ConfigError: One is unknown, or a relation has none left.
+        ConfigError: A phrase is unknown, or a relation has none left.
     """
     known = dict.fromkeys(phrase for phrases in RELATION_PHRASES.values() for phrase in phrases)
     for phrase in held_out:
@@ -310,7 +310,7 @@ def join_parts(parts: Iterable[Part], captions: Sequence[str], period: bool = Tr
     """Return the joined caption of some parts, in their order.
 
     Args:
-        parts: What the caption says.
+        parts: The parts of the caption.
         captions: One caption of each image.
         period: Whether to keep the last period.
     """
@@ -358,7 +358,7 @@ def _bag(text: str) -> frozenset[str]:
 
 
 def _has_all(text: str, words: frozenset[str]) -> bool:
-    """Return whether a text has all of the words, most often told by the first that it lacks."""
+    """Return whether a text has all of the words; a quick substring test rules out most."""
     return all(map(text.__contains__, words)) and words <= _bag(text)
 
 
@@ -406,13 +406,13 @@ def composite_positives(
     in random order.
 
     Args:
-        composite: What is known about it.
+        composite: The sentences and the layout of its images.
         count: Number of captions P, at least 1.
         rng: Draws the other sentences and their order.
         budget: Limit of the further captions, which omit the longest sentences; None for no limit.
 
     Returns:
-        `count` texts. An image's other sentences are drawn without repetition until each was used;
+        `count` texts. An image's other sentences are drawn without repetition until all were used;
         an image with a single sentence contributes that one every time.
     """
     if count < 1:
@@ -435,7 +435,7 @@ def composite_positives(
 
 
 def _draw(sentences: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
-    """Return `count` sentences; none is repeated until each was drawn once."""
+    """Return `count` sentences; none is repeated until each has been drawn once."""
     drawn: list[str] = []
     while len(drawn) < count:
         order = rng.permutation(len(sentences))

@@ -1,7 +1,7 @@
 """Swaps that read well and would still be true, or that repeat a word.
 
-Where swaps are chosen by how well they read, those that keep the meaning come to the fore; `swap`
-itself leaves these rarer cases in, where few of them are ever drawn.
+When swaps are chosen by how well they read, those that keep the meaning come out on top. `swap`
+itself leaves these rare cases in, because random draws seldom hit them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Swap(NamedTuple):
         words: Their texts in lower case.
         lexicon: Knows kinds of things.
         parts: The ranges of tokens that changed places, from left to right.
-        heads: The heads of the parts, where both are all that their noun phrases clearly say.
+        heads: The heads of the parts if both cover their noun phrases (see `_whole`), else empty.
     """
 
     tokens: Sequence[Token]
@@ -59,7 +59,7 @@ class _Swap(NamedTuple):
         return any(self.tokens[i].pos in NOMINAL and self.is_animate(i) for i in between)
 
     def phrases(self) -> list[NounPhrase]:
-        """Return the noun phrases that hold the parts, none where a part is in no phrase."""
+        """Return the noun phrases that contain the parts; empty if a part is in none."""
         found = noun_phrases(self.tokens)
         held = [p for start, _ in self.parts for p in found if p.first <= start < p.last]
         return held if len(held) == 2 else []
@@ -81,22 +81,22 @@ class _Swap(NamedTuple):
 def is_doubtful(
     tokens: Sequence[Token], made: Sequence[Token], negative: HardNegative, lexicon: Lexicon
 ) -> bool:
-    """Return whether a swap may say what the caption says, or repeats a word.
+    """Return whether a swap may mean the same as the caption, or repeats a word.
 
     - "tan and tan dogs";
-    - "one wearing red, the other green", "some sit and others stand": either may be the one;
-    - two adjectives of one list: "brown, white and black", "a black and a white dog";
-    - colours that nobody tells apart for sure: "a grey shirt and a silver chain";
-    - two names of which one may stand for the other: "a girl comforts a child";
+    - "one wearing red, the other green", "some sit and others stand": it may be either;
+    - two adjectives in one list: "brown, white and black", "a black and a white dog";
+    - colours that are hard to tell apart: "a grey shirt and a silver chain";
+    - two names, one of which may stand for the other: "a girl comforts a child";
     - two adverbs of one subject: "safely skates up before descending again";
-    - what two things of one name have: "a man in a blue kayak and a man in an orange kayak";
+    - attributes of two things of one name: "a man in a blue kayak and a man in an orange kayak";
     - a thing that is named twice: "a blue slide with a boy on top of the slide";
-    - one and what belongs to it: "a man and his dog";
-    - two who do something to each other: "a man gently kissing a woman";
-    - two pieces of clothing of one wearer, as wholes: "a woman in a hat is wearing a shirt";
+    - an owner and what it owns: "a man and his dog";
+    - two parties to a mutual act: "a man gently kissing a woman";
+    - two whole pieces of clothing of one wearer: "a woman in a hat is wearing a shirt";
     - two things after one preposition: "on her stomach on a swing", "in a row playing in a park";
     - two places, one after the other: "at a booth in a diner", "by a tree in front of a house";
-    - what is ridden and what it is ridden on: "rides a board on a wave".
+    - something ridden and the surface under it: "rides a board on a wave".
 
     Args:
         tokens: The true caption's tokens.
@@ -119,7 +119,7 @@ def is_doubtful(
 
 
 def _repeats(made: Sequence[Token]) -> bool:
-    """Return whether a word stands on both sides of an "and", or twice in a row."""
+    """Return whether a word is on both sides of an "and", or twice in a row."""
     words = [lower(token.text) for token in made]
     beside = [*pairwise(words), *zip(words, words[2:], strict=False)]
     middle = [""] * (len(words) - 1) + words[1:-1]
@@ -130,7 +130,7 @@ def _repeats(made: Sequence[Token]) -> bool:
 
 
 def _told_of_either(tokens: Sequence[Token], words: Sequence[str]) -> bool:
-    """Return whether things are told apart as "one" and "the other", or "some" and "others"."""
+    """Return whether things are distinguished as "one" and "the other", or "some" and "others"."""
     bare = [
         word
         for i, word in enumerate(words)
@@ -153,9 +153,9 @@ def _moved(tokens: Sequence[Token], negative: HardNegative) -> list[tuple[int, i
 def _whole(
     tokens: Sequence[Token], words: Sequence[str], part: tuple[int, int], lexicon: Lexicon
 ) -> int:
-    """Return the head of a part that takes all of its noun phrase along, or -1.
+    """Return the head of a part that covers its whole noun phrase, or -1.
 
-    An article may stay, and what is not seen clearly: a small lake is a lake.
+    Articles and adjectives that are not clearly visible may be left out: a small lake is a lake.
     """
     for first, last, head in noun_phrases(tokens):
         if part[0] <= head < part[1] and last == part[1]:
@@ -168,7 +168,7 @@ def _whole(
 
 
 def _listed(swapped: _Swap) -> bool:
-    """Return whether both parts are of one list."""
+    """Return whether both parts belong to one list."""
     (_, start), (end, _) = swapped.parts
     words, between = swapped.words, range(start, end)
     rest = [i for i in between if words[i] not in WORDS["articles"]]
@@ -179,7 +179,7 @@ def _listed(swapped: _Swap) -> bool:
 
 
 def _alike(swapped: _Swap) -> bool:
-    """Return whether one word may be said of what the other is said of."""
+    """Return whether one word may describe the same thing as the other."""
     one, two = (swapped.words[last - 1] for _, last in swapped.parts)
     lexicon = swapped.lexicon
     if any({one, two} <= colours for colours in _NEAR_COLOURS):
@@ -190,12 +190,12 @@ def _alike(swapped: _Swap) -> bool:
 
 
 def _adverbs(swapped: _Swap) -> bool:
-    """Return whether both parts are adverbs, and nobody else is named between them."""
+    """Return whether both parts are adverbs, and no living thing is named between them."""
     return all(swapped.tokens[i].pos == "ADV" for i, _ in swapped.parts) and not swapped.others()
 
 
 def _of_namesakes(swapped: _Swap) -> bool:
-    """Return whether the parts belong to two things of one name, "a man ... and a man ..."."""
+    """Return whether the parts belong to two things of one name ("a man ... and a man ...")."""
     phrases, words = noun_phrases(swapped.tokens), swapped.words
     owners = [[p for p in phrases if p.last < start][-1:] for start, _ in swapped.parts]
     if not all(owners):
@@ -208,7 +208,7 @@ def _of_namesakes(swapped: _Swap) -> bool:
 
 
 def _named_twice(swapped: _Swap) -> bool:
-    """Return whether both parts are of one thing, which is named again without an "a"."""
+    """Return whether both parts belong to one thing, which is named again without an "a"."""
     held = swapped.phrases()
     if not held or held[0] == held[1] or len({swapped.tokens[p.head].lemma for p in held}) > 1:
         return False
@@ -217,7 +217,7 @@ def _named_twice(swapped: _Swap) -> bool:
 
 
 def _owned(swapped: _Swap) -> bool:
-    """Return whether the second part is of what belongs to the first, which it is joined to."""
+    """Return whether the second part's thing is owned by the first's ("a man and his dog")."""
     held = swapped.phrases()
     if not held or swapped.tokens[held[1].first].pos != "PRON":
         return False
@@ -226,7 +226,7 @@ def _owned(swapped: _Swap) -> bool:
 
 
 def _mutual(swapped: _Swap) -> bool:
-    """Return whether the parts are subject and object of what two do to each other."""
+    """Return whether the parts are the subject and the object of a mutual act."""
     between = swapped.tokens[swapped.heads[0] + 1 : swapped.starts()[1]]
     acts = [token.lemma for token in between if token.pos not in ("AUX", "ADV")]
     return len(acts) == 1 and acts[0] in _MUTUAL
@@ -242,7 +242,7 @@ def _worn_by_one(swapped: _Swap) -> bool:
 
 
 def _in_a_row(swapped: _Swap) -> bool:
-    """Return whether one preposition is before both, with nothing new between them."""
+    """Return whether the same preposition precedes both, with no new subject or clause between."""
     words = swapped.words
     first, second = (start - 1 for start in swapped.starts())
     alike = first >= 0 and words[first] == words[second] and swapped.tokens[first].pos == "ADP"
@@ -251,7 +251,7 @@ def _in_a_row(swapped: _Swap) -> bool:
 
 
 def _two_places(swapped: _Swap) -> bool:
-    """Return whether the second place follows the first, and either may hold or hide the other."""
+    """Return whether one place directly follows another, and either may contain or hide it."""
     first, second = swapped.prepositions(_WITHIN | _BESIDE)
     between = swapped.words[swapped.heads[0] + 1 : swapped.starts()[1]]
     if not first or not second or " ".join(between) != second:
@@ -261,6 +261,6 @@ def _two_places(swapped: _Swap) -> bool:
 
 
 def _ridden(swapped: _Swap) -> bool:
-    """Return whether one is what is ridden or crossed, and the other what that is done on."""
+    """Return whether one thing is ridden or crossed, and the other is under it."""
     before = swapped.before()
     return len(before & _RIDING) == len(before & _ALONG) == 1

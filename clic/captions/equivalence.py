@@ -34,7 +34,7 @@ class Meaning:
         tokens: The caption's tokens.
         words: Their texts in lower case.
         phrases: Its noun phrases.
-        lexicon: Knows which modifiers are seen clearly and which exclude each other.
+        lexicon: Knows which modifiers are clearly visible and which exclude each other.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Meaning:
         return self._accompanies(first, second) or self._same_clauses(first, second)
 
     def _whole(self, part: Range) -> bool:
-        """Return whether a part is all of its noun phrase but articles and the like."""
+        """Return whether a part is all of its noun phrase except for articles and the like."""
         number = self._phrase(part[0])
         if number < 0:
             return False
@@ -78,14 +78,14 @@ class Meaning:
         return [word for word in self._words[first:last] if word not in _IGNORED]
 
     def _phrase(self, token: int) -> int:
-        """Return the number of the noun phrase that contains a token, -1 where there is none."""
+        """Return the number of the noun phrase that contains a token, or -1 if there is none."""
         for i, phrase in enumerate(self._phrases):
             if phrase.first <= token < phrase.last:
                 return i
         return -1
 
     def _chained(self, a: int, b: int) -> bool:
-        """Return whether links without direction lead from one phrase to the other."""
+        """Return whether symmetric links lead from one phrase to the other."""
         phrases, words = self._phrases, self._words
         for k in range(min(a, b), max(a, b)):
             first, last, head = phrases[k]
@@ -130,10 +130,10 @@ class Meaning:
 
     @cached_property
     def _weak(self) -> frozenset[str]:
-        """The modifiers that may also apply to things they are not said of.
+        """The modifiers that may also apply to things that they do not describe here.
 
-        An old bus next to a trolley may be next to an old trolley. A colour, which is seen
-        clearly, is none of these; nor is "old" where the caption calls another thing young.
+        An old bus next to a trolley may be next to an old trolley. Colours, which are
+        clearly visible, are not among them; nor is "old" if the caption calls another thing young.
         """
         lexicon = self._lexicon
         clear = lexicon.classes.get("clear", ())
@@ -203,7 +203,7 @@ class Meaning:
             return False
         act = tokens[start - 2] if start > 1 else None
         if joint == "by" and act and act.pos in ("VERB", "ADP") and act.lemma not in _POSTURES:
-            return False  # "walked through by an elephant": who does it
+            return False  # "walked through by an elephant": the agent
         if not (self._whole(first) and self._whole(second)):
             return False
         end = second[1]

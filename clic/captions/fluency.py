@@ -1,8 +1,8 @@
 """How well a false caption reads, by counts of what people write in captions.
 
-A swap is false by construction, but often nothing that anybody would write: "a beach walks on the
-child". Counts of true captions tell such a caption from one that is merely false, so that a model
-cannot learn to find the false caption by its wording alone.
+A swap is false by construction, but often not what anybody would write: "a beach walks on the
+child". Counts of true captions distinguish such a caption from one that is merely false, so that a
+model cannot learn to find the false caption by its wording alone.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ CANDIDATES = 12
 LEAST = -5.0
 """Defaults of `captions.fluency_candidates` and `captions.fluency_least`."""
 
-_FORMAT: Context = ("clic caption counts", "1")  # an entry of every table, which no word can be
+_FORMAT: Context = ("clic caption counts", "1")  # an entry of every table, distinct from any event
 _TYPES = 0xFFFFFFFF  # the lower half of a value
-_BUFFERED = 1 << 21  # events between two times that equal ones are summed up
+_BUFFERED = 1 << 21  # events to collect before equal ones are summed
 _WORDS = re.compile(r"'\w*|[\w-]+|\S")
 
 
 class CaptionCounts:
-    """Counts the events of captions, and gives the table that `Fluency` reads.
+    """Counts the events of captions, and makes the table that `Fluency` reads.
 
     Args:
-        lexicon: Knows kinds of things, by default the one that ships.
+        lexicon: Knows kinds of things, by default clic's own.
 
     Attributes:
         captions: How many captions were counted.
@@ -62,7 +62,7 @@ class CaptionCounts:
             self._sum_up()
 
     def _sum_up(self) -> None:
-        """Sum the counts of equal events, so that memory grows with distinct ones alone."""
+        """Sum the counts of equal events, so that memory grows only with distinct ones."""
         fresh = (
             np.array(self._found, np.uint64),
             np.array(self._places, np.uint64),
@@ -79,7 +79,7 @@ class CaptionCounts:
     def table(self) -> np.ndarray:
         """Return the counts, uint64 [2, N]: sorted keys, and for each its count.
 
-        The count is in the upper half of 64 bits; a context has in the lower half the number of
+        The count is in the upper 32 bits; for a context, the lower 32 bits are the number of
         distinct words that were found there.
         """
         self._sum_up()
@@ -96,17 +96,17 @@ class CaptionCounts:
 
 
 class Fluency:
-    """Tells how well false captions read, by the counts of true ones.
+    """Scores how well false captions read, by the counts of true ones.
 
     The score of a false caption is the sum, over the four kinds of `clic.captions.fluency_events`,
-    of its worst new event's association, where that is below 0:
+    of its worst new event's association, if that is below 0:
 
         s = sum_k min(0, min_{(w, h) in new_k} log p(w | h) - log p(w)).
 
     Only events that the true caption lacks count, so neither its length nor its rare words matter.
-    p interpolates ever narrower contexts as Witten and Bell do (IEEE Transactions on Information
-    Theory 37(4), 1991; method C), c being counts, n(h) those of all words after h, and t(h) the
-    number of distinct ones:
+    p interpolates ever narrower contexts by Witten-Bell smoothing (IEEE Transactions on Information
+    Theory 37(4), 1991; method C), where c are counts, n(h) is the count of all words after h, and
+    t(h) the number of distinct ones:
 
         p(w | h) = (c(h, w) + t(h) p(w | h')) / (n(h) + t(h)),
 
@@ -114,7 +114,7 @@ class Fluency:
     all because one impossible pair makes a caption odd, however usual the rest of it is.
 
     Args:
-        table: What `CaptionCounts.table` returns.
+        table: The result of `CaptionCounts.table`.
 
     Raises:
         DataError: It is not such a table.
@@ -132,14 +132,14 @@ class Fluency:
 
     @classmethod
     def load(cls, path: str | Path, setting: str = "fluency") -> Fluency:
-        """Open a file that `clic-data count` wrote. It stays on the disk, and processes share it.
+        """Memory-map a file that `clic-data count` wrote, so that processes share it.
 
         Args:
             path: The file.
             setting: Name of the setting that gives the path, for messages.
 
         Raises:
-            ConfigError: There is no such file, or it holds no counts.
+            ConfigError: There is no such file, or it contains no counts.
         """
         try:
             return cls(np.load(path, mmap_mode="r", allow_pickle=False))
@@ -170,7 +170,7 @@ class Fluency:
         return [_score(new, known) for new in fresh]
 
     def _look_up(self, asked: Collection[int]) -> dict[int, int]:
-        """Return the values of those keys that the table has."""
+        """Return the values of the keys that the table has."""
         keys = np.array(sorted(asked), np.uint64)
         places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         found = self._keys[places] == keys
@@ -178,12 +178,12 @@ class Fluency:
 
 
 class Fluent(NamedTuple):
-    """A choice of false captions by how well they read.
+    """Chooses false captions by how well they read.
 
     Attributes:
         model: Scores them.
-        candidates: How many are drawn, of which the best is taken.
-        least: Least score of one that is taken.
+        candidates: How many are drawn, to choose the best of them.
+        least: The lowest score that is accepted.
     """
 
     model: Fluency
@@ -196,14 +196,14 @@ class Fluent(NamedTuple):
         make: Callable[[], HardNegative | None],
         known: Iterable[str] = (),
     ) -> HardNegative | None:
-        """Return the candidate that reads best, or None where none reads well enough.
+        """Return the candidate that reads best, or None if none reads well enough.
 
-        Those that may be true nevertheless are left out (`clic.captions.doubtful_swaps`).
+        Candidates that may still be true are left out (`clic.captions.doubtful_swaps`).
 
         Args:
             tokens: The true caption's tokens.
             make: Draws a false caption of it.
-            known: Normalized texts that are not taken.
+            known: Normalized texts that are never chosen.
         """
         found: list[HardNegative] = []
         texts = set(known)
@@ -222,10 +222,10 @@ class Fluent(NamedTuple):
 
 
 def edited_tokens(tokens: Sequence[Token], negative: HardNegative) -> list[Token]:
-    """Return the tokens of a false caption, those of moved words with their tags.
+    """Return the tokens of a false caption, in which moved words keep their tags.
 
-    Only texts, tags and lemmas are right: offsets are those that the words had before. A word that
-    the true caption lacks has the tag of the word whose place it takes.
+    Only texts, tags and lemmas are valid; offsets still refer to the true caption. A word that the
+    true caption lacks gets the tag of the word that it replaces.
     """
     own = {lower(token.text): token for token in tokens}
     edits = iter(sorted(negative.edits, key=lambda edit: edit.span))

@@ -10,10 +10,10 @@ from clic.captions.phrases import NOMINAL, head_from, subject
 from clic.captions.text import fold_tokens, lower
 from clic.types import Token
 
-ORDER = 3  # words, or parts of a gist, in a sequence that is counted
+ORDER = 3  # length of a counted sequence, in words or parts of a gist
 _START, _END = "<s>", "</s>"
 _JOINTS = frozenset(("ADP", "CCONJ", "SCONJ"))
-_BETWEEN = frozenset(("ADV", "PART"))  # what may stand between a word and its preposition
+_BETWEEN = frozenset(("ADV", "PART"))  # tags that may be between a word and its preposition
 _GOVERNORS = NOMINAL | {"VERB"}
 
 Context = tuple[str, ...]
@@ -25,7 +25,7 @@ class Event(NamedTuple):
     Attributes:
         kind: "words", "gist", "kinds" or "pairs".
         contexts: Ever narrower contexts; the first is shared by all words of its kind.
-        word: What was found there.
+        word: The word found there.
     """
 
     kind: str
@@ -34,15 +34,15 @@ class Event(NamedTuple):
 
 
 def events(tokens: Sequence[Token], lexicon: Lexicon) -> Iterator[Event]:
-    """Yield what is counted in one caption.
+    """Yield the events of one caption.
 
     - `words`: each word after the two before it.
-    - `gist`: the same of what the caption tells in short: each noun's kind (people, animals,
-      clothes, a place, ...; the noun itself where the lexicon knows no kind), each verb's lemma,
+    - `gist`: the same for a summary of the caption: each noun's kind (people, animals, clothes, a
+      place, ...; the noun itself if the lexicon knows no kind), each verb's lemma,
       and the prepositions, conjunctions and commas between them.
     - `pairs`: an adjective or number and its noun, two nouns in a row, a verb and its subject, a
-      verb and its object, a preposition and its noun, that with the noun or verb before it.
-    - `kinds`: the same pairs, their second word by its kind.
+      verb and its object, a preposition (with and without the noun or verb before it) and its noun.
+    - `kinds`: the same pairs, with the kind of the second word in its place.
 
     Args:
         tokens: The caption's tokens, in any case.
@@ -72,7 +72,7 @@ class _Reader:
         self.lemmas = [lower(token.lemma) for token in tokens]
 
     def kind(self, i: int) -> str:
-        """Return the kind of a thing, or the word's lemma where none is known."""
+        """Return the kind of a thing, or the word's lemma if none is known."""
         pos, word = self._tokens[i].pos, self.words[i]
         if pos == "NUM":
             return "number"
@@ -84,7 +84,7 @@ class _Reader:
         return thing.kind or ("place" if thing.place else self.lemmas[i])
 
     def gist(self) -> list[str]:
-        """Return the caption in short; of nouns in a row only the last is told."""
+        """Return the caption's summary, with only the last of several nouns in a row."""
         told = []
         for i, token in enumerate(self._tokens):
             if token.pos in NOMINAL:

@@ -59,7 +59,7 @@ _NOTHING = Token("", 0, 0, "", "")
 _AUXILIARY = ("VB", "VD", "VH")
 
 # HanTa's time grows with the cube of a word's length, and on long texts its scores fall below its
-# floor. So only the end of a longer word is looked at, a longer text is tagged in pieces, and words
+# floor. So only the end of a longer word is used, a longer text is tagged in pieces, and words
 # that no text tower reads are not tagged at all.
 _LONGEST_WORD = 32
 _LONGEST_TEXT = 64
@@ -97,7 +97,7 @@ class HantaTagger:
         return f"{version('HanTa')}+{_RULES}"
 
     def __call__(self, text: str) -> tuple[Token, ...]:
-        """Return the tokens of `text`, words tagged X from the 513th on; any text is fine."""
+        """Return the tokens of any `text`; words from the 513th on are tagged X."""
         folded = fold(text)
         spans = tokenize(folded.text)
         low = lower(folded.text)
@@ -176,7 +176,7 @@ def _trace(row: dict[State, float], steps: list[dict[State, State]]) -> list[int
 
 @lru_cache(maxsize=1)
 def _model() -> Any:
-    from HanTa.HanoverTagger import HanoverTagger  # 0.1 s, so only where a caption is tagged
+    from HanTa.HanoverTagger import HanoverTagger  # 0.1 s, so only when a caption is tagged
 
     return HanoverTagger("morphmodel_en.pgz")
 
@@ -226,8 +226,8 @@ def _correct(tokens: list[Token]) -> list[Token]:
     A colour before a noun is an adjective ("an orange cat"). "left" is a noun in "the left of",
     and a preposition in "a circle left of", as is "next" in "next to" and "above" in "is above a".
     An apparent plural in "a cook chops onions" is a verb, and an apparent name in "a giraffe" a
-    noun. Parts of words ("n't" and the "ca" before it) and addresses never get a tag of words that
-    may be swapped.
+    noun. Parts of words ("n't" and the "ca" before it) and addresses never get a tag that allows
+    swapping.
     """
     for i in range(len(tokens) - 1, -1, -1):
         token = tokens[i]

@@ -7,8 +7,8 @@ from clic.captions.lexicon import WORDS
 _DOUBLED, _REGULAR = WORDS["doubling_verbs"], WORDS["passive_verbs"]
 _DIE = {"lie": "lying", "die": "dying", "tie": "tying"}
 
-# Participles that adding "ed" does not make. A verb outside this table and the list of
-# `passive_verbs` is not turned into the passive: "a man jumps a fence", "a dog runs a race".
+# Participles that are not formed with "ed". Verbs outside this table and the list of
+# `passive_verbs` are not turned into the passive: "a man jumps a fence", "a dog runs a race".
 _IRREGULAR = {
     "hold": "held", "wear": "worn", "throw": "thrown", "catch": "caught", "ride": "ridden",
     "bite": "bitten", "eat": "eaten", "hit": "hit", "feed": "fed", "lead": "led",
@@ -19,7 +19,7 @@ _IRREGULAR = {
 
 
 def third_person(verb: str) -> str:
-    """Return the form of a regular verb after "it"."""
+    """Return the third person singular of a regular verb."""
     if verb.endswith(("s", "x", "z", "ch", "sh", "o")):
         return verb + "es"
     if verb.endswith("y") and not verb.endswith(("ay", "ey", "oy", "uy")):

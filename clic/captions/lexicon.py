@@ -116,7 +116,7 @@ class Lexicon:
         lines: The lines of a lexicon file.
 
     Raises:
-        DataError: A line is not of that form.
+        DataError: A line does not have that form.
     """
 
     def __init__(self, lines: Iterable[str]) -> None:
@@ -124,7 +124,7 @@ class Lexicon:
         self.classes: dict[str, frozenset[str]] = {}
         #: The contrast sets in the file's order.
         self.sets: list[ContrastSet] = []
-        #: The uses of one word by that word, and of several words by the first, longest first.
+        #: The uses of single words by word, and of phrases by their first word, longest first.
         self.single: dict[str, list[Use]] = {}
         self.several: dict[str, list[Use]] = {}
         self._synonyms: dict[tuple[str, str], set[str]] = {}
@@ -221,7 +221,7 @@ class Lexicon:
                     if text:
                         rivals = family if use.pos == "NOUN" else frozenset((text,))
                         items.setdefault(text, (word.weight, rivals))
-        # Near-synonyms in one set exclude each other in no set.
+        # Near-synonyms in any set never exclude each other.
         for use in uses:
             for form in self._synonyms[" ".join(use.words), use.pos]:
                 items.pop(form, None)

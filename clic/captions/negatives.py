@@ -27,8 +27,8 @@ GENERATORS: dict[str, Generator] = {
 }
 
 RANKED = ("swap", "swap_attributes")
-"""Generators whose false captions are chosen by how well they read, where that is asked for: what
-`replace` writes stands in lists made by hand."""
+"""Generators whose false captions are chosen by how well they read, if that is asked for;
+`replace` uses only words from hand-made lists."""
 
 FOREIGN = "clic's taggers and word lists know only English"
 
@@ -51,8 +51,8 @@ def single_negative(
             that is drawn yields nothing, another is drawn from the rest.
         true: Other captions of the image. None of them is returned, whatever its case, spacing
             and final period.
-        fluent: Chooses among several false captions of those in `RANKED`, and takes none that
-            reads badly; None takes the first.
+        fluent: Chooses among several false captions of the generators in `RANKED`, and rejects
+            those that read badly; None takes the first.
 
     Returns:
         The false caption, or None if no generator yields one.
@@ -105,18 +105,18 @@ def hard_negatives(
         caption: A true caption.
         kinds: Names of `GENERATORS`, taken in turn.
         n: Number of negatives wanted.
-        seed: Seed of the draws. Equal arguments give equal results in any process.
-        fluency: A file of counts (`clic-data count`), or what `Fluency.load` made of it: swaps are
+        seed: Random seed. Equal arguments give equal results in any process.
+        fluency: A file of counts (`clic-data count`), or the `Fluency` loaded from it: swaps are
             then chosen by how well they read, and those that read badly are left out.
 
     Returns:
-        At most `n` negatives with distinct texts, fewer where the caption yields fewer. The spans
+        At most `n` negatives with distinct texts, fewer if the caption yields fewer. The spans
         of their edits are positions in `caption` as given; the rest of it stays unchanged. Warns
         if there are none because the caption is not in Latin script.
 
     Raises:
-        ConfigError: A kind is unknown, no kind is given, `n` is below 1, or `fluency` is no file
-            of counts.
+        ConfigError: A kind is unknown, no kind is given, `n` is below 1, or `fluency` is not a
+            file of counts.
     """
     if n < 1:
         raise ConfigError(f"n={n} must be at least 1")
@@ -157,7 +157,7 @@ def distinct_negatives(make: Callable[[], HardNegative | None], n: int) -> list[
 
 
 def _fluent(fluency: str | Path | Fluency | None) -> Fluent | None:
-    """Return the choice by a model or by its file."""
+    """Return the `Fluent` of a model or its file, or None without one."""
     if fluency is None:
         return None
     return Fluent(fluency if isinstance(fluency, Fluency) else Fluency.load(fluency))

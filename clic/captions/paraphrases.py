@@ -1,8 +1,8 @@
 """True paraphrases of one caption by rules: other words, another order, the other voice.
 
-A model that is to tell a caption from the same words in a false order needs positives that are
-reordered and reworded too; otherwise it learns that whatever changes the order is false. The
-rules keep the meaning, and each keeps off the cases in which it might not.
+To distinguish a caption from the same words in a false order, a model needs positives that are
+reordered and reworded too; otherwise it learns that any other order is false. The rules keep the
+meaning, and each avoids the cases in which it might not.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _NEVER_REWORDED = ("be", "have", "do")
 MAX_TOKENS = 48  # a caption, not a paragraph: rules look at the whole sentence
 MAX_RULES = 3  # applied to one caption in a row
 
-# Relations that hold both ways, and pairs of which one way says the other. ("By" is left out: "a
-# man by a car" may have been drawn by him.)
+# Symmetric relations, and pairs of converse ones. ("By" is left out: "a car by a man" may have
+# been drawn by him.)
 _SYMMETRIC = ("next to", "beside", "near", "alongside", "close to", "adjacent to")
 _CONVERSE = {
     "in front of": "behind", "behind": "in front of", "above": "below", "below": "above",
@@ -88,21 +88,21 @@ def paraphrase(
     rng: np.random.Generator,
     lexicon: Lexicon | None = None,
 ) -> str | None:
-    """Say the same in another order and other words.
+    """Reword a caption, in another order and other words with the same meaning.
 
     Up to `MAX_RULES` rules are applied in a row: parts around "and" or "while" change places, a
-    place moves to the front, a relation is told from its other side, the active voice becomes the
-    passive, an adjective a relative clause, and words their synonyms. Each rule is drawn at
-    random, then the place where it applies.
+    place moves to the front, a relation is stated from its other side, the active voice becomes
+    the passive, an adjective becomes a relative clause, and synonyms replace words. Each rule is
+    drawn at random, then the place where it applies.
 
     Args:
         caption: A true caption of one sentence.
         tokens: Its tokens.
         rng: Draws the rules.
-        lexicon: Knows synonyms and kinds of things, by default the one that ships.
+        lexicon: Knows synonyms and kinds of things, by default clic's own.
 
     Returns:
-        The paraphrase in lower case, or None where no rule applies.
+        The paraphrase in lower case, or None if no rule applies.
     """
     if not tokens or len(tokens) > MAX_TOKENS:
         return None
@@ -123,18 +123,18 @@ def paraphrase(
 
 
 def nearest_caption(caption: str, others: Sequence[str], least: float = 0.3) -> str | None:
-    """Return the caption of the same image that shares most words with one of its captions.
+    """Return the caption of the same image that shares the most words with the given one.
 
-    Two captions of an image often tell of different things; those that share many of their words
-    mostly say the same, and are then a paraphrase that no rule would have made.
+    Two captions of an image often describe different things; those that share many words mostly
+    say the same, and are then paraphrases that no rule would have made.
 
     Args:
         caption: One of the image's captions.
         others: The others.
-        least: Least share of common words in all words of the two (Jaccard index).
+        least: Smallest share of common words among all words of the two (Jaccard index).
 
     Returns:
-        The nearest of them, or None where none is near enough or all are the same words.
+        The nearest of them, or None if none is near enough or all have the same words.
     """
     own = bag_of_words(caption)
     shares = {}
@@ -151,12 +151,12 @@ def _plain(text: str, pos: str, lemma: str | None = None) -> Token:
 
 
 def _fixed(text: str, pos: str = "ADP") -> Words:
-    """Return the words of a text that is put in, under one tag."""
+    """Return the words of an inserted text, all with one tag."""
     return [_plain(word, pos) for word in text.split()]
 
 
 def _text(tokens: Sequence[Token]) -> str:
-    """Join words to a caption, with "a" or "an" as the next word asks."""
+    """Join words into a caption, with "a" or "an" to fit the next word."""
     parts: list[str] = []
     for i, token in enumerate(tokens):
         word = token.text
@@ -168,7 +168,7 @@ def _text(tokens: Sequence[Token]) -> str:
 
 
 def _conjuncts(caption: _Caption) -> Iterator[Words]:
-    """ "A and B" becomes "B and A" where both are things of one kind, or open the sentence."""
+    """ "A and B" becomes "B and A" if both are things of one kind, or open the sentence."""
     tokens = caption.tokens
     for one, two in pairwise(caption.phrases):
         if two.first != one.last + 1 or tokens[one.last].text != "and":
@@ -326,7 +326,7 @@ def _clothes(caption: _Caption) -> Iterator[Words]:
 
 
 def _synonyms(caption: _Caption) -> Iterator[Words]:
-    """Half of the words that have a synonym become it, and a preposition its like."""
+    """Each word or phrase that has synonyms becomes one of them with probability 1/2."""
     tokens = list(caption.tokens)
     for size in (3, 2, 1):
         for i in range(len(tokens) - size + 1):
@@ -356,7 +356,7 @@ def _in_name(tokens: Sequence[Token], i: int) -> bool:
 
 
 def _exchange(tokens: Words, one: tuple[int, int], two: tuple[int, int]) -> Words:
-    """Return the tokens with two ranges, the first before the second, in each other's place."""
+    """Return the tokens with two ranges exchanged, of which the first comes before the second."""
     (a, b), (c, d) = one, two
     return [*tokens[:a], *tokens[c:d], *tokens[b:c], *tokens[a:b], *tokens[d:]]
 

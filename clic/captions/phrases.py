@@ -1,6 +1,6 @@
 """Noun phrases of a tagged caption, and the head, governor or subject of a word.
 
-Only tags and words are looked at. Indices are token numbers; -1 means that there is none.
+Only tags and words are used. Indices are token numbers; -1 means that there is none.
 """
 
 from __future__ import annotations

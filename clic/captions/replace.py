@@ -16,7 +16,7 @@ MAX_TOKENS = 128  # no text tower reads more
 
 _ONE = frozenset(["a", "an", "one", "another", "each", "every", "this", "that", "single"])
 _SEVERAL = frozenset(["some", "many", "few", "several", "these", "those", "both", "all"])
-_PLURAL = 1  # number of a noun's form
+_PLURAL = 1  # index of this form of a noun
 _NOTHING: frozenset[str] = frozenset()
 
 
@@ -38,7 +38,7 @@ def replace(
         lexicon: Words that exclude each other, by default those that ship with the package.
 
     Returns:
-        The false caption with its edits, or None where the lexicon knows none of its words.
+        The false caption with its edits, or None if the lexicon knows none of its words.
     """
     tokens = fold_tokens(tokens[:MAX_TOKENS])
     lexicon = lexicon or default_lexicon()
@@ -61,7 +61,7 @@ def replace(
 
 
 def _pick(alternatives: Alternatives, draw: float, reader: _Reader) -> str | None:
-    """Return the alternative that `draw` in [0, 1) falls on, or the next the caption lacks."""
+    """Return the alternative that `draw` in [0, 1) selects, or the next one that is not present."""
     items, cumulative = alternatives
     if not items:
         return None
@@ -118,7 +118,7 @@ class _Reader:
         """Return the uses whose tag, form and conditions fit the caption."""
         tags = {self.tokens[first].pos, self.tokens[last - 1].pos}
         if "ADV" in tags:
-            tags.add("ADP")  # taggers take "below" for either
+            tags.add("ADP")  # taggers use both for "below"
         sets = self.lexicon.sets
         found = [
             use

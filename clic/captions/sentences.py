@@ -1,6 +1,6 @@
 """Splits dense captions into sentences to train on.
 
-CLIC (arXiv 2505.24424) trains on the sentences of machine-written captions of a paragraph each.
+CLIC (arXiv 2505.24424) trains on the sentences of machine-written, paragraph-long captions.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _LEADS = [
 ]
 _LEAD = re.compile(rf"(?:{'|'.join(_LEADS)})\b[\s,:]*", re.IGNORECASE)
 
-# A period after one of the first never ends a sentence; after one of the second it may, where a
+# A period after one of the first never ends a sentence; after one of the second it may, if a
 # capital follows.
 _NEVER = (
     "mr mrs ms dr prof sr jr st mt ft gen col sgt capt lt rev hon no nos vs fig figs approx est "

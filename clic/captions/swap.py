@@ -42,19 +42,19 @@ def swap(
 
     The parts are two nouns, adjectives, numbers, verbs, adverbs or noun phrases of the same form.
     Pairs whose swap could describe another picture (two people, two colours) take precedence over
-    others in seven draws of eight, and those over noun phrases of unequal number. Within a rank
+    others in seven draws of eight, and these over noun phrases of unequal number. Within a rank
     each kind of part is equally likely, then each pair. A pair whose swap keeps the meaning (both
-    sides of an "and" or of a symmetric relation, the adjectives of one noun) is drawn again.
+    sides of an "and" or of a symmetric relation, the adjectives of one noun) is rejected.
 
     Args:
         caption: A true caption.
         tokens: Its tokens.
         rng: Draws the pair.
-        lexicon: Knows kinds of things and synonyms, by default the one that ships.
+        lexicon: Knows kinds of things and synonyms, by default clic's own.
         forms: Universal POS tags of the parts that may move; None allows all, and noun phrases.
 
     Returns:
-        The false caption with its edits, or None where no pair gives one.
+        The false caption with its edits, or None if no pair gives one.
     """
     tokens = fold_tokens(tokens[:MAX_TOKENS])
     finder = _Finder(caption, tokens, lexicon or default_lexicon())
@@ -85,10 +85,10 @@ def swap(
 def swap_attributes(
     caption: str, tokens: Sequence[Token], rng: np.random.Generator
 ) -> HardNegative | None:
-    """Let two adjectives or two numbers of a caption change places: a `swap` of attributes alone.
+    """Let two adjectives or two numbers of a caption change places: a `swap` of attributes only.
 
-    Few captions tell two attributes, so among all swaps those of nouns prevail; this one asks for
-    the others. Arguments and result are those of `swap`.
+    Few captions have two attributes, so most swaps exchange nouns; this one makes the others.
+    Arguments and result are those of `swap`.
     """
     made = swap(caption, tokens, rng, forms=ATTRIBUTES)
     return replace(made, kind="swap_attributes") if made is not None else None
@@ -141,7 +141,7 @@ class _Finder:
             return None
         changes = [Change(*pair[0], texts[1]), Change(*pair[1], texts[0])]
         one, other = (self._plural.get(part[1] - 1) for part in pair)
-        if one != other:  # nouns: of other words no number is known
+        if one != other:  # nouns; other words have no known number
             changes += [
                 *self._agreement(pair[0], bool(other)),
                 *self._agreement(pair[1], bool(one)),
@@ -200,7 +200,7 @@ class _Finder:
             words = self._words[i], self._words[j]
             if first.generic or second.generic or words[1] in first.synonyms:
                 return None
-            dishes = self._classes["dishes"].issuperset(words)  # one may be called a tray or a dish
+            dishes = self._classes["dishes"].issuperset(words)  # a tray may be called a dish
             return 0 if not dishes or self._lexicon.excludes(*words, "NOUN") else None
         if (first.place and second.place) or self._words[j] in first.synonyms:
             return None
@@ -218,7 +218,7 @@ class _Finder:
                     return None
             if first in COLOURS and second in COLOURS:
                 return None if second in self._lexicon.synonyms(first, "ADJ") else 0
-        # A plate can be both large and white: words for unlike properties exclude nothing.
+        # A plate can be both large and white: words for different properties are compatible.
         return 0 if self._lexicon.excludes(first, second, "ADJ") else None
 
     def _listed(self, i: int, j: int) -> bool:

@@ -113,7 +113,7 @@ def _load(model: str) -> Any:
 
 
 def installed_version(name: str) -> str | None:
-    """Return a tagger's version without loading its model, None where it is not installed."""
+    """Return a tagger's version without loading its model, or None if it is not installed."""
     if name == "hanta":
         return _hanta().version
     try:

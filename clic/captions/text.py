@@ -48,8 +48,8 @@ _ACCENTS = "`\u00b4"
 _ACCENT_FOR_APOSTROPHE = re.compile(rf"(?<=[^\W\d_])[{_ACCENTS}](?=[^\W\d_])")
 
 _FINAL_MARKS = ("!", "?", "\uff01", "\uff1f")
-# What a final period replaces: periods, ellipses, full stops of other scripts, and white space
-# or characters that show nothing.
+# Characters that a final period replaces: periods, ellipses, full stops of other scripts, white
+# space and invisible characters.
 _REPLACED_BY_PERIOD = ". \t\r\n\u2026\u3002\uff0e\u00a0\u202f\u200b\ufeff"
 
 _PATIENCE = 32  # consecutive draws of known texts after which a generator counts as exhausted
@@ -134,7 +134,7 @@ def is_foreign(caption: str) -> bool:
 
 
 def lower(text: str) -> str:
-    """Return a text in lower case with every character in its place.
+    """Return a text in lower case, with every character at its old position.
 
     ``str.lower`` turns a few characters (such as "İ") into two; these stay as they are.
     """
@@ -342,7 +342,7 @@ def apply_edits(caption: str, edits: Sequence[Edit]) -> str:
 def unlike(known: Collection[str], make: Callable[[], HardNegative | None]) -> HardNegative | None:
     """Return a negative whose normalized text is not among the known ones.
 
-    Returns None where `make` does, or where it keeps drawing known texts.
+    Returns None if `make` does, or if it keeps drawing known texts.
     """
     for _ in range(_PATIENCE):
         negative = make()

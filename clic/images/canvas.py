@@ -16,7 +16,7 @@ from clic.images.decoding import MAX_PIXELS, METHODS, Resize
 Orientation = Literal["landscape", "portrait"]
 Cell = tuple[int, int, int, int]  # top, left, height, width
 _CACHED_IMAGES = 2
-"""Images that a CPU normalises at once, so that they stay in its cache from step to step."""
+"""Images that a CPU normalises at once, so that they stay in its cache between operations."""
 
 
 # --- several images on one canvas ---
@@ -55,7 +55,7 @@ LAYOUTS: Choices[Callable[[Orientation, int], list[Cell]]] = Choices(
 
 
 def cells(layout: str, orientation: Orientation, size: int) -> list[Cell]:
-    """Return the cells of a layout; raises `ConfigError` where it is unknown."""
+    """Return the cells of a layout; raises `ConfigError` if it is unknown."""
     return LAYOUTS[layout](orientation, size)
 
 
@@ -103,12 +103,12 @@ def compose(
     Args:
         images: One uint8 [H, W, 3] for each cell of the layout, in the order of `cells`.
         layout: A name of `LAYOUTS`.
-        orientation: Orientation that all of the images have.
+        orientation: Orientation of all of the images.
         size: Side S of the canvas in pixels.
         fit: ``"squash"`` resizes to the cell and ignores the aspect (the published rule);
             ``"crop"`` resizes to a square of the cell's longer side and takes its middle.
-        method: A name of `METHODS`: who resizes.
-        out: uint8 [S, S, 3] to write into; allocated where it is None.
+        method: A name of `METHODS`: how to resize.
+        out: uint8 [S, S, 3] to write into; allocated if None.
 
     Returns:
         uint8 [S, S, 3].
@@ -176,7 +176,7 @@ def single(
         resize_mode: ``"shortest"`` side to S and a centre crop, ``"squash"`` to S x S, or
             ``"longest"`` side to S and black borders.
         interpolation: ``"bicubic"`` or ``"bilinear"``.
-        method: A name of `METHODS`: who resizes.
+        method: A name of `METHODS`: how to resize.
 
     Returns:
         uint8 [S, S, 3]; with ``"exact"`` bit for bit open_clip's result.
@@ -212,8 +212,8 @@ def normalise(batch: Tensor, mean: Sequence[float], std: Sequence[float]) -> Ten
 def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
     """Return a value for each channel as a tensor [1, C, 1, 1], made once for each device.
 
-    A tensor, because CUDA divides by a number as a product with its inverse; made once, because
-    the copy to the device waits for it.
+    A tensor, because CUDA divides by a number by multiplying with its inverse; cached, because the
+    copy to the device waits for the device.
     """
-    with torch.inference_mode(False):  # whoever asks first, training may use it
+    with torch.inference_mode(False):  # even if the first caller is in inference mode
         return torch.tensor(values, dtype=torch.float32).to(device).view(1, -1, 1, 1)

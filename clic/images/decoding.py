@@ -43,10 +43,10 @@ def decode(
     """Return an image's pixels, upright and in 8-bit RGB.
 
     EXIF rotation is applied, transparent pixels are blended with white, and every mode (16 bits,
-    CMYK, palette) is converted to RGB. An animation gives its first frame.
+    CMYK, palette) is converted to RGB. Only the first frame of an animation is read.
 
     Args:
-        data: An encoded image (JPEG, PNG, WebP, ...), or uint8 [H, W, 3] RGB, returned as it is.
+        data: An encoded image (JPEG, PNG, WebP, ...), or uint8 [H, W, 3] RGB, returned unchanged.
         method: ``"exact"`` decodes with PIL. ``"fast"`` decodes intact RGB and grey JPEGs with
             libjpeg-turbo and everything else with PIL. ``"scaled"`` does the same, but decodes
             JPEGs at the smallest n/8 of their size that `least` allows.
@@ -56,10 +56,10 @@ def decode(
         uint8 [H, W, 3] RGB.
 
     Raises:
-        DataError: The bytes are no image, are broken, or hold more than 178 megapixels.
+        DataError: The bytes are not an image, are broken, or have more than 178 megapixels.
         ConfigError: `method` is unknown.
     """
-    METHODS[method]  # refuses another name
+    METHODS[method]  # raises if the name is unknown
     if isinstance(data, np.ndarray):
         if data.dtype != np.uint8 or data.ndim != 3 or data.shape[2] != 3 or not data.size:
             raise DataError(
@@ -96,10 +96,10 @@ def _pixels(
 
 
 def _is_plain_jpeg(data: bytes) -> bool:
-    """Return whether a JPEG's header has nothing that only PIL tells: no EXIF, XMP or second image.
+    """Return whether a JPEG's header needs no parsing by PIL: no EXIF, XMP or second image.
 
-    Such an image, of 8-bit RGB or grey and within PIL's limit, needs no PIL, whose parsing takes as
-    long as a tenth of decoding. Anything unusual up to the first scan is left to it.
+    Such an image, 8-bit RGB or grey and within PIL's limit, is decoded without PIL, whose parsing
+    takes a tenth as long as decoding. Anything unusual up to the first scan is left to PIL.
     """
     place, known = 2, data.startswith(b"\xff\xd8\xff")
     colours = pixels = 0
@@ -121,7 +121,7 @@ def _is_plain_jpeg(data: bytes) -> bool:
 
 
 def _decode_jpeg(data: bytes, least: tuple[int, int] | None) -> np.ndarray | None:
-    """Return the pixels, or None where the file is damaged, and PIL has to decide."""
+    """Return the pixels, or None if the file is damaged, so that PIL has to decide."""
     height, width = least or (0, 0)
     try:
         return simplejpeg.decode_jpeg(data, min_height=height, min_width=width)
@@ -150,7 +150,7 @@ def open_image(data: bytes) -> Image.Image:
     """Open an encoded image and read its header only; nothing else in the package opens images.
 
     Raises:
-        DataError: The bytes are no image in `FORMATS`, or one of more than 178 megapixels.
+        DataError: The bytes are not an image in `FORMATS`, or it has more than 178 megapixels.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=_formats())
@@ -176,7 +176,7 @@ def open_image(data: bytes) -> Image.Image:
 
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
-    """Return the `FORMATS` that this PIL can read; it fails on names that it does not know."""
+    """Return the `FORMATS` that this PIL can read; it fails on unknown names."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
@@ -190,7 +190,7 @@ def _other_format(data: bytes) -> str:
 
 
 def _exif_orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation; 1 (upright) where it is missing or unreadable."""
+    """Return the EXIF orientation; 1 (upright) if it is missing or unreadable."""
     try:
         value = image.getexif().get(_EXIF_ORIENTATION, 1)
         return value if value in _EXIF_TURNS else 1
@@ -238,18 +238,18 @@ def _resize_torch(image: np.ndarray, height: int, width: int, interpolation: str
     mode = INTERPOLATIONS[interpolation].name.lower()
     if image.shape[:2] == (height, width):
         return image
-    if not (image.flags.writeable and image.flags.c_contiguous):  # torch warns, or refuses
+    if not (image.flags.writeable and image.flags.c_contiguous):  # torch warns or fails
         image = image.copy()
-    # A view that torch knows as channels last, which makes its resize up to twice as fast: it
-    # judges by the stride of the batch, too, which image[None] would leave at 0. The views are
-    # numpy's, at a tenth of the cost of torch's.
+    # A view that torch recognises as channels-last, which makes its resize up to twice as fast.
+    # torch also looks at the stride of the batch, which image[None] would leave at 0. numpy makes
+    # the views at a tenth of the cost of torch.
     source = torch.from_numpy(image.reshape(1, *image.shape).transpose(0, 3, 1, 2))
     result = F.interpolate(source, (height, width), mode=mode, antialias=True)
     return result.numpy()[0].transpose(1, 2, 0)
 
 
 # `exact` uses PIL throughout, `fast` libjpeg-turbo and torch; `scaled` also lets the JPEG decoder
-# shrink the image, to no less than what is needed.
+# shrink the image, but to no less than the size needed.
 METHODS: Choices[Resize] = Choices(
     "data.decode", {"exact": _resize_pil, "fast": _resize_torch, "scaled": _resize_torch}
 )

@@ -1,6 +1,6 @@
 """Losses: `clic.types.Features` in, `clic.types.LossOutput` out.
 
-Read `terms`, then `objectives`, which sums them; `registry` says what each
+Read `terms`, then `objectives`, which sums them; `registry` lists what each
 objective needs, and `distillation` adds a term to any of them.
 """
 
@@ -58,7 +58,7 @@ _ELSEWHERE = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use, so that settings are checked against `OBJECTIVES` without torch."""
+    """Import on first use, so that settings can be checked against `OBJECTIVES` without torch."""
     if name not in __all__:
         raise AttributeError(f"module 'clic.losses' has no attribute {name!r}")
     home = _ELSEWHERE.get(name, "objectives")

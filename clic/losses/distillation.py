@@ -18,7 +18,7 @@ def distillation_loss(features: Tensor, base: Tensor) -> Tensor:
     """Return how far features have moved from those of the frozen base model.
 
     L = 1/N sum_n ( 1 - cos(v_n, v0_n) ), half the mean squared distance of the unit vectors (ours:
-    the paper of CLIC has no such term). Nothing is gathered; as N is equal on all ranks, the mean
+    the CLIC paper has no such term). Nothing is gathered; as N is equal on all ranks, the mean
     of their losses is the mean over all rows.
 
     Args:
@@ -33,14 +33,14 @@ def distillation_loss(features: Tensor, base: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Distilled(Objective):
-    """An objective to which the distance from the frozen base's features is added.
+    """An objective plus the distance from the frozen base's features.
 
     total = objective + weight * distillation (a further term), where distillation is the mean over
-    the true captions plus the mean over the images, each only where the features hold the base's:
-    where its tower trains.
+    the true captions plus the mean over the images, each only if the features include the base's,
+    that is, if its tower trains.
 
     Args:
-        objective: What it is added to.
+        objective: The objective that it is added to.
         weight: Weight of the distillation, above 0.
 
     Raises:

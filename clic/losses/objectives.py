@@ -39,14 +39,14 @@ LOGITS = 2**22
 
 @dataclass(frozen=True)
 class Objective(ABC):
-    """Base of the objectives: at least fp32 (float64 stays), terms detached.
+    """Base of the objectives: computes in at least fp32 (float64 stays) and detaches the terms.
 
     Autocast and, in the forward pass, TF32 are off, whatever the towers use.
 
     Args:
         group: Process group that features are gathered over; None is the default group.
-        logits_at_once: Where a contrastive term has more logits on this rank, it is computed in
-            chunks of rows with so many, twice (see `by_rows`); None never does so.
+        logits_at_once: A contrastive term with more logits on this rank is computed in chunks of
+            rows with so many, and again in the backward pass (see `by_rows`); None turns this off.
     """
 
     group: ProcessGroup | None = field(default=None, kw_only=True)
@@ -75,10 +75,10 @@ class Objective(ABC):
         return self._with_text_to_image(self._over_slots(image_to_text, features), features)
 
     def _over_slots(self, term: Callable[..., Tensor], features: Features, *others: Any) -> Tensor:
-        """Return a term from this rank's images to all captions, a mean over positive slots.
+        """Return a term from this rank's images to all captions, averaged over positive slots.
 
-        Where it has many logits, the slots are gathered one after the other: in the backward pass
-        each one's gradient is then given back before that of the next is made.
+        If it has many logits, the slots are gathered one at a time, so that the backward pass
+        frees the gradient of each before it computes the next.
         """
         rows, slots, _ = features.positive_features.shape
         logits = rows * distributed.world_size(self.group) * slots
@@ -112,7 +112,7 @@ class Objective(ABC):
     def _by_rows(
         self, term: Callable[..., Tensor], logits: int, rows: Tensor, *others: Any
     ) -> Tensor:
-        """Return a term over this rank's rows, each of which has so many logits."""
+        """Return a term over this rank's rows, each of which has this many logits."""
         first = distributed.rank(self.group) * rows.shape[0]
         return by_rows(term, rows, *others, first=first, logits=logits, at_once=self.logits_at_once)
 
@@ -145,7 +145,7 @@ class ClicObjective(Objective):
             the hard negatives; None means all of them, as published.
         negative_weights: Relative weight in Eq. 5 of each kind of hard negatives, 1 by default;
             equal weights give the published mean. If a row has several negatives of known kinds,
-            the terms also hold `hard_negative/<kind>`, the unweighted mean of each kind.
+            the terms also include `hard_negative/<kind>`, the unweighted mean of each kind.
         group: Process group to gather over; None for the default group.
 
     Raises:
@@ -241,7 +241,7 @@ class ClicObjective(Objective):
 
 @dataclass(frozen=True)
 class SoftmaxNegativesObjective(Objective):
-    """NegCLIP and CLoVe: plain CLIP, all ranks' hard negatives among the images' candidates.
+    """NegCLIP and CLoVe: plain CLIP with all ranks' hard negatives among the candidates.
 
     total = contrastive (terms: contrastive, image_to_text, text_to_image).
     """
@@ -265,7 +265,7 @@ class SoftmaxNegativesObjective(Objective):
 
 @dataclass(frozen=True)
 class ParaphraseObjective(Objective):
-    """NegCLIP's loss, and the same question between texts: is this said by the caption too?
+    """NegCLIP's loss and the same between texts: a caption must match its paraphrase.
 
     total = contrastive + paraphrase_weight * paraphrase. `contrastive` is the loss of
     `SoftmaxNegativesObjective` on every positive slot; the first two slots are a caption and its
@@ -278,7 +278,7 @@ class ParaphraseObjective(Objective):
         group: Process group to gather over; None for the default group.
 
     Raises:
-        ConfigError: A value is not above 0, or a batch has one positive slot.
+        ConfigError: A value is not above 0, or a batch has only one positive slot.
     """
 
     paraphrase_weight: float = 1.0
@@ -308,7 +308,7 @@ class ParaphraseObjective(Objective):
         """Return the mean of the two directions."""
         negatives, scale = features.negative_features, self.paraphrase_scale
         positives = features.positive_features[:, :2]
-        if negatives is None:  # the softmax over the batch's other captions is left
+        if negatives is None:  # leaves the softmax over the batch's other captions
             negatives = positives.new_zeros(positives.shape[0], 0, positives.shape[2])
         everyone = distributed.all_gather(positives, self.group)
         false, mask = self._gather_negatives(features, negatives)
@@ -324,7 +324,7 @@ class ParaphraseObjective(Objective):
 
 
 def _check_softmax(objective: str, features: Features) -> None:
-    """Raise `ConfigError` where a model with the sigmoid loss meets an objective with a softmax."""
+    """Raise `ConfigError` if a model with the sigmoid loss is used with a softmax objective."""
     if features.logit_bias is not None:
         raise ConfigError(
             f"the objective {objective} needs a softmax, and this model has a logit_bias (sigmoid "
@@ -342,7 +342,7 @@ def _mask(features: Features, negatives: Tensor) -> Tensor:
 def _at_least_fp32(features: Features) -> Features:
     """Return the features in one dtype, their widest and at least fp32, with masked rows zeroed.
 
-    Masked negatives may hold anything. A NaN there would reach the gradients as 0 * NaN, even
+    Masked negatives may contain anything. A NaN there would reach the gradients as 0 * NaN, even
     though the mask keeps it out of the losses.
     """
     given = vars(features).items()

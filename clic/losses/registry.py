@@ -1,4 +1,4 @@
-"""The objectives by name: what each needs of a batch and a model, and which settings it reads.
+"""The objectives by name: what each needs from a batch and a model, and which settings it reads.
 
 The trainer, the checks of the settings and `clic-train --help` read this table, so an objective
 can be used once it has an entry here. Settings are checked without torch, so nothing here
@@ -32,12 +32,11 @@ class Entry:
         home: Location of the class, ``module:Class``, imported on first use.
         about: What it minimises, in a few words.
         needs: Any of `NEGATIVES`, `SECOND_POSITIVE`, `SOFTMAX` and `SIGMOID`, each with the weight
-            setting whose 0 removes the need, or None if nothing does.
-        reads: The settings of `loss` that it takes besides `EVERY`, under the names of its
-            arguments.
+            setting that removes the need when it is 0, or None.
+        reads: The settings of `loss` that it takes besides `EVERY`, named like its arguments.
         kinds: The kinds of batch that it can train on.
-        contrastive_weight: The weight setting whose 0 removes the comparison of each image with
-            the other images of the batch; None if nothing does.
+        contrastive_weight: The weight setting that, when it is 0, removes the comparison of each
+            image with the other images of the batch; None if there is none.
     """
 
     home: str

@@ -1,4 +1,4 @@
-"""Hard negatives in the sigmoid loss: what NegCLIP's are in the softmax, for SigLIP's models."""
+"""Hard negatives in the sigmoid loss: the counterpart of NegCLIP's softmax for SigLIP models."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ def sigmoid_negatives_loss(
     logit_bias: Tensor,
     first: int = 0,
 ) -> Tensor:
-    """Return the binary loss of telling that no hard negative matches any image.
+    """Return the binary loss of recognising that no hard negative matches any image.
 
     L = -1/B sum_b sum_m log sigmoid( -(s(u_b, h_m) + bias) ), m over the valid hard negatives of
     all ranks: these are further captions with z = -1 in SigLIP's loss (arXiv 2303.15343), and as in
-    NegCLIP (arXiv 2210.01936) every image meets every hard negative (the combination is ours).
+    NegCLIP (arXiv 2210.01936) every image is paired with every hard negative (the
+    combination is ours).
 
     Args:
         images: [B, D] of this rank.
@@ -32,7 +33,7 @@ def sigmoid_negatives_loss(
         mask: bool [W * B, K], True where there is a negative.
         logit_scale: Scalar.
         logit_bias: Scalar.
-        first: Number of the first row among those of all ranks, which makes no difference here.
+        first: Number of the first row among those of all ranks; it makes no difference here.
 
     Returns:
         Scalar: summed over negatives, mean over this rank's B images.

@@ -3,8 +3,8 @@
 Letters: B rows of this rank, W ranks, P positive slots, K hard negatives, D width; cosines are
 multiplied by `logit_scale`, which is already exponentiated, and s stands for the product. Where a
 term compares with the candidates of all ranks, `first` is the number of this rank's first row
-among them, rank * B. Of large batches, `by_rows` computes a term some rows at a time, so that its
-logits need not all be in memory.
+among them, rank * B. For large batches, `by_rows` computes a term some rows at a time, so that
+its logits need not all be in memory.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def hard_negative_loss(
     summed over the valid pairs; N_k counts the valid negatives of slot k on all ranks. Equal
     weights give the paper's mean over all pairs. A logit_bias would cancel.
 
-    Features are not gathered. Ranks hold different numbers of negatives, so each divides by the
+    Features are not gathered. Ranks have different numbers of negatives, so each divides by the
     mean number per rank: the mean of the ranks' losses is then the (weighted) mean over all pairs.
 
     Args:
@@ -213,14 +213,14 @@ def paraphrase_loss(
     scale: float,
     first: int,
 ) -> Tensor:
-    """Return the InfoNCE loss from captions to their paraphrases, false captions as candidates.
+    """Return the InfoNCE loss from captions to paraphrases, with false captions as candidates.
 
     L = -1/B sum_b log( e^{t c_b . p_b} / (sum_n e^{t c_b . p_n} + sum_m e^{t c_b . h_m}) ),
     n over the paraphrases and m over the hard negatives of all ranks, t the scale: the text-only
     condition of SugarCrepe++ (TOT, arXiv 2406.11171) as a loss. READ-CLIP (arXiv 2510.16540) also
-    draws a caption to its paraphrase, but compares it with the other captions of the batch alone;
-    here the caption's own false versions stand among the candidates, so that what differs in
-    words and agrees in meaning has to come before what agrees in words and differs in meaning.
+    pulls a caption towards its paraphrase, but compares it only with the other captions of the
+    batch. Here its own false versions are candidates, too, so a text with other words and the same
+    meaning must rank above one with the same words and another meaning.
 
     Args:
         captions: [B, D] of this rank.
@@ -249,19 +249,19 @@ def by_rows(
     logits: int,
     at_once: int | None,
 ) -> Tensor:
-    """Return a term, which is a mean over rows, in chunks of rows where it has many logits.
+    """Return a term, which is a mean over rows, in chunks of rows if it has many logits.
 
     The mean over B rows is the mean over chunks c of rows, L = sum_c B_c / B L_c, with the
-    same candidates for all. The logits of a chunk are forgotten after its forward pass and computed
-    once more in the backward pass (arXiv 1604.06174): the same gradient up to the order of sums.
+    same candidates for all. The logits of a chunk are discarded after its forward pass and
+    recomputed in the backward pass (arXiv 1604.06174): the same gradient up to the order of sums.
 
     Args:
-        term: One of the terms above: of rows, `others`, and the keyword `first`.
-        rows: [B, ...], what is compared with the candidates.
-        others: What else the term takes.
+        term: One of the terms above, called with rows, `others` and the keyword `first`.
+        rows: [B, ...], the features to compare with the candidates.
+        others: The term's other arguments.
         first: The number of the first row among the candidates of all ranks.
-        logits: Number of logits of a row.
-        at_once: Logits that are in memory at once; None takes all.
+        logits: Number of logits per row.
+        at_once: Logits that are in memory at once; None for all.
 
     Returns:
         Scalar, the term over all B rows.

@@ -74,7 +74,7 @@ def sample(split: str, index: int, objects: int, seed: int = 0) -> Sample:
 
     Args:
         split: "train", "validation" or "test".
-        index: Which of the split's endless row of samples, from 0.
+        index: Position in the split's endless sequence of samples, from 0.
         objects: 1 or 2 things in the scene.
         seed: Seed of the world.
 
@@ -83,7 +83,7 @@ def sample(split: str, index: int, objects: int, seed: int = 0) -> Sample:
         without sizes and relations.
 
     Raises:
-        ConfigError: `split` or `objects` is not one of those.
+        ConfigError: `split` or `objects` is not one of these.
     """
     return sample_scene(split, index, objects, seed)[1]
 

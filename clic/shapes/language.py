@@ -1,7 +1,7 @@
 """Exact sentences about scenes, in lower case, and the exact tags of their words.
 
 Every noun and every colour of the world begins with a consonant, so that the article is always "a"
-and grammar never reveals an exchange of words. Every word has one part of speech.
+and grammar never reveals that words were exchanged. Every word has one part of speech.
 """
 
 from __future__ import annotations
@@ -127,11 +127,11 @@ def captions(scene: Scene, rng: np.random.Generator, count: int = 4) -> tuple[st
     """Draw true sentences about a scene.
 
     The first one names the things with colour and shape, in random order, and says nothing about
-    sizes and relations. About half of a pair's further ones state the relation.
+    sizes and relations. About half of the further sentences about a pair state the relation.
 
     Args:
         scene: One or two things.
-        rng: Source of the wording.
+        rng: Draws the wording.
         count: Number of sentences, from 1 to 11.
 
     Returns:

@@ -66,8 +66,8 @@ def _mask(shape: str, radius: float, x: float, y: float) -> np.ndarray:
     Args:
         shape: One of the world's shapes.
         radius: Pixels.
-        x: Centre's column less the column of the patch's corner plus half its side; 0 or 0.5.
-        y: The same by rows.
+        x: Column of the shape's centre relative to the patch's middle; 0 or 0.5.
+        y: The same for rows.
     """
     side = 2 * int(np.ceil(radius + 0.5))
     points = (np.arange(side * _SUBSAMPLES) + 0.5) / _SUBSAMPLES - side / 2
@@ -92,7 +92,7 @@ def render_scene(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
     Args:
         scene: What to draw.
-        rng: Source of the background's shade and tint, each thing's brightness and the noise.
+        rng: Draws the background's shade and tint, each thing's brightness and the noise.
 
     Returns:
         uint8 [64, 64, 3], RGB.

@@ -13,11 +13,11 @@ for small things, 4.5 to 3 for large ones):
 - distance across it: 0 to s1 + s2, so at most 10, less than half of that along the axis;
 - one pixel on either side of the image's middle line is free: the gap is 2 or more.
 
-The samplers `near`, `diagonal` and `off_centre` start from such a pair and move it to where no
-composite of two single things can have it: they change the distance along the axis, the distance
-across it, and the place of the pair as a whole. Things still keep a gap of 2 along the axis and
-stay 1 pixel away from the image's edge; the axis and the order (first the left or the upper one)
-do not change.
+The samplers `near`, `diagonal` and `off_centre` start from such a pair and move it to places
+that no composite of two single things can have: they change the distance along the axis, the
+distance across it, and the place of the pair as a whole. Things still keep a gap of 2 along the
+axis and stay 1 pixel away from the image's edge; the axis and the order (first the left or the
+upper one) do not change.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def sample_pair(rng: np.random.Generator, distinct: bool = False) -> Scene:
     """Draw a scene of two things that differ in colour, in shape or in both.
 
     Args:
-        rng: Source of the draws.
+        rng: Draws the scene.
         distinct: Whether they must differ in colour and in shape.
 
     Returns:
@@ -140,13 +140,13 @@ def sample_pair(rng: np.random.Generator, distinct: bool = False) -> Scene:
 
 
 _GAP = 2.0
-_EDGE = CENTRE - 1  # from the image's centre to what things may touch
-_LEAST_TILT = 12.0  # of diagonal pairs
+_EDGE = CENTRE - 1  # how far from the image's centre things may reach
+_LEAST_TILT = 12.0  # across the axis, for diagonal pairs
 # Distance across the axis as a fraction of that along it: 1/2 is 27 degrees, 2/3 is 34.
 _USUAL_TILT = 1 / 2
 _GREATEST_TILT = 2 / 3
-# Of a pair off the centre: how far the rear thing reaches over the image's middle line, and how far
-# the middle of the pair lies beyond it.
+# For a pair off the centre: the least that the rear thing reaches over the image's middle line, and
+# that the middle of the pair lies beyond it.
 _LEAST_OVERLAP = 2.0
 _LEAST_OFFSET = 6.0
 
@@ -173,7 +173,7 @@ class _Layout:
         return self.along[1] - self.along[0]
 
     def scene(self) -> Scene:
-        """Return the pair where `along` and `across` have it."""
+        """Return the pair, placed at `along` and `across`."""
         placed = []
         for thing, along, across in zip(self.things, self.along, self.across, strict=True):
             x, y = (along, across) if self.beside else (across, along)
@@ -214,7 +214,7 @@ def sample_near(rng: np.random.Generator) -> Scene:
     and never less than twice the distance across. The middle of the pair stays where it was.
 
     Args:
-        rng: Source of the draws.
+        rng: Draws the scene.
 
     Returns:
         The scene; the first thing is the left or the upper one.
@@ -239,7 +239,7 @@ def sample_diagonal(rng: np.random.Generator) -> Scene:
     of the pair stays where it was, and every such pair lies inside the image.
 
     Args:
-        rng: Source of the draws.
+        rng: Draws the scene.
 
     Returns:
         The scene; the first thing is the left or the upper one.
@@ -260,18 +260,18 @@ def sample_off_centre(rng: np.random.Generator) -> Scene:
     pair lies 6 to 13 pixels beyond it (usual pairs: at most 5). The other thing, of radius r, stays
     within 31 - r of the image's centre, which leaves distances along the axis from the smallest
     usual one, 32 - s1 - s2, to the smaller of 29 + r_rear - r and 2 (25 - r): 22 to 34 in all, 22
-    to 30.5 for two small things, and only 24 for a rear one of radius 7 and another of 12. These
-    are usual distances, so that only the place is new; those across the axis do not change.
+    to 30.5 for two small things, and only 24 if the rear one has radius 7 and the other 12.
+    These are usual distances, so only the place is new; those across the axis do not change.
 
     Args:
-        rng: Source of the draws.
+        rng: Draws the scene.
 
     Returns:
         The scene; the first thing is the left or the upper one.
     """
     pair = _layout(sample_pair(rng))
     rear = int(rng.integers(2))
-    # Towards the side of the other thing: the second one's is the positive side.
+    # Direction towards the other thing; the second thing is on the positive side.
     sign = 1 if rear == 0 else -1
     inner, outer = pair.things[rear].radius, pair.things[1 - rear].radius
     utmost = _EDGE - outer  # the other thing's greatest offset from the image's centre

@@ -1,6 +1,6 @@
 """The world's benchmarks: triplets (`shapes++`, `shapes-relations`), retrieval, classification.
 
-Each is a pure function of its arguments. Images are rendered when they are asked for.
+Each is a pure function of its arguments. Images are rendered on access.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PHRASES = {"shape": "a {}", "colour": "a {} thing", "pair": "a {}"}
 
 @dataclass(frozen=True)
 class SceneImages(Sequence[np.ndarray]):
-    """The images of some scenes, each rendered when it is asked for, always with the same pixels.
+    """The images of some scenes, each rendered on access, always with the same pixels.
 
     Attributes:
         scenes: What the images show.
@@ -106,10 +106,10 @@ class WorldClassification:
     """One task: image i is of class `targets[i]`; class c is named `classes[c]`.
 
     Attributes:
-        images: What is classified.
+        images: The images to classify.
         targets: Class index of each image.
         classes: Name of each class.
-        class_prompts: For each class its prompts, whose mean embedding represents the class.
+        class_prompts: Prompts of each class; their mean embedding represents the class.
     """
 
     images: SceneImages
@@ -136,7 +136,7 @@ def _replace(
     """Name the things; the negative has a colour or a shape that is not in the scene."""
     others: list[Any] = [c for c in choices if c not in (getattr(a, field), getattr(b, field))]
     wrong = replace(a, **{field: others[rng.integers(len(others))]})
-    # Either place of the caption may be the one that is false.
+    # Either thing of the caption may be the false one.
     pair, false = ((a, b), (wrong, b)) if rng.integers(2) else ((b, a), (b, wrong))
     return name_pair(*pair), name_pair(*pair[::-1]), name_pair(*false)
 
@@ -150,7 +150,7 @@ def _relate(swap: bool, a: Thing, b: Thing, rng: np.random.Generator) -> Texts:
 
 
 def _relate_as(phrases: _Phrases, form: str, a: Thing, b: Thing, rng: np.random.Generator) -> Texts:
-    """Relate the things by given phrases in a given form, whose second thing's fields end in 2."""
+    """Relate the things by given phrases in a given form; the second thing's fields end in 2."""
     which = relation(a, b)
     phrase, inverse = (
         options[rng.integers(len(options))] for options in (phrases[which], phrases[INVERSE[which]])
@@ -166,7 +166,7 @@ def _relate_as(phrases: _Phrases, form: str, a: Thing, b: Thing, rng: np.random.
 def _draw_related(
     phrases: _Phrases, draw: Callable[[np.random.Generator], Scene], rng: np.random.Generator
 ) -> Scene:
-    """Draw scenes until the relation of one has phrases."""
+    """Draw scenes until one has a relation with phrases."""
     while True:
         scene = draw(rng)
         if relation(*scene.things) in phrases:
@@ -174,13 +174,13 @@ def _draw_related(
 
 
 class _Category(NamedTuple):
-    """How a category makes its captions of two things, and draws the scene that holds them."""
+    """How a category draws a scene of two things and makes its captions."""
 
     say: Callable[[Thing, Thing, np.random.Generator], Texts]
     draw: Callable[[np.random.Generator], Scene] = sample_pair
 
 
-# A swap of colours between things of one shape, or of shapes between things of one colour, is true.
+# Swapping colours between equal shapes, or shapes between equal colours, changes no meaning.
 _distinct = partial(sample_pair, distinct=True)
 CATEGORIES = {
     "swap_att": _Category(partial(_swap, "colour"), _distinct),
@@ -192,7 +192,7 @@ CATEGORIES = {
 }
 """The categories of `shapes++`."""
 
-_PLAIN = "a {colour} {shape} {phrase} a {colour2} {shape2}"  # as `language.relate` has it
+_PLAIN = "a {colour} {shape} {phrase} a {colour2} {shape2}"  # the form of `language.relate`
 # The first phrase of each relation: left of, right of, above, below.
 _SIMPLE: _Phrases = {which: phrases[:1] for which, phrases in RELATION_PHRASES.items()}
 
@@ -240,7 +240,7 @@ def triplets(split: str, per_category: int = 500, seed: int = 0) -> WorldTriplet
 
     Args:
         split: "train", "validation" or "test".
-        per_category: Rows of each category; each row has an image of its own.
+        per_category: Rows of each category; each row has its own image.
         seed: Seed of the scenes.
 
     Returns:
@@ -252,23 +252,23 @@ def triplets(split: str, per_category: int = 500, seed: int = 0) -> WorldTriplet
 def relations(split: str, per_category: int = 300, seed: int = 0) -> WorldTriplets:
     """Make `shapes-relations`: relations by phrase, by form of sentence and by position.
 
-    `shapes++` draws all three at random; here each category holds two of them fixed and tests the
-    third. Positive 2 names the two things in the other order, with the inverse relation. The
-    negative is positive 1 with one edit, drawn at random: the two phrases around the relation
-    exchanged (`shapes++`'s swap_phrase), or the relation replaced by its inverse (its replace_rel).
+    `shapes++` draws all three at random; here each category fixes two of them and tests the third.
+    Positive 2 names the two things in the other order, with the inverse relation. The negative is
+    positive 1 with one edit, drawn at random: the two phrases around the relation exchanged
+    (`shapes++`'s swap_phrase), or the relation replaced by its inverse (its replace_rel).
 
     The categories of "phrases" are named after the phrase for left or above and use its inverse
     too ("on_the_left_of": on the left of, on the right of; "over": over, under), in the plain form
-    "a red circle over a blue square". In "beneath" each row has beneath on the one side and above
-    or over on the other. Those of "forms" have the words left of, right of, above and below in
-    other sentences: "a red circle is above a blue square" (is), "there is a red circle left of a
+    "a red circle over a blue square". In "beneath" each row has beneath on one side and above or
+    over on the other. The categories of "forms" use left of, right of, above and below in other
+    sentences: "a red circle is above a blue square" (is), "there is a red circle left of a
     blue square" (there_is), "the red circle is left of the blue square" (the_is). The scenes of
-    both are those of `shapes++`. Those of "positions" have the same words in the plain form, and
+    both are those of `shapes++`. Those of "positions" use the same words in the plain form, and
     the scenes that `clic.shapes.scenes` calls near, diagonal and off_centre.
 
     Args:
         split: "train", "validation" or "test".
-        per_category: Rows of each category; each row has an image of its own.
+        per_category: Rows of each category; each row has its own image.
         seed: Seed of the scenes.
 
     Returns:
