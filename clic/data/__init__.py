@@ -1,8 +1,8 @@
-"""From shards or the embedded world to batches, in an order that a single integer resumes.
+"""Turns shards or the embedded world into batches, in an order that a single integer resumes.
 
 In: settings, and images with captions as WebDataset tars. Out: the `Batch` of any step. Read
 `shards` (samples on disk), `sampling` (which samples make a batch), and `batches` (pixels and
-tokens); `streaming` reads shards that are too many or too far to be indexed, `packing` makes
+tokens); `streaming` reads shards that are too many or too far away to be indexed, `packing` makes
 shards, and `tools` check and annotate them.
 """
 

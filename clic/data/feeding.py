@@ -1,4 +1,4 @@
-"""From the settings to what builds batches, whichever way the samples come."""
+"""Makes the sources, the sampler and the batch builder of a run from its settings."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from clic.types import KINDS, Kind
 
 
 def make_sources(config: Config) -> dict[Kind, SampleSource]:
-    """Return the source of each kind of step; a stream, which has no numbered samples, has none.
+    """Return the source of each kind of step; empty for a stream, whose samples have no numbers.
 
-    The world gives single-object scenes to composites and two-object scenes to single steps;
-    shards serve both kinds, unless `data.single_shards` names others for the single steps.
+    The world of shapes provides single-object scenes for composites and two-object scenes for
+    single steps; shards serve both kinds, unless `data.single_shards` names others for the latter.
 
     Raises:
         DataError: Shards are missing or broken.
@@ -38,13 +38,13 @@ def make_sources(config: Config) -> dict[Kind, SampleSource]:
     if data.source == "stream":
         return {}
     if data.source == "shapes":
-        assert data.split is not None and data.samples is not None  # `validate` has checked that
+        assert data.split is not None and data.samples is not None  # checked by `validate`
         return {
             kind: ShapesSource(data.split, objects, data.samples, config.seed)
             for kind, objects in zip(KINDS, (1, 2), strict=True)
         }
     negatives = captions.single_negative == "stored"
-    # Mostly, false captions are made from a sample's first caption: no other one's tags are needed.
+    # False captions are usually made from a sample's first caption, so only its tags are needed.
     tags: int | None = None if captions.single_caption == "random" else 1
     if captions.tagger != "stored" or not any(uses_tags(captions, kind) for kind in KINDS):
         tags = 0
@@ -67,10 +67,10 @@ def make_sources(config: Config) -> dict[Kind, SampleSource]:
 def make_sampler(
     config: Config, sources: Mapping[Kind, SampleSource], rank: int, world_size: int
 ) -> Sampler:
-    """Return what plans this rank's batch of any step.
+    """Return the sampler that plans this rank's batches.
 
     Raises:
-        DataError: There is too little data for one batch, or the neighbours are of other shards.
+        DataError: There is too little data for one batch, or the neighbours belong to other shards.
     """
     if config.data.source == "stream":
         return make_stream_sampler(config, rank, world_size)
@@ -106,10 +106,10 @@ def make_builder(
     world_size: int = 1,
     sampler: Sampler | None = None,
 ) -> BatchBuilder:
-    """Return what builds this rank's batch of any step.
+    """Return the builder of this rank's batches.
 
     `sources` and `sampler` come from `make_sources` and `make_sampler` with the same settings;
-    `clip` has the tokenizer and the preprocessing.
+    `clip` provides the tokenizer and the preprocessing.
 
     Raises:
         ConfigError: The samples lack the tags or false captions that the settings need.
@@ -121,8 +121,8 @@ def make_builder(
         return make_stream_builder(config, clip, own)
     sampler = sampler or make_sampler(config, sources, rank, world_size)
     tokens = CaptionTokenizer(clip.tokenizer)
-    # Captions of pairs that exceed the context are cut, as in the papers. Composites of more
-    # images, which the papers do not have, leave images out of a caption instead.
+    # Captions of pairs that exceed the context are cut, as in the papers. Those of composites of
+    # more images, which the papers do not have, leave images out instead.
     budget = tokens.budget() if images.images_of(config.compose.layout) > 2 else None
     captioner = Captioner(config.captions, budget)
     for kind in sampler.schedule:

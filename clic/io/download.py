@@ -1,11 +1,11 @@
 """Downloads one file over http(s), or from an object store, over as many connections as it takes.
 
-fsspec, huggingface_hub and pooch were considered in place of this module and `http_connection`, and
-none has all that is needed. fsspec's http file system neither resumes nor checks hashes; pooch
+fsspec, huggingface_hub and pooch were considered in place of this module and `http_connection`, but
+none does all that is needed. fsspec's http file system neither resumes nor checks hashes; pooch
 checks them, but starts a file anew after each failure; huggingface_hub resumes, but only files of
 the Hub, whose ETag is the hash. None of them validates by ETag that the rest of a file belongs to
-its beginning, gives up on a server that only drips, or detects a file of unknown length that was
-cut short. fsspec reads the object stores, s3 and gs.
+its beginning, abandons a server that sends only a trickle, or detects a file of unknown length that
+was cut short. The object stores, s3 and gs, are read through fsspec.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CHUNK = 1 << 20
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub"}
 """The package through which fsspec reads each kind of object store, and the Hub."""
 MISSING = (403, 404, 410)
-"""Answers to a request for a file that does not exist; some servers answer it with 403."""
+"""Status codes for a file that does not exist; some servers send 403 for it."""
 Progress = Callable[[int, int | None], None]
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -63,23 +63,23 @@ def download(
     Received bytes are kept in `<target>.part`, and their origin in `<target>.part.json`. After a
     dropped connection, Ctrl-C or a kill a download over http(s) resumes there if the server proves
     by ETag or Last-Modified that the file is unchanged; otherwise it starts anew, as one from an
-    object store always does. Processes that want the same target wait for each other. A web page
+    object store always does. Processes that need the same target wait for each other. A web page
     instead of the file is refused, and a tar, zip or JSON file whose length the server does not
     send is checked for its end.
 
     Args:
-        url: Address of http, https or one of `PACKAGES`.
+        url: An http or https address, or one of a scheme in `PACKAGES`.
         target: File to write; an existing file is checked and kept.
         sha256: Its checksum in hexadecimal, if known.
         size: Its size in bytes, if known.
         progress: Called with the bytes so far and the total, None if the server does not send it.
-        name: Its final name, whose ending says what kind of file it is; default that of `target`.
+        name: Its final name, whose ending implies its type; by default that of `target`.
 
     Returns:
         `target`.
 
     Raises:
-        RefusedError: The server refuses to send the file, or has none.
+        RefusedError: The server refuses to send the file, or does not have it.
         DataError: The file cannot be downloaded, or is not the expected one.
     """
     from_store = url.partition(":")[0].lower() in PACKAGES
@@ -137,7 +137,7 @@ class _Download:
                 return
             except PassingError as error:
                 reached, now = self.partial.size(), time.monotonic()
-                # One byte per connection would never end: progress is measured against time.
+                # One byte per connection could go on for ever, so progress is measured over time.
                 enough = reached > best + http_connection.SLOWEST * (now - begun)
                 failures, begun = 0 if enough else failures + 1, now
                 best = max(best, reached)
@@ -169,7 +169,7 @@ class _Download:
                     ) from error
 
     def _check_content(self, ended: bool) -> None:
-        """Check that the file is what its name says; `ended` is as in `check_content`."""
+        """Check that the file is of its name's type; `ended` is as in `check_content`."""
         self.partial.flush()
         with self.partial.cleared_if_wrong():
             check_content(self.partial.path, self.name, shown(self.url), ended)
@@ -233,12 +233,12 @@ class Origin:
 
 
 def _address_id(url: str) -> str:
-    """Return a name that is unique to a URL and holds none of its secrets."""
+    """Return a name that is unique to a URL and contains none of its secrets."""
     return f"{shown(url)} {hashlib.blake2b(url.encode(), digest_size=8).hexdigest()}"
 
 
 def origin_of(response: http.client.HTTPResponse, url: str) -> Origin:
-    """Return which file a response holds, in full or in part."""
+    """Return which file a response contains, in full or in part."""
     etag, total = response.headers.get("ETag"), response.length
     # A weak ETag (W/"...") promises equivalent content, not equal bytes.
     strong = etag if etag and not etag.startswith("W/") else None
@@ -249,7 +249,7 @@ def origin_of(response: http.client.HTTPResponse, url: str) -> Origin:
 
 
 def continues(response: http.client.HTTPResponse, old: Origin, new: Origin, have: int) -> bool:
-    """Return whether a partial response follows the bytes that are there."""
+    """Return whether a partial response continues the `have` bytes that have arrived."""
     start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     same_file = new.total == old.total and new.validator in (None, old.validator)
     return start is not None and int(start[1]) == have and same_file
@@ -258,8 +258,8 @@ def continues(response: http.client.HTTPResponse, old: Origin, new: Origin, have
 class Partial:
     """`<target>.part` with its `Origin` in `<target>.part.json`, held by one process at a time.
 
-    If it cannot be locked, or belongs to another user, the process uses a file of its own, which
-    is never resumed.
+    If it cannot be locked, or belongs to another user, the process uses a separate file, which is
+    never resumed.
 
     Args:
         target: The name of the complete file.
@@ -294,7 +294,7 @@ class Partial:
 
     @contextmanager
     def cleared_if_wrong(self) -> Iterator[None]:
-        """Discard the content if the block finds it wrong; otherwise it would be continued."""
+        """Discard the content if the block finds it wrong; otherwise it would be resumed."""
         try:
             yield
         except DataError:
@@ -371,7 +371,7 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
 
 
 def beside(url: str, suffix: str) -> str:
-    """Return the address of a file whose name is longer by a suffix."""
+    """Return an address with a suffix added to its file name."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(path=parts.path + suffix))
 

@@ -79,7 +79,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def check_writable(*paths: str | None) -> None:
-    """Check before the work that each of these files can be written after it.
+    """Check before the work that each of these files can be written afterwards.
 
     Raises:
         ConfigError: A file's folder does not exist or cannot be written to, the path is a folder,
@@ -104,7 +104,7 @@ def check_writable(*paths: str | None) -> None:
 
 
 def check_folder(path: str) -> None:
-    """Check before the work that a folder can be made, or written to, after it.
+    """Check before the work that a folder can be created or written to afterwards.
 
     Raises:
         ConfigError: The path is a file, there is no permission, or it cannot be written to.
@@ -122,7 +122,7 @@ def check_folder(path: str) -> None:
 def _refusal(folder: Path) -> str:
     """Return why the system refuses to write into a folder, or ''.
 
-    Asking for the permission is not enough: /proc and some network disks grant it and then refuse.
+    Checking permissions is not enough: /proc and some network disks grant them and then refuse.
     """
     try:
         tempfile.TemporaryFile(dir=folder).close()

@@ -1,4 +1,4 @@
-"""Connections over http(s), and the check that what arrived is the file and not a web page."""
+"""Connections over http(s), and the check that they delivered the file and not a web page."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ SLOWEST = 1000.0
 WINDOW = 60.0
 """Seconds of waiting over which `SLOWEST` is measured."""
 PASSING = (408, 416, 425, 429, 500, 502, 503, 504)
-"""Status codes after which the next request may succeed."""
+"""Status codes after which another attempt may succeed."""
 URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"
 
 
 class PassingError(Exception):
-    """A failure after which the next attempt may succeed."""
+    """A failure after which another attempt may succeed."""
 
     def __init__(self, reason: object, wait: float = 0.0, status: int = 0) -> None:
         super().__init__(reason)
@@ -49,7 +49,7 @@ class RefusedError(DataError):
 def connect(
     url: str, headers: dict[str, str], timeout: float | None = None
 ) -> http.client.HTTPResponse:
-    """Return the server's answer to a GET, its body not yet read.
+    """Return the server's response to a GET, with its body not yet read.
 
     Args:
         url: The address.
@@ -83,7 +83,7 @@ def connect(
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Return an opener of http and https alone, so that no redirect leads to a file or ftp."""
+    """Return an opener for http and https only, so that no redirect leads to a file or ftp."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         *(_Handler, urllib.request.ProxyHandler, urllib.request.UnknownHandler),
@@ -147,22 +147,22 @@ BLOCK = tarfile.BLOCKSIZE
 PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|body|script|\?xml|!--|error)", re.I)
 POINTER = b"version https://git-lfs"
 PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
-"""First bytes of gzip, bzip2, xz and zstd files; a tar's reader decides whether it takes these."""
+"""First bytes of gzip, bzip2, xz and zstd files; a tar's reader decides whether to accept these."""
 MARKUP = (".html", ".htm", ".xml", ".svg")
 
 
 class WrongFileError(DataError):
-    """What arrived is not the requested file."""
+    """The downloaded file is not the requested one."""
 
 
 def check_content(path: Path, name: str, said: str, ended: bool) -> None:
-    """Check that a downloaded file is what the ending of its final name says.
+    """Check that a downloaded file is of the type that the ending of its final name implies.
 
     Args:
         path: The file.
         name: Its final name.
         said: Its name in messages.
-        ended: Whether the server sent a length and as many bytes arrived.
+        ended: Whether the server sent a length and that many bytes arrived.
 
     Raises:
         WrongFileError: It is another kind of file.
@@ -182,7 +182,7 @@ def check_content(path: Path, name: str, said: str, ended: bool) -> None:
             "download button has"
         )
     is_json = start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
-    # A complete JSON file is left to its reader.
+    # A complete JSON file is checked by its reader.
     if (kind == ".tar" and not is_tar(start)) or (kind == ".json" and not ended and not is_json):
         raise WrongFileError(
             f"{said} is no {'tar' if kind == '.tar' else 'JSON'} (it begins with {start[:16]!r}); "

@@ -1,8 +1,8 @@
 """Locks between processes; the kernel releases them when a process ends, even if it is killed.
 
-`filelock` does not fit. It locks files of its own, whereas a shard itself is locked by its readers,
-which shows whether it is in use. It falls back only for ENOSYS, and to a file that survives a kill
-and would keep a preempted run from being continued.
+`filelock` does not fit: it locks separate files, whereas here readers lock the shard itself, which
+shows whether it is in use. It falls back only for ENOSYS, and to a file that survives a kill and
+would keep a preempted run from being continued.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import IO
 
 
 class Lock(Enum):
-    """The outcome of asking for a lock."""
+    """The outcome of trying to take a lock."""
 
     TAKEN = "this process holds it until it closes the file"
     HELD = "another process holds it"
@@ -28,7 +28,7 @@ _said: set[int] = set()
 
 
 def take_lock(file: IO[bytes] | IO[str] | int, path: Path, *, shared: bool, wait: bool) -> Lock:
-    """Ask for the lock of an open file; closing the file releases it.
+    """Lock an open file; closing the file releases the lock.
 
     Many network disks have no locks (ENOSYS, EOPNOTSUPP, ENOLCK), or none for a file that is open
     for reading (EBADF). The work continues there, and a warning names the folder.

@@ -1,4 +1,4 @@
-"""What the CPU offers; and tasks that run on its cores, tell their progress and can be stopped."""
+"""What the CPU supports, and tasks that run on its cores, report progress and can be stopped."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ class Ticker:
 
 
 def usable_cores() -> int:
-    """Return how many CPU cores this process may use: on Linux, those a scheduler gave it."""
+    """Return how many CPU cores this process may use: on Linux, those assigned by a scheduler."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def cpu_has_bf16(flags: str | None = None) -> bool | None:
-    """Return whether the CPU computes in bf16 by itself; None where that is not known.
+    """Return whether the CPU supports bf16 natively, or None if that is unknown.
 
-    Where it does not, torch emulates bf16, several times slower than fp32.
+    If it does not, torch emulates bf16, several times slower than fp32.
 
     Args:
-        flags: What an x86 CPU has, in Linux's words; by default those of this machine.
+        flags: Flags of an x86 CPU, as Linux lists them; by default those of this machine.
     """
     if flags is None:
         try:
@@ -76,11 +76,11 @@ def run_tasks(
     workers: int,
     progress: Callable[[int], None],
 ) -> Iterator[Result]:
-    """Yield the result of every task, in the order in which they end.
+    """Yield the result of every task, in the order in which they finish.
 
     Args:
-        work: Does one task; a module's function, or a `partial` of one, with a result that can be
-            pickled.
+        work: Does one task; a module-level function, or a `partial` of one, with a picklable
+            result.
         tasks: The tasks.
         workers: Number of processes; with 1 the work is done in this one.
         progress: Called with the number of samples since the last call.
@@ -93,13 +93,13 @@ def run_tasks(
         for task in tasks:
             yield work(task, Ticker(progress))
         return
-    # Forked from a server that has no threads, after one import of what the tasks need.
+    # Forked from a server that has no threads and has imported what the tasks need.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([getattr(work, "func", work).__module__])
     with _ignored_interrupts():
         ensure_running()
-    # The end of a process shows that the server has imported everything. Workers requested before
-    # that would start even after a Ctrl-C, with nothing left to do.
+    # Once a process has ended, the server has imported everything. Workers requested before that
+    # would start even after a Ctrl-C, with nothing left to do.
     ready = context.Process(target=os.getpid)
     ready.start()
     ready.join()
@@ -119,7 +119,7 @@ def run_tasks(
 
 @contextmanager
 def _ignored_interrupts() -> Iterator[None]:
-    """Let a process started here ignore Ctrl-C, which would interrupt its imports."""
+    """Make a process started in the block ignore Ctrl-C, which would interrupt its imports."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may change signal handlers
         return

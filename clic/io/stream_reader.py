@@ -1,8 +1,8 @@
-"""Reads a file from its beginning to its end while the next part is being fetched.
+"""Reads a file from beginning to end while the next part is being fetched.
 
-A thread fetches, over as many connections as it takes: one that breaks is continued where it broke.
-The reader alone holds the clock, so a server that says nothing, or next to nothing, ends in an
-error whatever the library below is waiting for.
+A thread fetches the file over as many connections as it takes, each continuing where the last one
+broke. Only the reader measures time, so a server that sends nothing, or next to nothing, causes an
+error whatever the underlying library is waiting for.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from clic.io.http_connection import PassingError, RefusedError, connect, shown
 T = TypeVar("T")
 
 CHUNK = 256 << 10
-"""Bytes that have to arrive within the reader's patience."""
+"""Bytes that must arrive within the reader's patience."""
 AHEAD = 16
-"""Chunks that are fetched before they are asked for."""
+"""Chunks that are fetched ahead."""
 BACKOFF, LONGEST_WAIT = 0.2, 5.0
 """Seconds before the next connection: the first wait, doubled up to the longest."""
 ATTEMPTS_WITHIN = 3
-"""Connections that a silent server gets within the reader's patience."""
+"""Connections to a silent server that are tried within the reader's patience."""
 
 
 class StreamReader:
-    """A file behind an address, read once from its beginning, ahead of who reads it.
+    """A file at an address, read once from its beginning and fetched ahead of its reader.
 
     Args:
-        url: Address of http, https, or a kind that fsspec reads (s3, gs, hf).
-        patience: Seconds within which a chunk has to arrive.
+        url: An http or https address, or one that fsspec reads (s3, gs, hf).
+        patience: Seconds within which a chunk must arrive.
 
     Attributes:
         url: The address.
@@ -49,11 +49,11 @@ class StreamReader:
         threading.Thread(target=self._fetch, daemon=True, name=f"fetch {shown(url)}").start()
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next `size` bytes, or fewer at the end; all that is left where it is negative.
+        """Return the next `size` bytes, or fewer at the end; if negative, all that is left.
 
         Raises:
             UnavailableError: Nothing arrived for too long.
-            DataError: The file cannot be had.
+            DataError: The file cannot be fetched.
         """
         found: list[bytes] = []
         missing = size
@@ -65,7 +65,7 @@ class StreamReader:
         return found[0] if len(found) == 1 else b"".join(found)
 
     def close(self) -> None:
-        """End the fetching."""
+        """Stop fetching."""
         self._closed.set()
 
     def _more(self) -> bool:
@@ -138,7 +138,7 @@ class _Http:
         self.origin: Origin | None = None
 
     def pieces(self, have: int) -> Iterator[bytes]:
-        """Yield what follows the first `have` bytes; raises `PassingError` if that breaks off."""
+        """Yield the bytes after the first `have`; raises `PassingError` if that breaks off."""
         headers = {}
         if have and self.origin is not None and self.origin.validator is not None:
             headers = {"Range": f"bytes={have}-", "If-Range": self.origin.validator}
@@ -171,7 +171,7 @@ class _Store:
         self.url = url
 
     def pieces(self, have: int) -> Iterator[bytes]:
-        """Yield what follows the first `have` bytes; raises `PassingError` if that breaks off."""
+        """Yield the bytes after the first `have`; raises `PassingError` if that breaks off."""
         system, path = open_store(self.url)
         try:
             with system.open(path, "rb") as file:
@@ -180,7 +180,7 @@ class _Store:
                     yield piece
         except (FileNotFoundError, PermissionError) as error:
             raise RefusedError(f"{shown(self.url)} cannot be read ({error}); check it") from error
-        except Exception as error:  # the stores' packages raise errors of their own
+        except Exception as error:  # the stores' packages raise their own errors
             raise PassingError(repr(error)) from error
 
 
@@ -192,7 +192,7 @@ def _receive(response: http.client.HTTPResponse) -> bytes:
 
 
 def within(seconds: float, what: str, work: Callable[[], T]) -> T:
-    """Return what `work` returns, unless that takes longer than `seconds`; messages call it `what`.
+    """Return the result of `work` if it takes at most `seconds`; messages call it `what`.
 
     Raises:
         UnavailableError: It took longer.
@@ -202,7 +202,7 @@ def within(seconds: float, what: str, work: Callable[[], T]) -> T:
     def run() -> None:
         try:
             outcome.put((work(), None))
-        except Exception as error:  # noqa: BLE001, raised by who waits
+        except Exception as error:  # noqa: BLE001, the caller raises it
             outcome.put((None, error))
 
     threading.Thread(target=run, daemon=True).start()

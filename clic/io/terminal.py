@@ -53,7 +53,7 @@ def progress_bar(
 
 
 def say(line: str) -> None:
-    """Print a line; if the reader of stdout (`| head`) has left, continue without printing."""
+    """Print a line; if the reader of stdout (`| head`) has exited, continue without printing."""
     try:
         print(line, flush=True)
     except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""From the sentences of a row's samples to its true and false captions, and their token ids."""
+"""Makes a row's true and false captions from its samples' sentences, and their token ids."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from clic.types import KINDS, HardNegative, Kind, RowCaptions, Sample, Token
 FALLBACK = "hanta"
 """Tagger of captions that lack the stored tags they should have."""
 LONGEST_WORD = 1000  # characters; byte-pair encoding takes quadratic time
-LOOKED_AT = 16  # samples that are read before a source is said to have no tags or false captions
+LOOKED_AT = 16  # samples that are read before a source counts as having no tags or false captions
 UNTAGGED = ("layout", "stored")  # false captions that are made without tags
-MOST_WORDS = 200_000  # whose token ids are kept: a vocabulary is smaller, its misspellings are not
-CAPTIONS_SHARE = 0.5  # of rows with `captions.paraphrase=captions` that take another caption
+MOST_WORDS = 200_000  # whose token ids are cached: above any vocabulary without misspellings
+CAPTIONS_SHARE = 0.5  # of rows with `captions.paraphrase=captions` that use another caption
 REWORDED_SHARE = 0.5  # of those that reword it too
 _PROBES = (
     "a dog. two cats!",
@@ -47,7 +47,7 @@ _PROBES = (
 
 
 def check_captions(sample: Sample) -> None:
-    """Raise `DataError` where a sample has no first caption, or a caption that cannot be encoded.
+    """Raise `DataError` if a sample lacks a first caption or has one that cannot be encoded.
 
     Samples of every source are checked here for valid Unicode.
     """
@@ -81,11 +81,11 @@ class Captioner:
     """Makes the captions of every row.
 
     Args:
-        config: The group `captions`.
+        config: The settings group `captions`.
         budget: Limit on the length of composites' captions; None lets the tokenizer cut them.
 
     Attributes:
-        negative_kinds: For each kind of row the name of each of its K false captions.
+        negative_kinds: For each kind of row, the names of its K false captions.
     """
 
     def __init__(self, config: CaptionsConfig, budget: TokenBudget | None = None) -> None:
@@ -97,7 +97,7 @@ class Captioner:
         self._fluent: Fluent | None = None
 
     def check(self, kind: Kind, source: SampleSource) -> None:
-        """Raise `ConfigError` where the settings need tags or false captions that are missing."""
+        """Raise `ConfigError` if the settings need tags or false captions that are missing."""
         if "stored" in self.negative_kinds[kind] and not _any(source, lambda s: bool(s.negatives)):
             raise ConfigError(
                 "captions.single_negative=stored, and the first samples carry no false captions; "
@@ -124,8 +124,8 @@ class Captioner:
     ) -> RowCaptions:
         """Return the captions of one row.
 
-        `samples` are its samples, the primary one first, each of which has passed `check_captions`;
-        `places` says where the image of each lies on a composite. `rng` draws sentences, orders and
+        `samples` are its samples, the primary one first, and must have passed `check_captions`;
+        `places` are the places of their images on a composite. `rng` draws sentences, orders and
         negatives.
         """
         captions = [self._cased(sample.captions) for sample in samples]
@@ -134,7 +134,7 @@ class Captioner:
         first = [sentences[0] for sentences in captions]
         tokens, retagged = self._tokens(samples, first) if kind in self._tagged_kinds else ([], 0)
         config, share = self.config, self.config.layout_share
-        if share > 0 and rng.random() < share:  # the caption tells the layout
+        if share > 0 and rng.random() < share:  # a layout caption
             period = rng.random() < config.layout_period
             composite = layout_composite(captions, places, self._phrases, rng, period)
         else:
@@ -145,10 +145,10 @@ class Captioner:
         for name in self.negative_kinds[kind]:
             if name == "layout":
                 negatives.append(layout_negative(composite, rng))
-            elif name == "swap":  # of an image alone
+            elif name == "swap":  # within the primary image's caption
                 own = captions[0]
                 made = self._single(name, samples[0], own[0], own[1:], tokens[0], rng)
-                # It ends as p1 does: how a caption ends must not tell whether it is true.
+                # It ends as p1 does: a caption's ending must not reveal whether it is true.
                 negatives.append(made and replace(made, text=end_sentence(made.text)))
             elif config.repair_negatives:
                 negatives.append(word_swap(composite, tokens, rng, true))
@@ -159,7 +159,7 @@ class Captioner:
     def _single_row(
         self, sample: Sample, captions: Sequence[str], rng: np.random.Generator
     ) -> RowCaptions:
-        """Return the captions of a single image: one of its own, and with it a paraphrase."""
+        """Return the captions of a single image: one of its own, any paraphrase, and negatives."""
         config, drawn = self.config, 0
         if config.single_caption == "random" and len(captions) > 1:
             drawn = int(rng.integers(len(captions)))
@@ -190,7 +190,7 @@ class Captioner:
         others: Sequence[str],
         rng: np.random.Generator,
     ) -> str:
-        """Return the second true caption: reworded, or another one of the image; see `captions`."""
+        """Return the second true caption: the first one reworded, or another one of the image."""
         if self.config.paraphrase == "captions" and rng.random() < CAPTIONS_SHARE:
             near = nearest_caption(caption, others)
             if near is not None:
@@ -213,7 +213,7 @@ class Captioner:
         return single_negative(caption, tokens, rng, weights, others, self._choice())
 
     def _choice(self) -> Fluent | None:
-        """Return what chooses swaps, opened by the process that uses it, as the tagger."""
+        """Return the model that chooses swaps; like the tagger, each process opens its own."""
         config = self.config
         if self._fluent is None and config.fluency is not None:
             model = Fluency.load(config.fluency, "captions.fluency")
@@ -221,7 +221,7 @@ class Captioner:
         return self._fluent
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the counts out: each worker maps the file, which they share."""
+        """Leave the counts out: all workers map the same file."""
         return self.__dict__ | {"_fluent": None}
 
     def _cased(self, texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -230,7 +230,7 @@ class Captioner:
     def _tokens(
         self, samples: Sequence[Sample], captions: Sequence[str], number: int = 0
     ) -> tuple[list[tuple[Token, ...]], int]:
-        """Return the tokens of caption `number` of each, and how many lacked their stored tags."""
+        """Return the tokens of each one's caption `number`, and how many lacked stored tags."""
         use_stored, found, retagged = self.config.tagger == "stored", [], 0
         for sample, caption in zip(samples, captions, strict=True):
             tokens = _stored(sample, caption, number) if use_stored else None
@@ -241,14 +241,14 @@ class Captioner:
         return found, retagged
 
     def _tag(self, caption: str) -> tuple[Token, ...]:
-        if self._tagger is None:  # made by the process that uses it: it need not be pickled
+        if self._tagger is None:  # made by the process that uses it, so it need not be pickled
             stored = self.config.tagger == "stored"
             self._tagger = make_tagger(FALLBACK if stored else self.config.tagger)
         return self._tagger(caption)
 
 
 def _any(source: SampleSource, has: Callable[[Sample], bool]) -> bool:
-    """Return whether `has` is true of one of the first samples, of any source of a mixture."""
+    """Return whether `has` is true for one of the first samples of any source of a mixture."""
     first = 0
     for part in source.parts():
         for index in range(first, first + min(LOOKED_AT, part.count)):
@@ -264,23 +264,23 @@ def _any(source: SampleSource, has: Callable[[Sample], bool]) -> bool:
 
 
 def _stored(sample: Sample, caption: str, number: int) -> tuple[Token, ...] | None:
-    """Return the stored tokens of a caption, None where there are none that fit it."""
+    """Return the stored tokens of a caption, or None if there are none that fit it."""
     if not sample.tags or number >= len(sample.tags):
         return None
-    # They were stored for the caption in its own case, which may since have been lowered.
+    # They were stored for the caption in its original case, which may since have been lowered.
     tokens = tuple(t._replace(text=caption[t.start : t.end]) for t in sample.tags[number])
     pairs = zip(tokens, sample.tags[number], strict=True)
     return tokens if all(new.text in (old.text, lower(old.text)) for new, old in pairs) else None
 
 
 class CaptionTokenizer:
-    """Token ids exactly as the model's tokenizer gives them, and how many captions it cuts.
+    """Returns exactly the token ids of the model's tokenizer, and how many captions it cuts.
 
     CLIP's byte-pair encoding never crosses a space, so the ids of "a. b." are those of its words
-    in sequence. For printable ASCII without "&" (an HTML entity) the same holds of the cleaning
-    before it, so the ids of such a text are joined from cached words; any other text is encoded
-    whole. So is every text by a tokenizer of another kind, or one for which the joined ids of some
-    probes differ from its own.
+    in sequence. For printable ASCII without "&" (an HTML entity) the same is true of the cleaning
+    before it, so the ids of such a text are joined from cached words. Any other text is encoded
+    whole, as is every text if the tokenizer is of another kind, or if the joined ids of some probes
+    differ from its own.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -310,7 +310,7 @@ class CaptionTokenizer:
     def _joined(self, texts: Sequence[str]) -> tuple[Tensor, int]:
         own, cut = self.tokenizer, 0
         length, start, end = own.context_length, own.sot_token_id, own.eot_token_id
-        # Filled row by row, because torch.tensor looks at each number of a nested list.
+        # Filled row by row, because torch.tensor inspects each number of a nested list.
         rows = np.zeros((len(texts), length), dtype=np.int64)
         for row, text in zip(rows, texts, strict=True):
             ids = [start, *self._ids(text), end]
@@ -354,7 +354,7 @@ class CaptionTokenizer:
         """Return the number of a text's tokens, start and end included, before any cut."""
         if hasattr(self.tokenizer, "encode"):  # CLIP's own
             return len(self._ids(text) if self.joins else self.tokenizer.encode(text)) + 2
-        # The "clips" mode adds three tokens of its own.
+        # The "clips" mode adds three tokens itself.
         own = 3 if self.tokenizer.tokenizer_mode == "clips" else 0
         cleaned = self.tokenizer.clean_fn(text)
         return len(self.tokenizer.tokenizer(cleaned, add_special_tokens=not own).input_ids) + own
@@ -365,9 +365,9 @@ class CaptionTokenizer:
         return isinstance(self.tokenizer, HFTokenizer)
 
     def _count_cut(self, texts: Sequence[str], ids: Tensor) -> int:
-        """Return how many texts a Hugging Face tokenizer, as open_clip wraps it, has cut."""
+        """Return how many texts open_clip's wrapper of a Hugging Face tokenizer has cut."""
         if not self._is_hugging_face():
-            return 0  # a tokenizer of an unknown kind cannot tell
+            return 0  # cannot be known for other kinds of tokenizers
         # The last position may always hold an end or class token; the one before, only if full.
         full = (ids[:, -2] != self.tokenizer.tokenizer.pad_token_id).nonzero().flatten().tolist()
         return sum(self.length(texts[row]) > self.tokenizer.context_length for row in full)

@@ -1,4 +1,4 @@
-"""Broken samples: another one takes their place, they are counted, and too many end the run.
+"""Broken samples: they are replaced and counted, and too many of them end the run.
 
 A substitute is a function of (seed, step, slot, place), so that batches depend neither on the
 number of workers nor on where the run was resumed.
@@ -50,7 +50,7 @@ def substitutes(
     slot: int,
     place: int,
 ) -> Iterator[int]:
-    """Yield samples that may replace a broken one, without end.
+    """Yield an endless sequence of samples that may replace a broken one.
 
     Args:
         landscape: bool [N]: True for landscape, False for portrait.
@@ -75,13 +75,13 @@ def substitutes(
 def first_usable(
     load: Callable[[int], T], index: int, others: Iterator[int]
 ) -> tuple[T, list[Fault]]:
-    """Load a sample or its first intact substitute; return that, and the faults of those before it.
+    """Load a sample or its first intact substitute; return it and the faults of those before it.
 
-    `load` reads and decodes a sample; it raises `DataError` or `OSError` where that is broken.
+    `load` reads and decodes a sample; it raises `DataError` or `OSError` if the sample is broken.
 
     Raises:
-        DataError: Too many in a row are broken to be chance.
-        UnavailableError: A sample is temporarily out of reach. A substitute would make the batch
+        DataError: So many in a row are broken that it cannot be chance.
+        UnavailableError: A sample is temporarily unreachable. A substitute would make the batch
             differ from that of the same run with the sample.
     """
     faults: list[Fault] = []
@@ -104,10 +104,10 @@ def _listed(faults: list[Fault]) -> str:
 
 
 class FaultLog:
-    """Counts the faults of a whole run over all ranks, warns of them, and ends a hopeless run.
+    """Counts the faults of a whole run over all ranks, warns about them, and ends a hopeless run.
 
-    The ranks' counts are added on `device`; `total` has those from the run's first step on, as of
-    the last `gather`.
+    The ranks' counts are summed on `device`; `total` covers the run from its first step to the last
+    `gather`.
     """
 
     def __init__(self, max_broken: float, device: torch.device) -> None:
@@ -127,13 +127,13 @@ class FaultLog:
             self._shown.append(fault)
         if not distributed.is_main():
             return
-        # Warn early of what makes training pointless, from this rank's batches alone.
+        # Warn early, from this rank's batches alone, about data that make training pointless.
         tally = batch.tally
         self._warn_early(_CUT, tally.cut, tally.captions)
         self._warn_early(_SHORTENED, tally.shortened, tally.joined)
         if batch.negative_mask is not None:
             rows, kinds = len(batch.negative_mask), ", ".join(dict.fromkeys(batch.negative_kinds))
-            # Those of composites, where they are swaps at all, have no other generator.
+            # Composites have no other generator to recommend, if they have swaps at all.
             known = _NEGATIVES if batch.kind == "single" else {}
             remedy = known.get(kinds, "see what clic-data negatives makes of some captions")
             if 2 * tally.foreign > tally.no_negative:
@@ -142,11 +142,11 @@ class FaultLog:
             self._warn_early(what, tally.no_negative, rows, f" by {kinds} ({remedy})")
 
     def take_back(self) -> None:
-        """Count the last batch no more, because its step will be done anew."""
+        """Uncount the last batch, because its step will be repeated."""
         self._since = self._before
 
     def _warn_early(self, what: str, count: int, of: int, more: str = "") -> None:
-        """Warn once of a fraction that is large by three standard deviations of a count."""
+        """Warn once if a fraction exceeds `EARLY_FRACTION` by three standard deviations."""
         seen, total = self._seen.get(what, (0, 0))
         seen, total = self._seen[what] = seen + count, total + of
         spread = math.sqrt(total * EARLY_FRACTION * (1 - EARLY_FRACTION))
@@ -154,7 +154,7 @@ class FaultLog:
             self._warn_once(what, seen / total, more)
 
     def gather(self) -> None:
-        """Add up the counts of all ranks; each has to call this at the same step.
+        """Add up the counts of all ranks, which must all call this at the same step.
 
         Raises:
             DataError: Too many samples are broken.

@@ -1,4 +1,4 @@
-"""From a plan of each step to the stream of batches, from any step on, with any number of workers.
+"""Turns step plans into batches, and streams them from any step on, with any number of workers.
 
 Each image that a batch needs, and no other, is read and decoded once.
 """
@@ -40,14 +40,14 @@ from clic.types import Batch, Fault, Kind, RowCaptions, Sample, Tally
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 EXAMPLES = 4
-"""Rows of a batch whose captions are kept as texts."""
+"""Number of rows of a batch whose captions are kept as texts."""
 
 
 # --- one batch ---
 
 
 class LoadedSample(NamedTuple):
-    """A sample, its number and its pixels, at the model's size where its row is one image."""
+    """A sample, its number and its pixels, at the model's size if its row is one image."""
 
     number: int
     sample: Sample
@@ -55,7 +55,7 @@ class LoadedSample(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """A row of a batch: its samples in order, its captions and the faults that it met."""
+    """A row of a batch: its samples in order, its captions and the faults met in loading it."""
 
     samples: list[Sample]
     captions: RowCaptions
@@ -67,12 +67,12 @@ class BatchBuilder:
     """Turns the sampler's plans into batches.
 
     Attributes:
-        sources: For each kind the source of its samples.
+        sources: The source of each kind's samples.
         sampler: Plans each step.
         captioner: Makes the captions.
-        tokens: Makes token ids of captions.
+        tokens: Turns captions into token ids.
         preprocess: What the vision tower expects.
-        compose: The group `compose`.
+        compose: The settings group `compose`.
         seed: The run's seed.
         decode: How pixels are loaded, a name of `clic.images.METHODS`.
     """
@@ -102,7 +102,7 @@ class BatchBuilder:
         faults = tuple(fault for row in rows for fault in row.faults)
         without = [] if mask is None else (~mask.any(1)).nonzero().flatten().tolist()
         true = positives[..., 0].numel()
-        # Negatives that do not count because the context cut them are captions all the same.
+        # Negatives that are masked because the context cut them still count as captions.
         false = sum(negative is not None for row in captions for negative in row.negatives)
         tally = Tally(
             samples=sum(len(row.samples) for row in rows) + len(faults),
@@ -141,14 +141,14 @@ class BatchBuilder:
         return kind == "composite" and images.images_of(self.compose.layout) > 1
 
     def resume(self, total: Tally) -> str:
-        """Continue after the samples of `total`; return what the user should know of that.
+        """Continue after the samples of `total`; return what the user should know about that.
 
-        The batch of a step depends on nothing that was drawn before, so there is nothing to do.
+        A step's batch does not depend on earlier steps, so there is nothing to do.
         """
         return ""
 
     def token_budget(self) -> TokenBudget | None:
-        """Return how much of a caption the model reads, None where its tokenizer cannot tell."""
+        """Return how much of a caption the model reads, or None if that cannot be measured."""
         return self.tokens.budget() if self.tokens.measures() else None
 
     def _rows(self, plan: BatchPlan, count: int) -> tuple[np.ndarray, list[_Row]]:
@@ -196,7 +196,7 @@ class BatchBuilder:
         pixels: Sequence[np.ndarray],
         out: np.ndarray,
     ) -> list[Place]:
-        """Join the images of a row in random order; return where each of them lies."""
+        """Join the images of a row in random order; return the place of each."""
         layout, fit, size = self.compose.layout, self.compose.fit, self.preprocess.size
         order = generator(self.seed, "order", plan.step, slot).permutation(len(pixels))
         shuffled = [pixels[i] for i in order]
@@ -205,13 +205,13 @@ class BatchBuilder:
         return [cells[cell][:2] for cell in np.argsort(order)]
 
     def _load(self, kind: Kind, orientation: Orientation, index: int) -> LoadedSample:
-        """Read and decode a sample; raises `DataError` where any part of it is broken."""
+        """Read and decode a sample; raises `DataError` if any part of it is broken."""
         return self.decoded(kind, orientation, index, self.sources[kind].read(index))
 
     def decoded(
         self, kind: Kind, orientation: Orientation, number: int, sample: Sample
     ) -> LoadedSample:
-        """Return a sample with its pixels; raises `DataError` where any part of it is broken."""
+        """Return a sample with its pixels; raises `DataError` if any part of it is broken."""
         check_captions(sample)
         model, compose = self.preprocess, self.compose
         least, joins = (model.size, model.size), self.joins(kind)
@@ -237,7 +237,7 @@ class BatchBuilder:
         made = torch.tensor([[negative is not None for negative in row] for row in slots])
         texts = [tuple(negative.text if negative else "" for negative in row) for row in slots]
         ids, cut = self._tokens(texts)
-        # Cut to the context, a false caption may be equal to a true one.
+        # A false caption that is cut to the context may equal a true one.
         same = (ids.unsqueeze(2) == positives.unsqueeze(1)).all(-1).any(-1)
         return ids, cut, made & ~same
 
@@ -250,7 +250,7 @@ class BatchBuilder:
 
 
 Plan = Callable[[Batch], Batch]
-"""What a batch goes through once it is built, such as `clic.models.TextPlanner`."""
+"""A function applied to each batch once it is built, such as `clic.models.TextPlanner`."""
 
 
 def as_built(batch: Batch) -> Batch:
@@ -261,7 +261,7 @@ def as_built(batch: Batch) -> Batch:
 class _Steps(Dataset[Batch | ClicError]):
     """Item t is the batch of step t, so that workers share no state.
 
-    The user's mistakes are returned as items: torch would bury them in a worker's traceback.
+    Errors meant for the user are returned as items: torch would bury them in a worker's traceback.
     """
 
     def __init__(self, builder: BatchBuilder, plan: Plan) -> None:
@@ -282,16 +282,16 @@ def make_loader(
     pin_memory: bool,
     plan: Plan = as_built,
 ) -> Iterator[Batch]:
-    """Yield the batches of steps `start` to `stop` - 1, in order; resuming needs nothing else.
+    """Yield the batches of steps `start` to `stop` - 1, in order; resuming needs no other state.
 
     Args:
         builder: Builds any step's batch.
         start: First step.
-        stop: Step before which to end.
-        workers: Processes; 0 builds batches in this one, None uses up to 4 if there are as many
+        stop: One past the last step.
+        workers: Processes; 0 builds batches in this one, None uses up to 4 if there are enough
             cores. The batches do not depend on it.
         pin_memory: Put tensors into page-locked memory, for copies to a GPU.
-        plan: Called with each batch in the process that built it; can be pickled.
+        plan: Called with each batch in the process that built it; must be picklable.
 
     Raises:
         DataError: Too much of the data is broken, or a worker was killed.
@@ -315,7 +315,7 @@ def make_loader(
 
 
 def _watched(loader: DataLoader[Batch | ClicError]) -> Iterator[Batch | ClicError]:
-    """Yield the loader's items; a killed worker ends them with a one-line error."""
+    """Yield the loader's items; if a worker was killed, raise a one-line error."""
     items = iter(loader)
     while True:
         try:
@@ -342,13 +342,13 @@ def _start_worker(worker: int) -> None:
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Objects that exist by now live on: scanning them for garbage takes some percent of the time,
-    # and copies the memory that a forked worker shares with its parent.
+    # Objects that exist by now are never freed: scanning them for garbage takes a few percent of
+    # the time, and copies the memory that a forked worker shares with its parent.
     gc.freeze()
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent, and nobody else, sends SIGTERM."""
+    """End this process when its parent, and no other process, sends SIGTERM."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)

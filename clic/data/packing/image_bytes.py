@@ -25,7 +25,7 @@ _STANDARD = bytes.maketrans(b"-_", b"+/")  # from the URL-safe alphabet of base6
 # PIL calls a JPEG MPO if a second picture follows it, as in some cameras' files.
 ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif",
            "BMP": "bmp", "TIFF": "tif"}  # fmt: skip
-"""File endings of the image types that shards may hold, by PIL's name."""
+"""File endings of the image types that shards may contain, by PIL's name."""
 JPEG_SIDE = 65_500  # pixels; libjpeg's limit
 
 
@@ -42,7 +42,7 @@ def _file(path: str) -> bytes:
             return file.read()
     except OSError as error:
         raise RejectedError(f"{path}: {error.strerror}") from error
-    except ValueError as error:  # a text that cannot be the name of a file
+    except ValueError as error:  # not a possible file name
         raise RejectedError(f"{path!r} is not a path") from error
 
 
@@ -81,13 +81,13 @@ def _value_at(path: str, column: str, group: int, row: int) -> Any:
         for number, value in _open_column(path, column, group):
             if number == row:
                 return value
-        release()  # the row may lie before the last one that was read
+        release()  # the row may precede the last one that was read
     raise RejectedError(f"the parquet file no longer has row {row} in this group")
 
 
 @lru_cache(maxsize=1)
 def _open_column(path: str, column: str, group: int) -> Iterator[tuple[int, Any]]:
-    """Yield the remaining values; a row group may exceed the memory, so few are held at once."""
+    """Yield a column's values, a few in memory at a time, since a row group may not fit."""
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
@@ -118,7 +118,7 @@ def _open_dataset(name: str, split: str | None, column: str) -> Any:
 
 
 def _bytes_in(value: Any) -> bytes:
-    """Return the image in a cell that holds bytes or Hugging Face's {bytes, path}."""
+    """Return the image in a cell that contains bytes or Hugging Face's {bytes, path}."""
     data = value.get("bytes") if isinstance(value, dict) else value
     if isinstance(data, bytes) and data:
         return data
@@ -167,7 +167,7 @@ def encode(
 ) -> tuple[str, bytes, int, int]:
     """Return the file ending, bytes, width and height with which an image is stored.
 
-    Every image is decoded to its last pixel, so that a broken one is found here and not in a run.
+    Every image is decoded to its last pixel, so that broken ones are found here and not in a run.
     An upright RGB JPEG that is small enough keeps its bytes, since encoding it again would lose
     detail.
 
@@ -178,7 +178,7 @@ def encode(
         quality: JPEG quality. None keeps the bytes as they are.
 
     Raises:
-        RejectedError: The bytes are not an image, or it is broken or of a type that shards lack.
+        RejectedError: The bytes are not an image, or it is broken or of a type not in `ENDINGS`.
     """
     try:
         width, height = images.dimensions(data)

@@ -37,14 +37,14 @@ class Item:
     """One image of a source with its captions, or the reason why it is rejected."""
 
     source: str  # the image's name in the source (a path, a URL, a key)
-    row: str = ""  # row of the source, e.g. captions.csv:17; empty if `source` tells enough
+    row: str = ""  # row of the source, e.g. captions.csv:17; empty if `source` suffices
     place: Place = ()  # where to read the image; empty for an item that is already rejected
-    captions: tuple[str, ...] = ()  # true captions, as the source has them
+    captions: tuple[str, ...] = ()  # true captions, as in the source
     extra: Mapping[str, Any] = field(default_factory=dict)  # further entries of the sample's JSON
     reason: str = ""  # why the item is rejected; empty if it is not
     # The key by which other items name this one as a neighbour; empty if it is `key_of` its number.
     key: str = ""
-    same: str = ""  # identifies the image across items; empty if only an equal path does
+    same: str = ""  # identifies the image across items; empty if only its path does
 
 
 class RejectedError(Exception):
@@ -69,7 +69,7 @@ def load(line: bytes) -> Item:
 
 
 class Groups:
-    """Finds the items of a source that show the same image; takes 24 bytes per item."""
+    """Finds the items of a source that show the same image, using 24 bytes per item."""
 
     def __init__(self) -> None:
         self._starts, self._digests = array("Q"), array("Q")
@@ -87,7 +87,7 @@ class Groups:
     def join(self, path: Path) -> list[Item]:
         """Rewrite the file of items with one line per image, in the order of first occurrence.
 
-        An image's captions follow each other without duplicates. Neighbours, which the source
+        An image's captions are concatenated without duplicates. Neighbours, which the source
         names by its own keys, get the keys of the joined images.
 
         Returns:
@@ -110,7 +110,7 @@ class Groups:
             }
             for group in groups:
                 items = [self._read(file, number) for number in group]
-                # Where none of them adds anything, the first one stands for the image.
+                # If none of them adds anything, the first one represents the image.
                 nothing = not any(map(_adds, items))
                 empty += [item for item in items[nothing:] if not _adds(item)]
                 out.write(dump(_joined(items, keys)))
@@ -124,7 +124,7 @@ class Groups:
 
 
 def _image_digest(item: Item, number: int) -> tuple[int, int]:
-    """Return two numbers that the items of one image, and only those, share."""
+    """Return two numbers that are equal for all items of one image, and only for those."""
     name = f"same {item.same}" if item.same else ""
     if not name and item.place[:1] == ("file",):
         name = f"file {os.path.normpath(item.place[1])}"
@@ -136,7 +136,7 @@ def _image_digest(item: Item, number: int) -> tuple[int, int]:
 
 
 def _adds(item: Item) -> bool:
-    """Return whether an item has a caption, or entries that are joined."""
+    """Return whether an item has a caption, or entries of `JOINED`."""
     return any(map(str.strip, item.captions)) or any(item.extra.get(name) for name in JOINED)
 
 
@@ -165,7 +165,7 @@ def file_place(name: str, root: Path) -> Place:
         raise RejectedError("no image is named")
     if "://" in name[:12]:
         raise RejectedError("the image is a URL; download it first, e.g. with img2dataset")
-    # A backslash may be part of a file's name here, so a file of exactly that name wins.
+    # A backslash may be part of a file's name on this system, so a file of exactly that name wins.
     drive = _WINDOWS.match(name)
     if ("\\" in name or drive) and not os.path.exists(root / name):
         if drive:
@@ -189,7 +189,7 @@ def stays_inside(name: str) -> bool:
 def texts(value: Any) -> tuple[str, ...]:
     """Return the captions in a JSON value or a cell: a string, or a list of strings.
 
-    Empty texts, and words for missing ones such as pandas' "nan", are not captions.
+    Empty texts, and placeholders for missing ones such as pandas' "nan", are not captions.
     """
     values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     found = (text for text in values if isinstance(text, str))

@@ -1,6 +1,6 @@
 """Packs a source into shards: its plan, its parts, and the record of what was packed.
 
-The plan lies beside the shards, so that a killed run can be continued.
+The plan is stored beside the shards, so that a killed run can be continued.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ REMEDIES = {
     "UTF-8": "name the encoding of its texts, e.g. --encoding cp1252 (Western Windows)",
     "Windows": "write the paths relative to --image-root, without the drive",
 }
-"""What to do if everything was rejected, by a part of the most frequent reason."""
+"""What to do if everything was rejected, keyed by a part of the most frequent reason."""
 discard = partial(shutil.rmtree, ignore_errors=True)
 """Removes a work folder."""
 
@@ -62,7 +62,7 @@ class PackOutcome:
     items: int = 0  # in the source
     reasons: Counter[str] = field(default_factory=Counter)  # number of rejections by reason
     grouped: int = 0  # rows of the source that were joined to an earlier row of the same image
-    empty: int = 0  # rows without a caption beside other rows of the same image; in `reasons` too
+    empty: int = 0  # rows without a caption whose image has other rows; in `reasons` too
     captions: int = 0  # in all samples
     cut: int = 0  # captions that certainly exceed CLIP's context
     several: int = 0  # captions of several sentences
@@ -99,7 +99,7 @@ class PackPlan:
                 yield number, load(file.readline())
 
     def part_file(self, part: int) -> Path:
-        """Return the file whose presence marks a part as done, and which holds its results."""
+        """Return the file that contains a part's results; its presence marks the part as done."""
         return self.work / f"{part:05d}.json"
 
 
@@ -112,7 +112,7 @@ def pack_source(
     number of workers. `show` shows the progress.
 
     Raises:
-        ConfigError: `out` holds something else, or is in use.
+        ConfigError: `out` contains something else, or is in use.
         DataError: Every item was rejected, or `out` cannot be written to.
     """
     wanted = identity(reader, options)
@@ -142,7 +142,7 @@ def pack_source(
 
 
 def identity(reader: FormatReader, options: Options) -> dict[str, Any]:
-    """Return what must not change for a packing to be continued."""
+    """Return everything that must stay the same for a packing to be continued."""
     states = [(path.resolve(), path.stat()) for path in reader.files()]
     source = Path(reader.source)
     value = {
@@ -197,7 +197,7 @@ def claim(out: Path) -> Iterator[None]:
 
     Raises:
         ConfigError: Another process is packing into it.
-        DataError: It holds shards that were not packed here, or it cannot be written to.
+        DataError: It contains shards that were not packed here, or it cannot be written to.
     """
     work, is_new = out / WORK, not out.exists()
     if not work.is_dir() and not (out / RECORD).is_file() and any(out.glob("*.tar")):
@@ -237,7 +237,7 @@ def make_plan(
 
     Raises:
         ConfigError: `out` was begun with another source or other options.
-        DataError: The source holds nothing.
+        DataError: The source is empty.
     """
     path, listed = out / WORK / PLAN, out / WORK / LIST
     if path.is_file():
@@ -266,8 +266,7 @@ def _list_items(
     """Write the source's items to a file, one line per image.
 
     Returns:
-        The number of the source's rows, and those that have no caption beside other rows of the
-        same image.
+        The number of rows in the source, and the rows without a caption whose image has others.
     """
     groups, at = Groups(), 0
     with open(path, "wb") as file:

@@ -52,7 +52,7 @@ class Options:
 
 
 def members_of(key: str, item: Item, options: Options) -> tuple[list[str], dict[str, Any]]:
-    """Return captions and members of an item's sample; raises `RejectedError`."""
+    """Return the captions and members of an item's sample; raises `RejectedError`."""
     if item.reason:
         raise RejectedError(item.reason)
     captions = _captions(item, options)
@@ -133,7 +133,7 @@ def pack(samples: Iterable[Sample], folder: Path, shard_size: int = 1000) -> lis
 
     Args:
         samples: What to write; decoded pixels are stored as PNG, encoded images as they are.
-        folder: Where to write; created if it does not exist, and must not hold shards yet.
+        folder: Where to write; created if it does not exist, and must not contain shards yet.
         shard_size: Samples per shard.
 
     Returns:
@@ -158,7 +158,7 @@ def pack(samples: Iterable[Sample], folder: Path, shard_size: int = 1000) -> lis
 
 
 def _sample_members(sample: Sample) -> dict[str, Any]:
-    if not sample.key or "." in sample.key:  # for readers, the type follows the first dot
+    if not sample.key or "." in sample.key:  # readers take the key to end at the first dot
         raise DataError(f"key {sample.key!r} must not be empty or hold a dot; rename the sample")
     if not sample.captions:
         raise DataError(f"sample {sample.key!r} has no caption; drop it")

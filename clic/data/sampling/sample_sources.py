@@ -15,7 +15,7 @@ from clic.types import Sample
 
 
 class SampleSource(ABC):
-    """Samples 0 to N - 1, each of which can be read on its own."""
+    """Samples 0 to N - 1, which can be read in any order."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class SampleSource(ABC):
 
 
 class ShapesSource(SampleSource):
-    """`count` scenes of 1 or 2 things of the embedded world, which are rendered when they are read.
+    """`count` scenes of 1 or 2 objects of the embedded world, rendered when they are read.
 
     Raises:
         ConfigError: The split is not `train`, `validation` or `test`.

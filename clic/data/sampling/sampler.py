@@ -1,7 +1,7 @@
 """Which images make the batch of a step on each rank: a pure function of (seed, step).
 
 An epoch is drawn from one source or a mixture, with or without replacement, by permutations that
-are a pure function of the seed: short ones are drawn, long ones computed position by position.
+are a pure function of the seed: short ones are tables, long ones computed position by position.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from clic.seeding import generator
 from clic.types import KINDS, Kind
 
 TRIES = 100
-"""Draws for each partner from a mixture, before any other image is taken."""
+"""Random draws for each partner from a mixture before any other image is used."""
 BLOCK = 512
 """Samples that a `SampleSet` counts together."""
 TABLE = 1 << 20
-"""Longest permutation that is drawn as a table, 8 MB."""
+"""Longest permutation that is stored as a table, 8 MB."""
 ROUNDS = 8
 _KEPT = 2  # permutations of each source, for steps on either side of an epoch's end
 
@@ -61,8 +61,8 @@ class Sampler:
 
     An epoch is floor(N / (W * B)) steps; its primary images are a seeded permutation, of which
     rank r takes positions r * B to (r + 1) * B of each step, whatever the step's kind. The partners
-    of a composite are drawn, in addition, from all images of its orientation. Nothing depends on
-    what was planned before.
+    of a composite are drawn, in addition, from all images of its orientation. A plan does not
+    depend on earlier ones.
 
     With `neighbours` (NegCLIP, arXiv 2210.01936, section 4) half of the rows are primary images,
     and each is followed by one of its nearest images: B counts both, and an epoch has twice the
@@ -75,7 +75,7 @@ class Sampler:
         seed: The run's seed.
         rank: This rank.
         world_size: Number of ranks W.
-        images: Images on a canvas.
+        images: Number of images on a canvas.
         partner_self: Let an image be its own partner, as the published code does.
         parts: For each kind the sources that are mixed in it, in the order of the samples; by
             default a single one.
@@ -137,7 +137,7 @@ class Sampler:
         return sum({id(array): len(array) for array in self.landscape.values()}.values())
 
     def summary(self) -> str:
-        """Return words for what is drawn from."""
+        """Return a short description of the data."""
         return f"{self.total():,} samples"
 
     def plan(self, step: int) -> BatchPlan:
@@ -169,7 +169,7 @@ def _orientation(landscape: bool) -> Orientation:
 class Shuffled:
     """An epoch without replacement: no sample repeats before its whole source has been used.
 
-    Each epoch of `samples` holds a fixed number of samples from each source, proportional to its
+    Each epoch of `samples` contains a fixed number of samples from each source, proportional to its
     weight and rounded, in random order; they are numbered consecutively in the order of `parts`. A
     source runs through one seeded permutation after another, regardless of where epochs end.
     """
@@ -251,7 +251,7 @@ class Permutation:
     Beyond `TABLE` numbers it is a keyed Feistel network on Z_a x Z_b with a * b >= count, iterated
     until the result is below `count` (the generalised Feistel cipher with cycle walking of Black
     and Rogaway, Ciphers with Arbitrary Finite Domains, CT-RSA 2002), so that ten million samples
-    cost the loader's processes neither time nor memory.
+    cost the loader processes neither time nor memory.
     """
 
     def __init__(self, count: int, seed: int, purpose: str, number: int) -> None:
@@ -308,7 +308,7 @@ class Partners:
         each = np.array([part.weight / max(part.count, 1) for part in parts])
         self._bounds, self._chances = {}, {}
         for which, found in self._sets.items():
-            # The first member of each source, and how likely a source is if images of this
+            # The first member of each source, and the probability of each source if images of this
             # orientation are drawn by weight.
             self._bounds[which] = [found.place(end) for end in ends]
             chances = np.diff(self._bounds[which]) * each
@@ -336,7 +336,7 @@ class Partners:
     def _draw_mixed(
         self, landscape: bool, taken: Sequence[int], rng: np.random.Generator
     ) -> list[int]:
-        """Return places in the set; none twice, and none of `taken`, unless that is empty."""
+        """Return distinct places in the set outside `taken`; if that is empty, they may repeat."""
         bounds, chances = self._bounds[landscape], self._chances[landscape]
         drawn: list[int] = []
         for _ in range(TRIES * self.count):
@@ -346,7 +346,7 @@ class Partners:
                 drawn.append(place)
             if len(drawn) == self.count:
                 return drawn
-        # The source that is nearly always drawn has no other image: take any.
+        # The source that is nearly always drawn has no other image, so take any.
         free = np.setdiff1d(np.arange(bounds[-1]), [*taken, *drawn])
         return [*drawn, *rng.choice(free, size=self.count - len(drawn), replace=False).tolist()]
 
@@ -354,8 +354,8 @@ class Partners:
 class SampleSet:
     """The samples among 0 to N - 1 where `members`, bool [N], is True.
 
-    It finds its k-th member and the rank of a member in N / 8 bytes, so that ten million samples
-    fit into each of the loader's processes.
+    It finds its k-th member and a member's rank with N / 8 bytes, so that ten million samples fit
+    into each loader process.
     """
 
     def __init__(self, members: np.ndarray) -> None:

@@ -1,6 +1,6 @@
 """The index beside each shard: positions of its samples, sizes of their images, checksums.
 
-`<tar>.index` holds named columns with a row for each sample:
+`<tar>.index` contains named columns with a row for each sample:
 
 - `blocks` [n, 3]: where image, `.json` and `.txt` begin, in blocks of 512 bytes; `lengths` [n, 3]:
   their bytes, 0 where there is none;
@@ -11,7 +11,7 @@
 
 Its header gives the number of samples, the number of keys that were left out because they lack an
 image or a caption, the size of the tar, and what is wrong with each broken sample. A tar of another
-size is refused when it is opened; a sample with other bytes is refused when it is read, by its CRC.
+size is refused when it is opened, and a sample whose CRC differs when it is read.
 
 The file is a line `clic-columns`, a line of JSON and then the columns, each at a multiple of 64
 bytes:
@@ -66,7 +66,7 @@ Put = Callable[..., None]
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """What is known of a shard.
+    """The contents of a shard's index.
 
     Attributes:
         samples: Number of its samples.
@@ -84,7 +84,7 @@ class ShardIndex:
 
 
 class _Row(NamedTuple):
-    """A sample's row of the index; its columns under their names."""
+    """A sample's row of the index; its fields are named as the columns."""
 
     key: str
     blocks: list[int]
@@ -101,7 +101,7 @@ def index_path(shard: Path) -> Path:
 
 
 def remedy(path: Path) -> str:
-    """Return the command that indexes the folder of an index again."""
+    """Return the command that re-indexes the folder of an index."""
     return f"clic-data index --force {path.parent}"
 
 
@@ -113,10 +113,10 @@ def write_index(shard: Path, target: Path | None = None) -> Path:
 
     Keys without an image or without a caption are left out, and their number is printed, as are the
     notes of `walk`. A sample whose image or JSON is broken (or above the limits) keeps its row, so
-    that reading it says what is wrong.
+    that reading it reports what is wrong.
 
     Raises:
-        DataError: The tar is broken, or holds entries but no sample with an image and a caption.
+        DataError: The tar is broken, or has entries but no sample with an image and a caption.
     """
     target = index_path(shard) if target is None else target
     rows, left_out, notes, hint = list[_Row](), list[str](), list[str](), ""
@@ -272,7 +272,7 @@ def is_indexed(shard: Path) -> bool:
 
 
 def index_counts(path: Path) -> tuple[int, int, int]:
-    """Return number of samples, bytes of keys and bytes of the tar; raises as `load_index`."""
+    """Return number of samples, bytes of keys and bytes of the tar; raises like `load_index`."""
     with _reading(path):
         header = read_header(path, FORMAT, VERSION)
         return int(header["samples"]), header["columns"]["keys"][1][0], int(header["shard_bytes"])
@@ -293,7 +293,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 class ColumnsError(DataError):
-    """A file does not hold the expected columns, or holds those of another version."""
+    """A file does not contain the expected columns, or has those of another version."""
 
 
 @contextmanager
@@ -303,11 +303,11 @@ def write_columns(
     """Write a file of columns; it appears whole when the block ends, and not at all if it fails.
 
     `format` and `version` identify the columns' meaning, `header` has further entries, and `specs`
-    gives the dtype and shape of each column. Rows that are never put are 0.
+    gives the dtype and shape of each column. Rows that are never written are 0.
     """
     layout: dict[str, tuple[str, tuple[int, ...], int]] = {}
     head, start, end = b"", -1, 0
-    while len(head) > start:  # the head holds the columns' offsets, which depend on its length
+    while len(head) > start:  # the head contains the columns' offsets, which depend on its length
         start = offset = end = _aligned(len(head))
         for name, (dtype, shape) in specs.items():
             layout[name] = (dtype, shape, offset)
@@ -331,7 +331,7 @@ def write_columns(
 def read_columns(
     path: Path, format: str, version: int, mapped: bool
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return header and columns of a file, mapped into memory that processes share, or read.
+    """Return the header and columns of a file, memory-mapped (shared by processes) or read.
 
     Raises:
         ColumnsError: The file is not of this format, or of another version.
@@ -351,7 +351,7 @@ def read_columns(
 
 
 def read_header(path: Path, format: str, version: int) -> dict[str, Any]:
-    """Return the header of a file, without reading its columns; raises as `read_columns`."""
+    """Return the header of a file, without reading its columns; raises like `read_columns`."""
     with open(path, "rb") as file:
         is_columns, line = file.read(len(MAGIC)) == MAGIC, file.readline()
     try:

@@ -21,7 +21,7 @@ def find_shards(shards: Any, setting: str) -> list[Path]:
     """Return the tars on disk that a setting names; see `locate_shards`.
 
     Raises:
-        DataError: Something named is missing, not on disk or not a tar.
+        DataError: Something that it names is missing, not on disk or not a tar.
     """
     found = locate_shards(shards, setting)
     for shard in found:
@@ -39,7 +39,7 @@ def locate_shards(shards: Any, setting: str) -> list[Path | str]:
     them; for all but http(s) also a folder), or a list of them.
 
     Raises:
-        DataError: Something named is missing, cannot be read or is not a tar.
+        DataError: Something that it names is missing, cannot be read or is not a tar.
     """
     names = [shards] if isinstance(shards, str | Path) else list(shards)
     found: list[Path | str] = []

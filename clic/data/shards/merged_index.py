@@ -34,13 +34,13 @@ from clic.io.terminal import progress_bar
 
 FORMAT, VERSION = "merged index", 1
 IN_MEMORY = 8 << 20
-"""Bytes of indexes up to which they are read into memory."""
+"""Indexes of up to this many bytes in total are read into memory."""
 BLOCK = 512
 _MERGED = ("blocks", "lengths", "crcs", "sizes", "key_ends")
 
 
 class SampleLocation(NamedTuple):
-    """Where a sample lies: its shard and row, its key, and the spans of image, JSON and text.
+    """Where a sample is: its shard and row, its key, and the spans of image, JSON and text.
 
     `crc` is the CRC-32 of the three together; `broken` means that it was broken when indexed.
     """
@@ -60,7 +60,7 @@ class MergedIndex:
         columns: `starts` [S + 1] and `key_starts` [S + 1] of each shard's samples and keys,
             `shard_bytes` [S], `aspects` [N] (the sign of width - height), `keys`, and the columns
             of the shards' indexes.
-        origin: The file that the columns are mapped from and its identity; None if they are read.
+        origin: The file that the columns are mapped from and its identity; None if in memory.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class MergedIndex:
         return (_open_mapped, self._origin) if self._origin else (MergedIndex, (self._columns,))
 
     def locate(self, index: int) -> SampleLocation:
-        """Return where sample `index` lies."""
+        """Return where sample `index` is."""
         columns = self._columns
         shard = int(self.starts.searchsorted(index, side="right")) - 1
         row = index - self.starts.item(shard)
@@ -105,7 +105,7 @@ def merge(indexes: Sequence[Path], folder: Path) -> MergedIndex:
     it and the others wait.
 
     Raises:
-        DataError: An index is broken or of another version, or the folder cannot be written.
+        DataError: An index is broken or of another version, or the folder cannot be written to.
     """
     stats = [(str(path), _stat(path)) for path in indexes]
     if sum(stat.st_size for _, stat in stats) <= IN_MEMORY:
@@ -137,7 +137,7 @@ def _stat(path: Path) -> os.stat_result:
 
 
 def _mapped(path: Path, identity: str) -> dict[str, np.ndarray] | None:
-    """Return the mapped columns of a merged index, or None if none has this identity."""
+    """Return the mapped columns of a merged index, or None if there is none of this identity."""
     try:
         header, columns = read_columns(path, FORMAT, VERSION, mapped=True)
     except (OSError, ColumnsError):
@@ -191,7 +191,7 @@ def _specs(counts: Counts) -> Specs:
 
 
 def _fill(put: Put, indexes: Sequence[Path], counts: Counts) -> None:
-    """Put the merged columns, with one shard's index in memory at a time."""
+    """Write the merged columns, with one shard's index in memory at a time."""
     starts, key_starts = (np.cumsum([0, *(count[i] for count in counts)]) for i in (0, 1))
     put("starts", starts)
     put("key_starts", key_starts)
@@ -208,10 +208,10 @@ def _fill(put: Put, indexes: Sequence[Path], counts: Counts) -> None:
 
 
 def index_missing(missing: Sequence[tuple[Path, Path]]) -> None:
-    """Index shards, given as tar and index path; those that other processes index come last."""
+    """Index shards, given as tar and index path; wait at the end for those that others index."""
     if not missing:
         return
-    # Ranks that start together begin with different shards.
+    # Ranks that start at the same time begin with different shards.
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     turn = rank * len(missing) // ranks
     if rank == 0:
@@ -234,7 +234,7 @@ def index_missing(missing: Sequence[tuple[Path, Path]]) -> None:
 def ensure_index(shard: Path, target: Path, wait: bool) -> bool:
     """Index a shard that has no index; return whether there is one now.
 
-    If another process is indexing it, `wait` waits for that process, and does its work if it dies.
+    If another process is indexing it, `wait` waits for that process, and takes over if it dies.
     The kernel releases a lock with its process, so a killed process leaves no lock.
 
     Raises:
@@ -273,7 +273,7 @@ def with_progress(
     threads: int = 1,
     stop: Callable[[], None] = lambda: None,
 ) -> None:
-    """Do some work for each item, several `threads` at a time, with a progress bar on a terminal.
+    """Call `work` on each item, in several `threads`, with a progress bar on a terminal.
 
     After Ctrl-C or a failure, `stop` is called to end the work of the other threads.
     """

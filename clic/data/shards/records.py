@@ -1,13 +1,13 @@
 """The texts of a sample as a shard stores them: captions, false captions, and the captions' tags.
 
-A sample's JSON may hold the tags of its captions (`clic-data annotate`):
+A sample's JSON may contain the tags of its captions (`clic-data annotate`):
 
-    "tokens": [[[0, 1, 1, 3, 1, 4], "DJN", ["", "", "dog"]], ...]   one entry a caption
+    "tokens": [[[0, 1, 1, 3, 1, 4], "DJN", ["", "", "dog"]], ...]   one entry per caption
     "tagger": {"name": "hanta", "version": "1.2.1+2"}
     "caption_hash": "9d1f..."
 
 An entry lists, for each token, the gap before it and its length in characters; one letter for its
-universal POS; and its lemma, which is empty where it equals the lower-case word.
+universal POS; and its lemma, which is empty if it equals the lower-case word.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _MARKS = {
 
 
 def parse_record(data: bytes) -> dict[str, Any]:
-    """Return a sample's JSON; raises `DataError` if it is not an object, or above `MAX_TEXT`."""
+    """Return a sample's JSON; raises `DataError` if it is not an object or exceeds `MAX_TEXT`."""
     check_length("JSON", len(data))
     try:
         record = json.loads(data)  # in UTF-8, -16 or -32, with or without a byte order mark
@@ -55,8 +55,8 @@ def parse_record(data: bytes) -> dict[str, Any]:
 def detect_encoding(start: bytes, given: str | None = None) -> tuple[str, int]:
     """Return the encoding of a text by its first bytes, and the length of its byte order mark.
 
-    Without a mark it is the user's choice, `given`; else UTF-16 is detected by the zeros between
-    its letters, and anything else is UTF-8.
+    Without a mark it is the user's choice, `given`. If there is none, UTF-16 is detected by the
+    zeros between its letters, and anything else counts as UTF-8.
     """
     for mark, encoding in _MARKS.items():
         if start.startswith(mark):
@@ -74,7 +74,7 @@ def decode_text(data: bytes, what: str = "its text") -> str:
     """Decode a text in UTF-8, or in the encoding of its byte order mark; messages call it `what`.
 
     Raises:
-        DataError: It is neither. No other encoding is guessed: the model would learn a wrong guess.
+        DataError: It is neither. No other encoding is guessed, lest the model learn garbled text.
     """
     likely, mark = detect_encoding(data)
     encoding = likely if mark else "utf-8"
@@ -96,7 +96,7 @@ def decode_text(data: bytes, what: str = "its text") -> str:
 
 
 def check_length(what: str, length: int) -> None:
-    """Raise `DataError` if a sample's JSON or text is above `MAX_TEXT`."""
+    """Raise `DataError` if a sample's JSON or text exceeds `MAX_TEXT`."""
     if length > MAX_TEXT:
         raise DataError(f"its {what} of {length} bytes is above the limit of {MAX_TEXT}")
 
@@ -105,7 +105,7 @@ def negatives_of(record: dict[str, Any]) -> tuple[str, ...]:
     """Return a sample's false captions: the JSON's `negatives`, a list of texts if there are any.
 
     Raises:
-        DataError: They are something else.
+        DataError: They are not a list of texts.
     """
     found = record.get("negatives")
     if found is None:
@@ -121,8 +121,8 @@ def captions_of(record: dict[str, Any], text: bytes, *, checked: bool = False) -
     `checked` means that they are known to be valid Unicode.
 
     Raises:
-        DataError: A caption is not valid Unicode, or the text is refused by `decode_text` or above
-            `MAX_TEXT`.
+        DataError: A caption is not valid Unicode, or the text is refused by `decode_text` or
+            exceeds `MAX_TEXT`.
     """
     found = record.get("captions") or record.get("caption")
     sentences = found if isinstance(found, list) else [found]
@@ -135,7 +135,7 @@ def captions_of(record: dict[str, Any], text: bytes, *, checked: bool = False) -
         return captions
     try:
         "".join(captions).encode()
-    except UnicodeEncodeError as error:  # JSON may hold half a surrogate pair
+    except UnicodeEncodeError as error:  # JSON may contain half a surrogate pair
         raise DataError(f"a caption is not valid Unicode: {error}") from error
     return captions
 
@@ -158,7 +158,7 @@ def annotate(captions: Sequence[str], tagger: Tagger) -> dict[str, Any]:
 
     Args:
         captions: All of the sample's captions, in the order in which they are stored.
-        tagger: Tags them; its name and version are kept.
+        tagger: Tags them; its name and version are stored, too.
 
     Returns:
         The keys `tokens`, `tagger` and `caption_hash`.
@@ -170,7 +170,7 @@ def annotate(captions: Sequence[str], tagger: Tagger) -> dict[str, Any]:
 def tag_record(
     captions: Sequence[str], tokens: Sequence[Sequence[Token]], name: str, version: str
 ) -> dict[str, Any]:
-    """Return what `annotate` returns, from given tokens.
+    """Return the same entries as `annotate`, from given tokens.
 
     Args:
         captions: All of the sample's captions, in the order in which they are stored.
@@ -186,7 +186,7 @@ def tag_record(
 
 
 def caption_hash(captions: Sequence[str]) -> str:
-    """Return 16 hexadecimal digits that identify the captions, whatever their case."""
+    """Return 16 hexadecimal digits that identify the captions, regardless of case."""
     text = "\0".join([_FORMAT, *map(lower, captions)])
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
@@ -198,12 +198,12 @@ def stored_tokens(
 
     Args:
         stored: A sample's JSON.
-        captions: Its captions, in their own case or in lower case, which the tokens then have, too.
+        captions: Its captions, in their original case or in lower case; the tokens follow that.
         most: Number of captions, from the first on, whose tokens are unpacked; None unpacks all.
 
     Returns:
-        The tokens, or None if none are stored or they belong to other captions. Where another
-        version of an installed tagger made them, a warning names both, once in a process.
+        The tokens, or None if none are stored or they belong to other captions. If another
+        version of an installed tagger made them, a warning names both, once per process.
 
     Raises:
         DataError: The hash matches, but the tokens do not fit the captions.
@@ -224,7 +224,7 @@ def stored_tokens(
 
 @lru_cache
 def _check_version(name: str, stored: str) -> None:
-    """Warn where the stored tags of a tagger are not what its installed version would give."""
+    """Warn if stored tags were made by another version of a tagger than the installed one."""
     installed = installed_version(name)
     if installed is not None and installed != stored:
         warnings.warn(
@@ -251,7 +251,7 @@ def _unpacked(
     starts, ends = bounds[::2], bounds[1::2]
     if gaps and (min(gaps) < 0 or not all(gaps[1::2]) or bounds[-1] > len(caption)):
         raise ValueError("a token lies outside its caption, or is empty")
-    "".join(lemmas)  # a TypeError where one is no text
+    "".join(lemmas)  # a TypeError if one is not a text
     texts = [caption[start:end] for start, end in zip(starts, ends, strict=True)]
     lemmas = [lemma or text.lower() for lemma, text in zip(lemmas, texts, strict=True)]
     tags = [_TAGS[letter] for letter in letters]

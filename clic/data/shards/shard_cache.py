@@ -28,7 +28,7 @@ _THREADS = threading.Lock()
 """Keeps this process's threads from freeing space at the same time; file locks may not."""
 POLL = 0.05
 LOCKLESS = "*.tar.*.part"
-"""Partial files of downloads that could not lock."""
+"""Partial files of downloads that could not be locked."""
 UNKNOWN = 16 << 20
 """Bytes after which space is freed again for a file whose length the server does not state."""
 
@@ -81,7 +81,7 @@ class ShardCache:
         """Open a shard; download it first if it is not in the cache.
 
         Raises:
-            UnavailableError: It cannot be fetched, or there is no room for it.
+            UnavailableError: It cannot be fetched, or there is no space for it.
         """
         path = self.path(url)
         file = self._open_cached(path)
@@ -91,7 +91,7 @@ class ShardCache:
             except DataError as error:
                 raise UnavailableError(str(error)) from error
             finally:
-                with suppress(OSError):  # another user's, whose download of it was killed
+                with suppress(OSError):  # left by another user's killed download
                     _grant(path).unlink(missing_ok=True)
             file = self._open_cached(path)  # None if another process has just removed it
         with file:
@@ -103,7 +103,7 @@ class ShardCache:
             take_lock(file, path, shared=True, wait=True)
             mine = os.fstat(file.fileno())
             if not is_tar(os.pread(file.fileno(), BLOCK, 0)):
-                path.unlink(missing_ok=True)  # a web page, from before answers were checked
+                path.unlink(missing_ok=True)  # a web page, cached before responses were checked
             elif os.path.samestat(mine, path.stat()):
                 with suppress(OSError):  # it may be another user's, or the disk read-only
                     os.utime(path, ns=(time.time_ns(), mine.st_mtime_ns))
@@ -164,7 +164,7 @@ class ShardCache:
         idle = False
         while missing := self._try_reserve(need, path):
             # The remaining shards are in use by others, and may be removed later. If none remain,
-            # the last one may just have been removed, so look a second time.
+            # the last one may just have been removed, so check once more.
             was_idle, idle = idle, not any(map(_reserved, self._others(path)))
             if time.monotonic() > deadline or (idle and was_idle):
                 raise DataError(missing)
@@ -177,7 +177,7 @@ class ShardCache:
             while missing := self._missing(need, path):
                 if not any(_remove_unused(other) for other in self._others(path)):
                     return missing
-            with suppress(PermissionError):  # another user's, whose download was killed
+            with suppress(PermissionError):  # left by another user's killed download
                 _grant(path).write_text(str(need), encoding="utf-8")
         return ""
 
@@ -190,7 +190,7 @@ class ShardCache:
         if sum(taken.values()) + need > self.limit:
             limit = f"data.cache_gb={self.limit / GB:.3g}"
             return f"the shards in use fill {limit} in {self.folder}; raise it"
-        arrived = 0  # also where the disk has no locks, and the partial file has another name
+        arrived = 0  # also if the disk has no locks, and the partial file has another name
         with suppress(FileNotFoundError):
             arrived = path.with_name(f"{path.name}.part").stat().st_size
         free = shutil.disk_usage(self.folder).free
@@ -204,7 +204,7 @@ class ShardCache:
     def _others(self, path: Path) -> list[Path]:
         """Return the other shards, the least recently used first, partial files included."""
         ages = []
-        # Partial files first, so that one that is just being renamed is seen twice, not missed.
+        # Partial files first, so that one that is being renamed is seen twice rather than missed.
         for pattern in (LOCKLESS, "*.tar.part", "*.tar"):
             for file in self.folder.glob(pattern):
                 if pattern == LOCKLESS and _is_stale(file):
@@ -267,7 +267,7 @@ def _remove_unused(path: Path) -> bool:
     try:
         with open(path, "rb") as file:
             found = take_lock(file, path, shared=False, wait=False)
-            # Without locks a shard in use is not known, but a reader keeps its open file.
+            # Without locks, shards in use cannot be recognised, but readers keep their open file.
             lockless = found is Lock.UNSUPPORTED or path.name != f"{shard.name}.part"
             if found is Lock.HELD or (lockless and partial and not _is_stale(path)):
                 return False

@@ -126,10 +126,10 @@ class ShardSource(SampleSource):
             raise DataError(f"{key}: {_changed(shard)}")
         try:
             record = parse_record(meta) if meta else {}
-            captions = captions_of(record, text, checked=True)  # by indexing, and by the batches
+            captions = captions_of(record, text, checked=True)  # when indexed, and for each batch
             tags = None
             if self._tags != 0 and "caption_hash" in record:
-                # An empty tuple where the stored tags belong to other captions.
+                # An empty tuple if the stored tags belong to other captions.
                 tags = stored_tokens(record, captions, self._tags) or ()
             negatives = negatives_of(record) if self._negatives else ()
         except DataError as error:
@@ -155,12 +155,12 @@ class ShardSource(SampleSource):
 
 
 def _read_spans(file: int, spans: Sequence[Span], shard: Path) -> list[bytes]:
-    """Return the bytes of each span of a tar that is open under a descriptor."""
+    """Return the bytes of each span of a tar, given its open file descriptor."""
     end = os.fstat(file).st_size
     found = []
     for offset, length in spans:
         data = os.pread(file, length, offset) if length and offset + length <= end else b""
-        while 0 < len(data) < length:  # the kernel may give less at once
+        while 0 < len(data) < length:  # the kernel may return less at once
             more = os.pread(file, length - len(data), offset + len(data))
             if not more:
                 break

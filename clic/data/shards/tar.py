@@ -63,8 +63,8 @@ def walk(
     again before the sample is complete, the order does not show which members belong together, and
     the last member of each name counts, as if the tar were unpacked.
 
-    `shard` is the tar's name, and `notes` receives what the user should know about repeated names
-    and names with dots.
+    `shard` is the tar's name, and `notes` collects messages for the user about repeated names and
+    names with dots.
 
     Raises:
         DataError: The tar is broken or cut, or has names that lead out of a folder; all that can be
@@ -179,7 +179,7 @@ def _files(file: BinaryIO, shard: Path) -> Iterator[tuple[str, Span]]:
         raise DataError(
             f"{shard} cannot be read as a tar file: {error}; fetch or pack it again"
         ) from error
-    # tarfile takes a cut or broken header for the end; the real end is a block of zeros.
+    # tarfile mistakes a cut or broken header for the end; the real end is a block of zeros.
     if read_span(file, Span(end, tarfile.BLOCKSIZE), shard) != bytes(tarfile.BLOCKSIZE):
         raise DataError(f"{shard} is broken at byte {end}; fetch or pack it again")
     if outside:

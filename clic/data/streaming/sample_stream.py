@@ -1,8 +1,8 @@
-"""From tars to a shuffled stream of samples, on webdataset's pipeline.
+"""Turns tars into a shuffled stream of samples, with webdataset's pipeline.
 
-A `ShardOrder` says which shard comes when, and which loader process reads it. A `SampleStream`
-reads them, and an `OrientationPool` knows the samples in its shuffle buffer, among which partners
-are found.
+A `ShardOrder` decides the order of the shards and which loader process reads each. A `SampleStream`
+reads them, and an `OrientationPool` tracks the samples in its shuffle buffer, from which partners
+are drawn.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from clic.seeding import generator
 from clic.types import Fault, Sample, Tally
 
 GIVEN_UP = 3
-"""Shards in a row without a sample, after which the run ends."""
+"""Number of shards in a row without a sample after which the run ends."""
 BROKEN_IN_A_ROW = 100
-"""Samples in a row that cannot be used, after which the run ends."""
+"""Number of unusable samples in a row after which the run ends."""
 A_SHARD = -1
-"""Number of a fault that is a shard's, not a sample's."""
+"""The number of a fault that concerns a whole shard."""
 TYPES = {*(ending.removeprefix(".") for ending in IMAGE_TYPES), "json", "txt"}
 """Endings of the members that are read."""
 
@@ -42,11 +42,11 @@ Raw = dict[str, Any]
 
 @dataclass(frozen=True)
 class ShardOrder:
-    """An endless order of shards, which the loader processes of all ranks take by turns.
+    """An endless order of shards, which the loader processes of all ranks share by taking turns.
 
-    It runs through one permutation of the shards after another; or with `replacement` each place
-    draws one of them. A place in it is one integer, from which it can be continued by any number of
-    ranks and workers.
+    It runs through one permutation of the shards after another or, with `replacement`, draws a
+    random shard at each place. A place is a single integer, from which any number of ranks and
+    workers can continue.
 
     Attributes:
         shards: Their addresses.
@@ -73,10 +73,10 @@ class ShardOrder:
         return rng.permutation(count).tolist()
 
     def lane(self, start: int, rank: int, ranks: int, worker: int, workers: int) -> Iterator[str]:
-        """Yield every `ranks * workers`-th shard from a place on: those of a worker of a rank.
+        """Yield every `ranks * workers`-th shard from a place on: those of one worker of one rank.
 
-        As webdataset's splitters do, ranks take turns first and workers of a rank then; the order
-        being endless, none of them gets more shards than another in the long run.
+        As in webdataset's splitters, ranks take turns first, then the workers of a rank; since the
+        order is endless, all of them get equally many shards in the long run.
         """
         return islice(self.at(start), rank + ranks * worker, None, ranks * workers)
 
@@ -86,11 +86,11 @@ class StreamSettings:
     """What a loader process needs to know to open its stream.
 
     Attributes:
-        order: Which shard comes when.
-        buffer: Samples of the shuffle buffer.
+        order: The order of the shards.
+        buffer: Number of samples in the shuffle buffer.
         timeout: Seconds within which a shard's server has to send something.
-        caption_keys: Keys of a sample's JSON whose captions are taken, in this order; without any,
-            captions are those of indexed shards.
+        caption_keys: Keys of a sample's JSON whose captions are used, in this order; if there are
+            none, captions are found as in indexed shards.
         negatives: Whether to read the false captions that are stored with the samples.
         tags: Number of captions whose stored tags are unpacked; None for all.
         coin: Whether a fair coin decides the orientation of square images, which are otherwise
@@ -119,13 +119,13 @@ class StreamSample:
 
 @dataclass
 class StreamCounts:
-    """What happened in a stream since it was last asked."""
+    """The counts and faults of a stream since they were last taken."""
 
     tally: Tally = field(default_factory=Tally)
     faults: list[Fault] = field(default_factory=list)
 
     def take(self) -> tuple[Tally, tuple[Fault, ...]]:
-        """Return the counts and the faults, and begin anew."""
+        """Return the counts and the faults, and reset both."""
         taken = self.tally, tuple(self.faults)
         self.tally, self.faults = Tally(), []
         return taken
@@ -166,7 +166,7 @@ class OrientationPool:
 
 
 class SampleStream:
-    """The samples of one loader process, without end.
+    """The endless stream of samples of one loader process.
 
     Args:
         settings: What to read, and how.
@@ -203,7 +203,7 @@ class SampleStream:
         """Return the next sample.
 
         Raises:
-            UnavailableError: Several shards in a row gave no sample.
+            UnavailableError: Several shards in a row yielded no sample.
             DataError: Too many samples in a row are broken.
         """
         return next(self._samples)
@@ -211,7 +211,7 @@ class SampleStream:
     # --- the pipeline's stages ---
 
     def _read(self, shards: Iterable[str]) -> Iterator[Raw]:
-        """Yield the samples of one shard after another, and count those that cannot be read."""
+        """Yield the samples of one shard after another, and count the shards that fail."""
         without = 0
         for shard in shards:
             reason, found = "it holds no sample", False
@@ -224,7 +224,7 @@ class SampleStream:
                 raise
             except UnavailableError as error:
                 reason, failed = _words(error), True
-            except Exception as error:  # noqa: BLE001, a broken tar raises anything; it is counted
+            except Exception as error:  # noqa: BLE001, a broken tar can raise anything; count it
                 reason, failed = f"{shown_shard(shard)}: {_words(error)}", True
             if failed:
                 self.counts.faults.append(Fault(A_SHARD, f"shard given up: {reason}"))
@@ -252,12 +252,12 @@ class SampleStream:
             stream.close()
 
     def _twice(self, error: Exception) -> bool:
-        """Count a member of a name that its sample has already, and go on."""
+        """Count a member whose name its sample already has, and continue."""
         self._broken(_words(error))
         return True
 
     def _convert(self, raws: Iterable[Raw]) -> Iterator[StreamSample]:
-        """Yield what can be used; what cannot is counted."""
+        """Yield the usable samples and count the others."""
         for raw in raws:
             where = f"{shown_shard(raw['__url__'])}: {raw['__key__']}"
             try:
@@ -282,7 +282,7 @@ class SampleStream:
             )
 
     def _sample(self, raw: Raw) -> Sample:
-        """Return a sample; raises `DataError` where it lacks an image or a caption."""
+        """Return a sample; raises `DataError` if it lacks an image or a caption."""
         settings, key = self.settings, raw["__key__"]
         image = next((raw[e[1:]] for e in IMAGE_TYPES if e[1:] in raw), None)
         if image is None:
@@ -312,11 +312,11 @@ class SampleStream:
 
 
 class EndlessFaultsError(DataError):
-    """Too many samples in a row cannot be used for it to be chance."""
+    """So many samples in a row are unusable that it cannot be chance."""
 
 
 def open_shard(shard: str, timeout: float) -> BinaryIO | StreamReader:
-    """Open a shard on disk, or one that a thread fetches ahead."""
+    """Open a shard on disk, or a remote one that a thread fetches ahead."""
     return StreamReader(shard, timeout) if "://" in shard else open(shard, "rb")
 
 
@@ -328,11 +328,11 @@ def shown_shard(shard: str) -> str:
 def captions_by_key(record: dict[str, Any], keys: Iterable[str]) -> tuple[str, ...]:
     """Return the captions under some keys of a sample's JSON, each once, in the order of the keys.
 
-    A value is a text, a list of texts or of objects with captions, or a text that holds a list, as
-    tables have them.
+    A value is a text, a list of texts or of objects with captions, or a list written as a text, as
+    in tables.
 
     Raises:
-        DataError: None of the keys is there.
+        DataError: The JSON has none of the keys.
     """
     names = list(keys)
     if not any(name in record for name in names):
@@ -345,7 +345,7 @@ def captions_by_key(record: dict[str, Any], keys: Iterable[str]) -> tuple[str, .
     found = dict.fromkeys(text.strip() for cell in cells for text in captions_in(cell))
     try:
         "".join(found).encode()
-    except UnicodeEncodeError as error:  # JSON may hold half a surrogate pair
+    except UnicodeEncodeError as error:  # JSON may contain half a surrogate pair
         raise DataError(f"a caption is not valid Unicode: {error}") from error
     return tuple(found)
 

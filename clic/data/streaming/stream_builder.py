@@ -1,4 +1,4 @@
-"""Batches from a stream: the samples come as they come, and everything else is as ever."""
+"""Batches from a stream: samples are used as they arrive; all else is as with indexed shards."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from clic.seeding import generator
 from clic.types import KINDS, Batch, Fault, Kind, Tally
 
 BUFFERS = 10
-"""Buffers of samples that are looked through for a partner."""
+"""Number of buffers of samples that are searched for a partner."""
 TRIES = 20
-"""Draws for each partner, after which the buffer counts as too small."""
+"""Random draws for each partner after which the buffer counts as too small."""
 
 
 class StreamSampler(Sampler):
-    """Plans which kind a step is and which rows this rank has; the samples are what comes next.
+    """Plans the kind of each step and this rank's rows; their samples are the next in the stream.
 
-    Nobody has counted the samples, so the settings say how many make an epoch: floor(N / (W * B))
-    steps, on every rank alike.
+    The number of samples is unknown, so the settings specify how many make an epoch:
+    floor(N / (W * B)) steps, on every rank alike.
 
     Args:
         kinds: `alternate` (composite first), `composite` or `single`.
@@ -80,26 +80,26 @@ class StreamSampler(Sampler):
         return self._samples
 
     def summary(self) -> str:
-        """Return words for what is drawn from."""
+        """Return a short description of the data."""
         return f"a stream of {len(self.shards):,} shards, epochs of {self._samples:,} samples"
 
     def plan(self, step: int) -> BatchPlan:
         """Return the kind of a step and the slots of this rank's rows."""
         first = self.rank * self._batch_size
         slots = range(first, first + self._batch_size)
-        # The samples are not known yet, nor is their orientation.
+        # Neither the samples nor their orientations are known yet.
         return BatchPlan(step, self.kind(step), tuple(BatchRow((), "landscape", s) for s in slots))
 
 
 @dataclass(eq=False)
 class StreamBuilder(BatchBuilder):
-    """Turns a stream of samples into batches, each loader process its own.
+    """Turns a stream of samples into batches; each loader process has its own stream.
 
-    A composite's first image is the next of the stream, and its partners are drawn from those of
-    its orientation in the shuffle buffer, where they stay.
+    A composite's first image is the next in the stream, and its partners are drawn from the images
+    of its orientation in the shuffle buffer, where they stay.
 
     Attributes:
-        stream: What is read.
+        stream: Which shards to read, and how.
         start: The place in the order of shards where the stream begins.
     """
 
@@ -111,7 +111,7 @@ class StreamBuilder(BatchBuilder):
         self._waiting: deque[StreamSample] = deque()
 
     def resume(self, total: Tally) -> str:
-        """Begin the stream after the shards that were read; return what that means."""
+        """Begin the stream after the shards that were read; return what the user should know."""
         self.start = total.shards
         epoch, place = divmod(self.start, len(self.stream.order.shards))
         return (
@@ -120,17 +120,17 @@ class StreamBuilder(BatchBuilder):
         )
 
     def build(self, step: int) -> Batch:
-        """Return the batch of a step, from what comes next; steps must be asked for in order.
+        """Return the batch of a step, from the next samples; steps must be requested in order.
 
         Raises:
-            DataError: Too much of the data is broken, or out of reach.
+            DataError: Too much of the data is broken or unreachable.
         """
         batch = super().build(step)
         tally, faults = self._samples().counts.take()
         return replace(batch, tally=batch.tally + tally, faults=batch.faults + faults)
 
     def _samples(self) -> SampleStream:
-        """Return this process's stream, opened when it is first asked for."""
+        """Return this process's stream, opened on first use."""
         if self._opened is None:
             info, sampler = get_worker_info(), self.sampler
             worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
@@ -159,7 +159,7 @@ class StreamBuilder(BatchBuilder):
     def _first_usable(
         self, kind: Kind, candidates: Iterator[StreamSample], faults: list[Fault]
     ) -> tuple[StreamSample, LoadedSample]:
-        """Return the first candidate that can be decoded; those before it join the faults."""
+        """Return the first candidate that can be decoded; add those before it to `faults`."""
         for _ in range(MOST_IN_A_ROW):
             found = next(candidates)
             orientation: Orientation = "landscape" if found.landscape else "portrait"
@@ -173,7 +173,7 @@ class StreamBuilder(BatchBuilder):
         )
 
     def _primaries(self) -> Iterator[StreamSample]:
-        """Yield what comes next, first what was read only to find partners."""
+        """Yield the next samples, beginning with those that were read only to find partners."""
         while True:
             yield self._waiting.popleft() if self._waiting else next(self._samples())
 
@@ -197,25 +197,25 @@ class StreamBuilder(BatchBuilder):
 
 
 def _same_picture(one: LoadedSample, other: LoadedSample) -> bool:
-    """Return whether two samples are one: a buffer larger than the data holds one of each pass."""
+    """Return whether two samples are the same; a buffer larger than the data contains repeats."""
     same = one.sample.key == other.sample.key and one.sample.image == other.sample.image
     return one.number == other.number or same
 
 
 def make_stream_sampler(config: Config, rank: int, world_size: int) -> StreamSampler:
-    """Return what plans this rank's steps.
+    """Return the sampler that plans this rank's steps.
 
     Raises:
         DataError: An epoch is smaller than one batch, or the shards cannot be listed.
     """
-    assert config.data.samples is not None  # `validate` has checked that
+    assert config.data.samples is not None  # checked by `validate`
     shards = stream_shards(config)
     kinds, size = config.sampling.kinds, config.train.batch_size
     return StreamSampler(kinds, size, config.data.samples, shards, rank, world_size)
 
 
 def make_stream_builder(config: Config, clip: ClipModel, sampler: StreamSampler) -> StreamBuilder:
-    """Return what builds this rank's batches, from the shards that its sampler has listed."""
+    """Return the builder of this rank's batches, for the shards that its sampler has listed."""
     data, captions = config.data, config.captions
     keys = [data.caption_key] if isinstance(data.caption_key, str) else data.caption_key or []
     tags: int | None = None if captions.single_caption == "random" else 1
@@ -230,7 +230,7 @@ def make_stream_builder(config: Config, clip: ClipModel, sampler: StreamSampler)
         negatives=captions.single_negative == "stored",
         tags=tags,
         coin=config.sampling.square == "either",
-        # Nobody draws partners for images that stay alone, so the pool would hold them for nothing.
+        # Images that are never joined need no partners, so a pool would only waste memory.
         pooled=config.sampling.kinds != "single" and joined > 1,
     )
     tokens = CaptionTokenizer(clip.tokenizer)
@@ -246,7 +246,7 @@ def stream_shards(config: Config) -> tuple[str, ...]:
     """Return the paths and addresses of the shards that `data.shards` names.
 
     Raises:
-        DataError: Something named is missing, or a store does not answer in time.
+        DataError: Something that it names is missing, or a store does not answer in time.
     """
     found = within(
         config.data.timeout,

@@ -1,4 +1,4 @@
-"""Stores tags with the captions of existing shards: one task per shard, here or on Ray."""
+"""Stores tags with the captions of existing shards: one task per shard, locally or on Ray."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from clic.io.processes import Ticker, run_tasks
 from clic.io.terminal import say
 
 _RETRIES = 5  # of a task on Ray whose worker died
-_PATIENCE = 10.0  # seconds in which a cluster must answer
+_PATIENCE = 10.0  # seconds within which a cluster must answer
 _make_tagger = lru_cache(maxsize=1)(make_tagger)
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """Result of annotating a shard; the numbers are of samples."""
+    """Result of annotating a shard; the numbers count samples."""
 
     shard: str  # its path
     tagged: int = 0
@@ -69,7 +69,7 @@ def annotate_shards(
 def annotate_on_ray(
     shards: Sequence[Path], tagger: str, address: str, force: bool = False
 ) -> Iterator[Annotated]:
-    """Store tags in shards, with the workers of a Ray cluster that sees the same files.
+    """Store tags in shards, with the workers of a Ray cluster that can read the same files.
 
     A task whose worker dies is run again.
 
@@ -96,12 +96,12 @@ def on_ray(
     """Call `work(*arguments, shard)` for each shard on a Ray cluster; yield the results.
 
     Args:
-        work: A function of a module, which every machine can import.
-        arguments: What it takes before the shard's absolute path, a string.
+        work: A module-level function that every machine can import.
+        arguments: Its arguments before the shard's absolute path, a string.
         shards: The tars, by paths that are valid on every machine.
         address: See `annotate_on_ray`.
-        device: `cpu`, `auto` (a GPU for each task where the cluster has any) or another, which
-            takes a GPU and waits until the cluster has one.
+        device: `cpu`, `auto` (a GPU for each task if the cluster has any) or another, with which
+            each task waits for a GPU.
 
     Raises:
         ConfigError: Ray is not installed, no cluster answers at that address, or one that was
@@ -147,7 +147,7 @@ def on_ray(
 
 
 def _gives_gpus(resources: Mapping[str, float], address: str, device: str) -> bool:
-    """Return whether tasks are to ask for a GPU; without one, Ray would let them wait for ever."""
+    """Return whether tasks should request a GPU; without one, Ray would let them wait for ever."""
     if resources.get("GPU", 0) >= 1:
         return True
     if device == "auto":
@@ -196,10 +196,10 @@ def annotate_shard(tagger: str, force: bool, shard: Path, tick: Ticker) -> Annot
 def _read(
     file: BinaryIO, shard: Path, tagger: Tagger, force: bool, tick: Ticker
 ) -> tuple[dict[int, tuple[str, bytes]], Counter[str]]:
-    """Return name and data of the new JSONs, and the counts that `Annotated` has.
+    """Return the names and data of the new JSONs, and the counts for `Annotated`.
 
-    A JSON's key is the offset of the member that it replaces, and its name is then empty, or the
-    offset of the `.txt` that it follows.
+    A JSON's key is the offset of the member that it replaces, in which case its name is empty, or
+    the offset of the `.txt` that it follows.
     """
     changed: dict[int, tuple[str, bytes]] = {}
     counts: Counter[str] = Counter()
@@ -231,7 +231,7 @@ def _has_tags(record: dict[str, Any], captions: Sequence[str], tagger: Tagger) -
 
 
 def rewrite(file: BinaryIO, target: Path, changed: dict[int, tuple[str, bytes]]) -> None:
-    """Copy a tar with some members changed; it is on the disk when this returns."""
+    """Copy a tar with some members changed; the copy is synced to the disk."""
     file.seek(0)
     with tarfile.open(fileobj=file, mode="r:") as old, open(target, "r+b") as out:
         with tarfile.open(fileobj=out, mode="w:", format=tarfile.GNU_FORMAT) as new:
@@ -250,7 +250,7 @@ def rewrite(file: BinaryIO, target: Path, changed: dict[int, tuple[str, bytes]])
 
 @contextmanager
 def claimed(shard: Path) -> Iterator[Path]:
-    """Yield the shard's temporary file, locked against other processes, and remove it after."""
+    """Yield the shard's temporary file, locked against other processes; remove it afterwards."""
     temporary = shard.with_name(f".{shard.name}.annotating")
     with open(temporary, "ab") as file:
         if take_lock(file, shard, shared=False, wait=False) is Lock.HELD:

@@ -19,7 +19,7 @@ LEAST_SIDE, TEXT_WIDTH, MARGIN, LINE = 160, 360, 12, 18
 INK, GREY, RED, PAPER = (20, 20, 20), (110, 110, 110), (200, 20, 20), (255, 255, 255)
 PALE = (185, 185, 185)  # words that the model does not read
 UNREAD_SHOWN = 12  # how many of those words are drawn
-# DejaVu Sans has Latin, Greek, Cyrillic and more; Pillow's own font has English letters only.
+# DejaVu Sans has Latin, Greek, Cyrillic and more; Pillow's default font has English letters only.
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 Word = tuple[str, tuple[int, int, int]]
@@ -35,14 +35,14 @@ class Section(NamedTuple):
 def draw_sheet(
     sections: Sequence[Section], columns: int = 2, budget: TokenBudget | None = None
 ) -> Image.Image:
-    """Return a drawing of the rows of batches under their headings.
+    """Return a contact sheet of batches' rows under their headings.
 
     The words that make a caption false are red, and those beyond the model's context are pale.
     Images have the model's exact pixels; small ones are enlarged by an integer factor.
 
     Args:
         sections: What to draw.
-        columns: Rows of a batch side by side.
+        columns: Number of rows of a batch side by side.
         budget: How much of a caption the model reads; None if that is unknown.
     """
     font = ImageFont.truetype(FONT, 13)

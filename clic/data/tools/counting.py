@@ -1,4 +1,4 @@
-"""Counts what the captions of shards are made of, for choosing false captions that read well."""
+"""Counts the words of captions in their contexts, for choosing false captions that read well."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from clic.data.shards.records import captions_of, parse_record, stored_tokens
 from clic.data.shards.tar import NOTHING, read_span, walk
 from clic.errors import DataError
 
-TAGGER = "hanta"  # of captions without stored tags
+TAGGER = "hanta"  # for captions without stored tags
 
 
 @dataclass
 class Counted:
-    """What was counted, and how many samples could not be read."""
+    """The counts, and the number of samples that could not be read."""
 
     counts: CaptionCounts
     broken: int = 0
 
 
 def count_captions(shards: Sequence[Path], progress: Callable[[int], None]) -> Counted:
-    """Count every caption of shards, by its stored tags where it has some.
+    """Count every caption of shards, using its stored tags if it has some.
 
     Args:
         shards: The tars.
-        progress: Called with the bytes that were passed since the last call.
+        progress: Called with the bytes processed since the last call.
 
     Raises:
         DataError: A tar cannot be read.

@@ -1,4 +1,4 @@
-"""Captions made of images, stored in existing shards: CLoVe's first step, for one's own images."""
+"""Generates captions for images in existing shards: CLoVe's first step, for your own images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from clic.io.processes import Ticker
 BLIP = "Salesforce/blip-image-captioning-base"
 OWN_CAPTIONS, CAPTIONED_BY = "own_captions", "captioned_by"
 STALE = ("caption", *TAG_KEYS, "negatives")
-"""Entries of a sample's JSON about its earlier captions, which the new one makes untrue."""
+"""Entries of a sample's JSON about its earlier captions, which the new one makes obsolete."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Captioning:
     Attributes:
         model: A captioning model of transformers, as a repository of the hub or a folder.
         batch_size: Images at a time.
-        max_tokens: Tokens of a caption at most.
-        beams: Beams of the search; 1 takes the likeliest token each time.
+        max_tokens: Maximum number of tokens of a caption.
+        beams: Beams of the beam search; 1 is greedy decoding.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        force: Also caption images that have this model's caption.
+        force: Also caption images that already have this model's caption.
     """
 
     model: str = BLIP
@@ -48,11 +48,11 @@ class Captioning:
 
 @dataclass(frozen=True)
 class Captioned:
-    """What became of a shard; the numbers are of samples."""
+    """Result of captioning a shard; the numbers count samples."""
 
     shard: str
     captioned: int = 0
-    kept: int = 0  # that had this model's caption already
+    kept: int = 0  # that already had this model's caption
     broken: int = 0  # whose image or JSON cannot be read; they stay as they are
     problem: str | None = None  # why the whole shard was left as it is
 
@@ -89,7 +89,7 @@ class ImageCaptioner:
         self.model.eval().to(self.device)
 
     def __call__(self, pixels: Sequence[Any]) -> list[str]:
-        """Return a caption of each image, uint8 [H, W, 3]; the same for the same images."""
+        """Return a caption for each image, uint8 [H, W, 3]; the same for the same images."""
         import torch
 
         inputs = self.processor(images=list(pixels), return_tensors="pt").to(self.device)
@@ -120,13 +120,13 @@ def caption_shards(
         ConfigError: transformers is not installed.
         ModelError: There is no such model.
     """
-    _captioner(how)  # before the first shard is opened
+    _captioner(how)  # fails before the first shard is opened
     for shard in shards:
         yield caption_shard(how, shard, Ticker(progress))
 
 
 def caption_on_ray(shards: Sequence[Path], how: Captioning, address: str) -> Iterator[Captioned]:
-    """Caption the images of shards on a Ray cluster, a GPU for each task where it has any.
+    """Caption the images of shards on a Ray cluster, with a GPU for each task if it has any.
 
     See `clic.data.tools.annotating.on_ray` for the address, the device and the errors.
     """
@@ -160,7 +160,7 @@ def caption_shard(how: Captioning, shard: Path, tick: Ticker) -> Captioned:
 def _read(
     file: BinaryIO, shard: Path, how: Captioning, tick: Ticker
 ) -> tuple[dict[int, tuple[str, bytes]], int, int]:
-    """Return the new JSONs, as `rewrite` takes them, and how many samples are kept and broken."""
+    """Return the new JSONs, in `rewrite`'s form, and how many samples are kept and broken."""
     changed: dict[int, tuple[str, bytes]] = {}
     waiting: list[tuple[Any, int, str, dict[str, Any], list[str]]] = []
     kept = broken = 0

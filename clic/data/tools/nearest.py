@@ -27,10 +27,10 @@ Progress = Callable[[int], None]
 
 
 class FeatureFile:
-    """Image features on disk in half precision, filled from the first to the last.
+    """Image features on disk in half precision, filled from first to last.
 
     Args:
-        path: The file; one that an interrupted call left is continued.
+        path: The file; if an interrupted call left one, it is continued.
         shape: N and D.
         identity: Identifies the images and the model; features of others are discarded.
     """
@@ -69,10 +69,10 @@ def encode_source(
 
     Args:
         source: N images.
-        features: The file to fill, from where it ends.
+        features: The file to fill, starting where it ends.
         encode: Maps uint8 [H, W, 3] images to unit-norm features, float [n, D].
         batch_size: Number of images at a time.
-        threads: Number of threads that decode.
+        threads: Number of decoding threads.
         add: Called with the number of images done since the last call.
     """
     with ThreadPoolExecutor(threads) as pool:
@@ -141,7 +141,7 @@ def _block(features: np.ndarray, start: int, size: int, device: torch.device) ->
 def write_neighbours(
     path: Path, source: ShardSource, neighbours: np.ndarray, model: dict[str, Any]
 ) -> None:
-    """Write each image's neighbours, uint32 [N, K], and whose features were compared."""
+    """Write each image's neighbours, uint32 [N, K], and the model whose features were compared."""
     header = {"shards": source.shard_counts(), "model": model}
     specs = {"neighbours": ("<u4", neighbours.shape)}
     with write_columns(path, FORMAT, VERSION, header, specs) as put:

@@ -1,6 +1,6 @@
 """Checks every sample of shards, counts what they contain, and draws histograms.
 
-Captions are measured in the tokens of a model, whose context would cut them.
+Caption lengths are measured in the tokens of a model, whose context may cut captions.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _measure = lru_cache(maxsize=1)(make_measure)
 
 @dataclass
 class Findings:
-    """What was found in shards; the findings of several shards can be added."""
+    """What was found in shards; findings of several shards can be added up."""
 
     shards: int = 0  # number of tars
     tar_bytes: int = 0  # size of the tars
@@ -212,7 +212,7 @@ def _check(
 
 
 def _row(index: ShardIndex, number: int) -> dict[str, Any]:
-    """Return what the index says about a sample; an empty dict past its end."""
+    """Return the index's row for a sample; an empty dict past its end."""
     if number >= index.samples:
         return {}
     columns, ends = index.columns, index.columns["key_ends"]
@@ -284,7 +284,7 @@ def fraction_above(lengths: Mapping[int, float], context: int) -> float:
 
 
 def joined(lengths: Mapping[int, int], special: int) -> dict[int, float]:
-    """Return the fraction of each length, in tokens, of two random texts that are joined.
+    """Return the distribution of the length, in tokens, of two random texts joined together.
 
     Joining keeps one start and one end of text; the period between the texts is not counted.
 

@@ -31,7 +31,7 @@ def open_source(source: str, request: Request, format: str | None = None) -> For
 
     Args:
         source: A file, a folder, a pattern of tars or parquet files, or `hf:NAME`.
-        request: The user's statements about it.
+        request: What the user specifies about it.
         format: A name of `FORMATS`, or None to detect it.
 
     Raises:

@@ -33,13 +33,13 @@ _DEEPEST = 4  # levels of nested lists and objects that are searched for caption
 
 @dataclass(frozen=True)
 class Request:
-    """What the user states about a source; None means that it is detected."""
+    """What the user specifies about a source; None means that it is detected."""
 
     image_root: Path | None = None  # folder that relative image paths start from
     image_column: str | None = None  # column with the image's path or bytes
     caption_column: tuple[str, ...] | None = None  # columns with captions, in the order stored
     separator: str | None = None  # character between the columns of a text table
-    split: str | None = None  # splits of the source to take, separated by commas
+    split: str | None = None  # splits of the source to pack, separated by commas
     no_header: bool | None = None  # a text table's first row is data; columns are then 1, 2, ...
     encoding: str | None = None  # of texts that are neither UTF-8 nor marked as UTF-16
 
@@ -49,7 +49,7 @@ class FormatReader(ABC):
 
     Args:
         source: The source as the user names it.
-        request: What the user states about it.
+        request: What the user specifies about it.
 
     Attributes:
         found: What was detected or guessed, one line each.
@@ -116,7 +116,7 @@ def rejected(source: str, row: str, reason: str) -> Item:
 def choose_columns(
     request: Request, names: Sequence[str], where: str
 ) -> tuple[str, tuple[str, ...], list[str]]:
-    """Return the image column, the caption columns and lines that say how they were found.
+    """Return the image column, the caption columns and lines that describe how they were found.
 
     Raises:
         ConfigError: A requested column does not exist.
@@ -184,7 +184,7 @@ def shorten(text: str, most: int = _SHOWN) -> str:
 
 
 def known_columns(names: Iterable[str]) -> int:
-    """Return how many of the names are known for image or caption columns."""
+    """Return how many of the names are known names of image or caption columns."""
     bare = {name.strip().lower() for name in names}
     bare |= {found[1] for name in bare if (found := _NUMBERED.fullmatch(name))}
     return len(bare & {*IMAGE_COLUMNS, *CAPTION_COLUMNS})
@@ -209,7 +209,7 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], list[tuple[str, str]]]]:
     """Yield each folder below a root, its file names, and skipped entries with the reasons.
 
     Folders are sorted, hidden ones are left out, and links are followed. A link to a folder that is
-    walked anyway is skipped, so that no loop arises and no image occurs twice.
+    walked anyway is skipped, so that there are no loops and no image occurs twice.
     """
     top = os.path.realpath(root)
     seen, todo = {top}, [root]

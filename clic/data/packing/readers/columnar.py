@@ -15,7 +15,7 @@ from clic.errors import ConfigError, DataError, did_you_mean
 
 
 class Parquet(FormatReader):
-    """Parquet: a file or a folder of them, images by path or as bytes."""
+    """Parquet: a file or a folder of files, with images as paths or as bytes."""
 
     NAME = "parquet"
     TAKES = ("image_root", "image_column", "caption_column")
@@ -92,7 +92,7 @@ MARKS = ("dataset_dict.json", "state.json")
 
 
 class HubDataset(FormatReader):
-    """A dataset of the library datasets: `hf:NAME[:CONFIG]`, or a folder of save_to_disk."""
+    """A dataset of the library datasets: `hf:NAME[:CONFIG]`, or a folder from save_to_disk."""
 
     NAME = "datasets"
     TAKES = ("image_column", "caption_column", "split")
@@ -134,7 +134,7 @@ def open_dataset(source: str, split: str | None) -> Any:
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{source} cannot be loaded by datasets ({reason})") from error
-    if not isinstance(data, dict):  # a DatasetDict is one
+    if not isinstance(data, dict):  # a DatasetDict is a dict
         if split is not None:
             raise ConfigError(f"--split {split} has no effect: {source} has no splits")
         return data

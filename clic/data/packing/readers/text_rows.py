@@ -65,9 +65,9 @@ class _Line(NamedTuple):
 
 
 class _Lines(Iterator[str]):
-    """The lines of a table, which can be given back up to where the current row began.
+    """The lines of a table; those of the current row can be pushed back.
 
-    A line that is evidently a row cannot continue another one and raises `csv.Error`.
+    A line that clearly begins a new row raises `csv.Error` instead of continuing the current one.
     """
 
     def __init__(self, lines: Iterator[_Line], separator: str) -> None:
@@ -91,12 +91,12 @@ class _Lines(Iterator[str]):
         return any(all(looks_like_image(cell.strip('"')) for cell in pair) for pair in pairs)
 
     def begin(self) -> None:
-        """Begin a row with the next line."""
+        """Begin a new row at the next line."""
         self.taken: list[_Line] = []
         self._quoted = 0
 
     def back(self, keep: int) -> None:
-        """Give back all lines of the current row except the first `keep`."""
+        """Push back all lines of the current row except the first `keep`."""
         self._again.extendleft(reversed(self.taken[keep:]))
         self.taken, self._quoted = self.taken[:keep], 0
 
@@ -121,7 +121,7 @@ def rows(table: TextFile) -> Iterator[Row]:
     Raises:
         DataError: The file cannot be read, or is not in its encoding.
     """
-    csv.field_size_limit(LONGEST_CELL)  # a limit of the process; `_Lines` has its own
+    csv.field_size_limit(LONGEST_CELL)  # for the whole process; `_Lines` has its own limit
     try:
         with reading(table.path), open(table.path, "rb") as file:
             lines = _Lines(_read_lines(file, table), table.separator)
@@ -211,7 +211,7 @@ def _unquoted(cell: str, separator: str) -> str:
 
 
 def first_rows(table: TextFile) -> list[list[str]]:
-    """Return the readable ones of the first rows."""
+    """Return those of the first rows that can be read."""
     found = []
     for row in islice(rows(table), SAMPLE_ROWS):
         if isinstance(row.cells, list):
@@ -222,7 +222,7 @@ def first_rows(table: TextFile) -> list[list[str]]:
 
 
 def open_table(path: Path, separator: str | None, encoding: str | None) -> TextFile:
-    """Return how a table is written, given what the user states about it.
+    """Detect how a table is written, except for what the user specifies.
 
     Args:
         path: The table.
@@ -256,7 +256,7 @@ def open_table(path: Path, separator: str | None, encoding: str | None) -> TextF
 
 
 def _look_at(path: Path, given: str | None) -> TextFile:
-    """Return a table's encoding, line ends and start, and a separator that a line `sep=;` names."""
+    """Return a table's encoding, line ends and start, and its separator if a line `sep=` has it."""
     with reading(path), open(path, "rb") as file:
         start = file.read(1 << 16)
     encoding, mark = detect_encoding(start, _check_encoding(given))

@@ -43,11 +43,11 @@ class _TextTable(FormatReader):
 
     @abstractmethod
     def find_header(self) -> list[str]:
-        """Return the column names, [] if the first row is data; add what was found to `found`."""
+        """Return the column names, [] if the first row is data; add a description to `found`."""
 
     @abstractmethod
     def read(self, row: list[str]) -> tuple[tuple[str, ...], dict[str, Any]]:
-        """Return captions and further entries of a row; raises `RejectedError`."""
+        """Return the captions and further entries of a row; raises `RejectedError`."""
 
     def items(self) -> Iterator[Item]:
         header = self.header and self.first
@@ -170,7 +170,7 @@ class NegClip(Table):
 def _by_contents(
     request: Request, sample: list[list[str]], names: list[str], path: Path
 ) -> Request:
-    """Return the request with the columns of a table without a header, judged by their contents."""
+    """Return the request with the columns of a headerless table, guessed from their contents."""
     whole = [row for row in sample if len(row) == len(names)]
     cells = dict(zip(names, zip(*whole, strict=True), strict=True))
     image = request.image_column or next((n for n in names if _most(cells[n], _is_image)), None)
@@ -223,7 +223,7 @@ def _list(cell: str, column: str) -> list[Any]:
 
 
 def detect_table(path: Path, request: Request) -> type[FormatReader]:
-    """Return the reader for a text table, judged by its first row; raises `DataError`."""
+    """Return the reader for a text table, chosen by its first row; raises `DataError`."""
     table = text_rows.open_table(path, request.separator, request.encoding)
     first = next(iter(text_rows.first_rows(table)), [])
     if NEGATIVES in [name.strip() for name in first]:
