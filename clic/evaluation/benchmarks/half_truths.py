@@ -1,8 +1,8 @@
 """Half-Truths (arXiv 2602.23906): a short true caption against itself with one wrong detail added.
 
-A model that counts the words that match the picture prefers the longer text, although it says
-something false. The authors' three files contain each row's image, the short caption (`anchor`),
-the half-truth, and the caption with a true detail instead (`full_truth`).
+A model that counts the words that match the picture prefers the longer text, although it is false.
+The authors' three files contain each row's image, the short caption (`anchor`), the half-truth, and
+the caption with a true detail instead (`full_truth`).
 """
 
 from __future__ import annotations

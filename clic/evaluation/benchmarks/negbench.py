@@ -1,8 +1,7 @@
 """NegBench (arXiv 2501.09425): one of four captions, some of which say what a photo does not show.
 
-Only its multiple-choice questions on COCO are read. Most false captions deny something that is
-there, or affirm something that is not, so a model that ignores "no" and "without" cannot tell them
-from the true one.
+Only its multiple-choice questions on COCO are read. Most false captions deny what is there, or
+affirm what is not, so a model that ignores "no" and "without" cannot tell them from the true one.
 """
 
 from __future__ import annotations

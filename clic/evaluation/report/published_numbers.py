@@ -1,7 +1,7 @@
 """The numbers that papers print, for `clic-eval --published` and `--published-table NAME`.
 
-They are in `published.yaml`, each with its source, its table, how it was averaged, and
-whether it was read there or is second-hand.
+They are in `published.yaml`, each with its source, its table, how it was averaged, and whether it
+was read there or is second-hand.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The tables of benchmarks: rows over unique images and texts, which can be scored.
 
 In: features of the images and texts. Out: numbers, each row's outcome, and the worst failures.
-Read `table` (the code that all kinds share), then one kind: `triplets`, `grids`, `retrieval`,
-`classification` or `judgements`; finally `failure_cards`. A new kind needs one file and one entry
-in KINDS.
+Read `table` (shared by all kinds), then one kind: `triplets`, `grids`, `retrieval`,
+`classification` or `judgements`; finally `failure_cards`. A new kind is one file and one entry in
+KINDS.
 """
 
 from collections.abc import Mapping

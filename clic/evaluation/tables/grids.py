@@ -146,8 +146,7 @@ class Grids(CategoryTable):
     def cosines(self, features: TableFeatures) -> Tensor:
         """Return cosines [N, A, B]; -inf if a row has no such image or caption.
 
-        Each is computed from its own two features alone, so that equal features give equal scores,
-        bit for bit.
+        Each is computed from its own two features alone, so equal features give equal bits.
         """
         import torch
 
