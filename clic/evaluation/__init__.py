@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from clic.evaluation.report.report import Report
     from clic.evaluation.runner import evaluate, run
 
-# Imported when first asked for, so that the list of benchmarks does not wait for torch.
+# Imported on first access, so that listing the benchmarks does not load torch.
 _HOMES = {
     "EvaluationPlan": "clic.evaluation.evaluation_plan",
     "FeatureCache": "clic.evaluation.encode.feature_cache",

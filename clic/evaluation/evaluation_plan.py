@@ -85,10 +85,10 @@ def prepare(
     """Find and read the benchmarks' files, and report everything that is missing.
 
     Args:
-        benches: Names and groups, see `catalogue.BENCHMARKS`, and files of the user's own.
+        benches: Names and groups, see `catalogue.BENCHMARKS`, and the user's own files.
         data_root: Folder of the benchmarks' files, default CLIC_DATA, then `./data`.
         split: Split of generated benchmarks: test, validation or train. A name that ends in @val
-            has its split already.
+            already has its split.
         seed: Seed of generated benchmarks.
         allow_missing: Leave out rows whose image is missing or broken, and count the rest.
         text_only: Score the captions alone, without looking for images.
@@ -164,7 +164,7 @@ def _why_no_images(text_only: bool) -> str:
 
 
 def _unable(benchmark: Benchmark, no_images: str | None, with_texts: bool) -> str | None:
-    """Return why a benchmark cannot be scored, if so; `no_images` is why there are no images."""
+    """Return why a benchmark cannot be scored, or None; `no_images` is why images are left out."""
     if not with_texts:
         return "the model has no encode_text"
     return None if benchmark.text_metrics else no_images

@@ -1,6 +1,6 @@
-"""Linear probes: what the image tower holds, before a text tower is blamed for missing it.
+"""Linear probes show what the image tower encodes, before the text tower is blamed for missing it.
 
-A question has a label for some images, e.g. the colour of the circle. A multinomial logistic
+A question has labels for some images, e.g. the colour of the circle. A multinomial logistic
 regression on the image features that captions are compared with answers it for images that it was
 not fitted on (Alain and Bengio, "Understanding intermediate layers using linear classifier probes",
 arXiv 1610.01644).
@@ -34,11 +34,11 @@ class ProbeQuestion:
     """A question about some of the images.
 
     Attributes:
-        name: What is asked.
+        name: Name of the question.
         family: Questions of one family are also reported together.
-        labels: The answer of each image that has one, by the image's number.
-        unbound: The chance level of a tower that holds the things and not which belongs to which,
-            in percent, or None.
+        labels: The answer for each image that has one, by the image's number.
+        unbound: The chance level, in percent, of a tower that encodes the things but not which
+            belongs to which, or None.
     """
 
     name: str
@@ -52,10 +52,10 @@ class ProbeData:
     """Images and questions about them.
 
     Attributes:
-        name: What it is.
+        name: Name of the data.
         images: The images.
         questions: The questions.
-        test: Numbers of the images that are only asked about; None for cross-validation.
+        test: Numbers of the test images; None for cross-validation.
     """
 
     name: str
@@ -69,15 +69,15 @@ class ProbeResult:
     """How well a question, or a family of them, is answered.
 
     Attributes:
-        name: Of the question or family.
+        name: Name of the question or family.
         right: Percent of the answers.
         low: Lower end of the 95 % interval (Wilson's, over images), in percent.
         high: Upper end.
         chance: Percent that the commonest answer gets.
         unbound: See `ProbeQuestion`.
-        n: Answers.
-        images: Different images that were asked about.
-        is_family: Whether it stands for several questions.
+        n: Number of answers.
+        images: Number of distinct images that were asked about.
+        is_family: Whether it covers several questions.
     """
 
     name: str
@@ -93,7 +93,7 @@ class ProbeResult:
 
 @dataclass
 class _Answers:
-    """The outcomes of a question: right answers, how often the commonest one is, the images."""
+    """The outcomes of a question: right answers, the count of the commonest one, the images."""
 
     right: list[bool] = field(default_factory=list)
     commonest: int = 0
@@ -106,10 +106,10 @@ def run_probes(features: Tensor, data: ProbeData, seed: int = 0) -> list[ProbeRe
     Args:
         features: float32 [I, D], of the data's images.
         data: The images' questions.
-        seed: Of the folds.
+        seed: Seed of the folds.
 
     Raises:
-        DataError: A question has too few images, or a single answer.
+        DataError: A question has too few images, or only one answer.
     """
     families: dict[str, list[tuple[ProbeQuestion, _Answers]]] = {}
     results = []
@@ -128,7 +128,7 @@ def run_probes(features: Tensor, data: ProbeData, seed: int = 0) -> list[ProbeRe
 def _ask(
     features: Tensor, question: ProbeQuestion, test: frozenset[int] | None, seed: int
 ) -> _Answers:
-    """Return the answers of images that the probe was not fitted on."""
+    """Return the answers for images that the probe was not fitted on."""
     import torch
 
     images = np.array(sorted(question.labels), dtype=np.int64)
@@ -152,7 +152,7 @@ def _ask(
 def _parts(
     images: np.ndarray, test: frozenset[int] | None, name: str, seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return positions to fit and to ask: the given split, or `FOLDS` folds by the seed."""
+    """Return positions to fit on and to test on: the given split, or `FOLDS` seeded folds."""
     if test is not None:
         is_test = np.isin(images, sorted(test))
         if is_test.all() or not is_test.any():
@@ -207,7 +207,7 @@ def _result(
     right = [one for answers in members for one in answers.right]
     images = len({image for answers in members for image in answers.image})
     share = sum(right) / len(right)
-    # Answers about one image are not independent, so that the interval counts images.
+    # Answers about one image are not independent, so the interval counts images.
     low, high = wilson(share, images)
     chance = 100 * sum(answers.commonest for answers in members) / len(right)
     return ProbeResult(
@@ -216,7 +216,7 @@ def _result(
 
 
 def wilson(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Return the ends of Wilson's interval of a share of n.
+    """Return the ends of Wilson's interval for a share of n.
 
     (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n) (Wilson 1927, JASA 22).
     """
@@ -226,7 +226,7 @@ def wilson(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
 
 
 def answers_of(labels: Sequence[Mapping[str, str]]) -> tuple[ProbeQuestion, ...]:
-    """Return a question for each key of the images' labels, in the order of their appearance."""
+    """Return a question for each key of the images' labels, in order of appearance."""
     names = dict.fromkeys(key for own in labels for key in own)
     return tuple(
         ProbeQuestion(name, name, {i: own[name] for i, own in enumerate(labels) if name in own})

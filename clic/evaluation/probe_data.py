@@ -1,4 +1,4 @@
-"""What linear probes are asked: the world's scenes, or one's own images with labels."""
+"""The data of linear probes: scenes of the world of shapes, or a user's own labelled images."""
 
 from __future__ import annotations
 
@@ -40,8 +40,9 @@ def load_probe(name: str, seed: int = 0) -> ProbeData:
 def world_probe(seed: int = 0, count: int = IMAGES) -> ProbeData:
     """Return questions about scenes of two things that differ in colour and in shape.
 
-    For each shape its colour (binding: who knows both colours and not whose they are is right half
-    of the time) and where it lies (relations); and for each colour whether it is there at all.
+    They ask for each shape's colour (binding: a probe that knows both colours but not which shape
+    has which is right half of the time), for its position (relations), and for each colour whether
+    it is there at all.
 
     Args:
         seed: Seed of the scenes.
@@ -72,10 +73,10 @@ def world_probe(seed: int = 0, count: int = IMAGES) -> ProbeData:
 
 
 def own_probe(path: Path) -> ProbeData:
-    """Return the questions of a file: `{"image": "a.jpg", "labels": {"colour": "red"}}` a line.
+    """Return the questions of a file with `{"image": "a.jpg", "labels": {"colour": "red"}}` lines.
 
-    With `"split": "train"` or `"test"` in every row, the probe is fitted on one and asked about the
-    other; without, it is cross-validated.
+    If every row has `"split": "train"` or `"test"`, the probe is fitted on the former and tested on
+    the latter; otherwise, it is cross-validated.
 
     Raises:
         DataError: The file cannot be read, or a row is broken.

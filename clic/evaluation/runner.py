@@ -48,7 +48,7 @@ def evaluate(
     Args:
         model: Anything with `encode_image(list of PIL images) -> [N, D]` and
             `encode_text(list of str) -> [N, D]`; without one of them, the metrics that need it
-            are left out, which the report says. Optional: `identity`; `device`; `text_key` (a
+            are left out, and the report says so. Optional: `identity`; `device`; `text_key` (a
             text's token ids); `texts_at_once` (how many texts to pass at once, if the model forms
             batches itself); `image_key` (equal for models that encode images alike);
             `prepare_image` (called in threads) with `encode_prepared`; and for the cache
@@ -145,7 +145,7 @@ def run(
 
 
 def _circumstances(model: Any, plan: EvaluationPlan, options: EncodingOptions) -> dict[str, Any]:
-    """Return on what and with which settings a model was scored."""
+    """Return the device and the settings that a model was scored with."""
     sizes = {"batch_size": options.batch_size, "workers": options.workers}
     return {
         "cache": None if options.cache is None else str(options.cache.folder),
@@ -181,7 +181,7 @@ def _score(plan: EvaluationPlan, encoded: EncodedPlan, keep_rows: bool) -> _Scor
             if keep_rows:
                 scored.rows += [{"benchmark": bench, **row} for row in table.outcomes(own)]
                 scored.tables[bench] = table
-    except ClicError as error:  # every rank must hear of it, or the others would wait for ever
+    except ClicError as error:  # every rank must learn of it, or the others would wait forever
         scored.failure = error
     scored.seconds = time.perf_counter() - clock
     return scored
@@ -200,7 +200,7 @@ def _broadcast(scored: _Scored) -> _Scored:
 
 
 def decoding_threads() -> int:
-    """Return the number of decoding threads for which a rank has cores."""
+    """Return the number of decoding threads that a rank has cores for."""
     return max(1, min(MOST_WORKERS, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE") or 1)))
 
 
@@ -258,7 +258,7 @@ def _source(
 
 
 def _own_file(benchmark: Benchmark) -> dict[str, str]:
-    """Return where a user's own file lies and as what it was read; nothing for other benchmarks."""
+    """Return the path of a user's own file and how it was read; empty for other benchmarks."""
     if benchmark.own_file is None:
         return {}
     return {"own_file": str(benchmark.own_file.absolute()), "read_as": benchmark.about}

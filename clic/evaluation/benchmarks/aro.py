@@ -2,8 +2,8 @@
 
 VG-Relation and VG-Attribution show a part of an image. COCO-Order and Flickr30k-Order set a caption
 against four shuffles of it. The published code draws new shuffles in each run (tokens from spaCy
-and NLTK, global random state). Here a shuffle depends on the caption and its position alone: this
-package's tagger gives the words, and a seeded generator their order, so that all runs agree.
+and NLTK, global random state). Here a shuffle depends only on the caption and its position: this
+package's tagger splits it into words and a seeded generator orders them, so all runs agree.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ Shuffle: TypeAlias = "Callable[[Sequence[Token], np.random.Generator], list[str]
 
 
 def load_order(file: str, images: str, data_root: Path) -> Grids:
-    """Return each caption of a Karpathy file's test split among its four shuffles.
+    """Return each caption of a Karpathy file's test split with its four shuffles.
 
     COCO-Order has 25,010 rows, Flickr30k-Order 5,000.
     """
@@ -134,8 +134,8 @@ def perturbations(tokens: Sequence[Token], number: int) -> list[str]:
     """Return the four false captions of the caption at a position.
 
     They permute nouns among themselves and adjectives among themselves; all other words; the words
-    within each group of three; and these groups. A shuffle that happens to equal the caption ties
-    with it, so the row is wrong.
+    within each group of three; and the order of these groups. A shuffle that happens to equal the
+    caption ties with it, so the row counts as wrong.
     """
     from clic import seeding
 
@@ -144,7 +144,7 @@ def perturbations(tokens: Sequence[Token], number: int) -> list[str]:
 
 
 def plain(caption: str) -> str:
-    """Return a caption as the published code has it: lower case, little punctuation, 30 words."""
+    """Return a caption as in the published code: lower case, little punctuation, 30 words."""
     text = _SPACES.sub(" ", _PUNCTUATION.sub(" ", caption.lower()))
     return " ".join(text.strip("\n ").split(" ")[:MAX_WORDS])
 

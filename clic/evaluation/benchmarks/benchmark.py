@@ -1,4 +1,4 @@
-"""The record of a benchmark, from which `catalogue` lists it."""
+"""The record that describes a benchmark; `catalogue` lists them all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from clic.evaluation.files.file_sources import Source
 from clic.evaluation.tables.table import BenchmarkTable
 
 VALIDATION = "@val"
-"""The ending of the name of a benchmark's validation split."""
+"""Suffix of the name of a benchmark's validation split."""
 
 
 @dataclass(frozen=True)
@@ -18,23 +18,23 @@ class Benchmark:
     """A benchmark: how to load it, and what to know about its numbers.
 
     Attributes:
-        name: As people write it.
+        name: Its name, as users write it.
         title: Its full name.
         about: One short line.
         load: (data root, split, seed) -> table; generated benchmarks ignore the data root, and
             benchmarks on files ignore split and seed.
         citation: Paper, year, arXiv id.
-        licence: Of the annotations.
+        licence: Licence of the annotations.
         rule: When a row counts as right, in one line.
         annotations: Files that are always needed; empty for generated benchmarks.
         images: Files needed only by models that encode images.
-        rows: Rows of the whole benchmark (for retrieval: images and captions), if established.
+        rows: Number of rows of the whole benchmark (for retrieval: images and captions), if known.
         differs: Why its numbers may differ from those of the paper's code; empty if they do not.
         text_metrics: Whether a model without `encode_image` can be scored.
         version: Changes whenever the same files would give different numbers.
-        split: The only split it has; None if `split` chooses it, or the files hold the usual one.
-        validation: The same benchmark on its validation split, for choosing settings, if any.
-        own_file: The user's own file that it is read from, None for all that are listed.
+        split: The only split it has; None if `split` selects one, or the files have the usual one.
+        validation: The benchmark's validation split, for choosing settings, if it has one.
+        own_file: The user's own file that it is read from; None for those in the catalogue.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Benchmark:
 def on_validation(
     benchmark: Benchmark, load: Callable[[Path], BenchmarkTable], title: str, about: str, rows: int
 ) -> Benchmark:
-    """Return a benchmark together with its validation split, which the same files hold."""
+    """Return a benchmark with its validation split, which is read from the same files."""
     split = replace(
         benchmark,
         name=f"{benchmark.name}{VALIDATION}",
@@ -77,5 +77,5 @@ def on_validation(
 
 
 def of_files(load: Callable[[Path], BenchmarkTable]) -> Callable[[Path, str, int], BenchmarkTable]:
-    """Return the loader of a benchmark that is read from files: it ignores split and seed."""
+    """Return a loader for a benchmark that is read from files, which ignores split and seed."""
     return lambda data_root, split, seed: load(data_root)

@@ -29,10 +29,10 @@ BOTH = "both"
 
 
 def load_bla(data_root: Path) -> Grids:
-    """Return BLA: a row is a pair of a true and a false caption, and an item's four are a set.
+    """Return BLA: a row pairs a true caption with a false one, and an item's four rows are a set.
 
     Raises:
-        DataError: A file is broken or holds no rows.
+        DataError: A file is broken or has no rows.
     """
     builder = GridBuilder(data_root / FOLDER, TASKS)
     items: list[int] = []

@@ -1,6 +1,6 @@
 """An image and its caption among false ones: VSR, CREPE, VL-CheckList and ConMe.
 
-VSR (arXiv 2205.00363) asks whether a spatial relation is there, CREPE (arXiv 2212.07796) sets a
+VSR (arXiv 2205.00363) asks whether a spatial relation holds, CREPE (arXiv 2212.07796) sets a
 long caption against hard negatives of growing complexity, VL-CheckList (arXiv 2207.00221) changes
 one object, attribute or relation, and ConMe (arXiv 2406.08164) has two answers to a question.
 """
@@ -32,8 +32,8 @@ VSR_IMAGES = "vsr/images"
 def load_vsr(data_root: Path) -> Grids:
     """Return VSR's zero-shot test split as pairs: a true and a false caption of the same image.
 
-    Each true caption of an image is set against each false one. Images that have only true or only
-    false captions make no pair: a cosine alone does not say whether a single caption is true.
+    Each true caption of an image is set against each false one. Images with only true or only
+    false captions form no pair: a cosine alone does not show whether a single caption is true.
 
     Raises:
         DataError: The file is broken, or no image has captions of both kinds.
@@ -51,7 +51,7 @@ def load_vsr(data_root: Path) -> Grids:
 
 
 def load_vsr_threshold(data_root: Path) -> Judgements:
-    """Return all of VSR's zero-shot test split, judged by a threshold that its dev split sets.
+    """Return all of VSR's zero-shot test split, judged by a threshold fitted on its dev split.
 
     Raises:
         DataError: A file is missing or broken.
@@ -79,7 +79,7 @@ def load_vsr_threshold(data_root: Path) -> Judgements:
 
 
 def _vsr_rows(data_root: Path, file: str) -> Iterator[tuple[Path, str, int]]:
-    """Yield each row's image, caption and label, 1 where the caption is true."""
+    """Yield each row's image, caption and label, which is 1 if the caption is true."""
     for row in read_lines(data_root / file):
         label = row.number("label")
         if label not in (0, 1):
@@ -97,7 +97,7 @@ CREPE_COLUMNS = ("image_id", "caption", "hard_negs", "x", "y", "width", "height"
 def load_crepe(data_root: Path) -> Grids:
     """Return CREPE's productivity test: a caption on its crop among its hard negatives.
 
-    A category for each kind of negative and complexity; `atom`, `negate`, `swap` and `mean` are
+    Each kind of negative and complexity has a category; `atom`, `negate`, `swap` and `mean` are
     over the complexities.
 
     Raises:
@@ -118,7 +118,7 @@ def load_crepe(data_root: Path) -> Grids:
 
 
 def _options(row: Record) -> list[str]:
-    """Return the caption and its negatives, which the file holds as a Python list of texts."""
+    """Return the caption and its negatives, which the file stores as a Python list of texts."""
     try:
         negatives = ast.literal_eval(row.text("hard_negs"))
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
@@ -127,7 +127,7 @@ def _options(row: Record) -> list[str]:
 
 
 def _crop(data_root: Path, row: Record, listed: dict[str, set[str]]) -> Crop:
-    """Return the part of the Visual Genome image, which lies in one of two folders."""
+    """Return the part of a Visual Genome image, which is in one of two folders."""
     name = f"{row.text('image_id').strip()}.jpg"
     for folder in CREPE_IMAGES:
         if folder not in listed:
@@ -150,11 +150,11 @@ CHECKLIST_ROWS = "vl_checklist/data"
 CHECKLIST_IMAGES = "vl_checklist/images"
 CHECKLIST_KINDS = ("Attribute", "Object", "Relation")
 CHECKLIST_FOLDERS = ("hake", "swig", "vaw", "vg")
-"""The folders of the images; the first one that the path of a rows file names is its own."""
+"""The folders of the images; a rows file uses the first one that its path names."""
 
 
 def load_vl_checklist(data_root: Path) -> Grids:
-    """Return VL-CheckList: the true text beats the false one, a category for each rows file.
+    """Return VL-CheckList: the true text beats the false one, with a category for each rows file.
 
     `attribute`, `object`, `relation` and `mean` are over the files, `all` is over the rows.
 
@@ -203,8 +203,8 @@ CONME_COLUMNS = ("image", "base_question", "correct_option", "incorrect_option")
 def load_conme(data_root: Path) -> Grids:
     """Return ConMe: a question with its right answer against the same question with a wrong one.
 
-    The question stands before both answers, since an answer ("the left one") may say nothing
-    without it. Of the path that the file gives, the image's name is taken: it is COCO's.
+    The question precedes both answers, because an answer ("the left one") may mean nothing without
+    it. Of the image paths in the file only the names are used, which are COCO's.
 
     Raises:
         DataError: A file is missing or broken.

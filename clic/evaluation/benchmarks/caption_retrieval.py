@@ -32,7 +32,7 @@ Gallery = list[tuple[Path, list[str]]]
 def load_coco2017(data_root: Path) -> Retrieval:
     """Return val2017's images, each with its first five captions in the order of their ids.
 
-    A few images have six or seven captions; the papers count five.
+    A few images have six or seven captions; the papers use five.
 
     Raises:
         DataError: The annotation file is broken, or an image has no caption.
@@ -79,7 +79,7 @@ def read_karpathy(path: Path, folder: Path, split: str = "test") -> Gallery:
 
 
 def load_karpathy(file: str, images: str, data_root: Path, split: str = "test") -> Retrieval:
-    """Return the test or val split of a Karpathy file; both paths are below the data root.
+    """Return the test or val split of a Karpathy file; both paths are relative to the data root.
 
     COCO has 5,000 images of val2014 and 25,010 captions in each split, Flickr30k 1,000 images in
     test and 1,014 in val, with five captions each.
@@ -146,7 +146,7 @@ COCO_2014_TRAIN = _coco_images("train2014", "md5:0da8c0bd3d6becc4dcb32757491aca8
 
 
 def karpathy(path: str) -> Archive:
-    """Return the archive of Karpathy's splits, of which one file is wanted."""
+    """Return the archive of Karpathy's splits, from which one file is unpacked."""
     folder, name = path.split("/")
     return Archive(
         "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip",

@@ -1,4 +1,4 @@
-"""All benchmarks by name and group, and which of their files are on this disk."""
+"""All benchmarks by name and group, and which of their files are on disk."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ _TEN = (
 )
 GROUPS: dict[str, tuple[str, ...]] = {
     "shapes": _SHAPES,
-    # Those of the papers' benchmarks that exist here.
+    # The papers' benchmarks, as far as they are implemented here.
     "clic": (
         *("sugarcrepe++", "sugarcrepe", "winoground"),
         *("coco2017-retrieval", "flickr30k-retrieval", "imagenet"),
@@ -124,7 +124,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 def spelling(name: str) -> str:
-    """Return a name without case, hyphens, underscores and spaces."""
+    """Return a name in lower case, without hyphens, underscores and spaces."""
     return name.lower().translate(str.maketrans("", "", "-_ "))
 
 
@@ -132,12 +132,12 @@ def select(names: Iterable[str]) -> list[Benchmark]:
     """Return the benchmarks of these names and groups, each once, in the given order.
 
     A name that ends in `@val` means the validation split; `@test` changes nothing. A name that ends
-    in `.jsonl`, `.csv` or `.tar` is a file of the user's own, which is named after its stem or its
-    card; so is a folder that holds a card.
+    in `.jsonl`, `.csv` or `.tar` is a user's own file, which is named after its stem or its card;
+    so is a folder that contains a card.
 
     Raises:
-        ConfigError: A name or its split is unknown, there is no name, or two have one stem.
-        DataError: A file of the user's own cannot be read.
+        ConfigError: A name or its split is unknown, there is no name, or two have the same stem.
+        DataError: A user's own file cannot be read.
     """
     exact = {spelling(name): (name,) for name in BENCHMARKS}
     aliases = {key: (name,) for key, name in ALIASES.items()}
@@ -183,12 +183,12 @@ def of_split(benchmark: Benchmark, split: str) -> Benchmark:
 
 
 def for_choosing(names: Sequence[str], on_test: bool) -> list[str]:
-    """Return the benchmarks, or their validation splits, to score during training, as named.
+    """Return the names of the benchmarks, or their validation splits, to score during training.
 
     Args:
-        names: Names and groups; a name that ends in `@test` means the test split. A file of the
-            user's own is taken as it is: it is named for the purpose.
-        on_test: Whether test data may be scored: of a benchmark without a validation split, or
+        names: Names and groups; a name that ends in `@test` means the test split. A user's own
+            file is used as it is, because it was named for this purpose.
+        on_test: Whether test data may be scored: because a benchmark has no validation split, or
             because the name asks for it.
 
     Raises:

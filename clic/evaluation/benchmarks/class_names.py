@@ -1,14 +1,14 @@
 """Class names and prompts published with CLIP (arXiv 2103.00020), spelled as published.
 
-Names are given for data sets whose files have none, or for which CLIP uses others. They are in the
-order of the class folders (Caltech101, Country211) or of the class numbers (Flowers102).
+Names are listed for data sets whose files contain none, or for which CLIP uses others, in the order
+of the class folders (Caltech101, Country211) or of the class numbers (Flowers102).
 """
 
 from __future__ import annotations
 
 
 def _names(text: str) -> tuple[str, ...]:
-    """Return the names of a list that is separated by semicolons."""
+    """Return the names in a semicolon-separated list."""
     return tuple(" ".join(name.split()) for name in text.split(";"))
 
 

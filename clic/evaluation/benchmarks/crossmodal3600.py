@@ -16,7 +16,7 @@ LANGUAGE = "en"
 
 
 def load_xm3600(data_root: Path) -> Retrieval:
-    """Return the 3,600 images with their English captions, of which each has one or more.
+    """Return the 3,600 images, each with one or more English captions.
 
     Raises:
         DataError: The file is missing or broken.

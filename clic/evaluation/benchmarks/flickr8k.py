@@ -1,8 +1,8 @@
 """Retrieval on Flickr8k (Hodosh et al. 2013, 10.1613/jair.3994), on the authors' own splits.
 
-Three layouts are read, the first that is there: CSV files with a path and five captions a row,
-Karpathy's dataset_flickr8k.json, and the authors' text files. Photos come in the order of their
-names, so that all three give the same table.
+Three layouts are supported and tried in this order: CSV files with a path and five captions per
+row, Karpathy's dataset_flickr8k.json, and the authors' text files. Photos are sorted by name, so
+all three give the same table.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KARPATHY = "dataset_flickr8k.json"
 TOKENS = "Flickr8k.token.txt"
 LISTS = "Flickr_8k.{}Images.txt"
 IMAGES = "images"
-PUBLISHED_IMAGES = "Flicker8k_Dataset"  # so spelt in the authors' archive
+PUBLISHED_IMAGES = "Flicker8k_Dataset"  # spelt like this in the authors' archive
 CSV_SPLITS = {"test": "test", "val": "dev", "train": "train"}
 """The authors' names of the splits; Karpathy's are the keys."""
 
@@ -39,7 +39,7 @@ def load_flickr8k(data_root: Path, split: str = "test") -> Retrieval:
     """Return Flickr8k's test or val split: 1,000 photos, five captions each.
 
     Raises:
-        DataError: No layout is there, its files are broken, or a photo has not five captions.
+        DataError: No layout exists, its files are broken, or a photo does not have five captions.
     """
     folder = data_root / FOLDER
     return make_gallery(folder, read_split(folder, split), split)
@@ -49,11 +49,11 @@ def read_split(folder: Path, split: str) -> Gallery:
     """Return the photos of a split, test, val or train, each with its five captions.
 
     Args:
-        folder: Of Flickr8k, in any of its layouts.
-        split: Its name.
+        folder: Folder of Flickr8k, in any of its layouts.
+        split: Name of the split.
 
     Raises:
-        DataError: No layout is there, its files are broken, or a photo has not five captions.
+        DataError: No layout exists, its files are broken, or a photo does not have five captions.
     """
     table = folder / CSV.format(CSV_SPLITS[split])
     if table.exists():
@@ -79,7 +79,7 @@ def read_split(folder: Path, split: str) -> Gallery:
 
 
 def photo_folder(folder: Path) -> Path:
-    """Return the folder of the photos, under the authors' name unless there is one of ours."""
+    """Return the photo folder: `images` if it exists, otherwise the authors' name for it."""
     return folder / (IMAGES if (folder / IMAGES).is_dir() else PUBLISHED_IMAGES)
 
 
@@ -97,7 +97,7 @@ def read_table(path: Path) -> Gallery:
 
 
 def _photo(path: Path, name: str) -> Path:
-    """Return the photo of a row, whose folder may also have the authors' name."""
+    """Return the photo of a row; its folder may also have the authors' name."""
     photo = image_file(path.parent, name, path)
     if photo.parent == path.parent / IMAGES:
         return photo_folder(path.parent) / PurePosixPath(name).name
@@ -105,10 +105,10 @@ def _photo(path: Path, name: str) -> Path:
 
 
 def read_tokens(tokens: Path, listed: Path) -> Gallery:
-    """Return the photos that a split's list names, with their captions of the token file.
+    """Return the photos that a split's list names, with their captions from the token file.
 
     Raises:
-        DataError: A file cannot be read, a line is no caption, or a photo has none.
+        DataError: A file cannot be read, a line is not a caption, or a photo has none.
     """
     captions: dict[str, list[tuple[str, str]]] = {}
     for number, line in enumerate(_lines(tokens), start=1):

@@ -1,8 +1,8 @@
 """Half-Truths (arXiv 2602.23906): a short true caption against itself with one wrong detail added.
 
-A model that counts words of the picture prefers the longer text although it says something false.
-The authors' three files hold the image of each row, the short caption (`anchor`), the half-truth,
-and the caption with a true detail instead (`full_truth`).
+A model that counts the words that match the picture prefers the longer text, although it is false.
+The authors' three files contain each row's image, the short caption (`anchor`), the half-truth, and
+the caption with a true detail instead (`full_truth`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FOLDER = "half_truths"
 SUBSETS = ("coco_qwen", "coco_mistral", "cc3m_qwen")
 CAPTIONS = ("anchor", "half_truth", "full_truth")
 RULE = "half_truth"
-"""The rule in `grids.RULES`, which takes the captions in this order."""
+"""The rule in `grids.RULES`, which expects the captions in the order of `CAPTIONS`."""
 _HUB = "https://huggingface.co/datasets/kbora/Half-Truths/resolve/main/data"
 
 
@@ -27,7 +27,7 @@ def load_half_truths(data_root: Path) -> Grids:
 
     Raises:
         ConfigError: pyarrow is not installed.
-        DataError: A file is no parquet, lacks a column, or holds no rows.
+        DataError: A file is not parquet, lacks a column, or has no rows.
     """
     builder = GridBuilder(data_root / FOLDER, SUBSETS)
     for subset in SUBSETS:

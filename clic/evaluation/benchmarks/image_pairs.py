@@ -1,8 +1,8 @@
-"""Benchmarks of two similar images: Winoground, Cola, BiVLC and SVO-Probes.
+"""Benchmarks with two similar images: Winoground, Cola, BiVLC and SVO-Probes.
 
-Winoground (arXiv 2204.03162) has two captions of the same words, Cola's multi-object setting (arXiv
-2305.03689) swaps attributes, BiVLC (arXiv 2406.09952) gives each caption of SugarCrepe an image of
-its own, and SVO-Probes (arXiv 2106.09141) has one sentence whose two images differ in a word.
+Winoground (arXiv 2204.03162) has two captions with the same words, Cola's multi-object setting
+(arXiv 2305.03689) swaps attributes, BiVLC (arXiv 2406.09952) gives each caption of SugarCrepe its
+own image, and SVO-Probes (arXiv 2106.09141) has one sentence for two images that differ in a word.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Retrieval with captions of a hundred words and more: Urban1k, DCI, DOCCI and ShareGPT4V.
 
-Urban1k and the use of ShareGPT4V's first 1,000 rows are Long-CLIP's (arXiv 2403.15378). The
-captions of ShareGPT4V (arXiv 2311.12793) are a model's, those of DCI (arXiv 2312.08578) and DOCCI
-(arXiv 2404.19753) are people's. Most models read 77 tokens, so they never see the end of such a
-caption; what is compared is then its beginning.
+Urban1k and the use of ShareGPT4V's first 1,000 rows come from Long-CLIP (arXiv 2403.15378). The
+captions of ShareGPT4V (arXiv 2311.12793) were written by a model, those of DCI (arXiv 2312.08578)
+and DOCCI (arXiv 2404.19753) by people. Most models read 77 tokens, so only the beginning of such a
+caption is compared.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ URBAN1K_IMAGES = "urban1k/image"
 
 
 def load_urban1k(data_root: Path) -> Retrieval:
-    """Return Urban1k: a text file for each image, with the image's name, in the names' order.
+    """Return Urban1k: one text file per image, named after the image, in the order of the names.
 
     Raises:
-        DataError: There is no caption, or one is empty or no text.
+        DataError: There are no captions, or one is empty or not text.
     """
     folder, gallery = data_root / URBAN1K_CAPTIONS, Gallery()
     for file in sorted(folder.glob("*.txt")):
@@ -69,7 +69,7 @@ DOCCI_IMAGES = "docci/images"
 
 
 def load_docci(data_root: Path) -> Retrieval:
-    """Return DOCCI's test split: 5,000 images with a description each.
+    """Return DOCCI's test split: 5,000 images with one description each.
 
     Raises:
         DataError: The file is missing or broken.

@@ -1,7 +1,7 @@
-"""Pairs that differ in one thing alone: SPEC, VisMin and EqBen.
+"""Pairs that differ in exactly one thing: SPEC, VisMin and EqBen.
 
 SPEC (arXiv 2312.00081) varies size, position, existence and count in synthetic images, VisMin
-(arXiv 2407.16772) edits one thing of a photo, and EqBen (arXiv 2303.14465) takes neighbouring video
+(arXiv 2407.16772) edits one thing of a photo, and EqBen (arXiv 2303.14465) uses neighbouring video
 frames and rendered scenes.
 """
 
@@ -35,9 +35,9 @@ SPEC_FILES = {"i2t": "image2text.json", "t2i": "text2image.json"}
 
 
 def load_spec(data_root: Path) -> Grids:
-    """Return SPEC both ways: one of several captions, and one of several images.
+    """Return SPEC both ways: choose one of several captions, and one of several images.
 
-    A category for each subset and direction; `i2t`, `t2i` and `mean` are over the subsets.
+    Each subset and direction has a category; `i2t`, `t2i` and `mean` are over the subsets.
 
     Raises:
         DataError: A file is missing or broken.

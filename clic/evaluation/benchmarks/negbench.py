@@ -1,7 +1,7 @@
 """NegBench (arXiv 2501.09425): one of four captions, some of which say what a photo does not show.
 
-Its multiple-choice questions on COCO are read. Most false captions deny what is there, or affirm
-what is not, so a model that passes over "no" and "without" cannot tell them from the true one.
+Only its multiple-choice questions on COCO are read. Most false captions deny what is there, or
+affirm what is not, so a model that ignores "no" and "without" cannot tell them from the true one.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ COLUMNS = ("image_path", "correct_answer", *OPTIONS, "correct_answer_template")
 
 
 def load_negbench(data_root: Path) -> Grids:
-    """Return the questions by the kind of their right caption; `all` is over the rows.
+    """Return the questions, grouped by the kind of their right caption; `all` is over the rows.
 
-    The file gives the authors' own paths, of which the images' names are taken.
+    The file contains the authors' own paths, of which only the file names are used.
 
     Raises:
         DataError: The file is broken, or an answer is none of the options.

@@ -1,7 +1,7 @@
-"""The card of one's own benchmark: what it is called, whose it is, and how it may be used.
+"""The card of a user's own benchmark: its name, where it comes from, and how it may be used.
 
-A card is a YAML file: `card.yaml` in the benchmark's folder, or `my.yaml` beside `my.jsonl`. It is
-data that may come from anyone, so every field is checked.
+A card is a YAML file: `card.yaml` in the benchmark's folder, or `my.yaml` beside `my.jsonl`. It may
+come from anyone, so every field is checked.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 @dataclass(frozen=True)
 class BenchmarkCard:
-    """What is told of a benchmark wherever its numbers stand.
+    """What is shown about a benchmark wherever its numbers appear.
 
     Attributes:
         name: The name under which it is reported.
-        licence: Of its rows and images.
+        licence: Licence of its rows and images.
         citation: Paper, or authors and year.
         source: Where it comes from, or how it was made.
-        rows: The file of its rows in the folder; empty if it is the only one.
+        rows: The file of the folder that contains its rows; empty if it is the only one.
     """
 
     name: str
@@ -42,7 +42,7 @@ def read_card(path: Path) -> BenchmarkCard:
     """Return the card in a YAML file.
 
     Raises:
-        DataError: It cannot be read, lacks a field, or has one that is no text or is not known.
+        DataError: It cannot be read, lacks a field, or has one that is not a text or is unknown.
     """
     import yaml  # type: ignore[import-untyped]  # comes with omegaconf
     from omegaconf import OmegaConf
@@ -52,11 +52,11 @@ def read_card(path: Path) -> BenchmarkCard:
         if path.stat().st_size > LARGEST:
             raise ValueError(f"it has more than {LARGEST} bytes")
         text = path.read_text(encoding="utf-8")
-        # A few aliases of aliases would grow without bound when they are resolved.
+        # A few nested aliases can expand without bound when they are resolved.
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise ValueError("it has an alias, *; write its text instead")
         made = OmegaConf.create(text)
-        content = OmegaConf.to_container(made, resolve=False)  # `${...}` stays as it is
+        content = OmegaConf.to_container(made, resolve=False)  # `${...}` is kept verbatim
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
         said = str(error).splitlines()[0]
         raise DataError(f"{path} cannot be read as YAML ({said}); mend it") from error
@@ -100,7 +100,7 @@ def rows_of(folder: Path, card: BenchmarkCard, endings: tuple[str, ...]) -> Path
     """Return the file of rows in a benchmark's folder.
 
     Raises:
-        DataError: There is none, there are several and the card names none, or it lies elsewhere.
+        DataError: There is none, there are several and the card names none, or it is elsewhere.
     """
     if card.rows:
         path = folder / card.rows

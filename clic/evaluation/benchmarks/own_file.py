@@ -1,9 +1,9 @@
-"""A benchmark of one's own, `--bench my.jsonl`: triplets, labels, or captions for retrieval.
+"""A user's own benchmark, `--bench my.jsonl`: triplets, labels, or captions for retrieval.
 
-It is a file, or a folder that holds a card and a file (`own_card`), so that it can be given away.
+It is a file, or a folder with a card and a file (`own_card`), which can be shared.
 
-The keys of the first row tell which of the three it is, and all other rows must agree with it, so
-that a number never stands for fewer rows than the file has.
+The keys of the first row determine which of the three it is, and all other rows must match it, so
+that no number covers fewer rows than the file has.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from clic.evaluation.tables.triplets import Triplets
 ALL = "all"
 MEAN = "mean"
 TEMPLATE = "a photo of a {}."
-"""The prompt of labels that have none of their own (arXiv 2103.00020, section 3.1.4)."""
+"""The prompt for labels without prompts (arXiv 2103.00020, section 3.1.4)."""
 
 
 def is_own_file(name: str) -> bool:
-    """Return whether a name is that of a file, with or without a split, or of a folder."""
+    """Return whether a name is a file's, with or without a split, or a folder's with a card."""
     if is_carded(Path(name).expanduser()):
         return True
     return name.lower().endswith(ENDINGS) or name.rpartition("@")[0].lower().endswith(ENDINGS)
@@ -53,11 +53,11 @@ def own_benchmark(name: str, listed: Collection[str]) -> Benchmark:
 
     Args:
         name: The path.
-        listed: The names that are taken.
+        listed: The names that are already taken.
 
     Raises:
-        ConfigError: There is no such file, it is given a split, or its stem is taken.
-        DataError: Its first row cannot be read, or does not tell the kind of the benchmark.
+        ConfigError: There is no such file, a split is named, or its stem is taken.
+        DataError: Its first row cannot be read, or does not determine the kind of benchmark.
     """
     named = Path(name).expanduser()
     card = card_of(named)
@@ -102,11 +102,11 @@ def own_benchmark(name: str, listed: Collection[str]) -> Benchmark:
 
 
 def _file_of_rows(name: str, card: BenchmarkCard | None) -> Path:
-    """Return the file that holds the rows of a benchmark.
+    """Return the file that contains the rows of a benchmark.
 
     Raises:
-        ConfigError: There is no such file, or it is given a split.
-        DataError: A folder with a card holds no file of rows, or several.
+        ConfigError: There is no such file, or a split is named.
+        DataError: A folder with a card contains no file of rows, or several.
     """
     named = Path(name).expanduser()
     path = rows_of(named, card, ENDINGS) if card is not None and named.is_dir() else named
@@ -122,7 +122,7 @@ def _file_of_rows(name: str, card: BenchmarkCard | None) -> Path:
 
 
 class _Shown(NamedTuple):
-    """What is said of a kind of file."""
+    """How a kind of file is described."""
 
     about: str
     rule: str
@@ -152,7 +152,7 @@ _KEYS = {
     "labels": ("label", "image", "prompts"),
     "captions": ("captions", "image"),
 }
-"""The keys of each kind of file; the first one tells the kind."""
+"""The keys of each kind of file; the first one determines the kind."""
 
 
 def _kind(row: Record) -> str:
@@ -182,7 +182,7 @@ def load_own_triplets(path: Path) -> Triplets:
     `mean` is over the categories, `all` over the rows.
 
     Raises:
-        DataError: A row is broken, or differs from the first in what it has.
+        DataError: A row is broken, or has other fields than the first.
     """
     images, texts = Interner(), Interner()
     categories: dict[str, int] = {}
@@ -219,7 +219,7 @@ def load_own_triplets(path: Path) -> Triplets:
 
 
 def _check_same(row: Record, first: Record) -> None:
-    """Refuse a row that has other things than the first, and would not count where that does."""
+    """Refuse a row with other fields than the first, which would not count towards all numbers."""
     for key in ("image", "category"):
         if (row.get(key) is None) != (first.get(key) is None):
             has, lacks = (row, first) if row.get(key) is not None else (first, row)
@@ -239,7 +239,7 @@ def load_own_labels(path: Path) -> Classification:
     """Return images with labels; a label's class is the mean of its prompts.
 
     Raises:
-        DataError: A row is broken, there is a single label, or prompts do not fit each other.
+        DataError: A row is broken, there is only one label, or prompts contradict each other.
     """
     images, texts = Interner(), Interner()
     classes: dict[str, int] = {}
@@ -272,7 +272,7 @@ def load_own_labels(path: Path) -> Classification:
 
 
 def load_own_captions(path: Path) -> Retrieval:
-    """Return images with their captions; rows of one image are taken together.
+    """Return images with their captions; rows of the same image are merged.
 
     Raises:
         DataError: A row is broken.
@@ -294,7 +294,7 @@ def check_stems(chosen: Sequence[Benchmark], found: Benchmark) -> None:
     """Refuse a second file whose numbers would be reported under the same name.
 
     Raises:
-        ConfigError: One of the chosen benchmarks is another file of the same stem.
+        ConfigError: One of the chosen benchmarks is another file with the same stem.
     """
     for other in chosen:
         files = [one.own_file.resolve() for one in (other, found) if one.own_file is not None]

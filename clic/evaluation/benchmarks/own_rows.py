@@ -1,8 +1,8 @@
 """Reads the rows of a benchmark in a user's own file: JSON lines, CSV with a header, or a shard.
 
-A row of JSON lines holds lists, `{"image": "a.jpg", "captions": ["...", "..."]}`. In a CSV file the
-texts of a list stand in columns of the same name, numbered or not: `caption1`, `caption2`. Both
-come out alike. The file is data that may come from anyone, so every field is checked.
+A row of JSON lines has lists, `{"image": "a.jpg", "captions": ["...", "..."]}`. In a CSV file the
+texts of a list are in columns of the same name, numbered or not: `caption1`, `caption2`. Both give
+the same rows. A file may come from anyone, so every field is checked.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ REMEDY = "correct the row"
 
 
 def read_own_rows(path: Path) -> Iterator[Record]:
-    """Yield the rows of a file; they are counted from 1, a CSV file's header not among them.
+    """Yield the rows of a file, counted from 1 without the header of a CSV file.
 
     Raises:
-        DataError: The file cannot be read, holds no rows, or a row has the wrong form.
+        DataError: The file cannot be read or contains no rows, or a row has the wrong form.
     """
     found = False
     if path.suffix.lower() == own_shard.ENDING:
@@ -104,7 +104,7 @@ def _gathered(cells: dict[str, str], row: Record) -> dict[str, Any]:
 
 
 def _json_list(cell: str, name: str, row: Record) -> list[Any]:
-    """Return the texts of a cell that holds several, as `["one", "two"]`."""
+    """Return the texts of a cell that contains several, as `["one", "two"]`."""
     try:
         texts = json.loads(cell)
     except (ValueError, RecursionError) as error:
@@ -117,7 +117,7 @@ def _place(number: int, line: int) -> str:
 
 
 def own_text(row: Record, key: str) -> str:
-    """Return a text of a row; raises `DataError` if it is missing, blank or no Unicode."""
+    """Return a text of a row; raises `DataError` if it is missing, blank or not valid Unicode."""
     return _checked(row, row.text(key), key)
 
 
@@ -125,7 +125,7 @@ def own_texts(row: Record, key: str) -> list[str]:
     """Return the texts of a row's list, one or more.
 
     Raises:
-        DataError: It is no list, is empty, or a text is blank or no Unicode.
+        DataError: It is not a list, is empty, or a text is blank or not valid Unicode.
     """
     value = row.get(key)
     if isinstance(value, str):
@@ -146,7 +146,7 @@ def _checked(row: Record, text: str, key: str) -> str:
 def own_image(row: Record) -> Path | TarImage:
     """Return the image that a row names: a file in the folder of the row's file, or below it.
 
-    A shard's row has its image already.
+    A row of a shard already contains its image.
 
     Raises:
         DataError: The row names none, or one that lies outside that folder.

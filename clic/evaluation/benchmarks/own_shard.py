@@ -1,7 +1,7 @@
-"""Reads the rows of one's own benchmark from a WebDataset shard: a plain tar of samples.
+"""Reads the rows of a user's own benchmark from a WebDataset shard: a plain tar of samples.
 
-Members whose names agree up to their first dot are a sample: an image, and `.json` with the row as
-in JSON lines, or `.txt` with one caption. The images stay in the tar and are read by position.
+Members whose names agree up to their first dot form a sample: an image, and a `.json` with the row
+as in JSON lines, or a `.txt` with one caption. Images stay in the tar and are read by position.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def read_shard(path: Path) -> Iterator[Record]:
     """Yield the rows of a shard, each with its image, if the sample has one.
 
     Raises:
-        DataError: It is no plain tar, or a sample is broken.
+        DataError: It is not a plain tar, or a sample is broken.
     """
     try:
         with tarfile.open(path, "r:") as archive:
@@ -41,7 +41,7 @@ def read_shard(path: Path) -> Iterator[Record]:
                     members = {}
                     finished.add(str(key))
                 if own in finished or ending in members:
-                    # Images are told apart by their names, so that each must occur once.
+                    # Images are identified by their names, so each name must occur once.
                     raise Record(None, path, repr(own), REMEDY).error(
                         f"has a .{ending} that comes twice, or apart from its other members"
                     )

@@ -1,4 +1,4 @@
-"""What the readers share: rows whose fields are checked, and grids built row by row."""
+"""Code shared by the readers: rows with checked fields, and grids built row by row."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Record:
     """A row of an annotation file. Each method checks the field it reads and raises `DataError`.
 
     Attributes:
-        value: The row, as the file has it.
+        value: The row, as it is in the file.
         path: The file.
         place: The row's number or key in the file.
-        remedy: What to do about a row that has a problem.
+        remedy: What to do about a faulty row.
     """
 
     value: Any
@@ -42,7 +42,7 @@ class Record:
     remedy: str = "download the file again"
 
     def error(self, problem: str) -> DataError:
-        """Return the error of a row that has a problem."""
+        """Return the error for a problem with this row."""
         return DataError(f"{self.path}: row {self.place} {problem}; {self.remedy}")
 
     def get(self, name: str) -> Any:
@@ -50,14 +50,14 @@ class Record:
         return self.value.get(name) if isinstance(self.value, dict) else None
 
     def text(self, name: str) -> str:
-        """Return a text."""
+        """Return a text field."""
         value = self.get(name)
         if not isinstance(value, str):
             raise self.error(f"has no text {name!r}")
         return value
 
     def number(self, name: str) -> int:
-        """Return a whole number, which may be written as a float."""
+        """Return a field with a whole number, which may be written as a float."""
         value = self.get(name)
         if isinstance(value, float) and value.is_integer():
             return int(value)
@@ -66,7 +66,7 @@ class Record:
         return value
 
     def texts(self, value: Any, least: int, what: str) -> list[str]:
-        """Return `value`, a list from this row, if it holds at least `least` texts."""
+        """Return `value`, a list from this row, if it contains at least `least` texts."""
         texts = value if isinstance(value, list) else []
         if len(texts) < least or not all(isinstance(text, str) for text in texts):
             raise self.error(f"should have {what}, {least} texts or more")
@@ -95,11 +95,10 @@ def read_rows(path: Path, *forms: str) -> list[Record]:
 
     Args:
         path: The file.
-        forms: The forms that it may have: a "list" of rows (the default), or an "object" that
-            holds rows by key.
+        forms: The accepted forms: a "list" of rows (the default), or an "object" with rows by key.
 
     Raises:
-        DataError: The file cannot be read, has another form, or holds no rows.
+        DataError: The file cannot be read, has another form, or contains no rows.
     """
     content = read_json(path)
     forms = forms or ("list",)
@@ -153,12 +152,12 @@ def read_csv(path: Path, columns: Sequence[str], *, blank: bool = True) -> Itera
 
 
 def find_parts(folder: Path, pattern: str, missing: str) -> list[Path]:
-    """Return a table's parquet files in order; ``-00000-of-00002`` in a name says how many exist.
+    """Return a table's parquet files in order; ``-00000-of-00002`` in a name states their number.
 
     Args:
-        folder: Where they lie.
+        folder: The folder of the files.
         pattern: The shell pattern of their names.
-        missing: The error where there are none.
+        missing: The error message if there are none.
 
     Raises:
         DataError: Files are missing, or belong to another version.
@@ -179,7 +178,7 @@ def find_parts(folder: Path, pattern: str, missing: str) -> list[Path]:
 def read_parquet(
     files: Sequence[Path], columns: Sequence[str], images: Sequence[str]
 ) -> Iterator[tuple[Record, list[ImageSource]]]:
-    """Yield the rows of parquet files, one row group at a time, and their images unopened.
+    """Yield the rows of parquet files, one row group at a time, with their images unopened.
 
     Args:
         files: The files.
@@ -207,7 +206,7 @@ class GridBuilder:
     """Collects rows of images and captions into a table.
 
     Args:
-        source: The file of the rows, for messages.
+        source: The file of the rows, for error messages.
         categories: The first categories; others follow in the order of the rows.
     """
 

@@ -1,8 +1,8 @@
-"""Pairs of images that a word order or a visual pattern tells apart: ColorSwap and MMVP-VLM.
+"""Pairs of images that differ by word order or by a visual pattern: ColorSwap and MMVP-VLM.
 
-ColorSwap (arXiv 2402.04492) has two captions of the same words whose colours changed places.
-MMVP-VLM (arXiv 2401.06209) has pairs of images that CLIP hardly tells apart, in nine patterns, with
-a statement about each.
+ColorSwap (arXiv 2402.04492) has two captions with the same words but swapped colours. MMVP-VLM
+(arXiv 2401.06209) has pairs of images in nine visual patterns that CLIP can hardly distinguish,
+with a statement about each image.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ MMVP_PROMPT = "a photo of {}"
 
 
 def load_colorswap(data_root: Path) -> Grids:
-    """Return ColorSwap's test split; the authors' JSON file is read, or else the hub's parquet.
+    """Return ColorSwap's test split, from the authors' JSON file or else from the hub's parquet.
 
     Raises:
-        DataError: Neither is there, or it is broken.
+        DataError: Neither exists, or it is broken.
     """
     source = data_root / COLORSWAP_ROWS
     builder = GridBuilder(source, ["all"])
@@ -57,10 +57,10 @@ def load_colorswap(data_root: Path) -> Grids:
 def load_mmvp_vlm(data_root: Path) -> Grids:
     """Return MMVP-VLM: a pair is right if both statements prefer their own image.
 
-    Statements 1 and 2 are a pair, 3 and 4, and so on. `mean` is over the nine patterns.
+    Statements 1 and 2 are a pair, as are 3 and 4, and so on. `mean` is over the nine patterns.
 
     Raises:
-        DataError: The file is broken, or a statement has no other one of its pattern.
+        DataError: The file is broken, or a statement has no partner of the same pattern.
     """
     path = data_root / MMVP_ROWS
     builder = GridBuilder(path)

@@ -32,7 +32,7 @@ FOLDERS = {
     "FOIL dataset": "coco/val2014",
     "coco_2017": "coco/val2017",
 }
-"""The image folder of each `dataset` in the files; the splits below have folders of their own."""
+"""The image folder of each `dataset` in the files; the splits below have their own folders."""
 COCO_2014_SPLITS = ("train2014", "val2014")
 """COCO's splits, which the names of their images contain. VisDial's training images are COCO's."""
 LEAST_VOTES = 2

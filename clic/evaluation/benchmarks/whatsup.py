@@ -1,4 +1,4 @@
-"""What's Up (arXiv 2310.19785): spatial prepositions, on its own photographs and on others."""
+"""What's Up (arXiv 2310.19785): spatial prepositions, on its own and on existing photographs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ CONTROLLED = {
     "controlled_images": "controlled_images_dataset.json",
     "controlled_clevr": "controlled_clevr_dataset.json",
 }
-"""Four options a row, in sets of four images of the same two things."""
+"""Four options per row, in sets of four images of the same two things."""
 PAIRED = {
     "coco_one": ("coco_qa_one_obj.json", "coco/val2017"),
     "coco_two": ("coco_qa_two_obj.json", "coco/val2017"),
     "vg_one": ("vg_qa_one_obj.json", f"{FOLDER}/vg_images"),
     "vg_two": ("vg_qa_two_obj.json", f"{FOLDER}/vg_images"),
 }
-"""Two options a row: the file, and the folder of its images."""
+"""Two options per row: the file, and the folder of its images."""
 _OPPOSITE = (("left", "right"), ("on", "under"), ("in-front", "behind"))
 
 
@@ -31,7 +31,7 @@ def load_whatsup(data_root: Path) -> Grids:
     """Return all six parts, the controlled ones with the metrics `pairs` and `sets`.
 
     A pair is left and right (or on and under, in front and behind) of the same two things, a set
-    is all four; each is right if all its rows are.
+    is all four; each counts as right if all its rows are.
     """
     builder = GridBuilder(data_root / FOLDER, [*CONTROLLED, *PAIRED])
     pairs: dict[tuple[str, ...], int] = defaultdict(lambda: len(pairs))
@@ -65,7 +65,7 @@ def load_whatsup(data_root: Path) -> Grids:
 
 
 def _parts(row: Record, name: str) -> tuple[str, str, str]:
-    """Return first thing, direction and second thing of e.g. ``mug_left_of_plate.jpeg``."""
+    """Return the first thing, the direction and the second thing of ``mug_left_of_plate.jpeg``."""
     words = PurePosixPath(name).stem.split("_")
     if len(words) < 3:
         raise row.error(f"names the image {name!r}, which names no relation")

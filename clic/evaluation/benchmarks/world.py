@@ -1,6 +1,6 @@
 """Benchmarks of the embedded world of shapes, which are generated.
 
-The world is imported when it is drawn, so that the list of benchmarks need not wait for it.
+The world is imported only when it is generated, so that listing the benchmarks stays fast.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def load_relations(split: str, seed: int) -> Triplets:
 
 
 def _table(world: WorldTriplets, groups: dict[str, tuple[str, ...]]) -> Triplets:
-    """Return the world's triplets as a table; the group "mean" has all categories in order."""
+    """Return the world's triplets as a table; the group "mean" contains all categories in order."""
     categories = groups["mean"]
     number = {name: index for index, name in enumerate(categories)}
     texts = Interner()
@@ -78,7 +78,7 @@ def load_retrieval(split: str, seed: int) -> Retrieval:
 
 
 def load_zero_shot(split: str, seed: int) -> Classification:
-    """Return `shapes-zero-shot`: the shape, the colour, and both, of a lone thing."""
+    """Return `shapes-zero-shot`: the shape, the colour, and both, of a single thing."""
     from clic import shapes
 
     world = shapes.zero_shot(split, seed=seed)

@@ -52,7 +52,7 @@ def load_imagenet(data_root: Path) -> Classification:
     """Return ImageNet's validation set with open_clip's class names and CLIP's 80 prompts.
 
     Raises:
-        DataError: There are not 1,000 folders of classes.
+        DataError: There are not 1,000 class folders.
     """
     import open_clip
 
@@ -91,7 +91,7 @@ def load_torchvision(name: str, data_root: Path) -> Classification:
 
 
 def classify(found: Labelled, templates: Sequence[str], per_class: bool) -> Classification:
-    """Return a task named `accuracy`, in which the mean of its prompts stands for each class.
+    """Return a task named `accuracy`, in which the mean of its prompts represents each class.
 
     Raises:
         DataError: There is no image.
@@ -118,7 +118,7 @@ def classify(found: Labelled, templates: Sequence[str], per_class: bool) -> Clas
 
 
 def make_dataset(name: str, data_root: Path, download: bool = False) -> Any:
-    """Return torchvision's data set, and download it first if asked."""
+    """Return torchvision's data set, downloading it first if `download` is set."""
     from torchvision import datasets
 
     makers: dict[str, Callable[..., Any]] = {
@@ -137,7 +137,7 @@ def make_dataset(name: str, data_root: Path, download: bool = False) -> Any:
 
 
 def _image_folder(folder: Path, names: Sequence[str] | None = None) -> Labelled:
-    """Return the images of a folder that has a folder for each class, classes in name order."""
+    """Return the images of a folder with one subfolder per class, classes in name order."""
     from torchvision import datasets
 
     if not any(entry.is_dir() for entry in folder.iterdir()):
@@ -233,7 +233,7 @@ def _classification(
     load: Callable[[Path], BenchmarkTable] | None = None,
     differs: str = _CLIC_SAMPLE,
 ) -> Benchmark:
-    """Return a benchmark of images in classes, by default one that torchvision gets and reads."""
+    """Return a classification benchmark, by default one that torchvision downloads and reads."""
     per_class = name in PER_CLASS
     return Benchmark(
         name=name,

@@ -28,7 +28,7 @@ class EncodedBatch:
 
 @dataclass(frozen=True)
 class Encoded:
-    """The features of all items; of several ranks, only rank 0 has those from the cache.
+    """The features of all items; with several ranks, only rank 0 has those from the cache.
 
     Attributes:
         features: float32 [U, D]; broken items have rows of zeros.
@@ -76,10 +76,10 @@ class EncodingOptions:
     ) -> Encoded:
         """Return the features of all items, each read from the cache or encoded on one rank.
 
-        Batches do not depend on the number of ranks, and so features are the same bit for bit.
+        Batches do not depend on the number of ranks, so features are the same, bit for bit.
 
         Args:
-            title: What the items are called.
+            title: Name of the items, for messages.
             tower: Everything other than the item that the features depend on; None if unknown.
             order: int64 [U], the items in the order in which they form batches.
             encode: Yields the result of each batch of items in turn.
@@ -123,8 +123,8 @@ class EncodingOptions:
         """Return the results of this rank's batches, and the error that cut them short, if any."""
         shows = self.progress and distributed.is_main()
         parts: list[EncodedBatch] = []
-        # Keys are taken before the files are read. A file that changes in between is thus stored
-        # under the key of its old content, which no later run asks for.
+        # Keys are computed before the files are read, so a file that changes in between is stored
+        # under the key of its old content, which no later run looks up.
         keys = {} if store is None else {i: key(i) for batch in batches for i in batch.tolist()}
         try:
             with (

@@ -54,7 +54,7 @@ def unique_texts(
 
     Args:
         tables: The benchmarks' tables.
-        key: Returns the token ids that the model sees of a text; None if only strings are known.
+        key: Returns the token ids that the model sees for a text; None if only strings are known.
             Texts with equal ids must share one row, because encoding them twice may give features
             that differ in the last bit, which would break a tie.
     """
@@ -77,7 +77,7 @@ def checked_features(output: Any, count: int, method: str) -> Tensor:
     Rows that are not unit norm are normalised in float32.
 
     Raises:
-        ModelError: The output has another shape, is not finite or has a zero row.
+        ModelError: The output has the wrong shape, is not finite or has a zero row.
     """
     features = torch.as_tensor(output).detach().to("cpu", torch.float32)
     if features.ndim != 2 or len(features) != count:
@@ -96,7 +96,7 @@ def checked_features(output: Any, count: int, method: str) -> Tensor:
 
 
 def encode_texts(model: Any, texts: Unique, options: EncodingOptions) -> Encoded:
-    """Encode distinct texts, passed on exactly as they are.
+    """Encode distinct texts, which the model gets exactly as they are.
 
     Texts of similar length share a batch, which saves padding. If the model has `texts_at_once`,
     texts with a common beginning share a batch, so that the model computes the beginning once.
@@ -172,9 +172,9 @@ def _is_bad(item: Any) -> bool:
 
 
 def _decode(image: ImageSource, prepare: Callable[[np.ndarray], Any] | None) -> Any:
-    """Return an image as the model takes it, or the reason why it cannot be decoded.
+    """Return an image as the model expects it, or the reason why it cannot be decoded.
 
-    Without `prepare`, this is a PIL image that knows the name of its file.
+    Without `prepare`, this is a PIL image whose `filename` is set if it has a file.
     """
     path = image_path(image)
     try:
@@ -259,13 +259,13 @@ TableImages = list[tuple[Tensor | None, Broken]]
 def _images(
     model: Any, plan: EvaluationPlan, options: EncodingOptions
 ) -> tuple[TableImages, dict[str, float]]:
-    """Return each table's images: those of the last model, if its image tower is the same."""
+    """Return each table's images, reusing the last model's if its image tower is the same."""
     key = getattr(model, "image_key", None)
     if key is not None and key in plan.seen:
         found, count = plan.seen[key]
         return found, {"items": count, "cached": count, "seconds": 0.0}
     found, stage = _encode_images(model, plan, options)
-    plan.seen.clear()  # keep one tower's features at most
+    plan.seen.clear()  # keep at most one tower's features
     if key is not None:
         plan.seen[key] = (found, stage["items"])
     return found, stage

@@ -1,7 +1,7 @@
 """A cache of features on disk, so that no tower encodes the same image or text twice.
 
-One folder holds blocks: immutable safetensors files, each with one tower's features of some items.
-A block's name contains its tower, the hash of its keys and the hash of its features, which reveals
+One folder contains blocks: immutable safetensors files with one tower's features of some items. A
+block's name contains its tower, the hash of its keys and the hash of its features, which reveals
 corruption. Blocks are written under a temporary name and then renamed, so that processes need no
 locks and a killed process leaves no partial block.
 """
@@ -44,7 +44,7 @@ def default_folder() -> Path:
 def image_bytes(ref: ImageSource) -> bytes | None:
     """Return an image's key, None if its file does not exist.
 
-    It is made of the file's path, size and time of change and of the part; or of the pixels.
+    It is the hash of the file's path, size, modification time and part, or of the pixels.
     """
     path = image_path(ref)
     if path is None:
@@ -58,7 +58,7 @@ def image_bytes(ref: ImageSource) -> bytes | None:
 
 
 def text_bytes(ids: Sequence[int]) -> bytes:
-    """Return a text's key, which is made of its token ids."""
+    """Return a text's key, the hash of its token ids."""
     return _hash(np.asarray(ids, dtype=np.int64).tobytes())
 
 
@@ -67,7 +67,7 @@ class FeatureCache:
 
     Args:
         folder: The folder, by default `default_folder()`.
-        limit_gb: Limit of its size, in 10^9 bytes.
+        limit_gb: Size limit, in 10^9 bytes.
 
     Raises:
         ConfigError: The folder cannot be created or written to, or the limit is not above 0.
@@ -104,7 +104,7 @@ class FeatureCache:
             return None
 
     def tower(self, key: Hashable) -> TowerCache:
-        """Return one tower's part; `key` is everything that the tower's features depend on."""
+        """Return one tower's cache; `key` is everything that the tower's features depend on."""
         return TowerCache(self, _hash(repr(key).encode()).hex())
 
     def evict(self) -> None:
@@ -135,7 +135,7 @@ class FeatureCache:
 class TowerCache:
     """One tower's features, read at the start and written in blocks; a context manager.
 
-    If the disk cannot be written to, a warning says so and evaluation goes on without the cache.
+    If the disk cannot be written to, a warning says so and evaluation continues without the cache.
     """
 
     def __init__(self, cache: FeatureCache, tower: str) -> None:

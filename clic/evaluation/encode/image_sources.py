@@ -59,8 +59,8 @@ class TarImage:
     Attributes:
         path: The tar.
         name: The member's name.
-        offset: Where its bytes begin.
-        size: How many there are.
+        offset: Position of its first byte.
+        size: Number of bytes.
     """
 
     path: Path
@@ -134,7 +134,7 @@ def _array_pixels(path: Path) -> np.ndarray:
         pixels = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise DataError(f"{path} is no NumPy array ({error}); download it again") from error
-    if not isinstance(pixels, np.ndarray):  # the archive of several arrays (.npz)
+    if not isinstance(pixels, np.ndarray):  # an archive of several arrays (.npz)
         raise DataError(f"{path} is no NumPy array, but an archive; download it again")
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise DataError(f"{path} is {pixels.dtype} {list(pixels.shape)}, no image; get it again")
@@ -169,7 +169,7 @@ def _stored_images(path: Path, group: int, column: str) -> list[bytes | None]:
 
 
 def read_row_group(path: Path, group: int, columns: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return the rows of a row group of a parquet file, with these columns alone.
+    """Return the rows of a row group of a parquet file, with only these columns.
 
     Raises:
         ConfigError: pyarrow is not installed.

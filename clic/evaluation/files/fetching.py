@@ -1,6 +1,6 @@
 """Gets a benchmark's files: downloads, checks and unpacks them, and never overwrites any.
 
-One process at a time works on a data root, and the disk must have room for each download. The
+Only one process at a time works on a data root, and each download must fit on the disk. The
 checksum of each download is recorded in `fetched.json`, in the benchmark's folder.
 """
 
@@ -44,7 +44,7 @@ HUB = "https://huggingface.co"
 CONNECTIONS = 8
 """Images of a list that are downloaded in parallel."""
 UNPACKED = 2.1
-"""Room for an archive and its content, in sizes of the archive; images hardly compress."""
+"""Disk space for an archive and its contents, in archive sizes; images hardly compress."""
 LISTED = 10  # missing images that are named
 MANIFEST = "fetched.json"
 Say = Callable[[str], None]
@@ -56,7 +56,7 @@ class Fetched:
     """The result of fetching a benchmark.
 
     Attributes:
-        by_hand: Sources that a person must get.
+        by_hand: Sources that the user must get.
         lost: Images that could not be downloaded, with the reasons.
     """
 
@@ -102,7 +102,7 @@ def _fetch(benchmark: Benchmark, data_root: Path, site: _Site) -> Fetched:
     lost = _missing_files(benchmark, data_root) if complete and benchmark.images else set()
     for source in benchmark.images:
         if isinstance(source, ImageList) and not complete:
-            continue  # the missing annotations hold its URLs
+            continue  # the missing annotations contain its URLs
         below = data_root / source.gives
         site.get(source, found, again=any(below in file.parents for file in lost))
     return found
@@ -123,7 +123,7 @@ class _Site:
     mirror: str | None
 
     def get(self, source: Source, found: Fetched, again: bool = False) -> None:
-        """Get a source unless it exists; `again` gets it even so, because images are missing."""
+        """Get a source unless it exists; `again` gets it anyway, because images are missing."""
         there = present(source, self.root)
         if isinstance(source, ImageList):
             found.lost.update(self._images(source))
@@ -292,7 +292,7 @@ def told(found: Iterable[Fetched]) -> list[str]:
 
 
 def steps(found: Sequence[Fetched], data_root: Path) -> list[str]:
-    """Return the steps that a person must do, each once."""
+    """Return the steps that the user must take, each once."""
     sources = [source for one in found for source in one.by_hand]
     said = [f"{s.why}: {s.steps.format(data=shlex.quote(str(data_root)))}" for s in sources]
     return list(dict.fromkeys(said))
@@ -300,7 +300,7 @@ def steps(found: Sequence[Fetched], data_root: Path) -> list[str]:
 
 @contextmanager
 def no_empty_folders(places: Iterable[Path]) -> Iterator[None]:
-    """Remove the folders of these places that the block creates and leaves empty."""
+    """Remove these folders and their parents if the block creates them and leaves them empty."""
     above = {folder for place in places for folder in (place, *place.parents)}
     new = [folder for folder in above if not folder.exists()]
     try:

@@ -37,7 +37,7 @@ class Archive:
     Attributes:
         url: http or https.
         name: Path of the archive below the data root until it is unpacked.
-        into: Folder below the data root that its members are put into.
+        into: Folder below the data root that it is unpacked into.
         gives: Path below the data root that exists afterwards.
         checksum: As for a `File`.
         size: Bytes of the archive, if known.
@@ -78,8 +78,8 @@ class ImageList:
 
     Attributes:
         gives: Folder of the images below the data root.
-        urls: Reads the annotations, which are fetched first, and returns the URL of each image by
-            its path below the data root; takes the data root.
+        urls: Takes the data root, reads the annotations, which are fetched first, and returns the
+            URL of each image by its path below the data root.
     """
 
     gives: str
@@ -88,7 +88,7 @@ class ImageList:
 
 @dataclass(frozen=True)
 class Torchvision:
-    """A set that torchvision downloads and checks itself.
+    """A data set that torchvision downloads and checks itself.
 
     Attributes:
         gives: Folder below the data root that exists afterwards.
@@ -101,7 +101,7 @@ class Torchvision:
 
 @dataclass(frozen=True)
 class ByHand:
-    """Files that a person must get, because they need a sign-up or are no longer online.
+    """Files that the user must get, because they need a sign-up or are no longer online.
 
     Attributes:
         gives: Path below the data root that should exist afterwards.

@@ -28,7 +28,7 @@ SPARE = 1 << 28
 
 
 class Member(NamedTuple):
-    """A file in an archive, its bytes, and how to open it."""
+    """A file in an archive: its name, its size in bytes, and how to open it."""
 
     name: str
     size: int
@@ -50,7 +50,7 @@ def unpack(
         rename: Old and new name of the archive's top folder.
 
     Raises:
-        DataError: The archive is broken, encrypted or implausibly large inside, the disk is full,
+        DataError: The archive is broken, encrypted or implausibly large, the disk is full,
             or a member is a link or would be written outside the folder.
     """
     into.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def unpack(
 
 @contextmanager
 def _known_errors(archive: Path, into: Path) -> Iterator[None]:
-    """Raise `DataError` in place of what a broken or encrypted archive raises when it is read."""
+    """Turn the errors of reading a broken or encrypted archive into `DataError`."""
     try:
         yield
     except (
@@ -106,7 +106,7 @@ def _known_errors(archive: Path, into: Path) -> Iterator[None]:
 
 
 def check_room(needed: int, place: Path) -> None:
-    """Raise `DataError` if a disk has no room for `needed` more bytes."""
+    """Raise `DataError` if a disk has no space for `needed` more bytes."""
     folder = place
     while not folder.exists():
         folder = folder.parent
@@ -131,7 +131,7 @@ def _within(parts: tuple[str, ...], only: str | None) -> tuple[str, ...] | None:
 
 
 def _members(archive: Path) -> Iterator[Member]:
-    """Yield the regular files; anything else, folders aside, is an error."""
+    """Yield the regular files; anything else, except folders, is an error."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
             for info in opened.infolist():

@@ -130,7 +130,7 @@ def draw(results: Sequence[dict[str, Any]], title: str, path: str | Path) -> Non
     """Draw a sweep with a plot for each benchmark, and write it as a PNG.
 
     Args:
-        results: For each alpha, ascending, ``{"alpha": alpha, ...}`` with what a report has.
+        results: For each alpha, ascending, ``{"alpha": alpha, ...}`` with the keys of a report.
         title: The figure's title, which should name the model.
         path: The file to write.
     """

@@ -23,7 +23,7 @@ from clic.seeding import generator
 RESAMPLES = 10_000
 LEVEL = 95
 SEED = 0
-# Numbers held at a time while resampling: some tens of megabytes.
+# Numbers in memory at a time while resampling: some tens of megabytes.
 BLOCK = 1 << 21
 MUST_AGREE = ("version", "sha256")
 TOLERANCE = 1e-9  # percentage points: sums may be taken in another order
@@ -76,7 +76,7 @@ class Comparison:
         return found[index - 1] if found and index else None
 
     def level(self, bench: str, path: Path, index: int) -> Ends | None:
-        """Return the interval of the own number of the model with this index, or None."""
+        """Return the interval of the number of the model with this index, or None."""
         found = self.levels.get(bench, {}).get(path)
         return found[index] if found else None
 
@@ -134,7 +134,7 @@ def compare(
         observed: Each model's outcomes by benchmark, see `observe_report`; by default they are
             taken from the reports' rows.
         resamples: Number of resamples.
-        seed: Seed of the resamples; each benchmark has a generator of its own.
+        seed: Seed of the resamples; each benchmark has its own generator.
         advance: Called after each benchmark.
 
     Raises:
@@ -230,7 +230,7 @@ def bootstrap(
 ) -> dict[Path, list[Interval]]:
     """Return each number's differences to the first model with their percentile intervals.
 
-    A resample draws units with replacement, as many as there are, within strata: the units that
+    A resample draws as many units as there are, with replacement, within strata: the units that
     contribute to the same numbers. Rows in categories are thus drawn within their category, whose
     size never changes. Units with the same outcomes for all models are exchangeable, so a
     multinomial draw gives their counts in a resample.
@@ -238,7 +238,7 @@ def bootstrap(
     Args:
         models: M models' outcomes, on the same units.
         paths: The numbers.
-        generator: Source of the draws.
+        generator: Random generator.
         resamples: Number of resamples R.
     """
     return _differences(models, paths, resample(models, paths, generator, resamples))
@@ -272,7 +272,7 @@ def _quantiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not values.shape[2]:  # a single model has no differences
         return np.empty(values.shape[1:]), np.empty(values.shape[1:])
     tail = (100 - LEVEL) / 200
-    # NaN: where units span categories, a resample may miss a rare category entirely.
+    # NaN: if units span categories, a resample may miss a rare category entirely.
     low, high = np.nanquantile(values, [tail, 1 - tail], axis=0)
     return low, high
 
@@ -285,8 +285,8 @@ def resample(
 ) -> np.ndarray:
     """Return float64 [R, numbers, M]: the numbers of each model in each resample, in percent.
 
-    All models are seen on the same draws; see `bootstrap`, whose arguments these are. A number is
-    NaN in a resample that misses its category.
+    All models share the same resamples. The arguments are those of `bootstrap`. A number is NaN in
+    a resample that misses its category.
     """
     series = [path for path in models[0].series if all(path in one.series for one in models)]
     strata = _strata(models, series)

@@ -1,6 +1,6 @@
 """A report for other programs and for papers: CSV, Markdown and LaTeX.
 
-CSV holds unrounded numbers; the tables show one decimal.
+CSV contains unrounded numbers; the tables show one decimal.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CSV_COLUMNS = (
     "weights_sha256",
     *RECORDED, "settings",
 )  # fmt: skip
-# Shrinks a table that is wider than the line, and leaves others at their size.
+# Shrinks a table that is wider than the line, and leaves others unchanged.
 SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 _FORMULA = re.compile(r"[\s\0]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
 _LATEX = {
@@ -69,7 +69,7 @@ def csv_text(reports: Sequence[Report], comparison: Comparison | None = None) ->
 
 
 def _cell(value: Any) -> Any:
-    """Return a cell that no spreadsheet takes for a formula, since names come from other people."""
+    """Return a cell that no spreadsheet runs as a formula, because names come from other people."""
     if not isinstance(value, str) or not _FORMULA.match(value):
         return value
     try:
@@ -167,9 +167,9 @@ def _model_columns(table: ScoreTable, models: int) -> list[list[str]]:
 
 
 def _plain(text: str) -> str:
-    """Return a text on one line, escaped so that Markdown shows it as it is."""
+    """Return a text on one line, escaped so that Markdown shows it verbatim."""
     text = re.sub(r"([\\`*|<\[\]])", r"\\\1", " ".join(text.split()))
-    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # Within a word it is no emphasis.
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # Within a word it is not emphasis.
 
 
 # LaTeX
@@ -251,5 +251,5 @@ def _latex_row(cells: Sequence[str], widest: int) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Return a text escaped so that LaTeX prints it as it is."""
+    """Return a text escaped so that LaTeX prints it verbatim."""
     return "".join(_LATEX.get(character, character) for character in text)

@@ -1,8 +1,8 @@
 """A report as one self-contained page: bars, numbers, the worst failures, provenance.
 
 The page runs no script and loads nothing: radio buttons and CSS filter its galleries. Its template,
-`page.html`, escapes every caption and name, and its content security policy forbids anything else
-to run or to be loaded.
+`page.html`, escapes every caption and name, and its content security policy forbids running or
+loading anything else.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def worst_failures(report: Report, limit: int = LIMIT) -> Gallery:
 def _with_others(report: Report, bench: str, chosen: Sequence[tuple[int, Row]]) -> list[Failure]:
     """Return the cards of rows with the other rows about the same images.
 
-    Retrieval has none: a query's image is a query once.
+    Retrieval has no other rows, because each image is a query only once.
     """
     failures = [kind_of(row).failure(row, number) for number, row in chosen]
     wanted = {image for _, row in chosen for image in _images(row)}

@@ -1,8 +1,8 @@
 """The observations behind a bootstrap interval, gathered from the outcomes of rows.
 
 A *unit* is resampled as a whole: a row, a set of rows, or in retrieval an image with its captions.
-A *series* holds the observations of one number. A reported number is the percentage of its series,
-or a mean of such percentages.
+A *series* contains the observations of one number. A reported number is the percentage of its
+series, or a mean of such percentages.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from clic.evaluation.tables import kind_of
 from clic.evaluation.tables.table import NumberPath, Row
 
 Path = NumberPath
-# What a row is about, whatever the model: two models' rows are paired if these keys are equal.
+# What a row is about, for any model: two models' rows are paired if these keys are equal.
 SUBJECT = (
     "category", "task", "direction", "image", "images", "caption", "captions", "target", "sets",
 )  # fmt: skip
@@ -45,7 +45,7 @@ class Observed:
 
     Attributes:
         units: Number of units U.
-        series: Observations by number; also those of single classes, which no report shows.
+        series: Observations by number, including those of single classes, which no report shows.
         means: Numbers that are unweighted means of others.
         digest: Equal for models that were scored on the same rows in the same order.
     """

@@ -1,7 +1,7 @@
-"""What papers print, for `clic-eval --published` and `--published-table NAME`.
+"""The numbers that papers print, for `clic-eval --published` and `--published-table NAME`.
 
-The numbers lie in `published.yaml`, each with its source, its table, how it was averaged, and
-whether it was read there or is second-hand.
+They are in `published.yaml`, each with its source, its table, how it was averaged, and whether it
+was read there or is second-hand.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class PublishedNumber:
         table: Where in the paper, or in its authors' files.
         averaging: How it was averaged.
         mark: `read`, or `second-hand` if only notes on the paper were.
-        mean: Of a mean: `categories` or `rows`, what it is the mean over, or `unknown`.
+        mean: What a mean is over: `categories`, `rows` or `unknown`.
     """
 
     model: str
@@ -53,16 +53,16 @@ class PublishedNumber:
 
 @dataclass(frozen=True)
 class BesideNumber:
-    """A published number and what was scored here.
+    """A published number beside the one scored here.
 
     Attributes:
         published: The paper's number.
         here: Percent, unrounded.
-        within: By how much the two may differ and still agree: half a digit of the paper's, and one
-            row, which a different rounding of equal scores may turn.
-        over_rows: Of a mean over categories: the percentage of their rows as one, and by how much
-            that may differ from the paper's; else None.
-        other_rows: What tells that other rows were scored than those of the paper; else empty.
+        within: How far the two may differ and still agree: half a digit of the paper's, and one
+            row, which a different rounding of equal scores may flip.
+        over_rows: For a mean over categories, the percentage of all their rows together, and how
+            far it may differ from the paper's; else None.
+        other_rows: How the scored rows visibly differ from those of the paper; else empty.
     """
 
     published: PublishedNumber
@@ -73,7 +73,7 @@ class BesideNumber:
 
     @property
     def difference(self) -> float:
-        """What was scored here minus what the paper prints."""
+        """The number scored here minus the paper's."""
         return self.here - self.published.value
 
     @property
@@ -83,7 +83,7 @@ class BesideNumber:
 
     @property
     def agrees_over_rows(self) -> bool:
-        """Whether the paper's number is, by its value, the mean over rows and not this one."""
+        """Whether the paper's number agrees with the mean over rows, and not with this one."""
         if self.agrees or self.other_rows or self.over_rows is None:
             return False
         value, within = self.over_rows
@@ -91,7 +91,7 @@ class BesideNumber:
 
     @property
     def verdict(self) -> str:
-        """`yes`, `no`, `by rows` if the mean over rows agrees, or `rows` if they are others."""
+        """`yes`, `no`, `by rows` if the mean over rows agrees, or `rows` if the rows differ."""
         if self.other_rows:
             return "rows"
         return "yes" if self.agrees else "by rows" if self.agrees_over_rows else "no"
@@ -130,11 +130,11 @@ def published_numbers() -> tuple[PublishedNumber, ...]:
 
 
 def known_as(identity: Mapping[str, Any]) -> str | None:
-    """Return what `published.yaml` calls a model, None if it does not know it.
+    """Return a model's name in `published.yaml`, None if it is not listed there.
 
-    A model is known by open_clip's name and tag, or by the name of the weights file that its
-    authors share; a file that was renamed is not known. A text encoder, which has no tag, is known
-    by its `source`.
+    A model is recognised by open_clip's name and tag, or by the name of the weights file that its
+    authors share, unless the file was renamed. A text encoder, which has no tag, is recognised by
+    its `source`.
     """
     source, tag = str(identity.get("source", "")), str(identity.get("pretrained", ""))
     own = {f"{source}:{tag}", PurePath(tag).name} if tag else {source}
@@ -165,7 +165,7 @@ def _number(report: Report, one: PublishedNumber) -> float | None:
 
 
 def _one_row(report: Report, one: PublishedNumber) -> float:
-    """Return by how many points a single row moves a number; of a mean, a row of its smallest."""
+    """Return how many points one row moves a number; for a mean, a row of its smallest category."""
     counts = [count for _, count in _members(report, one)]
     return 100 / (min(counts) * len(counts))
 
@@ -185,7 +185,7 @@ def _members(report: Report, one: PublishedNumber) -> list[tuple[str, int]]:
 
 
 def _over_rows(report: Report, one: PublishedNumber) -> tuple[float, float] | None:
-    """Return the mean over the rows of a mean's categories, and by how much it may differ."""
+    """Return the mean over the rows of a mean's categories, and how far it may differ."""
     members, numbers = _members(report, one), report.benchmarks[one.benchmark]
     if len(members) < 2:
         return None
@@ -195,10 +195,10 @@ def _over_rows(report: Report, one: PublishedNumber) -> tuple[float, float] | No
 
 
 def _other_rows(report: Report, one: PublishedNumber) -> str:
-    """Return what tells that the report's rows are not the published ones; empty if nothing does.
+    """Return how the report's rows visibly differ from the published ones; empty if they do not.
 
-    Of each category the authors' own count is compared, where it is known, else the number of rows
-    of the benchmark, where that is established.
+    The count of each category is compared with the authors' own if that is known, else the number
+    of rows of the benchmark if that is established.
     """
     source = report.provenance.get("benchmarks", {}).get(one.benchmark, {})
     known: Mapping[str, int] = _content()["rows"].get(one.benchmark, {}).get("counts", {})

@@ -62,9 +62,9 @@ def _split_of(name: str) -> tuple[str, str]:
 
 
 def notes(reports: Sequence[Report]) -> list[str]:
-    """Return a line for each benchmark that was left out, is incomplete, or needs a word.
+    """Return a line for each benchmark that was left out, is incomplete, or needs a comment.
 
-    A validation split needs one, and so does a user's own file: as what it was read.
+    A validation split needs one, and so does a user's own file: how it was read.
     """
     lines: dict[str, None] = {}
     for report in reports:
@@ -89,7 +89,7 @@ def notes(reports: Sequence[Report]) -> list[str]:
 
 
 def timings(reports: Sequence[Report]) -> list[str]:
-    """Return a line for each model: the time of each stage, and what came from the cache."""
+    """Return a line for each model: the time of each stage, and how much came from the cache."""
     lines = []
     for report in reports:
         stages = report.provenance.get("stages") or {}

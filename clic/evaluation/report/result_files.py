@@ -134,7 +134,7 @@ def write_json(
 
 
 def _with_rows_file(report: Report, path: Path, rows: Sequence[Path]) -> Report:
-    """Return a report whose provenance holds its name and the path of its rows from `path`."""
+    """Return a report whose provenance contains its name and the path of its rows from `path`."""
     provenance = {key: value for key, value in report.provenance.items() if key != ROWS_KEY}
     provenance["name"] = report.name
     if rows:
@@ -156,7 +156,7 @@ def write_rows(path: Path, reports: Sequence[Report]) -> None:
 def write_text(path: str | Path, lines: Iterable[str]) -> None:
     """Write a file completely or not at all.
 
-    A link, a pipe or a device (``/dev/stdout``) is written into, because replacing would remove it.
+    A link, a pipe or a device (``/dev/stdout``) is written to directly: replacing would remove it.
     """
     path = Path(path).expanduser()
     kept = path.is_symlink() or (path.exists() and not path.is_file())
@@ -174,7 +174,7 @@ def write_text(path: str | Path, lines: Iterable[str]) -> None:
 
 
 class SavedRows:
-    """A model's rows in a file, read anew on each iteration, so that memory never holds them all.
+    """A model's rows in a file, read anew on each iteration, so that they are never all in memory.
 
     Args:
         path: File that `clic-eval --rows` wrote.
@@ -213,7 +213,7 @@ def load(name: str, benches: Collection[str] = (), with_rows: bool = True) -> li
 
     Args:
         name: The folder or file.
-        benches: Benchmarks to take; empty takes all.
+        benches: Benchmarks to read; empty for all.
         with_rows: Whether rows are needed; the report must then name their file.
 
     Raises:

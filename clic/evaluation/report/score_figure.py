@@ -28,19 +28,19 @@ WIDTH, RADAR = 3.3, 2.7  # inches: a panel, and the height of a radar plot
 LINE = 0.24  # inches of a category's line, and for each model beyond the first two a bit more
 LEAST_AXES = 3  # of a radar plot
 SPREAD, GAP = 0.27, 0.5  # of the models around a line; above the means
-# Type 42 keeps a PDF's text as text, and the salt an SVG's names the same on every run.
+# Type 42 keeps a PDF's text as text; the salt keeps an SVG's ids the same in every run.
 SETTINGS: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
     "svg.hashsalt": "clic",
     "font.size": 8,
-    "text.parse_math": False,  # a category may hold $
+    "text.parse_math": False,  # a category may contain $
 }
 Panel = tuple[str, str, list[ScoreLine]]
 
 
 def check_figure(file: Path) -> None:
-    """Refuse a file whose ending is no kind of picture.
+    """Refuse a file whose ending is not a supported image format.
 
     Raises:
         ConfigError: The ending is not .png, .svg or .pdf.
@@ -60,13 +60,13 @@ def draw_figure(
     kind: str,
     marked: bool,
 ) -> None:
-    """Draw the models' numbers and write them.
+    """Draw a figure of the models' numbers and write it.
 
     Args:
         file: The file.
         form: `.png`, `.svg` or `.pdf`.
         reports: The models.
-        intervals: Of each model's numbers, and of their differences to the first model.
+        intervals: Those of each model's numbers, and of their differences to the first model.
         kind: `dots`, with intervals, or `radar`.
         marked: Whether significant differences to the first model are marked.
     """
@@ -154,7 +154,7 @@ def _handle(index: int, name: str) -> Any:
 
 
 def _dots(axis: Axes, lines: Sequence[ScoreLine], models: int, marked: bool) -> None:
-    """Draw a line for each number, a dot with its interval for each model; means stand apart."""
+    """Draw a line for each number, a dot with its interval for each model; means are set apart."""
     places, spread = _places(lines), SPREAD * min(1.0, models / 3)
     offsets = np.linspace(-spread, spread, models) if models > 1 else np.zeros(1)
     for index in range(models):
@@ -191,7 +191,7 @@ def _dots(axis: Axes, lines: Sequence[ScoreLine], models: int, marked: bool) -> 
 
 
 def _places(lines: Sequence[ScoreLine]) -> list[float]:
-    """Return the height of each line; there is a gap where means follow categories."""
+    """Return the height of each line; there is a gap between categories and means."""
     place, places = 0.0, []
     for before, line in zip([None, *lines], lines, strict=False):
         if before is not None:
@@ -201,7 +201,7 @@ def _places(lines: Sequence[ScoreLine]) -> list[float]:
 
 
 def _limits(lines: Sequence[ScoreLine]) -> tuple[float, float]:
-    """Return the ends of the axis: what is drawn, to the next ten, 20 points at least."""
+    """Return the ends of the axis: the drawn range, rounded outwards to tens, at least 20 wide."""
     ends = [end for line in lines for pair in line.levels if pair is not None for end in pair]
     drawn = [*ends, *(value for line in lines for value in line.values if value is not None)]
     low, high = 10 * np.floor(min(drawn) / 10), 10 * np.ceil(max(drawn) / 10)

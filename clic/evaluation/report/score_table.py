@@ -1,4 +1,4 @@
-"""What all tables, files and pages show: a table for each benchmark, a line for each number."""
+"""The content of all tables, files and pages: a table per benchmark, a line per number."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LABELS = {
     "t2i": "T2I",
 }
 EXPLAINED = {key: line for kind in KINDS for key, line in kind.EXPLAINED.items()}
-"""The meaning of each metric and the score of guessing, in one line."""
+"""The meaning and the chance level of each metric, in one line."""
 _ONE_CAPTION = (
     "accuracy: the image is nearer to the true caption than to the false one; chance 50 %"
 )
@@ -87,7 +87,7 @@ class ScoreTable:
 
     Attributes:
         name: The benchmark.
-        size: The number of images and captions if lines have no counts of their own, followed by
+        size: The number of images and captions if lines do not have their own counts, followed by
             `subset`.
         all_lines: All numbers, by metric, in the report's order.
         subset: `a covered subset of 4,700 rows of 4,757` if some were left out, else empty.
@@ -100,7 +100,7 @@ class ScoreTable:
 
     @property
     def lines(self) -> list[ScoreLine]:
-        """All numbers except P1 where it equals ITT, because rows have one true caption."""
+        """All numbers, without P1 if it equals ITT because rows have one true caption."""
         one_caption = _one_caption(line.path for line in self.all_lines)
         return [line for line in self.all_lines if not (one_caption and line.path[1] == "p1")]
 
@@ -123,7 +123,7 @@ class ScoreTable:
 
     @property
     def counted(self) -> bool:
-        """Whether lines have counts of their own, rather than one count in the title."""
+        """Whether lines have their own counts, rather than one count in the title."""
         return self.name == TOGETHER or any(line.path[1] for line in self.lines)
 
     @property

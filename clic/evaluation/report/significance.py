@@ -1,7 +1,7 @@
-"""Which differences between models chance would hardly make: p-values, and Holm's correction.
+"""Which differences between models are unlikely to be chance: p-values and Holm's correction.
 
 A p-value inverts the percentile interval (Efron and Tibshirani 1993, section 15.4): twice the share
-of resamples whose difference has the other sign, or none. Holm, "A Simple Sequentially Rejective
+of resamples whose difference has the other sign, or is 0. Holm, "A Simple Sequentially Rejective
 Multiple Test Procedure" (Scandinavian Journal of Statistics 6, 1979), keeps the chance that any of
 several true zeros is marked below the level.
 """
@@ -29,7 +29,7 @@ def p_values(differences: np.ndarray) -> np.ndarray:
     p = 2 min(#{d <= 0}, #{d >= 0}), each count and the number of resamples plus one, at most 1.
 
     Args:
-        differences: float64 [R, ...], differences in R resamples; NaN where one has none.
+        differences: float64 [R, ...], differences in R resamples; NaN if a resample has none.
     """
     drawn = np.isfinite(differences).sum(axis=0)
     below, above = (differences <= 0).sum(axis=0), (differences >= 0).sum(axis=0)
@@ -59,8 +59,8 @@ def corrected(
     Args:
         paths: The numbers.
         values: float64 [numbers, models], uncorrected.
-        alone: Names of means and of all rows together, which are corrected for nothing. The
-            categories of each metric are a family.
+        alone: Names of means and of all rows together, which are not corrected. The categories of
+            each metric are a family.
     """
     found = {path: [float(p) for p in values[i]] for i, path in enumerate(paths)}
     families: dict[str, list[NumberPath]] = {}

@@ -119,7 +119,7 @@ def _side_by_side(scores: ScoreTable, models: int) -> Table:
 
 
 def _compared(scores: ScoreTable, models: int) -> list[Table]:
-    """Return the first model beside the others, as many in a table as fit."""
+    """Return tables of the first model beside the others, as many per table as fit."""
     label = max(len(line.label) for line in scores.shown)
     fitting = max(1, (WIDTH - label - FIRST_AND_COUNT) // COMPARED_MODEL)
     made = []

@@ -1,8 +1,8 @@
-"""What a benchmark asks: a table of rows over unique images and texts, which can be scored.
+"""The tables of benchmarks: rows over unique images and texts, which can be scored.
 
 In: features of the images and texts. Out: numbers, each row's outcome, and the worst failures.
-Read `table` (what all kinds share), then one kind: `triplets`, `grids`, `retrieval`,
-`classification` or `judgements`; last `failure_cards`. A new kind is one file and one entry of
+Read `table` (shared by all kinds), then one kind: `triplets`, `grids`, `retrieval`,
+`classification` or `judgements`; finally `failure_cards`. A new kind is one file and one entry in
 KINDS.
 """
 
@@ -29,7 +29,7 @@ def kind_of(row: Mapping[str, Any]) -> type[BenchmarkTable]:
     """Return the kind of table that a row belongs to, by its keys.
 
     Raises:
-        KeyError: The row has no kind's key.
+        KeyError: The row's keys match no kind.
     """
     for kind in KINDS:
         if kind.ROW_KEY in row:

@@ -58,7 +58,7 @@ class Classification(BenchmarkTable):
 
     Attributes:
         tasks: The tasks by name.
-        per_class: Whether the mean of the classes' accuracies is reported besides the accuracy.
+        per_class: Whether the mean of the classes' accuracies is reported as well as the accuracy.
     """
 
     tasks: Mapping[str, ClassificationTask]
@@ -121,7 +121,7 @@ class Classification(BenchmarkTable):
 
     @staticmethod
     def margins(row: Row) -> dict[str, float]:
-        """Return how far the right class is behind the winner; 1 if it won itself."""
+        """Return how far the right class is behind the winner; 1 if it is the winner."""
         scores = row["scores"]
         return {"": 1.0 if row["right"] else scores["target"] - scores["predicted"]}
 
@@ -159,7 +159,7 @@ class Classification(BenchmarkTable):
     def means(
         paths: Collection[NumberPath], form: Mapping[str, Any], source: Mapping[str, Any]
     ) -> dict[NumberPath, tuple[NumberPath, ...]]:
-        """Return the means over classes, which have observations of their own."""
+        """Return the means over classes, which have their own observations."""
         found = {}
         for name in form:
             if name.endswith(PER_CLASS):

@@ -85,7 +85,7 @@ class Failure:
     more: int = 0
 
     def with_images(self, images: Sequence[ImageSource]) -> Failure:
-        """Return the card with its pictures drawn, as many as it has."""
+        """Return the card with its pictures made from the first of these images."""
         drawn = zip(self.pictures, images, strict=False)
         return replace(self, pictures=tuple(replace(p, uri=data_uri(i)) for p, i in drawn))
 
@@ -100,5 +100,5 @@ def data_uri(image: ImageSource) -> str:
 
 
 def lost_by(margin: float) -> str:
-    """Return the end of a sentence that says by how much a comparison was lost."""
+    """Return the end of a sentence that states by how much a comparison was lost."""
     return f", by {-margin:.3f}" if margin < -0.0005 else ", by a hair" if margin else ", in a tie"

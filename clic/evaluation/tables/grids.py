@@ -29,7 +29,7 @@ def choice(scores: Tensor) -> Outcomes:
 def cola(scores: Tensor) -> Outcomes:
     """Return `accuracy`: each caption's own image beats the other one (arXiv 2305.03689).
 
-    And apart from it `group_match`, see `clic.metrics.group_match`.
+    Also returns `group_match`, see `clic.metrics.group_match`.
     """
     return {
         "accuracy": metrics.winoground(scores)["image"],
@@ -38,7 +38,7 @@ def cola(scores: Tensor) -> Outcomes:
 
 
 def winoground(scores: Tensor) -> Outcomes:
-    """Return `text`, `image` and `group` (arXiv 2204.03162), and apart from them `group_match`."""
+    """Return `text`, `image` and `group` (arXiv 2204.03162), and also `group_match`."""
     return {**metrics.winoground(scores), "group_match": metrics.group_match(scores)}
 
 
@@ -59,9 +59,10 @@ def bivlc(scores: Tensor) -> Outcomes:
 
 
 def half_truth(scores: Tensor) -> Outcomes:
-    """Return both metrics of Half-Truths (arXiv 2602.23906), of [N, 1, 3 captions].
+    """Return both metrics of Half-Truths (arXiv 2602.23906) from [N, 1, 3 captions].
 
-    accuracy: the short caption beats the half-truth. ordering: and the full truth beats it.
+    accuracy: the short caption beats the half-truth. ordering: the full truth also beats the
+    short caption.
     """
     anchor, false, whole = scores[:, 0].unbind(1)
     right = metrics.beats(anchor, false)
@@ -87,8 +88,8 @@ class Grids(CategoryTable):
     number.
 
     Attributes:
-        image: int64 [N, A], index into `images`; -1 where a row has fewer images than others.
-        caption: int64 [N, B], index into `texts`; -1 where a row has fewer options than others.
+        image: int64 [N, A], index into `images`; -1 if a row has fewer images than others.
+        caption: int64 [N, B], index into `texts`; -1 if a row has fewer options than others.
         rule: Name in `RULES`.
         sets: Further metrics by name: int64 [N], the set that each row belongs to, -1 for none; a
             set is right if all its rows are.
@@ -119,7 +120,7 @@ class Grids(CategoryTable):
     }
 
     def without(self, lost: np.ndarray) -> Grids:
-        """Return the table without rows of lost images (bool [I]), nor sets that lost rows."""
+        """Return the table without rows of lost images (bool [I]) or sets that lost rows."""
         keep = self.keeps(lost)
         sets = {k: np.where(np.isin(v, v[~keep]), -1, v)[keep] for k, v in self.sets.items()}
         return replace(super().without(lost), sets=sets)
@@ -143,9 +144,9 @@ class Grids(CategoryTable):
         return entry
 
     def cosines(self, features: TableFeatures) -> Tensor:
-        """Return cosines [N, A, B]; -inf where a row has no such image or caption.
+        """Return cosines [N, A, B]; -inf if a row has no such image or caption.
 
-        Each is computed from its own two features alone, so that equal features give equal bits.
+        Each is computed from its own two features alone, so equal features give equal bits.
         """
         import torch
 
@@ -182,14 +183,14 @@ class Grids(CategoryTable):
     def margins(row: Row) -> dict[str, float]:
         """Return the lead of the first option, or of each caption's and each image's own match."""
         scores = np.array(row["scores"])
-        if "ordering" in row:  # the full truth is no rival
+        if "ordering" in row:  # the full truth is not a rival
             return {"": float(scores[0, 0] - scores[0, 1])}
         if min(scores.shape) == 1:
             options = scores.ravel()
             return {"": float(options[0] - options[1:].max())}
         s = scores
         won = {"caption 1": s[0, 0] - s[1, 0], "caption 2": s[1, 1] - s[0, 1]}
-        if "accuracy" not in row:  # Cola's images need not choose
+        if "accuracy" not in row:  # in Cola, images do not choose
             won |= {"image 1": s[0, 0] - s[0, 1], "image 2": s[1, 1] - s[1, 0]}
         return {name: float(margin) for name, margin in won.items()}
 

@@ -1,4 +1,4 @@
-"""Judgements: whether a caption is true of an image, by a threshold that other rows set."""
+"""Judgements: whether a caption is true of an image, by a threshold fitted on other rows."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 class Judgements(CategoryTable):
     """Rows of one image and one caption that is true or false of it, in categories.
 
-    A cosine says that a caption is true where it lies above a threshold. The threshold is the one
-    that is right most often on other rows with labels, of the development split, which count
-    nowhere else.
+    A caption is judged true if its cosine is above a threshold. The threshold is the one that is
+    right most often on other labelled rows, those of the development split, which are used for
+    nothing else.
 
     Attributes:
         caption: int64 [N], index into `texts`.
         label: bool [N], whether the caption is true.
-        fitted_image: int64 [M], images of the rows that set the threshold.
+        fitted_image: int64 [M], images of the rows that the threshold is fitted on.
         fitted_caption: int64 [M], their captions.
         fitted_label: bool [M], whether these are true.
     """
@@ -47,11 +47,11 @@ class Judgements(CategoryTable):
 
     @property
     def fitted(self) -> tuple[np.ndarray, ...]:
-        """The columns of the rows that set the threshold."""
+        """The columns of the rows that the threshold is fitted on."""
         return self.fitted_image, self.fitted_caption, self.fitted_label
 
     def used_images(self) -> np.ndarray:
-        """Return bool [I]: the images of all rows, those that set the threshold included."""
+        """Return bool [I]: the images of all rows, including those that fit the threshold."""
         return np.isin(np.arange(len(self.images)), np.append(self.image, self.fitted_image))
 
     def without(self, lost: np.ndarray) -> Judgements:
@@ -109,7 +109,7 @@ class Judgements(CategoryTable):
 
     @staticmethod
     def margins(row: Row) -> dict[str, float]:
-        """Return how far the cosine lies on the right side of the threshold."""
+        """Return how far the cosine is on the right side of the threshold."""
         above = row["scores"]["caption"] - row["threshold"]
         return {"": above if row["target"] == "True" else -above or float(row["judged"])}
 
@@ -132,10 +132,10 @@ class Judgements(CategoryTable):
 
 
 def best_threshold(scores: np.ndarray, label: np.ndarray) -> float:
-    """Return the threshold above which scores are called true that is right most often.
+    """Return the threshold that is right most often if scores above it are called true.
 
-    It lies in the middle between two neighbouring scores, or at the lowest or highest one's other
-    side; of equally good ones the lowest is taken.
+    It is midway between two neighbouring scores, or beyond the lowest or the highest one; of
+    equally good thresholds, the lowest is returned.
 
     Args:
         scores: float [M].

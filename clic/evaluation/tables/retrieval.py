@@ -72,8 +72,7 @@ class Retrieval(BenchmarkTable):
         gallery, caption = features.of_images(self.gallery), torch.from_numpy(self.caption)
 
         def block(start: int, stop: int) -> Tensor:
-            # One product for each distinct text, so that equal captions have equal scores, bit for
-            # bit.
+            # One product per distinct text, so that equal captions have equal scores, bit for bit.
             return (gallery[start:stop] @ features.text.T)[:, caption]
 
         return metrics.ranks(block, len(gallery), torch.from_numpy(self.owner))

@@ -1,9 +1,9 @@
 """What all benchmark tables have in common: their items, their scores and their rows.
 
-A table holds indices into unique images and unique texts, never features, so that several
+A table contains indices into unique images and unique texts, never features, so that several
 benchmarks share one pass over images and texts. Scoring is pure and the same for every model:
 numbers are unrounded percentages, and `clic.metrics` defines each comparison. torch is imported
-where it computes, so that the list of benchmarks need not wait for it.
+only where it is used, so that listing the benchmarks does not load it.
 
 Letters: I images, T texts, N rows, M captions, C classes, D embedding width.
 """
@@ -99,20 +99,20 @@ class Observation(NamedTuple):
 class BenchmarkTable(ABC):
     """The rows of a benchmark. A subclass is one kind of question, see `clic.evaluation.tables`.
 
-    The static methods need rows alone, because rows may be read from a file without their table.
+    The static methods need only rows, because rows may be read from a file without their table.
 
     Attributes:
         images: The I unique images.
-        texts: The T unique texts, exactly as the benchmark's file has them.
+        texts: The T unique texts, exactly as in the benchmark's file.
     """
 
     images: tuple[ImageSource, ...]
     texts: tuple[str, ...]
 
     ROW_KEY: ClassVar[str]
-    """A key that rows of this kind have, and rows of the kinds after it in `KINDS` have not."""
+    """A key that rows of this kind have and rows of later kinds in `KINDS` do not have."""
     EXPLAINED: ClassVar[Mapping[str, str]] = {}
-    """The meaning of each metric and the score of guessing, in one line."""
+    """The meaning and the chance level of each metric, in one line."""
 
     @property
     @abstractmethod
@@ -125,7 +125,7 @@ class BenchmarkTable(ABC):
         return len(self.row_images)
 
     def used_images(self) -> np.ndarray:
-        """Return bool [I]: the images that some row looks at."""
+        """Return bool [I]: the images that some row uses."""
         return np.isin(np.arange(len(self.images)), self.row_images)
 
     @abstractmethod
@@ -134,7 +134,7 @@ class BenchmarkTable(ABC):
 
     @abstractmethod
     def identity(self) -> Iterable[object]:
-        """Return what the digest covers besides the images and texts: names and arrays."""
+        """Return the names and arrays that the digest covers besides the images and texts."""
 
     @abstractmethod
     def score(self, features: TableFeatures) -> Numbers:

@@ -23,13 +23,13 @@ POSITIVES = {"positive1": "first", "positive2": "second"}
 class Triplets(CategoryTable):
     """Rows of one image, one or two true captions and one or more false ones, in categories.
 
-    A row with several false captions is right only if it is right with each of them. Where rows
+    A row with several false captions is right only if it is right with each of them. If rows
     have no image, `image` is [N, 0] and the captions alone are scored.
 
     Attributes:
         positive1: int64 [N], index into `texts`.
         positive2: int64 [N], or None if rows have one true caption (SugarCrepe).
-        negative: int64 [N], or [N, K] with -1 where a row has fewer than K false captions.
+        negative: int64 [N], or [N, K] with -1 if a row has fewer than K false captions.
     """
 
     positive1: np.ndarray
