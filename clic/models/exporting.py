@@ -190,8 +190,7 @@ def _sizes(tower: Mapping[str, Any]) -> dict[str, Any]:
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return open_clip's state dict with the names and the layout of `CLIPModel`.
 
-    Queries, keys and values become three tensors, and projections are transposed; values stay
-    the same.
+    Queries, keys and values become three tensors, projections are transposed; no value changes.
 
     Raises:
         ModelError: A tensor has no place there.

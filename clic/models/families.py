@@ -74,8 +74,8 @@ def draw_rest(model: Any) -> None:
 def joined(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of a weights file, those of Long-CLIP under CLIP's names.
 
-    Long-CLIP's files have two embeddings of 248 positions: texts use the first 20 of one, which are
-    CLIP's, and the rest of the other.
+    Long-CLIP's files have two embeddings of 248 positions: texts use the first 20 of one, which
+    are CLIP's, and the rest of the other.
     """
     found = dict(tensors)
     if STRETCHED in found:

@@ -184,7 +184,7 @@ class TextPlanner:
 
 
 def group(lengths: Tensor, groups: int = GROUPS) -> TextGroups:
-    """Split texts of lengths int64 [N] evenly by length; groups cut to the same length are merged."""
+    """Split texts of lengths int64 [N] evenly by length; groups of the same length are merged."""
     ordered, order = lengths.sort(stable=True)
     sizes: dict[int, int] = {}  # number of texts by the length they are cut to
     for part in ordered.tensor_split(min(groups, len(ordered))):

@@ -39,8 +39,8 @@ _PICKLE = b"\x80"
 def read(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file of safetensors or torch.save, under the model's own names.
 
-    Wrappers (`{"state_dict": ...}`) and prefixes (`module.`, `_orig_mod.`) are removed, however
-    nested.
+    Wrappers (`{"state_dict": ...}`) and prefixes (`module.`, `_orig_mod.`) are removed at any
+    depth.
 
     Raises:
         ModelError: The file contains no weights or more than weights, or is damaged.
