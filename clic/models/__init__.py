@@ -1,11 +1,11 @@
-"""Models of open_clip and Hugging Face: a name in, a `ClipModel`, its features or a folder out.
+"""Models of open_clip and Hugging Face: from a name to a `ClipModel`, its features or a folder.
 
 Read `source` (what a name means), `loading` (building it), `freezing` and `towers` (training it;
 `depths` knows a tower's layers, `adapters` puts LoRA into them), `encoder` (using it),
-`text_encoder` and `pooled_towers` (how its towers read), `saving` and `description`;
+`text_encoder` and `pooled_towers` (how its towers run), `saving` and `description`;
 then the formats: `hugging_face` (with `siglip`), `exporting` (its inverse, with `siglip_writing`),
 `onnx_writing`, `weight_files`, and `trust` for files that could run code; `families` has what
-open_clip does not say of some, and `stretching` makes a context longer and images larger.
+open_clip does not know about some, and `stretching` allows a longer context and larger images.
 """
 
 from clic.models.adapters import Adapters

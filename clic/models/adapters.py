@@ -1,10 +1,10 @@
 """LoRA through peft: low-rank updates beside the frozen matrices of a tower's layers.
 
-W + (alpha / rank) B A takes the place of a matrix W, where A is [rank, in] and B [out, rank], which
-begins at zero (arXiv 2106.09685, section 4.1). Linear layers get it, and the joint projection of
-queries, keys and values of torch's attention, whose output projection stays as it is: torch reads
-that matrix without calling its layer. A model is saved with the products added to its matrices, so
-that its folder is a plain one.
+W + (alpha / rank) B A replaces a matrix W, where A is [rank, in] and B, [out, rank], starts at zero
+(arXiv 2106.09685, section 4.1). Linear layers are adapted, and so is the joint projection of
+queries, keys and values in torch's attention. Its output projection is not: torch reads that matrix
+without calling its layer. A model is saved with the products added to its matrices, so its folder
+is a plain one.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from clic.models.depths import towers_of
 from clic.models.loading import ClipModel
 
 PEFT = "default"
-"""The name that peft has for the adapters."""
+"""peft's name for the adapters."""
 LORA = ".lora_"
-"""What only the names of adapters' parameters hold."""
+"""Part of the name of every adapter parameter, and of no other."""
 
 
 class Adapters:
-    """The adapters of a model's towers, which are put into it in place.
+    """The adapters of a model's towers, inserted in place.
 
     Args:
         model: open_clip's module.
         towers: The towers that get adapters, `text` or `vision`.
         rank: Rank of the updates.
-        alpha: Their scale, times the rank.
+        alpha: Scale of the updates, times the rank.
 
     Raises:
         ConfigError: peft is missing, or a tower has no layers that can be adapted.
@@ -71,12 +71,12 @@ class Adapters:
         }
 
     def state(self) -> dict[str, Tensor]:
-        """Return the tensors of the adapted parts, adapters and the matrices beside them."""
+        """Return the tensors of the adapted parts: the adapters and the matrices beside them."""
         own = tuple(f"{name}." for name in self._adapted)
         return {n: v for n, v in self.model.state_dict().items() if n.startswith(own)}
 
     def restore(self, plain: dict[str, Tensor], own: dict[str, Tensor]) -> None:
-        """Load a checkpoint: the weights of a plain model, and what `state` returned beside them.
+        """Load a checkpoint: the weights of a plain model, and the tensors from `state`.
 
         Raises:
             ConfigError: The checkpoint was trained without adapters, or with others.
@@ -92,7 +92,7 @@ class Adapters:
         self.model.load_state_dict({**{name: plain[name] for name in rest}, **own})
 
     def plain(self, merge: bool = True) -> Any:
-        """Return a model without adapters: their products added to the matrices, or left out.
+        """Return a model without adapters: merged into the matrices if `merge`, otherwise dropped.
 
         Frozen parameters that have no adapter are shared with the model.
         """
@@ -110,7 +110,7 @@ class Adapters:
 
     @contextmanager
     def taken_out(self, clip: ClipModel, merge: bool = True) -> Iterator[None]:
-        """Let a `ClipModel` have the plain model for the duration of the block."""
+        """Give a `ClipModel` the plain model for the duration of the block."""
         clip.model = self.plain(merge)
         try:
             yield
@@ -119,14 +119,14 @@ class Adapters:
 
 
 def _root(model: Any, tower: str) -> Any:
-    """Return the module that holds a tower's layers."""
+    """Return the module that contains a tower's layers."""
     if tower == "vision":
         return model.visual
     return model.text if hasattr(model, "text") else model.transformer
 
 
 def _targets(model: Any, tower: str, root: nn.Module) -> tuple[list[str], list[str]]:
-    """Return the names, from a tower's root, of linear layers and of attention's matrices."""
+    """Return the names, relative to a tower's root, of its linear layers and attention matrices."""
     found = towers_of(model)[tower]
     within = {id(p) for n, p in model.named_parameters() if found.depths.get(n, 0) >= 1}
     within -= {id(p) for n, p in model.named_parameters() if found.depths.get(n, 0) > found.layers}

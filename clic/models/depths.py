@@ -25,9 +25,9 @@ class Tower:
     """A tower's parameters by their depth.
 
     Attributes:
-        layers: Number N of layers; 0 where the architecture has no numbered ones.
-        depths: Each parameter's depth by its name in the whole model: 0 for embeddings and what
-            else comes before the layers, 1 to N in them, N + 1 for the norm, pooling and
+        layers: Number N of layers; 0 if the architecture has no numbered ones.
+        depths: Each parameter's depth by its name in the whole model: 0 for embeddings and
+            everything else before the layers, 1 to N in them, N + 1 for the norm, pooling and
             projection after them.
     """
 
@@ -38,8 +38,8 @@ class Tower:
 def towers_of(model: nn.Module) -> dict[str, Tower]:
     """Return the towers `text` and `vision` of a model, without logit_scale and logit_bias.
 
-    Native towers of open_clip and those of Hugging Face are read by the names of their parameters,
-    timm's by timm's own grouping. Everything outside the vision tower belongs to the text.
+    Native towers of open_clip and those of Hugging Face are split by parameter names, timm's by
+    timm's own grouping. Everything outside the vision tower belongs to the text tower.
     """
     named = [name for name, _ in model.named_parameters() if name not in SCALARS]
     vision = [name for name in named if name.startswith(VISION_PREFIX)]
@@ -53,7 +53,7 @@ def tower(model: nn.Module, name: str, setting: str) -> Tower:
     """Return a tower that has layers.
 
     Raises:
-        ConfigError: It has none that can be told apart; `setting` is the one that needs them.
+        ConfigError: Its layers are not numbered; `setting` is the setting that needs them.
     """
     found = towers_of(model)[name]
     if not found.layers:
@@ -65,7 +65,7 @@ def tower(model: nn.Module, name: str, setting: str) -> Tower:
 
 
 def layer_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the outermost numbered layers of a model by name; a tower without any as a whole."""
+    """Return the outermost numbered layers of a model by name; a tower without any is one layer."""
     found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         inside = any(name.startswith(f"{outer}.") for outer in found)
@@ -79,12 +79,12 @@ def layer_modules(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _by_name(names: Iterable[str], prefix: str) -> Tower:
-    """Return a tower whose layers have numbers in their parameters' names."""
+    """Return a tower whose parameter names contain the layers' numbers."""
     numbers: dict[str, int | None] = {}  # None: after all layers
     for name in names:
         own = name.removeprefix(prefix)
         stage, layer = _STAGE.match(own), _LAYER.search(own)
-        if not name.startswith(prefix):  # e.g. CoCa's decoder, which is no part of the tower
+        if not name.startswith(prefix):  # e.g. CoCa's decoder, which is not part of the tower
             numbers[name] = None
         elif stage is not None:
             numbers[name] = int(stage[1])
@@ -105,7 +105,7 @@ def _is_stem(name: str) -> bool:
 
 
 def _timm(names: Iterable[str], trunk: Any) -> Tower:
-    """Return a tower of timm, whose `group_matcher` says which parameters make a layer."""
+    """Return a timm tower, whose `group_matcher` defines which parameters form a layer."""
     prefix = f"{VISION_PREFIX}trunk."
     matcher = getattr(trunk, "group_matcher", None)
     if matcher is None:
@@ -114,7 +114,7 @@ def _timm(names: Iterable[str], trunk: Any) -> Tower:
 
     groups: dict[int, list[str]] = group_parameters(trunk, matcher(coarse=False))
     last = max(groups)
-    # What timm's rules do not name comes last: a head, unless it is a numbered layer after all.
+    # Parameters that timm's rules do not name come last: a head, unless they are numbered layers.
     head = not any(re.search(r"\.\d+\.", name) for name in groups[last])
     layers = last - 1 if head else last
     own = {prefix + name: depth for depth, group in groups.items() for name in group}

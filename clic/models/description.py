@@ -1,8 +1,8 @@
-"""What a model is, in full, and where it differs from another: what `clic-eval --describe` shows.
+"""The full description of a model and its differences from another, for `clic-eval --describe`.
 
 A model that is loaded with another activation, tokenizer or preprocessing than it was trained with
-still computes, but other numbers. Here all of these are read from the model that was built, not
-from its name.
+still runs, but gives other numbers. So all of these are read from the built model, not from its
+name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PROBES = (
     "the quick brown fox jumps over the lazy dog. the lazy dog sleeps. " * 12, "",
 )  # fmt: skip
 """Texts with capitals, punctuation, accents, too many words, and none: tokenizers that treat all
-of them alike are taken for the same one."""
+of them alike are considered the same."""
 ACTIVATIONS = ("GELU", "ReLU", "SiLU")
 
 
@@ -36,10 +36,10 @@ def describe(clip: ClipModel) -> dict[str, Any]:
         clip: The model.
 
     Returns:
-        `identity`, with `vision` and `text` (a line in words, the activations that the tower's
-        modules compute, the number of its parameters, the SHA-256 of its tensors), `scalars`
+        `identity`, with `vision` and `text` (a line of prose, the activations among the tower's
+        modules, the number of its parameters, the SHA-256 of its tensors), `scalars`
         (logit_scale exponentiated), `preprocessing`, and `tokenizer` (its class, the size of its
-        vocabulary, its context, and the SHA-256 of the ids that it gives to fixed texts).
+        vocabulary, its context, and the SHA-256 of its ids for fixed texts).
     """
     found = identity(clip)
     architecture = found["architecture"]
@@ -135,7 +135,7 @@ def _activations(modules: list[nn.Module]) -> set[str]:
 
 def _activation(module: nn.Module) -> str:
     name = type(module).__name__
-    tanh = getattr(module, "approximate", "none") == "tanh"  # as timm's own class is called
+    tanh = getattr(module, "approximate", "none") == "tanh"  # the name of timm's own class
     return "GELUTanh" if name == "GELU" and tanh else name
 
 
@@ -189,7 +189,7 @@ def _changed(one: dict[str, Tensor], two: dict[str, Tensor]) -> dict[str, Any]:
     for name in fitting:
         if two[name].is_floating_point():
             before = two[name].double()
-            finite = before.isfinite()  # masks hold -inf, whose difference is no number
+            finite = before.isfinite()  # masks contain -inf, whose difference is NaN
             moved += float((one[name].double() - before)[finite].square().sum())
             norm += float(before[finite].square().sum())
     relative = (moved / norm) ** 0.5 if norm else None

@@ -29,7 +29,7 @@ PRECISIONS = {"auto": None, "fp32": None, "bf16": torch.bfloat16, "fp16": torch.
 DECODE = "exact"
 """Inference decodes images as PIL does, whatever training does."""
 FEATURES = 4
-"""Version of the features; raised when the same tower and input give different ones."""
+"""Version of the features; increased when the same tower and input give different ones."""
 
 
 class Encoder:
@@ -46,7 +46,7 @@ class Encoder:
     """
 
     texts_at_once = 2048
-    """Captions worth passing in one call, as those that begin alike share work."""
+    """Captions worth passing in one call: those with a common prefix share work."""
 
     def __init__(self, clip: ClipModel, batch_size: int = 128, precision: str = "fp32") -> None:
         pick(PRECISIONS, precision, "precision")
@@ -124,7 +124,7 @@ class Encoder:
         return self._joined(parts)
 
     def encode_image(self, images: Sequence[ImageLike]) -> Tensor:
-        """Encode N images, each as `prepare_image` takes it; float32 [N, D] on the CPU, unit norm.
+        """Encode N images of the types of `prepare_image`; float32 [N, D] on the CPU, unit norm.
 
         Raises:
             DataError: An image is missing or broken.
@@ -144,7 +144,7 @@ class Encoder:
             self._tokenize(caption) if known is None else known
             for caption, known in zip(captions, keyed, strict=True)
         ]
-        # Packs group texts that begin alike; padding groups texts of similar length.
+        # Sorting puts common prefixes into the same pack, or similar lengths into the same batch.
         keys = [row.tolist() if packed else [np.count_nonzero(row)] for row in ids]
         order = sorted(range(len(ids)), key=keys.__getitem__)
         parts = []
@@ -174,7 +174,7 @@ class Encoder:
         with (
             models.evaluation_mode(self.clip.model),
             torch.inference_mode(),
-            matrix_products(tf32=False),  # which torch allows convolutions by default
+            matrix_products(tf32=False),  # torch allows it in convolutions by default
             torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None),
         ):
             yield
@@ -197,7 +197,7 @@ def load(
         precision: See `Encoder`; the weights stay fp32.
         batch_size: See `Encoder`.
         quick_gelu: Whether the weights file of `ViT-B-32:FILE` was trained with QuickGELU, which
-            the names `ViT-B-32-quickgelu:FILE` and `ViT-B-32-gelu:FILE` can say instead.
+            the names `ViT-B-32-quickgelu:FILE` and `ViT-B-32-gelu:FILE` can specify instead.
 
     Raises:
         ModelError: There is no such model.

@@ -1,9 +1,9 @@
 """An open_clip model as a Hugging Face folder, for `CLIPModel` or `SiglipModel` of transformers.
 
-The inverse of `hugging_face`: what is written here is read back there bit for bit, and transformers
-computes the same features up to rounding. transformers is not needed for CLIP. A model that neither
-can hold is refused with the setting that it has no place for; `siglip_writing` has what is special
-to SigLIP.
+The inverse of `hugging_face`, which reads the folder back bit for bit; transformers computes the
+same features up to rounding. transformers is not needed for CLIP. A model that fits neither class
+is refused, and the error names the setting that has no place there. `siglip_writing` has the parts
+that are specific to SigLIP.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ _HELD = {
     "text_cfg": {*_SIZES, "context_length", "vocab_size", "pool_type", "eos_id", "pad_id"},
     "": {"embed_dim", "quick_gelu", "custom_text", "vision_cfg", "text_cfg"},
 }
-"""Entries of an architecture that `CLIPModel` has a place for; every other must be its default."""
+"""Entries of an architecture that `CLIPModel` has a place for; others must have their default."""
 RESIZING = ("shortest", "squash")
-"""Resizing that CLIP's image processor of transformers knows."""
+"""Resize modes that transformers' image processor for CLIP supports."""
 _TEXT_PREFIX = "text."  # of open_clip's CustomTextCLIP
 
 
 def export(clip: ClipModel, folder: Path, records: Sequence[Path] = ()) -> Path:
     """Write a model as a Hugging Face folder.
 
-    The folder appears complete or not at all, replaces an earlier one, and is returned. It holds
+    The folder appears complete or not at all, replaces an earlier one, and is returned. It contains
     config.json, model.safetensors, and the files of the tokenizer and of the preprocessing.
 
     Args:
         clip: A model with a plain vision transformer and CLIP's own text tower and tokenizer, or a
             SigLIP.
         folder: The folder to write.
-        records: Files that are copied into the folder.
+        records: Files to copy into the folder.
 
     Raises:
         ConfigError: The folder cannot be written.
-        ModelError: Neither `CLIPModel` nor `SiglipModel` can hold the model.
+        ModelError: Neither `CLIPModel` nor `SiglipModel` can represent the model.
     """
     from safetensors.torch import save_file
 
@@ -80,17 +80,17 @@ def export(clip: ClipModel, folder: Path, records: Sequence[Path] = ()) -> Path:
 
 
 def convert(folder: Path, records: Sequence[str] = ()) -> Path:
-    """Replace an open_clip folder by a Hugging Face folder of the same model.
+    """Replace an open_clip folder with a Hugging Face folder of the same model.
 
-    `records` names the files of the folder that are kept. See `export` for the errors; after one
-    of them the open_clip folder is as it was.
+    `records` names the files of the folder that are kept. See `export` for the errors; they
+    leave the open_clip folder unchanged.
     """
     kept = [folder / name for name in records if (folder / name).is_file()]
     return export(create(str(folder)), folder, kept)
 
 
 def check_fits(source: ModelSource) -> None:
-    """Refuse a model that neither `CLIPModel` nor `SiglipModel` of transformers can hold.
+    """Refuse a model that neither `CLIPModel` nor `SiglipModel` of transformers can represent.
 
     Raises:
         ModelError: An entry of its architecture, or of its preprocessing, has no place there.
@@ -117,10 +117,10 @@ def check_fits(source: ModelSource) -> None:
 
 
 def _check_resizing(source: ModelSource, is_siglip: bool) -> None:
-    """Refuse a folder whose images are prepared in a way that transformers does not know."""
+    """Refuse a folder whose resize mode transformers does not support."""
     path = None if source.folder is None else source.folder / CONFIG_FILE
     if path is None or not path.is_file():
-        return  # no tag of open_clip is prepared in another way
+        return  # every tag of open_clip has a supported mode
     mode = files.read_json(path).get("preprocess_cfg", {}).get("resize_mode", "shortest")
     known = siglip_writing.RESIZING if is_siglip else RESIZING
     if mode not in known:
@@ -133,7 +133,7 @@ def _check_resizing(source: ModelSource, is_siglip: bool) -> None:
 
 
 def _odd(name: str, value: Any) -> bool:
-    """Return whether `CLIPModel` holds an entry, but not with this value."""
+    """Return whether `CLIPModel` has a place for an entry, but not for this value."""
     if name in ("layers", "image_size", "patch_size"):  # a ResNet's layers are a list
         return not isinstance(value, int)
     if name == "pool_type":
@@ -162,7 +162,7 @@ def config(architecture: Mapping[str, Any]) -> dict[str, Any]:
             "max_position_embeddings": text["context_length"],
             "vocab_size": text["vocab_size"],
             "bos_token_id": hf.END - 1,
-            # Where open_clip looks for the highest id, the end-of-text token is meant.
+            # If open_clip pools at the highest id, that is the end-of-text token.
             "eos_token_id": text["eos_id"] if text["pool_type"] == "eos" else hf.END,
             "pad_token_id": hf.END,
         },
@@ -188,9 +188,9 @@ def _sizes(tower: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict of open_clip under the names, and in the layout, of `CLIPModel`.
+    """Return open_clip's state dict with the names and the layout of `CLIPModel`.
 
-    Queries, keys and values become three tensors, projections are transposed; values stay.
+    Queries, keys and values become three tensors, projections are transposed; no value changes.
 
     Raises:
         ModelError: A tensor has no place there.
@@ -211,7 +211,7 @@ def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _inner(name: str, own: str, value: Tensor) -> dict[str, Tensor]:
-    """Return what a norm, or a tensor of a block, becomes."""
+    """Return the renamed tensors of a norm, or of a tensor in a block."""
     norms = {ours: theirs for theirs, ours in hf.NORMS.items()}
     blocks = {ours: theirs for theirs, ours in hf.BLOCK.items()}
     towers = {ours: theirs for theirs, ours in hf.TOWERS.items()}
@@ -256,11 +256,11 @@ def _preprocessor(preprocess: Preprocess, is_siglip: bool) -> dict[str, Any]:
 
 
 def tokenizer_files(clip: ClipModel) -> dict[str, Any]:
-    """Return the files of CLIP's tokenizer, from the vocabulary that open_clip has."""
+    """Return the files of CLIP's tokenizer, made from open_clip's vocabulary."""
     from open_clip import SimpleTokenizer
 
     words: Any = clip.tokenizer
-    if type(words) is not SimpleTokenizer:  # the architecture says so too, unless it is changed
+    if type(words) is not SimpleTokenizer:  # as the architecture states, unless it was changed
         raise ModelError(f"{clip.source.name}: --to needs CLIP's own tokenizer")
     merges = sorted(words.bpe_ranks, key=words.bpe_ranks.__getitem__)
     vocabulary = {word: number for word, number in words.encoder.items() if number < hf.END - 1}

@@ -1,4 +1,4 @@
-"""What open_clip does not say of a published family: an architecture, or how its images look."""
+"""What open_clip does not know about published families: architectures and preprocessing."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ of 80 tokens."""
 LONG_CLIP = {"ViT-B-16-LongCLIP": "ViT-B-16-quickgelu", "ViT-L-14-LongCLIP": "ViT-L-14-quickgelu"}
 """Architectures of Long-CLIP's files (arXiv 2403.15378), and those that they stretch."""
 LONG_CONTEXT, KEPT = 248, 20
-"""Long-CLIP's context, and the first positions, which it keeps as they were in CLIP."""
+"""Long-CLIP's context, and how many of CLIP's first positions it keeps unchanged."""
 POSITIONS, STRETCHED = "positional_embedding", "positional_embedding_res"
 
 _KEYS = ("mean", "std", "interpolation", "resize_mode")
 _ALIKE = {CLIPS: "ViT-L-14-CLIPA", **LONG_CLIP}
-"""Shipped architectures, and those of open_clip whose preprocessing they have."""
+"""Shipped architectures, and those of open_clip whose preprocessing they share."""
 
 
 TEXT_TOWERS = {"mpnet": "bert"}
-"""Text models of transformers that open_clip lacks, and one whose parts have the same names."""
+"""Text models of transformers that open_clip lacks, and one with the same names of its parts."""
 
 
 def register() -> None:
@@ -53,7 +53,7 @@ def register() -> None:
         arch_dict.setdefault(kind, arch_dict[alike])
 
     for name, config in SHIPPED.items():
-        # Its add_model_config would read files and replace the whole registry.
+        # open_clip's add_model_config would read files and replace the whole registry.
         factory._MODEL_CONFIGS.setdefault(name, config)
     for name, plain in LONG_CLIP.items():
         longer = deepcopy(factory._MODEL_CONFIGS[plain])
@@ -62,9 +62,9 @@ def register() -> None:
 
 
 def draw_rest(model: Any) -> None:
-    """Draw the one parameter that open_clip 3 creates and never draws, the projection of CoCa.
+    """Initialise the one parameter that open_clip 3 leaves uninitialised, CoCa's projection.
 
-    What lies in its memory may be NaN. It is drawn as CLIP's own, N(0, 1 / width).
+    Its memory may contain NaN. It is drawn like CLIP's own, from N(0, 1 / width).
     """
     projection = getattr(getattr(model, "text_decoder", None), "text_projection", None)
     if projection is not None:
@@ -72,10 +72,10 @@ def draw_rest(model: Any) -> None:
 
 
 def joined(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of a weights file, those of Long-CLIP's under CLIP's names.
+    """Return the tensors of a weights file, those of Long-CLIP under CLIP's names.
 
-    Its files have two embeddings of 248 positions: texts take the first 20 of the one, which stay
-    as CLIP's, and the others of the second.
+    Long-CLIP's files have two embeddings of 248 positions: texts use the first 20 of one, which
+    are CLIP's, and the rest of the other.
     """
     found = dict(tensors)
     if STRETCHED in found:
@@ -87,7 +87,7 @@ def check_context(tensors: Mapping[str, Tensor], context: int, file: object) -> 
     """Refuse Long-CLIP's weights in an architecture whose context would cut or resample them.
 
     Raises:
-        ModelError: The context is another.
+        ModelError: The context differs.
     """
     if STRETCHED in tensors and len(tensors[STRETCHED]) != context:
         raise ModelError(
@@ -99,8 +99,8 @@ def check_context(tensors: Mapping[str, Tensor], context: int, file: object) -> 
 def preprocessing(name: str) -> dict[str, Any]:
     """Return mean, std, interpolation and resizing that an architecture's published weights share.
 
-    A weights file does not say them, and open_clip takes OpenAI's for every file, which are wrong
-    for CLIPA, SigLIP, PE-Core and others. Empty where published weights differ, or there are none.
+    A weights file does not specify them, and open_clip assumes OpenAI's for every file, which are
+    wrong for CLIPA, SigLIP, PE-Core and others. Empty if published weights differ or none exist.
     """
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg

@@ -1,4 +1,4 @@
-"""What of a model trains: freezing its parts, and the mode that each part runs in."""
+"""Which parts of a model train: freezing the rest, and the mode that each part runs in."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def set_trainable(model: nn.Module, train: str, train_logit_scale: bool) -> Trai
 
     `train` has the form of `model.train`: `text`, `vision`, `both`, the last layers of a tower such
     as `text.last:4`, its adapters (`lora:text`, once they are in the model), joined by `+`, and at
-    the end `re:PATTERN` for the parameters whose names hold the pattern. Everything outside the
+    the end `re:PATTERN` for the parameters whose names match the pattern. Everything outside the
     vision tower counts as text; `train_logit_scale` decides whether logit_scale and logit_bias
     train with it.
 
@@ -31,7 +31,7 @@ def set_trainable(model: nn.Module, train: str, train_logit_scale: bool) -> Trai
     """
     trained = parse(train)
     chosen = _matching(model, trained.pattern, train) if trained.pattern is not None else set()
-    late: set[str] = set()  # of towers whose last layers train, those layers
+    late: set[str] = set()  # parameters of the last layers that train
     for name, last in trained.last.items():
         found = tower(model, name, f"model.train={train}")
         if last > found.layers:
@@ -59,7 +59,7 @@ def _tower_of(name: str) -> str:
 
 
 def _matching(model: nn.Module, pattern: str, train: str) -> set[str]:
-    """Return the parameters whose names, with that of their tower before them, hold a pattern."""
+    """Return the parameters whose names, prefixed with their tower's, match a pattern."""
     names = {
         f"{_tower_of(name)}.{name.removeprefix(VISION_PREFIX).removeprefix('text.')}": name
         for name, _ in model.named_parameters()
@@ -109,10 +109,10 @@ def freeze(model: nn.Module, names: Iterable[str]) -> list[str]:
 
 
 def set_mode(model: nn.Module, trained: Trained) -> None:
-    """Put what trains into training mode, and what is frozen into evaluation mode.
+    """Put trained parts into training mode, and frozen ones into evaluation mode.
 
-    A frozen tower in training mode would still update BatchNorm's statistics and apply dropout. Of
-    a tower of which only a part trains, so would the frozen rest.
+    A frozen tower in training mode would still update BatchNorm's statistics and apply dropout, and
+    so would the frozen rest of a tower that trains in part.
     """
     model.train()
     for name, child in model.named_children():
@@ -123,7 +123,7 @@ def set_mode(model: nn.Module, trained: Trained) -> None:
 
 
 def _rest(module: nn.Module) -> None:
-    """Put the modules that have parameters, none of which trains, into evaluation mode."""
+    """Put modules that have parameters, all of them frozen, into evaluation mode."""
     parameters = list(module.parameters())
     if parameters and not any(parameter.requires_grad for parameter in parameters):
         module.eval()

@@ -2,7 +2,7 @@
 
 transformers is not needed for CLIP: its config and weights are read directly. The tensors have
 other names there, queries, keys and values are separate, and projections are transposed. Features
-agree up to rounding. What is different in a SigLIP stands in `siglip`.
+agree up to rounding. See `siglip` for what differs in a SigLIP.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _VISION = {
 }  # fmt: skip
 VOCABULARY = 49408
 END = 49407
-_LEGACY_END = 2  # older configs; stands for the highest token id, the end-of-text token
+_LEGACY_END = 2  # in older configs: the highest token id, which is the end-of-text token
 _QUICK_GELU = {"quick_gelu": True, "gelu": False}
 _TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
 
@@ -61,10 +61,10 @@ _BUFFERS = ("embeddings.position_ids",)  # only in older files
 
 
 def architecture(folder: Path) -> dict[str, Any]:
-    """Return open_clip's `model_cfg` of a folder.
+    """Return open_clip's `model_cfg` for a folder.
 
     Raises:
-        ModelError: It holds another kind of model, or one that open_clip's CLIP cannot represent.
+        ModelError: It has another kind of model, or one that open_clip's CLIP cannot represent.
     """
     path = folder / files.CONFIG_FILE
     config = files.read_json(path)
@@ -114,7 +114,7 @@ def architecture(folder: Path) -> dict[str, Any]:
 
 
 def preprocess(folder: Path, image_size: int) -> dict[str, Any]:
-    """Return open_clip's `preprocess_cfg` of a folder; that of its kind, if it has no such file.
+    """Return open_clip's `preprocess_cfg` for a folder, with its kind's defaults.
 
     Raises:
         ModelError: open_clip does not support this preprocessing.
@@ -150,7 +150,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _renamed(name: str) -> tuple[str, str | None]:
-    """Return open_clip's name of a tensor, and `q`, `k` or `v` if it is a third of that."""
+    """Return open_clip's name for a tensor, and `q`, `k` or `v` if it is one third of that."""
     if name in SINGLE or name in TRANSPOSED:
         return SINGLE.get(name) or TRANSPOSED[name], None
     module, _, kind = name.rpartition(".")

@@ -1,4 +1,4 @@
-"""The files of a Hugging Face folder, whatever kind of CLIP it holds: config, tensors, images."""
+"""The files of a Hugging Face folder, for any kind of CLIP: config, tensors, preprocessing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clic.runs import HUGGING_FACE_WEIGHTS
 
 WEIGHTS_FILE, SHARDS_FILE = HUGGING_FACE_WEIGHTS
 PREPROCESSOR_FILE = "preprocessor_config.json"
-PROCESSOR_FILE = "processor_config.json"  # where transformers 5 puts the same
+PROCESSOR_FILE = "processor_config.json"  # where transformers 5 puts the same entries
 TOKENIZER_FILE = "tokenizer_config.json"
 KINDS = ("clip", "siglip")
 FILES = (
@@ -24,7 +24,7 @@ FILES = (
     PROCESSOR_FILE, TOKENIZER_FILE, "tokenizer.json", "tokenizer.model", "spiece.model",
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
 )  # fmt: skip
-"""What is taken of a hub repository: no pickles, no code."""
+"""Files to download from a hub repository: no pickles, no code."""
 INTERPOLATION = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
 
 
@@ -40,12 +40,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def from_hub(repository: str) -> Path | None:
-    """Return the folder of a hub repository in Hugging Face's format, downloaded where needed.
+    """Return the folder of a hub repository in Hugging Face's format, downloaded if needed.
 
-    None where the hub, or its cache, has no such repository.
+    None if neither the hub nor its cache has such a repository.
 
     Raises:
-        ModelError: The repository holds something else, or its weights cannot be downloaded.
+        ModelError: The repository contains something else, or its weights cannot be downloaded.
     """
     from huggingface_hub import hf_hub_download, snapshot_download
 
@@ -86,7 +86,7 @@ def tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def preprocess(folder: Path, image_size: int) -> dict[str, Any]:
-    """Return what a folder says of open_clip's `preprocess_cfg`; the size alone, if nothing.
+    """Return the entries of open_clip's `preprocess_cfg` that a folder specifies, and the size.
 
     Raises:
         ModelError: open_clip does not support this preprocessing.
@@ -126,7 +126,7 @@ def preprocess(folder: Path, image_size: int) -> dict[str, Any]:
 
 
 def ratio(width: int, hidden: int) -> float:
-    """Return the `mlp_ratio` from which open_clip gets the width of an MLP back."""
+    """Return the `mlp_ratio` from which open_clip recovers the width of an MLP."""
     found = hidden / width
     # open_clip rounds the product down.
     return found if int(width * found) == hidden else math.nextafter(found, math.inf)

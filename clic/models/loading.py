@@ -1,7 +1,7 @@
 """A CLIP-like model built by open_clip, with its tokenizer and preprocessing.
 
-It is built without drawing the random weights that loading would throw away, which would take most
-of the time in which a model is loaded: of ViT-B/32's 2.3 s it is 1.5 s.
+It is built without drawing the random weights that loading would overwrite. Drawing them would be
+most of the loading time: 1.5 s of ViT-B/32's 2.3 s.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from clic.models.text_encoder import OpenClip
 
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model",
                 "sentencepiece.bpe.model", "tokenizer.model")  # fmt: skip
-"""Files of which a Hugging Face tokenizer's folder holds one at least."""
+"""A Hugging Face tokenizer's folder contains at least one of these files."""
 BIG_VISION = (".npz", ".npy")
-"""Endings of big_vision's weights files."""
+"""Suffixes of big_vision's weights files."""
 Tokenizer = Callable[[list[str]], Tensor]
 
 
@@ -60,7 +60,7 @@ class Preprocess:
 
 @dataclass
 class ClipModel:
-    """An open_clip module (CLIP or CustomTextCLIP) with what its inputs need, and its origin.
+    """An open_clip module (CLIP or CustomTextCLIP) with its tokenizer, preprocessing and source.
 
     The tokenizer turns a list of N captions into int64 [N, L].
     """
@@ -114,16 +114,17 @@ def build(source: ModelSource, device: torch.device | str = "cpu") -> ClipModel:
 
 
 def _drawing(source: ModelSource) -> AbstractContextManager[Any]:
-    """Return the context of building: random weights are drawn only if they are kept.
+    """Return the context to build in: random weights are drawn only if they are kept.
 
-    Files of big_vision are loaded tensor by tensor, which does not show what is left out.
+    They are also kept for big_vision's files, which are loaded tensor by tensor, so nothing shows
+    which tensors are left out.
     """
     file = source.weights_file
     kept = source.pretrained is None or (file is not None and file.suffix in BIG_VISION)
     return nullcontext() if kept else Undrawn()
 
 
-# Tensors' own methods are seen only where they are not called by one of the functions of `init`.
+# Tensor methods are intercepted only if none of the functions of `init` has called them.
 _DRAWS: tuple[Callable[..., Tensor], ...] = (
     *(Tensor.normal_, Tensor.uniform_),
     *(init.normal_, init.uniform_, init.trunc_normal_),
@@ -133,10 +134,10 @@ _DRAWS: tuple[Callable[..., Tensor], ...] = (
 
 
 class Undrawn(TorchFunctionMode):
-    """Fills tensors with NaN where they would be filled with random numbers.
+    """Fills tensors with NaN instead of random numbers.
 
-    A weight that loading then leaves out is found by the check for NaN, and is never random. Only
-    floating tensors are drawn by the calls in question.
+    The check for NaN then finds a weight that loading leaves out, so none stays random. The calls
+    in question only draw floating tensors.
     """
 
     def __torch_function__(
@@ -160,7 +161,7 @@ def _build(source: ModelSource, device: torch.device | str) -> ClipModel:
     if source.hugging_face_folder is not None:
         return _from_hugging_face(source, source.hugging_face_folder, device)
     families.register()
-    tokenizer = tokenizer_of(source)  # first: it may not be at hand, and building takes long
+    tokenizer = tokenizer_of(source)  # first: it may be missing, and building takes long
     overrides: dict[str, Any] = {}
     if source.text_tower is not None:
         trust.check_text_tower(source.text_tower)
@@ -227,7 +228,7 @@ def tokenizer_of(source: ModelSource) -> Tokenizer:
     """Return the tokenizer of a model without building the model.
 
     Raises:
-        ModelError: Its files are not at hand, or some of them are missing.
+        ModelError: Its files cannot be found, or some of them are missing.
     """
     named = source.architecture["text_cfg"].get("hf_tokenizer_name")
     if named and source.folder is not None:
@@ -249,10 +250,10 @@ def tokenizer_of(source: ModelSource) -> Tokenizer:
 
 
 def check_vocabulary(folder: Path, named: str) -> None:
-    """Refuse a model's folder without its tokenizer, for which transformers makes an empty one.
+    """Refuse a model's folder without its tokenizer: transformers would make an empty one.
 
     Raises:
-        ModelError: None of the files that hold a vocabulary is there.
+        ModelError: None of the vocabulary files is there.
     """
     if not any((folder / name).is_file() for name in VOCABULARIES):
         raise ModelError(
@@ -293,12 +294,12 @@ def _from_hugging_face(source: ModelSource, folder: Path, device: torch.device |
 
 
 def _not_built(source: ModelSource, error: Exception) -> ModelError:
-    if "trust_remote_code" in str(error):  # transformers' own message advises to run it
+    if "trust_remote_code" in str(error):  # transformers' own message advises running it
         return ModelError(
             f"the text tower or tokenizer of {source.name!r} brings its own code, which is not run "
             "here; use a model of transformers' own classes"
         )
-    # A mismatch of the state dict lists every tensor; the beginning is enough.
+    # A state-dict mismatch lists every tensor; the beginning is enough.
     reason = textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" ...")
     if "download" in reason:
         reason += (
@@ -314,7 +315,7 @@ _warned: set[str] = set()
 
 
 def _warn_once(record: logging.LogRecord) -> bool:
-    """Print a warning of open_clip once; its errors are raised as well, so they are dropped."""
+    """Print each open_clip warning once; drop its errors, which are raised as well."""
     text = record.getMessage()
     if record.levelno == logging.WARNING and _EXPECTED not in text and text not in _warned:
         _warned.add(text)
@@ -337,10 +338,10 @@ def quiet() -> Iterator[None]:
 
 
 def preprocess_of(model: OpenClip) -> Preprocess:
-    """Return what a model says of its images.
+    """Return a model's preprocessing.
 
     Raises:
-        ModelError: Images like that are not supported.
+        ModelError: clic does not support it.
     """
     config = model.visual.preprocess_cfg
     size = config["size"]
@@ -373,7 +374,7 @@ def go_offline_if_unreachable() -> None:
     """Set HF_HUB_OFFLINE if the hub does not answer, before its client is imported.
 
     The client would otherwise try for about a minute before it uses earlier downloads or gives
-    up. Nothing is done if the variable is set, if there is a proxy, or if the client has already
+    up. This does nothing if the variable is set, if there is a proxy, or if the client has already
     been imported and has read its settings.
     """
     if OFFLINE in os.environ or getproxies() or "huggingface_hub.constants" in sys.modules:

@@ -26,9 +26,9 @@ IMAGE_FILE, TEXT_FILE, CONFIG_FILE = "image.onnx", "text.onnx", "clic_onnx.json"
 FEATURES = "features"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4
-"""Largest difference of a unit-norm feature between onnxruntime and the model."""
+"""Largest allowed difference of a unit-norm feature between onnxruntime and the model."""
 ONE_FILE = 1_500_000_000
-"""Bytes of weights beyond which they lie beside the ONNX file, which cannot hold 2 GB."""
+"""Bytes of weights above which they go beside the ONNX file, which is limited to 2 GB."""
 
 
 class _Encoder(nn.Module):
@@ -54,7 +54,7 @@ def check_installed() -> None:
 
 
 def export(clip: ClipModel, folder: Path, records: Sequence[Path] = ()) -> Path:
-    """Write a model as `image.onnx` and `text.onnx`, with what their inputs need.
+    """Write a model as `image.onnx` and `text.onnx`, with its preprocessing and tokenizer.
 
     `image.onnx` takes normalised pixels, float32 [N, 3, S, S], `text.onnx` token ids, int64 [N, L]
     of the whole context; both give `features`, float32 [N, D], unit norm, for any N. The
@@ -65,11 +65,11 @@ def export(clip: ClipModel, folder: Path, records: Sequence[Path] = ()) -> Path:
     Args:
         clip: The model.
         folder: The folder to write; it appears complete or not at all, and replaces an earlier one.
-        records: Files that are copied into the folder.
+        records: Files to copy into the folder.
 
     Raises:
         ConfigError: A package is missing, or the folder cannot be written.
-        ModelError: A tower cannot be exported, or does not compute the same.
+        ModelError: A tower cannot be exported, or computes other features.
     """
     check_installed()
     with whole_folder(folder, folder.parent) as new, evaluation_mode(clip.model):
@@ -87,13 +87,13 @@ def export(clip: ClipModel, folder: Path, records: Sequence[Path] = ()) -> Path:
 
 
 def convert(folder: Path, records: Sequence[str] = ()) -> Path:
-    """Replace an open_clip folder by the ONNX files of the same model; see `export`."""
+    """Replace an open_clip folder with the ONNX files of the same model; see `export`."""
     kept = [folder / name for name in records if (folder / name).is_file()]
     return export(create(str(folder)), folder, kept)
 
 
 def _inputs(clip: ClipModel) -> dict[str, Any]:
-    """Return what has to be done to images and texts, and what to do with the features."""
+    """Return how to prepare images and texts, and how to turn features into logits."""
     bias = getattr(clip.model, "logit_bias", None)
     return {
         "image": {**asdict(clip.preprocess), "values": "0 to 1, then (value - mean) / std"},
@@ -119,7 +119,7 @@ def _write(clip: ClipModel, tower: str, path: Path) -> None:
     torch.backends.mha.set_fastpath_enabled(False)  # its operator has no counterpart in ONNX
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # of torch about itself
+            warnings.simplefilter("ignore")  # torch's warnings about itself
             torch.onnx.export(
                 _Encoder(clip.model, tower).eval(),
                 (_example(clip, tower, 2, 0).to(clip.device),),
@@ -142,7 +142,7 @@ def _write(clip: ClipModel, tower: str, path: Path) -> None:
 
 
 def _difference(clip: ClipModel, tower: str, path: Path) -> float:
-    """Return the largest difference of a feature from the model's; raises `ModelError` if large."""
+    """Return the largest difference of a feature from the model's; raise `ModelError` if large."""
     import onnxruntime
 
     inputs = _example(clip, tower, 3, 1)
@@ -151,7 +151,7 @@ def _difference(clip: ClipModel, tower: str, path: Path) -> float:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     found = session.run([FEATURES], {session.get_inputs()[0].name: inputs.numpy()})[0]
     difference = float(np.abs(found - expected).max())
-    if not difference <= TOLERANCE:  # NaN is no difference, but no equality either
+    if not difference <= TOLERANCE:  # `>` would accept NaN
         raise ModelError(
             f"the {tower} tower of {clip.source.name} computes other features in ONNX (off by "
             f"{difference:.2g}), so it is not written; keep the open_clip folder"

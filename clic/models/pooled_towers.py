@@ -1,11 +1,11 @@
 """Image and text features equal to the model's own up to rounding, with less work.
 
 CLIP reads a feature at one token: the class token of an image, the end-of-text token of a caption.
-So the last block computes the query, projection and MLP of that token only. Besides, a token
-behind a causal mask depends only on the tokens before it, so captions that begin alike share the
-states of their common beginning: together they form a tree, whose nodes are computed once
-(`text_encoder`). All but attention works on the nodes as they are, without any padding; attention
-puts them into packs, in which each node attends to its ancestors and itself.
+So the last block computes the query, projection and MLP of that token only. Besides, under a causal
+mask a token depends only on the tokens before it, so captions share the states of a common prefix:
+together they form a tree, whose nodes are computed once (`text_encoder`). Everything but attention
+works on the nodes directly, without padding; attention puts them into packs, in which each node
+attends to its ancestors and itself.
 
 A tower that is not open_clip's plain transformer falls back to the model's own forward. Gradients
 flow through all of it.
@@ -27,18 +27,18 @@ from clic.types import TextGroups, TextPacks, TextPlan
 
 TEXT_POOLS = ("argmax", "eos", "last", "first")
 PACKS = {"cpu": 16, "cuda": 128}
-"""Packs in a forward pass of inference; more of them would gain nothing."""
+"""Packs per forward pass in inference; more would gain nothing."""
 QUICK = 1.702
 """The factor of QuickGELU."""
 MANY_CONVOLUTIONS = 4
-"""A transformer's stem has fewer."""
+"""No transformer's stem has more."""
 
 
 def images_layout(model: OpenClip) -> torch.memory_format:
     """Return the memory format in which the vision tower's convolutions run fastest.
 
-    Convolutional networks (of timm) take half the time on a CPU if channels come last; a
-    transformer has one convolution, for which it makes no difference.
+    Convolutional networks (of timm) take half the time on a CPU with channels last; a transformer
+    has one convolution, for which it makes no difference.
     """
     convolutions = sum(isinstance(module, nn.Conv2d) for module in model.visual.modules())
     return torch.channels_last if convolutions > MANY_CONVOLUTIONS else torch.contiguous_format
@@ -81,7 +81,7 @@ class PooledTexts:
     """Encodes token ids with an open_clip module.
 
     Attributes:
-        whole: The encoder that is used where this file's forward is not.
+        whole: The encoder used when this file's forward is not.
         recognised: Whether this file's forward is used rather than the model's own.
         packed: Whether texts are packed; otherwise they are padded.
         block: What computes a block of it, `_block` or the same compiled.
@@ -120,9 +120,9 @@ class PooledTexts:
         )
 
     def planned(self, tokens: Tensor, plan: TextPlan) -> Tensor:
-        """Return features [N, D], not of unit norm, of token ids [N, L] read as a plan says.
+        """Return features [N, D], not of unit norm, of token ids [N, L], encoded by a plan.
 
-        All are on one device, and nothing waits for it.
+        All tensors are on one device, and nothing waits for it.
         """
         if isinstance(plan, TextPacks):
             states = self._embed(plan.tokens, plan.positions)
@@ -154,7 +154,7 @@ class PooledTexts:
 
 
 class _Rows:
-    """States [B, S, C] that attend to their row; the tokens `at` [B, Q] of each are read.
+    """States [B, S, C] that attend within their row; features are read at tokens `at` [B, Q].
 
     The mask, [S, S] or None, is added to the scores.
     """
@@ -166,7 +166,7 @@ class _Rows:
         self.read_mask = None if mask is None else mask[at][:, None]
 
     def spread(self, states: Tensor) -> Tensor:
-        """Return states as attention takes them, [rows, S, C]."""
+        """Return states in the layout of attention, [rows, S, C]."""
         return states
 
     gather = spread_read = gather_read = spread
@@ -179,8 +179,8 @@ class _Rows:
 class _Trees:
     """States [T, C] of nodes, each of which attends to its ancestors and itself.
 
-    Where a pack has no node, the state of another one stands, which attends to itself and is seen
-    by none: whatever comes of it is left behind, in the forward pass and in the backward pass.
+    A place without a node is filled with another node's state, which attends to itself and which no
+    node attends to: its results are dropped in both the forward and the backward pass.
     """
 
     def __init__(self, packs: TextPacks, states: Tensor) -> None:
@@ -191,7 +191,7 @@ class _Trees:
         self.read_mask = bias[row, packs.read_at][:, None]
 
     def spread(self, states: Tensor) -> Tensor:
-        """Return the states of each place of each pack, [packs, S, C]."""
+        """Return the states at each place of each pack, [packs, S, C]."""
         return _spread(states, self._packs.grid, self._packs.places)
 
     def gather(self, states: Tensor) -> Tensor:
@@ -205,13 +205,13 @@ class _Trees:
         return states.index_select(0, self._packs.ends)
 
     def spread_read(self, states: Tensor) -> Tensor:
-        """Return of each pack the states that are read, [packs, Q, C]."""
+        """Return the states that are read in each pack, [packs, Q, C]."""
         return _spread(states, self._packs.readers, self._packs.reads)
 
     def gather_read(self, states: Tensor) -> Tensor:
         """Return the states that are read, the inverse of `spread_read`.
 
-        A reader that is none attends to a node that counts, so its gradient has to be 0.
+        An unused reader still attends to a real node, so its gradient must be 0.
         """
         return states.flatten(0, 1).index_select(0, self._packs.reads)
 
@@ -222,10 +222,10 @@ def _spread(states: Tensor, grid: Tensor, places: Tensor) -> Tensor:
 
 
 class _Pick(torch.autograd.Function):
-    """Rows of a matrix by number, whose gradient is picked likewise by the inverse numbers.
+    """Picks rows of a matrix by number, and their gradients by the inverse numbers.
 
-    Adding up the gradients of rows, as torch does, takes ten times as long. Only where each row
-    that counts is picked once is this the same; the others' gradients are anything.
+    Accumulating the gradients of rows, as torch does, takes ten times as long. This is equivalent
+    only if each row that matters is picked once; the other rows' gradients are arbitrary.
     """
 
     @staticmethod
@@ -240,7 +240,7 @@ class _Pick(torch.autograd.Function):
 
 
 class _QuickGelu(torch.autograd.Function):
-    """OpenAI's x * sigmoid(1.702 x), as silu(1.702 x) / 1.702, of which only x is remembered."""
+    """OpenAI's x * sigmoid(1.702 x), as silu(1.702 x) / 1.702, saving only x for backward."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor) -> Tensor:
@@ -271,7 +271,7 @@ def _is_plain(transformer: Any) -> bool:
 def _transform(
     transformer: Any, states: Tensor, layout: _Rows | _Trees, block: Callable[..., Tensor]
 ) -> Tensor:
-    """Return the states that are read, after the last block."""
+    """Return the states that are read after the last block."""
     run: Any = block
     if transformer.grad_checkpointing and torch.is_grad_enabled():
         run = partial(checkpoint, block, use_reentrant=False)
@@ -282,7 +282,7 @@ def _transform(
 
 
 def _block(block: Any, states: Tensor, layout: _Rows | _Trees, last: bool) -> Tensor:
-    """Compute open_clip's ResidualAttentionBlock; of the last, only the states that are read."""
+    """Compute open_clip's ResidualAttentionBlock; in the last, only the states that are read."""
     attention, width = block.attn, states.shape[-1]
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
     inputs = block.ln_1(states)

@@ -1,4 +1,4 @@
-"""Models saved as open_clip folders, atomically, and the identity of a model by its weights."""
+"""Saves models as open_clip folders, atomically, and identifies a model by its weights."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from clic.models.source import CONFIG_FILE, TEXT_TOWER, WEIGHTS_FILE
 
 
 def save(clip: ClipModel, folder: Path) -> Path:
-    """Save a model as an open_clip folder, which `local-dir:PATH` and a hub push understand.
+    """Save a model as an open_clip folder, for `local-dir:PATH` or a push to the hub.
 
     The folder appears complete or not at all, replaces an earlier one, and is returned. The weights
-    file holds only the tensors, so equal weights give equal files.
+    file contains only tensors, so equal weights give equal files.
 
     Raises:
         ConfigError: The folder cannot be written.
@@ -45,12 +45,12 @@ def write_files(clip: ClipModel, folder: Path) -> None:
     preprocess = dict(clip.model.visual.preprocess_cfg)
     config = {"model_cfg": clip.source.architecture, "preprocess_cfg": preprocess}
     config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    shutil.copymode(config_file, weights_file)  # safetensors lets only the owner read its file
+    shutil.copymode(config_file, weights_file)  # safetensors makes it readable by its owner only
     if hasattr(clip.tokenizer, "save_pretrained"):  # unlike CLIP's own, it needs files
         clip.tokenizer.save_pretrained(str(folder))
     if clip.source.architecture["text_cfg"].get("hf_model_name"):
-        # open_clip's config names the tower by a repository or path, which may not be at hand where
-        # the folder is loaded; transformers builds the same tower from this configuration.
+        # open_clip's config names the tower by a repository or path, which may be missing where the
+        # folder is loaded; transformers builds the same tower from this configuration.
         clip.model.text.config.save_pretrained(str(folder / TEXT_TOWER))
 
 
@@ -58,7 +58,7 @@ def write_files(clip: ClipModel, folder: Path) -> None:
 def whole_folder(folder: Path, work: Path) -> Iterator[Path]:
     """Yield an empty folder that replaces `folder` atomically when the block succeeds.
 
-    Meanwhile it lies in `work`, on the same disk, which is created if it is missing. If the block
+    Until then it is in `work`, on the same disk, which is created if it is missing. If the block
     fails, the new folder is removed and an earlier one stays.
 
     Raises:
@@ -121,8 +121,8 @@ def identity(clip: ClipModel, known: dict[str, bytes] | None = None) -> dict[str
 
     Args:
         clip: The model.
-        known: Digests of tensors by name, which are taken as they stand; those of the others are
-            added. It saves a sweep from hashing the towers that do not change.
+        known: Digests of tensors by name, which are used as they are; missing ones are added. This
+            saves a sweep from hashing the towers that do not change.
     """
     source = clip.source
     digests = {} if known is None else known

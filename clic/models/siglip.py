@@ -1,7 +1,7 @@
-"""A SigLIP of Hugging Face's (`SiglipModel` of transformers) as an open_clip model, and back.
+"""A SigLIP in Hugging Face's format (`SiglipModel`) as an open_clip model, and back.
 
-open_clip has SigLIP's vision tower from timm and its text tower as its own. The tensors have other
-names than in transformers; queries, keys and values lie together, those of the pooling head apart.
+open_clip takes SigLIP's vision tower from timm and has its own text tower. The tensors have other
+names than in transformers; queries, keys and values are joined, but split in the pooling head.
 SigLIP 2 with a fixed resolution (FixRes) is the same kind of model.
 """
 
@@ -28,7 +28,7 @@ PREPROCESS: dict[str, Any] = {
     "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bicubic",
     "resize_mode": "squash",
 }  # fmt: skip
-"""What transformers does with images where a folder does not say it."""
+"""transformers' preprocessing of images, for folders that do not specify it."""
 
 # Defaults of transformers, those of the first base model.
 _COMMON = {
@@ -44,15 +44,15 @@ SIZES = (
     "patch_size",
 )  # fmt: skip
 GELU = {"gelu_pytorch_tanh": "tanh", "gelu": "none"}
-"""transformers' names of the activation, and torch's of its approximation."""
+"""transformers' names for the activation, and torch's for its approximation."""
 EPS = 1e-6  # timm's towers have no other
 TOKENIZERS = {
     32000: ("timm/ViT-B-16-SigLIP", "canonicalize"),
     250000: ("timm/ViT-B-16-SigLIP-i18n-256", "canonicalize"),
     256000: ("timm/ViT-B-16-SigLIP2", "lower"),
 }
-"""Sizes of vocabularies: a repository with that tokenizer, and what precedes it. The tokenizer of
-SigLIP 1 drops punctuation, in transformers too; that of SigLIP 2 only lower-cases."""
+"""By size of the vocabulary: a repository with that tokenizer, and how texts are cleaned before it.
+SigLIP 1 drops punctuation, in transformers too; SigLIP 2 only lower-cases."""
 
 _SINGLE = {
     "logit_scale": "logit_scale",
@@ -89,7 +89,7 @@ _KINDS = ("weight", "bias")
 
 
 def architecture(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return open_clip's `model_cfg` of a folder, whose config.json is given.
+    """Return open_clip's `model_cfg` for a folder with the given config.json.
 
     Raises:
         ModelError: open_clip has no such model, or the folder would run code.
@@ -143,7 +143,7 @@ def architecture(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tower_of_timm(vision: Mapping[str, Any], path: Path) -> tuple[str, str]:
-    """Return the name of timm's tower of these sizes, and the approximation of its GELU."""
+    """Return the name of timm's tower with these sizes, and the approximation of its GELU."""
     import timm
 
     size, patch = vision["image_size"], vision["patch_size"]
@@ -171,18 +171,18 @@ def sizes_of(trunk: Any) -> dict[str, int]:
 
 
 def approximation(tower: nn.Module) -> str:
-    """Return `tanh` where a tower computes GELU by its approximation, else `none`."""
+    """Return `tanh` if a tower uses that approximation of GELU, else `none`."""
     kinds = {type(part).__name__ for part in tower.modules()}
     tanh = any(getattr(part, "approximate", "none") == "tanh" for part in tower.modules())
     return "tanh" if tanh or "GELUTanh" in kinds else "none"
 
 
 def set_activation(model: Any, architecture: Mapping[str, Any]) -> None:
-    """Give timm's vision tower the approximation of GELU that `act_kwargs` asks for.
+    """Give timm's vision tower the approximation of GELU that `act_kwargs` specifies.
 
-    open_clip ignores that entry for a tower of timm, some of which compute SigLIP's with exact
-    GELU; transformers, and SigLIP's authors, with the approximation. What plain open_clip computes
-    from a folder with the entry differs by less than 1e-3 (unit norm, small towers).
+    open_clip ignores that entry for timm's towers, and some of timm's SigLIP towers use exact GELU,
+    unlike transformers and SigLIP's authors, who use the approximation. Plain open_clip's features
+    from a folder with the entry differ by less than 1e-3 (unit norm, small towers).
     """
     vision = architecture["vision_cfg"]
     wanted = (vision.get("act_kwargs") or {}).get("approximate")
@@ -226,7 +226,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _ours(name: str) -> tuple[str, str | None]:
-    """Return open_clip's name of a tensor, and `q`, `k` or `v` if it is a third of that."""
+    """Return open_clip's name for a tensor, and `q`, `k` or `v` if it is one third of that."""
     if name in _SINGLE:
         return _SINGLE[name], None
     module, _, kind = name.rpartition(".")
@@ -248,7 +248,7 @@ def _ours(name: str) -> tuple[str, str | None]:
 
 
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict of open_clip under the names, and in the layout, of `SiglipModel`.
+    """Return open_clip's state dict with the names and the layout of `SiglipModel`.
 
     Raises:
         ModelError: A tensor has no place there.

@@ -1,4 +1,4 @@
-"""What a Hugging Face folder of a SigLIP holds beside the weights: config and tokenizer."""
+"""The files of a SigLIP's Hugging Face folder besides the weights: config and tokenizer."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from clic.models.source import filled
 
 PROCESSOR = "SiglipImageProcessor"
 RESIZING = ("squash",)
-"""Resizing that transformers' image processor knows; it cuts nothing out."""
+"""Resize modes that transformers' image processor supports; it does not crop."""
 _TEXT = {
     "no_causal_mask": True, "proj_bias": True, "pool_type": "last", "hf_model_name": None,
     "embed_cls": False, "ls_init_value": None, "output_tokens": False,
     "proj_type": "linear",
 }  # fmt: skip
-"""Entries of a text tower that `SiglipModel` holds with these values only."""
+"""Entries of a text tower for which `SiglipModel` supports only these values."""
 
 
 def is_one(architecture: Mapping[str, Any]) -> bool:
-    """Return whether an architecture's vision tower is a SigLIP's of timm."""
+    """Return whether an architecture's vision tower is timm's SigLIP."""
     return "_siglip_" in str(architecture["vision_cfg"].get("timm_model_name"))
 
 
 def check_fits(name: str, architecture: Mapping[str, Any]) -> None:
-    """Refuse a model that `SiglipModel` of transformers cannot hold.
+    """Refuse a model that `SiglipModel` of transformers cannot represent.
 
     Raises:
         ModelError: An entry of its architecture has no place there.
@@ -62,7 +62,7 @@ def _no_place(name: str, entry: str, value: object) -> ModelError:
 
 
 def config(clip: ClipModel) -> dict[str, Any]:
-    """Return the content of config.json, in which each tower has the activation it computes."""
+    """Return the content of config.json, with the activation that each tower computes."""
     full = filled(clip.source.architecture)
     text, trunk = full["text_cfg"], clip.model.visual.trunk
     names = {torchs: theirs for theirs, torchs in siglip.GELU.items()}
@@ -92,10 +92,10 @@ def config(clip: ClipModel) -> dict[str, Any]:
 
 
 def write_tokenizer(clip: ClipModel, folder: Path) -> None:
-    """Write the tokenizer's files, with what open_clip does to texts before it.
+    """Write the tokenizer's files, including open_clip's cleaning of texts before it.
 
     Raises:
-        ModelError: The tokenizer cannot take that in.
+        ModelError: The tokenizer cannot include that.
     """
     words: Any = clip.tokenizer
     words.tokenizer.save_pretrained(str(folder))
@@ -106,7 +106,7 @@ def write_tokenizer(clip: ClipModel, folder: Path) -> None:
     arguments = clip.source.architecture["text_cfg"].get("tokenizer_kwargs") or {}
     if backend is not None:
         backend.normalizer = _cleaning(arguments.get("clean", "whitespace"), backend.normalizer)
-    elif arguments.get("clean") != "canonicalize":  # a slow one of SigLIP's does that by itself
+    elif arguments.get("clean") != "canonicalize":  # SigLIP's slow one does that itself
         raise ModelError(
             f"{clip.source.name}: its tokenizer is none of the tokenizers package, so --to hf "
             "cannot write how texts are cleaned; keep the open_clip folder"
@@ -122,7 +122,7 @@ def write_tokenizer(clip: ClipModel, folder: Path) -> None:
 def _cleaning(kind: str, then: Any) -> Any:
     """Return open_clip's cleaning of texts as a normalizer, followed by the tokenizer's own.
 
-    It leaves out what open_clip repairs first: broken characters (ftfy) and HTML entities.
+    It omits open_clip's repairs of broken characters (ftfy) and HTML entities, which come first.
     """
     from tokenizers import Regex, normalizers
 

@@ -18,7 +18,7 @@ from clic.runs import OPEN_CLIP_CONFIG as CONFIG_FILE
 from clic.runs import OPEN_CLIP_WEIGHTS as WEIGHTS_FILE
 
 TEXT_TOWER = "text_tower"
-"""Folder, within an open_clip folder, of the configuration of a Hugging Face text tower."""
+"""Folder within an open_clip folder for the configuration of a Hugging Face text tower."""
 
 INCLUDED = "included"
 """`pretrained` of a name that includes its weights: a folder, a hub repository, `shapes-base`."""
@@ -27,7 +27,7 @@ PACKAGED = {"shapes-base": Path(__file__).parent.parent / "shapes" / "base"}
 """Models that ship with the package, by name."""
 
 ACTIVATIONS = {"-quickgelu": True, "-gelu": False}
-"""Endings of an architecture's name that tell whether a weights file was trained with QuickGELU."""
+"""Suffixes of an architecture's name that say whether a weights file was trained with QuickGELU."""
 
 QUICK_FILES = {"negclip.pth": "ViT-B-32", "negclip.pt": "ViT-B-32"}
 """Published weights files that use QuickGELU, such as NegCLIP's, and their architectures."""
@@ -52,7 +52,7 @@ class ModelSource:
 
     @property
     def folder(self) -> Path | None:
-        """The folder that holds the model, or None."""
+        """The folder that contains the model, or None."""
         local = self.open_clip_name.startswith("local-dir:")
         return Path(self.open_clip_name.removeprefix("local-dir:")) if local else None
 
@@ -60,7 +60,7 @@ class ModelSource:
     def text_tower(self) -> str | None:
         """Where transformers finds the text tower's configuration; None if it is open_clip's own.
 
-        The model's own folder is looked at first, so that it loads offline and after a move.
+        The model's own folder is tried first, so that it loads offline and after a move.
         """
         named: str | None = self.architecture["text_cfg"].get("hf_model_name")
         if named and self.folder is not None and (self.folder / TEXT_TOWER).is_dir():
@@ -83,7 +83,7 @@ class ModelSource:
     def reference(self) -> str:
         """A name that resolves to this model, and its activation, from any working directory."""
         if self.folder is not None and self.name not in PACKAGED:
-            # A folder of the hub's cache may go, and is found again by the repository's name.
+            # A folder in the hub's cache may vanish; the repository's name finds it again.
             return self.name if self.name.startswith("hf-hub:") else str(self.folder)
         if self.weights_file is None or self.folder is not None:
             tag = self.pretrained not in (INCLUDED, None) and ":" not in self.name
@@ -105,17 +105,17 @@ class ModelSource:
 def resolve(
     name: str, pretrained: str | None = INCLUDED, quick_gelu: bool | None = None
 ) -> ModelSource:
-    """Find the architecture and weights that a name means, without loading the weights.
+    """Find the architecture and weights that a name refers to, without loading the weights.
 
     Args:
         name: `shapes-base`, `local-dir:PATH`, `hf-hub:ORG/NAME`, the path of an open_clip folder
             or a Hugging Face CLIP folder, or an open_clip architecture. `ViT-B-32:openai` also
             names a tag, `ViT-B-32-quickgelu:FILE` and `ViT-B-32-gelu:FILE` a weights file and its
-            activation. A bare file is enough where its tensors fit a single architecture.
+            activation. A bare file is enough if its tensors fit a single architecture.
         pretrained: Tag or weights file of an architecture; `included` if the name includes its
             weights; None for random weights.
-        quick_gelu: Whether a weights file was trained, or random weights shall be trained, with
-            QuickGELU; None leaves it to the name.
+        quick_gelu: Whether a weights file was trained, or random weights are to be trained,
+            with QuickGELU; None leaves it to the name.
 
     Raises:
         ModelError: There is no such model, `pretrained` does not fit the name, the model would run
@@ -165,9 +165,9 @@ def _file(pretrained: str | None) -> Path | None:
 def _architecture_of_file(name: str, path: Path) -> str:
     """Return the only architecture whose tensors have the names and shapes of those in a file.
 
-    Its twin with the other activation counts as the same; which of the two it is has to be said.
-    Heads do not show in the shapes: architectures that differ in them alone are told apart by
-    nobody, and the file is refused like one that fits none.
+    Its twin with the other activation counts as the same; the user must say which of the two it is.
+    Shapes do not show the number of heads: architectures that differ only in it cannot be told
+    apart, and the file is refused like one that fits none.
     """
     if (path.parent / CONFIG_FILE).is_file() and path.name == WEIGHTS_FILE:
         raise ModelError(
@@ -279,11 +279,11 @@ def _from_architecture(name: str, pretrained: str | None, quick_gelu: bool | Non
 def _of_tag(
     name: str, architecture_name: str, pretrained: str, quick_gelu: bool | None
 ) -> dict[str, Any]:
-    """Return what open_clip knows of the weights that a tag names.
+    """Return what open_clip knows about the weights of a tag.
 
     Raises:
-        ModelError: There is no such tag, it is a folder, or `quick_gelu` is given, which the tag
-            decides.
+        ModelError: There is no such tag, it is a folder, or `quick_gelu` is given although the tag
+            determines it.
     """
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg
@@ -324,8 +324,8 @@ def _has_twin(architecture_name: str) -> bool:
 def _activation_of(name: str, free: bool) -> tuple[str, bool | None]:
     """Return open_clip's name of an architecture, and whether the given name says QuickGELU.
 
-    Only where `free` may any architecture have an ending of `ACTIVATIONS`; with a tag, only those
-    of open_clip.
+    If `free`, any architecture may have a suffix of `ACTIVATIONS`; with a tag, only those of
+    open_clip.
     """
     if _config(name):
         return name, True if name.endswith("-quickgelu") else None
@@ -388,8 +388,8 @@ def _some(tags: list[str], count: int = 8) -> str:
 def filled(architecture: dict[str, Any]) -> dict[str, Any]:
     """Return a `model_cfg` in a normal form, which is equal for equal models.
 
-    It has open_clip's defaults, lacks what does not matter to a model with weights, and has whole
-    numbers for sizes given as ratios, because 4.3637 and 6144 / 1408 build the same.
+    It includes open_clip's defaults, omits entries that do not matter to a model with weights, and
+    turns ratios into whole sizes, because 4.3637 and 6144 / 1408 build the same model.
     """
     from open_clip import CLIPTextCfg, CLIPVisionCfg
 

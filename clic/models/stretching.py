@@ -1,4 +1,4 @@
-"""More positions for a tower: Long-CLIP's stretch of a context, open_clip's for other images."""
+"""More positions for a tower: Long-CLIP's for a context, open_clip's for another image size."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def stretched(positions: Tensor, length: int) -> Tensor:
     """Return a position embedding for more positions.
 
     Knowledge-preserving stretching of Long-CLIP (arXiv 2403.15378, section 3.1): with L positions
-    and l of them afterwards, the first 20 are kept, and the others are spread by the ratio
+    before and l after, the first 20 are kept, and the others are spread by the ratio
     r = (l - 20) / (L - 20), which is 4 for 77 and 248:
 
         new[20 + j] = PE(20 + j / r), j = 0, ..., l - 21,
@@ -48,15 +48,15 @@ def stretched(positions: Tensor, length: int) -> Tensor:
 def stretch(clip: ClipModel, length: int) -> ClipModel:
     """Return a model with a longer context; its module is changed in place.
 
-    Tokenizer, causal mask and architecture follow, so the model is saved and loaded as any other.
-    Texts that fit into the first 20 tokens, where there is a causal mask, keep their features.
+    Tokenizer, causal mask and architecture are adapted, so the model is saved and loaded like any
+    other. With a causal mask, texts that fit into the first 20 tokens keep their features.
 
     Args:
         clip: A model whose text tower is open_clip's own.
-        length: Tokens of the new context, more than of the present one.
+        length: Tokens of the new context, more than the present one has.
 
     Raises:
-        ConfigError: The text tower is of another kind, or `length` is not more.
+        ConfigError: The text tower is of another kind, or `length` is not larger.
     """
     tower: OpenClip = getattr(clip.model, "text", clip.model)
     setting, name = f"model.context_length={length}", clip.source.name
@@ -94,8 +94,8 @@ def stretch(clip: ClipModel, length: int) -> ClipModel:
 def resize_images(clip: ClipModel, size: int) -> ClipModel:
     """Return a model for images of another size; its module is changed in place.
 
-    The position embedding of the patches is interpolated as open_clip does where it loads weights
-    for another size (bicubic, antialiased). Preprocessing and architecture follow.
+    The position embedding of the patches is interpolated as open_clip does when it loads weights
+    for another size (bicubic, antialiased). Preprocessing and architecture are adapted.
 
     Args:
         clip: A model whose vision tower is open_clip's own vision transformer.

@@ -1,8 +1,8 @@
-"""Token ids to text features: what of a text a tower reads, and how it reads with less work.
+"""From token ids to text features: how much of a text a tower needs, and how to do less work.
 
-A `ReadingRule` says where a tower reads its feature and what of a text it needs, and `TextEncoder`
-leaves out the padding behind that. `TextPlanner` goes further: it packs texts as trees, or puts
-them into groups of similar length. Plans are made on the CPU, in the loader's workers, and travel
+A `ReadingRule` says where a tower reads its feature and how much of a text it needs; `TextEncoder`
+drops the padding after that. `TextPlanner` goes further: it packs texts as trees, or puts them into
+groups of similar length. Plans are made on the CPU, in the loader's workers, and travel
 with the batch.
 """
 
@@ -22,20 +22,20 @@ from clic.types import Batch, TextGroups, TextPacks, TextPlan
 OpenClip = Any
 """An open_clip module; open_clip does not declare the types of its attributes."""
 NODES = 128
-"""Places of a pack, or as many as the longest text has: more would only widen attention."""
+"""Places of a pack, more only if a text is longer: larger packs would only widen attention."""
 GROUPS = 4
 """Groups of texts of similar length; more would save little."""
 
 
 @dataclass(frozen=True)
 class ReadingRule:
-    """How far a text tower reads a row of token ids; it knows no weights and can be sent anywhere.
+    """How far a text tower reads a row of token ids; it has no weights, so any process can use it.
 
     Attributes:
-        pool: open_clip's name of the token at which the feature is read.
+        pool: open_clip's name for the token at which the feature is read.
         end: The id of the end-of-text token, for a tower that looks for it.
         padding: The id of the padding, for a tower that masks it.
-        can_trim: Whether what follows the end of a text may be left out.
+        can_trim: Whether the tokens after the end of a text may be dropped.
     """
 
     pool: str | None
@@ -65,7 +65,7 @@ class ReadingRule:
         return used.masked_fill(~behind.any(-1), 1)
 
     def texts(self, tokens: Tensor) -> list[tuple[int, ...]]:
-        """Return the token ids that the tower needs of each text of int64 [N, L]."""
+        """Return the token ids that the tower needs from each text of int64 [N, L]."""
         pairs = zip(tokens.tolist(), self.lengths(tokens).tolist(), strict=True)
         return [tuple(row[:length]) for row, length in pairs]
 
@@ -90,7 +90,7 @@ def reading_rule(model: OpenClip) -> ReadingRule:
 
 
 def _is_hugging_face(tower: nn.Module) -> bool:
-    """Return whether a text tower is open_clip's wrapper of one of transformers."""
+    """Return whether a text tower is open_clip's wrapper around one of transformers."""
     from open_clip.hf_model import HFTextEncoder
 
     return isinstance(tower, HFTextEncoder)
@@ -101,7 +101,7 @@ class TextEncoder(nn.Module):
 
     With a causal mask a token does not depend on later ones, so if the feature is read at the
     end-of-text token, everything after the end of the longest text can be dropped. A Hugging Face
-    tower masks its padding in attention and pooling alike, so what is padding in all texts can be
+    tower masks its padding in attention and pooling alike, so padding common to all texts can be
     dropped too. Other towers (bidirectional, or pooled elsewhere) get the full context.
     """
 
@@ -115,7 +115,7 @@ class TextEncoder(nn.Module):
 
     @property
     def can_trim(self) -> bool:
-        """Whether what follows the end of the longest text is left out."""
+        """Whether the tokens after the end of the longest text are dropped."""
         return self.rule.can_trim
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -151,12 +151,12 @@ class _Encode(nn.Module):
 
 @dataclass(frozen=True)
 class TextPlanner:
-    """Cuts the padding of a batch's captions and plans how they are read; it can be pickled.
+    """Trims the padding of a batch's captions and plans how to encode them; it can be pickled.
 
     Attributes:
         rule: How far the text tower reads.
         packs: Whether the tower can read packs.
-        rows: Rows of a batch that are encoded at once; None is all of them.
+        rows: Rows of a batch to encode at once; None means all of them.
         plans: Whether to make plans at all.
     """
 
@@ -166,7 +166,7 @@ class TextPlanner:
     plans: bool = True
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return a batch on the CPU with plans, and without the padding behind all its captions."""
+        """Return a batch on the CPU with plans, without the padding after its longest caption."""
         if batch.text_plans or not self.rule.can_trim:
             return batch
         texts, slots = self.rule.trim(batch.texts), batch.positives.shape[1]
@@ -184,9 +184,9 @@ class TextPlanner:
 
 
 def group(lengths: Tensor, groups: int = GROUPS) -> TextGroups:
-    """Return texts of the given lengths, int64 [N], in groups of equal numbers or lengths."""
+    """Split texts of lengths int64 [N] evenly by length; groups of the same length are merged."""
     ordered, order = lengths.sort(stable=True)
-    sizes: dict[int, int] = {}  # of each length that texts are cut to, their number
+    sizes: dict[int, int] = {}  # number of texts by the length they are cut to
     for part in ordered.tensor_split(min(groups, len(ordered))):
         longest = int(part[-1])
         sizes[longest] = sizes.get(longest, 0) + len(part)
@@ -194,10 +194,10 @@ def group(lengths: Tensor, groups: int = GROUPS) -> TextGroups:
 
 
 def pack(texts: Sequence[tuple[int, ...]], size: int = NODES) -> TextPacks:
-    """Put texts into packs of `size` places, so that texts that begin alike are together.
+    """Put texts into packs of `size` places, so that texts with a common prefix are together.
 
     Each text has its token ids up to the token at which its feature is read. A text that is
-    longer than `size` makes all packs as long.
+    longer than `size` makes all packs as long as itself.
 
     Raises:
         ValueError: There are no texts, or one is empty.
@@ -222,7 +222,7 @@ def pack_groups(
 
 
 _Placed = tuple[int, np.ndarray, int]
-"""A text in a pack: its number, its places, and how many of them earlier texts have taken."""
+"""A text in a pack: its number, its places, and how many of them it shares with earlier texts."""
 
 
 def _place(texts: Sequence[tuple[int, ...]], size: int) -> list[list[_Placed]]:

@@ -36,9 +36,9 @@ def _grad_if(trains: bool) -> torch.autograd.grad_mode.set_grad_enabled:
 
 
 class FeatureExtractor(nn.Module):
-    """From images and captions to `Features`; a tower that does not train runs without gradient.
+    """Turns images and captions into `Features`; a frozen tower runs without gradient.
 
-    A vision tower that does not train computes the last block for the pooled token alone.
+    A frozen vision tower computes the last block for the pooled token only.
 
     Attributes:
         trained: Which towers train.
@@ -57,14 +57,14 @@ class FeatureExtractor(nn.Module):
         return self.encode_text.model
 
     def planner(self, rows: int | None = None, plans: bool = True) -> TextPlanner:
-        """Return what plans how captions are read, `rows` rows of a batch at once (None: all)."""
+        """Return the planner of captions, of which `rows` rows are encoded at once (None: all)."""
         return TextPlanner(self.encode_text.rule, self._texts.packed, rows, plans)
 
     def compile_layers(self, **compiler: Any) -> None:
         """Compile the towers' layers in place, each kind of layer once, at its first call.
 
-        Names of parameters stay as they are. Captions have other shapes at every step, and images
-        the same ones. `compiler` has the further arguments of `torch.compile`.
+        Parameter names do not change. Captions have new shapes at every step, images always the
+        same. `compiler` has further arguments for `torch.compile`.
         """
         self._texts.block = torch.compile(self._texts.block, dynamic=True, **compiler)
         self._images.block = torch.compile(self._images.block, **compiler)
@@ -77,14 +77,14 @@ class FeatureExtractor(nn.Module):
         if not self.trained.vision:
             with torch.no_grad():
                 return _unit(self._images(images))
-        # In the other layout torch 2.14's backward pass on a CPU writes beyond its memory for some
-        # networks (FastViT, that of MobileCLIP), and the process dies.
+        # With channels last, torch 2.14's backward pass on a CPU writes out of bounds for some
+        # networks (MobileCLIP's FastViT), and the process crashes.
         on_cpu = images.device.type == "cpu"
         layout = torch.contiguous_format if on_cpu else self._layout
         return _unit(self.model.encode_image(images.contiguous(memory_format=layout)))
 
     def of_texts(self, texts: Tensor, plan: TextPlan | None = None) -> Tensor:
-        """Return the features [B, N, D] of token ids [B, N, L], unit norm, read as a plan says."""
+        """Return the features [B, N, D] of token ids [B, N, L], unit norm, encoded by a plan."""
         tokens = texts.flatten(0, 1)
         with _grad_if(self.trained.text):
             own = self.encode_text(tokens) if plan is None else self._texts.planned(tokens, plan)
@@ -103,7 +103,7 @@ class FeatureExtractor(nn.Module):
         """Encode images [B, 3, S, S] (normalised) and captions, int64 [B, P, L] and [B, K, L].
 
         `negative_mask` is bool [B, K]; `negative_kinds` has the kind of each of the K negatives, or
-        nothing; `plan` says how all captions are read. The features are those of this rank, with
+        is empty; `plan` says how to encode all captions. The features are those of this rank, with
         unit norm in at least fp32.
         """
         slots = positives.shape[1]

@@ -1,4 +1,4 @@
-"""Checks that a model folder or hub repository is loaded without running any of its code.
+"""Checks that loading a model folder or hub repository runs none of its code.
 
 In open_clip 3, a configuration can lead to code through transformers' tokenizers and text towers
 (`trust_remote_code`, `auto_map`, pickled vocabularies), through arguments passed on to them, and
@@ -27,7 +27,7 @@ def check_runs_nothing(
 ) -> None:
     """Refuse a `model_cfg` that would run code when its model is loaded.
 
-    Errors call the configuration `where`; tokenizer files of the model's folder are checked too.
+    Errors call the configuration `where`; the tokenizer files in `folder` are checked too.
 
     Raises:
         ModelError: It would run code, or is not a configuration of open_clip.
@@ -60,7 +60,7 @@ def check_folder(folder: Path, config: Mapping[str, Any]) -> None:
     `config` is the content of its config.json.
 
     Raises:
-        ModelError: It would.
+        ModelError: It would run code.
     """
     _check_words(config, folder)
     _check_tokenizer_files(folder)

@@ -1,7 +1,7 @@
-"""Reading the weights in a file of any common format, without running anything in it.
+"""Reads the weights in a file of any common format, without running anything in it.
 
-Pickles are read only by torch's restricted unpickler. If it refuses a file that does hold tensors,
-the error includes a command that extracts them.
+Pickles are read only by torch's restricted unpickler. If it refuses a file that does contain
+tensors, the error includes a command that extracts them.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ _PICKLE = b"\x80"
 def read(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file of safetensors or torch.save, under the model's own names.
 
-    Wrappers (`{"state_dict": ...}`) and prefixes (`module.`, `_orig_mod.`) are removed, in any
-    nesting.
+    Wrappers (`{"state_dict": ...}`) and prefixes (`module.`, `_orig_mod.`) are removed at any
+    depth.
 
     Raises:
-        ModelError: The file holds no weights, more than weights, or is damaged.
+        ModelError: The file contains no weights or more than weights, or is damaged.
     """
     return _plain(path, _content(path))
 
 
 def convert(path: str | Path, out: str | Path) -> Path:
-    """Extract the weights from a file that holds more than weights; return `out`, safetensors.
+    """Extract the weights from a file that contains more than weights; return `out`, safetensors.
 
     No class or function named in the file is imported or called. Objects are read as their plain
     attributes, and the tensors of a whole model are found among those.
 
     Raises:
-        ModelError: The file holds no weights, or `out` exists.
+        ModelError: The file contains no weights, or `out` exists.
     """
     from safetensors.torch import save_file
 
@@ -72,7 +72,7 @@ def check_numbers(tensors: Mapping[str, Tensor], where: object) -> None:
     floating = {name: value for name, value in tensors.items() if value.is_floating_point()}
     if not floating:
         return
-    # A sum is NaN if a value is, and several times as fast; it is also NaN of inf and -inf.
+    # A sum is NaN if any value is, and several times faster; it is also NaN for inf and -inf.
     doubtful = torch.stack([value.sum().isnan() for value in floating.values()]).tolist()
     for name, in_doubt in zip(floating, doubtful, strict=True):
         if in_doubt and bool(floating[name].isnan().any()):
@@ -275,7 +275,7 @@ def _renamed(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _module_state(module: Any) -> dict[str, Tensor]:
-    """Return the state dict of a model, also if it was read as plain attributes."""
+    """Return the state dict of a model, even if it was read as plain attributes."""
     if isinstance(module, nn.Module):
         return module.state_dict()
     attributes = getattr(module, "__dict__", {})

@@ -1,4 +1,4 @@
-"""From the settings to the parts of a training step: optimizer, rates, objectives, pass."""
+"""Makes the parts of a training step from the settings: optimizer, rates, objectives, pass."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Rates:
     """The optimizer and its learning rates.
 
     Attributes:
-        optimizer: AdamW over what trains.
+        optimizer: AdamW over the trained parameters.
         at: The rate at a step, before the factors.
-        factors: The factor of each parameter on it, by name.
+        factors: Each parameter's factor on that rate, by name.
     """
 
     optimizer: AdamW
@@ -38,7 +38,7 @@ def make_rates(config: Config, model: nn.Module, steps: int) -> Rates:
     """Return the optimizer of a model on its device, and its learning rates over `steps` steps.
 
     Raises:
-        ConfigError: Nothing trains, or a setting of the learning rates cannot work.
+        ConfigError: Nothing trains, or a learning-rate setting cannot work.
     """
     settings = config.optim
     ratio = 1.0 if settings.lr_vision is None else settings.lr_vision / settings.lr
@@ -82,7 +82,7 @@ def make_pass(
     base: FrozenBase | None,
     find_unused: bool,
 ) -> Pass:
-    """Return what computes a batch's gradient, whole or in chunks.
+    """Return the pass that computes a batch's gradient, whole or in chunks.
 
     Raises:
         ConfigError: The model cannot be trained in chunks.

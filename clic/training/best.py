@@ -1,4 +1,4 @@
-"""Which evaluation of a run was the best, and whether to go on waiting for a better one."""
+"""Which evaluation of a run was the best, and whether to keep waiting for a better one."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class BestSoFar:
 
     Attributes:
         metric: The score's name in the records of evaluations, e.g. ``"coco-retrieval@val/mean"``;
-            None watches none.
-        patience: Evaluations in a row without a better value after which the run ends; None does
-            not end it.
+            None watches no score.
+        patience: Evaluations in a row without a better value after which the run ends; None never
+            ends it.
         value: The best value so far, None before the first evaluation.
-        step: The step it was reached at.
+        step: The step at which it was reached.
         worse: Evaluations since.
     """
 
@@ -31,7 +31,7 @@ class BestSoFar:
     worse: int = 0
 
     def add(self, step: int, numbers: Mapping[str, float]) -> bool:
-        """Take in an evaluation; return whether it is the best one. Equal values are no better.
+        """Add an evaluation; return whether it is the best so far. Equal values are not better.
 
         Raises:
             ConfigError: The evaluation has no such score.
@@ -61,7 +61,7 @@ class BestSoFar:
         return {name: kept[name] for name in ("metric", "value", "step", "worse")}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from a checkpoint; one that watched another score, or none, begins anew."""
+        """Continue from a checkpoint; start afresh if it watched another score, or none."""
         if state.get("metric") == self.metric:
             for name, value in state.items():
                 setattr(self, name, value)

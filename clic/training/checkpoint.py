@@ -44,7 +44,7 @@ class TrainingState:
         average: The average of the weights by name, empty without `train.ema`.
         best: The best evaluation so far (`BestSoFar.state`), empty in earlier versions.
         adapters: The adapted parts of the model (`Adapters.state`), empty without any; the weights
-            beside it hold them merged.
+            beside it have them merged.
     """
 
     step: int
@@ -71,12 +71,12 @@ def save(run: Path, clip: ClipModel, state: TrainingState, keep: int) -> Path:
     folder = run / runs.CHECKPOINTS / runs.step_folder(state.step)
     for leftover in run.glob(".step-*"):
         shutil.rmtree(leftover)
-    # Made outside the checkpoints' folder, so that it cannot be taken for one before it is whole.
+    # Made outside the checkpoints' folder, so that it cannot pass for one before it is whole.
     with models.whole_folder(folder, work=run) as new:
         folder.parent.mkdir(exist_ok=True)
         models.write_files(clip, new)
         _write_state(state, new / STATE_FILE)
-        # The completeness marker holds the SHA-256 of every other file.
+        # The completeness marker contains the SHA-256 of every other file.
         hashes = {file.name: file_sha256(file) for file in sorted(new.iterdir()) if file.is_file()}
         marker = json.dumps({"sha256": hashes}, indent=2) + "\n"
         (new / runs.COMPLETE).write_text(marker, encoding="utf-8")
@@ -89,7 +89,7 @@ def save(run: Path, clip: ClipModel, state: TrainingState, keep: int) -> Path:
 
 
 def check(folder: Path) -> None:
-    """Verify that a checkpoint still holds what was written.
+    """Verify that a checkpoint's contents are still what was written.
 
     Earlier versions wrote a marker without hashes. For such a checkpoint only the structure of
     the files is checked, which detects truncation but not a flipped bit.
@@ -131,7 +131,7 @@ def _check_structure(folder: Path) -> None:
         _read_state(folder, mmap=True)
     if (folder / runs.OPEN_CLIP_WEIGHTS).is_file():
         with _reading_weights(folder), safe_open(folder / runs.OPEN_CLIP_WEIGHTS, "pt"):
-            pass  # its header states the file's length, which was right
+            pass  # opening it checks the length that its header states
 
 
 @contextmanager
@@ -168,7 +168,7 @@ def _damaged(folder: Path, reason: str) -> DamagedError:
 
 
 def _write_state(state: TrainingState, path: Path) -> None:
-    # A Python file, because torch does not say why it cannot write one of its own; and `vars`,
+    # A Python file, because torch does not say why it cannot write to a path; and `vars`,
     # because `asdict` would copy every tensor of the optimizer.
     with path.open("wb") as file:
         try:
@@ -225,7 +225,7 @@ def check_same_batches(
 ) -> str:
     """Return how the later batches of a resumed run would differ, '' if they would not.
 
-    The numbers are those of this run; 0 samples are not compared.
+    The numbers are those of this run; `samples` is not compared if the checkpoint stored 0.
 
     Raises:
         ConfigError: The number of ranks or samples or the batch size differs, and `allow_reorder`

@@ -1,4 +1,4 @@
-"""Compiled towers (`train.compile`): what they need, what is compiled, and what fails by it."""
+"""Compiled towers (`train.compile`): what they need, what is compiled, and how it can fail."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from clic.io.terminal import say
 from clic.models import FeatureExtractor
 
 COMPILER: dict[str, Any] = {"backend": "inductor", "options": {"fallback_random": True}}
-"""Arguments of `torch.compile`. Random numbers are drawn as without it: the two passes over a chunk
-must draw the same ones. CUDA graphs stay off, as packed captions have other shapes every step."""
+"""Arguments of `torch.compile`. Random numbers are those of eager mode: the two passes over a chunk
+must draw the same ones. CUDA graphs stay off, as packed captions have new shapes every step."""
 MOST_KINDS = 64
-"""Kinds of layers, by shapes and by what trains, that are compiled; torch would stop at eight."""
+"""Most variants of a layer to compile, by shapes and by what trains; torch would stop at eight."""
 OFF = "or leave train.compile out"
 
 
 class CompilationError(ConfigError):
-    """The compiler failed, or was ended."""
+    """The compiler failed, or was killed."""
 
 
 def check_compiler(device: torch.device) -> None:
-    """Refuse `train.compile` where the device's compiler is missing.
+    """Refuse `train.compile` if the device's compiler is missing.
 
     Raises:
-        ConfigError: Its message names what to install.
+        ConfigError: It is missing; the message names what to install.
     """
     if device.type == "cuda":
         if find_spec("triton") is None:
@@ -59,12 +59,12 @@ def check_compiler(device: torch.device) -> None:
 
 
 def compile_towers(*extractors: FeatureExtractor) -> None:
-    """Compile the layers of towers, and say that the first steps will take their time."""
+    """Compile the layers of towers, and announce that the first steps will be slow."""
     import torch._dynamo.config
 
     torch._dynamo.config.recompile_limit = MOST_KINDS
-    # A layer at a time, gradients are ready as early as without compiling. Cutting graphs at the
-    # buckets of data-parallel training would gain nothing, and cannot be done to these.
+    # Layers are compiled one by one, so gradients are ready as early as in eager mode. Splitting
+    # graphs at DDP's buckets would gain nothing, and does not work with these graphs.
     torch._dynamo.config.optimize_ddp = False
     for extractor in extractors:
         extractor.compile_layers(**COMPILER)
@@ -73,12 +73,12 @@ def compile_towers(*extractors: FeatureExtractor) -> None:
 
 
 def failure(error: RuntimeError) -> CompilationError | None:
-    """Return what to tell of an error that came from compiling, or None for another one."""
+    """Return the error to raise for one that came from compiling, or None for any other."""
     from torch._dynamo.exc import TorchDynamoException
 
     if not isinstance(error, TorchDynamoException):
         return None
-    reason = " ".join(str(error).strip().splitlines()[:2])  # the backend, and what it says
+    reason = " ".join(str(error).strip().splitlines()[:2])  # the backend and its message
     return CompilationError(
         f"train.compile=true: torch could not compile this model ({reason}); leave it out"
     )

@@ -12,18 +12,17 @@ from clic.types import TextPlan
 
 
 class FrozenBase:
-    """The features of a model as it is now, whatever is trained of it later.
+    """Computes the features of a model as it is now, however it is trained later.
 
-    Only the parameters that train are copied, and the buffers; frozen ones are shared with the
-    model. It belongs to no checkpoint: a resumed run makes it again from its base, before the
-    checkpoint's weights are loaded.
+    Only buffers and trained parameters are copied; frozen ones are shared with the model. It is in
+    no checkpoint: a resumed run makes it again from its base, before loading the checkpoint.
 
     Args:
-        clip: The base model, on its device, with what does not train already frozen.
+        clip: The base model, on its device, with parameters that do not train already frozen.
         trained: Which of its towers train; the features of the others cannot move.
 
     Attributes:
-        features: What makes its features.
+        features: Its feature extractor.
     """
 
     def __init__(self, clip: ClipModel, trained: Trained) -> None:
@@ -36,15 +35,15 @@ class FrozenBase:
     def __call__(
         self, images: Tensor, texts: Tensor, plan: TextPlan | None = None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Return the features of images and of captions, unit norm, of what trains.
+        """Return the features of images and captions, unit norm, from the towers that train.
 
         Args:
             images: [B, 3, S, S], normalised.
             texts: Token ids, int64 [B, N, L].
-            plan: How they are read.
+            plan: How they are encoded.
 
         Returns:
-            [B, D] and [B, N, D], each None where its tower does not train.
+            [B, D] and [B, N, D], each None if its tower does not train.
         """
         return (
             self.features.of_images(images) if self.trained.vision else None,

@@ -1,7 +1,7 @@
-"""What a run records of itself while it trains: numbers, and pictures of what it trains on.
+"""What a run records while it trains: numbers, and pictures of its batches.
 
-A `MetricsLog` takes one record of numbers per interval to a file, the console and the trackers; it
-shows every batch to `ExampleSheets`, which draws some of them with all their captions.
+A `MetricsLog` writes one record of numbers per interval to a file, the console and the trackers; it
+passes every batch to `ExampleSheets`, which draws some of them with all their captions.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ PATIENCE = 60.0
 MAIN = 4
 """Scores that the console shows of a benchmark without a mean."""
 COUNTS = ("n", "/n")
-"""Endings of the names of row counts."""
+"""Suffixes of the names of row counts."""
 EXAMPLES = "examples"
-"""The folder of a run that holds the pictures."""
+"""The folder of a run for the pictures."""
 
 
 class Averages:
     """Means of named scalars over steps and ranks, accumulated on their device.
 
     A value that is not finite is left out, because the step it belongs to is skipped. Only reading
-    them waits for the GPU and communicates with other ranks.
+    the means waits for the GPU and communicates with other ranks.
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}  # of each name its sum, and how many values are in it
+        self._sums: dict[str, Tensor] = {}  # by name: the sum, and the number of values in it
 
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Add one step's scalars."""
@@ -100,15 +100,14 @@ def missing_negatives(batch: Batch) -> dict[str, Tensor]:
 class MetricsLog:
     """Appends records to `metrics.jsonl` and shows them, on rank 0 only.
 
-    On a terminal a line says where the run is, and only scores are printed; elsewhere each record
-    is a line.
+    On a terminal it shows a progress line and prints only scores; elsewhere each record is a line.
 
     Args:
         path: The file.
         start: The step from which the run continues. Records of later steps, written by a process
             that was killed after its last checkpoint, are removed.
         stop: The last step, for the console.
-        trackers: Where numbers and pictures go, too.
+        trackers: Where numbers and pictures also go.
         epoch: Steps of an epoch, for the console; 0 if that is unknown.
     """
 
@@ -129,7 +128,7 @@ class MetricsLog:
         self._waited = 0.0  # seconds for data since the last record
         if not self.active:
             return
-        # Later records go, by replacing the file atomically.
+        # Later records are dropped by replacing the file atomically.
         records, unreadable = _records(path)
         if unreadable:
             say(f"{path}: removed {unreadable} line(s) that cannot be read")
@@ -158,18 +157,18 @@ class MetricsLog:
             say(self._words(record))
 
     def pause(self, seconds: float) -> None:
-        """Leave out seconds in which the run evaluated or saved from the share of waiting."""
+        """Exclude seconds spent on evaluating or saving from the share of waiting."""
         self._since += seconds
 
     def picture(self, step: int, name: str, image: Image.Image) -> None:
-        """Show a picture wherever that can be done."""
+        """Show a picture in all trackers."""
         for tracker in self.trackers:
             tracker.picture(step, name, image)
 
     def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Yield the batches; print when the first step is done, and progress if steps are slow.
 
-        Each batch of this rank is passed to `seen` first.
+        Rank 0 first passes each of its batches to `seen`.
         """
         begun: float | None = None
         items = iter(batches)
@@ -205,7 +204,7 @@ class MetricsLog:
         self._printed = time.monotonic()
 
     def _words(self, record: Mapping[str, Any]) -> str:
-        """Return the main entries of a record, to fit a terminal."""
+        """Return the main entries of a record, short enough for a terminal."""
         head = f"step {record['step']:>{len(str(self.stop))}}/{self.stop}"
         parts = [
             f"{label} {record[key]:.4g}"
@@ -226,7 +225,7 @@ class MetricsLog:
 
 
 class ExampleSheets:
-    """Draws the first batch of each kind, and one of each kind every so many steps.
+    """Draws the first batch of each kind, and then one of each kind every `every` steps.
 
     Args:
         folder: The run's folder; pictures go into its `examples/`.
@@ -287,7 +286,7 @@ def _records(path: Path) -> tuple[list[dict[str, Any]], int]:
 def _scores(record: Mapping[str, Any]) -> list[str]:
     """Return each benchmark's main scores: its means, else its recall at 1, else its first few.
 
-    A benchmark has dozens of scores, by category; the file holds them all.
+    A benchmark has dozens of scores, by category; the file contains them all.
     """
     found: dict[str, dict[str, float]] = {}
     for key, value in record.items():

@@ -1,7 +1,7 @@
-"""What a step does to the weights: the optimizer with its parameter groups, and their average.
+"""How a step changes the weights: the optimizer, its parameter groups, and the weights' average.
 
-Learning rates are pure functions of the step. The moving average of the weights is what a run keeps
-in their place if `train.ema` is on.
+Learning rates are pure functions of the step. With `train.ema`, a run keeps the moving average
+of the weights in their place.
 """
 
 from __future__ import annotations
@@ -96,9 +96,9 @@ def adamw(
 ) -> AdamW:
     """Return AdamW (arXiv 1711.05101) over the trained parameters, fused if possible.
 
-    The model is already on its device. `set_lr` replaces the learning rate at each step, by which
-    the decay of matrices is multiplied; `betas` are the decay rates of the two moments, and
-    `factors` those on the learning rate of each parameter (see `rate_factors`).
+    The model is already on its device. At each step `set_lr` replaces the learning rate, which
+    also multiplies the decay of matrices; `betas` are the decay rates of the two moments, and
+    `factors` multiply the learning rate of each parameter (see `rate_factors`).
 
     Raises:
         ConfigError: No parameter of the model trains.
@@ -117,7 +117,7 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
 def step_if_finite(
     optimizer: AdamW, parameters: Iterable[nn.Parameter], grad_clip: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Take a step, unless a gradient is not finite; decided on the device, without waiting for it.
+    """Take a step unless a gradient is not finite; decided on the device, without waiting for it.
 
     A skipped step changes neither the weights nor the optimizer's moments. Ranks that average
     their gradients skip the same steps.
@@ -143,10 +143,10 @@ def step_if_finite(
 
 
 class SkippedSteps:
-    """Counts on the `device` of the outcomes of `step_if_finite` how many in a row were skipped."""
+    """Counts, on their `device`, how many steps in a row `step_if_finite` skipped."""
 
     def __init__(self, device: torch.device) -> None:
-        # The current row, the longest row since the last reading, the last skipped step.
+        # The current streak, the longest one since the last reading, the last skipped step.
         self._counts = torch.zeros(3, dtype=torch.int64, device=device)
 
     def add(self, skipped: Tensor, number: int) -> None:
@@ -157,7 +157,7 @@ class SkippedSteps:
         self._counts = torch.stack([row, torch.maximum(most, row), last])
 
     def read(self) -> tuple[int, int]:
-        """Return the longest row since the last reading, and the number of the last skipped step.
+        """Return the longest streak since the last reading, and the last skipped step's number.
 
         This waits for the device.
         """
@@ -167,7 +167,7 @@ class SkippedSteps:
 
 
 class RunningStatistics:
-    """BatchNorm's statistics, which the forward pass of a step that is skipped has spoilt."""
+    """Restores BatchNorm's statistics, which the forward pass of a skipped step has spoilt."""
 
     def __init__(self, model: nn.Module) -> None:
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -175,26 +175,26 @@ class RunningStatistics:
         self._before: list[Tensor] = []
 
     def remember(self) -> None:
-        """Keep them as they are before a step."""
+        """Save them before a step."""
         self._before = [buffer.clone() for buffer in self._own]
 
     @torch.no_grad()
     def put_back(self, skipped: Tensor) -> None:
-        """Let them be as before the step if it was skipped (1.0, else 0.0), on the device."""
+        """Restore them, on the device, if the step was skipped (1.0, else 0.0)."""
         for buffer, before in zip(self._own, self._before, strict=True):
             buffer.copy_(torch.where(skipped > 0, before, buffer))
 
 
 class MovingAverage:
-    """The exponential moving average of the parameters that train, from their first values on.
+    """The exponential moving average of the trained parameters, from their initial values on.
 
     theta_ema <- d theta_ema + (1 - d) theta after every step that was not skipped (Polyak and
     Juditsky 1992, in the form of arXiv 1703.01780). As it starts from the base model's weights, it
-    needs no correction of its bias. Buffers, such as BatchNorm's statistics, stay those of the
+    needs no bias correction. Buffers, such as BatchNorm's statistics, stay those of the
     model.
 
     Args:
-        model: The model, on its device, with what does not train already frozen.
+        model: The model, on its device, with parameters that do not train already frozen.
         decay: d, from 0 to below 1.
     """
 
@@ -205,14 +205,14 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, skipped: Tensor) -> None:
-        """Take in the weights after a step, unless it was skipped (1.0, else 0.0)."""
-        share = (1 - self.decay) * (1 - skipped)  # on the device, which is not waited for
+        """Add the weights after a step, unless it was skipped (1.0, else 0.0)."""
+        share = (1 - self.decay) * (1 - skipped)  # on the device, without waiting for it
         for name, mean in self._mean.items():
             mean.add_((self._own[name] - mean) * share)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Let the model have the average for the duration of the block, without a copy."""
+        """Give the model the average for the duration of the block, without a copy."""
         self._exchange()
         try:
             yield
@@ -247,7 +247,7 @@ def clic_schedule(
     and lr_end is never quite reached, as in the code of arXiv 2505.24424.
     """
     if step < warmup_steps:
-        # As with numpy.linspace, a warm-up of one step is its lower end.
+        # As with numpy.linspace, a warm-up of one step stays at its lower end.
         return lr_start + (lr - lr_start) * step / max(1, warmup_steps - 1)
     done = (step - warmup_steps) / (steps - warmup_steps)
     return lr_end + (lr - lr_end) / 2 * (1 + math.cos(math.pi * done))

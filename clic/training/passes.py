@@ -22,7 +22,7 @@ from clic.types import Batch, Features, Kind, LossOutput, TextPlan
 SCALE, BIAS = "logit_scale", "logit_bias"
 
 Scale = Callable[[Tensor], Tensor]
-"""What the gradient scaler makes of a loss."""
+"""Scales a loss, as the gradient scaler does."""
 
 
 class Pass(ABC):
@@ -36,18 +36,18 @@ class Pass(ABC):
         """Return the loss of a batch on the device, once its backward pass is done."""
 
     def _base_features(self, pixels: Tensor, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
-        """Return the frozen base's features of images and true captions, if they are asked for."""
+        """Return the frozen base's features of images and true captions, if there is a base."""
         if self.base is None:
             return None, None
         plan, slots = batch.text_plan, batch.positives.shape[1]
-        # A plan is one for the false captions, too.
+        # A plan includes the false captions.
         read = batch.positives if plan is None else batch.texts
         base_images, base_texts = self.base(pixels, read, plan)
         return base_images, None if base_texts is None else base_texts[:, :slots]
 
 
 class WholePass(Pass):
-    """A batch at once.
+    """Computes a batch at once.
 
     Args:
         losses: From a batch's tensors to its loss.
@@ -79,13 +79,13 @@ class WholePass(Pass):
 
 
 class CachedPass(Pass):
-    """A batch in chunks of `size` rows, with the gradient of the whole batch: GradCache.
+    """Computes a batch in chunks of `size` rows, with the whole batch's gradient: GradCache.
 
-    As in arXiv 2101.06983: the features of all chunks without a graph; the objective and its
-    gradient for these features; each chunk again with a graph, from whose features this gradient
-    goes on. Only one chunk's activations are in memory at a time. Random numbers, as those of
-    dropout, are drawn alike both times. Towers that do not train run only once. The objective
-    gathers all ranks' features as ever, and the ranks average the parameters' gradients once, with
+    As in arXiv 2101.06983: it computes the features of all chunks without a graph; the objective
+    and its gradient for these features; then each chunk again with a graph, which propagates this
+    gradient back. Only one chunk's activations are in memory at a time. Random numbers, such as
+    those of dropout, are the same both times. Towers that do not train run only once. The objective
+    gathers all ranks' features as usual, and the ranks average the parameters' gradients once, with
     the last chunk.
 
     Args:
@@ -118,7 +118,7 @@ class CachedPass(Pass):
         for start, chunk, drawn in zip(starts, chunks, draws, strict=True):
             last = start == starts[-1]
             gradients = leaves.gradients(start, start + self.size, with_scalars=last)
-            if not gradients:  # e.g. of a scale alone, which goes with the last chunk
+            if not gradients:  # e.g. only a scale has one, which goes with the last chunk
                 continue
             with nullcontext() if last else self.strategy.no_sync(self.replay):
                 drawn.restore()
@@ -129,7 +129,7 @@ class CachedPass(Pass):
 
     @torch.no_grad()
     def _encode(self, batch: Batch, chunks: list[Batch]) -> tuple[_Leaves, list[_RandomState]]:
-        """Return the features of all chunks, and the state that each one's random numbers have."""
+        """Return the features of all chunks, and the random state before each of them."""
         found: dict[str, list[Any]] = {"images": [], "texts": []}
         found |= {"base_images": [], "base_positives": []}
         draws = []
@@ -147,7 +147,7 @@ class CachedPass(Pass):
 
 
 class _Leaves:
-    """The features of a batch as leaves of a graph, which take the gradient of an objective."""
+    """The features of a batch as leaves of a graph, which collect an objective's gradient."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class _Leaves:
         self.base = base_images, base_positives
 
     def features(self, batch: Batch) -> Features:
-        """Return what an objective takes."""
+        """Return the input of an objective."""
         texts, slots = self.rows["texts"], batch.positives.shape[1]
         return Features(
             image_features=self.rows["images"],
@@ -183,7 +183,7 @@ class _Leaves:
         )
 
     def gradients(self, start: int, stop: int, with_scalars: bool) -> dict[str, Tensor]:
-        """Return what came back to rows `start` to `stop`, and to the scalars, if anything did."""
+        """Return the gradients of rows `start` to `stop`, and of the scalars, if there are any."""
         leaves = {name: leaf.grad for name, leaf in self.rows.items()}
         found = {name: grad[start:stop] for name, grad in leaves.items() if grad is not None}
         for name, scalar in self.scalars.items() if with_scalars else ():
@@ -193,10 +193,10 @@ class _Leaves:
 
 
 class _Replay(nn.Module):
-    """The module that data-parallel training wraps: a scalar whose gradient is the loss's own.
+    """The module that data-parallel training wraps: it returns a scalar with the loss's gradient.
 
-    It is the sum of what the parameters give for a chunk, each times the gradient that the whole
-    batch's loss has for it.
+    The scalar sums a chunk's features and the scale and bias, each times the gradient of the whole
+    batch's loss for it.
     """
 
     def __init__(self, features: FeatureExtractor) -> None:
@@ -223,14 +223,14 @@ class _Replay(nn.Module):
 
 
 class _RandomState:
-    """Where the random numbers of a device stand, to be drawn again."""
+    """The state of a device's random numbers, to draw the same ones again."""
 
     def __init__(self, device: torch.device) -> None:
         self._cpu, self._device = torch.get_rng_state(), device
         self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
     def restore(self) -> None:
-        """Let the next numbers be those that came after this state."""
+        """Make the next numbers those that followed this state."""
         torch.set_rng_state(self._cpu)
         if self._cuda is not None:
             torch.cuda.set_rng_state(self._cuda, self._device)
@@ -261,15 +261,15 @@ def _leaf(parameter: Tensor, value: Tensor) -> Tensor:
 
 
 def _joined(parts: list[Any]) -> Any:
-    """Return the rows of all parts, or None where there are none."""
+    """Return the rows of all parts, or None if there are none."""
     whole = [part for part in parts if part is not None]
     return torch.cat(whole) if whole else None
 
 
 def _backward(total: Tensor, scale: Scale) -> None:
-    """Start the backward pass of a loss.
+    """Run the backward pass of a loss.
 
-    A loss that is not finite spoils the gradients of all ranks, which then skip the step.
+    A loss that is not finite makes the gradients of all ranks NaN, so that all skip the step.
     """
     spoilt = torch.where(total.detach().isfinite(), 1.0, math.nan)
     scale(total * spoilt).backward()

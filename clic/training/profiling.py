@@ -18,7 +18,7 @@ from clic.io.files import write_whole
 T = TypeVar("T")
 
 SKIPPED, MEASURED = 3, 10
-"""Steps before the measurement, in which caches fill up, and steps of it."""
+"""Steps before the measurement, while caches fill up, and measured steps."""
 OPERATORS = 12
 WAITING, TO_DEVICE, FORWARD = "waiting for data", "batch to the device", "forward and loss"
 BACKWARD, UPDATE, OTHER = "backward", "update", "log, save and the rest"
@@ -42,7 +42,7 @@ class StepProfiler:
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self._steps, self._begun = 0, 0.0
         self._turns: list[float] = []
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its own lines on stderr say nothing
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its own lines on stderr are noise
         activities = [ProfilerActivity.CPU]
         if device.type == "cuda":
             activities.append(ProfilerActivity.CUDA)
@@ -55,12 +55,12 @@ class StepProfiler:
 
     @property
     def measuring(self) -> bool:
-        """Whether the current step is one of those that are measured."""
+        """Whether the current step is measured."""
         return self._open and SKIPPED <= self._steps < SKIPPED + MEASURED
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count a block's time as that of a stage, or of the one that `turning` has begun."""
+        """Count a block's time for a stage; after `turning`, for the backward pass."""
         if not self.measuring:
             yield
             return
@@ -74,7 +74,7 @@ class StepProfiler:
         self.seconds[BACKWARD] += end - turn
 
     def waiting(self, items: Iterable[T]) -> Iterator[T]:
-        """Yield the items; the time until they are there is that of a stage."""
+        """Yield the items; the time until each arrives counts for a stage."""
         source, nothing = iter(items), object()
         while True:
             with self.stage(WAITING):
@@ -84,7 +84,7 @@ class StepProfiler:
             yield item
 
     def turning(self, scale: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """Return what scales a loss, and with it ends the forward pass."""
+        """Wrap the function that scales a loss; calling it ends the forward pass."""
 
         def turned(loss: Tensor) -> Tensor:
             if self.measuring:
@@ -94,7 +94,7 @@ class StepProfiler:
         return turned
 
     def end_step(self) -> None:
-        """Count a step; after the last one that is measured, write and tell the table."""
+        """Count a step; after the last measured one, write and report the table."""
         if not self._open:
             return
         self._profile.step()
@@ -108,7 +108,7 @@ class StepProfiler:
             self._write(whole)
 
     def close(self) -> None:
-        """End the measurement, wherever it is."""
+        """End the measurement, even if it is incomplete."""
         if self._open:
             self._open = False
             self._profile.__exit__(None, None, None)
@@ -141,7 +141,7 @@ class StepProfiler:
         return lines
 
     def _operator_lines(self) -> list[str]:
-        """Return the operators with the most time of their own, on the device that trains."""
+        """Return the operators with the most self time on the device that trains."""
         on_gpu = self.device.type == "cuda"
         kind = "device" if on_gpu else "cpu"
         events = [

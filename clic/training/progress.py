@@ -1,4 +1,4 @@
-"""One line on a terminal that says where a run is, and how fast."""
+"""One line on a terminal that shows a run's progress and speed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 WIDTH = 80
-"""Columns that are used at most."""
+"""Maximum width in columns."""
 PERIOD = 0.25
-"""Seconds between two drawings of the line."""
+"""Seconds between two redraws of the line."""
 BAR = 10
 GAP = "  "
 
@@ -23,8 +23,8 @@ GAP = "  "
 class ProgressLine:
     """Draws the line below what the run prints.
 
-    It draws only when it is told of a step: without a thread of its own, no loader process can be
-    forked while it holds a lock.
+    It draws only when a step is reported: without its own thread, no loader process can be forked
+    while it holds a lock.
 
     Args:
         start: The step from which the run continues.
@@ -44,19 +44,19 @@ class ProgressLine:
         self._live.start()
 
     def step(self, done: int) -> None:
-        """Say how many steps are done."""
+        """Report how many steps are done."""
         self._done = done
         now = time.monotonic()
         if now - self._drawn >= PERIOD or done == self.stop:
             self._draw(now)
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """Take the losses, the speed and the rest of a record."""
+        """Add the losses, the speed and the rest of a record."""
         self._record.update(record)
         self._draw(time.monotonic())
 
     def close(self) -> None:
-        """Leave the last line where it is."""
+        """Stop, and leave the last line where it is."""
         self._draw(time.monotonic())
         self._live.stop()
 
@@ -67,12 +67,12 @@ class ProgressLine:
         self._live.update(self.line(seconds, width), refresh=True)
 
     def line(self, seconds: float, width: int = WIDTH) -> Text:
-        """Return the line after some seconds; what matters least goes where there is no room."""
+        """Return the line after some seconds; if it is too long, its least important parts go."""
         from rich.text import Text
 
         done, record = self._done, self._record
         digits = len(str(self.stop))
-        parts: list[tuple[int, str, str]] = [  # how soon it goes, its style, and what it says
+        parts: list[tuple[int, str, str]] = [  # drop order, highest first; style; text
             (0, "bold", f"{done:>{digits}}/{self.stop}"),
             (7, "cyan", _bar(done / max(self.stop, 1))),
         ]
@@ -102,7 +102,7 @@ class ProgressLine:
 
 
 def make_line(start: int, stop: int, epoch: int) -> ProgressLine | None:
-    """Return a line on stdout, or None where that is no terminal."""
+    """Return a line on stdout, or None if that is not a terminal."""
     if not sys.stdout.isatty():
         return None
     from rich.console import Console
@@ -122,7 +122,7 @@ def clock(seconds: float) -> str:
 
 
 def resident_gb() -> float:
-    """Return the most memory that this process has held, in GB."""
+    """Return this process's peak resident memory in GB."""
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return held * (1 if sys.platform == "darwin" else 1024) / 1e9
 

@@ -35,7 +35,7 @@ Evaluate = Callable[[ClipModel], dict[str, float]]
 COLLECTIVE_MINUTES = 10.0
 EVALUATION_MINUTES = 180.0
 DISTILLED_TOWARDS = "distilled_towards"
-"""Entry of the provenance: the hash of the weights that self-distillation keeps near to."""
+"""Entry of the provenance: the hash of the weights that self-distillation stays close to."""
 
 
 def train(config: Config, evaluate: Evaluate | None = None) -> Path:
@@ -89,7 +89,7 @@ def train(config: Config, evaluate: Evaluate | None = None) -> Path:
 
 
 def _check_base(config: Config, folder: Path, base: str | None) -> None:
-    """Refuse to go on with self-distillation towards other weights than those it began with.
+    """Refuse to continue self-distillation towards weights other than those it began with.
 
     Raises:
         ConfigError: The hash `base` is not that of the run that wrote the checkpoint `folder`.
@@ -152,7 +152,7 @@ def _load_model(config: Config, device: torch.device) -> ClipModel:
 def _open_folder(config: Config, place: RunFolder, trainer: Trainer, base: str | None) -> IO[str]:
     """Create the run's folder if it is new, and lock it; return the lock.
 
-    `base` is the hash of the weights that self-distillation keeps near to, if there is any.
+    `base` is the hash of the weights that self-distillation stays close to, if it is on.
     """
     lock = claim(place, config)
     keep_job_logs(place.path)
@@ -167,7 +167,7 @@ def _open_folder(config: Config, place: RunFolder, trainer: Trainer, base: str |
         state, started = trainer.state(), trainer.plain(merge=place.checkpoint is not None)
         with models.writing(place.path), started:
             write_config(place.path, config)  # first, because a folder with it can be resumed
-            if place.checkpoint is not None:  # a copy of its own, to be resumed from
+            if place.checkpoint is not None:  # its own copy, to resume from
                 checkpoint.save(place.path, trainer.clip, state, keep=0)
             elif config.model.starts_from_its_own():
                 models.save(trainer.clip, place.path / runs.BASE)
@@ -255,7 +255,7 @@ def _fit(
 
 
 def _open_log(config: Config, run: Path, trainer: Trainer, builder: BatchBuilder) -> MetricsLog:
-    """Return the log of a run, and turn on what else is asked for: trackers, pictures, profile."""
+    """Return the log of a run, and set up its trackers, pictures and profile if turned on."""
     main, steps = distributed.is_main(), builder.sampler.steps_per_epoch()
     trackers = start_trackers(TrackedRun(config, run, trainer.done)) if main else []
     log = MetricsLog(run / runs.METRICS_FILE, trainer.done, trainer.steps, trackers, steps)
@@ -268,7 +268,7 @@ def _open_log(config: Config, run: Path, trainer: Trainer, builder: BatchBuilder
 
 
 def _write_skipped(error: SkippedTooOftenError, path: Path) -> str:
-    """Write the samples of the last skipped step, of every rank; return words for that."""
+    """Write every rank's samples of the last skipped step; return a phrase that says so."""
     ranks = distributed.gather_objects(error.samples)
     if distributed.is_main():
         record = {"step": error.step, "samples": [[list(row) for row in rows] for rows in ranks]}
@@ -278,7 +278,7 @@ def _write_skipped(error: SkippedTooOftenError, path: Path) -> str:
 
 
 def _save_best(clip: ClipModel, best: BestSoFar, folder: Path) -> None:
-    """Replace the best model of a run, and what it was chosen by."""
+    """Replace the best model of a run, and the record of its score."""
     with models.whole_folder(folder, folder.parent) as new:
         models.write_files(clip, new)
         record = {"step": best.step, "metric": best.metric, "value": best.value}

@@ -1,6 +1,6 @@
 """The folder of a run: whether it is new or resumed, who may write to it, and what it keeps.
 
-It keeps the settings, and the output of the job that a cluster runs for it.
+It keeps the settings, and the output of its job on a cluster.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from weakref import WeakSet
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]  # what OmegaConf reads with
+from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's parser
 
 from clic import runs
 from clic.config.train_settings import Config
@@ -52,7 +52,7 @@ FREE_TO_CHANGE = (
 class RunFolder:
     """Where a run writes, and the checkpoint to continue from; None starts from the base model.
 
-    `continued` says that the folder exists and its run is resumed.
+    `continued` means that the folder exists and its run is resumed.
     """
 
     path: Path
@@ -83,7 +83,7 @@ def choose(config: Config) -> RunFolder:
         return _named(root / train.run_name, config)
     if train.resume == "auto":
         deadline = time.monotonic() + PATIENCE
-        for path in _by_age(root, config.name):  # once more at the end: it may finish meanwhile
+        for path in _by_age(root, config.name):  # checked again at the end: it may finish meanwhile
             waiting = not runs.is_finished(path) and _is_same(path, config)
             if waiting and _is_free(path, deadline) and not runs.is_finished(path):
                 return _continued(path)
@@ -93,7 +93,7 @@ def choose(config: Config) -> RunFolder:
 def _checked(place: RunFolder, config: Config) -> RunFolder:
     """Return a new run's place if its folder can be created there; checked before models load."""
     existing = next(parent for parent in place.path.absolute().parents if parent.exists())
-    try:  # a trial, because some file systems refuse folders whatever the permissions
+    try:  # a trial, because some file systems refuse folders regardless of permissions
         os.rmdir(tempfile.mkdtemp(prefix=".clic-", dir=existing))
     except OSError as error:
         raise _unmakeable(place, config, error) from error
@@ -225,7 +225,7 @@ def flat(nested: Any, separator: str = ".", prefix: str = "") -> dict[str, Any]:
 
 
 def _is_free(run: Path, deadline: float) -> bool:
-    """Return whether no process trains a run, waiting for that until the deadline."""
+    """Return whether no process is training a run, waiting for that until the deadline."""
     while (lock := lock_run(run)) is None:
         if time.monotonic() >= deadline:
             return False
@@ -243,8 +243,8 @@ def _taken(run: Path) -> ConfigError:
 def lock_run(run: Path) -> IO[str] | None:
     """Lock a run for this process, or return None if another process holds the lock.
 
-    The kernel releases the lock when the process exits, however it does. On a disk without locks
-    a run counts as free.
+    The kernel releases the lock when the process exits, for whatever reason. On a disk without
+    locks a run counts as free.
     """
     path = run / LOCK_FILE
     file = open(path, "a", encoding="utf-8")  # noqa: SIM115, held until the end
@@ -256,7 +256,7 @@ def lock_run(run: Path) -> IO[str] | None:
 
 
 def _leave_to_parent() -> None:
-    """Close the copies in a forked child, so that orphaned loader workers do not hold a run."""
+    """Close the copies in a forked child, so that orphaned loader workers keep no run locked."""
     for file in list(_held):
         file.close()
 
@@ -301,15 +301,15 @@ def write_config(run: Path, config: Config) -> None:
 
 
 def keep_job_logs(run: Path) -> None:
-    """Link what submitit writes for this process into `RUN/logs`, if it has started the process.
+    """Link submitit's output files of this process into `RUN/logs`, if submitit started it.
 
     A hard link is the same file under a second name: it grows with the output, and stays when the
-    folder of the multirun is removed. On another disk a symbolic link takes its place.
+    folder of the multirun is removed. On another disk a symbolic link is used instead.
     """
     submitit = sys.modules.get("submitit")
     if submitit is None:
         return
-    with suppress(RuntimeError):  # imported, but this process is no job of its
+    with suppress(RuntimeError):  # imported, but this process is not one of its jobs
         paths = submitit.JobEnvironment().paths
         (run / JOB_LOGS).mkdir(exist_ok=True)
         for path in (paths.stdout, paths.stderr):

@@ -1,6 +1,6 @@
 """A finished run as one self-contained page: results, curves, examples, settings and origin.
 
-The page runs no script and loads nothing, as that of `clic-eval --html`, whose style it shares.
+Like the page of `clic-eval --html`, whose style it shares, it runs no script and loads nothing.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ Record = dict[str, Any]
 
 
 class Panel(NamedTuple):
-    """A heading, and the names of the numbers that one drawing shows, with their labels."""
+    """A heading, and the names of the numbers that one plot shows, with their labels."""
 
     title: str
     lines: dict[str, str]
 
 
 class ReportPicture(NamedTuple):
-    """A picture as a data address, and what it shows."""
+    """A picture as a data URI, and what it shows."""
 
     title: str
     uri: str
@@ -75,7 +75,7 @@ def write_report(run: Path, config: Config) -> Path:
 
 
 def results(run: Path, records: Sequence[Record]) -> dict[str, str]:
-    """Return the run's last numbers, by what they are."""
+    """Return the run's last numbers by name."""
     trained = [record for record in records if "loss" in record]
     if not trained:
         return {}
@@ -119,7 +119,7 @@ def main_scores(scores: dict[str, str]) -> dict[str, str]:
 
 
 def panels(records: Sequence[Record]) -> list[Panel]:
-    """Return what is drawn: the loss, its terms by kind of batch, rates, and main scores."""
+    """Return the plots: the loss, its terms by kind of batch, rates, and main scores."""
     names = list(dict.fromkeys(name for record in records for name in record))
     found = [Panel("Loss", {"loss": "loss"})] if "loss" in names else []
     for kind in ("composite", "single"):
@@ -153,13 +153,13 @@ def panels(records: Sequence[Record]) -> list[Panel]:
 
 
 def draw(panel: Panel, records: Sequence[Record]) -> str:
-    """Return a drawing of a panel's numbers over the steps, as the data address of an SVG."""
+    """Return a plot of a panel's numbers over the steps, as the data URI of an SVG."""
     import matplotlib
     from matplotlib.figure import Figure
 
     style: dict[Any, Any] = {
         "svg.hashsalt": panel.title, "svg.fonttype": "none", "font.size": 9,
-        "text.parse_math": False,  # a category of one's own benchmark may hold $
+        "text.parse_math": False,  # a category of your own benchmark may contain $
     }  # fmt: skip
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(4.2, 2.5), layout="constrained")
@@ -185,7 +185,7 @@ def draw(panel: Panel, records: Sequence[Record]) -> str:
 
 
 def examples(run: Path) -> Iterator[ReportPicture]:
-    """Yield the first picture of each kind of batch, and its last one."""
+    """Yield the first and the last picture of each kind of batch."""
     kinds: dict[str, list[Path]] = {}
     for path in sorted((run / EXAMPLES).glob("step-*.png")):
         kinds.setdefault(path.stem.split("-")[-1], []).append(path)

@@ -1,7 +1,7 @@
 """How training uses the machine: device, precision, ranks, and requests to stop.
 
 There is one strategy, data-parallel training with one process per device. Another one, such as
-sharded weights, would offer the same methods, and the trainer would stay as it is.
+sharded weights, would have the same methods and leave the trainer unchanged.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that ask a run to stop: Ctrl-C, a cluster, and a terminal that is closed."""
 PREEMPTION = (signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that a launcher may have a handler for, which puts the job back into the queue."""
+"""Signals that a launcher may handle by requeueing the job."""
 CPU_FULL = "DefaultCPUAllocator"
-"""What torch says of memory on the CPU, for which it has no exception of its own."""
+"""Marks torch's out-of-memory error on the CPU, which has no exception class of its own."""
 
 
 class OutOfMemoryError(ClicError):
@@ -56,12 +56,12 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 class DataParallel:
-    """Every rank holds the whole model and trains on its own part of the batch.
+    """Every rank has the whole model and trains on its own part of the batch.
 
     Attributes:
         dtype: That of the forward pass.
-        tf32: Whether products of fp32 use TF32: on a GPU and in fp32 alone. In half precision only
-            the losses multiply in fp32, and they keep all of its bits.
+        tf32: Whether fp32 matrix products use TF32: only on a GPU and only in fp32. In half
+            precision, only the losses multiply in fp32, and they keep all of its bits.
     """
 
     def __init__(self, device: torch.device, precision: str, tf32: bool = True) -> None:
@@ -91,7 +91,7 @@ class DataParallel:
     def wrap(self, module: nn.Module, find_unused: bool) -> nn.Module:
         """Return a module on its device with its gradients averaged over ranks.
 
-        `find_unused` says that some of its trained parameters get no gradient in some steps.
+        `find_unused` means that some of its trained parameters get no gradient in some steps.
         """
         if distributed.world_size() == 1:
             return module
@@ -99,7 +99,7 @@ class DataParallel:
         return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=find_unused)
 
     def no_sync(self, module: nn.Module) -> AbstractContextManager[None]:
-        """Return a context whose backward passes leave a wrapped module's gradients to each rank.
+        """Return a context whose backward passes do not average a wrapped module's gradients.
 
         The next backward pass outside it averages all of them.
         """
@@ -107,7 +107,7 @@ class DataParallel:
 
     @contextmanager
     def naming_settings(self, train: TrainConfig) -> Iterator[None]:
-        """Turn what fails in a step into an error that names the setting to change.
+        """Turn failures in a step into an error that names the setting to change.
 
         Raises:
             OutOfMemoryError: The device had no memory left.
@@ -150,8 +150,8 @@ def is_asked_to_stop(received: list[int]) -> bool:
 def stop_requests() -> Iterator[list[int]]:
     """Collect SIGINT, SIGTERM and SIGHUP in a list instead of dying; a second SIGINT kills at once.
 
-    A signal that is ignored stays so, as `nohup` does with SIGHUP. A launcher's own handler of a
-    preemption is called at the end, once the run has saved what it has.
+    Ignored signals stay ignored, such as SIGHUP under `nohup`. A launcher's own handler for
+    preemption is called at the end, once the run has saved its state.
     """
     received: list[int] = []
 

@@ -1,7 +1,7 @@
 """Where a run's numbers and pictures go besides its folder: TensorBoard, W&B and trackio.
 
-Each package is imported only when its tracker is on. A further one is a class with the three
-methods of `Tracker` and an entry in `TRACKERS`.
+Each package is imported only when its tracker is on. Another one needs a class with the
+three methods of `Tracker` and an entry in `TRACKERS`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class TrackedRun:
     Attributes:
         config: Its settings.
         folder: Its folder, whose name is the run's.
-        start: The step from which it is continued.
+        start: The step from which it continues.
     """
 
     config: Config
@@ -65,7 +65,7 @@ class TensorBoard(Tracker):
         _package("tensorboard", "tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
-        # Steps after the checkpoint, of a process that was killed, are hidden, even without any.
+        # Hide a killed process's steps after the checkpoint, or all of them if there is none.
         self._writer: Any = SummaryWriter(str(run.folder / "tensorboard"), purge_step=run.start + 1)
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
@@ -80,7 +80,7 @@ class TensorBoard(Tracker):
 
 
 class Wandb(Tracker):
-    """A run of Weights & Biases, by the name of ours."""
+    """A run of Weights & Biases with our run's name."""
 
     def __init__(self, run: TrackedRun) -> None:
         wandb, settings = _package("wandb", "wandb"), run.config.wandb
@@ -118,7 +118,7 @@ class Wandb(Tracker):
 
 
 class Trackio(Tracker):
-    """A run of trackio, kept on this machine; `trackio show` draws it."""
+    """A run of trackio, kept on this machine; `trackio show` displays it."""
 
     def __init__(self, run: TrackedRun) -> None:
         trackio = _package("trackio", "trackio")

@@ -20,7 +20,7 @@ from clic.types import KINDS, Kind
 
 
 def check_trainable(config: Config, ranks: int) -> None:
-    """Refuse steps that could not train anything, as far as the validated settings alone tell.
+    """Refuse steps that could not train anything, as far as the validated settings alone show.
 
     Raises:
         ConfigError: The loss of a kind of batch would be constant in everything that trains.
@@ -61,7 +61,7 @@ def check_trainable(config: Config, ranks: int) -> None:
 
 
 def freeze_unreached(losses: LossModule, clip: ClipModel, config: Config) -> bool:
-    """Freeze and print what no loss reaches; return whether one kind of batch reaches less.
+    """Freeze and print what no loss reaches; return whether some kind of batch reaches less.
 
     An optimizer made earlier keeps these parameters without changing them, so its state has the
     same form in every run of the model. `losses` is not yet wrapped for data-parallel training,
@@ -87,12 +87,12 @@ def freeze_unreached(losses: LossModule, clip: ClipModel, config: Config) -> boo
 
 
 def table(clip: ClipModel, factors: Mapping[str, float], lr: float) -> str:
-    """Return a table of what trains: each part's parameters, how many train, their peak rates.
+    """Return a table of each part's parameters: how many there are, how many train, peak rates.
 
     Consecutive layers of a tower that train alike share a row.
 
     Args:
-        clip: The model, with what does not train already frozen.
+        clip: The model, with parameters that do not train already frozen.
         factors: The factor on the learning rate of each parameter that the optimizer has.
         lr: Peak learning rate.
     """
@@ -161,7 +161,7 @@ def _reached(losses: LossModule, clip: ClipModel, config: Config, kind: Kind) ->
         negatives = text.expand(1, len(names), -1)
         mask = torch.ones(1, len(names), dtype=torch.bool, device=device)
     pixels = torch.zeros(1, 3, size, size, device=device)
-    # In evaluation mode no statistics move and no random numbers are drawn.
+    # In evaluation mode no statistics change and no random numbers are drawn.
     with models.evaluation_mode(losses), torch.enable_grad():
         output = losses(pixels, text.expand(1, slots, -1), negatives, mask, kind, names)
     return models.reached(clip.model, output.total)

@@ -35,7 +35,7 @@ from clic.types import Batch, Tally
 
 MAX_LOGIT_SCALE = math.log(100)
 SKIPPED = "skipped_steps"
-RECENT = 1000  # steps whose samples are remembered until the device is asked which were skipped
+RECENT = 1000  # steps whose samples are remembered until the device reports which were skipped
 NAMED = 8  # samples of a skipped step that are named
 
 
@@ -47,8 +47,8 @@ class SkippedTooOftenError(TrainingError):
     """Too many steps in a row were skipped.
 
     Args:
-        message: What the user reads.
-        step: The last of them.
+        message: The text for the user.
+        step: The last of these steps.
         samples: The keys of its rows on this rank.
     """
 
@@ -99,17 +99,17 @@ class Trainer:
         self.faults = FaultLog(config.data.max_broken, self.device)
         self.skipped = optim.SkippedSteps(self.device)
         self.statistics = optim.RunningStatistics(clip.model)
-        # Of each step its number and samples, to be named if the device says that it was skipped.
+        # Each step's number and samples, to name them if the device reports the step as skipped.
         self._recent: deque[tuple[int, list[tuple[str, ...]]]] = deque(maxlen=RECENT)
         self.rate, self.done = 0.0, 0
-        self.profiler: StepProfiler | None = None  # where the run is profiled
+        self.profiler: StepProfiler | None = None  # set if the run is profiled
 
     def _make_adapters(self) -> models.Adapters | None:
-        """Put adapters into the model where the settings ask for some."""
+        """Put adapters into the model if the settings ask for any."""
         own, towers = self.config.model, parse(self.config.model.train).lora
         if not towers:
             return None
-        seed_torch(self.config.seed)  # alike on every rank
+        seed_torch(self.config.seed)  # the same on every rank
         return models.Adapters(self.clip.model, towers, own.lora_rank, own.lora_alpha)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
@@ -117,7 +117,7 @@ class Trainer:
         self.rate = self.lr_at(batch.step)
         optim.set_lr(self.optimizer, self.rate)
         seed_step(self.config.seed, batch.step, distributed.rank())
-        batch = self.plan(batch)  # where the loader has not done so
+        batch = self.plan(batch)  # if the loader has not done so
         self.statistics.remember()
         with self.strategy.naming_settings(self.config.train), self.strategy.products():
             with self._stage(TO_DEVICE):
@@ -140,7 +140,7 @@ class Trainer:
         return report
 
     def _stage(self, name: str) -> AbstractContextManager[None]:
-        """Return a context whose time is that of a stage, where the run is profiled."""
+        """Return a context whose time counts for a stage, if the run is profiled."""
         return nullcontext() if self.profiler is None else self.profiler.stage(name)
 
     def _update(self, number: int) -> dict[str, Tensor]:
@@ -158,7 +158,7 @@ class Trainer:
             self.average.update(skipped)
         report = {SKIPPED: skipped}
         if clip is not None:
-            report["grad_norm"] = norm  # not finite where the step was skipped
+            report["grad_norm"] = norm  # not finite if the step was skipped
         return report
 
     def fit(
@@ -205,7 +205,7 @@ class Trainer:
                     log.log({"step": self.done, **self._evaluate(evaluate, keep)})
                     ended = self.best.exhausted
                     last = last or ended
-                    saving = saving and not last  # resumed from there, the run would go on
+                    saving = saving and not last  # resumed from there, the run would continue
                 if saving or last:
                     self._check_weights(TrainingError, f"by step {self.done}; lower optim.lr")
                 if saving:
@@ -227,15 +227,15 @@ class Trainer:
         began: int,
         save: Callable[[TrainingState], None],
     ) -> dict[str, Tensor]:
-        """Return what a step reports, and leave the step out if a signal ends its compiler.
+        """Return a step's report; abandon the step if a signal kills its compiler.
 
-        Of a run asked to stop while it compiles, a single rank saves what it has done since step
-        `began`. Several ranks leave it at their last checkpoint: they would have to agree on it,
+        If a run is asked to stop while it compiles, a single rank saves what it has done since step
+        `began`. Several ranks keep their last checkpoint: they would have to agree on a new one,
         and some of them wait within the step.
 
         Raises:
-            KeyboardInterrupt: The step was left out.
-            CompilationError: The compiler failed by itself.
+            KeyboardInterrupt: The step was abandoned.
+            CompilationError: The compiler failed on its own.
         """
         try:
             return self.step(batch)
@@ -263,10 +263,10 @@ class Trainer:
 
     @contextmanager
     def result(self) -> Iterator[None]:
-        """Let the model have the weights that the run is for, in its plain form.
+        """Give the model the run's resulting weights, in plain form, for the duration of the block.
 
-        These are the average of the weights if there is one, and otherwise the last ones. Its
-        towers are used as they are, without what `train.compile` has made of them.
+        These are the average of the weights if there is one, and otherwise the last ones. The
+        towers run uncompiled, even with `train.compile`.
         """
         average = self.average.in_place() if self.average is not None else nullcontext()
         eager = set_stance("force_eager") if self.config.train.compile else nullcontext()
@@ -274,7 +274,7 @@ class Trainer:
             yield
 
     def plain(self, merge: bool = True) -> AbstractContextManager[None]:
-        """Return a context in which the model has no adapters: merged, or as before them."""
+        """Return a context in which the model has no adapters: they are merged, or dropped."""
         if self.adapters is None:
             return nullcontext()
         return self.adapters.taken_out(self.clip, merge)
@@ -301,7 +301,7 @@ class Trainer:
     def _check_weights(self, error: type[ClicError], when: str) -> None:
         """Raise `error` on all ranks if any rank has weights that are not finite."""
         state = self.clip.model.state_dict()
-        # Attention masks hold -inf.
+        # Attention masks contain -inf.
         floats = {n: v for n, v in state.items() if v.is_floating_point()}
         broken = torch.stack([(v.isnan() | v.isposinf()).any() for v in floats.values()])
         if distributed.all_reduce_sum(broken.sum()):
@@ -366,7 +366,7 @@ class Trainer:
             ) from error
         for group, own in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(own)  # the settings of this run, not the stored ones
-        if state.scaler:  # empty if the run did not use fp16; the scale then starts anew
+        if state.scaler:  # empty if the run did not use fp16; the scale then starts afresh
             self.scaler.load_state_dict(state.scaler)
         self._check_weights(ModelError, f"in the checkpoint of step {state.step}; use another")
         if self.average is not None:
@@ -377,7 +377,7 @@ class Trainer:
 
 
 def _of(samples: list[tuple[str, ...]]) -> str:
-    """Return words for a batch's samples, the first few of them by their keys."""
+    """Return a phrase that names the first few of a batch's samples by key."""
     keys = [key for row in samples for key in row]
     more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
     return f" (samples {', '.join(keys[:NAMED])}{more})" if keys else ""
