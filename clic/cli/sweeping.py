@@ -150,7 +150,7 @@ class Sweeper(HydraSweeper):
             sys.exit(worst)
 
     def _choose_folder(self, scratch: str) -> None:
-        """Keep what a launcher writes, such as its jobs' output; the basic launcher writes nothing."""
+        """Keep what a launcher writes, such as job output; the basic launcher writes nothing."""
         sweep = OmegaConf.to_container(self.settings.hydra.sweep, resolve=False)
         assert isinstance(sweep, dict)
         basic = self.settings.hydra.launcher._target_ == BASIC_LAUNCHER
