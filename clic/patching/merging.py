@@ -165,7 +165,8 @@ class MergeSettings(NamedTuple):
         method: `uniform`, `weights`, `greedy`, `task`, `ties`, `dare`, `stock` or `slerp`.
         weights: One for each model; empty for equal weights.
         scale: lambda.
-        density: Share of each difference that is kept. seed: Seed of `dare`'s random masks.
+        density: Share of each difference that is kept.
+        seed: Seed of `dare`'s random masks.
     """
 
     method: str = "uniform"
