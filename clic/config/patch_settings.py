@@ -1,4 +1,4 @@
-"""Settings of `clic-patch`: one model between two, a sweep of them, or one made of several."""
+"""Settings of `clic-patch`: one model between two, a sweep of them, or one made from several."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ class ModelConfig:
         quick_gelu: Whether a weights file was trained with QuickGELU (OpenAI's and those fine-tuned
             from them) or with GELU; required if the architecture exists with both. Null takes
             what the source states.
-        context_length: Tokens of a longer context, such as 248, made by Long-CLIP's stretch of the
-            position embedding; null keeps the model's own.
+        context_length: Tokens of a longer context, such as 248, made by Long-CLIP's stretching of
+            the position embedding; null keeps the model's own.
         image_size: Side in pixels of images of another size than the model's own, a multiple of its
             patch size; the positions of a vision transformer of open_clip are interpolated as
             open_clip does. Null keeps the model's own.
@@ -184,11 +184,11 @@ class CaptionsConfig:
         mixture: The weight of each generator of `mixture`, e.g. `{swap: 1, replace: 3}`. If the
             one that is drawn yields nothing, another is drawn.
         fluency: File of counts that `clic-data count` wrote: of several swaps of a single image's
-            caption the one that reads best by them is taken, and none that reads badly; `mixture`
-            then draws another generator. Null takes the first swap.
+            caption, the one that reads best by these counts is used, and none that reads badly;
+            `mixture` then draws another generator. Null uses the first swap.
         fluency_candidates: How many swaps are drawn to choose from.
-        fluency_least: Least score of a swap, 0 or below (docs/negatives.md). Towards 0 fewer are
-            odd, and fewer captions have one.
+        fluency_least: Least score of a swap, 0 or below (docs/negatives.md). Closer to 0, fewer
+            swaps are odd, and fewer captions have one.
     """
 
     lowercase: bool = True
@@ -242,8 +242,8 @@ class LossConfig:
             `{cross_swap: 1, layout: 2}`; 1 where not named, and equal weights are the paper's mean.
         paraphrase_weight: Weight of the term between a caption and its paraphrase.
         paraphrase_scale: Factor of the cosines in that term.
-        logits_at_once: Logits of a contrastive term in memory at once, of a rank. One with more,
-            as in global batches of thousands, is computed in chunks of rows, and once more in the
+        logits_at_once: Most logits of a contrastive term in a rank's memory at once. A term with
+            more, as in global batches of thousands, is computed in chunks of rows, and again in the
             backward pass; null never does that.
     """
 
@@ -316,8 +316,8 @@ class TrainConfig:
         eval_every: Steps between evaluations of `eval_bench`; 0 evaluates none.
         eval_bench: Benchmarks for `eval_every`, each on its validation split (`NAME@val`), and your
             own files (`my.jsonl`).
-        eval_on_test: Also score benchmarks without a validation split, on their test data. What
-            is chosen by those numbers is chosen on the test data.
+        eval_on_test: Also score benchmarks without a validation split, on their test data. Anything
+            chosen by those numbers is chosen on the test data.
         best_metric: Score of `eval_bench`, by its name in `metrics.jsonl`, by which the best model
             is kept in `RUN/best`; the larger the better. Null keeps none.
         patience: Evaluations in a row without a better `best_metric` after which the run ends;
@@ -332,8 +332,8 @@ class TrainConfig:
             open_clip does; the values of losses and evaluation keep all bits. No effect on the CPU.
         compile: Compile the towers' layers with `torch.compile`, for the same numbers to rounding.
             The first step of each kind of batch then waits a minute or more for the compiler.
-        clamp_logit_scale: Keep the exponentiated logit_scale in [1, 100] where it is trained (but
-            in sigmoid models, whose own is above 100); the published code clamps a copy, which
+        clamp_logit_scale: Keep the exponentiated logit_scale in [1, 100] if it is trained (except
+            in sigmoid models, whose scale is above 100); the published code clamps a copy, which
             has no effect (`false` reproduces that).
         distill_weight: Weight of keeping the features of the true captions (and of the images,
             where the vision tower trains) near those of the model that the run starts from: the

@@ -73,7 +73,7 @@ def open_weights(model: str | Path) -> Iterator[Weights]:
 
 
 def _is_sharded(folder: Path) -> bool:
-    """Return whether a folder holds an open_clip model whose weights are in several files."""
+    """Return whether a folder contains an open_clip model with several weight files."""
     return all((folder / name).is_file() for name in (runs.OPEN_CLIP_CONFIG, WEIGHTS_INDEX))
 
 

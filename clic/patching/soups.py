@@ -1,5 +1,4 @@
-"""One model made from several, as an open_clip folder: soups, and combined differences from a
-base."""
+"""One model made from several, as an open_clip folder: soups and merged differences from a base."""
 
 from __future__ import annotations
 
