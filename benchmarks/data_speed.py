@@ -2,14 +2,14 @@
 
     OMP_NUM_THREADS=1 python benchmarks/data_speed.py
 
-All get the same synthetic JPEGs of 640 x 480 (about 100 kB) with five sentences each, and the same
-tagger. The published way opens each image with PIL as RGBA, looks for a partner of its orientation
-among random files, builds a composite and a single image with all their captions for every item,
-and keeps one of the two. Ours reads the same JPEGs from shards; in `exact` mode its batches are
-asserted to be the published ones, bit for bit. Two further rows read shards as `clic-data pack`
-makes them, of shorter side 288 and 224 (as a model of 224 pixels needs), quality 90, tags stored,
-of which a run unpacks those of the first caption. What is quoted is the ratio of medians of CPU
-time for a step of each kind; normalisation to float32 is within all times.
+Both ways get the same synthetic JPEGs of 640 x 480 (about 100 kB) with five sentences each, and the
+same tagger. The published way opens each image with PIL as RGBA, looks for a partner of its
+orientation among random files, builds a composite and a single image with all their captions for
+every item, and keeps one of the two. Ours reads the same JPEGs from shards; in `exact` mode its
+batches are asserted to equal the published ones, bit for bit. Two further rows read shards as
+`clic-data pack` makes them, with a shorter side of 288 and 224 (as a model of 224 pixels needs),
+quality 90 and stored tags, of which a run unpacks those of the first caption. The result is the
+ratio of medians of CPU time for a step of each kind; all times include normalisation to float32.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def sentence(rng: np.random.Generator) -> str:
 
 
 def photograph(rng: np.random.Generator, portrait: bool) -> bytes:
-    """Return a JPEG of 640 x 480 (480 x 640): waves, edges and noise."""
+    """Return a JPEG of 640 x 480 (480 x 640 if portrait): waves, edges and noise."""
     height, width = (640, 480) if portrait else (480, 640)
     y, x = np.mgrid[0:height, 0:width]
     waves = [np.sin(x / rng.uniform(30, 90)) + np.cos(y / rng.uniform(20, 80)) for _ in range(3)]
@@ -83,7 +83,7 @@ def photograph(rng: np.random.Generator, portrait: bool) -> bytes:
 
 
 def make_samples(count: int) -> list[Sample]:
-    """Return samples of which every third is portrait."""
+    """Return samples, every third of them portrait."""
     samples = []
     for i in range(count):
         rng = np.random.default_rng(i)
@@ -102,7 +102,7 @@ def pack(source: Path, out: Path, **options: Any) -> None:
 
 
 def published_step(way: Published, builder: BatchBuilder, step: int) -> tuple[Tensor, Tensor]:
-    """Return the batch of a step; the primary images are those of our plan."""
+    """Return the batch of a step; its primary images are those of our plan."""
     plan, items = builder.sampler.plan(step), []
     for row in plan.rows:
         rng = np.random.default_rng([step, row.slot])
@@ -112,7 +112,7 @@ def published_step(way: Published, builder: BatchBuilder, step: int) -> tuple[Te
 
 
 def assert_equal(way: Published, builder: BatchBuilder, step: int) -> None:
-    """Check our batch of a step against the published way with our draws."""
+    """Check our batch of a step against the published way with our random draws."""
     plan, items = builder.sampler.plan(step), []
     for row in plan.rows:
         partner = row.indices[-1]
@@ -132,8 +132,8 @@ def assert_equal(way: Published, builder: BatchBuilder, step: int) -> None:
 
 
 def make_builder(folder: Path, batch_size: int, decode: str, tagger: str) -> BatchBuilder:
-    """Return what builds CLIC's batches from shards."""
-    # As the settings of CLIC's recipe have it: only the first caption's tags are used.
+    """Return a builder of CLIC's batches from shards."""
+    # As in CLIC's recipe, only the first caption's tags are used.
     source = data.ShardSource(str(folder), tags=1 if tagger == "stored" else 0)
     wide = source.landscape("landscape", SEED)
     return BatchBuilder(
@@ -156,7 +156,7 @@ def our_step(builder: BatchBuilder, step: int) -> Batch:
 
 
 class Stages:
-    """CPU seconds of the parts of our way, measured in a pass of its own."""
+    """CPU seconds of the parts of our way, measured in a separate pass."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -174,7 +174,7 @@ class Stages:
         return call
 
     def measure(self, builder: BatchBuilder, steps: Sequence[int]) -> dict[str, float]:
-        """Return the share of each part of the whole time."""
+        """Return the share of each part in the total time."""
         source = builder.sources["single"]
         parts = {
             "plan": (builder.sampler, "plan"),
@@ -238,7 +238,7 @@ def time_steps(steps: dict[str, Callable[[int], Any]], rounds: int) -> dict[str,
         for name, build in steps.items():
             start = time.process_time()
             build(step)
-            if step >= 2:  # the first of each kind warms caches up
+            if step >= 2:  # the first of each kind warms up the caches
                 seconds[name][step % 2].append(time.process_time() - start)
     return {name: [median(values) for values in kinds] for name, kinds in seconds.items()}
 
@@ -260,7 +260,7 @@ def run(folder: Path, options: argparse.Namespace) -> None:
     for step in (0, 1):
         assert_equal(way, exact, step)
     print("exact mode gives the published batches, bit for bit")
-    gc.freeze()  # as a loader worker does; to the advantage of all
+    gc.freeze()  # as a loader worker does; it helps all ways
     seconds = time_steps(
         {
             "published": lambda step: published_step(way, exact, step),

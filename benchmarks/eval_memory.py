@@ -2,9 +2,9 @@
 
     python benchmarks/eval_memory.py
 
-The whole way of `clic.evaluate` runs, with a model that needs no memory: its features are drawn
-from the item. Printed is how far the process's highest resident size rises above what it was when
-everything was imported and the table was made.
+It runs all of `clic.evaluate`, with a model that needs no memory: its features are sampled with the
+item as seed. It prints how far the process's peak resident size rises above its size after all
+imports and the making of the table.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WIDTH = 512
 
 
 class Drawn:
-    """Features by a generator that the item seeds."""
+    """Random features, with the item as seed."""
 
     def encode_image(self, images: list[Image.Image]) -> np.ndarray:
         """Return [N, 512]."""
@@ -41,7 +41,7 @@ class Drawn:
 
 
 def peak() -> float:
-    """Return the highest resident size so far, in 10^9 bytes."""
+    """Return the peak resident size so far, in 10^9 bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
@@ -63,7 +63,7 @@ def main() -> None:
     )
     benchmark = evaluation.BENCHMARKS["coco2017-retrieval"]
     plan = EvaluationPlan([Prepared(benchmark, table, "", (), table.rows)])
-    evaluation.run(Drawn(), evaluation.prepare("shapes-retrieval"))  # what is imported on the way
+    evaluation.run(Drawn(), evaluation.prepare("shapes-retrieval"))  # triggers lazy imports
     before, start = peak(), time.perf_counter()
     report = evaluation.run(Drawn(), plan, keep_rows=options.rows)
     numbers = report.benchmarks[benchmark.name]

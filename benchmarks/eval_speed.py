@@ -2,19 +2,18 @@
 
     OMP_NUM_THREADS=1 CLIC_TEST_DATA=DIR python benchmarks/eval_speed.py
 
-DIR holds SugarCrepe++'s annotations as `sugarcrepe_pp/*.json`; without it captions of the same
-statistics are made. The images are JPEGs of 640 x 480 made here, the weights random. A random
-subset of the images is scored, with all of their rows.
+DIR contains SugarCrepe++'s annotations as `sugarcrepe_pp/*.json`; without it captions with the same
+statistics are made up. The images are synthetic JPEGs of 640 x 480, and the weights are random. A
+random subset of the images is scored, with all of their rows.
 
 The published way opens, transforms and encodes a row's image alone and its three captions alone (77
-tokens each), takes six cosines and compares. Ours is `clic.evaluate` as a whole: reading the
-annotations, hashing the weights, encoding, scoring, and its cache, which is empty at first (cold);
-holds the images, because nothing but text weights have changed (images cached); or holds
-everything. Counts must be equal. What is quoted is the ratio of medians of CPU time (on a GPU: of
-wall-clock time).
+tokens each), takes six cosines and compares. Ours is all of `clic.evaluate`: reading the
+annotations, hashing the weights, encoding, scoring, and its cache, which is empty (cold); contains
+the images, because only text weights have changed (images cached); or contains everything. Counts
+must be equal. The result is the ratio of medians of CPU time (of wall-clock time on a GPU).
 
-For the full set, published costs grow with rows and ours with distinct images and with the tree
-nodes of distinct captions, both of which are counted; what does not grow is taken as it is.
+For the full set, published costs scale with rows, and ours with distinct images and with the tree
+nodes of distinct captions, both of which are counted; fixed costs are taken as they are.
 """
 
 from __future__ import annotations
@@ -55,12 +54,12 @@ Rows = dict[str, list[dict[str, Any]]]
 
 
 def read_rows(folder: Path) -> Rows:
-    """Return SugarCrepe++'s annotations, of which each file is a list."""
+    """Return SugarCrepe++'s annotations; each file is a list."""
     return {path.name: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
 
 
 def made_rows(rng: np.random.Generator) -> Rows:
-    """Return captions of SugarCrepe++'s statistics: one word of the first differs in the false."""
+    """Return captions with SugarCrepe++'s statistics; the false ones change a word of the first."""
     rows: Rows = {}
     for name, count in CATEGORIES.items():
         rows[f"{name}.json"] = []
@@ -78,7 +77,7 @@ def made_rows(rng: np.random.Generator) -> Rows:
 
 
 def write_images(folder: Path, names: list[str], rng: np.random.Generator) -> None:
-    """Write JPEGs of 640 x 480 with large shapes and grain, some 100 kB each."""
+    """Write JPEGs of 640 x 480 with large shapes and grain, about 100 kB each."""
     folder.mkdir(parents=True)
     for name in names:
         coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
@@ -88,7 +87,7 @@ def write_images(folder: Path, names: list[str], rng: np.random.Generator) -> No
 
 
 def published(clip: models.ClipModel, rows: Rows, images: Path) -> dict[str, list[int]]:
-    """Return the number of rows right in ITT and in TOT, by file: one row after the other."""
+    """Return the number of rows right in ITT and in TOT, by file, going row by row."""
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     preprocess = image_transform_v2(PreprocessCfg(**clip.model.visual.preprocess_cfg), False)
@@ -121,7 +120,7 @@ def published(clip: models.ClipModel, rows: Rows, images: Path) -> dict[str, lis
 
 
 def ours(clip: models.ClipModel, data: Path, cache: Path) -> dict[str, list[int]]:
-    """Return the same counts by `clic.evaluate`."""
+    """Return the same counts from `clic.evaluate`."""
     report = evaluation.evaluate(
         Encoder(clip), ["sugarcrepe++"], data, cache=FeatureCache(cache), workers=1
     )
@@ -134,7 +133,7 @@ def ours(clip: models.ClipModel, data: Path, cache: Path) -> dict[str, list[int]
 
 
 def touch_texts(clip: models.ClipModel) -> None:
-    """Change the text weights and not the features: twice a projection points the same way."""
+    """Change the text weights but not the features: twice a projection has the same direction."""
     with torch.no_grad():
         clip.model.text_projection.mul_(2)
 
@@ -157,7 +156,7 @@ def nodes_of(clip: models.ClipModel, rows: Rows) -> tuple[int, int, int]:
 
 
 def main() -> None:
-    """Time both and print medians, their ratio, and the full set's."""
+    """Time both ways and print their medians, the ratio, and those of the full set."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=40, help="images of the subset")
     parser.add_argument("--rounds", type=int, default=3)
@@ -171,7 +170,7 @@ def main() -> None:
     full = read_rows(Path(root) / "sugarcrepe_pp") if root else made_rows(rng)
     names = sorted({row["filename"] for own in full.values() for row in own})
     rows: Rows = {}
-    while not rows or not all(rows.values()):  # the first draw with rows of every category
+    while not rows or not all(rows.values()):  # take the first sample with rows of every category
         chosen = sorted(str(name) for name in rng.choice(names, options.images, replace=False))
         mine = set(chosen)
         rows = {file: [r for r in own if r["filename"] in mine] for file, own in full.items()}
@@ -237,7 +236,7 @@ def report(
     for name in ("cold", "images cached", "all cached"):
         ratio = seconds["published"] / seconds[name]
         print(f"  {name:<14} {seconds[name]:8.2f} s   {ratio:6.1f}x   (subset)")
-    fixed = seconds["all cached"] + keys  # tokenizing all, and the subset again: a little too much
+    fixed = seconds["all cached"] + keys  # tokenizes the subset twice: a slight overestimate
     text = (seconds["images cached"] - seconds["all cached"]) / own_nodes * nodes
     image = (seconds["cold"] - seconds["images cached"]) / images[0] * images[1]
     whole = seconds["published"] / count[0] * count[1]

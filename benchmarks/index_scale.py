@@ -1,13 +1,13 @@
-"""Time and memory of opening a large source: 10,000 shards of 1,000 samples, made up.
+"""Time and memory for opening a large synthetic source: 10,000 shards of 1,000 samples.
 
     OMP_NUM_THREADS=1 python benchmarks/index_scale.py            # 10 million samples, 1.2 GB disk
     OMP_NUM_THREADS=1 python benchmarks/index_scale.py --shards 500
 
-The indexes are real files, the tars sparse ones of the size that the indexes state. Measured are
-the first opening (which writes the merged index), later ones, and the memory of the loader's
-processes, forked and spawned, after each has planned batches and looked up all of their samples.
-PSS is what Linux counts of shared pages as each process's part, so its sum is what they take
-together; beside it stands the sum for the same processes without any index.
+The indexes are real files; the tars are sparse files of the size that the indexes state. It
+measures the first opening (which writes the merged index), later ones, and the memory of the
+loader's processes, forked and spawned, after each has planned batches and looked up all of their
+samples. PSS divides shared pages among the processes that share them, so its sum is their total
+memory; beside it is the sum for the same processes without any index.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def memory(pid: int) -> tuple[float, float]:
 
 
 def work(source: ShardSource | None, sampler: Sampler | None, ready, leave) -> None:  # type: ignore[no-untyped-def]
-    """Do what a loader's worker does with the index, then wait to be measured."""
+    """Use the index as a loader worker does, then wait to be measured."""
     if source is not None and sampler is not None:
         for step in range(os.getpid() % 1000, os.getpid() % 1000 + STEPS):
             for row in sampler.plan(step).rows:
@@ -90,7 +90,7 @@ def measure(
 
 
 def opened(folder: Path, cache: Path) -> tuple[ShardSource, Sampler, float, float]:
-    """Open the source and make the sampler; return both, wall and CPU seconds."""
+    """Open the source and make the sampler; return both, with wall-clock and CPU seconds."""
     start, cpu = time.perf_counter(), time.process_time()
     source = ShardSource(str(folder), cache_dir=str(cache))
     landscape = source.landscape("landscape", 0)
@@ -110,7 +110,7 @@ def main() -> None:
         folder, cache = Path(scratch) / "shards", Path(scratch) / "cache"
         folder.mkdir()
         make(folder, flags.shards, flags.samples)
-        os.sync()  # so that the disk is not still at the making while the opening is timed
+        os.sync()  # so that the disk is not still writing while the opening is timed
         print(f"{flags.shards} shards of {flags.samples} samples, {flags.workers} workers")
         for name in ("first opening", "opening again"):
             source, sampler, wall, cpu = opened(folder, cache)

@@ -1,15 +1,15 @@
-"""What captions that tell a layout cost: CLIC's recipes without and with them, in one run.
+"""The cost of captions that state a layout: CLIC's recipes without and with them, in one run.
 
     OMP_NUM_THREADS=1 python benchmarks/layout_cost.py
 
 Three pairs of recipes, each interleaved batch by batch: `vitb32` and `vitb32_layout` on the short
 captions of the world, the same on captions as long as those of photographs, and `shapes` and
-`shapes_layout` as they stand. ViT-B/32 has random weights and batches of 8. All times are CPU time
-on one thread, of composite steps alone: a batch from the rendered scenes to token ids, and a step
-from there to the new weights. What is quoted is medians and their ratios. Texts, tokens and places
-are means a row: tokens are those of the captions, places what the text tower computes, padding up
-to the longest caption of the batch included. Saved is what the forward pass of the first step
-keeps for the backward pass, a row.
+`shapes_layout` as they are. ViT-B/32 has random weights and batches of 8. All times are CPU time on
+one thread, of composite steps alone: a batch from the rendered scenes to token ids, and a step from
+there to the new weights. The results are medians and their ratios. Texts, tokens and places are
+means per row: tokens are those of the captions, places are those that the text tower computes,
+including padding up to the longest caption of the batch. Saved is what the forward pass of the
+first step keeps for the backward pass, per row.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ REAL = ("data=shapes", "model.pretrained=null", "train.device=cpu")
 
 
 class Photographs(ShapesSource):
-    """The world's scenes under captions as long as those of photographs, without stored tags."""
+    """The world's scenes with captions as long as those of photographs, without stored tags."""
 
     def read(self, index: int) -> Sample:
         texts = (CAPTIONS[index % len(CAPTIONS)], CAPTIONS[(index + 1) % len(CAPTIONS)])
@@ -45,7 +45,7 @@ class Photographs(ShapesSource):
 
 
 class Recipe:
-    """A recipe with its model, which is trained on composites; and what that took.
+    """A recipe with its model, which is trained on composites, and the cost of doing so.
 
     Args:
         experiment: Its name.
@@ -75,7 +75,7 @@ class Recipe:
         self.saved = 0.0
 
     def warm_up(self, steps: Sequence[int]) -> None:
-        """Build some batches, train on the last, and keep the bytes that saves for the way back."""
+        """Build some batches, train on the last, and record the bytes its backward pass needs."""
         batch = [self.builder.build(step) for step in steps][-1]
         weights = {p.untyped_storage().data_ptr() for p in self.trainer.clip.model.parameters()}
         sizes: dict[int, int] = {}
@@ -91,7 +91,7 @@ class Recipe:
         self.saved = sum(sizes.values()) / len(batch.images)
 
     def take(self, step: int, train: bool) -> None:
-        """Build a batch, maybe train on it, and keep the times."""
+        """Build a batch, train on it if asked to, and record the times."""
         start = time.process_time()
         batch = self.builder.build(step)
         built = time.process_time()
@@ -124,7 +124,7 @@ class Row(NamedTuple):
 
 
 def measure(recipe: Recipe) -> Row:
-    """Return what a recipe took."""
+    """Return the cost of a recipe."""
     return Row(
         1000 * median(recipe.batch_times),
         1000 * median(recipe.step_times),
@@ -146,7 +146,7 @@ def compare(
     for recipe in pair:
         recipe.warm_up(warm)
     for number, step in enumerate(timed):
-        # Either goes first in turn, since some of what is kept of words is shared.
+        # They take turns at going first, since they share some caches of words.
         for recipe in pair[:: (-1) ** number]:
             recipe.take(step, train=number < rounds)
     plain, told = map(measure, pair)

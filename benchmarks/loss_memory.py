@@ -1,11 +1,11 @@
-"""The memory that an objective takes on one of many ranks, without the others and without running.
+"""The memory that an objective needs on one of many ranks, without other ranks or any computation.
 
     python benchmarks/loss_memory.py
 
-One process believes to be the first of 64 ranks, or of 8 (torch's fake process group), and tensors
-without values go through an objective and its backward pass. The bytes of all storages that are
-alive are added up, the rank's own features and their gradients included: with
-`loss.logits_at_once` as it is by default, and without it.
+One process acts as the first of 64 ranks, or of 8 (torch's fake process group), and tensors without
+values go through an objective and its backward pass. The bytes of all live storages are added up,
+including the rank's own features and their gradients, with `loss.logits_at_once` at its default and
+without it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CASES = (
 
 
 def peak(objective: Objective, rows: int, slots: int, false: int, bias: bool, width: int) -> float:
-    """Return the most bytes that are alive at once."""
+    """Return the peak of live bytes."""
     with FakeTensorMode():
         images = torch.empty(rows, width, requires_grad=True)
         captions = torch.empty(rows, slots + false, width, requires_grad=True)

@@ -1,9 +1,9 @@
-"""A plain WordNet co-hyponym rule, against which the hand count sets the lexicon.
+"""A plain WordNet co-hyponym rule, the baseline for the lexicon in the hand count.
 
-A noun, verb or adjective of the caption that WordNet knows, each as likely, is replaced by a
+A noun, verb or adjective of the caption that WordNet knows, chosen uniformly, is replaced by a
 co-hyponym of its first sense (another lemma under the same direct hypernym; for adjectives an
 antonym or a lemma of a neighbouring cluster), drawn in proportion to tag counts plus one, in the
-form and case of the original. No frequency floor, no lists, no look at the context.
+form and case of the original. The rule has no frequency floor and no lists, and ignores context.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PlainRule:
     def __call__(
         self, caption: str, tokens: Sequence[Token], rng: np.random.Generator
     ) -> HardNegative | None:
-        """Return the caption with one word replaced, or None where no word has a co-hyponym."""
+        """Return the caption with one word replaced, or None if no word has a co-hyponym."""
         for place in rng.permutation([i for i, t in enumerate(tokens) if t.pos in _TAGS]):
             word, pos = tokens[place].text.lower(), tokens[place].pos
             lemma = next(iter(getAllLemmas(word, upos=pos).get(pos, ())), word)
@@ -70,7 +70,7 @@ class PlainRule:
 
 
 def _inflected(new: str, old: str, lemma: str, pos: str) -> str:
-    """Return `new` in the form that `old` is of `lemma`."""
+    """Inflect `new` as `old` is inflected from `lemma`."""
     for tag in _TAGS[pos]:
         if old != lemma and old in getInflection(lemma, tag):
             first, space, rest = new.partition(" ") if pos == "VERB" else ("", "", new)

@@ -7,11 +7,11 @@ r"""The blind hand count of hard negatives in docs/negatives.md.
 
 `draw` takes one caption of each of 100 images of SugarCrepe and SugarCrepe++ and writes a sheet
 of shuffled candidates: one by replace, one by swap, two by a plain WordNet co-hyponym rule for
-each caption. Images of the captions that an earlier list (``--exclude``) names are left out.
-A reader who has not seen the key fills the last column: f (plausible and false),
-o (odd: broken, unusual or nonsense), t (still true of the picture). `score` joins sheet and key
-into counts and a list of caption ids, changed words and judgements without the captions
-themselves; `recount` rebuilds the candidates from that list and the annotations.
+each caption. Images whose captions are in an earlier list (``--exclude``) are left out. A reader
+who has not seen the key fills in the last column: f (plausible and false), o (odd: broken, unusual
+or nonsense), t (still true of the picture). `score` joins sheet and key into counts and a list of
+caption ids, changed words and judgements without the captions themselves; `recount` rebuilds the
+candidates from that list and the annotations.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def captions_by_image(data: Path) -> dict[str, list[tuple[str, str]]]:
 
 
 def chosen_captions(data: Path, seed: int, excluded: set[str]) -> list[tuple[str, str]]:
-    """Return the (id, caption) of the count: fixed by the seed, one an image.
+    """Return the (id, caption) pairs of the count: fixed by the seed, one per image.
 
-    Images one of whose captions is excluded are left out.
+    Images with an excluded caption are left out.
     """
     images = {
         image: captions

@@ -1,17 +1,17 @@
-"""False captions a second on one core: from tags at hand, from stored tags, and tagging inline.
+"""False captions per second on one core: from tags at hand, from stored tags, and tagging inline.
 
     OMP_NUM_THREADS=1 python benchmarks/negatives_speed.py [--captions FILE] [--wordnet DIR]
 
-Captions are one a line; without a file, the distinct true captions of SugarCrepe++ below
-$CLIC_TEST_DATA. Each is used once in a round, all ways take turns, and what is quoted is the best
-of the rounds in CPU time. "tags" starts from tokens, "stored" from a sample's parsed JSON (hash,
-tokens and all), "inline" from the text alone; cross_swap needs the tags of two captions. The
-tagger's caches are warm, as they are after the first minute of a run.
+The file has one caption per line; without a file, captions are the distinct true ones of
+SugarCrepe++ below $CLIC_TEST_DATA. Each is used once in a round, all ways take turns, and the
+result is the best of the rounds in CPU time. "tags" starts from tokens, "stored" from a sample's
+parsed JSON (hash, tokens and all), "inline" from the text alone; cross_swap needs the tags of two
+captions. The tagger's caches are warm, as they are after the first minute of a run.
 
-The published generators parse with spaCy's en_core_web_sm, which is not on PyPI. Where it is not
-installed, their rules are timed over our tagger, inline, and the table says so: `published swap`
-(two spans of a kind, drawn and exchanged, no check) and, with WordNet 3.0's dict folder and
-lemminflect at hand, `published replace` (a co-hyponym of a word, inflected).
+The published generators parse with spaCy's en_core_web_sm, which is not on PyPI. If it is not
+installed, their rules are timed with our tagger, inline, and the table says so: `published swap`
+(two random spans of a kind, exchanged without a check) and, if WordNet 3.0's dict folder and
+lemminflect are available, `published replace` (a co-hyponym of a word, inflected).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def read_captions(path: Path | None) -> list[str]:
 
 
 def ours(captions: Sequence[str]) -> dict[tuple[str, str], Make]:
-    """Return what makes negative number i, by generator and by where its tags come from."""
+    """Return functions that make negative number i, by generator and source of its tags."""
     tagger = make_tagger("hanta")
     tokens = [tagger(caption) for caption in captions]
     records = [json.loads(json.dumps(annotate([caption], tagger))) for caption in captions]
@@ -115,7 +115,7 @@ def ours(captions: Sequence[str]) -> dict[tuple[str, str], Make]:
 def theirs(
     captions: Sequence[str], tagger: Callable[[str], tuple[Token, ...]], wordnet: Path | None
 ) -> dict[tuple[str, str], Make]:
-    """Return the published rules over a tagger that runs inline, as theirs does."""
+    """Return the published rules with a tagger that runs inline, as theirs does."""
     draws = random.Random(0)
     ways: dict[tuple[str, str], Make] = {
         ("published swap", "inline"): lambda i, rng: published_swap(
@@ -134,7 +134,7 @@ def theirs(
 
 
 def published_swap(caption: str, tokens: Sequence[Token], draws: random.Random) -> str | None:
-    """Exchange two nouns, adjectives, verbs, adverbs or noun phrases, whichever are drawn."""
+    """Exchange two random nouns, adjectives, verbs, adverbs or noun phrases."""
     spans = [
         [(t.start, t.end) for t in tokens if t.pos == pos] for pos in ("NOUN", "ADJ", "VERB", "ADV")
     ]
@@ -149,7 +149,7 @@ def published_swap(caption: str, tokens: Sequence[Token], draws: random.Random) 
 def measure(
     ways: dict[tuple[str, str], Make], count: int, rounds: int
 ) -> dict[str, dict[str, float]]:
-    """Return negatives a second of CPU time, the best of the rounds, and the yield in percent."""
+    """Return negatives per second of CPU time, the best of the rounds, and the yield in percent."""
     best: dict[tuple[str, str], float] = dict.fromkeys(ways, float("inf"))
     made: dict[tuple[str, str], int] = {}
     gc.collect()

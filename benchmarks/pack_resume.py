@@ -1,7 +1,7 @@
-"""`clic-data pack` killed twice and resumed, against one unbroken run: the same bytes?
+"""Check that `clic-data pack`, killed twice and resumed, writes the bytes of an unbroken run.
 
-Makes synthetic JPEGs (some of them broken), packs them once without a break, then again with two
-kill -9 on the way, and compares the sha256 of every file that the two left behind.
+It makes synthetic JPEGs (some of them broken), packs them once without a break, then again with two
+kill -9 on the way, and compares the sha256 of every file that the two runs left.
 
     python benchmarks/pack_resume.py --images 20000
 """
@@ -25,7 +25,7 @@ COMMAND = [str(Path(sys.executable).with_name("clic-data")), "pack"]
 
 
 def make_source(folder: Path, count: int) -> Path:
-    """Write `count` images and their CSV; every 997th image is cut short, every 1499th missing."""
+    """Write `count` images and their CSV; every 997th image is truncated, every 1499th missing."""
     rng = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True)
     rows = []
@@ -45,7 +45,7 @@ def make_source(folder: Path, count: int) -> Path:
 
 
 def pack(source: Path, out: Path, workers: int, kill_at: int | None = None) -> tuple[float, str]:
-    """Pack; with `kill_at` kill -9 the process when so many tars are there."""
+    """Pack; with `kill_at`, kill -9 the process once that many tars exist."""
     started = time.perf_counter()
     words = [*COMMAND, str(source), str(out), "--workers", str(workers)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)

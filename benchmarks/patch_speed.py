@@ -1,22 +1,22 @@
-"""Patching two models: streamed, against loading both from pickles, averaging and saving.
+"""Patching two models: streaming, against loading both from pickles, averaging and saving.
 
     python benchmarks/patch_speed.py --model ViT-B-32
     python benchmarks/patch_speed.py --model ViT-L-14 --mergekit VENV/bin/python
     python benchmarks/patch_speed.py --sweep
 
-Each way runs in a process of its own, in turn with the others, on the same pair of random models:
+Each way runs in its own process, in turn with the others, on the same pair of random models:
 `pickles` is torch.load of both, the formula for every tensor and torch.save; `clic` is clic.patch,
 which also checks for NaN, hashes both inputs and leaves equal tensors alone; `unhashed` is the same
-without the hashes, and `hashes` reads and hashes both inputs alone; `mergekit` is the linear merge
-of `mergekit-pytorch`, installed elsewhere, of the same safetensors files (its other command, for
-Hugging Face models, takes no CLIPModel: version 0.1.5). Quoted are medians of wall time, CPU time
-and the highest RssAnon above the process's own with torch imported, all without the imports. The
-results are compared with the formula, element by element. CPU time is that of the process and of
-the kernel for it; the kernel's part depends on the memory that is free for the files, so the
-process's own stands beside it.
+without the hashes, and `hashes` only reads and hashes both inputs; `mergekit` is the linear merge
+of `mergekit-pytorch`, installed elsewhere, on the same safetensors files (its other command, for
+Hugging Face models, does not accept a CLIPModel: version 0.1.5). The results are medians of wall
+time, CPU time and peak RssAnon above that of a process with torch imported, all without the
+imports. The outputs are compared with the formula, element by element. CPU time is the sum of user
+and system time; system time depends on how much memory is free for the files, so user time is shown
+beside it.
 
-`--sweep` scores five alphas of a pair whose vision tower is equal on a handful of rows, so that
-what remains is beside encoding: in place, against writing and loading a model for each alpha.
+`--sweep` scores five alphas of a pair with equal vision towers on a handful of rows, so that little
+of the time is encoding: in place, against writing and loading a model for each alpha.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def equal_vision(folder: Path) -> None:
     save_file(mixed, folder / "tuned" / WEIGHTS)
 
 
-# The ways, each of which runs in a process of its own
+# The ways, each of which runs in its own process
 
 
 def by_pickles(folder: Path, out: Path) -> Callable[[], None]:
@@ -101,7 +101,7 @@ def by_clic(folder: Path, out: Path) -> Callable[[], None]:
 
 
 def by_blending(folder: Path, out: Path) -> Callable[[], None]:
-    """Return what is left of clic.patch without the hashes: the file of weights alone."""
+    """Return clic.patch without the hashes: only the file of weights."""
     from clic.patching.blending import write_blend
     from clic.patching.tensor_files import open_tensors
 
@@ -115,7 +115,7 @@ def by_blending(folder: Path, out: Path) -> Callable[[], None]:
 
 
 def by_hashes(folder: Path, out: Path) -> Callable[[], None]:
-    """Return reading and hashing both inputs, and nothing else."""
+    """Return a function that only reads and hashes both inputs."""
     from clic.io.files import file_sha256
 
     return lambda: [None, *(file_sha256(folder / name / WEIGHTS) for name in ("base", "tuned"))][0]
@@ -189,7 +189,7 @@ WAYS = {
 
 
 def child(way: str, folder: Path, out: Path) -> None:
-    """Do the work of one way and print its times, and when it began."""
+    """Do the work of one way and print its times and when it began."""
     work = WAYS[way](folder, out)
     print("ready", flush=True)
     sys.stdin.readline()
@@ -202,7 +202,7 @@ def child(way: str, folder: Path, out: Path) -> None:
 
 
 def anonymous(process: int) -> float:
-    """Return a process's RssAnon in MB, 0 when it has gone."""
+    """Return a process's RssAnon in MB, or 0 if it has exited."""
     try:
         text = Path(f"/proc/{process}/status").read_text(encoding="ascii")
     except OSError:
@@ -225,7 +225,7 @@ def with_torch() -> float:
 
 
 def measure(way: str, folder: Path, out: Path, python: str, bare: float) -> dict[str, float]:
-    """Run one way in a process of its own, and watch its memory from here."""
+    """Run one way in its own process, and watch its memory from here."""
     words = [python, __file__, "--child", way, str(folder), str(out)]
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL
@@ -301,7 +301,7 @@ def main() -> None:
         runs: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
         for _ in range(flags.rounds):
             for way in ways:
-                remove(out / way)  # each writes a new file, and none over its own old one
+                remove(out / way)  # each writes a new file and overwrites none
                 python = flags.mergekit if way == "mergekit" else sys.executable
                 runs[way].append(measure(way, folder, out / way, python, bare))
         if not flags.sweep:

@@ -25,7 +25,7 @@ OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Item(NamedTuple):
-    """Both samples that the published loader makes of an image."""
+    """Both samples that the published loader makes from an image."""
 
     composite: Tensor
     captions: Tensor
@@ -34,11 +34,11 @@ class Item(NamedTuple):
 
 
 class Published:
-    """The published loader, on files, with our tagger in the place of spaCy.
+    """The published loader, on files, with our tagger instead of spaCy.
 
     Args:
         files: JPEGs.
-        captions: The sentences of each.
+        captions: The sentences of each image.
     """
 
     def __init__(self, files: Sequence[Path], captions: Sequence[tuple[str, ...]]) -> None:
@@ -54,7 +54,7 @@ class Published:
 
         Args:
             index: The image.
-            partners: Images that are tried as its partner.
+            partners: Images to try as its partner.
             order: Order of the two on the canvas.
             rng: Draws the captions.
         """
@@ -79,6 +79,6 @@ class Published:
         return Item(composite, tokens, single, self.tokenizer([opening[0]]))
 
     def batch(self, items: Sequence[Item], kind: str) -> tuple[Tensor, Tensor]:
-        """Stack all of it, then keep what the step's parity asks for."""
+        """Stack everything, then keep the part that the step's parity selects."""
         stacked = [torch.stack(parts) for parts in zip(*items, strict=True)]
         return (stacked[0], stacked[1]) if kind == "composite" else (stacked[2], stacked[3])

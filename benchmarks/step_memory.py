@@ -1,18 +1,18 @@
-"""The memory and products that a CLIC step takes, by model, batch and `train.micro_batch`.
+"""The memory and multiplications that a CLIC step needs, by model, batch and `train.micro_batch`.
 
     python benchmarks/step_memory.py                       # the tables of docs/performance.md
     OMP_NUM_THREADS=1 python benchmarks/step_memory.py --measure --models ViT-B-32-quickgelu \
-        --batches 8 16 64 --micro 0 8 --precision fp32     # counted against steps that are run
+        --batches 8 16 64 --micro 0 8 --precision fp32     # estimates against real steps
 
 A step is the trainer's own: its forward and backward passes and its AdamW, over tensors without
-values. What is counted is the most bytes that tensors hold at once: weights, gradients, AdamW's two
+values. The count is the most bytes that tensors occupy at once: weights, gradients, AdamW's two
 moments, the batch, and what the forward pass keeps for the backward pass. Captions are those of
 step_speed.py, packed; `--padded` leaves them as the tokenizer makes them. Autocast is that of a
-GPU, where layer norms compute in fp32, and attention is fused, as on a GPU. What remains of a card
-is for CUDA and for what its allocator cannot use.
+GPU, where layer norms compute in fp32, and attention is fused, as on a GPU. The rest of a card's
+memory is for CUDA and for what its allocator cannot use.
 
-`--measure` also runs each step on the CPU, in a process of its own, and prints what torch's
-allocator had handed out at most, and the highest anonymous memory above an interpreter with torch.
+`--measure` also runs each step on the CPU, in its own process, and prints the peak of torch's
+allocator and the peak anonymous memory above that of an interpreter with torch.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ CARDS = (12, 24, 40, 80)
 CLIP = ReadingRule(pool="argmax", end=None, padding=None, can_trim=True)
 """How all of the models' text towers read."""
 OWN = 1.0
-"""GB that CUDA itself takes on a card."""
+"""GB that CUDA itself uses on a card."""
 GB = 1e9
 
 
 @dataclass(frozen=True)
 class Case:
-    """A step: what of which model trains on how many rows, `micro` at once (0: all)."""
+    """A step: which part of which model trains on how many rows, `micro` at once (0: all)."""
 
     model: str
     train: str
@@ -77,7 +77,7 @@ class Case:
 
 
 class Alive(TorchDispatchMode):
-    """Adds up the bytes of all storages that are alive; `peak` is the most of them at once."""
+    """Adds up the bytes of all live storages; `peak` is the maximum."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ def tokenized(model: str, rows: int) -> Tensor:
 
 
 def make_batch(case: Case) -> Batch:
-    """Return a batch of composites as the loader makes it, planned."""
+    """Return a batch of composites as the loader makes it, with its text plan."""
     import open_clip
 
     size = open_clip.get_model_config(case.model)["vision_cfg"].get("image_size", 224)
@@ -146,11 +146,11 @@ def faked(mode: FakeTensorMode, batch: Batch) -> Batch:
 
 
 def make_step(case: Case, batch: Batch) -> tuple[Callable[[], None], list[Tensor]]:
-    """Return a step of a model that has trained before, and the tensors that outlive steps."""
+    """Return a step of a model that has already trained, and the tensors that outlive steps."""
     import open_clip
 
     with mock.patch.object(nn.Module, "to", lambda module, *_, **__: module):
-        model = open_clip.create_model(case.model)  # which would move what has no values
+        model = open_clip.create_model(case.model)  # would move tensors without values
     trained = models.set_trainable(model, case.train, True)
     features = FeatureExtractor(model, trained)
     models.set_mode(model, trained)
@@ -181,7 +181,7 @@ def make_step(case: Case, batch: Batch) -> tuple[Callable[[], None], list[Tensor
 
 @contextmanager
 def gpu_norms(case: Case) -> Iterator[None]:
-    """Let layer norms take and give fp32, as under a GPU's autocast, which a CPU's leaves alone."""
+    """Run layer norms in fp32, as a GPU's autocast does and a CPU's does not."""
     norm = F.layer_norm
 
     def cast(inputs: Tensor, *words: Any, **named: Any) -> Tensor:
@@ -196,19 +196,20 @@ def gpu_norms(case: Case) -> Iterator[None]:
 
 @contextmanager
 def imagined(case: Case) -> Iterator[tuple[Callable[[], None], list[Tensor]]]:
-    """Make a step of tensors without values, and what outlives it."""
+    """Make a step of tensors without values, and the tensors that outlive it."""
     batch = make_batch(case)
-    canvas._channels.cache_clear()  # of another mode
+    canvas._channels.cache_clear()  # cached under another mode
     with FakeTensorMode() as mode, gpu_norms(case):
         yield make_step(case, faked(mode, batch))
     canvas._channels.cache_clear()
 
 
 def counted(case: Case) -> int:
-    """Return the most bytes that a step holds at once.
+    """Return the most bytes that a step occupies at once.
 
-    From its third chunk on, each is like the one before up to its captions' lengths, so of the
-    further ones only the images are counted. All eight chunks of ViT-B/32's 200 rows hold 1 % more.
+    From the third chunk on, each is like the one before except for its captions' lengths, so only
+    the images of further chunks are counted. Counting all eight chunks of ViT-B/32's 200 rows gives
+    1 % more.
     """
     rows = min(case.rows, 3 * case.micro or case.rows)
     with imagined(replace(case, rows=rows)) as (step, kept):
@@ -223,7 +224,7 @@ def counted(case: Case) -> int:
 
 
 def ratio(case: Case) -> float:
-    """Return the products of a step in chunks over those of the same step at once."""
+    """Return the ratio of multiplications of a step in chunks to those of the same step at once."""
     found = []
     for micro in (case.micro, 0):
         with imagined(replace(case, micro=micro)) as (step, _):
@@ -232,7 +233,7 @@ def ratio(case: Case) -> float:
 
 
 def measured(case: Case) -> tuple[float, float]:
-    """Return the most bytes of torch's allocator, and of a process, in a step that is run."""
+    """Return the peak bytes of torch's allocator, and of a process, in a real step."""
     found = []
     for way in ("allocator", "process"):
         command = [sys.executable, __file__, "--alone", way, json.dumps(asdict(case))]
@@ -242,8 +243,8 @@ def measured(case: Case) -> tuple[float, float]:
 
 
 def alone(way: str, case: Case) -> float:
-    """Return the most bytes in a step that is run here."""
-    import open_clip  # noqa: F401, what an interpreter has anyway does not count
+    """Return the peak bytes in a step that is run here."""
+    import open_clip  # noqa: F401, to leave out what importing it takes
 
     if way == "process":
         before = anonymous()
@@ -274,13 +275,13 @@ def alone(way: str, case: Case) -> float:
 
 
 def chosen(taken: dict[int, float], card: int) -> str:
-    """Return the largest `train.micro_batch` whose GB fit a card; 0 stands for the whole batch."""
+    """Return the largest `train.micro_batch` that fits a card; 0 stands for the whole batch."""
     fits = [micro for micro, gb in taken.items() if gb + OWN <= card]
     return "none" if not fits else "whole" if 0 in fits else str(max(fits))
 
 
 def tabulate(options: argparse.Namespace) -> None:
-    """Print a row of the table for each model, what trains of it, and batch."""
+    """Print a row of the table for each model, trained part and batch."""
     head = [f"{micro or 'whole'}, GB" for micro in SHOWN] + [f"{card} GB card" for card in CARDS]
     print("|", " | ".join(["model", "trains", "batch", "products", *head]), "|", flush=True)
     for name, train in product(options.models, options.train):
@@ -289,7 +290,7 @@ def tabulate(options: argparse.Namespace) -> None:
         for rows in options.batches:
             taken: dict[int, float] = {}
             for micro in (m for m in options.micro if m < rows):
-                # Once the smallest card is enough, less is of no use.
+                # Once the smallest card is enough, smaller chunks are of no use.
                 if micro in SHOWN or not taken or min(taken.values()) + OWN > min(CARDS):
                     taken[micro] = counted(Case(name, train, rows, micro, *given)) / GB
             shown = (f"{taken[m]:.1f}" if m in taken else "-" for m in SHOWN)
@@ -298,7 +299,7 @@ def tabulate(options: argparse.Namespace) -> None:
 
 
 def compare(case: Case) -> None:
-    """Print what is counted of a step beside what is measured of it."""
+    """Print a step's estimate beside its measurement."""
     own, (allocator, process) = counted(case) / GB, (value / GB for value in measured(case))
     print(
         f"{case.model} {case.train} {case.precision}, {case.rows} rows, micro_batch "
@@ -309,7 +310,7 @@ def compare(case: Case) -> None:
 
 
 def main() -> None:
-    """Print the table, or compare what is counted with what is measured."""
+    """Print the table, or compare estimates with measurements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--train", nargs="+", default=PARTS)

@@ -2,15 +2,15 @@
 
     OMP_NUM_THREADS=1 python benchmarks/step_speed.py --batch-size 8 16 32 --memory --products
 
-Both ways get the same pixels and captions, the same random weights, and must give the same loss.
-The captions are those of CLIC's recipe, five joined ones a row, of sentences whose lengths are
-SugarCrepe's (11 tokens on average; 62 tokens in the longest caption). The published way encodes
-all of them at 77 tokens, takes similarities as broadcast products, and steps AdamW parameter by
-parameter. Ours packs the captions, computes the frozen vision tower's last block for its class
-token alone, uses matrix products, and steps AdamW in one kernel. What is quoted is the ratio of
-medians of CPU time, and with `--memory` that of the highest anonymous memory above an interpreter
-with torch, each way in a process of its own; `--products` counts the multiplications of matrix
-products and attention of both, which no implementation of the same way can leave out.
+Both ways get the same pixels, captions and random weights, and must give the same loss. The
+captions are those of CLIC's recipe, five joined ones per row, made of sentences with SugarCrepe's
+lengths (11 tokens on average; 62 tokens in the longest caption). The published way encodes all of
+them at 77 tokens, takes similarities as broadcast products, and steps AdamW parameter by parameter.
+Ours packs the captions, computes the frozen vision tower's last block for its class token alone,
+uses matrix products, and steps AdamW in one kernel. The result is the ratio of medians of CPU time,
+and with `--memory` that of the peak anonymous memory above an interpreter with torch, each way in
+its own process; `--products` counts the multiplications in matrix products and attention, which no
+implementation of the same way can avoid.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ VOCABULARY = """
     white black young yellow kitchen room field beach snow mountain city building sign light
 """
 LENGTHS = (8, 9, 9, 9, 10, 10, 10, 11, 11, 11, 12, 12, 13, 14)
-"""Words of a sentence; one in the batch is much longer."""
+"""Words in a sentence; one in the batch is much longer."""
 LONG = 43
 MODEL = "ViT-B-32-quickgelu"
-"""OpenAI's architecture, which the recipe tunes."""
+"""OpenAI's architecture, which the recipe fine-tunes."""
 POSITIVES = 4
 WEIGHTS = (0.5, 0.5, 1.0)
 MB = 1e6
@@ -62,7 +62,7 @@ CPU_ATTENTION = {
         )
     ),
 }
-"""How its products are counted, which torch does for that of GPUs alone."""
+"""How its multiplications are counted, which torch does only for the GPU versions."""
 
 
 def captions(batch_size: int) -> list[list[str]]:
@@ -92,7 +92,7 @@ def captions(batch_size: int) -> list[list[str]]:
 
 
 def published_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
-    """Return Eq. 7 by broadcast products and one column mask for each slot."""
+    """Return Eq. 7 using broadcast products and one column mask for each slot."""
     count = images.shape[0]
     slots = POSITIVES + 1
     to_text = scale * (images[:, None] * texts[None]).sum(-1)
@@ -132,7 +132,7 @@ def published_step(model: nn.Module, pixels: Tensor, tokens: Tensor) -> Callable
 
 
 def our_step(model: nn.Module, pixels: Tensor, tokens: Tensor) -> Callable[[], float]:
-    """Return a step as clic's trainer does it; its plan comes from the loader's workers."""
+    """Return a step as clic's trainer does it; its text plan comes from the loader's workers."""
     trained = models.set_trainable(model, "text", True)
     extract = models.FeatureExtractor(model, trained)
     objective = ClicObjective(*WEIGHTS)
@@ -154,7 +154,7 @@ def our_step(model: nn.Module, pixels: Tensor, tokens: Tensor) -> Callable[[], f
 
 
 def batch_of(pixels: Tensor, tokens: Tensor) -> Batch:
-    """Return the captions as the loader builds them; the pixels are already normalised."""
+    """Return a batch with captions as the loader builds them; the pixels are already normalised."""
     return Batch(
         images=pixels,
         mean=(0.5,) * 3,
@@ -232,14 +232,14 @@ def stages(clip: ClipModel, pixels: Tensor, tokens: Tensor, rounds: int) -> dict
 
 
 def products(step: Callable[[], float]) -> float:
-    """Return the multiplications of a step's matrix products, convolutions and attention."""
+    """Count the multiplications in a step's matrix products, convolutions and attention."""
     with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
         step()
     return counter.get_total_flops() / 2
 
 
 def memory(way: str, batch_size: int) -> float:
-    """Return the highest anonymous memory of a way's steps, above an interpreter with torch."""
+    """Return the peak anonymous memory of a way's steps, above an interpreter with torch."""
     command = [sys.executable, __file__, "--alone", way, "--batch-size", str(batch_size)]
     found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     numbers: dict[str, float] = json.loads(found)
@@ -247,8 +247,8 @@ def memory(way: str, batch_size: int) -> float:
 
 
 def alone(way: str, batch_size: int) -> None:
-    """Run two steps of one way and print what memory they took."""
-    import open_clip  # noqa: F401, what both need anyway does not count
+    """Run two steps of one way and print the memory that they took."""
+    import open_clip  # noqa: F401, to leave out what both need anyway
 
     before = anonymous()
     clip = models.create(MODEL, None)
@@ -261,7 +261,7 @@ def alone(way: str, batch_size: int) -> None:
 
 @contextmanager
 def sampled() -> Iterator[list[float]]:
-    """Sample the anonymous memory every millisecond in a thread of its own."""
+    """Sample the anonymous memory every millisecond in a separate thread."""
     from threading import Event, Thread
 
     peaks, ended = [0.0], Event()
@@ -287,7 +287,7 @@ def anonymous() -> float:
 
 
 def measure(clip: ClipModel, batch_size: int, options: argparse.Namespace) -> None:
-    """Measure one batch size and print what was found."""
+    """Measure one batch size and print the results."""
     pixels, tokens = inputs(clip, batch_size)
     steps = {name: way(copy.deepcopy(clip.model), pixels, tokens) for name, way in WAYS.items()}
     losses = {name: step() for name, step in steps.items()}  # also the warm-up
@@ -310,7 +310,7 @@ def measure(clip: ClipModel, batch_size: int, options: argparse.Namespace) -> No
             f"{counts['ours'] / 1e9:6.0f} G ours: {counts['published'] / counts['ours']:.2f}x"
         )
     if options.memory:
-        steps.clear()  # their memory is needed
+        steps.clear()  # free their memory
         peaks = {name: memory(name, batch_size) for name in WAYS}
         print(
             f"  memory    {peaks['published'] / MB:6.0f} MB published, {peaks['ours'] / MB:6.0f} "
@@ -321,7 +321,7 @@ def measure(clip: ClipModel, batch_size: int, options: argparse.Namespace) -> No
 
 
 def main() -> None:
-    """Measure every batch size that is asked for."""
+    """Measure every requested batch size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch-size", type=int, nargs="+", default=[8])
     parser.add_argument("--rounds", type=int, default=5)

@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 python benchmarks/stream_speed.py
 
-The shards hold the JPEGs of `data_speed.py` at a shorter side of 288, with stored tags. They are
-read by position (`data=shards`), from beginning to end (`data=stream`) on disk, and the same over
-http from a server on this machine. What is quoted is the ratio of medians of CPU time for a
-composite and a single step, the fetching thread's included; the server is another process.
+The shards contain the JPEGs of `data_speed.py` at a shorter side of 288, with stored tags. They are
+read by position (`data=shards`), from beginning to end (`data=stream`) on disk, and likewise over
+http from a server on this machine. The result is the ratio of medians of CPU time for a composite
+and a single step, including the fetching thread; the server is another process.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def make_builder(batch_size: int, *words: str) -> BatchBuilder:
-    """Return what builds CLIC's batches of ViT-B/32 from shards."""
+    """Return a builder of CLIC's batches for ViT-B/32 from shards."""
     config = compose(
         ["+experiment=vitb32", f"train.batch_size={batch_size}", f"seed={SEED}",
          "captions.tagger=stored", *words]
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def report(ways: dict[str, BatchBuilder], rounds: int, rows: int) -> None:
-    """Time the ways in turn and print images a second of each, and the ratio to the first."""
+    """Time the ways in turn and print images per second of each, and the ratio to the first."""
     times: dict[str, list[list[float]]] = {name: [[], []] for name in ways}
     for step in range(2):  # opens the streams and fills their buffers
         for builder in ways.values():

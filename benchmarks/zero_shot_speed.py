@@ -4,15 +4,15 @@
 
 Classification has 1,000 classes of 80 prompts each (ImageNet's, which come with open_clip) and one
 small image for each class. The usual way is `open_clip.build_zero_shot_classifier` with ten classes
-at a time, then images in batches and the arg max.
+at a time, then images in batches and the argmax.
 
-Retrieval has 1,000 images and 5,000 captions: Flickr8k's test split in DIR, or made ones. The usual
-way is CLIP_benchmark's: batches of images with all of their captions, each caption tokenized to 77
-and encoded as it comes, then all scores at once, and recall by `topk`.
+Retrieval has 1,000 images and 5,000 captions: Flickr8k's test split in DIR, or made-up ones. The
+usual way is CLIP_benchmark's: batches of images with all of their captions, each caption tokenized
+to 77 and encoded as it comes, then all scores at once, and recall by `topk`.
 
-Ours is `clic.evaluate` as a whole without a cache. Both must give the same numbers. The towers are
-small and of random weights, so that a run ends; prompts and captions are real, so that what is
-shared among them is, too. What is quoted is the ratio of medians of CPU time.
+Ours is all of `clic.evaluate`, without a cache. Both must give the same numbers. The towers are
+small with random weights, to keep runs short; prompts and captions are real, so that the text they
+share is, too. The result is the ratio of medians of CPU time.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ WORDS = (
 Numbers = dict[str, float]
 Items = list[tuple[Path, list[str]]]
 Answers = tuple[Numbers, list[str]]
-"""The numbers, and of classification what each image is taken for."""
+"""The numbers and, for classification, each image's predicted class."""
 
 
 def small_model(folder: Path) -> models.ClipModel:
-    """Return a CLIP of random weights whose towers are small."""
+    """Return a CLIP with small towers and random weights."""
     statistics = {"mean": [0.5] * 3, "std": [0.5] * 3}
     preprocess = {**statistics, "interpolation": "bicubic", "resize_mode": "squash"}
     config = {"model_cfg": ARCHITECTURE, "preprocess_cfg": preprocess}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
     clip = models.create(str(folder), pretrained=None)
-    with torch.no_grad():  # random towers hardly tell images apart; spread them
+    with torch.no_grad():  # random towers hardly distinguish images; spread their features
         for parameter in clip.model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(3)
@@ -71,7 +71,7 @@ def small_model(folder: Path) -> models.ClipModel:
 
 
 def batches(clip: models.ClipModel, items: Items) -> Iterator[tuple[torch.Tensor, list[list[str]]]]:
-    """Yield images, as open_clip's transform makes them, with their texts."""
+    """Yield images, preprocessed by open_clip's transform, with their texts."""
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     preprocess = image_transform_v2(PreprocessCfg(**clip.model.visual.preprocess_cfg), False)
@@ -82,7 +82,7 @@ def batches(clip: models.ClipModel, items: Items) -> Iterator[tuple[torch.Tensor
 
 
 def usual_classification(clip: models.ClipModel, items: Items, names: list[str]) -> Answers:
-    """Return the accuracy by open_clip's own loop."""
+    """Return the accuracy from open_clip's own loop."""
     with torch.no_grad():
         classifier = open_clip.build_zero_shot_classifier(
             clip.model, clip.tokenizer, names, open_clip.OPENAI_IMAGENET_TEMPLATES, 10
@@ -119,7 +119,7 @@ def usual_retrieval(clip: models.ClipModel, items: Items) -> Answers:
 
 
 def write_classes(folder: Path, count: int, rng: np.random.Generator) -> tuple[Path, Items]:
-    """Write an image for each class, and the benchmark's own file; return both."""
+    """Write an image for each class, and the benchmark's file; return both."""
     names = list(open_clip.IMAGENET_CLASSNAMES[:count])
     file, items = folder / "classes.jsonl", []
     with file.open("w") as lines:
@@ -134,7 +134,7 @@ def write_classes(folder: Path, count: int, rng: np.random.Generator) -> tuple[P
 
 
 def captions(folder: Path, count: int, rng: np.random.Generator) -> tuple[str, Items]:
-    """Return Flickr8k's test split below the data folder, else made ones: its file and items."""
+    """Return Flickr8k's test split below the data folder, else made-up captions: file and items."""
     root = os.environ.get("CLIC_TEST_DATA")
     if root:
         table = FLICKR8K.load(Path(root), "test", 0)
@@ -148,7 +148,7 @@ def captions(folder: Path, count: int, rng: np.random.Generator) -> tuple[str, I
             path = folder / f"photo-{number}.jpg"
             Image.fromarray(rng.integers(0, 256, (224, 224, 3), dtype=np.uint8)).save(path)
             items.append((path, [" ".join(rng.choice(WORDS, 11)) for _ in range(5)]))
-    for number, (path, _) in enumerate(items):  # beside the file, where one's own images lie
+    for number, (path, _) in enumerate(items):  # beside the file, where a user's own images lie
         link = folder / f"photo-{number}.jpg"
         if not link.exists():
             link.symlink_to(path)
@@ -159,7 +159,7 @@ def captions(folder: Path, count: int, rng: np.random.Generator) -> tuple[str, I
 
 
 def ours(clip: models.ClipModel, file: str) -> Answers:
-    """Return the same by `clic.evaluate`, which writes each row's outcome, too."""
+    """Return the same from `clic.evaluate`, which also records each row's outcome."""
     report = evaluation.evaluate(Encoder(clip), [file], workers=1, keep_rows=True)
     answers = [row["predicted"] for row in report.rows if "predicted" in row]
     return next(iter(report.benchmarks.values())), answers

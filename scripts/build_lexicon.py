@@ -1,8 +1,8 @@
-"""Build the lexicon that ships with the package, or check that it is what the sources give.
+"""Build the lexicon that ships with the package, or check that it matches its sources.
 
     apt-get install wordnet-base && pip install lemminflect==0.2.3
     python scripts/build_lexicon.py            # writes clic/captions/data/lexicon.txt
-    python scripts/build_lexicon.py --check    # exits with 1 where that file would differ
+    python scripts/build_lexicon.py --check    # exits with 1 if that file would differ
 
 Sources: the contrast sets in scripts/lexicon/ and WordNet 3.0's database files. The same sources
 give the same bytes.

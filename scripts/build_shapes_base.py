@@ -1,18 +1,19 @@
-"""Make the base model of the shapes world: a vision tower that sees, a text tower that only lists.
+"""Build the base model of the shapes world: its vision tower binds, its text tower only lists.
 
     python scripts/build_shapes_base.py --out clic/shapes/base
 
-The model is a construction. Its two towers are made one after the other:
+The model is constructed for its purpose. Its two towers are trained one after the other:
 
-1. The vision tower learns from labels alone: linear heads on the image embedding tell which colour
-   and which shape lies where, and which colour is on which shape. The heads are then dropped, so
-   what they read off, binding and layout included, is linear in the embedding.
-2. The text tower learns from plain CLIP training against the frozen vision tower, on captions
-   like those of the web: most are tags, a part of the words in any order. Nothing in them rewards
-   reading the order of words, so it becomes a bag of words by itself.
+1. The vision tower learns from labels alone: linear heads on the image embedding predict which
+   colour and which shape is where, and which shape has which colour. The heads are then dropped, so
+   everything they predicted, including binding and layout, is linear in the embedding.
+2. The text tower learns from plain CLIP training against the frozen vision tower, on captions like
+   those of the web: most are tags, a subset of the words in any order. Nothing in them rewards
+   reading word order, so the tower becomes a bag of words without being forced to.
 
-A linear probe then shows what the frozen embedding could tell apart, and the benchmarks what the
-text tower makes of it. Three CPU minutes; the same seed, machine and torch give the same bits.
+A linear probe then shows what the frozen embedding can distinguish, and the benchmarks show how
+much of that the text tower uses. It takes three CPU minutes; the same seed, machine and torch give
+the same bits.
 """
 
 from __future__ import annotations
@@ -55,19 +56,19 @@ ARCHITECTURE = {
 PREPROCESS = {"mean": list(OPENAI_DATASET_MEAN), "std": list(OPENAI_DATASET_STD)}
 BENCHMARKS = ("shapes++", "shapes-relations", "shapes-retrieval", "shapes-zero-shot")
 
-# Stage 1. The factor makes up for the unit norm of the embedding that the heads read.
+# Stage 1. The factor compensates for the unit norm of the embedding that the heads read.
 VISION_LR = 3e-3
 VISION_BATCH = 64
 HEADS_FACTOR = 10.0
 BINDING_WEIGHT = 2.0
 # Stage 2.
-LOGIT_SCALE = 30.0  # not trained: what a short training would settle on tells hard pairs too little
+LOGIT_SCALE = 30.0  # fixed: one from a short training would separate hard pairs too little
 TEXT_LR = 2e-3
 TEXT_BATCH = 128
-PAIRS_SHARE = 0.6  # of the images, the others show one thing
+PAIRS_SHARE = 0.6  # of the images; the others show one thing
 TAGS_SHARE = 0.9  # of the captions
 KEPT_WORDS = 0.5  # of the words of tags
-FIRST_SHARE = 0.3  # of the captions are made of the first sentence, which names all things
+FIRST_SHARE = 0.3  # of the captions, made from the first sentence, which names all things
 PERIOD_SHARE = 0.5
 
 PLACES = (*INVERSE, "middle")
@@ -81,7 +82,7 @@ BINDING = torch.tensor([place not in PLACES for _, place in LABELS])
 
 
 def labels_of(thing: Thing, place: str) -> list[int]:
-    """Return the numbers of the labels that are true of one thing."""
+    """Return the indices of the labels that are true of one thing."""
     pairs = [(thing.colour, place), (thing.shape, place), (thing.colour, thing.shape)]
     return [NUMBER[pair] for pair in pairs]
 
@@ -96,7 +97,7 @@ def targets(scene: Scene) -> np.ndarray:
 
 
 def pixels(images: list[np.ndarray]) -> Tensor:
-    """Return images as the vision tower takes them, float32 [N, 3, 64, 64]."""
+    """Return images as the vision tower expects them, float32 [N, 3, 64, 64]."""
     batch = torch.from_numpy(np.stack(images))
     return normalise(batch, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
 
@@ -104,7 +105,7 @@ def pixels(images: list[np.ndarray]) -> Tensor:
 def scenes(
     steps: int, batch: int, pairs: float, seed: int
 ) -> Iterator[list[tuple[Scene, clic.types.Sample]]]:
-    """Yield batches of the training split, of which a share shows two things."""
+    """Yield batches of the training split; `pairs` is the share of images that show two things."""
     two = round(pairs * batch)
     for step in range(steps):
         numbers = range(step * batch, (step + 1) * batch)
@@ -115,7 +116,7 @@ def scenes(
 
 
 def train_vision(clip: ClipModel, steps: int, seed: int) -> None:
-    """Stage 1: train the vision tower on labels read off linearly from its embedding."""
+    """Stage 1: train the vision tower on labels predicted linearly from its embedding."""
     tower = clip.model.visual
     heads = nn.Linear(ARCHITECTURE["embed_dim"], len(LABELS))
     nn.init.constant_(heads.bias, -3.0)  # few labels are true
@@ -138,7 +139,7 @@ def train_vision(clip: ClipModel, steps: int, seed: int) -> None:
 
 
 def web_caption(sentences: tuple[str, ...], rng: np.random.Generator) -> str:
-    """Return a caption as web pages have them: mostly a part of the words, in any order."""
+    """Return a caption like those on web pages: mostly a subset of the words, in any order."""
     first = rng.random() < FIRST_SHARE
     caption = sentences[0] if first else sentences[rng.integers(1, len(sentences))]
     if rng.random() < TAGS_SHARE:
@@ -182,9 +183,9 @@ def report(stage: str, step: int, steps: int, loss: float, start: float) -> None
 
 
 def clear_unused_rows(clip: ClipModel) -> None:
-    """Set the embedding of every token that the world does not use to zero, which packs to nothing.
+    """Zero the embedding of every token that the world does not use, so that it compresses away.
 
-    No gradient ever reaches those rows, so they stay zero.
+    No gradient ever reaches these rows, so they stay zero.
     """
     used = torch.unique(clip.tokenizer([*LEXICON, "."]))
     weight = clip.model.token_embedding.weight
@@ -195,7 +196,7 @@ def clear_unused_rows(clip: ClipModel) -> None:
 
 
 def new_model(folder: Path, seed: int) -> ClipModel:
-    """Make the model with random weights, from a config that is written into `folder`."""
+    """Create the model with random weights, from a config that is written into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {"model_cfg": ARCHITECTURE, "preprocess_cfg": PREPROCESS}
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -212,16 +213,16 @@ def probe(
     samples: int = 6000,
     steps: int = 400,
 ) -> dict[str, float]:
-    """Return what a linear probe of the frozen image embedding tells apart.
+    """Return the scores of a linear probe of the frozen image embedding.
 
-    The probe is logistic regression of the labels, fitted on the training split. A caption's
-    score is the sum of the logits of what it says; a row counts as right where positive 1 beats
-    the negative.
+    The probe is logistic regression of the labels, fitted on the training split. A caption's score
+    is the sum of the logits of the labels that it states; a row is right if positive 1 beats the
+    negative.
 
     Args:
         clip: The model.
-        benchmarks: What the probe is tried on, without a category in common.
-        samples: Images that the probe is fitted on.
+        benchmarks: Benchmarks to score, without a category in common.
+        samples: Number of images that the probe is fitted on.
         steps: Steps of the fit.
 
     Returns:
@@ -260,7 +261,7 @@ def embeddings(tower: nn.Module, images: shapes.SceneImages) -> Tensor:
 
 
 def said(caption: str) -> list[int]:
-    """Return the numbers of the labels that a caption of two things states."""
+    """Return the indices of the labels that a caption of two things states."""
     words = caption.split()
     colours = [word for word in words if word in COLOURS]
     nouns = [word for word in words if word in SHAPES]
@@ -286,7 +287,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     start = time.process_time()
     clip = new_model(options.out, options.seed)
-    # Scenes that no run with a seed below a million trains on.
+    # Seeds whose scenes no run with a seed below a million trains on.
     train_vision(clip, options.vision_steps, seed=10**6 + 2 * options.seed)
     train_text(clip, options.text_steps, seed=10**6 + 2 * options.seed)
     models.save(clip, options.out)

@@ -2,10 +2,10 @@
 # The whole job, end to end, on a laptop's CPU and without any data: fine-tunes the small CLIP that
 # ships with the package, evaluates it beside its base, and interpolates between the two.
 #   bash scripts/demo.sh
-# Needs Python >= 3.10 with pip, and takes some minutes, most of them for installing torch. The
-# environment is .venv in the checkout, or the one of CLIC_PYTHON (see scripts/environment.sh).
-# Whatever directory it is called from, results go to runs/ in the checkout. Calling it again reuses
-# the environment, continues a training that was interrupted, and otherwise starts a new run.
+# Needs Python >= 3.10 with pip; takes a few minutes, mostly to install torch. The environment is
+# .venv in the checkout, or that of CLIC_PYTHON (see scripts/environment.sh). Results go to runs/ in
+# the checkout, wherever it is called from. Calling it again reuses the environment, continues an
+# interrupted training run, and otherwise starts a new one.
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
@@ -13,7 +13,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
 help_of "$0" "$@"
 (($# == 0)) || fail "demo.sh takes no words, and $1 was given (usage: bash scripts/demo.sh)"
 
-# A title, then the command as one would type it, then its output.
+# Prints a title, then the command as a user would type it, then its output.
 show() {
     printf '\n== %s\n$ %s\n' "$1" "${*:2}"
     "$BIN/$2" "${@:3}"
@@ -30,7 +30,7 @@ run=$("$PYTHON" -c 'from clic.runs import newest_finished; print(newest_finished
 
 show "2/4 Evaluate: the base and the fine-tuned model side by side" \
     clic-eval --bench shapes --model shapes-base --model "$run" --json "$run/eval.json"
-# The words of the page that clic-eval --html writes.
+# The same explanations as on the page that clic-eval --html writes.
 printf '\nWhat the columns are, in percent of rows:\n'
 "$PYTHON" -c 'from clic.evaluation.report.score_table import EXPLAINED
 for name in ("itt", "tot", "p1", "image_to_text", "text_to_image"):

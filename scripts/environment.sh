@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# Sourced by the other scripts: finds or makes the Python environment that they work in.
+# Sourced by the other scripts: finds or makes their Python environment.
 #
 # By default that is .venv in the checkout, made with the first Python >= 3.10 on the PATH. To work
 # in an environment of your own (conda, a container), name its interpreter:
 #   CLIC_PYTHON=python bash scripts/demo.sh
-# The packages then go into that environment. pip's own variables hold as usual, e.g. a smaller
-# torch for a machine without a GPU:
+# The packages then go into that environment. pip's own variables work as usual, e.g. for a smaller
+# torch on a machine without a GPU:
 #   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu bash scripts/demo.sh
 
 CHECKOUT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
@@ -15,7 +15,7 @@ fail() {
     exit 2
 }
 
-# help_of SCRIPT WORDS: prints the comment at the script's head and ends where help is asked for.
+# help_of SCRIPT WORDS: if help is requested, prints the comment at the script's head and exits.
 help_of() {
     case ${2:-} in
         -h | --help) sed -n '2,/^[^#]/{/^[^#]/d;s/^# \{0,1\}//;p;}' "$1"; exit 0 ;;
@@ -43,7 +43,7 @@ find_python() {
 
 make_venv() {
     local python site unfinished=$CHECKOUT/.venv.unfinished
-    # A .venv that somebody else made (uv's have no pip) is not ours to clear.
+    # Never clear a .venv that something else made (uv's have no pip).
     if [[ -e $CHECKOUT/.venv && ! -e $unfinished ]] &&
         ! compgen -G "$CHECKOUT/.venv/clic-installed*" >/dev/null; then
         fail "$CHECKOUT/.venv has no working pip and was not made by this script; remove it," \
@@ -55,7 +55,7 @@ make_venv() {
     if "$python" -c 'import ensurepip' 2>/dev/null; then
         "$python" -m venv --clear "$CHECKOUT/.venv"
     else
-        # Debian keeps ensurepip in a package of its own; any pip can fill an empty environment.
+        # Debian keeps ensurepip in a separate package; any pip can fill an empty environment.
         "$python" -m pip --version >/dev/null || fail "$python has no pip; install it first"
         "$python" -m venv --clear --without-pip "$CHECKOUT/.venv"
         site=$("$CHECKOUT/.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
@@ -64,10 +64,10 @@ make_venv() {
     rm "$unfinished"
 }
 
-# with_heartbeat COMMAND...: says now and then that the command, which is silent, still works.
+# with_heartbeat COMMAND...: prints now and then that the silent command is still running.
 with_heartbeat() {
     local beat status=0 begun=$SECONDS
-    # The sleep holds nobody's pipe, and the loop ends with the script that started it.
+    # The sleep keeps no pipe open, and the loop ends with the script that started it.
     while sleep "${HEARTBEAT:-20}" >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
         echo "  still installing ($((SECONDS - begun)) s)"
     done &
@@ -79,7 +79,7 @@ with_heartbeat() {
 }
 
 # use_environment [EXTRAS]: installs the checkout, editable, with the extras (e.g. "dev") unless
-# that was done before, and sets PYTHON and BIN, the folder of clic-train and the others.
+# already done, and sets PYTHON and BIN, the folder of clic-train and the other commands.
 use_environment() {
     local extras=${1:-} stamp wanted
     if [[ -n ${CLIC_PYTHON:-} ]]; then
@@ -92,7 +92,7 @@ use_environment() {
         fi
     fi
     BIN=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("scripts"))')
-    # What is installed depends on pyproject.toml and on where the checkout lies.
+    # The installation depends on pyproject.toml and on the location of the checkout.
     stamp=$("$PYTHON" -c 'import sys; print(sys.prefix)')/clic-installed${extras:+-$extras}
     wanted="$CHECKOUT $(cksum <"$CHECKOUT/pyproject.toml")"
     if [[ $(cat "$stamp" 2>/dev/null) != "$wanted" ]]; then

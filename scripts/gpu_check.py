@@ -20,11 +20,11 @@ import torch
 CHECKOUT = Path(__file__).resolve().parents[1]
 BATCH_SIZE = 200
 STEPS = 30
-WARM_UP = 10  # steps that are left out of the timing
+WARM_UP = 10  # steps left out of the timing
 
 
 def main() -> int:
-    """Write the JSON file named on the command line; 0 if all went well, else 1."""
+    """Write the JSON file named on the command line; return 0 if all went well, else 1."""
     out = Path(sys.argv[1])
     report: dict[str, Any] = {"machine": machine()}
     with tempfile.TemporaryDirectory() as scratch:
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the numbers depend on."""
+    """Return the properties of the machine that the numbers depend on."""
     commit = subprocess.run(
         ["git", "-C", str(CHECKOUT), "rev-parse", "HEAD"], capture_output=True, text=True
     )
@@ -56,7 +56,7 @@ def machine() -> dict[str, Any]:
 
 
 def run_tests(scratch: Path) -> dict[str, Any]:
-    """Run the tests marked ``gpu``; only files that hold one are imported."""
+    """Run the tests marked ``gpu``; only files that contain one are imported."""
     tests = CHECKOUT / "tests"
     files = [str(p) for p in sorted(tests.rglob("test_*.py")) if "mark.gpu" in p.read_text("utf-8")]
     junit = scratch / "junit.xml"
@@ -77,7 +77,7 @@ def run_tests(scratch: Path) -> dict[str, Any]:
 
 
 def time_training(scratch: Path) -> dict[str, Any]:
-    """Train ViT-B/32 with CLIC's recipe for a moment, from random weights, on the shapes world."""
+    """Train ViT-B/32 briefly with CLIC's recipe, from random weights, on the shapes world."""
     words = [
         "+experiment=vitb32",
         "data=shapes",

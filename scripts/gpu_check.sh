@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Checks clic on a GPU machine: the tests that need a GPU and a short timing of ViT-B/32 training,
-# written as one JSON file.
+# Checks clic on a GPU machine: runs the tests that need a GPU and a short timing of ViT-B/32
+# training, and writes one JSON file.
 #   bash scripts/gpu_check.sh [--out FILE] [WHEELS_DIR]
 # The machine may be bare: python3 (or CLIC_PYTHON) with torch, torchvision, pytest and setuptools.
-# What else clic needs may come as wheels in a folder, for a machine without network, made by
+# For a machine without network, clic's other dependencies may come as a folder of wheels, made by
 #   pip wheel --wheel-dir WHEELS_DIR --no-deps NAME ...
-# on a machine with network and the same Python: of some packages (antlr4-python3-runtime) there is
-# only the source to download, which `pip wheel` builds.
+# on a machine with network and the same Python. Some packages (antlr4-python3-runtime) can only be
+# downloaded as source, which `pip wheel` builds.
 # Nothing is installed into the machine's own Python.
-# Exit code 0: all well; 1: a test or the timing failed (see the JSON); 2: it cannot run here.
+# Exit code 0: success; 1: a test or the timing failed (see the JSON); 2: it cannot run here.
 set -euo pipefail
 
 usage="usage: bash scripts/gpu_check.sh [--out FILE] [WHEELS_DIR]"
@@ -57,7 +57,7 @@ if [[ -n $wheels ]]; then
     done
     install "${files[@]}"
 fi
-# Built from a copy: a build leaves its own folders behind.
+# Built from a copy, because a build leaves folders behind.
 mkdir "$work/source"
 cp -r "$checkout"/{pyproject.toml,README.md,LICENSE,clic,configs} "$work/source"
 install "$work/source"

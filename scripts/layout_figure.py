@@ -1,4 +1,4 @@
-"""Draw the figure of the layout study from its results' JSON: over the share, over the steps."""
+"""Draw the figure of the layout study from its JSON of results: over the share, over the steps."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from layout_report import measured
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Part of the study -> what its rows differ in, and the axis' label.
+# Part of the study -> the variable that its rows differ in, and the axis label.
 PANELS = {
     "share": ("share", "share of composites whose layout is told"),
     "steps": ("steps", "training steps"),
 }
 MEASURES = {"tot": "TOT, %", "p1": "p1, %"}
-CONTROL = ("main", "CLIC")  # the row that stands as dashed lines
+CONTROL = ("main", "CLIC")  # the row drawn as dashed lines
 
 
 class Style(NamedTuple):
-    """How a category is drawn: apart in grey too, by its marker and by its tone."""
+    """How a category is drawn; marker and tone keep it distinct in greyscale, too."""
 
     colour: str
     marker: str
@@ -43,7 +43,7 @@ def draw(table: Mapping[str, Any], path: Path) -> bool:
         path: File to write.
 
     Returns:
-        Whether there is a figure: the results hold one of its parts.
+        Whether there is a figure: the results contain one of its parts.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -71,7 +71,7 @@ def draw(table: Mapping[str, Any], path: Path) -> bool:
 
 
 def panel(axis: Axes, table: Mapping[str, Any], name: str, measure: str) -> None:
-    """Draw a measure of the categories over what a part's rows differ in."""
+    """Draw a measure of the categories over the variable that a part's rows differ in."""
     part = table["parts"][name]
     control = control_of(table, part["bases"])
     rows = sorted(part["rows"], key=lambda row: row[PANELS[name][0]])
@@ -101,7 +101,7 @@ def panel(axis: Axes, table: Mapping[str, Any], name: str, measure: str) -> None
 
 
 def control_of(table: Mapping[str, Any], bases: list[str]) -> dict[str, dict[str, Any]] | None:
-    """Return the measures of the control from the same bases; None where it was not run."""
+    """Return the measures of the control from the same bases; None if it was not run."""
     part, label = CONTROL
     for row in table["parts"].get(part, {"rows": []})["rows"]:
         if row["label"] == label:

@@ -1,4 +1,4 @@
-"""What the study of captions that tell a layout compares: its parts, their rows, their jobs."""
+"""The comparisons of the layout-caption study: its parts, their rows, their jobs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clic.config.checks import validate
 from clic.config.train_settings import Config
 
 LAYOUT = "+experiment=shapes_layout"
-FEWER = (0, 1)  # seeds of what varies the recipe; the recipe itself has more, on two bases
+FEWER = (0, 1)  # seeds of the variations; the recipe itself has more, on two bases
 Words = tuple[str, ...]
 
 
@@ -23,13 +23,13 @@ class Part(NamedTuple):
     """A question and the rows that answer it.
 
     Attributes:
-        title: Of its table.
-        rows: Label -> words of `clic-train`; None is the base itself, untrained. A row whose
-            settings are an earlier row's is left out.
-        split: Of the benchmarks.
-        bases: What the rows start from.
-        seeds: Of the training; None takes those of the command line.
-        relations: Rows that are shown by phrase, form of sentence and position too.
+        title: Title of its table.
+        rows: Label -> words of `clic-train`; None is the base itself, untrained. A row with the
+            same settings as an earlier one is left out.
+        split: Split of the benchmarks.
+        bases: Base models that the rows start from.
+        seeds: Training seeds; None uses those of the command line.
+        relations: Rows that are also shown by phrase, sentence form and position.
     """
 
     title: str
@@ -41,7 +41,7 @@ class Part(NamedTuple):
 
 
 class Base(NamedTuple):
-    """What rows start from: a name that `clic-train` takes, and the hash of its weights."""
+    """A base model: a name that `clic-train` accepts, and the hash of its weights."""
 
     model: str
     weights: str
@@ -51,12 +51,12 @@ class Row(NamedTuple):
     """A row of a table.
 
     Attributes:
-        label: As it is printed.
-        words: Of `clic-train`, what was added to all rows included; None for the base.
-        steps: Of the training; 0 for the base.
+        label: Its printed name.
+        words: Words of `clic-train`, including those added to all rows; None for the base.
+        steps: Training steps; 0 for the base.
         share: `captions.layout_share`.
-        held_out: `captions.layout_held_out` where layouts are told at all.
-        recipe: Whether these are the recommended settings.
+        held_out: `captions.layout_held_out` if captions state layouts at all.
+        recipe: Whether the row has the recommended settings.
         jobs: By base, one for each seed.
     """
 
@@ -70,11 +70,11 @@ class Row(NamedTuple):
 
 
 def parts(recipe: Config) -> dict[str, Part]:
-    """Return the parts of the study, in their order.
+    """Return the parts of the study, in order.
 
     Args:
-        recipe: The settings of `shapes_layout`. Its values stand in each comparison, so that they
-            are not typed twice, and the controls train for as many steps.
+        recipe: The settings of `shapes_layout`. Each comparison takes its values from them, so they
+            are typed only once, and the controls train for as many steps.
     """
     as_long = f"train.epochs={recipe.train.epochs}"
     lr, hard = recipe.optim.lr, recipe.loss.hard_negative_weight
@@ -180,7 +180,7 @@ def parts(recipe: Config) -> dict[str, Part]:
 
 
 def steps(config: Config) -> int:
-    """Return how many steps a training on the world takes."""
+    """Return the number of steps of a training run on the world."""
     assert config.data.samples is not None
     whole = config.train.epochs * (config.data.samples // config.train.batch_size)
     return whole if config.train.max_steps is None else min(whole, config.train.max_steps)
@@ -192,16 +192,16 @@ def make_rows(
     seeds: Sequence[int],
     more: Words = (),
 ) -> list[Row]:
-    """Return the rows of a part with their jobs, those with an earlier row's settings left out.
+    """Return the rows of a part with their jobs, leaving out those with an earlier row's settings.
 
     Args:
-        part: Of the study.
-        bases: By name; those of the part are there.
-        seeds: For a part that names none.
-        more: Words that are added to each training.
+        part: The part.
+        bases: Bases by name, including those of the part.
+        seeds: Seeds for a part that names none.
+        more: Words added to each training run.
 
     Raises:
-        ConfigError: A row's settings make no sense.
+        ConfigError: A row's settings are invalid.
     """
     recipe = compose([LAYOUT, *more])
     rows: list[Row] = []
@@ -237,7 +237,7 @@ def _base_job(name: str, base: Base, split: str) -> Job:
 
 
 def _job(name: str, base: Base, config: Config, words: Words, seed: int, split: str) -> Job:
-    """Return a job that is named after what decides it, so that equal ones are one."""
+    """Return a job named after everything that determines it, so that equal jobs coincide."""
     digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
     digest.update(base.weights.encode())
     run = f"{config.name}-{digest.hexdigest()[:8]}-{name}-seed{seed}"
@@ -245,7 +245,7 @@ def _job(name: str, base: Base, config: Config, words: Words, seed: int, split: 
 
 
 def described(part: Part, rows: Sequence[Row]) -> dict[str, Any]:
-    """Return a part as the results' JSON has it; the jobs are keys of its models."""
+    """Return a part's entry in the JSON of results; its jobs are keys into the models."""
     return {
         "title": part.title,
         "split": part.split,
@@ -262,5 +262,5 @@ def described(part: Part, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def key(job: Job) -> str:
-    """Return what a job is called in the results' JSON."""
+    """Return a job's key in the JSON of results."""
     return f"{job.name}-{job.split}"

@@ -1,4 +1,4 @@
-"""Write the results of layout_study.py as Markdown: for each part one table, or a few."""
+"""Write the results of layout_study.py as Markdown, with one or more tables for each part."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def compact(table: Mapping[str, Any], part: Mapping[str, Any], bases: Sequence[s
 
 
 def by_relation(table: Mapping[str, Any], part: Mapping[str, Any]) -> list[str]:
-    """Return a table for phrases, one for forms of sentence and one for positions.
+    """Return a table for phrases, one for sentence forms and one for positions.
 
-    Its rows are the categories of `shapes-relations`, its columns the rows that the part names.
+    Their rows are the categories of `shapes-relations`, their columns the rows that the part names.
     """
     shown = [each for each in part["rows"] if each["label"] in part["relations"]]
     measures = [measured(table, each, part["bases"])[1] for each in shown]

@@ -1,8 +1,8 @@
 """Run the study behind docs/layout.md: train, evaluate, write its tables and its figure.
 
-Each model is one `clic-train` and one `clic-eval`, as a user would type them, and equal models of
-different parts are made once. What an earlier call finished is reused only if it was made by the
-same code, settings, base model, torch and number of threads: its name carries their hash.
+Each model is one `clic-train` and one `clic-eval`, as a user would type them; parts share equal
+models. Results of an earlier call are reused only if they were made by the same code, settings,
+base model, torch and number of threads: their names contain the hash.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from clic.errors import ClicError
 
 BENCH = "shapes++,shapes-retrieval,shapes-zero-shot,shapes-relations"
 BUILDER = study.CHECKOUT / "scripts" / "build_shapes_base.py"
-# A run's name carries its composed settings, so the files that they come from do not count.
+# A run's name contains its composed settings, so the files that they come from do not count.
 IN_THE_NAME = (
     "configs/captions",
     "configs/data",
@@ -41,7 +41,7 @@ IN_THE_NAME = (
 
 
 def main() -> int:
-    """Run what is missing, and write tables and figure."""
+    """Run the missing jobs, and write tables and figure."""
     options = parse()
     if options.only_report:
         return report(options.out)
@@ -80,7 +80,7 @@ def parse() -> argparse.Namespace:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the jobs that are missing and write all results."""
+    """Run the missing jobs and write all results."""
     options.runs.mkdir(parents=True, exist_ok=True)
     more = tuple(options.words)
     chosen = layout_parts.parts(compose([LAYOUT]))
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
         (study.Evaluation("", ("--bench", BENCH)),), sources,
         ("shapes++/swap_att/tot", "shapes++/replace_rel/tot"),
     )  # fmt: skip
-    # Settings are looked at before the minutes that the second base takes.
+    # Check the settings first, because building the second base takes minutes.
     unbuilt = {name: Base(name, "") for name in ("base0", "base1")}
     for part in chosen.values():
         layout_parts.make_rows(part, unbuilt, options.seeds, more)
@@ -128,7 +128,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def find_bases(chosen: Mapping[str, Part], setup: study.Setup) -> dict[str, Base]:
-    """Return the bases of some parts; the second one is built where it is missing."""
+    """Return the bases of some parts; build the second one if it is missing."""
     found = {}
     for name in dict.fromkeys(name for part in chosen.values() for name in part.bases):
         if name == "base0":
@@ -142,7 +142,7 @@ def find_bases(chosen: Mapping[str, Part], setup: study.Setup) -> dict[str, Base
 
 
 def build_base(seed: int, setup: study.Setup) -> Path:
-    """Return the folder of another base of the world, built where it is missing."""
+    """Return the folder of another base of the world, building it if it is missing."""
     digest = hashlib.sha256(setup.sources.training.encode() + study.read_source(BUILDER))
     folder = setup.runs / f"base-seed{seed}-{digest.hexdigest()[:10]}"
     if runs.is_open_clip_folder(folder):
@@ -158,7 +158,7 @@ def build_base(seed: int, setup: study.Setup) -> Path:
 
 
 def model(result: study.Result) -> dict[str, Any]:
-    """Return a model's entry of the results: what it is, and its measures."""
+    """Return a model's entry in the results: what it is, and its measures."""
     return {
         "run": result.record["run"],
         "seed": result.job.seed,
@@ -179,7 +179,7 @@ def dumps(table: Mapping[str, Any]) -> str:
 
 
 def report(out: Path) -> int:
-    """Write tables and figure from the results' JSON, and say where."""
+    """Write tables and figure from the JSON of results, and print where."""
     table = json.loads(study.with_ending(out, ".json").read_text("utf-8"))
     tables = study.with_ending(out, "_tables.md")
     tables.write_text(layout_report.markdown(table), "utf-8")

@@ -1,9 +1,9 @@
-"""Zero-shot recognition of lone things under pixel noise, where it is not at its ceiling.
+"""Zero-shot recognition of single things under pixel noise, where accuracy is below its ceiling.
 
     python scripts/noisy_recognition.py shapes-base runs/NAME ...
 
-Without noise every model here names nearly all of them, so that a loss would not show. Noise is
-Gaussian, the same for every model, its deviation in units of the 8-bit pixels.
+Without noise every model here names nearly all of them, so a loss would not show. The noise is
+Gaussian and the same for every model; its deviation is in units of 8-bit pixels.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def noisy(tasks: Mapping[str, WorldClassification], deviation: float) -> list[Image.Image]:
-    """Return the images, which the tasks share, with noise of a standard deviation."""
+    """Return the images, which the tasks share, with noise of the given standard deviation."""
     rng = generator(0, "noisy_recognition")
     images = next(iter(tasks.values())).images
     found = []
@@ -62,7 +62,7 @@ def class_features(model: Encoder, prompts: Sequence[Sequence[str]]) -> np.ndarr
 
 
 def accuracy(features: np.ndarray, classes: np.ndarray, targets: Sequence[int]) -> float:
-    """Return the share of images whose nearest class is theirs."""
+    """Return the share of images whose nearest class is the right one."""
     return float(((features @ classes.T).argmax(1) == np.asarray(targets)).mean())
 
 

@@ -1,17 +1,17 @@
-"""Ask what the photographs' text tower could learn from paraphrases of SugarCrepe++'s own kind.
+"""Measure what the photo base's text tower could learn from SugarCrepe++'s own kind of paraphrases.
 
     python scripts/photos_ceiling.py --model models/photos-base --data data
 
-A diagnosis, and no result to report beside others: the tower is trained on rows of the benchmark
-itself. Its images are split in two halves; each half's rows are scored by a tower that was trained
-on rows of the other. Training is that of `photos_best` without photographs: the same layers, rate
-and batch, a caption against its paraphrase with the false caption as a candidate, and distillation
-towards the base. If swaps rise far above those of `photos_best`, its paraphrases limit it; if they
-do not, the tower does.
+This is a diagnosis, not a result to report beside others: the tower is trained on rows of the
+benchmark itself. The benchmark's images are split into two halves; the rows of each half are scored
+by a tower trained on rows of the other. Training follows `photos_best` without photographs: the
+same layers, rate and batch, a caption against its paraphrase with the false caption as a candidate,
+and distillation towards the base. If swaps rise far above those of `photos_best`, its paraphrases
+limit it; if they do not, the tower does.
 
-What it is in the tower or its training, the options ask: `--model` takes another tower, `--train`
-other layers of it, `--steps` and `--distillation` are those of the training, and with `--swaps 0.5`
-half of each batch are swaps, in place of the fifth that the benchmark has.
+The options narrow down the limit in the tower or its training: `--model` selects another tower,
+`--train` other layers of it, `--steps` and `--distillation` set the training, and with
+`--swaps 0.5` half of each batch are swaps, instead of the benchmark's fifth.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ SWAPS = [number for number, name in enumerate(PLUS_CATEGORIES) if name.startswit
 
 @dataclass(frozen=True)
 class Training:
-    """What the options of the command line choose.
+    """The choices of the command line.
 
     Attributes:
-        layers: `model.train`: which layers of the text tower train.
+        layers: `model.train`: the layers of the text tower to train.
         steps: Number of steps.
         distillation: Weight of the distillation towards the base.
-        swaps: Share of swaps in a batch; None takes rows as they come.
+        swaps: Share of swaps in a batch; None samples rows regardless of kind.
     """
 
     layers: str = "text.last:3"
@@ -86,7 +86,7 @@ def main(words: list[str] | None = None) -> None:
 def print_table(
     model: str, data: Path, counts: list[int], seeds: list[int], settings: Training
 ) -> None:
-    """Print a line for the base, and one for each number of rows that are trained on."""
+    """Print a line for the base, and one for each number of training rows."""
     table, base = load_sugarcrepe_pp(data), models.create(model)
     base.model.eval()
     tokens, rows = base.tokenizer(list(table.texts)), np.arange(len(table.image))
@@ -110,7 +110,7 @@ def cross_validated(
 ) -> list[float]:
     """Return TOT of each category, percent, each half scored by a tower trained on the other."""
     rng = generator(seed, "ceiling/halves", 0)
-    half = rng.permutation(len(table.images)) % 2  # of each image, so that none is in both
+    half = rng.permutation(len(table.images)) % 2  # split by image, so that none is in both
     correct = np.zeros(len(table.image), dtype=bool)
     for fold in (0, 1):
         train = np.flatnonzero(half[table.image] != fold)
@@ -130,9 +130,9 @@ def trained(
     settings: Training,
     seed: int,
 ) -> ClipModel:
-    """Return a copy of the model whose text tower was trained on some rows.
+    """Return a copy of the model with its text tower trained on some rows.
 
-    `old` is the base's features of all texts [T, D], near which the features are kept.
+    `old` is the base's features of all texts [T, D], which the new features are kept near.
     """
     assert table.positive2 is not None
     clip = copy.deepcopy(base)
@@ -165,7 +165,7 @@ def _drawn(
     """Return the rows of a batch, each once.
 
     Raises:
-        DataError: There are fewer of a kind than a batch takes.
+        DataError: There are fewer rows of a kind than a batch needs.
     """
     if swaps is None:
         return rng.choice(rows, BATCH, replace=False)
@@ -181,7 +181,7 @@ def _drawn(
 
 
 def _paraphrases(features: Tensor) -> Tensor:
-    """Return the term between texts, each true caption once in the place of the first."""
+    """Return the text-to-text term, with each true caption in turn as the first."""
     first, second, negative = features.unbind(1)
     mask = torch.ones(len(first), 1, dtype=torch.bool)
     rest = negative.unsqueeze(1), mask, SCALE, 0
@@ -189,7 +189,7 @@ def _paraphrases(features: Tensor) -> Tensor:
 
 
 def _texts(table: Triplets, rows: np.ndarray) -> Tensor:
-    """Return the numbers of the texts of some rows."""
+    """Return the indices of the texts of some rows."""
     columns = (table.positive1, table.positive2, table.negative)
     return torch.from_numpy(np.unique([column[rows] for column in columns if column is not None]))
 
@@ -221,7 +221,7 @@ def _by_category(table: Triplets, correct: np.ndarray) -> list[float]:
 
 
 def _line(name: str, found: list[list[float]]) -> str:
-    """Return a row of the table: means over seeds, and deviations where there are several."""
+    """Return a row of the table: means over seeds, with deviations if there are several."""
     means, cells = np.mean(found, axis=0), []
     for column, mean in enumerate(means):
         spread = np.std([one[column] for one in found], ddof=1) if len(found) > 1 else None

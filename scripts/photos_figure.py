@@ -1,4 +1,4 @@
-"""Draw the figure of the photographs' study from its results: recipes, and learning curves."""
+"""Draw the figure of the photo study from its results: recipes and learning curves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CATEGORIES = {
 
 
 class Style(NamedTuple):
-    """How a model is drawn: apart in grey too, by its marker and by its tone."""
+    """How a model is drawn; marker and tone keep it distinct in greyscale, too."""
 
     label: str
     colour: str
@@ -60,7 +60,7 @@ def draw(table: Mapping[str, Any], path: Path) -> bool:
         path: File to write.
 
     Returns:
-        Whether there is a figure: the results hold a model to draw.
+        Whether there is a figure: the results contain a model to draw.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -93,7 +93,7 @@ def draw(table: Mapping[str, Any], path: Path) -> bool:
 
 
 def by_category(axis: Axes, table: Mapping[str, Any]) -> None:
-    """Draw TOT of each category, the models side by side, each seed a mark."""
+    """Draw TOT of each category, models side by side, with a mark for each seed."""
     shown = {row: style for row, style in MODELS.items() if values(table, *row, TOT.format("mean"))}
     for number, (row, style) in enumerate(shown.items()):
         shift = 0.09 * (number - (len(shown) - 1) / 2)
@@ -114,7 +114,7 @@ def by_category(axis: Axes, table: Mapping[str, Any]) -> None:
 
 
 def over(axis: Axes, table: Mapping[str, Any], name: str) -> None:
-    """Draw TOT of the swaps and of all over what a part's rows differ in, each seed a mark."""
+    """Draw TOT of swaps and of all rows over a part's variable, with a mark for each seed."""
     label, taken = AXES[name]
     rows = {count(text): (name, text) for text in table["parts"][name]["rows"]}
     rows[taken] = TAKEN
@@ -138,18 +138,18 @@ def over(axis: Axes, table: Mapping[str, Any], name: str) -> None:
 
 
 def values(table: Mapping[str, Any], part: str, row: str, path: str) -> Sequence[float]:
-    """Return a measure of each seed of a row, none where the results lack the row."""
+    """Return a measure for each seed of a row; none if the results lack the row."""
     found = table["parts"].get(part, {}).get("rows", {}).get(row, {"models": []})
     return [model["measures"][path] for model in found["models"]]
 
 
 def count(label: str) -> int:
-    """Return the number that a row's label begins with, e.g. of "1,000 photos"."""
+    """Return the number that a row's label begins with, as in "1,000 photos"."""
     return int(label.split()[0].replace(",", ""))
 
 
 def tidy(axis: Axes) -> None:
-    """Leave out what says nothing."""
+    """Remove chart clutter."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=8)
     axis.grid(axis="y", color="0.92", linewidth=0.6)

@@ -1,4 +1,4 @@
-"""Write the results of photos_study.py as Markdown: a table for each part, and the differences."""
+"""Write the results of photos_study.py as Markdown: a table for each part, and its differences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from clic.seeding import generator
 RESAMPLES = 2000
 ALL, COVERED = "text/sugarcrepe++", "sugarcrepe++"
 CATEGORIES = ("replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
-# Heading of a column -> paths in the measures, shown in one cell.
+# Column heading -> paths in the measures, shown in one cell.
 COLUMNS = {
     "TOT replace att / obj / rel": tuple(f"{ALL}/{name}/tot" for name in CATEGORIES[:3]),
     "TOT swap att / obj": tuple(f"{ALL}/{name}/tot" for name in CATEGORIES[3:]),
@@ -37,7 +37,7 @@ COLUMNS = {
         "coco2017-retrieval/text_to_image@1",
     ),
 }
-# Numbers whose difference to the control is shown: benchmark, name, metric.
+# Numbers whose difference from the control is shown: benchmark, name, metric.
 COMPARED = (
     (ALL, "mean", "tot"),
     (ALL, "swap_att", "tot"),
@@ -56,17 +56,17 @@ COMPARED = (
 def differences(
     control: Sequence[Mapping[str, Observed]], models: Sequence[Mapping[str, Observed]]
 ) -> dict[str, list[float]]:
-    """Return each compared number's difference to the control and the ends of its interval.
+    """Return each compared number's difference from the control and the ends of its interval.
 
-    A resample draws rows, and with each row the outcomes of all seeds of both, so the interval is
-    that of the mean over these seeds; how far another seed may fall is what the deviation tells.
+    Each resample draws rows, with the outcomes of all seeds of both sides, so the interval is that
+    of the mean over these seeds; the deviation shows how far another seed may fall.
 
     Args:
-        control: Outcomes by benchmark, one entry a seed; none gives no differences.
-        models: The same of the models that are compared with it.
+        control: Outcomes by benchmark, one entry per seed; without any there are no differences.
+        models: The same for the models to compare with it.
     """
     found: dict[str, list[float]] = {}
-    if len(models) == 1:  # the base, which has no seed: its outcomes stand beside each seed's
+    if len(models) == 1:  # the base, which has no seed: its outcomes are paired with each seed's
         models = list(models) * len(control)
     seeds = min(len(control), len(models))  # those that both have
     control, models = control[:seeds], models[:seeds]
@@ -95,15 +95,14 @@ def pooled(observed: Sequence[Observed]) -> Observed:
 
 
 def join(table: dict[str, Any], out: Path, order: Mapping[str, Sequence[str]]) -> None:
-    """Write the results' JSON, in which rows of earlier calls stay, if they are of the same base
-    and precision.
+    """Write the JSON of results, keeping rows of earlier calls with the same base and precision.
 
-    So the study can be run part by part, and row by row. A row says of which commit it is.
+    This allows the study to be run part by part and row by row. Each row records its commit.
 
     Args:
         table: The results of this call.
         out: Path of OUT.json.
-        order: The labels of each part's rows, in the order in which they are shown.
+        order: The labels of each part's rows, in display order.
     """
     path = study.with_ending(out, ".json")
     earlier = json.loads(path.read_text("utf-8")) if path.is_file() else {}
@@ -119,7 +118,7 @@ def join(table: dict[str, Any], out: Path, order: Mapping[str, Sequence[str]]) -
 
 
 def write(out: Path) -> int:
-    """Write the tables and the figure from the results' JSON, and say where."""
+    """Write the tables and the figure from the JSON of results, and print where."""
     path = study.with_ending(out, ".json")
     table = json.loads(path.read_text("utf-8"))
     tables = out.with_name(f"{out.name}_tables.md")
@@ -169,7 +168,7 @@ def markdown(table: Mapping[str, Any]) -> str:
 
 
 def compared(part: Mapping[str, Any]) -> list[str]:
-    """Return a part's table of differences to the control, none where there is no control."""
+    """Return a part's table of differences from the control; empty without a control."""
     rows = {
         label: shown["differences"]
         for label, shown in part["rows"].items()

@@ -1,8 +1,8 @@
 """Run the study behind docs/photos.md: train on photographs, evaluate, write its tables.
 
-Each model is one `clic-train` and one `clic-eval` as a user would type them. What an earlier call
-finished is reused only if it was made by the same code, settings, base, torch and number of
-threads. The base (scripts/build_photo_base.py) and the shards are made where they are missing.
+Each model is one `clic-train` and one `clic-eval` as a user would type them. Results of an earlier
+call are reused only if they were made by the same code, settings, base, torch and number of
+threads. The base (scripts/build_photo_base.py) and the shards are made if they are missing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BUILDER = study.CHECKOUT / "scripts" / "build_photo_base.py"
 TEXTS = study.CHECKOUT / "scripts" / "pretrained_texts.py"
 TRAINING = "captions_train.csv"
 BEST = (f"{EXPERIMENT}best",)
-# What a table is asked for: TOT on all rows, without images, and what the photos at hand cover.
+# Evaluations of a table: TOT on all rows, without images, and what the available photos cover.
 EVALUATIONS = (
     ("text/", ("--bench", "sugarcrepe++", "--text-only")),
     ("", ("--bench", "sugarcrepe++,bla,flickr8k-retrieval,coco2017-retrieval", "--allow-missing")),
@@ -40,7 +40,7 @@ EVALUATIONS = (
 CONTROL = "photos_clip"
 TOT = "text/sugarcrepe++"
 Words = tuple[str, ...]
-# Rounds through the photos that so many steps need, where one does not suffice.
+# Epochs over the photos that so many steps need, if one is not enough.
 STEPS: Mapping[int, Words] = {
     30: (), 60: (), 240: ("train.epochs=2",), 480: ("train.epochs=4",), 960: ("train.epochs=8",)
 }  # fmt: skip
@@ -51,8 +51,8 @@ class Row(NamedTuple):
     """A model of the study, trained with each seed.
 
     Attributes:
-        words: Of `clic-train`; None for the base itself.
-        alpha: Of `clic-patch`.
+        words: Words of `clic-train`; None for the base itself.
+        alpha: Alpha of `clic-patch`.
         shards: How many shards of 1,000 photos it trains on; None for all six.
     """
 
@@ -64,7 +64,7 @@ class Row(NamedTuple):
 class Part(NamedTuple):
     """A question, and the models that answer it, by the label of their row.
 
-    They are compared with the part's own `photos_clip`, else with that of the recipes.
+    They are compared with the part's own `photos_clip`, or else with that of the recipes.
     """
 
     title: str
@@ -133,7 +133,7 @@ PARTS = {
 
 
 def main() -> int:
-    """Run what is missing, and write the tables."""
+    """Run the missing jobs, and write the tables."""
     options = parse()
     if options.only_report:
         return photos_report.write(options.out)
@@ -157,8 +157,8 @@ def parse() -> argparse.Namespace:
     add("--rows", nargs="+", metavar="ROW", help="only these rows of the parts (default: all)")
     add("--text", choices=list(TOWERS), default="minilm",
         help="text tower of the base (default minilm)")  # fmt: skip
-    # bf16 takes half the time of fp32 where the machine has it; on the base no figure of
-    # SugarCrepe++ moves by more than 0.1.
+    # bf16 takes half the time of fp32 on machines that have it; no SugarCrepe++ number of the base
+    # moves by more than 0.1.
     native = torch.cuda.is_available() or cpu_has_bf16()
     add("--precision", choices=("fp32", "bf16"), default="bf16" if native else "fp32",
         help="of training and evaluation (default: bf16 where the machine has it)")  # fmt: skip
@@ -178,7 +178,7 @@ def parse() -> argparse.Namespace:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the jobs that are missing and write all results."""
+    """Run the missing jobs and write all results."""
     options.runs.mkdir(parents=True, exist_ok=True)
     sources = study.Sources(
         study.hash_source((*study.EVALUATION_ONLY, "configs/experiment")), study.hash_source()
@@ -261,7 +261,7 @@ def make_jobs(row: Row, options: argparse.Namespace, base: Path, shards: Path) -
 
 
 def find_base(options: argparse.Namespace, setup: study.Setup) -> Path:
-    """Return the folder of the base, built where it is missing."""
+    """Return the folder of the base, building it if it is missing."""
     sources = study.read_source(BUILDER) + study.read_source(TEXTS)
     digest = hashlib.sha256(sources).hexdigest()[:10]
     folder: Path = options.runs / f"photos-base-{options.text}-{digest}"
@@ -275,9 +275,9 @@ def find_base(options: argparse.Namespace, setup: study.Setup) -> Path:
 
 
 def find_shards(options: argparse.Namespace) -> Path:
-    """Return the folder of Flickr8k's training shards, packed where it is missing."""
+    """Return the folder of Flickr8k's training shards, packing them if they are missing."""
     folder: Path = options.runs / "flickr8k-train"
-    print(f"packing {folder}", flush=True)  # what is packed already is not packed again
+    print(f"packing {folder}", flush=True)  # already packed shards are kept
     words = ["pack", str(options.data / "flickr8k" / TRAINING), str(folder)]
     words += ["--resize-short", "224", "--tags", "hanta"]
     study.clic_command("data", study.with_ending(folder, ".log"), options.threads, words)
@@ -285,7 +285,7 @@ def find_shards(options: argparse.Namespace) -> Path:
 
 
 def observations(job: study.Job, result: study.Result, setup: study.Setup) -> dict[str, Observed]:
-    """Return a model's outcomes by benchmark, under the names that its measures have."""
+    """Return a model's outcomes by benchmark, under the names of its measures."""
     run = setup.runs / result.record["run"]
     found = {}
     for evaluation in setup.evaluations:
@@ -296,7 +296,7 @@ def observations(job: study.Job, result: study.Result, setup: study.Setup) -> di
 
 
 def model(result: study.Result) -> Mapping[str, Any]:
-    """Return a model's entry of the results: what it is, and its measures."""
+    """Return a model's entry in the results: what it is, and its measures."""
     return {
         "run": result.record["run"],
         "seed": result.job.seed,

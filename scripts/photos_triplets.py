@@ -1,16 +1,18 @@
-"""Make triplets of Flickr8k's development captions, to choose settings and alphas by.
+"""Make triplets from Flickr8k's development captions, for choosing settings and alphas.
 
     python scripts/photos_triplets.py --data FLICKR8K --out dev-triplets.jsonl
     clic-eval --model RUN --bench dev-triplets.jsonl
 
-The file goes beside FLICKR8K's folder or above it, as `clic-eval` reads images from below the file.
+Put the file beside FLICKR8K's folder or above it, because `clic-eval` reads images from below the
+file.
 
-A triplet is a caption, another true one and a false one, which a generator of clic's makes of the
-first (`swap_att`, `swap_obj` or `replace`). The other true one is the photo's caption that shares
-most words with the first (`people`) or a paraphrase of it by rules (`rules`). The same seed makes
-the same file. With `--fluency` and a file of counts of other captions (`clic-data count`), parts
-are swapped only where the false caption reads well, and rows are fewer. These are not SugarCrepe++:
-no person looked at them, and some false captions are odd or still true.
+A triplet is a caption, another true one and a false one, which one of clic's generators makes from
+the first (`swap_att`, `swap_obj` or `replace`). The other true one is the photo's caption that
+shares the most words with the first (`people`) or a paraphrase of it by rules (`rules`). The same
+seed makes the same file. With `--fluency` and a file of counts of other captions (`clic-data
+count`), parts are swapped only if the false caption reads well, which leaves fewer rows. These
+triplets are not SugarCrepe++: no person has looked at them, and some false captions are odd or
+still true.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ CATEGORIES = {"swap_att": "swap_attributes", "swap_obj": "swap", "replace": "rep
 def triplets(
     folder: Path, split: str, out: Path, seed: int, fluent: Fluent | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows: at most one of each category and kind of paraphrase for a photo."""
+    """Yield the rows: at most one per photo for each category and kind of paraphrase."""
     tag = make_tagger("hanta")
     for number, (photo, found) in enumerate(read_split(folder, split)):
         captions = [caption.lower() for caption in found]
@@ -69,7 +71,7 @@ def triplets(
 
 
 def main() -> int:
-    """Write the file and say how many rows of each category it has."""
+    """Write the file and print how many rows of each category it has."""
     parser = argparse.ArgumentParser(prog="photos_triplets", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="Flickr8k's folder")
     parser.add_argument("--split", default="val", choices=["train", "val"])

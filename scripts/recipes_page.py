@@ -1,7 +1,7 @@
-"""Write the tables of docs/recipes.md from the configs, or with `--check` compare them.
+"""Write the tables of docs/recipes.md from the configs, or compare them with `--check`.
 
-The tables stand between two marks; the text around them is written by hand. What the papers say is
-kept here, with its place; what clic does is read from the experiments.
+The tables are between two markers; the text around them is written by hand. The papers' values are
+kept here with their sources; clic's values are read from the experiments.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ BEGIN, END = "<!-- tables: scripts/recipes_page.py -->", "<!-- end of the tables
 
 @dataclass(frozen=True)
 class Recipe:
-    """A published recipe beside the experiment that carries it out.
+    """A published recipe and the experiment that implements it.
 
     Attributes:
         title: Its name.
-        source: Where the values were read.
+        source: Where the values are published.
         experiment: The name of the experiment.
-        rows: What is set, the setting (several joined by spaces), and the paper's value.
-        images: Images of an epoch as published, for the number of steps.
+        rows: Description, setting (several joined by spaces), and the paper's value.
+        images: Images per epoch as published, for the number of steps.
         ranks: GPUs as published.
-        tokens: Tokens of a text that are computed, and texts of an image: in a batch of single
-            images, and in one of composites (0 where there is none).
+        tokens: Computed tokens per text and texts per image, in a batch of single images and in one
+            of composites (0 if there is none).
     """
 
     title: str
@@ -131,7 +131,7 @@ ABLATIONS = (
     ("vitb32_clic_negclip", "their own NegCLIP (`trigger_train_negclip.sh`)", ""),
     ("vitb32_clip", "CLIP on the same single images (`--no_concat`)", ""),
 )  # fmt: skip
-"""CLIC's ablations: the experiment, the flags of the published code, and what is said of them."""
+"""CLIC's ablations: the experiment, the flags of the published code, and a remark."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Size:
     """Sizes of a model's towers, as open_clip builds them.
 
     Attributes:
-        text: Layers, width, tokens of a text that are computed, parameters in millions.
+        text: Layers, width, computed tokens per text, parameters in millions.
         vision: Layers, width, patches with the class token, parameters in millions.
     """
 
@@ -155,7 +155,7 @@ SIZES = {
     "ViT-B-16": Size((12, 512, TEXT_TOKENS, 63.4), (12, 768, 197, 86.2)),
     "ViT-L-14": Size(_TEXT_L, _VISION_L),
     "EVA02-L-14": Size(_TEXT_L, _VISION_L),
-    # Without a causal mask, or with padding that is read, the whole context is computed.
+    # Without a causal mask, or if padding is read, the whole context is computed.
     "ViT-L-14-CLIPA": Size((12, 768, 32, 110.2), _VISION_L),
     "hf-hub:UCSC-VLAA/ViT-L-14-CLIPS-224-Recap-DataComp-1B": Size((12, 768, 80, 110.3), _VISION_L),
     "ViT-B-16-SigLIP2": Size((12, 768, 64, 282.3), (12, 768, 196, 92.9)),
@@ -163,9 +163,9 @@ SIZES = {
 """By the model's name."""
 OTHERS = ("vitb32_single_image", "vitb16", "vitl14", "clipa_l14", "clips_l14", "eva02_l14",
           "siglip2_b16")  # fmt: skip
-"""Experiments with CLIC's data and number of GPUs, whose cost is estimated too."""
+"""Experiments with CLIC's data and number of GPUs; their cost is estimated, too."""
 PEAK, SHARE = 312e12, 0.4
-"""An A100's bf16 operations a second, and the share that training reaches; an assumption."""
+"""An A100's bf16 operations per second, and the share that training reaches; an assumption."""
 
 
 def tables() -> str:
@@ -187,7 +187,7 @@ def recipe_lines(recipe: Recipe) -> list[str]:
 
 
 def ablation_lines() -> list[str]:
-    """Return the table of CLIC's ablations: what each sets apart from the recipe."""
+    """Return the table of CLIC's ablations: what each sets differently from the recipe."""
     recipe = asdict(train.compose(["+experiment=vitb32"]))
     lines = ["### CLIC's ablations", "",
              "| `+experiment=` | sets, apart from `vitb32` | published code | what it gave |",
@@ -211,7 +211,7 @@ def value_of(config: Any, setting: str) -> Any:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a setting is typed."""
+    """Return a value as typed in a setting."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, list):
@@ -239,9 +239,9 @@ def estimate_lines() -> list[str]:
 
 
 def estimated_memory(size: Size, batch: int, texts: int, trains_vision: bool) -> float:
-    """Return bytes: weights and AdamW's state in fp32, and what the backward pass keeps in bf16.
+    """Return bytes: weights and AdamW's state in fp32, and activations kept in bf16.
 
-    A transformer layer keeps 34 bytes a token and unit of width (arXiv 2205.05198, without the
+    A transformer layer keeps 34 bytes per token and unit of width (arXiv 2205.05198, without the
     part of attention that fused kernels do not keep).
     """
     layers, width, tokens, trained = size.text
@@ -254,9 +254,9 @@ def estimated_memory(size: Size, batch: int, texts: int, trains_vision: bool) ->
 
 
 def mean_operations(size: Size, texts: tuple[int, int], trains_vision: bool) -> float:
-    """Return the operations that an image with its texts costs, meaned over the kinds of batch.
+    """Return the operations that an image with its texts costs, averaged over the kinds of batch.
 
-    Two for each weight of a block and token, three times as many where there is a backward pass.
+    Two per weight of a block and token, three times as many if there is a backward pass.
     """
     text, vision = (
         2 * 12 * layers * width**2 * tokens for layers, width, tokens, _ in (size.text, size.vision)
@@ -273,7 +273,7 @@ def experiment_lines() -> list[str]:
 
 
 def page(text: str) -> str:
-    """Return the page with its tables made anew."""
+    """Return the page with its tables regenerated."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{tables()}\n\n{END}{after}"

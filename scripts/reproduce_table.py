@@ -1,4 +1,4 @@
-"""Published checkpoints by name, the papers' numbers beside those scored here, and a comparison."""
+"""Evaluate published checkpoints, and compare their scores with each other and the papers'."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def score(model: str, folder: Path, flags: argparse.Namespace, extra: Sequence[str]) -> bool:
-    """Evaluate a model, unless its results are there; return False where that is not possible."""
+    """Evaluate a model, unless its results exist; return False if that is not possible."""
     lines = folder / PUBLISHED
     if not (lines.is_file() and (folder / REPORT).is_file()):
         words = ["--model", model, "--bench", flags.bench, "--published", "--out", str(folder)]
@@ -72,7 +72,7 @@ def score(model: str, folder: Path, flags: argparse.Namespace, extra: Sequence[s
 
 
 def run(words: Sequence[str], stdout: int | None = None) -> subprocess.CompletedProcess[str]:
-    """Run `clic-eval`; its errors are shown, its exit code is the caller's."""
+    """Run `clic-eval`; its errors are shown, and the caller handles its exit code."""
     command = [sys.executable, "-m", "clic.cli.eval", *words]
     return subprocess.run(command, stdout=stdout, text=True, encoding="utf-8")
 

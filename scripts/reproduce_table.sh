@@ -3,7 +3,7 @@
 # compares all of them, with paired bootstrap intervals:
 #   bash scripts/reproduce_table.sh --data data
 #   bash scripts/reproduce_table.sh --data data ViT-B-32:openai negclip=/weights/negclip.pth
-# What is finished is not done again; --help shows every option.
+# Finished work is not repeated; --help shows every option.
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"

@@ -1,4 +1,4 @@
-"""Write the results of shapes_table.py as Markdown: a table in short, then every measure."""
+"""Write the results of shapes_table.py as Markdown: a short table, then every measure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TABLES: dict[str, dict[str, str]] = {
     },
 }
 
-# Rows of the table in short: a triplet category, or label -> path in clic-eval's JSON.
+# Rows of the short table: a triplet category, or label -> path in clic-eval's JSON.
 IN_SHORT = {
     "image to text R@1": "shapes-retrieval/image_to_text@1",
     "text to image R@1": "shapes-retrieval/text_to_image@1",
@@ -46,7 +46,7 @@ HEADINGS = {
 
 
 def in_short(models: Mapping[str, Any]) -> list[str]:
-    """Return the lines of the table in short: a column a method, ITT / TOT / p1 in a cell."""
+    """Return the lines of the short table: a column per method, ITT / TOT / p1 in a cell."""
     names = [name for name in HEADINGS if name in models]
     lines = [row(["", *(HEADINGS[name] for name in names)]), "|---|" + "--:|" * len(names)]
     for category in CATEGORIES:

@@ -1,8 +1,8 @@
 """Train the shapes experiments over seeds, evaluate them, and write the table of results.
 
-Each (experiment, seed) is one `clic-train` and one `clic-eval`, as a user would type them. What an
-earlier call finished is reused only if it was made by the same code, settings, torch and number of
-threads: its name carries their hash. Comments and layout do not count.
+Each (experiment, seed) is one `clic-train` and one `clic-eval`, as a user would type them. Results
+of an earlier call are reused only if they were made by the same code, settings, torch and number of
+threads: their names contain the hash. Comments and layout do not count.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BASE = "base"
 
 
 def main() -> int:
-    """Run what is missing and write the two files."""
+    """Run the missing jobs and write the two files."""
     options = parse()
     options.runs.mkdir(parents=True, exist_ok=True)
     sources = study.Sources(study.hash_source(study.EVALUATION_ONLY), study.hash_source())
@@ -71,7 +71,7 @@ def parse() -> argparse.Namespace:
 
 
 def make_jobs(experiments: Sequence[str], seeds: Sequence[int], split: str) -> dict[study.Job, str]:
-    """Return the jobs, each with the model it is a run of; the base is not trained."""
+    """Return the jobs, each with the model that it is a run of; the base is not trained."""
     jobs = {study.Job(BASE, None, None, split): BASE}
     for seed in seeds:
         for name in experiments:
@@ -80,7 +80,7 @@ def make_jobs(experiments: Sequence[str], seeds: Sequence[int], split: str) -> d
 
 
 def summary(results: Sequence[study.Result]) -> dict[str, Any]:
-    """Return the summary of a model's runs, and where they come from."""
+    """Return the summary of a model's runs, and their origin."""
     return {
         "n": len(results),
         "measures": summarise([result.measures for result in results]),
@@ -89,13 +89,13 @@ def summary(results: Sequence[study.Result]) -> dict[str, Any]:
 
 
 def write(models: dict[str, Any], options: argparse.Namespace) -> None:
-    """Write the table as JSON and as Markdown, and say where."""
+    """Write the table as JSON and as Markdown, and print where."""
     about = {"split": options.split, **study.about(options.seeds, options.threads)}
     table = {"about": about, "models": models}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     as_json = study.with_ending(options.out, ".json")
     as_markdown = study.with_ending(options.out, ".md")
-    # Paths are given from the checkout: where that lies says nothing elsewhere.
+    # Paths are relative to the checkout, whose location means nothing elsewhere.
     content = json.dumps(table, indent=2).replace(f"{study.CHECKOUT}/", "")
     as_json.write_text(content + "\n", "utf-8")
     as_markdown.write_text(shapes_report.markdown(table), "utf-8")

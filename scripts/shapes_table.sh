@@ -3,7 +3,7 @@
 # from, and writes the table (mean, standard deviation, n) as Markdown and JSON:
 #   bash scripts/shapes_table.sh
 #   bash scripts/shapes_table.sh --experiments shapes shapes_clip --seeds 0 1 --jobs 2
-# What is finished is not done again; --help shows every option.
+# Finished work is not repeated; --help shows every option.
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"

@@ -1,10 +1,10 @@
-"""How large the package is and how far one has to walk in it, as numbers that can be compared.
+"""Measure how large the package is and how many files its main paths pass, for comparison.
 
     python scripts/structure.py            # of this checkout
-    python scripts/structure.py --files    # name the files of each walk as well
+    python scripts/structure.py --files    # also name the files of each walk
 
-Static counts come from the source: files, lines, class names and file names that stand more than
-once. The walks are measured by running them, every file noted that a function of it runs in: a
+Static counts come from the source: files, lines, and class and file names that occur more than
+once. The walks are measured by running them and recording every file in which a function runs: a
 batch of composites from the shards to its loss, and the captions of a benchmark to their score.
 """
 
@@ -31,7 +31,7 @@ COMMANDS = PACKAGE / "cli"
 
 
 def main() -> None:
-    """Print the counts, and the files of each walk where they are asked for."""
+    """Print the counts, and the files of each walk if requested."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", action="store_true", help="name the files of each walk")
     parser.add_argument("--static", action="store_true", help="leave out the walks")
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def static_counts() -> dict[str, Any]:
-    """Return what can be counted without running anything."""
+    """Return the counts that need nothing to run."""
     sources = {path: path.read_text("utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
     lines = sum(len(text.splitlines()) for text in sources.values())
     classes = Counter(
@@ -101,7 +101,7 @@ def composite_walk(folder: Path) -> set[str]:
     def counted(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
         nonlocal steps
         steps += 1
-        recorder.on = steps == 2  # from the third batch on, behind what happens once
+        recorder.on = steps == 2  # from the third batch on, after one-time work
         return step(self, *args, **kwargs)
 
     torch.optim.AdamW.step = counted  # type: ignore[method-assign]
@@ -146,20 +146,20 @@ def caption_walk(folder: Path) -> set[str]:
     model = TextOnly(clic.load("shapes-base"))
     recorder = Recorder()
     with recorder.watching(), quiet():
-        for recorder.on in (False, True):  # first without: what runs on import is no part of it
+        for recorder.on in (False, True):  # off at first, to leave out what runs on import
             clic.evaluate(model, ["sugarcrepe++"], data_root=str(folder / "data"))
     return recorder.files
 
 
 class TextOnly:
-    """A model of which only the text tower is shown."""
+    """A model that exposes only its text tower."""
 
     def __init__(self, model: Any) -> None:
         self.encode_text: Callable[..., Any] = model.encode_text
 
 
 class Recorder:
-    """Notes every file of the package in which a function is called while `on` is set."""
+    """Records every file of the package in which a function is called while `on` is set."""
 
     def __init__(self) -> None:
         self.on = False
@@ -167,7 +167,7 @@ class Recorder:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch this thread, and those that start meanwhile."""
+        """Watch this thread, and those that start in the meantime."""
         threading.setprofile(self._note)
         sys.setprofile(self._note)
         try:
@@ -185,7 +185,7 @@ class Recorder:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what is printed meanwhile from the terminal."""
+    """Suppress terminal output."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
 

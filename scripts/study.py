@@ -1,8 +1,9 @@
-"""Trains and evaluates many models, each as a user would, and keeps what is finished.
+"""Train and evaluate many models, each as a user would, and keep finished results.
 
-Each model is one `clic-train` and one `clic-eval`. What an earlier call finished is reused only if
-it was made by the same code, settings, torch and number of threads: its name carries their hash.
-Comments and layout of the code do not count. An interrupted study goes on when it is called again.
+Each model is one `clic-train` and one `clic-eval`. Results of an earlier call are reused only if
+they were made by the same code, settings, torch and number of threads: their names contain the
+hash. Comments and layout of the code do not count. An interrupted study continues when it is called
+again.
 """
 
 from __future__ import annotations
@@ -31,8 +32,7 @@ from clic import provenance, runs
 CHECKOUT = Path(__file__).resolve().parents[1]
 BASE_MODEL = "shapes-base"
 
-# What training cannot depend on, since it imports nothing of it; a change there asks for evaluating
-# again, and not for training again.
+# Code that training never imports; a change there requires evaluating again, but not training.
 EVALUATION_ONLY = (
     "clic/cli/data",
     "clic/cli/eval.py",
@@ -46,19 +46,20 @@ EVALUATION_ONLY = (
 
 
 class CommandError(RuntimeError):
-    """A command ended with an error; the message is one line that names its log."""
+    """A command failed; the message is one line that names its log."""
 
 
 class Job(NamedTuple):
     """One model to make, and one evaluation of it.
 
     Attributes:
-        name: What its run is called, before the hashes. Equal names mean equal runs.
-        words: Of `clic-train`; None where the base itself is evaluated.
-        seed: Of the training; None for a base.
-        split: Of the benchmarks; "" leaves it to their names.
-        base: What it starts from: `shapes-base`, or an open_clip folder.
-        alpha: Of `clic-patch`, which blends the trained model with its base; 1 does not.
+        name: The name of its run, without the hashes. Equal names mean equal runs.
+        words: Words of `clic-train`; None if the base itself is evaluated.
+        seed: Training seed; None for a base.
+        split: Split of the benchmarks; "" leaves it to their names.
+        base: The model to start from: `shapes-base`, or an open_clip folder.
+        alpha: Alpha of `clic-patch`, which blends the trained model with its base; 1 means no
+            blending.
     """
 
     name: str
@@ -70,29 +71,29 @@ class Job(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """One call of `clic-eval`: what stands before its measures' paths, and its flags."""
+    """One call of `clic-eval`: the prefix of its measures' paths, and its flags."""
 
     prefix: str
     flags: tuple[str, ...]
 
 
 class Sources(NamedTuple):
-    """Hashes of the source: of what training depends on, and of all of it."""
+    """Hashes of the source: of the part that training depends on, and of all of it."""
 
     training: str
     all: str
 
 
 class Setup(NamedTuple):
-    """What the jobs of a study have in common.
+    """Settings that the jobs of a study share.
 
     Attributes:
         runs: Folder of the runs, their logs and reports.
-        threads: Of each run.
+        threads: Threads of each run.
         jobs: Runs at a time.
-        evaluations: Of each model.
-        sources: Of the code.
-        shown: Measures in the line that ends a job, by path.
+        evaluations: Evaluations of each model.
+        sources: Hashes of the code.
+        shown: Measures to show in the line printed after a job, by path.
     """
 
     runs: Path
@@ -104,7 +105,7 @@ class Setup(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of a job: its measures by path, and where they come from."""
+    """The outcome of a job: its measures by path, and their origin."""
 
     job: Job
     measures: dict[str, float]
@@ -122,7 +123,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Refuse numbers below 1, make RUNS absolute and each seed one."""
+    """Refuse numbers below 1, make RUNS absolute and the seeds distinct."""
     if options.jobs < 1 or options.threads < 1:
         parser.error("--jobs and --threads must be 1 or more")
     options.runs = options.runs.resolve()
@@ -133,7 +134,7 @@ def hash_source(without: Sequence[str] = ()) -> str:
     """Return a hash of torch's version and of the checkout's code, settings and shipped model.
 
     Args:
-        without: Files and folders that do not count.
+        without: Files and folders to leave out.
     """
     digest = hashlib.sha256(torch.__version__.encode())
     for path in sorted(p for top in ("clic", "configs") for p in (CHECKOUT / top).rglob("*")):
@@ -146,22 +147,22 @@ def hash_source(without: Sequence[str] = ()) -> str:
 
 
 def read_source(path: Path) -> bytes:
-    """Return a file's content, of Python what it means alone."""
+    """Return a file's content; for Python, without comments and layout."""
     content = path.read_bytes()
     return ast.dump(ast.parse(content)).encode() if path.suffix == ".py" else content
 
 
 def run_all(jobs: Sequence[Job], setup: Setup) -> list[Result]:
-    """Run jobs, several at a time, and print each error in a line.
+    """Run jobs, several at a time, and print each error on one line.
 
-    Jobs of the same name are one training, evaluated on several splits, and run one after another:
-    two at a time would train into one folder.
+    Jobs of the same name are one training run, evaluated on several splits. They run one after
+    another, because two at a time would train into the same folder.
 
     Returns:
-        Results in the order of `jobs`, without those that failed.
+        Results in the order of `jobs`, without failed ones.
 
     Raises:
-        KeyboardInterrupt: It was interrupted; no further job was started.
+        KeyboardInterrupt: The study was interrupted; no further job was started.
     """
     by_name: dict[str, list[Job]] = {}
     for job in dict.fromkeys(jobs):
@@ -185,7 +186,7 @@ def run_all(jobs: Sequence[Job], setup: Setup) -> list[Result]:
         futures = [pool.submit(run_group, group) for group in by_name.values()]
         try:
             wait(futures)
-        except KeyboardInterrupt:  # the running commands got it too; the waiting ones never start
+        except KeyboardInterrupt:  # running commands received it, too; waiting ones never start
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     for future in futures:
@@ -197,11 +198,11 @@ def run_all(jobs: Sequence[Job], setup: Setup) -> list[Result]:
 
 
 def time_left(jobs: int, taken: Sequence[float], at_once: int) -> str:
-    """Return how long the rest takes at most, by the mean of what was run; "" where nothing was.
+    """Return at most how long the rest will take, from the mean so far; "" if nothing was run.
 
     Args:
-        jobs: How many are left; some of them may be reused, which takes no time.
-        taken: Seconds of those that were run.
+        jobs: Number of jobs left; some may be reused, which takes no time.
+        taken: Seconds of the jobs that were run.
         at_once: Jobs at a time.
     """
     if not jobs or not taken:
@@ -210,7 +211,7 @@ def time_left(jobs: int, taken: Sequence[float], at_once: int) -> str:
 
 
 def run_job(job: Job, setup: Setup) -> Result:
-    """Train and evaluate one model, or read what an equal job left."""
+    """Train and evaluate one model, or read the results of an equal job."""
     # Sums over several threads round differently, so the number of threads is part of the run.
     run = setup.runs / f"{job.name}-{setup.threads}t-{setup.sources.training[:10]}"
     log = run.with_name(f"{run.name}.log")
@@ -234,7 +235,7 @@ def run_job(job: Job, setup: Setup) -> Result:
 
 
 def report_file(run: Path, job: Job, evaluation: Evaluation, setup: Setup) -> Path:
-    """Return where the numbers of an evaluation are kept; its rows lie beside it."""
+    """Return the file for an evaluation's numbers; its rows are beside it."""
     digest = hashlib.sha256(repr((evaluation.flags, setup.sources.all)).encode()).hexdigest()
     alpha = "" if job.alpha == 1 else f"-alpha{job.alpha:g}"
     split = f"-{job.split}" if job.split else ""
@@ -242,7 +243,7 @@ def report_file(run: Path, job: Job, evaluation: Evaluation, setup: Setup) -> Pa
 
 
 def make_model(job: Job, run: Path, log: Path, setup: Setup) -> str:
-    """Return what `clic-eval` is to load, trained and patched where that is not done yet."""
+    """Return the model for `clic-eval` to load, training and patching it if needed."""
     if job.words is None:
         return job.base
     if not runs.is_finished(run):
@@ -254,7 +255,7 @@ def make_model(job: Job, run: Path, log: Path, setup: Setup) -> str:
 
 
 def told(result: Result, seconds: float, shown: Sequence[str]) -> str:
-    """Return the line that says a job is done."""
+    """Return the line that reports a finished job."""
     text = "reused" if result.record["reused"] else f"{seconds:.0f} s"
     for path in shown:
         text += f", {path} {result.measures[path]:.1f}"
@@ -270,7 +271,7 @@ def training_words(job: Job, run: Path) -> list[str]:
 
 
 def quote(path: Path | str) -> str:
-    """Return a path as Hydra's grammar wants it, whatever characters it holds."""
+    """Return a path quoted for Hydra's grammar, whatever characters it contains."""
     return "'" + str(path).replace("'", "\\'") + "'"
 
 
@@ -286,16 +287,16 @@ def run_command(
     """Run a Python program with its output in `log`.
 
     Args:
-        name: What it is called in the log and in messages.
-        log: Is added to.
-        threads: Of its computations.
-        program: Python's arguments up to the program's own.
+        name: Its name in the log and in messages.
+        log: File to append its output to.
+        threads: Number of threads it may use.
+        program: Python's arguments before the program's own.
         words: The program's arguments.
 
     Raises:
-        CommandError: It ended with another code than 0.
+        CommandError: The program exited with a code other than 0.
     """
-    # Unbuffered, so that the last line of the log is what was said last.
+    # Unbuffered, so that the last line of the log is the last one printed.
     env = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     with log.open("a", encoding="utf-8") as out:
         print(f"$ {name}", *words, file=out, flush=True)
@@ -312,7 +313,7 @@ def run_command(
 
 
 def numbers(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Yield every percentage of clic-eval's JSON with its path, row counts left out."""
+    """Yield every percentage in clic-eval's JSON with its path, without row counts."""
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from numbers(value, f"{prefix}{name}/")
@@ -333,7 +334,7 @@ def about(seeds: Sequence[int], threads: int) -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """Return the processor's name where the system tells it, else its architecture."""
+    """Return the processor's name if the system provides it, else its architecture."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text("utf-8").splitlines():
@@ -343,11 +344,11 @@ def cpu_name() -> str:
 
 
 def interrupted(prog: str) -> int:
-    """Say that a study was interrupted, and return its exit code."""
+    """Print that a study was interrupted, and return its exit code."""
     print(f"{prog}: interrupted; call it again to go on", file=sys.stderr)
     return 130
 
 
 def with_ending(path: Path, ending: str) -> Path:
-    """Return a path with an ending added; `with_suffix` would cut off what follows a dot."""
+    """Return a path with a suffix added; `with_suffix` would replace anything after a dot."""
     return path.with_name(path.name + ending)

@@ -1,4 +1,4 @@
-"""What the tables of the studies have in common: means, deviations and how they are printed."""
+"""Code that the studies' tables share: means, deviations and how they are printed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def summarise(measured: Sequence[Mapping[str, float]]) -> dict[str, dict[str, An
 
 
 def cell(measure: Mapping[str, Any]) -> str:
-    """Return one measure as it is printed."""
+    """Return one measure as printed."""
     if measure["std"] is None:
         return f"{measure['mean']:.1f}"
     return f"{measure['mean']:.1f} ± {measure['std']:.1f}"
@@ -49,7 +49,7 @@ def row(cells: Iterable[str]) -> str:
 
 
 def made_by(about: Mapping[str, Any]) -> str:
-    """Return a line that says what made the numbers."""
+    """Return a line that states what made the numbers."""
     commit, _, changes = (about["commit"] or "unknown").partition("+")
     precision = f"{about['precision']}, " if "precision" in about else ""
     return (

@@ -10,13 +10,13 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
 
 help_of "$0" "$@"
 
-# Tests use small models, some in several processes: more threads would only wait for each other.
+# Tests use small models, some in several processes; more threads would only contend.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 use_environment dev
 cd -- "$CHECKOUT"
 if (($# == 0)); then
     cores=$("$PYTHON" -c 'from clic.io.processes import usable_cores; print(min(4, usable_cores()))')
-    set -- -n "$cores" --dist loadfile  # what a file shares is made once
+    set -- -n "$cores" --dist loadfile  # so that fixtures shared in a file are made once
 fi
 exec "$PYTHON" -m pytest "$@"

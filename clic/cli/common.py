@@ -1,6 +1,6 @@
-"""What the four commands share: flags, exit codes, one-line errors, a console, torchrun.
+"""Code that the four commands share: flags, exit codes, one-line errors, a console, torchrun.
 
-Nothing here imports torch, so that ``--help`` answers at once.
+Nothing here imports torch, so ``--help`` is instant.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def run_cli(name: str, body: Callable[[], int | None], debug: bool = False) -> N
 
     The exit code is the one that `body` returns (0 for None), 2 with one line on stderr for a
     user's mistake or a disk error, and 130 with one line for Ctrl-C. Any other exception is a bug
-    and keeps its traceback; with `debug`, mistakes keep theirs too.
+    and keeps its traceback; with `debug`, mistakes keep theirs, too.
     """
     try:
         code = body() or 0
@@ -46,7 +46,7 @@ def run_cli(name: str, body: Callable[[], int | None], debug: bool = False) -> N
         print(f"{name}: interrupted", file=sys.stderr)
         code = INTERRUPTED
     except BrokenPipeError:
-        drop_output()  # the reader, such as `| head`, has ended
+        drop_output()  # the reader, such as `| head`, has exited
         code = 1
     except OSError as error:
         if debug or error.errno not in DISK_ERRORS:
@@ -60,7 +60,7 @@ def in_words_of(command: str, message: str) -> str:
     """Return a message with a scoring command's flags in place of the settings of `clic-train`.
 
     The code that loads models and data serves all commands, so its messages name settings. They
-    cannot tell which of `clic-patch`'s two models is meant, except by the given name.
+    identify which of `clic-patch`'s two models is meant only by the given name.
     """
     if command not in MODEL_FLAGS:
         return message
@@ -81,7 +81,7 @@ def one_line(error: BaseException) -> str:
 
 
 def drop_output() -> None:
-    """Discard all further output, or Python would complain again when it flushes at exit."""
+    """Discard all further output; otherwise Python would complain again when it flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -117,7 +117,7 @@ def refuse_torchrun() -> None:
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line with exit code 2.
 
-    Options may not be abbreviated; description and epilogue are printed as they are.
+    Options cannot be abbreviated; description and epilogue are printed verbatim.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -129,7 +129,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(USER_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        try:  # end quietly if the reader has ended, as in `--help | head`
+        try:  # exit quietly if the reader has exited, as in `--help | head`
             sys.stdout.flush()
         except BrokenPipeError:
             drop_output()
@@ -138,7 +138,7 @@ class Parser(argparse.ArgumentParser):
     def parse_with_overrides(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         """Return the flags and the remaining ``key=value`` words.
 
-        An unknown flag, or a word that is no ``key=value``, ends the program with 2.
+        An unknown flag, or a word that is not ``key=value``, exits the program with 2.
         """
         flags, words = self.parse_known_args(list(argv))
         known = [option for action in self._actions for option in action.option_strings]
@@ -175,14 +175,14 @@ def is_setting(word: str) -> bool:
 
 
 def split_commas(values: Sequence[str] | None) -> list[str] | None:
-    """Return the comma-separated words of a repeatable flag, None where it was not given."""
+    """Return the comma-separated words of a repeatable flag, None if it was not given."""
     if values is None:
         return None
     return [word.strip() for value in values for word in value.split(",") if word.strip()]
 
 
 def settings_of(flags: argparse.Namespace, *lists: str) -> dict[str, Any]:
-    """Return the flags that are settings, those named in `lists` split at commas."""
+    """Return the flags that are settings, with those named in `lists` split at commas."""
     given = {key: value for key, value in vars(flags).items() if key != "debug"}
     return {**given, **{key: split_commas(given[key]) for key in lists}}
 
@@ -191,10 +191,11 @@ class DataCommand(NamedTuple):
     """A command of `clic-data`; the docstring of `run` is the text of its help page.
 
     Attributes:
-        run: Takes the flags and, if it takes settings, the remaining words; returns the exit code.
+        run: Called with the flags and the remaining words, if it accepts settings; returns the exit
+            code.
         add_arguments: Adds the command's arguments to its parser.
         examples: Command lines for the help pages.
-        takes_settings: Whether the command takes words such as data.shards=DIR.
+        takes_settings: Whether the command accepts words such as data.shards=DIR.
     """
 
     run: Callable[[argparse.Namespace, Sequence[str]], int | None]
@@ -204,7 +205,7 @@ class DataCommand(NamedTuple):
 
 
 def check_least(least: int, **numbers: int | None) -> None:
-    """Raise `ClicError` if a number is below `least`; each is named like its flag."""
+    """Raise `ClicError` if a number is below `least`; each is named after its flag."""
     for name, value in numbers.items():
         if value is not None and value < least:
             raise ClicError(f"--{name.replace('_', '-')} {value} must be {least} or more")

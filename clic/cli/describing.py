@@ -1,4 +1,4 @@
-"""`clic-eval --describe MODEL [--against BASE]`: what a model is, what differs from its base."""
+"""`clic-eval --describe MODEL [--against BASE]`: a model, and its differences from a base."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ RESIZING = {
 
 
 def print_description(settings: EvalConfig) -> None:
-    """Print what `settings.describe` is, and write it as JSON if a file is named.
+    """Describe the model `settings.describe` on stdout, and as JSON if a file is named.
 
     Raises:
-        ConfigError: Another setting is given, which would have no effect.
-        ModelError: A model does not exist, or its activation has to be said.
+        ConfigError: Another setting is given that would have no effect.
+        ModelError: A model does not exist, or its activation has to be specified.
     """
     if settings.describe is None:
         raise ConfigError(
@@ -125,7 +125,7 @@ def _shown(value: object) -> str:
 
 
 def _line(label: str, value: str) -> list[str]:
-    """Return `label  value` within 80 columns, further lines below the value."""
+    """Return `label  value` within 80 columns, with further lines aligned below the value."""
     wide = textwrap.TextWrapper(WIDTH - LABEL, break_on_hyphens=False, break_long_words=False)
-    shown = wide.wrap(value) or [""]  # a path longer than a line stays whole, to be copied
+    shown = wide.wrap(value) or [""]  # a path longer than a line stays whole, so it can be copied
     return [f"{label if n == 0 else '':{LABEL}}{part}".rstrip() for n, part in enumerate(shown)]

@@ -1,7 +1,7 @@
 """`clic-eval`: models on benchmarks, side by side.
 
-Read `_run` for the whole command: `gather` scores models and reads saved results, then the files
-are written and the tables printed.
+`_run` is the whole command: `gather` scores models and reads saved results, then the files are
+written and the tables printed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 NAME = "clic-eval"
 FALLBACK_MODEL = "ViT-B-32:openai"
 WAIT_MINUTES = 180.0  # for a rank that loads more weights, decodes larger images, or scores
-# Settings of scoring, which have no effect on saved results.
+# Scoring settings, which have no effect on saved results.
 SCORING = (
     "data", "batch_size", "workers", "device", "precision", "cache", "cache_dir", "cache_gb",
     "allow_missing", "text_only", "split", "seed",
@@ -150,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _body(words: Sequence[str]) -> None:
     flags, overrides = make_parser().parse_with_overrides(words)
-    if flags.compare is not None:  # it takes all words that follow
+    if flags.compare is not None:  # it consumes all words that follow
         overrides += [word for word in flags.compare if is_setting(word)]
         flags.compare = [word for word in flags.compare if not is_setting(word)]
     if flags.published_table is not None:
@@ -213,12 +213,12 @@ def _run(settings: EvalConfig) -> None:
 
 @dataclass
 class Results:
-    """The models' numbers, and what was made of their rows.
+    """The models' numbers, and what was computed from their rows.
 
     Attributes:
         reports: One for each model.
         comparison: Differences to the first model, with `--compare`.
-        intervals: The same, whatever the flag, if a figure is drawn.
+        intervals: The same, with or without the flag, if a figure is drawn.
         galleries: Each model's worst failures, if a page is written.
     """
 
@@ -235,9 +235,9 @@ def gather(
 
     Args:
         settings: The command's settings.
-        keep_rows: Whether rows are written; otherwise they are dropped after use.
-        with_gallery: Whether a page is written.
-        with_intervals: Whether a figure is drawn.
+        keep_rows: Whether rows will be written; otherwise they are dropped after use.
+        with_gallery: Whether an HTML page will be written.
+        with_intervals: Whether a figure will be drawn.
 
     Raises:
         ConfigError: A setting is wrong or has no effect.
@@ -270,13 +270,13 @@ def gather(
 
 
 def _unused_name(name: str, taken: Sequence[str]) -> str:
-    """Return the name, with a number appended if another model has it already."""
+    """Return the name, with a number appended if another model already has it."""
     numbered = (f"{name} ({number})" for number in count(2))
     return next(free for free in chain([name], numbered) if free not in taken)
 
 
 def _reports(settings: EvalConfig, with_rows: bool) -> Iterator[Report]:
-    """Yield the models' reports one by one, after checking everything that can be wrong."""
+    """Yield the models' reports one by one, after checking everything that can be checked first."""
     from clic.evaluation.benchmarks import catalogue
     from clic.evaluation.report import result_files
 
@@ -305,7 +305,7 @@ def _reports(settings: EvalConfig, with_rows: bool) -> Iterator[Report]:
         check_unused(settings, SCORING, ": all results were scored before")
         yield from chain.from_iterable(loaded)
         return
-    # The names of files, where there are any: a stem does not say where its file lies.
+    # Prefer the given names: a benchmark's name does not show where the user's own file lies.
     plan = prepare(settings, settings.bench or benches)
     if not names:
         names, saved = [_default_model()], [False]
@@ -328,7 +328,7 @@ def _common_benchmarks(reports: Sequence[Report]) -> list[str]:
 
 
 def _check_models(names: Sequence[str]) -> None:
-    """Find all models before the first is scored, so that a misspelt name wastes no work."""
+    """Resolve all models before the first is scored, so that a misspelt name wastes no work."""
     from clic import models, runs
 
     for name in names:
@@ -340,7 +340,7 @@ def _check_models(names: Sequence[str]) -> None:
 
 
 def prepare(settings: ScoringConfig, benches: Sequence[str]) -> EvaluationPlan:
-    """Find and read the benchmarks' files, as the settings say."""
+    """Find and read the benchmarks' files, as the settings specify."""
     from clic import evaluation
 
     return evaluation.prepare(
@@ -362,7 +362,7 @@ def score(
     keep_rows: bool = False,
     all_ranks: bool = False,
 ) -> Report:
-    """Load a model and score it, as the settings say; `name` is its name in tables."""
+    """Load a model and score it as the settings specify; `name` is its name in tables."""
     from clic import evaluation, runs
     from clic.models import encoder
 
@@ -389,7 +389,7 @@ def score(
 
 
 def _default_model() -> str:
-    """Return the newest finished run, else the fallback, and print which it is."""
+    """Return the newest finished run, or else the fallback, and print which one it is."""
     from clic import runs
 
     newest = runs.newest_finished()

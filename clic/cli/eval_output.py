@@ -1,4 +1,4 @@
-"""What `clic-eval` prints, and the files that it is asked to write."""
+"""The output of `clic-eval`: what it prints, and the files that it was asked to write."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _body(words: Sequence[str]) -> None:
     flags, overrides = make_parser().parse_with_overrides(words)
-    if flags.soup is not None:  # it takes all words that follow
+    if flags.soup is not None:  # it consumes all words that follow
         overrides += [word for word in flags.soup if is_setting(word)]
         flags.soup = [word for word in flags.soup if not is_setting(word)]
     given = settings_of(flags, "sweep", "bench", "select", "report", "weights")
@@ -149,7 +149,7 @@ def _body(words: Sequence[str]) -> None:
 
 
 def _split_alphas(values: Sequence[str] | None) -> list[str] | None:
-    """Return the words of `--alpha`: numbers split at commas, which a rule may hold."""
+    """Return the words of `--alpha`: numbers split at commas, rules whole, commas included."""
     if values is None:
         return None
     parts = [[value] if "=" in value else split_commas([value]) or [] for value in values]
@@ -171,7 +171,7 @@ def _rules(settings: PatchConfig) -> tuple[list[float], AlphaRules]:
 
 
 def _pair(settings: PatchConfig) -> Pair:
-    """Return the two models: the named ones, or those of a run.
+    """Return the two models: those named, or those of a run.
 
     Raises:
         ConfigError: Settings contradict each other, or there is no run.
@@ -217,7 +217,7 @@ def _write_models(settings: PatchConfig, pair: Pair, wanted: Sequence[AlphaRules
     from clic.models import exporting, onnx_writing
     from clic.patching import model_card
 
-    if settings.to == "hf":  # refused before the work
+    if settings.to == "hf":  # refuse before any work is done
         exporting.check_fits(models.resolve(runs.source_of(pair.tuned)))
     if settings.to == "onnx":
         onnx_writing.check_installed()
@@ -253,7 +253,7 @@ def _write_models(settings: PatchConfig, pair: Pair, wanted: Sequence[AlphaRules
 
 
 def _print_parts(model: Path) -> None:
-    """Print what each rule took."""
+    """Print what each rule applied to."""
     from rich.markup import escape
 
     from clic.evaluation.report.terminal_tables import new_table

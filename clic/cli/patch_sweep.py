@@ -22,7 +22,7 @@ def sweep_and_write(settings: PatchConfig, base: str, tuned: str, folder: Path, 
         settings: The command's settings.
         base: Model of alpha 0.
         tuned: Model of alpha 1.
-        folder: Where the files go; it is made only when there is something to write.
+        folder: Where the files go; created only once there is something to write.
         label: The tuned model's name in titles.
     """
     from clic.patching.search import run_sweep
@@ -45,7 +45,7 @@ def sweep_and_write(settings: PatchConfig, base: str, tuned: str, folder: Path, 
 
 
 def _check_places(settings: PatchConfig, folder: Path) -> None:
-    """Check now, not after hours of evaluation, that the folders can be written to."""
+    """Check before hours of evaluation that the folders can be written to."""
     from clic import runs
     from clic.patching.folders import check_replaceable
     from clic.patching.search import best_folder
@@ -59,7 +59,7 @@ def _check_places(settings: PatchConfig, folder: Path) -> None:
 
 
 def _write(found: Sweep, folder: Path, label: str) -> list[Path]:
-    """Write every file of a sweep and return them; a figure that nothing is on is left out."""
+    """Write every file of a sweep and return their paths; skip a figure that would be empty."""
     from clic import runs
     from clic.evaluation.report import alpha_sweep, formats, result_files
     from clic.patching.trade_off import draw_trade_off
@@ -95,7 +95,7 @@ def _print(found: Sweep) -> None:
 
 
 def sentences(choice: AlphaChoice) -> list[str]:
-    """Return what was chosen, by which rule, how sure that is, and what it costs."""
+    """Return lines that describe a choice: its alpha, rule, certainty and cost."""
     by_alpha = {point.alpha: point for point in choice.points}
     chosen, base = by_alpha[choice.alpha], by_alpha.get(0.0)
     by = ", ".join(measure.label for measure in choice.select)

@@ -1,4 +1,4 @@
-"""`clic-eval --probe shapes|FILE`: whether the image tower holds what captions ask."""
+"""`clic-eval --probe shapes|FILE`: whether the image tower encodes what captions state."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ OWN = (
 )  # fmt: skip
 """Settings that have an effect with `--probe`."""
 MANY = 12
-"""With more questions than this, the terminal shows families alone."""
+"""With more questions than this, the terminal shows only families."""
 
 
 def print_probes(settings: EvalConfig) -> None:
     """Probe each model's image tower, print the results, and write them as JSON if asked for.
 
     Raises:
-        ConfigError: Another setting is given, which would have no effect, or no model is named.
-        DataError: The labels are broken, or too few.
+        ConfigError: Another setting is given that would have no effect, or no model is named.
+        DataError: The labels are invalid, or too few.
     """
     from clic.evaluation import probe_data
 

@@ -1,4 +1,4 @@
-"""The table at the end of a multirun over seeds: means and deviations of the runs' last numbers."""
+"""The table at the end of a multirun over seeds: means and deviations of the final numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from statistics import mean, stdev
 
 SEED = "seed="
 MOST = 12
-"""Numbers in a table; the files of the runs have all."""
+"""Most numbers in a table; the runs' files have all of them."""
 Numbers = Mapping[str, float]
 
 
@@ -25,14 +25,14 @@ def last_numbers(records: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def seed_table(jobs: Sequence[Sequence[str]], numbers: Sequence[Numbers]) -> str:
-    """Return means and sample deviations over the seeds of runs that are otherwise alike.
+    """Return means and sample deviations over the seeds of otherwise identical runs.
 
     Args:
         jobs: The words of each run.
-        numbers: Its last numbers, empty where it failed.
+        numbers: The last numbers of each run, empty if it failed.
 
     Returns:
-        A table, '' where no two runs differ in their seed alone.
+        A table, or '' if no two runs differ only in their seed.
     """
     groups: dict[tuple[str, ...], list[Numbers]] = {}
     for words, own in zip(jobs, numbers, strict=True):

@@ -1,6 +1,6 @@
-"""A multirun (`clic-train -m`): mistakes of its jobs are reported before any of them trains.
+"""A multirun (`clic-train -m`), which reports mistakes in its jobs before any of them trains.
 
-A job that fails does not end the others; the command's last line names those that have failed.
+A failed job does not stop the others; the command's last line names those that failed.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from clic.io.files import DISK_ERRORS, disk_reason
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 HYDRAS_FOLDER = "multirun/${now:%Y-%m-%d}/${now:%H-%M-%S}"
-"""Where Hydra puts what a multirun leaves, unless the user says where."""
+"""Hydra's folder for the files of a multirun, unless the user sets another."""
 BUG = 1
-"""Exit code of a job that fails by what is no user's mistake."""
+"""Exit code of a job that failed for a reason other than a user's mistake."""
 PLAIN = re.compile(r"[\w.+-]+")
 Job = Sequence[str]
 """The words of one combination of values."""
@@ -47,7 +47,7 @@ Job = Sequence[str]
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """A job's exit code, its mistake, and its last numbers; jobs elsewhere send it back."""
+    """A job's exit code, its mistake, and its last numbers; remote jobs send it back."""
 
     code: int
     message: str = ""
@@ -60,9 +60,9 @@ def in_multirun() -> bool:
 
 
 def attempt(train: Callable[[], tuple[int, dict[str, float]]], skip: bool) -> JobOutcome:
-    """Run a multirun's job, print how it failed, if it did, and return its outcome.
+    """Run one job of a multirun, print why it failed, if it did, and return its outcome.
 
-    `train` returns the exit code and the run's last numbers; `skip` does nothing, because an
+    `train` returns the exit code and the run's last numbers; with `skip` nothing is run, because an
     earlier job was interrupted.
     """
     if skip:
@@ -75,7 +75,7 @@ def attempt(train: Callable[[], tuple[int, dict[str, float]]], skip: bool) -> Jo
         message = one_line(error)
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             message = disk_reason(error)
-    except Exception as error:  # noqa: BLE001, nothing of it is hidden, and the other jobs go on
+    except Exception as error:  # noqa: BLE001, nothing of it is hidden, and the other jobs continue
         traceback.print_exc()
         message, code = f"{type(error).__name__}: {one_line(error)}", BUG
     print(f"clic-train: job {HydraConfig.get().job.num} failed: {message}", file=sys.stderr)
@@ -83,10 +83,10 @@ def attempt(train: Callable[[], tuple[int, dict[str, float]]], skip: bool) -> Jo
 
 
 def install() -> None:
-    """Put our sweeper in the place of Hydra's basic one.
+    """Replace Hydra's basic sweeper with ours.
 
-    Hydra takes plugins from its own package and from `hydra_plugins` alone, so it cannot be named
-    in the settings. A sweeper of another plugin stays the user's choice.
+    Hydra loads plugins only from its own package and from `hydra_plugins`, so ours cannot be named
+    in the settings. Users can still choose the sweeper of another plugin.
     """
     Plugins.instance().class_name_to_class[BASIC_SWEEPER] = Sweeper
 
@@ -94,7 +94,7 @@ def install() -> None:
 class Sweeper(HydraSweeper):
     """Hydra's basic sweeper, except that it continues after a job that fails."""
 
-    # Jobs that a launcher gets at a time (None for all), and the sweeps that the settings name.
+    # Jobs given to a launcher at a time (None for all), and the sweeps defined in the settings.
     def __init__(self, max_batch_size: int | None, params: dict[str, str] | None = None) -> None:
         self.max_batch_size, self.params = max_batch_size, params or {}
 
@@ -110,9 +110,9 @@ class Sweeper(HydraSweeper):
         """Run every combination of the values.
 
         Raises:
-            ConfigError: Two jobs would write to one folder, or some of them have failed.
+            ConfigError: Two jobs would write to the same folder, or some of them failed.
         """
-        # Not above: Hydra loads its plugins anew when it looks for them.
+        # Imported here because Hydra reloads its plugins when it looks for them.
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
         parser = OverridesParser.create(config_loader=self.context.config_loader)
@@ -124,7 +124,7 @@ class Sweeper(HydraSweeper):
         mistakes = self._check(jobs)
         failed = [f"{name}: {message}" for name, message in mistakes.items()]
         if len(mistakes) < len(names):
-            for line in failed:  # now, not when it is that job's turn
+            for line in failed:  # now, not at that job's turn
                 print(f"clic-train: will not run: {line}", file=sys.stderr)
         done, worst = 0, USER_ERROR if mistakes else 0
         trained: list[Job] = []
@@ -150,14 +150,14 @@ class Sweeper(HydraSweeper):
             sys.exit(worst)
 
     def _choose_folder(self, scratch: str) -> None:
-        """Keep what a launcher writes, such as its jobs' output; the basic one's is empty."""
+        """Keep what a launcher writes, such as job output; the basic launcher writes nothing."""
         sweep = OmegaConf.to_container(self.settings.hydra.sweep, resolve=False)
         assert isinstance(sweep, dict)
         basic = self.settings.hydra.launcher._target_ == BASIC_LAUNCHER
         if basic and sweep["dir"] == HYDRAS_FOLDER:
             with read_write(self.settings), open_dict(self.settings):
                 self.settings.hydra.sweep.dir = scratch
-                # Each job's settings are composed anew from these words.
+                # Each job's settings are composed again from these words.
                 self.settings.hydra.overrides.hydra.append(f"hydra.sweep.dir='{scratch}'")
         folder = Path(self.settings.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -168,7 +168,7 @@ class Sweeper(HydraSweeper):
             return []
         try:
             returned = self.launcher.launch(jobs, initial_job_idx=first)
-        except RuntimeError as error:  # of submitit: a job's process died without an answer
+        except RuntimeError as error:  # from submitit: a job's process died without an answer
             raise ConfigError(
                 f"the launcher lost a job: {one_line(error)}; the jobs' output lies in "
                 f"{self.settings.hydra.sweep.dir}"
@@ -179,10 +179,10 @@ class Sweeper(HydraSweeper):
         return outcomes
 
     def _check(self, jobs: Sequence[Job]) -> dict[str, str]:
-        """Return the mistakes that the jobs' settings show, by the job's name.
+        """Return the mistakes in the jobs' settings, by the job's name.
 
         Raises:
-            ConfigError: Two jobs would write to one folder.
+            ConfigError: Two jobs would write to the same folder.
         """
         mistakes: dict[str, str] = {}
         folders: Counter[tuple[str, str | None]] = Counter()
@@ -221,21 +221,21 @@ class Sweeper(HydraSweeper):
 
 
 def _varied(jobs: Sequence[Job]) -> list[int]:
-    """Return the places of the words that are not the same in every job."""
+    """Return the positions of the words that are not the same in every job."""
     return [place for place, words in enumerate(zip(*jobs, strict=True)) if len(set(words)) > 1]
 
 
 def _names(jobs: Sequence[Job]) -> list[str]:
-    """Return what tells each job from the others."""
+    """Return names that distinguish the jobs from each other."""
     places = _varied(jobs)
     return [" ".join(job[place] for place in places) or f"job {n}" for n, job in enumerate(jobs)]
 
 
 def _distinction(jobs: Sequence[Job]) -> str:
-    """Return an interpolation that has another value, fit for a folder's name, in each job."""
+    """Return an interpolation with a different value, fit for a folder's name, in each job."""
     words = [job[place].lstrip("+").partition("=") for job in jobs for place in _varied(jobs)]
     keys, known = dict.fromkeys(key for key, _, _ in words), settings()
-    # A group's choice is no value, and a path or a list is no name.
+    # A group's choice is not a value, and a path or a list is not a name.
     plain = all(PLAIN.fullmatch(value) for _, _, value in words)
     if not words or not plain or not all(key in known for key in keys):
         return "${hydra:job.num}"

@@ -1,4 +1,4 @@
-"""`clic-train`: compose the settings with Hydra, train, say where the result is."""
+"""`clic-train`: compose the settings with Hydra, train, print where the result is."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from clic.errors import ClicError, ConfigError, did_you_mean
 HYDRA_FLAGS = ("-m", "--multirun", "--cfg", "-c", "--config-dir", "-cd", "--resolve", "--info")
 WITH_VALUE = ("--cfg", "-c", "--config-dir", "-cd")
 LISTED = 80
-"""Characters of choices that a message may list; of more it names the nearest."""
+"""Most characters of choices that a message lists in full; beyond that it names the nearest."""
 NEAREST = 3
 BENCHES = {"shapes": "shapes++", "shards": "sugarcrepe++", "stream": "sugarcrepe++"}
-"""Benchmark that is suggested after training on a source of data."""
+"""Benchmark to suggest after training on each data source."""
 RELATIONS = {"shapes": "shapes-relations", "shards": "whatsup", "stream": "whatsup"}
-"""Benchmark that is suggested beside it where captions told a layout."""
+"""Benchmark to suggest in addition if captions stated a layout."""
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _help(words: Sequence[str]) -> str:
-    """Return the help page, or that of the group of settings that is named after `--help`."""
+    """Return the help page, or that of the group of settings named after `--help`."""
     place = next(i for i, word in enumerate(words) if word in ("-h", "--help"))
     group = words[place + 1] if place + 1 < len(words) else ""
     if not group or "=" in group or group.startswith("-"):
@@ -54,7 +54,7 @@ def _help(words: Sequence[str]) -> str:
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Raise `ConfigError` for misspelt flags, settings and choices, with the nearest right ones."""
+    """Raise `ConfigError` for misspelt flags, settings and choices, naming the nearest ones."""
     own_configs = any(word.startswith(("--config-dir", "-cd")) for word in words)
     flags_done = iter(words)
     for word in flags_done:
@@ -102,7 +102,7 @@ def _check_override(word: str) -> None:
 
 
 def _instead(name: str, choices: Sequence[str]) -> str:
-    """Return the choices that may have been meant: all of them, or of many the nearest ones."""
+    """Return the choices that may have been meant: all of them or, of many, the nearest."""
     every, hint = ", ".join(choices), did_you_mean(name, choices)
     if len(every) <= LISTED:
         return f"{hint} (choices: {every})"
@@ -128,13 +128,13 @@ def _train(words: Sequence[str]) -> int | None:
 
     _register_schema()
     sweeping.install()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to us instead of printing them
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through instead of printing them
     codes: list[int] = []
     mistakes: list[ClicError | OSError] = []
 
     @hydra.main(version_base="1.3", config_path=f"pkg://{CONFIGS}", config_name="train")
     def job(composed: Any) -> sweeping.JobOutcome:
-        sys.argv = ["clic-train", *words]  # as the run's provenance shall have it
+        sys.argv = ["clic-train", *words]  # as the run's provenance should record it
 
         finished: list[Path] = []
 
@@ -151,7 +151,7 @@ def _train(words: Sequence[str]) -> int | None:
             return outcome
         try:
             codes.append(run())
-        except (ClicError, OSError) as error:  # Hydra would print a line of its own before ours
+        except (ClicError, OSError) as error:  # Hydra would print its own line before ours
             mistakes.append(error)
         return sweeping.JobOutcome(0)
 
@@ -183,7 +183,7 @@ def compose(words: Sequence[str]) -> Config:
 
 
 def _numbers(runs: Sequence[Path]) -> dict[str, float]:
-    """Return the last numbers of the run that has finished, if one has."""
+    """Return the last numbers of the finished run, if there is one."""
     if not runs:
         return {}
     from clic.runs import METRICS_FILE
@@ -197,7 +197,7 @@ def _run(
     finished: Callable[[Path], None] = lambda run: None,
     given: Collection[str] = (),
 ) -> int:
-    """Train; return the exit code, and call `finished` with the run. See `validate` for `given`."""
+    """Train; return the exit code, and call `finished` with the run. `given`: see `validate`."""
     validate(config, given)  # before torch and open_clip, whose imports take seconds
     if "torch" not in sys.modules and int(os.environ.get("RANK", "0")) == 0:
         try:
@@ -211,7 +211,7 @@ def _run(
     try:
         run = train(config, _evaluator(config) if config.train.eval_every else None)
     except KeyboardInterrupt:
-        return INTERRUPTED  # the trainer has said where it stopped
+        return INTERRUPTED  # the trainer has printed where it stopped
     finished(run)
     if distributed.is_main() and int(os.environ.get("RANK", "0")) == 0:
         source = config.data.source
@@ -232,7 +232,7 @@ def _evaluator(config: Config) -> Any:
     from clic.models.encoder import Encoder
     from clic.training.run_folder import flat
 
-    # Before training, so that a misspelt name or a missing file does not end the run half-way.
+    # Before training, so that a misspelt name or missing file does not end the run half-way.
     chosen = catalogue.for_choosing(config.train.eval_bench, config.train.eval_on_test)
     plan = evaluation.prepare(chosen)
     own_files = [one.benchmark.name for one in plan.prepared if one.benchmark.own_file is not None]

@@ -1,4 +1,4 @@
-"""The help page of `clic-train`, and the names that its settings, groups and experiments have."""
+"""The help page of `clic-train`, and the names of its settings, groups and experiments."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ OPTIONS = """options:
 
 
 def help_text() -> str:
-    """Return the page that `--help` prints, the experiments and groups with a line each."""
+    """Return the page that `--help` prints, with a line for each experiment and group."""
     lines = [USAGE, "experiments:"]
     for name, line in described("experiment"):
         lines += wrapped(name, line)
@@ -61,7 +61,7 @@ def help_text() -> str:
 
 
 def wrapped(name: str, line: str) -> list[str]:
-    """Return the lines of a name and what it means, 79 columns wide."""
+    """Return the lines for a name and its meaning, 79 columns wide."""
     first, rest = f"  {name:<24} ", " " * 27
     return textwrap.wrap(
         line, 79, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
@@ -75,17 +75,17 @@ def _config_root() -> Path:
 
 
 def groups() -> list[str]:
-    """Return the config groups that ship."""
+    """Return the config groups that ship with the package."""
     return sorted(p.name for p in _config_root().iterdir() if p.is_dir() and any(p.glob("*.yaml")))
 
 
 def choices(group: str) -> list[str]:
-    """Return the files of a group."""
+    """Return the names of a group's files."""
     return sorted(path.stem for path in (_config_root() / group).glob("*.yaml"))
 
 
 def described(group: str) -> list[tuple[str, str]]:
-    """Return each file of a group with its first comment that is not Hydra's."""
+    """Return the name of each file of a group, with its first comment that is not Hydra's."""
     found = []
     for name in choices(group):
         text = (_config_root() / group / f"{name}.yaml").read_text(encoding="utf-8")

@@ -1,10 +1,9 @@
-"""Checks that types cannot express: ranges, choices, and settings that do not go together.
+"""Checks that types cannot express: ranges, choices, and settings that do not fit together.
 
 A setting that another one leaves without effect is an error (`needless`), as is a missing one.
-Nothing here imports torch, so that a mistake is reported at once; only where `captions.fluency`
-is set, `method_checks` asks for the generators that it chooses among. `CHOICES` repeats the names
-of registries that import torch or belong to a higher layer; tests/configs/test_settings_page.py
-compares them.
+Nothing here imports torch, so mistakes are reported at once; the exception is `method_checks`,
+which imports the generators if `captions.fluency` is set. `CHOICES` repeats the names of registries
+that import torch or belong to a higher layer; tests/configs/test_settings_page.py compares them.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from clic.losses.registry import choices as objectives
 from clic.parts import Trained, parse
 
 TRACKERS = ("tensorboard", "wandb", "trackio")
-"""Groups of settings that are also the names of the packages which they need."""
+"""Groups of settings, named after the packages that they need."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": ("shards", "stream", "shapes"),
@@ -93,7 +92,7 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "train.ema": (0, 1),
     "train.max_skipped": (0, None),
 }
-"""Least and greatest value of each number; None where there is no greatest."""
+"""Smallest and largest value of each number; None if there is no largest."""
 
 
 def lookup(config: Config, setting: str) -> Any:
@@ -102,11 +101,11 @@ def lookup(config: Config, setting: str) -> Any:
 
 
 def validate(config: Config, given: Collection[str] = ()) -> None:
-    """Check the settings before anything is read or written.
+    """Check the settings before reading or writing anything.
 
     Args:
         config: The settings.
-        given: Names of those that the user has written.
+        given: Names of those that the user wrote.
 
     Raises:
         ConfigError: A value is out of its range or choices, a setting would have no effect, or a

@@ -123,7 +123,7 @@ def check(settings: ScoringConfig) -> None:
 
 
 def check_unused(settings: ScoringConfig, names: Sequence[str], reason: str) -> None:
-    """Raise `ConfigError` if one of these settings, which have no effect, is not its default."""
+    """Raise `ConfigError` if one of these settings, which have no effect, is not at its default."""
     default = type(settings)()
     for name in names:
         value = getattr(settings, name)

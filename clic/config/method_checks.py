@@ -1,4 +1,4 @@
-"""Checks of the method's settings: true and false captions, and the losses that compare them."""
+"""Checks of the method's settings: true and false captions, and the losses that use them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from clic.errors import ConfigError, did_you_mean, no_effect, unknown_choice
 from clic.losses.registry import EVERY, KINDS, NEGATIVES, OBJECTIVES, SECOND_POSITIVE
 
 MIXABLE = ("swap", "swap_attributes", "replace")
-"""The generators of false captions of one image, which `captions.mixture` may weigh."""
+"""The generators of false captions of one image, to which `captions.mixture` may give weights."""
 
 
 def check_method(config: Config) -> None:
-    """Check that captions and losses of the kinds of samples in use go together.
+    """Check that captions and losses fit together for the kinds of samples in use.
 
     Raises:
         ConfigError: A loss lacks the captions that it needs, captions or weights would have no
@@ -111,7 +111,7 @@ def _check_captions(config: Config, used: Sequence[str]) -> None:
 
 
 def _check_alone(config: Config) -> None:
-    """Check that captions and losses are of one image where a row is one, and else of several."""
+    """Check that captions and losses suit one image if a row is a single one, otherwise several."""
     alone, negative = config.compose.layout == "alone", config.captions.composite_negative
     if negative == ("cross_swap" if alone else "swap"):
         other = "swap" if alone else "cross_swap"

@@ -1,4 +1,4 @@
-"""Settings that another setting leaves without effect: a run would not be what its user thinks."""
+"""Settings that another one leaves without effect: the run would not be what the user thinks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from clic.errors import no_effect
 from clic.parts import parse
 
 WRITTEN = ("compose.fit", "sampling.square")
-"""Settings that configs/train.yaml sets for every run, so that no value tells who has set them."""
+"""Settings that configs/train.yaml always sets, so their value does not show who set them."""
 LEAVE_OUT = "leave it out"
 
 
 class Needless(NamedTuple):
-    """A setting, whether it has no effect in this run, because of what, and the remedy."""
+    """A setting, whether it has no effect in this run, the reason, and the remedy."""
 
     setting: str
     needless: bool
@@ -26,9 +26,9 @@ class Needless(NamedTuple):
 
 
 def check_needless(config: Config, given: Collection[str]) -> None:
-    """Refuse settings that are changed from their default, while another leaves them no effect.
+    """Refuse settings that were changed from their default although another removes their effect.
 
-    Of `WRITTEN`, those that are `given` are refused.
+    Settings in `WRITTEN` are refused if they are in `given`.
 
     Raises:
         ConfigError: There is one.
@@ -43,7 +43,7 @@ def check_needless(config: Config, given: Collection[str]) -> None:
 
 
 def _of_data(config: Config) -> Iterator[Needless]:
-    """Yield the rules of where samples come from."""
+    """Yield the rules on where samples come from."""
     data, kinds = config.data, config.sampling.kinds
     shapes, stream = data.source == "shapes", data.source == "stream"
     for name in ("data.shards", "data.single_shards", "data.mix", "data.cache_dir"):
@@ -67,7 +67,7 @@ def _of_data(config: Config) -> Iterator[Needless]:
 
 
 def _of_batches(config: Config) -> Iterator[Needless]:
-    """Yield the rules of which images make a canvas."""
+    """Yield the rules on which images share a canvas."""
     kinds, alone = config.sampling.kinds, config.compose.layout == "alone"
     single = kinds == "single"
     remedy = "use sampling.kinds=single"
@@ -82,10 +82,10 @@ def _of_batches(config: Config) -> Iterator[Needless]:
 
 
 def _of_captions(config: Config) -> Iterator[Needless]:
-    """Yield the rules of true and false captions.
+    """Yield the rules on true and false captions.
 
-    Groups of captions say of both kinds of batch what they are, so only what none of them says is
-    certain to be of no use.
+    The files of configs/captions set the captions of both kinds of batch, so only a value that none
+    of them sets is certain to be a mistake.
     """
     captions, kinds = config.captions, config.sampling.kinds
     single, composite = kinds == "single", kinds == "composite"
@@ -115,7 +115,7 @@ def _of_captions(config: Config) -> Iterator[Needless]:
 
 
 def _other(config: Config) -> Iterator[Needless]:
-    """Yield the rules of the model, the losses and the evaluation while training."""
+    """Yield the rules on the model, the losses and the evaluation during training."""
     loss, train = config.loss, config.train
     without = not parse(config.model.train).lora
     remedy = "leave it out, or train lora:text"

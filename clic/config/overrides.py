@@ -1,6 +1,6 @@
-"""Settings of a command composed from its file, its flags and its ``key=value`` words.
+"""Compose a command's settings from its file, its flags and its ``key=value`` words.
 
-Words are read as a shell leaves them: repeated settings are refused, and values need no quotes.
+Words are read as the shell passes them: repeated settings are refused; values need no quotes.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def compose(
     """Compose ``configs/<config_name>.yaml`` with overrides into a schema dataclass.
 
     `words` are ``key=value`` overrides; for a list setting ``key=a,b`` means ``key=[a,b]``. `flags`
-    are settings that were given as flags; those that are None count as not given.
+    are settings that were given as flags; None means not given.
 
     Raises:
-        ConfigError: A setting is unknown, has the wrong type, or was given both ways.
+        ConfigError: A setting is unknown, has the wrong type, or was given as both.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
@@ -41,7 +41,7 @@ def compose(
     _check_keys(words, schema, given)
     with hydra_mistakes(f"{config_name}."):
         with initialize_config_module("clic.configs", version_base="1.3"):
-            # The file's settings lie in a node of its own name, because a bare `model=M` would
+            # The file's settings are in a node named after it, because a bare `model=M` would
             # choose from the group configs/model.
             overrides = [f"{config_name}.{word}" for word in words]
             composed = hydra_compose(config_name, overrides=overrides)[config_name]
@@ -53,7 +53,7 @@ def compose(
 
 @contextmanager
 def hydra_mistakes(prefix: str = "") -> Iterator[None]:
-    """Turn what Hydra and OmegaConf raise in the block into a `ConfigError`; see `reason`."""
+    """Turn Hydra's and OmegaConf's exceptions in the block into a `ConfigError`; see `reason`."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -77,9 +77,9 @@ def _check_keys(words: Sequence[str], schema: type, given: Mapping[str, Any]) ->
 
 
 def reason(error: Exception, prefix: str = "") -> str:
-    """Return the useful part of a Hydra or OmegaConf message on one line: setting and fault.
+    """Return the useful part of a Hydra or OmegaConf message on one line: setting and error.
 
-    `prefix` is that of the settings' names, which the user did not write.
+    `prefix` is the part of the settings' names that the user did not write.
     """
     override = getattr(error, "override", None)
     if override is not None:
@@ -103,21 +103,21 @@ def reason(error: Exception, prefix: str = "") -> str:
 
 
 OPEN = ("captions.mixture", "loss.negative_weights")
-"""Settings whose entries have names that the user chooses, which Hydra adds only with ++."""
+"""Settings with entries named by the user, which Hydra adds only with ++."""
 PATTERNS = ("data.shards", "data.single_shards")
 UNREADABLE, COMMAS = object(), object()
-"""What Hydra may make of a value instead of reading it: nothing, or several values."""
+"""Results of parsing a value that Hydra cannot read, or that it reads as several values."""
 OUTER_COMMA = re.compile(r",(?![^{}]*\})")
 
 
 def given(words: Sequence[str]) -> set[str]:
-    """Return the names of the settings that some words set."""
+    """Return the names of the settings that the words set."""
     own = [word for word in words if "=" in word and not word.startswith(("-", "~"))]
     return {word.partition("=")[0].lstrip("+") for word in own}
 
 
 def check_repeats(words: Sequence[str]) -> None:
-    """Raise `ConfigError` for a setting that is given twice, of which Hydra would take the last."""
+    """Raise `ConfigError` for a setting given twice, of which Hydra would use the last."""
     found: dict[str, list[str]] = {}
     for word in words:
         if "=" in word and not word.startswith(("-", "~")):
@@ -133,15 +133,15 @@ def check_repeats(words: Sequence[str]) -> None:
 
 
 def is_entry(key: str) -> bool:
-    """Return whether `key` is an entry of a setting that takes any: `validate` knows which."""
+    """Return whether `key` is an entry of an open setting; `validate` checks its name."""
     return key.startswith(tuple(f"{setting}." for setting in OPEN))
 
 
 def for_hydra(word: str, schema: type = Config, sweep: bool = False) -> str:
-    """Return ``SETTING=VALUE``, as the shell leaves it, in Hydra's grammar.
+    """Return ``SETTING=VALUE``, as the shell passes it, in Hydra's grammar.
 
-    Paths and patterns need no quotes of Hydra's, a text may look like a number, and a list needs no
-    brackets. `schema` has the settings; in a `sweep` commas separate the values of a multirun.
+    Paths and patterns need no quotes for Hydra, a text may look like a number, and a list needs no
+    brackets. `schema` defines the settings; in a `sweep`, commas separate the values of a multirun.
     """
     key, equals, value = word.partition("=")
     if not equals or word.startswith(("-", "~")):
@@ -152,7 +152,7 @@ def for_hydra(word: str, schema: type = Config, sweep: bool = False) -> str:
 
 
 def _kind(name: str, schema: type) -> str:
-    """Return `text` or `list` for settings that hold texts, the empty string for others."""
+    """Return `text` or `list` for settings that contain text, the empty string for others."""
     kind: object = schema
     for part in name.split("."):
         found = [f for f in fields(kind) if f.name == part] if is_dataclass(kind) else []
@@ -186,7 +186,7 @@ def _readable_parts(values: str) -> str:
 
 
 def _parse(value: str) -> object:
-    """Return what Hydra reads from a value: `UNREADABLE` where its grammar has no place for it."""
+    """Return what Hydra reads from a value: `UNREADABLE` if its grammar does not allow it."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import Sweep
     from hydra.errors import HydraException
@@ -201,7 +201,7 @@ def _parse(value: str) -> object:
 
 
 def _lies_on_disk(value: str) -> bool:
-    """Return whether a path with commas is one: it exists, up to the first sign of a pattern."""
+    """Return whether a value with commas is an existing path, up to the first pattern character."""
     literal = re.split(r"[{*?\[]", value)[0]
     if literal != value:
         literal = literal.rpartition("/")[0]

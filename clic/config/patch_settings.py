@@ -1,4 +1,4 @@
-"""Settings of `clic-patch`: one model between two, a sweep of them, or one made of several."""
+"""Settings of `clic-patch`: one model between two, a sweep of them, or one made from several."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ METHODS = {
     "stock": ("base",),
     "slerp": ("weights",),
 }
-"""The ways to make one model of several, and the settings that each of them reads."""
+"""The methods of making one model from several, and the settings that each of them reads."""
 DEFAULT_DENSITY = {"ties": 0.2, "dare": 0.1}
-"""The share of each difference that is kept: those of the papers' main results."""
+"""The share of each difference that is kept, as in the papers' main results."""
 MAX_DROP = 1.0
 
 
@@ -90,13 +90,13 @@ SWEEP_ONLY = ("bench", "report", "max_drop", "keep_best")
 SCORED_ONLY = (
     "data", "batch_size", "workers", "device", "precision", "allow_missing", "split", "seed",
 )  # fmt: skip
-"""Settings without effect where nothing is scored."""
+"""Settings without effect if nothing is scored."""
 SOUP_ONLY = ("method", "weights", "scale", "density", "draw_seed")
 PAIR_ONLY = (
     "run", "tuned", "alpha", "alpha_text", "alpha_vision", "alpha_depth", "extrapolate", "sweep",
 )  # fmt: skip
 FORMATS = ("hf", "onnx")
-"""Formats of written models beside open_clip's."""
+"""Formats of written models besides open_clip's."""
 PARTS = ("alpha_text", "alpha_vision", "alpha_depth")
 
 
@@ -104,8 +104,8 @@ def check_patch(settings: PatchConfig) -> None:
     """Check the values before any work.
 
     Raises:
-        ConfigError: There is nothing to do, a setting that is needed is missing, has a wrong value,
-            or has no effect.
+        ConfigError: There is nothing to do, or a setting is missing, has a wrong value, or has no
+            effect.
     """
     if settings.soup:
         _check_soup(settings)
@@ -167,7 +167,7 @@ def parse_alpha(text: str, setting: str = "alpha", extrapolate: bool = False) ->
     """Return an alpha, checked to lie between 0 (the base model) and 1 (the tuned one).
 
     Raises:
-        ConfigError: It is not a number, or lies outside and may not.
+        ConfigError: It is not a number, or lies outside 0..1 without `extrapolate`.
     """
     try:
         alpha = float(text)
@@ -184,7 +184,7 @@ def parse_alpha(text: str, setting: str = "alpha", extrapolate: bool = False) ->
 def parse_alphas(
     words: list[str], extrapolate: bool = False
 ) -> tuple[list[float], list[tuple[str, float]]]:
-    """Return the alphas of `alpha`, ascending and each once, and its rules `regex=value`.
+    """Return the alphas in `alpha`, sorted and distinct, and its rules `regex=value`.
 
     Raises:
         ConfigError: A word is neither.
@@ -201,10 +201,10 @@ def parse_alphas(
 
 
 def parse_depth(text: str | None, extrapolate: bool = False) -> tuple[float, float] | None:
-    """Return the alphas `first:last` of a schedule over depth, None for none.
+    """Return the alphas `first:last` of a schedule over depth; None stays None.
 
     Raises:
-        ConfigError: It is not two alphas.
+        ConfigError: The text is not two alphas.
     """
     if text is None:
         return None

@@ -20,7 +20,7 @@ from clic.config.train_settings import Config
 from clic.parts import FORMS
 
 GENERAL = "general"
-"""Name of the group of the settings that stand in no group, such as `seed`."""
+"""Name of the group for settings outside any group, such as `seed`."""
 _COMMANDS = {EvalConfig: "clic-eval", PatchConfig: "clic-patch"}
 _OTHER_RANGES = {
     "model.train": f"{', '.join(FORMS)}, joined by +",
@@ -53,7 +53,7 @@ _SCORING_RANGES = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What a page says of one setting, each part as text."""
+    """One setting as a page shows it, each part as text."""
 
     name: str
     type: str
@@ -74,9 +74,9 @@ def _nested(field: Field[Any]) -> type | None:
 
 
 def settings_of_group(schema: type, group: str = "") -> Iterator[Setting]:
-    """Yield the settings of a schema in the order of its fields, those of nested groups left out.
+    """Yield the settings of a schema in the order of its fields, without those of nested groups.
 
-    `group` is the prefix of their names. The schema's docstring has a section `Attributes`.
+    `group` is the prefix of their names. The schema's docstring must have an `Attributes` section.
     """
     found: dict[str, str] = {}  # the meaning of each setting
     for one in schema.__mro__:
@@ -107,7 +107,7 @@ def _range(name: str, schema: type) -> str:
 
 
 def group_text(group: str, width: int = 79) -> str:
-    """Return what `clic-train --help GROUP` prints of one of `groups()`."""
+    """Return the text that `clic-train --help GROUP` prints for one of `groups()`."""
     schema, indent = groups()[group], " " * 4
     wrapper = textwrap.TextWrapper(
         width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
@@ -121,7 +121,7 @@ def group_text(group: str, width: int = 79) -> str:
 
 
 def page() -> str:
-    """Return docs/settings.md."""
+    """Return the content of docs/settings.md."""
     parts = [
         "# Settings",
         "`scripts/settings_page.py` writes this page from the dataclasses in `clic/config/`. "

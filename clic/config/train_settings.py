@@ -1,7 +1,7 @@
 """Settings of `clic-train`: one dataclass for each group of `configs/`, with the same names.
 
-These are the schemas that Hydra checks types and names against. What types cannot say (ranges,
-choices, settings that would have no effect together) is checked by `clic.config.checks`.
+These are the schemas that Hydra checks types and names against. `clic.config.checks` covers what
+types cannot express (ranges, choices, settings that would have no effect together).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class ModelConfig:
         quick_gelu: Whether a weights file was trained with QuickGELU (OpenAI's and those fine-tuned
             from them) or with GELU; required if the architecture exists with both. Null takes
             what the source states.
-        context_length: Tokens of a longer context, such as 248, made by Long-CLIP's stretch of the
-            position embedding; null keeps the model's own.
-        image_size: Side in pixels of other images than the model's own, a multiple of its patches;
-            the positions of a vision transformer of open_clip are interpolated as open_clip does.
-            Null keeps the model's own.
+        context_length: Tokens of a longer context, such as 248, made by Long-CLIP's stretching of
+            the position embedding; null keeps the model's own.
+        image_size: Side in pixels of images of another size than the model's own, a multiple of its
+            patch size; the positions of a vision transformer of open_clip are interpolated as
+            open_clip does. Null keeps the model's own.
         train: `text` (everything outside the vision tower), `vision` or `both`; `text.last:4` and
             `vision.last:4` train the last layers of a tower with the norm, pooling and projection
             after them; `lora:text`, `lora:vision` and `lora:both` train low-rank updates of its
@@ -51,7 +51,7 @@ class ModelConfig:
     grad_checkpointing: bool = False
 
     def starts_from_its_own(self) -> bool:
-        """Return whether a run starts from weights that nothing but the run itself can keep."""
+        """Return whether a run starts from weights that exist only in the run itself."""
         changed = self.context_length is not None or self.image_size is not None
         return self.pretrained is None or changed
 
@@ -69,11 +69,11 @@ class DataConfig:
         mix: Several sources in place of `shards`: a list of `{shards: ..., weight: ...}`, whose
             weights are their proportions of an epoch.
         samples: Samples of an epoch: the number of scenes of the world; with `mix` or
-            `sampling.replacement` how many are drawn, null for as many as there are. A stream,
-            whose samples nobody has counted, needs it.
+            `sampling.replacement` how many are drawn, null for as many as there are. Required for a
+            stream, whose samples have not been counted.
         buffer: Samples of a stream's shuffle buffer, in each loader process.
-        timeout: Seconds within which the server of a stream's shard has to send the next 256 KiB;
-            else the shard is given up and counted.
+        timeout: Seconds that the server of a stream's shard has to send the next 256 KiB; after
+            that the shard is abandoned and counted.
         caption_key: Key of the samples' JSON that a stream takes captions from, such as
             `top_caption`, or a list of them; null takes those that indexed shards take.
         split: `train`, `validation` or `test` of the world; `shapes` only.
@@ -150,7 +150,7 @@ class ComposeConfig:
 
 
 OF_PARAPHRASE = "_of_paraphrase"
-"""Ending of the name of a false caption that is made from the paraphrase."""
+"""Suffix of the name of a false caption that is made from the paraphrase."""
 
 
 @dataclass
@@ -184,11 +184,11 @@ class CaptionsConfig:
         mixture: The weight of each generator of `mixture`, e.g. `{swap: 1, replace: 3}`. If the
             one that is drawn yields nothing, another is drawn.
         fluency: File of counts that `clic-data count` wrote: of several swaps of a single image's
-            caption the one that reads best by them is taken, and none that reads badly; `mixture`
-            then draws another generator. Null takes the first swap.
+            caption, the one that reads best by these counts is used, and none that reads badly;
+            `mixture` then draws another generator. Null uses the first swap.
         fluency_candidates: How many swaps are drawn to choose from.
-        fluency_least: Least score of a swap, 0 or below (docs/negatives.md). Towards 0 fewer are
-            odd, and fewer captions have one.
+        fluency_least: Least score of a swap, 0 or below (docs/negatives.md). Closer to 0, fewer
+            swaps are odd, and fewer captions have one.
     """
 
     lowercase: bool = True
@@ -209,7 +209,7 @@ class CaptionsConfig:
     fluency_least: float = -5.0
 
     def negative_kinds(self, kind: str) -> tuple[str, ...]:
-        """Return the name of each of the K false captions of a row, composite or single."""
+        """Return the names of the K false captions of a row, composite or single."""
         if kind == "single":
             names = [self.single_negative]
             if self.paraphrase != "none" and self.single_negative != "none":
@@ -242,8 +242,8 @@ class LossConfig:
             `{cross_swap: 1, layout: 2}`; 1 where not named, and equal weights are the paper's mean.
         paraphrase_weight: Weight of the term between a caption and its paraphrase.
         paraphrase_scale: Factor of the cosines in that term.
-        logits_at_once: Logits of a contrastive term in memory at once, of a rank. One with more,
-            as in global batches of thousands, is computed in chunks of rows, and once more in the
+        logits_at_once: Most logits of a contrastive term in a rank's memory at once. A term with
+            more, as in global batches of thousands, is computed in chunks of rows, and again in the
             backward pass; null never does that.
     """
 
@@ -269,8 +269,8 @@ class OptimConfig:
             the ratio `lr_vision / lr`; null takes `lr`.
         layer_decay: Factor, above 0 to 1, by which each layer's rate is below that of the layer
             after it: in a tower of N layers, layer i has `layer_decay ** (N + 1 - i)` times the
-            tower's rate, what follows the layers all of it, and the embeddings, as layer 0, the
-            least. 1 gives all the same.
+            tower's rate, the parts after the layers have the full rate, and the embeddings, as
+            layer 0, the lowest. 1 gives all layers the same rate.
         schedule: `clic`, `warmup_cosine` or `constant`.
         warmup_steps: Steps of warm-up; exclusive with `warmup_fraction`.
         warmup_fraction: Fraction of all steps that warm up, 0 to 1.
@@ -305,19 +305,19 @@ class TrainConfig:
         micro_batch: Images that are in memory at once; the step computes features twice and has
             the gradient of the whole batch (GradCache). Null takes the whole batch at once, which
             is faster; not with a BatchNorm that trains.
-        pack_texts: Compute what captions have in common once and leave all padding out, where the
-            text tower allows it without a change but of rounding; false only cuts the padding
-            behind a batch's longest caption.
+        pack_texts: Compute the common beginnings of captions once and leave out all padding, if the
+            text tower allows it with no change beyond rounding; false only cuts the padding after a
+            batch's longest caption.
         epochs: Passes over the data.
         max_steps: Shortens the run, and the schedule with it; null for all steps of `epochs`.
         save_every: Steps between checkpoints; 0 saves none but the final model.
         keep_checkpoints: Newest checkpoints to keep; 0 keeps all.
         log_every: Steps between lines of `metrics.jsonl` and the console.
         eval_every: Steps between evaluations of `eval_bench`; 0 evaluates none.
-        eval_bench: Benchmarks for `eval_every`, each on its validation split (`NAME@val`), and
-            files of one's own (`my.jsonl`).
-        eval_on_test: Also score benchmarks without a validation split, on their test data. What
-            is chosen by those numbers is chosen on the test data.
+        eval_bench: Benchmarks for `eval_every`, each on its validation split (`NAME@val`), and your
+            own files (`my.jsonl`).
+        eval_on_test: Also score benchmarks without a validation split, on their test data. Anything
+            chosen by those numbers is chosen on the test data.
         best_metric: Score of `eval_bench`, by its name in `metrics.jsonl`, by which the best model
             is kept in `RUN/best`; the larger the better. Null keeps none.
         patience: Evaluations in a row without a better `best_metric` after which the run ends;
@@ -332,8 +332,8 @@ class TrainConfig:
             open_clip does; the values of losses and evaluation keep all bits. No effect on the CPU.
         compile: Compile the towers' layers with `torch.compile`, for the same numbers to rounding.
             The first step of each kind of batch then waits a minute or more for the compiler.
-        clamp_logit_scale: Keep the exponentiated logit_scale in [1, 100] where it is trained (but
-            in sigmoid models, whose own is above 100); the published code clamps a copy, which
+        clamp_logit_scale: Keep the exponentiated logit_scale in [1, 100] if it is trained (except
+            in sigmoid models, whose scale is above 100); the published code clamps a copy, which
             has no effect (`false` reproduces that).
         distill_weight: Weight of keeping the features of the true captions (and of the images,
             where the vision tower trains) near those of the model that the run starts from: the

@@ -1,10 +1,10 @@
-"""Weights between a base model and the one fine-tuned from it (WiSE-FT, arXiv 2109.01903).
+"""Weights between a base model and a model fine-tuned from it (WiSE-FT, arXiv 2109.01903).
 
 In: two models of one architecture and alpha. Out: an open_clip folder, or the scores of a sweep.
 Read `interpolation` (one tensor, and whether two models fit), `tensor_files` and `blending` (files,
 piece by piece), `alpha_rules` and `folders` (whole models); then `live_model`, `search`, `choice`
-and `trade_off`, which score the models of many alphas and choose one; and `merging` and `soups`,
-for more than two models.
+and `trade_off`, which score models at many alphas and choose one; and `merging` and `soups`, for
+more than two models.
 CLoVe (arXiv 2402.15021, section 3.3) patches its models with alpha = 0.6.
 """
 

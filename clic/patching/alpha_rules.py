@@ -1,4 +1,4 @@
-"""Which alpha each tensor takes: one for all, one for each tower, rules by name, or by depth."""
+"""The alpha of each tensor: one for all, one per tower, by rules on names, or by depth."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ TOWERS = ("text", "vision")
 _BLOCK = re.compile(r"\.(?:resblocks|blocks|layers?|stages)\.(\d+)\.|\.layer(\d+)\.")
 """The number of a transformer's block, or of a stage, in a tensor's name."""
 _BEFORE = re.compile(r"embed|\.(?:conv|bn)\d\.|class_token|cls_token|ln_pre|norm_pre|\.stem\.")
-"""Tensors outside the blocks that an input passes before them; it passes the others after them."""
+"""Tensors outside the blocks that are applied before them; the others are applied after them."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """What a rule took: `tensors` of them with `parameters` numbers, at its alpha as text."""
+    """What a rule applied to: `tensors` with `parameters` numbers in all, and its alpha as text."""
 
     rule: str
     alpha: str
@@ -31,13 +31,13 @@ class Share:
 
 @dataclass(frozen=True)
 class AlphaRules:
-    """The alpha of each tensor; of several rules that match a name, the last one wins.
+    """The alpha of each tensor; if several rules match a name, the last one wins.
 
     Attributes:
         alpha: Alpha of every tensor.
-        depth: Alphas of the first and the last block of each tower, between which alpha is linear
-            in the block's number; what an input passes before the blocks has the first one, and
-            what it passes after them, logit_scale too, the last. Instead of `alpha`.
+        depth: Alphas of the first and the last block of each tower, with alpha linear in the
+            block's number between them. Tensors before the blocks get the first alpha; those after
+            them, including logit_scale, the last. Instead of `alpha`.
         text: Alpha of everything outside the vision tower, logit_scale included.
         vision: Alpha of the vision tower.
         rules: Regular expressions, searched for in the tensors' names, and their alphas.
@@ -64,8 +64,8 @@ class AlphaRules:
         """Check what can be checked without the models.
 
         Raises:
-            ConfigError: An alpha is out of range, a regular expression is none, there is no alpha
-                at all, or a setting has no effect.
+            ConfigError: An alpha is out of range, a regular expression is invalid, there is no
+                alpha at all, or a setting has no effect.
         """
         given = [self.alpha, self.text, self.vision, *(value for _, value in self.rules)]
         alphas = [value for value in (*given, *(self.depth or ())) if value is not None]
@@ -86,13 +86,13 @@ class AlphaRules:
                 ) from None
 
     def resolve(self, layout: Mapping[str, Layout]) -> tuple[dict[str, float], list[Share]]:
-        """Return each tensor's alpha, and what each rule took.
+        """Return each tensor's alpha, and what each rule applied to.
 
         Args:
             layout: The tensors of the models.
 
         Raises:
-            ConfigError: A rule takes nothing, or a tensor is taken by no rule.
+            ConfigError: A rule matches no tensor, or a tensor matches no rule.
         """
         owner: dict[str, int] = {}
         alphas: dict[str, float] = {}
@@ -149,9 +149,9 @@ def tower_of(name: str) -> str:
 
 
 def by_depth(names: Sequence[str], first: float, last: float) -> dict[str, float]:
-    """Return alphas that go linearly from the first to the last block of each tower.
+    """Return alphas that change linearly from the first to the last block of each tower.
 
-    alpha(i) = first + (last - first) * i / (n - 1) for block i of n; of one block alone, the last.
+    alpha(i) = first + (last - first) * i / (n - 1) for block i of n; a single block gets the last.
 
     Raises:
         ConfigError: A tower has no numbered blocks.

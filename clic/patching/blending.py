@@ -19,8 +19,8 @@ def write_blend(
 ) -> None:
     """Write theta(alpha) of two models as a safetensors file.
 
-    Memory holds a few pieces of a megabyte or two, however large the models are. The file is the
-    one that `interpolate` and `save_file` would make, to the byte.
+    Only a few pieces of a megabyte or two are in memory at a time, however large the models are.
+    The file is byte for byte the one that `interpolate` and `save_file` would make.
 
     Args:
         base: Tensors of alpha 0.
@@ -29,7 +29,7 @@ def write_blend(
         path: The file to write.
 
     Raises:
-        ModelError: The models do not fit, or hold NaN.
+        ModelError: The models do not fit, or contain NaN.
     """
     layout = check_fit(base, tuned)
     with one_thread(), new_tensors(path, layout) as writer:
@@ -38,16 +38,16 @@ def write_blend(
 
 
 def check_fit(base: TensorFiles, tuned: TensorFiles) -> dict[str, Layout]:
-    """Return the layout of the models between two; `ModelError` if their tensors do not fit."""
+    """Return the layout of interpolated models; raise `ModelError` if the two do not fit."""
     check_names(base.layout, tuned.layout)
     return {name: blended(name, base.layout[name], tuned.layout[name]) for name in base.layout}
 
 
 class TensorSink(Protocol):
-    """What takes tensors in pieces: a new file, or a model in memory."""
+    """Accepts tensors in pieces: a new file, or a model in memory."""
 
     def write(self, name: str, start: int, values: Tensor) -> None:
-        """Take the elements of a tensor from `start` on."""
+        """Write the elements of a tensor from `start` on."""
 
 
 def write_tensor(
@@ -60,7 +60,7 @@ def write_tensor(
         return
     if alpha != 1.0 and _copy_equal(name, base, tuned, writer):
         return
-    room = torch.empty(2, CHUNK)  # new pages for every piece would cost as much as the sums
+    room = torch.empty(2, CHUNK)  # allocating pages for every piece would cost as much as the sums
     for start, stop in spans(layout.numel):
         pieces = base.chunk(name, start, stop), tuned.chunk(name, start, stop)
         writer.write(name, start, mixed(name, *pieces, alpha, origins, room))
@@ -82,7 +82,7 @@ def _copy_equal(name: str, base: TensorFiles, tuned: TensorFiles, writer: Tensor
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch compute on one thread: pieces that fit the cache gain nothing from more."""
+    """Run torch on one thread: pieces that fit the cache gain nothing from more."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

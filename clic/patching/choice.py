@@ -1,8 +1,8 @@
-"""Which alpha of a sweep is chosen, by a stated rule, and how sure that choice is.
+"""The rule that chooses an alpha of a sweep, and how certain that choice is.
 
-The rule: among the alphas that lose at most `max_drop` points against alpha 0 on every preserved
-benchmark (retrieval, classification), the one with the largest composed number, which is the mean
-over the compositional benchmarks; of equal ones the smallest.
+Among the alphas that lose at most `max_drop` points against alpha 0 on every preserved benchmark
+(retrieval, classification), the rule takes the one with the largest composed number, the mean over
+the compositional benchmarks; of equal ones, the smallest alpha.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from clic.seeding import generator
 RESAMPLES = 2000
 SEED = 0
 METRICS = ("itt", "group", "p1", "tot")
-"""The number of a compositional benchmark that counts: the first of these that it has."""
-_SAME = 1e-9  # points, for sums taken in another order
+"""A compositional benchmark counts by the first of these numbers that it has."""
+_SAME = 1e-9  # points, to allow for sums taken in another order
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Measure:
     Attributes:
         bench: The benchmark.
         paths: The numbers.
-        preserved: Whether it says what must be kept, rather than what is composed.
+        preserved: Whether it measures what must be kept, rather than composition.
     """
 
     bench: str
@@ -44,7 +44,7 @@ class Measure:
 
     @property
     def label(self) -> str:
-        """The benchmark with the number's name where it is one."""
+        """The benchmark, with the number's name if there is only one."""
         if len(self.paths) > 1:
             return f"{self.bench} (mean of {len(self.paths)})"
         category, metric = self.paths[0]
@@ -80,22 +80,22 @@ class AlphaPoint:
 
 @dataclass(frozen=True)
 class AlphaChoice:
-    """The alpha that was chosen, by which numbers, and how sure that is.
+    """The alpha that was chosen, by which numbers, and how certain that is.
 
     Attributes:
         alpha: The chosen alpha.
-        select: What it was chosen by.
-        points: Every alpha on that.
+        select: The measures it was chosen by.
+        points: Every alpha on those measures.
         max_drop: The limit.
         certainty: Share of the bootstrap's resamples of rows that choose the same alpha.
-        low: Lower end of the interval that holds 95 % of the alphas chosen in the resamples.
+        low: Lower end of the interval that contains 95 % of the alphas chosen in the resamples.
         high: Its upper end.
         report: What the choice is reported on.
-        report_points: Every alpha on that.
-        hindsight: The alpha that the same rule takes on the reported numbers; None where they have
-            nothing compositional.
-        lost: Points of the reported composed number between that alpha and the chosen one; below 0
-            if the chosen one is better, but loses more than `max_drop` there.
+        report_points: Every alpha on those.
+        hindsight: The alpha that the same rule chooses on the reported numbers; None if none of
+            them is compositional.
+        lost: Reported composed number at that alpha minus that at the chosen one, in points; below
+            0 if the chosen one is better, but loses more than `max_drop` there.
     """
 
     alpha: float
@@ -128,8 +128,8 @@ def measure_of(item: Prepared, number: str = "") -> Measure:
     Args:
         item: The benchmark.
         number: `category/metric`, or the name of a number without categories, instead of the usual
-            one: of triplets ITT (TOT without images) and of grids the group score, in the mean over
-            the categories; of retrieval recall at 1 both ways, of classification every task.
+            one: ITT for triplets (TOT without images) and the group score for grids, as the mean
+            over the categories; recall at 1 both ways for retrieval, every task for classification.
 
     Raises:
         ConfigError: The benchmark has no such number.
@@ -150,12 +150,12 @@ def measure_of(item: Prepared, number: str = "") -> Measure:
 
 
 def completed(measure: Measure, form: Mapping[str, Any], setting: str = "select") -> Measure:
-    """Return a measure whose numbers are in a benchmark's scores, with the metric filled in.
+    """Return a measure with the metric filled in, once its numbers are found in the scores.
 
     Args:
         measure: What is asked for.
         form: The benchmark's scores.
-        setting: Which setting asks for it, for the error.
+        setting: The setting that asks for it, for the error message.
 
     Raises:
         ConfigError: The benchmark has no such number.
@@ -179,7 +179,7 @@ def check_measures(measures: Sequence[Measure], alphas: Sequence[float], drop_gi
     """Check before any work that an alpha can be chosen by these benchmarks.
 
     Raises:
-        ConfigError: Nothing is compositional, alpha 0 is missing, or the limit has no effect.
+        ConfigError: No benchmark is compositional, alpha 0 is missing, or the limit has no effect.
     """
     names = ", ".join(measure.bench for measure in measures)
     if all(measure.preserved for measure in measures):
@@ -205,7 +205,7 @@ def points_of(
     alphas: Sequence[float],
     max_drop: float,
 ) -> tuple[AlphaPoint, ...]:
-    """Return every alpha of a sweep on some measures.
+    """Return a point for every alpha of a sweep on some measures.
 
     Args:
         measures: At least one of them compositional.
@@ -239,9 +239,9 @@ def points_of(
 
 
 def best(composed: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """Return the place of the chosen alpha in the last dimension: [..., M] -> [...].
+    """Return the index of the chosen alpha in the last dimension: [..., M] -> [...].
 
-    Where no alpha is allowed, as outside a sweep that holds alpha 0, all of them are.
+    If no alpha is allowed, as can happen in a sweep without alpha 0, all of them are.
     """
     none = np.logical_not(np.any(allowed, axis=-1, keepdims=True))
     allowed = np.logical_or(allowed, none)
@@ -256,7 +256,7 @@ def choose(
     max_drop: float,
     report: Sequence[Measure] = (),
 ) -> AlphaChoice:
-    """Choose an alpha by the rule, and let a bootstrap over rows say how sure that is.
+    """Choose an alpha by the rule, and estimate by a bootstrap over rows how certain that is.
 
     Args:
         measures: What it is chosen by.
@@ -306,7 +306,7 @@ def _resampled(
     alphas: Sequence[float],
     max_drop: float,
 ) -> np.ndarray:
-    """Return int64 [R], the place of the alpha that each resample of the rows chooses."""
+    """Return int64 [R], the index of the alpha that each resample of the rows chooses."""
     composed, allowed = [], np.ones((RESAMPLES, len(alphas)), dtype=bool)
     for measure in measures:
         models = [one[measure.bench] for one in observed]

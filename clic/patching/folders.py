@@ -1,4 +1,4 @@
-"""Patched models as open_clip folders: the two models are read, and the one between written."""
+"""Patched models as open_clip folders: read two models and write the one between them."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ FILES_BESIDE = (
     "vocab.json",
     "vocab.txt",
 )
-"""A Hugging Face tokenizer's and text tower's files in an open_clip folder, copied with it."""
+"""Files of a Hugging Face tokenizer or text tower in an open_clip folder, copied with it."""
 
 
 WEIGHTS_INDEX = f"{runs.OPEN_CLIP_WEIGHTS}.index.json"
-"""Lists the files of an open_clip folder whose weights are in several, as Hugging Face does it."""
+"""Lists the weight files of an open_clip folder that has several, in Hugging Face's format."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """An open model, whose tensors are read in pieces.
+    """A model opened for reading, whose tensors are read in pieces.
 
     Attributes:
         label: The model as the user named it.
@@ -73,7 +73,7 @@ def open_weights(model: str | Path) -> Iterator[Weights]:
 
 
 def _is_sharded(folder: Path) -> bool:
-    """Return whether a folder holds an open_clip model whose weights are in several files."""
+    """Return whether a folder contains an open_clip model with several weight files."""
     return all((folder / name).is_file() for name in (runs.OPEN_CLIP_CONFIG, WEIGHTS_INDEX))
 
 
@@ -124,14 +124,14 @@ def patch(
 
     theta(alpha) = (1 - alpha) * theta_base + alpha * theta_tuned (arXiv 2109.01903), with
     one alpha for all tensors or one for each part; see `AlphaRules`. Weights are read and written
-    piece by piece, so that memory holds none of the models. The folder appears complete or not at
-    all, and replaces an earlier patched model.
+    piece by piece, so neither model is ever in memory as a whole. The folder appears complete or
+    not at all, and replaces an earlier patched model.
 
     Args:
         base: Model of alpha 0: a run, checkpoint or open_clip folder, or a name such as
             ``ViT-B-32:openai``.
         tuned: Model of alpha 1, likewise.
-        alpha: 0 to 1; None if the parts have theirs.
+        alpha: 0 to 1; None if the parts have their own.
         out: Folder to write.
         alpha_text: Alpha of everything outside the vision tower.
         alpha_vision: Alpha of the vision tower.
@@ -145,8 +145,8 @@ def patch(
         `out` as a path.
 
     Raises:
-        ConfigError: An alpha lies outside 0..1, a rule takes no tensor, or `out` holds something
-            else or cannot be written.
+        ConfigError: An alpha lies outside 0..1, a rule matches no tensor, or `out` contains
+            something else or cannot be written.
         ModelError: A model is missing, or the two do not fit.
     """
     named = tuple((rules or {}).items())
@@ -161,9 +161,9 @@ def patch_by_rules(
     out: str | Path,
     inspect: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Write a model as `patch` does, from rules that are made already.
+    """Write a model as `patch` does, from existing rules.
 
-    `inspect` is called with the complete folder before it stands at `out`; if it raises an error,
+    `inspect` is called with the complete folder before it is moved to `out`; if it raises an error,
     nothing is written there, and an earlier patched model stays.
     """
     rules.check()
@@ -208,7 +208,7 @@ def check_apart(out: Path, *inputs: Weights) -> None:
 
 
 def write_files_beside(folder: Path, model: Weights) -> None:
-    """Write everything of an open_clip folder except the weights, as `model` has it."""
+    """Write everything in an open_clip folder except the weights, as `model` has it."""
     config = folder / runs.OPEN_CLIP_CONFIG
     config.write_text(json.dumps(model.config, indent=2) + "\n", encoding="utf-8")
     for file in model.files_beside:

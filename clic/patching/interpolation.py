@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clic.patching.folders import Weights
 
 COUNTER = "num_batches_tracked"
-"""BatchNorm's count of batches, which is not a weight and changes with any training."""
+"""BatchNorm's batch counter, which is not a weight and changes with any training."""
 
 ORIGINS = ("the base", "the tuned model")
 
@@ -45,8 +45,8 @@ def interpolate(
         extrapolate: Allow alphas below 0 and above 1.
 
     Raises:
-        ConfigError: `alpha` lies outside 0..1 and may not.
-        ModelError: Names, shapes or tensors that must agree differ, or a tensor holds NaN.
+        ConfigError: `alpha` lies outside 0..1 without `extrapolate`.
+        ModelError: Names, shapes or tensors that must agree differ, or a tensor contains NaN.
     """
     check_alpha(alpha, extrapolate)
     check_names(base.keys(), tuned.keys())
@@ -70,10 +70,10 @@ def blend(
 
 
 def blended(name: str, base: Layout, tuned: Layout) -> Layout:
-    """Return the layout of a tensor of theta(alpha), after checking that the two models' fit.
+    """Return the layout of a tensor of theta(alpha), after checking that the two inputs fit.
 
     Raises:
-        ModelError: Their shapes differ, or one of them holds no weights.
+        ModelError: Their shapes differ, or their types do and one of them is not floating point.
     """
     if base.shape != tuned.shape:
         raise ModelError(
@@ -90,7 +90,7 @@ def blended(name: str, base: Layout, tuned: Layout) -> Layout:
 
 
 def equal(base: Tensor, tuned: Tensor) -> bool:
-    """Return whether two tensors hold equal numbers, of whatever type, and no NaN."""
+    """Return whether two tensors contain equal numbers, of whatever type, and no NaN."""
     dtype = torch.promote_types(base.dtype, tuned.dtype)
     return torch.equal(base.to(dtype), tuned.to(dtype))
 
@@ -106,8 +106,8 @@ def mixed(
     """Return (1 - alpha) * base + alpha * tuned of floating tensors, or of pieces of them.
 
     `origins` is what errors call the two models. `room`, [2, at least a piece's elements], is
-    memory for the sum and a summand of its type, so that flat pieces in turn need no new pages; the
-    result then lies there until the next call.
+    reusable memory for the sum and one summand, so that consecutive flat pieces need no new pages;
+    the result then lies there until the next call.
     """
     dtype = torch.promote_types(base.dtype, tuned.dtype)
     exact = torch.promote_types(dtype, torch.float32)
@@ -116,7 +116,7 @@ def mixed(
     mix = torch.mul(first, 1.0 - alpha, out=spare[0])
     mix += torch.mul(second, alpha, out=spare[1])
     between = 0.0 < alpha < 1.0
-    # What is NaN or infinite in either makes the sum so: one look at it spares four.
+    # NaN or infinity in either input shows in the sum, so one check here replaces four.
     if between and math.isfinite(float(mix.sum())):
         return mix.to(dtype)
     for values, origin in zip((first, second), origins, strict=True):
@@ -139,7 +139,7 @@ def _layout(tensor: Tensor) -> Layout:
 
 
 def check_alpha(alpha: float, extrapolate: bool = False) -> None:
-    """Raise `ConfigError` if alpha is not finite, or not between 0 and 1 where it must be."""
+    """Raise `ConfigError` if alpha is not finite, or outside 0..1 without `extrapolate`."""
     if not math.isfinite(alpha) or not (extrapolate or 0.0 <= alpha <= 1.0):
         raise ConfigError(
             f"alpha={alpha} lies outside 0..1; 0 is the base model, 1 the tuned one, and only with "
@@ -158,13 +158,13 @@ def check_names(base: Iterable[str], tuned: Iterable[str]) -> None:
 
 
 def check_architecture(base: Weights, tuned: Weights) -> None:
-    """Raise `ModelError` if two models differ in architecture, or in how images or texts are read.
+    """Raise `ModelError` if two models differ in architecture, image preprocessing or tokenizer.
 
-    What is written has the tokenizer of `tuned`, whose files must be there.
+    The written model gets the tokenizer of `tuned`, whose files must exist.
     """
     first, second = (side.config.get("model_cfg", {}) for side in (base, tuned))
     differing: list[str] = []
-    if first != second:  # open_clip, which is slow to import, knows what is left out and the same
+    if first != second:  # filling in defaults imports open_clip, which is slow
         differing += _differences(filled(first), filled(second))
     sizes = [_sides(side.config.get("preprocess_cfg", {}).get("size")) for side in (base, tuned)]
     if None not in sizes:
@@ -186,10 +186,10 @@ def check_architecture(base: Weights, tuned: Weights) -> None:
 
 
 def _check_tokenizers(base: Weights, tuned: Weights) -> None:
-    """Raise `ModelError` if two models give texts other token ids."""
+    """Raise `ModelError` if two models give the same texts different token ids."""
     files = [{p.name: p.read_bytes() for p in side.files_beside} for side in (base, tuned)]
     if files[0] == files[1]:
-        return  # transformers need not be installed
+        return  # so transformers need not be installed
     sources = [models.resolve(str(side.folder), None) for side in (base, tuned)]
     try:
         first, second = (models.tokenizer_of(source)(list(PROBES)) for source in sources)
@@ -211,7 +211,7 @@ def _sides(size: Any) -> Any:
 
 
 def _differences(first: Any, second: Any, name: str = "") -> Iterator[str]:
-    """Yield `field (a against b)` for each difference of two nested configurations."""
+    """Yield `field (a against b)` for each difference between two nested configurations."""
     if isinstance(first, dict) and isinstance(second, dict):
         for key in sorted(first.keys() | second.keys()):
             yield from _differences(first.get(key), second.get(key), f"{name}.{key}".strip("."))
@@ -220,6 +220,6 @@ def _differences(first: Any, second: Any, name: str = "") -> Iterator[str]:
 
 
 def first_few(names: Sequence[str], count: int = 3) -> str:
-    """Return the first names for a message, with the number of the others."""
+    """Return the first few names for a message, with the number of the others."""
     shown = ", ".join(names[:count]) or "none"
     return f"{shown} and {len(names) - count} more" if len(names) > count else shown

@@ -18,16 +18,16 @@ Load = Callable[[Path], Encoder]
 
 
 class LiveEncoder(Encoder):
-    """An encoder for a model whose weights changed, which keeps what did not change with them.
+    """An encoder for a model whose weights changed; it reuses whatever the change left valid.
 
     Args:
         first: The encoder of the model before the change.
-        texts: Features of captions by caption, where the text tower did not change; they are used,
-            and added to. None encodes every caption.
-        digests: Those of the tensors that did not change, by name.
+        texts: Text features by caption, read and added to, if the text tower did not change; None
+            encodes every caption.
+        digests: Digests of the tensors that did not change, by name.
 
     Attributes:
-        digests: Those of all tensors.
+        digests: Digests of all tensors.
     """
 
     def __init__(
@@ -35,12 +35,12 @@ class LiveEncoder(Encoder):
     ) -> None:
         super().__init__(first.clip, first.batch_size, first.precision)
         self.digests = dict(digests)
-        # Now, before the weights change again.
+        # Computed now, before the weights change again.
         self.identity = models.identity(first.clip, self.digests)
         self._texts = texts
 
     def encode_text(self, captions: Sequence[str]) -> Tensor:
-        """Encode N captions as `Encoder` does; those of an unchanged tower only once."""
+        """Encode N captions as `Encoder` does, but each only once if the tower is unchanged."""
         if self._texts is None or not captions:
             return super().encode_text(captions)
         new = [caption for caption in dict.fromkeys(captions) if caption not in self._texts]
@@ -50,13 +50,13 @@ class LiveEncoder(Encoder):
 
 
 class LiveModel:
-    """A model in memory that takes the tensors of others, where they have its names and shapes.
+    """A model in memory whose tensors can be replaced by others of the same names and shapes.
 
     Args:
         folder: Open_clip folder of the first model.
-        load: Builds it.
-        layout: The tensors that are replaced later.
-        changing: Those of them that do change.
+        load: Builds that model.
+        layout: The tensors to be replaced later.
+        changing: The ones among them that do change.
     """
 
     def __init__(

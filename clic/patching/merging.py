@@ -1,8 +1,8 @@
-"""One tensor made of several models' tensors: averages, and combined differences to a base.
+"""One tensor made from several models' tensors: averages, and combined differences from a base.
 
 Each function takes floating tensors of one shape and type, at least fp32 and finite, and is pure.
-`merged` prepares any tensors for them. The methods exist in mergekit, too, for language models;
-what is said here of a paper's method per tensor holds there as well.
+`merged` converts any tensors to that form. mergekit has the same methods for language models, and
+also applies them per tensor.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from clic.patching.interpolation import COUNTER
 from clic.seeding import generator
 
 Combine = Callable[[Sequence[Tensor]], Tensor]
-"""Makes one tensor of the models' tensors, of which the base is the first where one is needed."""
+"""Makes one tensor from the models' tensors; the base, if one is needed, comes first."""
 
 
 def average(models: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -29,7 +29,7 @@ def average(models: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
 
     Args:
         models: The models' tensors.
-        weights: Their weights, whose sum is not 0; equal ones are the uniform soup.
+        weights: Their weights, whose sum is not 0; equal weights give the uniform soup.
     """
     total = sum(weights)
     mean = models[0] * (weights[0] / total)
@@ -55,15 +55,15 @@ def task_arithmetic(base: Tensor, tuned: Sequence[Tensor], scale: float) -> Tens
 def ties(base: Tensor, tuned: Sequence[Tensor], density: float, scale: float) -> Tensor:
     """Return theta_0 + lambda * tau, the TIES merge (arXiv 2306.01708, Algorithm 1).
 
-    Of each difference theta_i - theta_0 the share `density` with the largest magnitudes stays, all
-    of them where several are at the limit. At each place the sign of their sum is elected, and tau
-    is the mean of those that have it; 0 where the sum is. The paper trims a model's whole
-    difference at once, this function each tensor's, as mergekit does.
+    Of each difference theta_i - theta_0, the share `density` with the largest magnitudes is kept,
+    including all ties at the limit. For each element the sign of their sum is elected, and tau is
+    the mean of those with that sign, or 0 where the sum is 0. The paper trims a model's whole
+    difference at once; this function trims each tensor's, as mergekit does.
 
     Args:
         base: theta_0.
         tuned: theta_i, each tuned from the base.
-        density: Share of each difference that stays, above 0 and at most 1.
+        density: Share of each difference that is kept, above 0 and at most 1.
         scale: lambda.
     """
     total, agreeing, count = torch.zeros_like(base), torch.zeros_like(base), torch.zeros_like(base)
@@ -95,7 +95,7 @@ def dare(
 ) -> Tensor:
     """Return theta_0 + lambda * sum_i m_i * (theta_i - theta_0) / (1 - p), DARE (arXiv 2311.03099).
 
-    m_i is 1 with the probability 1 - p = `density` and else 0, so that the expectation is that of
+    m_i is 1 with probability 1 - p = `density` and 0 otherwise, so the expectation is that of
     `task_arithmetic`, with which the paper combines models too.
 
     Args:
@@ -103,7 +103,7 @@ def dare(
         tuned: theta_i, each tuned from the base.
         density: 1 - p, above 0 and at most 1.
         scale: lambda.
-        sources: A generator for each m_i, which draws on from piece to piece of a tensor.
+        sources: A generator for each m_i, which continues from one piece of a tensor to the next.
     """
     change = torch.zeros_like(base)
     for one, source in zip(tuned, sources, strict=True):
@@ -117,7 +117,7 @@ def model_stock(base: Tensor, tuned: Sequence[Tensor]) -> Tensor:
 
     t = k * cos / (1 + (k - 1) * cos) of k models, where cos is the mean cosine between two of the
     differences theta_i - theta_0 of this tensor. A mean cosine below 0 counts as 0, which gives the
-    base; where a difference is 0, its cosines are.
+    base; a difference of 0 has cosines of 0.
 
     Args:
         base: theta_0.
@@ -140,8 +140,8 @@ def slerp(first: Tensor, second: Tensor, way: float) -> Tensor:
     """Return the point at `way` of the arc between two tensors (Shoemake, SIGGRAPH 1985).
 
     sin((1 - t) * omega) / sin(omega) * theta_1 + sin(t * omega) / sin(omega) * theta_2, where omega
-    is the angle between the two as vectors. Where they are parallel, opposite or 0, there is no one
-    arc, and the straight line is taken. (It has no arXiv number.)
+    is the angle between the two as vectors. If they are parallel, opposite or 0, there is no unique
+    arc, and the straight line is used. (The paper has no arXiv number.)
 
     Args:
         first: theta_1, at `way` 0.
@@ -163,10 +163,10 @@ class MergeSettings(NamedTuple):
 
     Attributes:
         method: `uniform`, `weights`, `greedy`, `task`, `ties`, `dare`, `stock` or `slerp`.
-        weights: One for each model; empty are equal ones.
+        weights: One for each model; empty for equal weights.
         scale: lambda.
-        density: Share of each difference that stays.
-        seed: Seed of what `dare` drops.
+        density: Share of each difference that is kept.
+        seed: Seed of `dare`'s random masks.
     """
 
     method: str = "uniform"
@@ -177,7 +177,7 @@ class MergeSettings(NamedTuple):
 
     @property
     def in_pieces(self) -> bool:
-        """Whether each element depends only on those at its place."""
+        """Whether each element depends only on the elements at the same position."""
         return self.method not in ("ties", "stock", "slerp")
 
     def check(self, models: int) -> None:
@@ -203,7 +203,7 @@ class MergeSettings(NamedTuple):
             )
 
     def of_tensor(self, name: str, models: int) -> Combine:
-        """Return what merges the pieces of one tensor, in their order, or the whole of it."""
+        """Return a function that merges one tensor, whole or piece by piece in order."""
         weights = list(self.weights) or [1.0] * models
         if self.method == "task":
             return lambda all_: task_arithmetic(all_[0], all_[1:], self.scale)
@@ -225,7 +225,8 @@ def merged(
     """Return one tensor of several models, or a piece of one.
 
     It is computed in at least fp32 and returned in the widest of the models' types. Tensors that
-    are equal in all models keep their bits; infinite entries and what holds no weights must agree.
+    are equal in all models keep their bits; infinite entries and tensors that are not weights must
+    agree.
 
     Args:
         name: The tensor's name.
@@ -234,7 +235,7 @@ def merged(
         origins: What errors call the models.
 
     Raises:
-        ModelError: A tensor holds NaN, or what must agree differs.
+        ModelError: A tensor contains NaN, or models differ where they must agree.
     """
     first = tensors[0]
     if not first.is_floating_point():

@@ -1,4 +1,4 @@
-"""A model card: the README.md that the hub shows for a model, from what its folder and run say."""
+"""A model card: the README.md that the hub shows for a model, made from its folder and its run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PAPERS = {
                 "behave like bags-of-words, and what to do about it?", "2210.01936"),
     "patching": ("Wortsman et al. Robust fine-tuning of zero-shot models", "2109.01903"),
 }  # fmt: skip
-"""Papers by what of a run they are cited for: authors and title, and arXiv number."""
+"""Papers by the part of a run that they are cited for: authors and title, and arXiv number."""
 SHOWN = (
     "model.train", "loss.composite", "loss.single", "sampling.kinds", "captions.single_negative",
     "optim.lr", "optim.schedule", "train.batch_size", "train.epochs", "train.max_steps", "seed",
@@ -34,10 +34,10 @@ SHOWN = (
 
 
 def read_results(name: str | None) -> list[Report]:
-    """Return the reports of a file of `clic-eval --json`; none without a name.
+    """Return the reports in a file written by `clic-eval --json`; none without a name.
 
     Raises:
-        DataError: The file is missing, or no report.
+        DataError: The file is missing or is not a report.
     """
     return [] if name is None else result_files.load(name, with_rows=False)
 
@@ -49,12 +49,12 @@ def text(
 
     Args:
         model: Its open_clip folder, with the record of the patch.
-        to: Format that it will be written in: None (open_clip's), `hf` or `onnx`.
+        to: Format that the model will be written in: None (open_clip's), `hf` or `onnx`.
         reports: Reports of the same weights.
-        out: Where the folder will stand, if not where it is.
+        out: Where the folder will be moved to, if anywhere.
 
     Raises:
-        DataError: A report is of other weights.
+        DataError: A report is about different weights.
     """
     record = json.loads((model / RECORD_FILE).read_text(encoding="utf-8"))
     clip, out = models.create(str(model)), out or model
@@ -76,14 +76,14 @@ def write(model: Path, card: str) -> None:
     """Write a card into a model's folder.
 
     Raises:
-        ConfigError: It cannot be written.
+        ConfigError: The card cannot be written.
     """
     with models.writing(model):
         (model / CARD_FILE).write_text(card, encoding="utf-8")
 
 
 def _settings(tuned: str) -> dict[str, Any]:
-    """Return the settings of the run that a tuned model comes from; empty where there is none."""
+    """Return the settings of the run that a tuned model comes from; empty if there is none."""
     path = Path(tuned.removeprefix("local-dir:"))
     for folder in (path, path.parent, path.parent.parent):
         file = folder / runs.CONFIG_FILE
@@ -121,7 +121,7 @@ def _about(name: str, record: dict[str, Any], identity: dict[str, Any]) -> Itera
 
 
 def _short(name: str) -> str:
-    """Return a model's name without the folders above it, which are the writer's own."""
+    """Return a model's name without its parent folders, which are private to the author."""
     return Path(name.removeprefix("local-dir:")).name if "/" in name and ":" not in name else name
 
 

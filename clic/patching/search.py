@@ -1,4 +1,4 @@
-"""A sweep: the models of several alphas are scored, and one of them is chosen."""
+"""A sweep: score the models at several alphas, and choose one of them."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Sweep:
         tuned: Model of alpha 1.
         alphas: The alphas, ascending.
         reports: The numbers of each alpha.
-        measures: What the benchmarks say, if none were chosen by.
-        choice: The alpha that was chosen, if one was to be.
+        measures: What the benchmarks measure, if no alpha was to be chosen.
+        choice: The chosen alpha, if one was to be chosen.
         best: The folder of its model, if it was to be kept.
     """
 
@@ -61,13 +61,13 @@ class Sweep:
 
     @property
     def results(self) -> list[dict[str, Any]]:
-        """For each alpha ``{"alpha": alpha, ...}`` with what a report has."""
+        """For each alpha ``{"alpha": alpha, ...}`` with the fields of its report."""
         pairs = zip(self.alphas, self.reports, strict=True)
         return [{"alpha": alpha, **report.to_dict()} for alpha, report in pairs]
 
     @property
     def curves(self) -> list[Curve]:
-        """What is composed against what is kept, see `draw_trade_off`."""
+        """Composed against kept numbers, see `draw_trade_off`."""
         choice = self.choice
         if choice is None:
             if all(measure.preserved for measure in self.measures):
@@ -83,7 +83,7 @@ class Sweep:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `sweep.json` holds."""
+        """Return the content of `sweep.json`."""
         made = {"base": self.base, "tuned": self.tuned, "alphas": self.results}
         return made if self.choice is None else {**made, "choice": self.choice.to_dict()}
 
@@ -105,25 +105,26 @@ def sweep(
     """Score the models between two models, and choose one of them.
 
     theta(alpha) = (1 - alpha) * theta_base + alpha * theta_tuned (arXiv 2109.01903). The model is
-    built once and its weights are replaced in place; what no alpha changes is encoded once.
+    built once and its weights are replaced in place; the inputs of a tower that no alpha changes
+    are encoded once.
 
     Args:
         base: Model of alpha 0, as `patch` takes it.
         tuned: Model of alpha 1.
         alphas: `0:1:0.05`, or numbers from 0 to 1.
-        bench: Benchmarks to score, if nothing is chosen.
-        select: Benchmarks that an alpha is chosen by, e.g. ``["shapes++@val"]``.
-        report: Benchmarks that the choice is reported on.
+        bench: Benchmarks to score, if no alpha is chosen.
+        select: Benchmarks to choose an alpha by, e.g. ``["shapes++@val"]``.
+        report: Benchmarks to report the choice on.
         max_drop: Points that the choice may lose on each preserved benchmark; 1 by default.
-        out: Folder of the chosen model, with `keep_best`; and of temporary files.
+        out: Folder for the chosen model, with `keep_best`, and for temporary files.
         keep_best: Write the chosen model to `out`/alpha-0.50.
         progress: Show progress bars if stderr is a terminal.
         settings: Any other setting of `clic-patch` under its name, e.g. `data`, `device`,
             `alpha_vision` (docs/settings.md).
 
     Raises:
-        ConfigError: A setting is wrong, a benchmark is chosen by and reported on, or `out` cannot
-            be written.
+        ConfigError: A setting is wrong, a benchmark is used both to choose and to report, or `out`
+            cannot be written.
         DataError: Files of a benchmark are missing.
         ModelError: A model is missing, or the two do not fit.
     """
@@ -172,7 +173,7 @@ def run_sweep(
     reports: list[Report] = []
     observed: list[Mapping[str, comparison.Observed]] = []
     for done in score_models(settings, plan, base, tuned, rules, folder, progress, bool(select)):
-        if not reports:  # a number that does not exist is told now, and not after the last alpha
+        if not reports:  # so a misspelt number fails now, not after the last alpha
             by, on = _complete(plan, chosen_by, report, done.benchmarks)
         if selected:
             observed.append(observe(done, selected))
@@ -197,10 +198,10 @@ def _complete(
     report: Sequence[str],
     scores: Mapping[str, Mapping[str, Any]],
 ) -> tuple[list[Measure], list[Measure]]:
-    """Return what an alpha is chosen by, and what is reported: everything, if none is chosen.
+    """Return the measures to choose by and those to report: all of them, if none is chosen by.
 
     Raises:
-        ConfigError: A benchmark has not the number that was asked for.
+        ConfigError: A benchmark lacks the number that was asked for.
     """
     reported = {one.name for one in catalogue.select(report)} if report else set()
     items = [i for i in plan.prepared if not chosen_by or i.benchmark.name in reported]
@@ -211,22 +212,22 @@ def _complete(
 
 
 def best_folder(folder: Path, alpha: float) -> Path:
-    """Return where the chosen model goes: in a run, among its patched models."""
+    """Return the chosen model's folder; in a run, it lies among the patched models."""
     inside = folder / runs.PATCHED if runs.is_run(folder) else folder
     return inside / runs.alpha_folder(alpha)
 
 
 def rules_of(settings: PatchConfig) -> AlphaRules:
-    """Return the rules of the parts, without the alpha of the rest."""
+    """Return the rules for the parts, without the alpha of the rest."""
     _, rules = parse_alphas(settings.alpha, settings.extrapolate)
     towers = settings.alpha_text, settings.alpha_vision
     return AlphaRules(None, None, *towers, tuple(rules), settings.extrapolate)
 
 
 def split_number(word: str) -> tuple[str, str]:
-    """Return benchmark and number of `NAME/category/metric`; the number may be missing.
+    """Split `NAME/category/metric` into benchmark and number; the number may be missing.
 
-    The path of a file of the user's own is its name, slashes included.
+    The name of a user's own file is its path, slashes included.
     """
     parts = word.split("/")
     starts = (("/".join(parts[:count]), count) for count in range(len(parts), 0, -1))
@@ -235,7 +236,7 @@ def split_number(word: str) -> tuple[str, str]:
 
 
 def _plan(settings: PatchConfig, select: Sequence[str]) -> EvaluationPlan:
-    """Find and read all benchmarks; refuse one that an alpha is chosen by and reported on."""
+    """Find and read all benchmarks; refuse one that is used both to choose and to report."""
     plan = plan_of(settings, [*settings.bench, *select, *settings.report])
     if select and settings.report:
         chosen, reported = (
@@ -255,7 +256,7 @@ def _plan(settings: PatchConfig, select: Sequence[str]) -> EvaluationPlan:
 
 
 def plan_of(settings: PatchConfig, names: Sequence[str]) -> EvaluationPlan:
-    """Find and read benchmarks, as the settings say."""
+    """Find and read benchmarks, as the settings specify."""
     return evaluation.prepare(
         names,
         settings.data,
@@ -294,7 +295,7 @@ def score_models(
     progress: bool,
     keep_rows: bool,
 ) -> Iterator[Report]:
-    """Yield the report of each model between two."""
+    """Yield the report of each interpolated model."""
     source = f"between {base} and {tuned}"
     for one, model in _models(settings, base, tuned, rules, folder):
         name = runs.alpha_folder(one.alpha or 0.0).replace("-", " ", 1)
@@ -311,7 +312,7 @@ def score(
     progress: bool,
     keep_rows: bool,
 ) -> Report:
-    """Score one model, as the settings say."""
+    """Score one model, as the settings specify."""
     return evaluation.run(
         model,
         plan,
@@ -325,7 +326,7 @@ def score(
 
 
 def load_as(settings: PatchConfig) -> Callable[[Path], Encoder]:
-    """Return what builds the model of a folder, as the settings say."""
+    """Return a function that builds the model in a folder, as the settings specify."""
 
     def load(folder: Path) -> Encoder:
         return encoder.load(
@@ -345,7 +346,7 @@ def _models(
     rules: Sequence[AlphaRules],
     folder: Path | None,
 ) -> Iterator[tuple[AlphaRules, Encoder]]:
-    """Yield the encoder of each alpha: the tuned model, in which the tensors that differ change."""
+    """Yield the encoder at each alpha: the tuned model, with the tensors that differ replaced."""
     with ExitStack() as stack:
         first, second = (stack.enter_context(open_weights(name)) for name in (base, tuned))
         check_architecture(first, second)
@@ -382,12 +383,12 @@ def build_live(
     """Write a model into a temporary folder and build it from there.
 
     Args:
-        settings: How it is built.
+        settings: How to build it.
         write: Fills the folder.
-        near: Where the temporary folder lies, or in the first folder above that exists; None for
-            the system's own place.
-        layout: The tensors that are replaced later.
-        changing: Those of them that do change.
+        near: Parent of the temporary folder, or the nearest existing folder above it; None for the
+            system's default.
+        layout: The tensors to be replaced later.
+        changing: The ones among them that do change.
     """
     place = Path(tempfile.gettempdir()) if near is None else near.absolute()
     place = next(one for one in (place, *place.parents) if one.is_dir())
@@ -400,7 +401,7 @@ def build_live(
 
 
 def differing(base: TensorFiles, tuned: TensorFiles) -> list[str]:
-    """Return the tensors of which two models do not hold the same bytes."""
+    """Return the names of the tensors whose bytes differ between two models."""
     return [name for name in base.layout if not _same_bytes(name, base, tuned)]
 
 

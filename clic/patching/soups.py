@@ -1,4 +1,4 @@
-"""One model made of several, as an open_clip folder: soups, and differences to a base combined."""
+"""One model made from several, as an open_clip folder: soups and merged differences from a base."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SoupStep:
 
     Attributes:
         model: The model.
-        alone: Its own score, in percent.
+        alone: Its score alone, in percent.
         together: The score of the soup with it.
         taken: Whether it stayed in the soup.
     """
@@ -50,11 +50,11 @@ class SoupStep:
 
 @dataclass(frozen=True)
 class Soup:
-    """A model made of several.
+    """A model made from several.
 
     Attributes:
         folder: Its open_clip folder.
-        steps: What a greedy soup tried, in its order; empty for other methods.
+        steps: What a greedy soup tried, in order; empty for other methods.
     """
 
     folder: Path
@@ -75,7 +75,7 @@ def soup(
     progress: bool = False,
     **settings: Any,
 ) -> Path:
-    """Write one model made of several as an open_clip folder.
+    """Write one model made from several as an open_clip folder.
 
     The folder appears complete or not at all, and replaces an earlier patched model.
 
@@ -84,11 +84,12 @@ def soup(
         out: Folder to write.
         method: `uniform`, `weights`, `greedy` (arXiv 2203.05482), `task` (2212.04089), `ties`
             (2306.01708), `dare` (2311.03099), `stock` (2403.19522) or `slerp`; see `merging`.
-        base: The model that all of them were tuned from, for the four methods before `slerp`.
+        base: The model that all of them were tuned from, for `task`, `ties`, `dare` and `stock`.
         weights: One for each model, for `weights` and `slerp`.
         scale: Factor of the combined difference, 1 by default.
-        density: Share of each difference that stays, 0.2 for `ties` and 0.1 for `dare` by default.
-        draw_seed: Seed of what `dare` drops.
+        density: Share of each difference that is kept, 0.2 for `ties` and 0.1 for `dare` by
+            default.
+        draw_seed: Seed of `dare`'s random masks.
         select: Benchmarks of a greedy soup, e.g. ``["shapes++@val"]``.
         progress: Show progress bars if stderr is a terminal.
         settings: Any other setting of `clic-patch` under its name, e.g. `data`, `device`.
@@ -157,7 +158,7 @@ def _opened(names: Sequence[str]) -> Iterator[list[Weights]]:
 
 
 def layout_of(pot: Sequence[Weights]) -> dict[str, Layout]:
-    """Return the layout of a model made of several, in the widest of their types.
+    """Return the layout of a model made from several, in the widest of their types.
 
     Raises:
         ModelError: Their tensors do not fit; the message names the two models.
@@ -214,10 +215,10 @@ def _greedy(
     out: Path,
     progress: bool,
 ) -> tuple[list[Weights], tuple[SoupStep, ...]]:
-    """Return the ingredients of a greedy soup (arXiv 2203.05482, Recipe 1), and what was tried.
+    """Return the models of a greedy soup (arXiv 2203.05482, Recipe 1), and all that were tried.
 
-    The models are sorted by their own score; each stays in the soup if the average with it scores
-    at least what the soup scored before.
+    The models are sorted by their score alone; each stays in the soup if adding it to the average
+    does not lower the soup's score.
     """
     measured = _scorer(settings, how, out, progress)
     alone = [measured([one]) for one in opened]
@@ -236,7 +237,7 @@ def _greedy(
 def _scorer(
     settings: PatchConfig, how: MergeSettings, out: Path, progress: bool
 ) -> Callable[[Sequence[Weights]], float]:
-    """Return what scores the average of some models: the mean of the benchmarks' numbers."""
+    """Return a function that scores the average of some models: the mean over the benchmarks."""
     words = [split_number(word) for word in settings.select]
     plan = plan_of(settings, [name for name, _ in words])
     numbers = {b.name: number for name, number in words for b in catalogue.select([name])}
@@ -264,7 +265,7 @@ def _scorer(
 def _record(
     settings: PatchConfig, how: MergeSettings, opened: Sequence[Weights], steps: Sequence[SoupStep]
 ) -> dict[str, Any]:
-    """Return what `patch.json` says of a soup."""
+    """Return the content of a soup's `patch.json`."""
     hashes = {one.label: one.tensors.sha256() for one in opened}
     found: dict[str, Any] = {"method": how.method, "soup": list(settings.soup)}
     if settings.base is not None:

@@ -1,8 +1,8 @@
-"""safetensors files read and written in pieces, so that no model lies in memory as a whole.
+"""safetensors files read and written in pieces, so that no model is in memory as a whole.
 
 The layout is that of the safetensors library: eight bytes with the header's length, the header as
-JSON, then the tensors in the order of falling alignment and rising name. A file written here is
-byte for byte the one that `safetensors.torch.save_file` writes of the same tensors.
+JSON, then the tensors by decreasing alignment and increasing name. A file written here is byte for
+byte the one that `safetensors.torch.save_file` writes for the same tensors.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from torch import Tensor
 from clic.errors import ModelError
 
 CHUNK = 1 << 18
-"""Elements at a time: 1 MiB of fp32, so that what is read stays in the processor's cache."""
+"""Elements at a time: 1 MiB of fp32, so that a piece stays in the processor's cache."""
 DTYPES = {
     "U64": torch.uint64, "I64": torch.int64, "F64": torch.float64, "F32": torch.float32,
     "U32": torch.uint32, "I32": torch.int32, "BF16": torch.bfloat16, "F16": torch.float16,
     "U16": torch.uint16, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
     "BOOL": torch.bool,
 }  # fmt: skip
-"""The types that a weights file may hold, in the order in which safetensors writes them."""
+"""The types that a weights file may contain, in the order in which safetensors writes them."""
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _ORDER = {dtype: place for place, dtype in enumerate(DTYPES.values())}
 
@@ -65,15 +65,15 @@ def spans(count: int) -> Iterator[tuple[int, int]]:
 
 
 class TensorFiles:
-    """The tensors of one or several safetensors files, which are read in pieces.
+    """The tensors of one or more safetensors files, read in pieces.
 
-    The files are hashed while they are read: in one pass, if the tensors are read in the order of
-    the files.
+    The files are hashed while they are read, in a single pass if the tensors are read in file
+    order.
 
     Attributes:
         paths: The files.
         layout: Type and shape of each tensor, by name.
-        hashing: Whether to hash while reading; to be switched off where nobody asks for the hash.
+        hashing: Whether to hash while reading; switch it off if the hash is not needed.
     """
 
     def __init__(self, paths: Sequence[Path], stack: ExitStack) -> None:
@@ -101,18 +101,18 @@ class TensorFiles:
         return raw.view(layout.dtype)
 
     def whole(self, name: str) -> Tensor:
-        """Return a tensor in memory of its own."""
+        """Return a whole tensor, in its own memory."""
         layout = self.layout[name]
         raw = torch.empty(layout.size, dtype=torch.uint8)
         self._fill(raw, self._places[name], 0)
         return raw.view(layout.dtype).reshape(layout.shape)
 
     def path_of(self, name: str) -> Path:
-        """Return the file that holds a tensor."""
+        """Return the file that contains a tensor."""
         return self.paths[self._places[name].file]
 
     def sha256(self) -> str | dict[str, str]:
-        """Return the file's SHA-256, that of each file by name if there are several."""
+        """Return the file's SHA-256, or that of each file by name if there are several."""
         self.hashing = True
         for number, size in enumerate(self._sizes):
             while self._hashed[number] < size:
@@ -122,7 +122,7 @@ class TensorFiles:
         return found if len(found) > 1 else next(iter(found.values()))
 
     def _fill(self, raw: Tensor, place: _Place, start: int) -> None:
-        """Read bytes into a uint8 tensor, and hash those that directly follow what was hashed."""
+        """Read bytes into a uint8 tensor, and hash those that directly follow the hashed part."""
         view, offset, number = raw.numpy().data, place.offset + start, place.file
         done = 0
         while done < len(view):
@@ -143,7 +143,7 @@ class TensorFiles:
             self._hashed[number] = offset + len(view)
 
     def _read_header(self, number: int) -> None:
-        """Take over the header of a file, which the safetensors library has found to be sound."""
+        """Read the header of a file, once the safetensors library has found it valid."""
         from safetensors import SafetensorError, safe_open
 
         path = self.paths[number]
@@ -180,7 +180,7 @@ def open_tensors(paths: Sequence[Path]) -> Iterator[TensorFiles]:
     """Open the files of one model for reading.
 
     Raises:
-        ModelError: A file cannot be read, or two of them hold a tensor of one name.
+        ModelError: A file cannot be read, or two of them contain a tensor of the same name.
     """
     with ExitStack() as stack:
         try:
@@ -194,10 +194,10 @@ def open_tensors(paths: Sequence[Path]) -> Iterator[TensorFiles]:
 
 
 class TensorWriter:
-    """A new safetensors file whose tensors are written in pieces, best in the order of `names`.
+    """A new safetensors file, written in pieces, preferably in the order of `names`.
 
     Attributes:
-        names: The tensors in the order in which they lie in the file.
+        names: The tensors in file order.
     """
 
     def __init__(self, path: Path, layout: Mapping[str, Layout], stack: ExitStack) -> None:
@@ -217,7 +217,7 @@ class TensorWriter:
         first = 8 + len(text)
         self._offsets = {n: first + end for n, end in zip(self.names, ends[:-1], strict=True)}
         self._file = stack.enter_context(path.open("wb"))
-        if hasattr(os, "posix_fallocate"):  # a full disk is known before the first piece
+        if hasattr(os, "posix_fallocate"):  # so a full disk fails before the first piece
             os.posix_fallocate(self._file.fileno(), 0, first + ends[-1])
         self._file.write(len(text).to_bytes(8, "little") + text)
         self._at = 8 + len(text)
@@ -234,6 +234,6 @@ class TensorWriter:
 
 @contextmanager
 def new_tensors(path: Path, layout: Mapping[str, Layout]) -> Iterator[TensorWriter]:
-    """Open a new file for tensors of this layout; the file is complete when all were written."""
+    """Open a new file for tensors of this layout; it is complete once all of them are written."""
     with ExitStack() as stack:
         yield TensorWriter(path, layout, stack)

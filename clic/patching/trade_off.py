@@ -1,4 +1,4 @@
-"""The figure of a sweep: what is composed against what is kept, alpha along the curve.
+"""The figure of a sweep: composed against kept numbers, with alpha along the curve.
 
 In the manner of CLoVe's Figure 3 (arXiv 2402.15021).
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LINE, CHOSEN, HINDSIGHT = COLOURS[1], COLOURS[2], COLOURS[3]
 LABELLED = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Alphas that are named beside the chosen one where a sweep has many."""
+"""Alphas that are labelled besides the chosen one if a sweep has many."""
 FEW = 7
 
 
@@ -40,12 +40,12 @@ class Curve(NamedTuple):
 
     @property
     def drawable(self) -> bool:
-        """Whether there is something on both axes."""
+        """Whether there are numbers for both axes."""
         return all(point.kept is not None for point in self.points)
 
 
 def draw_trade_off(curves: Sequence[Curve], title: str, paths: Sequence[Path]) -> None:
-    """Draw a panel for each curve, and write the figure in the format of each path's ending.
+    """Draw a panel for each curve, and write the figure in the format of each path's extension.
 
     Args:
         curves: At least one; all of them `drawable`.
@@ -106,7 +106,7 @@ def _panel(axis: Axes, curve: Curve) -> None:
 
 
 def _marks(axis: Axes, curve: Curve, kept: Sequence[float], composed: Sequence[float]) -> None:
-    """Mark the chosen alpha, and the one that hindsight would take."""
+    """Mark the chosen alpha, and the one that hindsight would choose."""
     marks = (
         (curve.chosen, CHOSEN, "*", 190, f"chosen: alpha {curve.chosen}"),
         (
@@ -127,7 +127,7 @@ def _marks(axis: Axes, curve: Curve, kept: Sequence[float], composed: Sequence[f
 
 
 def _names(curve: Curve) -> dict[int, str]:
-    """Return the labels of the points that have one, by place."""
+    """Return the labels of the points that have one, by index."""
     alphas = [point.alpha for point in curve.points]
     few = len(alphas) <= FEW
     named = {i: f"{alpha:g}" for i, alpha in enumerate(alphas) if few or alpha in LABELLED}

@@ -21,11 +21,11 @@ _CLOSED = frozenset(
         "who", "^", "*", "-", ",",
     )
 )  # fmt: skip
-_HARMLESS = frozenset(("french fries",))  # although a part of it is on the list of banned words
+_HARMLESS = frozenset(("french fries",))  # although part of it is on the list of banned words
 
 
 class Compiled(NamedTuple):
-    """Lines of the shipped file, and every word that the sets know."""
+    """Lines of the shipped file, and every word in the sets."""
 
     lines: list[str]
     known: frozenset[str]
@@ -38,9 +38,9 @@ def compile_sets(
 
     Args:
         lines: The source file.
-        inflector: Gives the forms.
-        wordnet: Gives the counts.
-        banned: Words that may not occur.
+        inflector: Source of the forms.
+        wordnet: Source of the counts.
+        banned: Words that must not occur.
 
     Raises:
         ValueError: A banned word occurs, or a line is malformed.
@@ -75,9 +75,9 @@ def compile_sets(
 
 
 def _parted(members: str, overlaps: Collection[frozenset[str]]) -> list[str]:
-    """Return the members of a set, each with its own targets where some of them overlap.
+    """Return the members of a set, each with its own targets if some of them overlap.
 
-    So it is too where a word stands on both sides of the ">".
+    The same holds if a word is on both sides of the ">".
     """
     left, arrow, right = members.partition(">")
     sources = [member.strip() for member in left.split(",")]
@@ -110,7 +110,7 @@ def _class(name: str, rest: str, inflector: Inflector) -> str:
             words.update(dict.fromkeys(inflector.all_forms(item[: -len(" VERB")], "VERB")))
         else:
             words.update(dict.fromkeys(_forms(item, inflector)))
-    # A comma parts the words, so that as a word it is written out.
+    # Commas separate the words, so the word "," is spelled out.
     return f"class {name}: " + ", ".join("comma" if w == "," else w for w in words)
 
 

@@ -1,4 +1,4 @@
-"""Inflected forms, as they are written into the lexicon when it is built."""
+"""The inflected forms that are written into the lexicon when it is built."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ VERB_TAGS = ("VBZ", "VBG", "VBD", "VBN")
 
 
 class Inflector:
-    """Forms of words by lemminflect 0.2.3, with a table for what it gets wrong.
+    """Inflects words with lemminflect 0.2.3, with a table for what it gets wrong.
 
     Args:
-        overrides: A file with a line ``lemma POS: form, form`` for each such word.
+        overrides: A file with a line ``lemma POS: form, form`` for each word it gets wrong.
     """
 
     def __init__(self, overrides: Path) -> None:
@@ -25,7 +25,7 @@ class Inflector:
                 self._overrides[lemma, pos] = tuple(form.strip() for form in rest.split(","))
 
     def plural(self, noun: str) -> str:
-        """Return the plural; of several words the last is inflected."""
+        """Return the plural; if there are several words, the last is inflected."""
         if found := self._overrides.get((noun, "NOUN")):
             return found[0]
         *front, last = noun.split()
@@ -50,8 +50,8 @@ class Inflector:
 
 @cache
 def _inflect(word: str, tag: str) -> str:
-    """Return lemminflect's first form: of its dictionary, else of its rules."""
-    from lemminflect import getInflection  # here, so that --help needs nothing installed
+    """Return lemminflect's first form, from its dictionary or else from its rules."""
+    from lemminflect import getInflection  # here, so that --help works without it
 
     forms = getInflection(word, tag=tag)
     if not forms:

@@ -1,4 +1,4 @@
-"""What WordNet gives: antonyms, co-hyponyms of things one can see, counts and words to ban."""
+"""WordNet's contributions: antonyms, co-hyponyms of visible things, counts and words to ban."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from clic.captions.lexicon import Lexicon, Word
 
 _SHARE = 0.6  # of a lemma's tag count that its first sense must have
 _FLOOR = {"NOUN": 5, "VERB": 20, "ADJ": 20, "ADV": 10}  # least frequency of a word
-_DEPTH = 8  # synsets above a common hypernym, itself among them; fewer is too broad
-_CAP = 200  # above it counts are of the words' other senses
+_DEPTH = 8  # synsets above a common hypernym, itself included; fewer means too broad
+_CAP = 200  # higher counts come from the words' other senses
 _FLAT = 5  # smoothing
 _BANNED_USAGE = ("ethnic_slur", "disparagement", "obscenity", "vulgarism", "dirty_word")
 
 
 @cache
 def gloss_counts(wordnet: WordNet) -> Counter[str]:
-    """Count the words of WordNet's definitions and examples: one million of running text."""
+    """Count the words in WordNet's definitions and examples, one million words of running text."""
     return Counter(re.findall(r"[a-z]+(?:-[a-z]+)*", wordnet.glosses.lower()))
 
 
@@ -33,7 +33,7 @@ def frequency(wordnet: WordNet, lemma: str, pos: str) -> int:
 
 
 def weighted(forms: str, count: int) -> str:
-    """Return a word with the weight it is drawn by."""
+    """Return a word with its sampling weight."""
     return f"{forms}*{_FLAT + min(count, _CAP)}"
 
 
@@ -45,7 +45,7 @@ def banned_words(text: str) -> frozenset[str]:
 
 
 def excluded_words(text: str) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the words and the <hypernyms> of a list of what WordNet should not contribute."""
+    """Return the words and the <hypernyms> in a list of what WordNet should not contribute."""
     lines = (line for line in text.splitlines() if not line.startswith("#"))
     words = {word for line in lines for word in line.split()}
     hypernyms = {word for word in words if word.startswith("<")}
@@ -73,13 +73,13 @@ def co_hyponym_lines(
 ) -> Iterator[str]:
     """Yield sets of nouns under one direct hypernym.
 
-    A member is one word whose dominant sense is a thing one can see; no sense of any two members
-    is the same or above the other's.
+    A member is one word whose dominant sense is a visible thing; no two members have a sense in
+    common or one above the other.
 
     Args:
         wordnet: The database.
-        inflector: Gives the plurals.
-        taken: Words that the contrast sets know, or that are banned or excluded.
+        inflector: Source of the plurals.
+        taken: Words that the contrast sets contain, or that are banned or excluded.
         skipped: First words of hypernyms to leave out.
     """
     groups: dict[Synset, list[tuple[str, Synset]]] = defaultdict(list)
@@ -144,8 +144,8 @@ def antonym_lines(wordnet: WordNet, inflector: Inflector, taken: Collection[str]
 def related_pairs(lexicon: Lexicon, wordnet: WordNet, distinct: str) -> set[tuple[str, str]]:
     """Return the (source, target) pairs of a lexicon that do not exclude each other.
 
-    Their most frequent senses are the same or one is above the other, and `distinct` does not
-    list them.
+    Their most frequent senses are the same, or one is above the other, and `distinct` does not list
+    them.
     """
     lines = (line.partition(":")[0].split() for line in distinct.splitlines() if line[:1] != "#")
     allowed = {frozenset(line) for line in lines}
@@ -165,7 +165,7 @@ def related_pairs(lexicon: Lexicon, wordnet: WordNet, distinct: str) -> set[tupl
 
 
 def _lemma(word: Word, inflected: str) -> str:
-    """Return a word's lemma: of a VERB the base, of a NOUN the singular, mass or only form."""
+    """Return a word's lemma: the base of a VERB, the singular, mass or only form of a NOUN."""
     if inflected == "VERB" or word.forms[0]:
         return word.forms[0]
     return word.forms[-1] or word.forms[1]

@@ -41,7 +41,7 @@ class WordNet:
     """WordNet 3.0's dict folder, such as Debian's ``/usr/share/wordnet``.
 
     Raises:
-        FileNotFoundError: The folder does not hold the database files.
+        FileNotFoundError: The folder does not contain the database files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -86,9 +86,9 @@ class WordNet:
         return sum(self.counts.get((lemma, pos, i + 1), 0) for i in range(len(senses)))
 
     def dominant(self, lemma: str, pos: str, share: float) -> Synset | None:
-        """Return the first sense where it has at least that share of the lemma's tag count.
+        """Return the first sense if it has at least that share of the lemma's tag count.
 
-        A lemma without any tag counts as having one only where it has one sense.
+        A lemma without any tag counts as having a dominant sense only if it has a single sense.
         """
         senses = self.senses.get((lemma, pos), ())
         total = self.count(lemma, pos)
@@ -103,7 +103,7 @@ class WordNet:
                 yield self.synsets[pointer.target]
 
     def above(self, synset: Synset) -> set[tuple[str, int]]:
-        """Return the keys of the synset and of all that is above it."""
+        """Return the keys of the synset and of all synsets above it."""
         keys, waiting = set(), [synset]
         while waiting:
             current = waiting.pop()
@@ -113,7 +113,7 @@ class WordNet:
         return keys
 
     def related(self, first: str, second: str, pos: str) -> bool:
-        """Return whether any senses of two words are synonyms, or one above the other."""
+        """Return whether any senses of two words are synonyms, or one is above the other."""
         keys = []
         for word in (first, second):
             senses = self.senses.get((word.replace(" ", "_"), pos), ())
@@ -129,7 +129,7 @@ class WordNet:
 
 
 def _synset(line: str, pos: str) -> Synset:
-    """Parse one line of a data file (wndb(5WN)); numbers of words are hexadecimal."""
+    """Parse one line of a data file (wndb(5WN)); word counts and numbers are hexadecimal."""
     fields = line.partition("|")[0].split()
     n = int(fields[3], 16)
     words = tuple(fields[4 + 2 * i].partition("(")[0] for i in range(n))

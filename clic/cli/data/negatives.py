@@ -80,7 +80,7 @@ def _captions(flags: argparse.Namespace) -> list[str]:
     captions = list(flags.caption or ())
     if flags.file is not None:
         for line in re.split(r"\r\n|\r|\n", _read(flags.file)):
-            bare = line.strip().strip("\ufeff").strip()  # concatenated files have marks inside
+            bare = line.strip().strip("\ufeff").strip()  # concatenated files have BOMs inside
             captions += [bare] if bare else []
     try:
         "".join(captions).encode()
@@ -171,7 +171,7 @@ def _marked(caption: str, negative: HardNegative) -> Text:
     from rich.text import Text
 
     if negative.kind == "cross_swap":
-        return Text(negative.text)  # its edits are of two captions, joined in random order
+        return Text(negative.text)  # its edits belong to two captions, joined in random order
     text, position = Text(), 0
     for edit in negative.edits:
         text.append(caption[position : edit.span[0]])

@@ -74,7 +74,7 @@ def preview(flags: argparse.Namespace, words: Sequence[str]) -> None:
 
 
 def _shown(config: Config) -> dict[str, dict[str, Any]]:
-    """Return by group the settings that decide what is drawn, without those that have no effect."""
+    """Return by group the settings that decide what is drawn, leaving out those without effect."""
     captions = asdict(config.captions)
     if not config.captions.layout_share:
         captions = {k: v for k, v in captions.items() if not k.startswith("layout_")}

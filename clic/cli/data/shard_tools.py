@@ -129,12 +129,12 @@ def _report_broken(found: Findings) -> int:
 
 
 def _first(lines: Sequence[str], more: str, count: int | None = None) -> Iterator[str]:
-    """Yield the first lines, then `more` with the number of the others, if any.
+    """Yield the first lines, then `more` with the number of remaining ones, if any.
 
     Args:
         lines: The lines that can be shown.
         more: Format of the last line.
-        count: Number of all lines, if there are more than `lines` holds.
+        count: Number of all lines, if there are more than `lines` contains.
     """
     yield from lines[:SHOWN]
     hidden = (len(lines) if count is None else count) - SHOWN
