@@ -145,7 +145,7 @@ def _body(words: Sequence[str]) -> None:
     if swept:
         sweep_and_write(settings, pair.base, pair.tuned, pair.folder, pair.label)
     if alphas or not swept:
-        _write_models(settings, pair, [rules.at(alpha) for alpha in alphas] or [rules])
+        _write_models(settings, pair, rules.at_each(alphas) or [rules])
 
 
 def _split_alphas(values: Sequence[str] | None) -> list[str] | None:

@@ -112,7 +112,7 @@ def check(settings: ScoringConfig) -> None:
         value = getattr(settings, name)
         if value is not None and value < 1:
             raise ConfigError(f"{name}={value} must be at least 1")
-    if settings.cache_gb <= 0:
+    if not settings.cache_gb > 0:  # NaN neither
         raise ConfigError(
             f"cache_gb={settings.cache_gb} must be above 0; cache=false keeps nothing"
         )

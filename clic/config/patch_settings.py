@@ -230,9 +230,9 @@ def parse_sweep(parts: list[str], extrapolate: bool = False) -> list[float]:
         if len(words) != 3:
             raise ConfigError(f"sweep={part} is not start:stop:step, e.g. 0:1:0.25")
         start, stop = (parse_alpha(word, "sweep", extrapolate) for word in words[:2])
-        step = parse_alpha(words[2], "sweep step")
-        if step == 0 or stop < start:
-            raise ConfigError(f"sweep={part}: stop must not be below start, nor step be 0")
+        step = parse_alpha(words[2], "sweep step", extrapolate)
+        if step <= 0 or stop < start:
+            raise ConfigError(f"sweep={part}: stop must not be below start, and step be above 0")
         # Rounded, so that 3 steps of 0.1 are 0.3; a last step of rounding error still counts.
         count = int((stop - start) / step + 1e-9)
         alphas.update(round(start + i * step, 9) for i in range(count + 1))

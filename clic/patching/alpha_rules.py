@@ -56,9 +56,25 @@ class AlphaRules:
         """Whether tensors differ in their alpha."""
         return self != AlphaRules(self.alpha, extrapolate=self.extrapolate)
 
-    def at(self, alpha: float) -> AlphaRules:
-        """Return the same rules over another alpha."""
-        return replace(self, alpha=alpha)
+    def at_each(self, alphas: Sequence[float]) -> list[AlphaRules]:
+        """Return the same rules over each of several alphas.
+
+        One of them is enough to need `extrapolate`: the others are then checked without it.
+        """
+        each = [replace(self, alpha=alpha) for alpha in alphas]
+        if not any(one._beyond for one in each):
+            return each
+        return [replace(one, extrapolate=self.extrapolate and one._beyond) for one in each]
+
+    @property
+    def _given(self) -> list[float]:
+        alphas = [self.alpha, self.text, self.vision, *(value for _, value in self.rules)]
+        return [value for value in (*alphas, *(self.depth or ())) if value is not None]
+
+    @property
+    def _beyond(self) -> bool:
+        """Whether one of the alphas is below 0 or above 1."""
+        return not all(0 <= alpha <= 1 for alpha in self._given)
 
     def check(self) -> None:
         """Check what can be checked without the models.
@@ -67,13 +83,11 @@ class AlphaRules:
             ConfigError: An alpha is out of range, a regular expression is invalid, there is no
                 alpha at all, or a setting has no effect.
         """
-        given = [self.alpha, self.text, self.vision, *(value for _, value in self.rules)]
-        alphas = [value for value in (*given, *(self.depth or ())) if value is not None]
-        for alpha in alphas:
+        for alpha in self._given:
             check_alpha(alpha, self.extrapolate)
-        if not alphas:
+        if not self._given:
             raise ConfigError("there is no alpha; give one, or those of the parts")
-        if self.extrapolate and all(0 <= alpha <= 1 for alpha in alphas):
+        if self.extrapolate and not self._beyond:
             raise ConfigError("extrapolate has no effect on alphas from 0 to 1; leave it out")
         if self.depth is not None and self.alpha is not None:
             raise ConfigError("alpha has no effect beside alpha_depth; leave one out")

@@ -190,6 +190,8 @@ class MergeSettings(NamedTuple):
         if models < least or (self.method == "slerp" and models != 2):
             asked = "exactly 2" if self.method == "slerp" else f"at least {least}"
             raise ConfigError(f"method={self.method} takes {asked} models, and there are {models}")
+        if not math.isfinite(self.scale):
+            raise ConfigError(f"scale={self.scale} must be a finite number")
         if not 0.0 < self.density <= 1.0:
             raise ConfigError(f"density={self.density} must be above 0 and at most 1")
         if self.method == "weights" and not self.weights:

@@ -160,7 +160,7 @@ def run_sweep(
         progress: Whether to show progress bars.
     """
     alphas = parse_sweep(settings.sweep, settings.extrapolate)
-    rules = [rules_of(settings).at(alpha) for alpha in alphas]
+    rules = rules_of(settings).at_each(alphas)
     for one in rules:
         one.check()
     select, report = [split_number(word) for word in settings.select], settings.report
@@ -186,7 +186,7 @@ def run_sweep(
         numbers = [one.benchmarks for one in reports]
         found.choice = choose(by, numbers, observed, alphas, max_drop, on)
         if settings.keep_best and folder is not None:
-            chosen = rules_of(settings).at(found.choice.alpha)
+            chosen = rules[alphas.index(found.choice.alpha)]
             place = best_folder(folder, found.choice.alpha)
             found.best = patch_by_rules(base, tuned, chosen, place)
     return found

@@ -196,6 +196,23 @@ def test_sweep(clic_patch: Command, run: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not list(run.glob(".sweep-*"))
 
 
+def test_a_sweep_may_go_beyond_the_tuned_model(
+    clic_patch: Command, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alphas from 0 to 1 stand beside the one that needs the flag; a step may be above 1, too."""
+    monkeypatch.setattr(shapes, "triplets", partial(shapes.triplets, per_category=20))
+    for sweep, alphas in (("0:1.5:0.75", [0, 0.75, 1.5]), ("0:2:2", [0, 2])):
+        words = ("--sweep", sweep, "--extrapolate", "--bench", "shapes++", "--batch-size", "200")
+        assert clic_patch(*words)[0] == 0
+        content = json.loads((run / runs.SWEEP_FILE).read_text())
+        assert [entry["alpha"] for entry in content["alphas"]] == alphas
+
+
+def test_several_alphas_of_which_one_is_beyond(clic_patch: Command, run: Path) -> None:
+    assert clic_patch("--alpha", "0.5,1.5", "--extrapolate")[0] == 0
+    assert {path.name for path in (run / runs.PATCHED).iterdir()} >= {"alpha-0.50", "alpha-1.50"}
+
+
 def test_a_sweep_chooses_by_one_split_and_reports_another(
     clic_patch: Command, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,6 +402,8 @@ def test_wrong_sweeps(part: str) -> None:
         (["--alpha-text", "2", "--out", "o"], "alpha_text=2.0 lies outside 0..1"),
         (["--alpha-depth", "0.5", "--out", "o"], "alpha_depth=0.5 is not first:last"),
         (["--alpha", "0.5", "--extrapolate"], "extrapolate has no effect"),
+        (["--alpha", "0.5,1", "--extrapolate"], "extrapolate has no effect"),
+        (["--sweep", "0:1:-0.5", "--bench", "shapes", "--extrapolate"], "step be above 0"),
         (["--alpha", "0.5", "--keep-best"], "keep_best=True has no effect without --sweep"),
         (["--sweep", "0,1", "--bench", "shapes", "--report", "shapes"], "report=shapes has no eff"),
         (["--sweep", "0,1", "--bench", "shapes", "--select", "shapes"], "bench has no effect besi"),

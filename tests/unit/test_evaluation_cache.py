@@ -316,6 +316,7 @@ def test_two_writers_at_once_and_one_killed(
     ("settings", "message"),
     [
         ({"cache_gb": 0.0}, "cache_gb=0.0 must be above 0"),
+        ({"cache_gb": float("nan")}, "cache_gb=nan must be above 0"),
         ({"cache": False, "cache_gb": 3.0}, r"cache_gb=3.0 has no effect with cache=false"),
         ({"cache": False, "cache_dir": "x"}, r"cache_dir=x has no effect with cache=false"),
         ({"workers": 0}, "workers=0 must be at least 1"),

@@ -186,6 +186,7 @@ def test_models_that_do_not_fit_are_named(trio: list[Path], tmp_path: Path) -> N
         ({"method": "weights", "weights": [0, 0]}, "weights=0,0: each must be 0 or more"),
         ({"method": "weights", "weights": [-1, 2]}, "weights=-1,2: each must be 0 or more"),
         ({"method": "ties", "base": "x", "density": 0.0}, "density=0.0 must be above 0"),
+        ({"method": "task", "base": "x", "scale": float("nan")}, "scale=nan must be a finite"),
         ({"select": ["shapes++@val"]}, r"select=shapes\+\+@val has no effect with --method"),
         ({"device": "cuda"}, "device=cuda has no effect with --method uniform, which scores"),
     ],
