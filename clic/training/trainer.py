@@ -127,7 +127,8 @@ class Trainer:
                 scale = self.scaler.scale
                 turning = scale if self.profiler is None else self.profiler.turning(scale)
                 output = self.passes(batch, turning)
-        with self._stage(UPDATE):
+        # The optimizer takes the memory of its moments in its first step.
+        with self._stage(UPDATE), self.strategy.naming_settings(self.config.train):
             update = self._update(batch.step + 1)
         report = {
             "loss": output.total.detach(),

@@ -20,7 +20,7 @@ from clic.config.train_settings import Config, TrainConfig
 from clic.data import make_builder, make_sources
 from clic.errors import ConfigError
 from clic.models import ClipModel
-from clic.training import Trainer, passes
+from clic.training import Trainer, optim, passes
 from clic.training.passes import CachedPass, WholePass
 from clic.training.strategy import DataParallel, OutOfMemoryError
 from clic.types import Batch
@@ -223,6 +223,20 @@ def test_a_step_without_memory_says_so(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(trainer.passes.losses, "forward", full)
+    with pytest.raises(OutOfMemoryError, match=r"train\.micro_batch=4"):
+        trainer.step(build(0))
+
+
+def test_an_update_without_memory_says_so(
+    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AdamW takes the memory of its moments in its first step."""
+    trainer, build = start()
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(optim, "step_if_finite", full)
     with pytest.raises(OutOfMemoryError, match=r"train\.micro_batch=4"):
         trainer.step(build(0))
 

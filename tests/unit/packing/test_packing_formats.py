@@ -13,6 +13,8 @@ import pytest
 
 from clic.data import ShardSource
 from clic.data.packing import Request, open_source
+from clic.data.packing.readers import text_tables
+from clic.errors import DataError
 
 Put = Callable[..., Path]
 Pack = Callable[..., Any]
@@ -212,6 +214,28 @@ def test_img2dataset_files(put: Put, packed: Pack) -> None:
 
 
 # --- parquet and datasets ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        ("['a dog', 'two']", ["a dog", "two"]),
+        ('["a dog", "two"]', ["a dog", "two"]),
+        ('[{"raw": "a dog", "id": null}]', [{"raw": "a dog", "id": None}]),
+        ('["a dog \\ud83d\\ude00"]', ["a dog \U0001f600"]),
+        ("['a sign with a bracket", "['a sign with a bracket"),
+    ],
+)
+def test_a_cell_that_holds_a_list(cell: str, value: object) -> None:
+    """As pandas writes it, or as JSON does, with null and pairs of escaped surrogates."""
+    assert text_tables.cell_value(cell) == value
+
+
+def test_a_folder_without_parquet(put: Put, packed: Pack) -> None:
+    pytest.importorskip("pyarrow")
+    folder = put("d/a.txt", b"none").parent
+    with pytest.raises(DataError, match=r"has no \.parquet file; name another"):
+        packed(folder, format="parquet")
 
 
 def test_parquet_by_path(put: Put, packed: Pack) -> None:

@@ -26,6 +26,8 @@ class Parquet(FormatReader):
         path = self.path.absolute()
         if path.is_dir():
             self.paths = sorted(files_below(path, ".parquet"))
+            if not self.paths:
+                raise DataError(f"{path} has no .parquet file; name another folder or format")
         else:
             self.paths = matches(str(path)) if is_pattern(str(path)) else [path]
         first = self.paths[0]

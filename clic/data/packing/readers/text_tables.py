@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -213,10 +215,11 @@ def cell_value(cell: str) -> str | list[Any]:
 def _list(cell: str, column: str) -> list[Any]:
     if not cell.strip():
         return []
-    try:
-        value = ast.literal_eval(cell.strip()) if len(cell) <= _LONGEST_LITERAL else None
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        value = None
+    value = None
+    for read in (json.loads, ast.literal_eval):  # JSON first: null and \ud83d\ude00 are its own
+        if value is None and len(cell) <= _LONGEST_LITERAL:
+            with suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+                value = read(cell.strip())
     if not isinstance(value, list):
         raise RejectedError(f"{column} holds no list: {cell[:40]!r}")
     return value
