@@ -24,7 +24,7 @@ from clic.evaluation.tables.classification import Classification, Classification
 from clic.evaluation.tables.failure_cards import Failure
 from clic.evaluation.tables.grids import RULES, Grids
 from clic.evaluation.tables.retrieval import Retrieval
-from clic.evaluation.tables.table import BenchmarkTable
+from clic.evaluation.tables.table import BenchmarkTable, TableFeatures
 from clic.evaluation.tables.triplets import Triplets
 
 EVIL = "<script>document.title='owned'</script>\"'&<img src=x onerror=alert(1)>"
@@ -215,6 +215,24 @@ def test_retrieval_shows_the_worst_of_both_directions() -> None:
     assert first.verdict == "the best match (0.100) is at rank 2"
     assert [one.label for one in second.pictures] == ["right: 0.100", "found: 0.200"]
     assert len({one.uri for one in second.pictures}) == 2
+
+
+def test_images_of_one_name_in_several_folders_are_told_apart(tmp_path: Path) -> None:
+    """As Caltech-101's, which has an image_0001.jpg of every class."""
+    places = tuple(tmp_path / name / "image_0001.jpg" for name in ("ant", "bass"))
+    for place in places:
+        place.parent.mkdir()
+        Image.fromarray(picture(40 if "ant" in str(place) else 200)).save(place)
+    table = Retrieval(places, ("x", "y"), np.arange(2), np.arange(2), np.arange(2))
+    vectors = torch.eye(2)
+    rows = list(table.outcomes(TableFeatures(vectors, vectors.flip(0))))  # each finds the other
+    names = ["ant/image_0001.jpg", "bass/image_0001.jpg"]
+    assert [row["image"] for row in rows] == 2 * names
+    assert [row["top"] for row in rows[2:]] == names[::-1]
+    units = {one.unit for one in Retrieval.observations(rows, {"image_to_text@1": 0.0}, {})}
+    assert units == set(names)
+    found = table.illustrate(Retrieval.failure(rows[2], 2))
+    assert len({one.uri for one in found.pictures}) == 2
 
 
 def test_classification_names_both_classes() -> None:

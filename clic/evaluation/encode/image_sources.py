@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Hashable
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any
@@ -103,6 +105,24 @@ def image_name(image: ImageSource, index: int) -> str:
     if path is None:
         return f"image-{index:05d}"
     return f"{path.name}[{part}]" if part else path.name
+
+
+def image_names(images: Sequence[ImageSource]) -> list[str]:
+    """Return a short name of each image: that of its file, after as many folders as it needs.
+
+    Caltech-101, for example, has an `image_0001.jpg` in every class's folder.
+    """
+    names = [image_name(image, index) for index, image in enumerate(images)]
+    paths = [image_path(image) for image in images]
+    above = [() if path is None else path.parent.relative_to(path.anchor).parts for path in paths]
+    for depth in count(1):
+        shared = Counter(names)
+        longer = [n for n, name in enumerate(names) if shared[name] > 1 and depth <= len(above[n])]
+        for n in longer:
+            names[n] = "/".join((*above[n][-depth:], image_name(images[n], n)))
+        if not longer:
+            break
+    return names
 
 
 def image_pixels(image: ImageSource) -> np.ndarray:

@@ -10,7 +10,6 @@ import numpy as np
 
 from clic import metrics
 from clic.errors import DataError
-from clic.evaluation.encode.image_sources import image_name
 from clic.evaluation.tables.failure_cards import Failure, Picture, Text, lost_by
 from clic.evaluation.tables.table import (
     BenchmarkTable,
@@ -112,7 +111,7 @@ class Classification(BenchmarkTable):
                 predicted = int(scores[n].argmax())
                 yield {
                     "task": name,
-                    "image": image_name(self.images[index], int(index)),
+                    "image": self.image_names[index],
                     "target": task.classes[task.target[n]],
                     "predicted": task.classes[predicted],
                     "right": right[n],

@@ -10,7 +10,6 @@ import numpy as np
 
 from clic import metrics
 from clic.errors import pick
-from clic.evaluation.encode.image_sources import image_name
 from clic.evaluation.tables.failure_cards import Failure, Picture, Text, lost_by
 from clic.evaluation.tables.table import CategoryTable, Outcomes, Row, TableFeatures
 
@@ -172,7 +171,7 @@ class Grids(CategoryTable):
             yield {
                 "row": n,
                 "category": self.categories[self.category[n]],
-                "images": [image_name(self.images[i], i) for i in own],
+                "images": [self.image_names[i] for i in own],
                 "captions": [self.texts[i] for i in options],
                 **({"sets": sets} if sets else {}),
                 **{name: values[n] for name, values in right.items()},

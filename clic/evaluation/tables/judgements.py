@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from clic.errors import DataError
-from clic.evaluation.encode.image_sources import image_name
 from clic.evaluation.tables.failure_cards import Failure, Picture, Text, lost_by
 from clic.evaluation.tables.table import CategoryTable, Outcomes, Row, TableFeatures
 
@@ -99,7 +98,7 @@ class Judgements(CategoryTable):
             yield {
                 "row": n,
                 "category": self.categories[self.category[n]],
-                "image": image_name(self.images[self.image[n]], int(self.image[n])),
+                "image": self.image_names[self.image[n]],
                 "caption": self.texts[self.caption[n]],
                 "target": str(label),
                 "judged": (score > threshold) == label,

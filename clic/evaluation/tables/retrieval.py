@@ -10,7 +10,6 @@ import numpy as np
 
 from clic import metrics
 from clic.errors import DataError
-from clic.evaluation.encode.image_sources import image_name
 from clic.evaluation.tables.failure_cards import Failure, Picture, Text
 from clic.evaluation.tables.table import BenchmarkTable, Numbers, Observation, Row, TableFeatures
 
@@ -88,7 +87,7 @@ class Retrieval(BenchmarkTable):
 
         ranks = {way: rank.tolist() for way, rank in self.ranks(features).items()}
         captions = [self.texts[i] for i in self.caption]
-        names = [image_name(self.images[i], int(i)) for i in self.gallery]
+        names = [self.image_names[i] for i in self.gallery]
         of_images, of_captions = features.of_images(self.gallery), features.of_texts(self.caption)
         owner = torch.from_numpy(self.owner)
         own = (of_captions * of_images[owner]).sum(-1)
@@ -113,8 +112,7 @@ class Retrieval(BenchmarkTable):
             own = [self.texts[i] for i in self.caption[self.owner == failure.number]]
             texts = (*(Text(text, True) for text in own), *failure.texts)
             return replace(failure.with_images([image]), texts=texts)
-        name = failure.pictures[1].name
-        found = next(image for i, image in enumerate(self.images) if image_name(image, i) == name)
+        found = self.images[self.image_names.index(failure.pictures[1].name)]
         return failure.with_images([image, found])
 
     @staticmethod

@@ -14,12 +14,19 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
 from clic.errors import DataError
-from clic.evaluation.encode.image_sources import ImageSource, image_key, image_name, image_path
+from clic.evaluation.encode.image_sources import (
+    ImageSource,
+    image_key,
+    image_name,
+    image_names,
+    image_path,
+)
 from clic.evaluation.tables.failure_cards import Failure
 
 if TYPE_CHECKING:
@@ -193,6 +200,11 @@ class BenchmarkTable(ABC):
             source: The benchmark's entry in the report's provenance.
         """
         return {}
+
+    @cached_property
+    def image_names(self) -> list[str]:
+        """A name of each image for listings, which no other image of the table has."""
+        return image_names(self.images)
 
     def digest(self) -> str:
         """Return the SHA-256 of everything that is scored: texts, indices, image names or pixels.

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from clic import metrics
-from clic.evaluation.encode.image_sources import image_name
 from clic.evaluation.tables.failure_cards import Failure, Picture, Text, lost_by
 from clic.evaluation.tables.table import CategoryTable, Outcomes, Row, TableFeatures
 
@@ -95,7 +94,7 @@ class Triplets(CategoryTable):
             yield {
                 "row": n,
                 "category": self.categories[self.category[n]],
-                **({"image": image_name(self.images[image[0]], image[0])} if image else {}),
+                **({"image": self.image_names[image[0]]} if image else {}),
                 "captions": own,
                 **{metric: values[n] for metric, values in right.items()},
                 "scores": {f"{a}_{b}": v[n] for (a, b), v in scores.items() if {a, b} <= there},
