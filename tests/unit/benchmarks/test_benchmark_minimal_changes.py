@@ -257,7 +257,8 @@ def test_spec_both_ways(tmp_path: Path, angle_model: Any, paint: Paint) -> None:
     assert numbers["i2t"] == numbers["t2i"] == pytest.approx({"accuracy": 500 / 6, "n": 6})
     assert numbers["mean"] == numbers["all"] == pytest.approx({"accuracy": 1000 / 12, "n": 12})
     rows = {row["category"]: row for row in report.rows}
-    assert rows["t2i_existence"]["images"] == ["40.png", "20.png", "60.png"]
+    pictures = [f"existence/img/{name}.png" for name in (40, 20, 60)]  # each subset has its own
+    assert rows["t2i_existence"]["images"] == pictures
     assert np.array(rows["t2i_existence"]["scores"]).shape == (3, 1)
     assert np.array(rows["i2t_existence"]["scores"]).shape == (1, 2)
     wrong = rows["t2i_count"]
