@@ -179,8 +179,10 @@ def run_script(script: Path, ranks: int, folder: Path) -> None:
     processes = [
         Forked(_script, (script, rendezvous, rank, ranks, folder), folder) for rank in range(ranks)
     ]
+    deadline = time.monotonic() + HANG
     try:
         while any(process.returncode is None for process in processes):
+            assert time.monotonic() < deadline, processes[0].output
             failed = [process for process in processes if process.returncode]
             assert not failed, failed[0].output
             time.sleep(0.02)

@@ -214,29 +214,18 @@ def test_other_errors_stay_what_they_are() -> None:
         raise RuntimeError("shapes")
 
 
+@pytest.mark.parametrize("part", ["forward", "update"])
 def test_a_step_without_memory_says_so(
-    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
+    """AdamW takes the memory of its moments in its first update."""
     trainer, build = start()
 
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(trainer.passes.losses, "forward", full)
-    with pytest.raises(OutOfMemoryError, match=r"train\.micro_batch=4"):
-        trainer.step(build(0))
-
-
-def test_an_update_without_memory_says_so(
-    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """AdamW takes the memory of its moments in its first step."""
-    trainer, build = start()
-
-    def full(*_: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(optim, "step_if_finite", full)
+    where = {"forward": (trainer.passes.losses, "forward"), "update": (optim, "step_if_finite")}
+    monkeypatch.setattr(*where[part], full)
     with pytest.raises(OutOfMemoryError, match=r"train\.micro_batch=4"):
         trainer.step(build(0))
 
